@@ -1,0 +1,194 @@
+"""What one fine-tuning run is: a frozen, strict description that names every user mistake."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+TrainFormat = Literal["prompt_response", "gsm8k", "mbpp", "alpaca", "self_instruct", "messages"]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class BatchError(ValueError):
+    """The numbers of a batch do not divide; the message names them."""
+
+
+class StrictModel(BaseModel):
+    """Frozen, refuses unknown keys, and never takes NaN or infinity for a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelConfig(StrictModel):
+    """The base model: a Hugging Face folder or hub name, and the dtype it is trained in."""
+
+    path: str = Field(min_length=1)
+    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+class DataConfig(StrictModel):
+    """The training rows: one file or several, comma separated, of one format.
+
+    `part="train"` leaves out the rows that a benchmark built on the same file validates on.
+    `max_length` is in tokens and counts the prompt, the response and the special tokens.
+    """
+
+    path: str = Field(min_length=1)
+    format: TrainFormat = "prompt_response"
+    part: Literal["all", "train"] = "all"
+    max_length: int = Field(default=256, ge=2)
+    on_bad_row: Literal["stop", "skip"] = "stop"
+
+
+class MethodConfig(StrictModel):
+    """How gradients are masked; `mask_ratio` is the fraction of elements zeroed."""
+
+    name: Literal["gmt", "sft", "random"] = "gmt"
+    mask_ratio: float = 0.0
+    scope: Literal["tensor", "global"] = "tensor"
+
+    @field_validator("mask_ratio")
+    @classmethod
+    def _is_a_fraction(cls, value: float) -> float:
+        if not 0.0 <= value < 1.0:
+            raise ValueError(
+                f"mask_ratio is the fraction of gradient elements zeroed, "
+                f"expected in [0, 1), got {value:g}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _sft_masks_nothing(self) -> Self:
+        if self.name == "sft" and self.mask_ratio > 0:
+            raise ValueError(
+                f"method.name 'sft' masks nothing, expected mask_ratio 0, got {self.mask_ratio:g}"
+            )
+        return self
+
+
+class BatchConfig(StrictModel):
+    """What stays fixed when the accumulation interval N changes.
+
+    `mini_batch` (per worker): the effective batch is N x mini_batch x workers.
+    `global_batch`: the effective batch is fixed, and N only trades memory for time.
+    """
+
+    hold: Literal["mini_batch", "global_batch"] = "mini_batch"
+    mini_batch: PositiveInt | None = None
+    global_batch: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _exactly_the_held_size(self) -> Self:
+        sizes = {"mini_batch": self.mini_batch, "global_batch": self.global_batch}
+        given = [name for name, size in sizes.items() if size is not None]
+        if given != [self.hold]:
+            raise ValueError(
+                f"batch.hold is '{self.hold}': expected batch.{self.hold} and no other size, "
+                f"got {' and '.join(given) or 'none'}"
+            )
+        return self
+
+
+class BenchmarkConfig(StrictModel):
+    """One benchmark of the domain; `limit` and `test_limit` count items (None = all)."""
+
+    name: str
+    validation: str
+    test: str
+    limit: PositiveInt | None = None
+    test_limit: PositiveInt | None = None
+    metric: str | None = None
+    sandbox: str | None = None
+
+
+class EvaluationConfig(StrictModel):
+    """When and on what the model is scored while it trains: validation items only.
+
+    `checks` evenly spaced checks, the last at the end; the earlier ones see `check_limit`
+    items of each benchmark, the last one sees the benchmark's own `limit`.
+    """
+
+    benchmarks: tuple[BenchmarkConfig, ...] = Field(min_length=1)
+    checks: PositiveInt = 3
+    check_limit: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [benchmark.name for benchmark in self.benchmarks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"evaluation.benchmarks: expected each name once, got {names}")
+        return self
+
+
+class FinetuneConfig(StrictModel):
+    """One run. `examples` is the number of training examples consumed in total."""
+
+    model: ModelConfig
+    data: DataConfig
+    method: MethodConfig = MethodConfig()
+    batch: BatchConfig
+    accumulation_interval: PositiveInt = 1
+    learning_rate: float
+    examples: PositiveInt
+    evaluation: EvaluationConfig
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    warmup_ratio: float = Field(default=0.03, ge=0.0, le=1.0)
+    clip_norm: float | None = Field(default=1.0, gt=0.0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    threads: PositiveInt | None = None
+    keep: Literal["none", "model"] = "model"
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _is_positive(cls, value: float) -> float:
+        if not (isfinite(value) and value > 0.0):
+            raise ValueError(f"learning_rate: expected a positive number, got {value:g}")
+        return value
+
+    @field_validator("betas")
+    @classmethod
+    def _are_decays(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0.0 <= beta < 1.0 for beta in value):
+            raise ValueError(f"betas: expected two numbers in [0, 1), got {value}")
+        return value
+
+    def effective_batch(self, workers: int) -> int:
+        """Examples per optimizer step over all workers."""
+        if self.batch.hold == "mini_batch":
+            return self.accumulation_interval * self.micro_batch(workers) * workers
+        self.micro_batch(workers)
+        return _given(self.batch.global_batch)
+
+    def micro_batch(self, workers: int) -> int:
+        """Examples per forward pass of one worker; raises BatchError when not whole."""
+        if self.batch.hold == "mini_batch":
+            return _given(self.batch.mini_batch)
+        size, parts = _given(self.batch.global_batch), self.accumulation_interval * workers
+        if size % parts:
+            raise BatchError(
+                f"batch.global_batch: expected a multiple of accumulation_interval x workers "
+                f"= {self.accumulation_interval} x {workers} = {parts}, got {size}"
+            )
+        return size // parts
+
+    def steps(self, workers: int) -> int:
+        """Optimizer steps of the run; raises BatchError when examples do not divide."""
+        batch = self.effective_batch(workers)
+        if self.examples % batch:
+            raise BatchError(
+                f"examples: expected a multiple of the effective batch {batch} "
+                f"(accumulation_interval {self.accumulation_interval} x mini-batch "
+                f"{self.micro_batch(workers)} x workers {workers}), got {self.examples}"
+            )
+        return self.examples // batch
+
+
+def _given(size: int | None) -> int:
+    if size is None:  # unreachable through the validators
+        raise BatchError("batch: the held size is missing")
+    return size
