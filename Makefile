@@ -1,0 +1,45 @@
+# The one door: everything a person or the CI does here starts with `make`.
+# Another Python than python3: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+export PYTHON
+
+BIN := .venv/bin
+CODE := gmt_core evaluators sweeps tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+
+help:  ## Show this list.
+	@echo "usage: make TARGET"
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
+
+demo:  ## Run three small studies on the CPU, and show where to look at them.
+	@tools/install.sh run
+	@echo "==> running sweeps/configs/mini.yaml"
+	@$(BIN)/python -m sweeps run sweeps/configs/mini.yaml
+
+test:  ## Run the tests.
+	@tools/install.sh dev
+	@echo "==> tests"
+	@$(BIN)/python -m pytest
+
+check:  ## Run all that the CI runs: format, lint, types and tests (with layers and doc links).
+	@tools/install.sh dev
+	@echo "==> format"
+	@$(BIN)/ruff format --check $(CODE)
+	@echo "==> lint"
+	@$(BIN)/ruff check $(CODE)
+	@echo "==> types"
+	@$(BIN)/mypy
+	@echo "==> tests, layers and doc links among them"
+	@$(BIN)/python -m pytest --durations=10
+
+format:  ## Format the code and mend what the linter can mend.
+	@tools/install.sh dev
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
+
+clean:  ## Remove the environment and the tools' caches (never results).
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
