@@ -1,0 +1,216 @@
+"""The sweep's configuration: one strict YAML file, ``key=value`` overrides, clear refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from sweeps.finetune.config import (
+    BatchConfig,
+    BenchmarkConfig,
+    DataConfig,
+    EvaluationConfig,
+    FinetuneConfig,
+    MethodConfig,
+    ModelConfig,
+)
+from sweeps.mini.world import resolve as resolve_mini
+from sweeps.space import Point, SpaceConfig
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrackingConfig(_Strict):
+    """Where MLflow keeps the runs; ``uri`` empty means a sqlite file under ``storage``."""
+
+    uri: str | None = None
+
+
+class Resources(_Strict):
+    """What one trial takes, and how many run side by side.
+
+    Trials share living groups of workers, since a fresh group takes several seconds to start;
+    ``isolate_trials`` gives every trial processes of its own. ``trial_timeout_seconds`` is the
+    longest silence between two validation checks before a trial counts as hung.
+    """
+
+    workers: Annotated[int, Field(ge=1)] = 1
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    concurrency: Annotated[int, Field(ge=1)] = 1
+    isolate_trials: bool = False
+    trial_timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0
+
+
+class TrainingConfig(_Strict):
+    """What every trial shares. ``examples`` is the total number seen, whatever N is."""
+
+    examples: Annotated[int, Field(ge=1)]
+    batch: BatchConfig
+    method: Literal["gmt", "random"] = "gmt"
+    scope: Literal["tensor", "global"] = "tensor"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    threads: Annotated[int, Field(ge=1)] | None = None
+
+
+class SchedulerConfig(_Strict):
+    """Early stopping by ASHA on the validation score at each check; ``none`` runs all to the end."""
+
+    name: Literal["asha", "none"] = "none"
+    grace_checks: Annotated[int, Field(ge=1)] = 1
+    reduction_factor: Annotated[float, Field(gt=1)] = 3.0
+
+
+class StartingPoint(_Strict):
+    """A point to try first; what it leaves out is drawn by the sampler."""
+
+    mask_ratio: float | None = None
+    accumulation_interval: int | None = None
+    learning_rate: float | None = None
+
+    def given(self) -> dict[str, float]:
+        """The parameters that the point fixes."""
+        return {name: value for name, value in self if value is not None}
+
+
+class SearchConfig(_Strict):
+    """How the space is searched. ``start`` holds points that are tried before the sampler's own."""
+
+    trials: Annotated[int, Field(ge=1)]
+    sampler: Literal["tpe", "random", "qmc"] = "tpe"
+    startup_trials: Annotated[int, Field(ge=1)] = 4
+    scheduler: SchedulerConfig = SchedulerConfig()
+    start: tuple[StartingPoint, ...] = ()
+
+
+class ChecksConfig(_Strict):
+    """How often a trial is validated, and on how many items before the last check."""
+
+    checks: Annotated[int, Field(ge=1)] = 3
+    check_limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class DomainConfig(_Strict):
+    """One domain: training data and benchmarks; ``examples`` and ``space`` override the sweep's."""
+
+    data: DataConfig
+    benchmarks: Annotated[tuple[BenchmarkConfig, ...], Field(min_length=1)]
+    examples: Annotated[int, Field(ge=1)] | None = None
+    space: SpaceConfig | None = None
+
+
+class SweepConfig(_Strict):
+    """One sweep: a study per domain over one model.
+
+    ``data_root``: the folder that relative paths of model, data and benchmarks start from
+    (default: the current one). ``storage`` holds Optuna's records, the trials' folders and the
+    reports.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    seed: int = 0
+    storage: str = "runs"
+    data_root: str | None = None
+    tracking: TrackingConfig = TrackingConfig()
+    model: ModelConfig
+    resources: Resources = Resources()
+    training: TrainingConfig
+    evaluation: ChecksConfig = ChecksConfig()
+    search: SearchConfig
+    space: SpaceConfig
+    domains: Annotated[dict[str, DomainConfig], Field(min_length=1)]
+
+    @field_validator("domains")
+    @classmethod
+    def _domain_names(cls, domains: dict[str, DomainConfig]) -> dict[str, DomainConfig]:
+        for name in domains:
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"domain {name!r}: expected letters, digits, '-' and '_'")
+        return domains
+
+    @model_validator(mode="after")
+    def _trials_can_be_built(self) -> Self:
+        for name, domain in self.domains.items():
+            space = domain.space or self.space
+            for point in self.search.start:
+                space.check_point(point.given())
+            for interval in space.intervals():
+                point_of: Point = {
+                    "mask_ratio": 0.0,
+                    "accumulation_interval": interval,
+                    "learning_rate": 1e-3,
+                }
+                self.trial(name, point_of).steps(self.resources.workers)
+        return self
+
+    def space_of(self, domain: str) -> SpaceConfig:
+        """The domain's own search space, or the sweep's."""
+        return self.domains[domain].space or self.space
+
+    def trial(self, domain: str, point: Point) -> FinetuneConfig:
+        """The run that a point of a domain's space stands for. A ratio of 0 is plain SFT."""
+        parts, ratio = self.domains[domain], float(point["mask_ratio"])
+        shared = self.training
+        return FinetuneConfig(
+            model=self.model,
+            data=parts.data,
+            method=MethodConfig(
+                name=shared.method if ratio else "sft", mask_ratio=ratio, scope=shared.scope
+            ),
+            batch=shared.batch,
+            accumulation_interval=int(point["accumulation_interval"]),
+            learning_rate=float(point["learning_rate"]),
+            examples=parts.examples or shared.examples,
+            evaluation=EvaluationConfig(
+                benchmarks=list(parts.benchmarks),
+                checks=self.evaluation.checks,
+                check_limit=self.evaluation.check_limit,
+            ),
+            weight_decay=shared.weight_decay,
+            warmup_ratio=shared.warmup_ratio,
+            clip_norm=shared.clip_norm,
+            seed=int(point.get("seed", self.seed)),
+            threads=shared.threads,
+        )
+
+
+def resolve_paths(config: SweepConfig) -> SweepConfig:
+    """The same sweep with every path made absolute, and the embedded world's names opened.
+
+    Done in the study's process, once, so that a trial on another node or in another working
+    directory reads the same files. A model name that is no local folder is left for the hub.
+    """
+
+    def local(path: str) -> str:
+        opened = resolve_mini(path)
+        if opened != path:
+            return opened
+        # Several training files are given as one comma-separated list.
+        parts = [Path(config.data_root or ".") / part.strip() for part in path.split(",")]
+        return ",".join(str(part.expanduser().resolve()) for part in parts)
+
+    def domain(parts: DomainConfig) -> DomainConfig:
+        benchmarks = tuple(
+            b.model_copy(update={"validation": local(b.validation), "test": local(b.test)})
+            for b in parts.benchmarks
+        )
+        data = parts.data.model_copy(update={"path": local(parts.data.path)})
+        return parts.model_copy(update={"data": data, "benchmarks": benchmarks})
+
+    model = config.model.path
+    is_local = model.startswith(("mini:", ".", "/", "~")) or Path(local(model)).exists()
+    if is_local or config.data_root is not None:
+        model = local(model)
+    return config.model_copy(
+        update={
+            "storage": str(Path(config.storage).expanduser().resolve()),
+            "model": config.model.model_copy(update={"path": model}),
+            "domains": {name: domain(parts) for name, parts in config.domains.items()},
+        }
+    )

@@ -1,0 +1,67 @@
+"""What a person did wrong, said in one paragraph: the place, what was expected, the nearest name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave. The command line prints it and exits with code 2."""
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`` (did you mean 'x'?)`` or, with nothing near, the list of what is known."""
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "expected one of: " + ", ".join(sorted(known))
+
+
+def explain(error: ValidationError, model: type[BaseModel], source: str) -> UserError:
+    """A pydantic error as sentences with the place, what was expected and the nearest key."""
+    lines = [_sentence(dict(detail), model) for detail in error.errors()]
+    return UserError(f"{source}: " + "; ".join(dict.fromkeys(lines)))
+
+
+def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
+    location = tuple(detail["loc"])
+    place = ".".join(str(part) for part in location) or "the file"
+    if detail["type"] == "extra_forbidden":
+        known = _keys_at(model, location[:-1])
+        return f"unknown key '{place}' ({nearest(str(location[-1]), known)})"
+    if detail["type"] == "missing":
+        return f"'{place}' is missing"
+    message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    given = detail.get("input")
+    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
+    return f"{place}: {message}{shown if repr(given) not in message else ''}"
+
+
+def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The keys that ``model`` knows at a place such as ``("domains", "math", "data")``."""
+    here: Any = model
+    for part in location:
+        fields = here.model_fields if _is_model(here) else {}
+        # A mapping's key or a list's index says nothing about the type: stay at the same model.
+        if part in fields:
+            here = _model_in(fields[part].annotation) or here
+    return list(here.model_fields)
+
+
+def _is_model(thing: Any) -> bool:
+    return isinstance(thing, type) and issubclass(thing, BaseModel)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The pydantic model inside ``dict[str, M]``, ``tuple[M, ...]``, ``M | None`` or ``M``."""
+    if _is_model(annotation):
+        found: type[BaseModel] = annotation
+        return found
+    for part in getattr(annotation, "__args__", ()):
+        inside = _model_in(part)
+        if inside is not None:
+            return inside
+    return None

@@ -1,0 +1,55 @@
+"""What makes two trials, or two studies, the same one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sweeps.config import SweepConfig
+from sweeps.finetune.config import FinetuneConfig
+
+Tree = dict[str, Any]
+
+
+def digest(tree: Mapping[str, Any]) -> str:
+    """Ten hex digits of the SHA-256 of a tree of plain values; the order of keys is ignored."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def trial_key(number: int, config: FinetuneConfig, workers: int) -> str:
+    """``007-3f2a90b1cc``: the trial's place in its study and the digest of what it runs."""
+    tree = {"run": config.model_dump(mode="json"), "workers": workers}
+    return f"{number:03d}-{digest(tree)}"
+
+
+def study_definition(config: SweepConfig, domain: str) -> Tree:
+    """What a study's trials must share to be comparable. More trials, other resources or another
+    tracking address leave it the same study; the number of workers does not, since the effective
+    batch grows with it.
+    """
+    search = config.search.model_dump(mode="json", include={"scheduler"})
+    return {
+        "seed": config.seed,
+        "model": config.model.model_dump(mode="json"),
+        "training": config.training.model_dump(mode="json", exclude={"threads"}),
+        "evaluation": config.evaluation.model_dump(mode="json"),
+        "search": search,
+        "space": config.space_of(domain).model_dump(mode="json"),
+        "domain": config.domains[domain].model_dump(mode="json", exclude={"space"}),
+        "resources": {"workers": config.resources.workers},
+    }
+
+
+def differences(before: Tree, now: Tree, place: str = "") -> list[str]:
+    """Readable lines for every leaf in which two definitions differ."""
+    lines: list[str] = []
+    for key in sorted({*before, *now}):
+        here, old, new = f"{place}{key}", before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += differences(old, new, f"{here}.")
+        elif old != new:
+            lines.append(f"{here} was {old}, now {new}")
+    return lines

@@ -1,0 +1,154 @@
+"""The bridge between Tune and an Optuna study whose storage is the truth.
+
+Ray's own `OptunaSearch` tells an early-stopped trial as complete with its low-fidelity value,
+leaves NaN trials running for ever and repeats its suggestions after a resume; here each ending is
+told as what it is, and an interrupted trial is queued again under its own key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, final
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+from sweeps.config import SearchConfig
+from sweeps.space import Point, SpaceConfig
+
+Suggestion = dict[str, Any]
+"""What a trial is started with: the job of its group."""
+
+INTERRUPTED, QUEUED_AGAIN = "interrupted", "queued_again"
+
+
+def build_sampler(search: SearchConfig, seed: int, finished: int) -> optuna.samplers.BaseSampler:
+    """The sampler by name; its seed moves on with the trials that an earlier session finished."""
+    seed = (seed * 100_003 + finished) % 2**32
+    if search.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if search.sampler == "qmc":
+        return optuna.samplers.QMCSampler(seed=seed, scramble=True)
+    return optuna.samplers.TPESampler(
+        seed=seed,
+        n_startup_trials=search.startup_trials,
+        multivariate=True,
+        group=True,
+        constant_liar=True,
+    )
+
+
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that need no further work: complete, stopped early, or failed for good."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        or (trial.state is TrialState.FAIL and INTERRUPTED not in trial.user_attrs)
+    ]
+
+
+def mark_interrupted(study: optuna.Study) -> list[FrozenTrial]:
+    """Close the trials that a dead or stopping session left running; they can be queued again."""
+    orphans = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for trial in orphans:
+        study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
+        study.tell(trial.number, state=TrialState.FAIL)
+    return orphans
+
+
+def queue_interrupted(study: optuna.Study) -> int:
+    """Queue every interrupted trial once more, at the same point, number and key."""
+    queued = 0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+        attrs = trial.user_attrs
+        if INTERRUPTED not in attrs or QUEUED_AGAIN in attrs:
+            continue
+        study.enqueue_trial(trial.params, user_attrs={"number": attrs["number"]})
+        study._storage.set_trial_user_attr(trial._trial_id, QUEUED_AGAIN, True)
+        queued += 1
+    return queued
+
+
+@final
+class StudySearch(Searcher):  # type: ignore[misc]
+    """Tune's searcher over one Optuna study. ``suggestion(number, point)`` makes a trial's job."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SpaceConfig,
+        suggestion: Callable[[int, Point], Suggestion],
+    ) -> None:
+        super().__init__(metric="score", mode="max")
+        self._study, self._space, self._suggestion = study, space, suggestion
+        self._open: dict[str, optuna.Trial] = {}
+
+    def suggest(self, trial_id: str) -> Suggestion:
+        """Ask Optuna for the next point."""
+        trial = self._study.ask()
+        number = int(trial.user_attrs.get("number", trial.number))
+        job = self._suggestion(number, self._space.suggest(trial))
+        trial.set_user_attr("number", number)
+        trial.set_user_attr("key", job["key"])
+        self._open[trial_id] = trial
+        return job
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An intermediate validation score, for Optuna's record of the trial."""
+        if (trial := self._open.get(trial_id)) is not None:
+            _report(trial, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell Optuna how the trial ended: COMPLETE, PRUNED or FAIL."""
+        trial = self._open.pop(trial_id, None)
+        if trial is None:
+            return
+        result = result or {}
+        state = ending(result, error)
+        trial.set_user_attr("outcome", outcome(result, state))
+        if state == "finished":
+            self._study.tell(trial, float(result["score"]))
+        elif state == "stopped_early":
+            _report(trial, result)
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the Optuna storage is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as ``save``."""
+
+
+def ending(result: dict[str, Any], error: bool) -> str:
+    """A trial's ending as a `TrialState` of the tracker, from its last result."""
+    score = result.get("score")
+    if error or result.get("state") == "diverged" or score is None or not math.isfinite(score):
+        return "failed"
+    return "finished" if result.get("state") == "finished" else "stopped_early"
+
+
+def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
+    """What the report needs of a trial, kept with it in the Optuna storage."""
+    kept = {name: result[name] for name in ("step", "steps", "model_folder") if name in result}
+    score = result.get("score")
+    return {
+        **kept,
+        "state": state,
+        "score": score if score is not None and math.isfinite(score) else None,
+        "seconds": result.get("time_total_s", 0.0),
+        "metrics": {k: v for k, v in result.get("metrics", {}).items() if math.isfinite(v)},
+        "failure": result.get("failure", ""),
+    }
+
+
+def _report(trial: optuna.Trial, result: dict[str, Any]) -> None:
+    score, step = result.get("score"), result.get("step")
+    if score is not None and step is not None and math.isfinite(score):
+        trial.report(float(score), int(step))

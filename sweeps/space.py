@@ -1,0 +1,160 @@
+"""The search space: what may vary between trials, and how a point is drawn from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    import optuna
+
+Point = dict[str, float | int]
+
+SCIENTIFIC_PARAMETER = "mask_ratio"
+"""The playbook's scientific parameter; the other two are nuisance parameters."""
+
+
+class FloatRange(BaseModel):
+    """An interval of floats, optionally on a grid (``step``) or a logarithmic scale (``log``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float
+    high: float
+    step: Annotated[float, Field(gt=0)] | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FloatRange:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range needs low above 0, got {self.low}")
+        if self.log and self.step is not None:
+            raise ValueError("a range has either a step or a logarithmic scale, not both")
+        return self
+
+    def values(self) -> tuple[float, ...]:
+        """The two ends: what a check of the bounds has to look at."""
+        return (self.low, self.high)
+
+    def suggest(self, trial: optuna.Trial, name: str) -> float:
+        """One value, drawn by the study's sampler."""
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def contains(self, value: float) -> bool:
+        """Whether a starting point may hold ``value``."""
+        return self.low <= value <= self.high
+
+
+class Choices(BaseModel):
+    """A finite set of numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    choices: Annotated[tuple[float | int, ...], Field(min_length=1)]
+
+    def values(self) -> tuple[float, ...]:
+        """Every choice."""
+        return self.choices
+
+    def suggest(self, trial: optuna.Trial, name: str) -> float:
+        """One value, drawn by the study's sampler."""
+        return trial.suggest_categorical(name, self.choices)  # type: ignore[return-value]
+
+    def contains(self, value: float) -> bool:
+        """Whether a starting point may hold ``value``."""
+        return value in self.choices
+
+
+def _number_is_one_choice(value: Any) -> Any:
+    """``mask_ratio: 0.2`` and ``mask_ratio: [0, 0.2]`` are short for choices."""
+    if isinstance(value, list | tuple):
+        return {"choices": value}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"choices": [value]}
+    return value
+
+
+def _kind(value: Any) -> Literal["choices", "range"]:
+    has_choices = isinstance(value, Choices) or (isinstance(value, dict) and "choices" in value)
+    return "choices" if has_choices else "range"
+
+
+def parameter(value: Any) -> FloatRange | Choices:
+    """A parameter from its YAML form: a number, a list, ``{choices}`` or ``{low, high, ...}``."""
+    value = _number_is_one_choice(value)
+    if isinstance(value, FloatRange | Choices):
+        return value
+    form = Choices if _kind(value) == "choices" else FloatRange
+    return form.model_validate(value)
+
+
+Parameter = Annotated[FloatRange | Choices, BeforeValidator(parameter)]
+
+
+class SpaceConfig(BaseModel):
+    """What a study searches: mask ratio, accumulation interval N and learning rate.
+
+    ``accumulation_interval`` is the paper's word for what others call
+    ``gradient_accumulation_steps``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mask_ratio: Parameter
+    accumulation_interval: Parameter
+    learning_rate: Parameter
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> SpaceConfig:
+        for value in self.mask_ratio.values():
+            if not 0 <= value < 1:
+                raise ValueError(
+                    f"mask_ratio {value}: expected a fraction in [0, 1), the share of gradient "
+                    "elements that is zeroed (0 is plain fine-tuning)"
+                )
+        if isinstance(self.accumulation_interval, FloatRange):
+            raise ValueError("accumulation_interval: expected a list of whole numbers, as [1, 2, 4]")
+        for value in self.accumulation_interval.values():
+            if value < 1 or value != int(value):
+                raise ValueError(
+                    f"accumulation_interval {value}: expected a whole number of mini-batches, "
+                    "1 or more"
+                )
+        for value in self.learning_rate.values():
+            if not 0 < value < float("inf"):
+                raise ValueError(f"learning_rate {value}: expected a number above 0")
+        return self
+
+    def parameters(self) -> dict[str, FloatRange | Choices]:
+        """The three parameters by name."""
+        return {
+            "mask_ratio": self.mask_ratio,
+            "accumulation_interval": self.accumulation_interval,
+            "learning_rate": self.learning_rate,
+        }
+
+    def intervals(self) -> tuple[int, ...]:
+        """Every accumulation interval a trial may get."""
+        return tuple(int(value) for value in self.accumulation_interval.values())
+
+    def suggest(self, trial: optuna.Trial) -> Point:
+        """One point of the space."""
+        point: Point = {name: p.suggest(trial, name) for name, p in self.parameters().items()}
+        point["accumulation_interval"] = int(point["accumulation_interval"])
+        # 0.1 + 2 * 0.1 is 0.30000000000000004: a ratio is a decimal that people type.
+        point["mask_ratio"] = round(point["mask_ratio"], 10)
+        return point
+
+    def check_point(self, point: dict[str, float]) -> None:
+        """Refuse a starting point that the space does not hold.
+
+        Raises:
+            ValueError: naming the parameter and what the space allows.
+        """
+        for name, value in point.items():
+            allowed = self.parameters()[name]
+            if not allowed.contains(value):
+                raise ValueError(f"start: {name} {value} is outside of the space ({allowed})")
