@@ -33,10 +33,10 @@ rm -f .venv/.installed-*
 
 echo "==> installing the pinned packages into .venv ($level; some minutes the first time)"
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
-pip install --quiet --constraint constraints.txt pip
+pip install -qq --constraint constraints.txt pip
 set -- --editable .
 if [ "$level" = dev ]; then set -- "$@" --group dev; fi
-pip install --quiet --progress-bar off --constraint constraints.txt --build-constraint constraints.txt "$@"
+pip install -qq --no-compile --constraint constraints.txt --build-constraint constraints.txt "$@"
 
 if [ "$level" = dev ]; then touch ".venv/.installed-run-$key"; fi
 touch "$stamp"
