@@ -1,0 +1,1 @@
+"""The embedded world: a tiny pretrained model and three generated domains, all made here."""

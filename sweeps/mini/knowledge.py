@@ -1,0 +1,202 @@
+"""General: questions about an invented village, split by the fact asked about."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import product
+
+from sweeps.mini.splits import Row, Split, collect
+
+_VILLAGE_SEED = 1
+_PEOPLE = 72
+_FIRST = ("Bi", "Do", "Fa", "Ke", "Lu", "Mo", "Na", "Pe", "Ri", "Su", "Ta", "Vo")
+_SECOND = ("bo", "da", "fi", "ka", "li", "mu", "no", "ra")
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """Something that holds of everybody: its values and how it is asked.
+
+    {who} is the person, {value} one of `values`, {other} another one.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    questions: tuple[str, ...]
+    either: str
+    check: str
+
+
+ATTRIBUTES = (
+    Attribute(
+        "home",
+        ("Tarn", "Holt", "Wick", "Dale", "Ford", "Moor"),
+        (
+            "Where does {who} live?",
+            "Which town is the home of {who}?",
+            "{who} lives in which town?",
+            "In which town does {who} live?",
+        ),
+        "Does {who} live in {value} or {other}?",
+        "Does {who} live in {value}?",
+    ),
+    Attribute(
+        "food",
+        ("bread", "soup", "rice", "fish", "corn", "cake"),
+        (
+            "What does {who} eat?",
+            "Which food does {who} like?",
+            "{who} eats which food?",
+            "What food does {who} eat?",
+        ),
+        "Does {who} eat {value} or {other}?",
+        "Does {who} eat {value}?",
+    ),
+    Attribute(
+        "job",
+        ("baker", "miller", "smith", "tailor", "farmer", "judge"),
+        (
+            "What is the job of {who}?",
+            "Which job does {who} have?",
+            "{who} has which job?",
+            "What work does {who} do?",
+        ),
+        "Is {who} a {value} or a {other}?",
+        "Is {who} a {value}?",
+    ),
+    Attribute(
+        "coat",
+        ("red", "blue", "green", "black", "white", "brown"),
+        (
+            "What colour is the coat of {who}?",
+            "Which coat does {who} wear?",
+            "{who} wears which coat?",
+            "Which colour does {who} wear?",
+        ),
+        "Is the coat of {who} {value} or {other}?",
+        "Is the coat of {who} {value}?",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """`who` has this value of this attribute."""
+
+    who: str
+    attribute: Attribute
+    value: str
+
+    @property
+    def content(self) -> str:
+        """What the splits are disjoint by."""
+        return f"general {self.who} {self.attribute.name}"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its answer and, where it offers some, the choices."""
+
+    fact: Fact
+    text: str
+    answer: str
+    choices: tuple[str, ...]
+
+
+def facts() -> list[Fact]:
+    """Return every fact of the village, always the same ones."""
+    rng = random.Random(_VILLAGE_SEED)
+    people = rng.sample([first + second for first, second in product(_FIRST, _SECOND)], _PEOPLE)
+    return [
+        Fact(who, attribute, rng.choice(attribute.values))
+        for who in sorted(people)
+        for attribute in ATTRIBUTES
+    ]
+
+
+def short_question(fact: Fact, rng: random.Random) -> Question:
+    """Ask for the value in free words."""
+    text = rng.choice(fact.attribute.questions).format(who=fact.who)
+    return Question(fact, text, fact.value, ())
+
+
+def choice_question(fact: Fact, rng: random.Random) -> Question:
+    """Ask with choices: one of four values, one of two, or yes and no."""
+    attribute = fact.attribute
+    others = [value for value in attribute.values if value != fact.value]
+    form = rng.choice(("which", "which", "either", "check"))
+    if form == "which":
+        choices = [fact.value, *rng.sample(others, 3)]
+        rng.shuffle(choices)
+        return Question(fact, short_question(fact, rng).text, fact.value, tuple(choices))
+    other = rng.choice(others)
+    if form == "either":
+        pair = [fact.value, other]
+        rng.shuffle(pair)
+        text = attribute.either.format(who=fact.who, value=pair[0], other=pair[1])
+        return Question(fact, text, fact.value, tuple(pair))
+    shown = rng.choice((fact.value, other))
+    text = attribute.check.format(who=fact.who, value=shown)
+    return Question(fact, text, "yes" if shown == fact.value else "no", ("yes", "no"))
+
+
+def prompt(question: Question) -> str:
+    """Return the question as the model sees it."""
+    return f"Question: {question.text}\nAnswer:"
+
+
+def response(question: Question) -> str:
+    """Return the answer as the model gives it."""
+    return f" {question.answer}"
+
+
+def train(count: int, seed: int) -> list[Row]:
+    """Return `count` training rows {prompt, response} of both forms."""
+    village = facts()
+
+    def draw(rng: random.Random) -> Question:
+        ask = rng.choice((short_question, choice_question))
+        return ask(rng.choice(village), rng)
+
+    questions = collect(draw, lambda q: q.fact.content, prompt, "train", count, seed)
+    return [{"prompt": prompt(q), "response": response(q)} for q in questions]
+
+
+def choice_items(split: Split, count: int, seed: int) -> list[Row]:
+    """Return `count` multiple-choice rows {id, prompt, choices, answer (an index)}."""
+    village = facts()
+    questions = collect(
+        lambda rng: choice_question(rng.choice(village), rng),
+        lambda q: q.fact.content,
+        prompt,
+        split,
+        count,
+        seed,
+    )
+    return [
+        {
+            "id": f"general-choice-{split}-{index:03d}",
+            "prompt": prompt(q),
+            "choices": [f" {choice}" for choice in q.choices],
+            "answer": q.choices.index(q.answer),
+        }
+        for index, q in enumerate(questions)
+    ]
+
+
+def short_items(split: Split, count: int, seed: int) -> list[Row]:
+    """Return `count` short-answer rows {id, prompt, reference}."""
+    village = facts()
+    questions = collect(
+        lambda rng: short_question(rng.choice(village), rng),
+        lambda q: q.fact.content,
+        prompt,
+        split,
+        count,
+        seed,
+    )
+    return [
+        {"id": f"general-short-{split}-{index:03d}", "prompt": prompt(q), "reference": response(q)}
+        for index, q in enumerate(questions)
+    ]
