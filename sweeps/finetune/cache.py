@@ -1,0 +1,54 @@
+"""What runs in one process share: the loaded base model, tokenised data, benchmark items."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar, cast, final
+
+T = TypeVar("T")
+
+
+@final
+class Cache:
+    """Values by key, never changed by a run: a result is bit-equal with and without it.
+
+    Only the latest base model stays (it may be large) and the `entries` latest other values.
+    """
+
+    def __init__(self, entries: int = 16) -> None:
+        """Start empty."""
+        self._entries = entries
+        self._model: tuple[Hashable, Any, Any] | None = None
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def model(self, key: Hashable, load: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+        """A copy of the model under `key`, free to be trained, and the shared tokenizer."""
+        if self._model is None or self._model[0] != key:
+            self._model = None  # before loading: two large models may not fit
+            self._model = (key, *load())
+        _, model, tokenizer = self._model
+        return copy.deepcopy(model), tokenizer
+
+    def value(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The read-only value under `key`, made when it is not there."""
+        if key not in self._values:
+            self._values[key] = make()
+            if len(self._values) > self._entries:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        return cast(T, self._values[key])
+
+
+def signature(path: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and modification time of what is at `path` (files, comma separated, or a
+    folder's files), so that a changed file is never served from the cache.
+    """
+    found: list[Path] = []
+    for part in path.split(","):
+        place = Path(part.strip()).expanduser()
+        found.extend(sorted(place.iterdir()) if place.is_dir() else [place])
+    stats = [(file, file.stat()) for file in found if file.is_file()]
+    return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats)

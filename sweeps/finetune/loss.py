@@ -1,0 +1,82 @@
+"""The training loss: cross-entropy summed over the target tokens of one micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Right-padded rows `input_ids` [rows, length]; each of the n `targets` [n] is predicted
+    from the flat position `positions` [n] (row * length + column) before it.
+    """
+
+    input_ids: Tensor
+    positions: Tensor
+    targets: Tensor
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on `device`."""
+        if device.type == "cpu":
+            return self
+        fields = (self.input_ids, self.positions, self.targets)
+        return MicroBatch(*(field.to(device, non_blocking=True) for field in fields))
+
+
+def collate(rows: Sequence[tuple[Sequence[int], int]], pad: int) -> MicroBatch:
+    """Pad (tokens, index of the first target token) rows to the longest of them."""
+    length = max(len(tokens) for tokens, _ in rows)
+    padded, positions, targets = [], [], []
+    for row, (tokens, first) in enumerate(rows):
+        padded.append([*tokens, *[pad] * (length - len(tokens))])
+        start = row * length - 1
+        positions.extend(range(start + first, start + len(tokens)))
+        targets.extend(tokens[first:])
+    return MicroBatch(torch.tensor(padded), torch.tensor(positions), torch.tensor(targets))
+
+
+@final
+class TokenLoss(nn.Module):
+    """A causal language model as a function from a micro-batch to its summed loss, in nats."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Wrap `model`, a Hugging Face causal language model, without changing it."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
+        """Scalar sum of -log p(target) over the targets.
+
+        No attention mask: padding is on the right of a causal model, so no real token sees
+        it, and without a mask the fast attention kernels apply.
+        """
+        with _only_at(self.model, positions):
+            logits = self.model(input_ids=input_ids, use_cache=False).logits
+        # Float32 before the softmax: a bf16 log-sum-exp loses the loss's digits.
+        return nn.functional.cross_entropy(
+            logits.flatten(0, -2).float(), targets, reduction="sum"
+        )
+
+
+@contextmanager
+def _only_at(model: Any, positions: Tensor) -> Iterator[None]:
+    """Feed the output projection the hidden states at `positions` only.
+
+    The logits of prompt and padding tokens are the largest tensor of a step and nobody
+    reads them.
+    """
+
+    def pick(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0].flatten(0, -2).index_select(0, positions).unsqueeze(0), *inputs[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()

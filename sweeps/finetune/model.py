@@ -1,0 +1,82 @@
+"""Models and tokenizers through transformers, with a clear sentence for what is not one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sweeps.finetune.config import ModelConfig
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded or used; one sentence says which and why."""
+
+
+def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
+    """The causal language model on the CPU, in the dtype for `device`, and its tokenizer."""
+    _check_path(config.path)
+    # Seconds of import: only a process that really loads a model pays them.
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.path, **options)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            config.path,
+            dtype=training_dtype(config.dtype, device),
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"model.path {config.path}: cannot be loaded: {reason}") from error
+    if info["missing_keys"]:
+        some = ", ".join(sorted(info["missing_keys"])[:3])
+        raise ModelError(
+            f"model.path {config.path}: the weights lack {len(info['missing_keys'])} tensors "
+            f"of the architecture, such as {some}"
+        )
+    return model, tokenizer
+
+
+def training_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the accelerator computes in it, else float32."""
+    if name == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        name = "bfloat16" if fast else "float32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def check_fits(model: Any, tokenizer: Any, max_length: int) -> None:
+    """Raise ModelError when `max_length` or the tokenizer goes beyond what the model knows."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is not None and max_length > context:
+        raise ModelError(
+            f"data.max_length: expected at most the model's context of {context} tokens, "
+            f"got {max_length}"
+        )
+    known = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens, but the model embeds only {known}"
+        )
+
+
+def _check_path(path: str) -> None:
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"model.path: expected a Hugging Face model folder, but {path} has no config.json"
+            )
+    elif folder.exists() or not _HUB_NAME.fullmatch(path):
+        found = "a file" if folder.exists() else "nothing there"
+        raise ModelError(
+            f"model.path: expected a Hugging Face model folder or a hub name such as "
+            f"'mistralai/Mistral-7B-v0.1', got {path} ({found})"
+        )

@@ -1,0 +1,48 @@
+"""How a run ended, and its record in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+_NAME = "result.json"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The end of a run: `score` (higher is better) is of the last check on validation items.
+
+    `stopped`: the reporter said so; `diverged`: a loss, gradient or score was not finite, and
+    `reason` says which. `step` counts the updates done, `model_folder` holds the final model.
+    """
+
+    state: Literal["finished", "stopped", "diverged"]
+    step: int
+    steps: int
+    score: float | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    model_folder: str | None = None
+    reason: str = ""
+
+
+def write_result(folder: Path, fingerprint: str, result: RunResult) -> None:
+    """Record the result of the run with `fingerprint`, atomically."""
+    partial = folder / f"{_NAME}.partial"
+    partial.write_text(json.dumps({"fingerprint": fingerprint, **asdict(result)}, indent=1))
+    os.replace(partial, folder / _NAME)
+
+
+def read_result(folder: Path, fingerprint: str) -> RunResult | None:
+    """The recorded result, or None; ValueError when it is another run's."""
+    path = folder / _NAME
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text())
+    if record.pop("fingerprint") != fingerprint:
+        raise ValueError(
+            f"{folder} holds the result of a run with another config: choose another folder"
+        )
+    return RunResult(**record)
