@@ -1,0 +1,93 @@
+"""What the documents say is there: links, make targets, modules, files, shipped configs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sweeps.load import load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+# Tracked or new, but never an ignored file (an environment holds thousands of documents).
+LISTED = subprocess.run(
+    ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+).stdout.split("\n")
+DOCUMENTS = sorted(name for name in LISTED if name.endswith(".md") and (ROOT / name).is_file())
+CONFIGS = sorted(path.name for path in (ROOT / "sweeps" / "configs").glob("*.yaml"))
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+# A path in a command: has a folder or a well-known ending, and is no option, URL or placeholder.
+PATH = re.compile(r"(?<![\w/.~$:=-])(?:[\w.-]+/)*[\w-]+\.(?:py|yaml|toml|txt|md|sh)(?![\w/])")
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def shell_blocks(name: str) -> str:
+    kinds = {"", "bash", "sh", "shell", "console"}
+    return "\n".join(body for kind, body in BLOCK.findall(text(name)) if kind in kinds)
+
+
+def anchors(name: str) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", BLOCK.sub("", text(name)), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_documents_are_found() -> None:
+    assert {"CONTRIBUTING.md", "docs/structure.md"} <= set(DOCUMENTS)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_relative_links_lead_somewhere(name: str) -> None:
+    for link in LINK.findall(BLOCK.sub("", text(name))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        path = (ROOT / name).parent / target if target else ROOT / name
+        assert path.exists(), f"{name} links to {link}, which is not there"
+        if anchor and path.suffix == ".md":
+            relative = str(path.resolve().relative_to(ROOT))
+            assert anchor in anchors(relative), f"{name} links to {link}: no such heading"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_make_targets_exist(name: str) -> None:
+    named = set(re.findall(r"\bmake ([a-z]+)", shell_blocks(name)))
+    named |= set(re.findall(r"`make ([a-z]+)`", text(name)))
+    assert named <= TARGETS, f"{name} names {named - TARGETS}"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_modules_exist(name: str) -> None:
+    for module in re.findall(r"python3? -m ([\w.]+)", text(name)):
+        assert importlib.util.find_spec(module), f"{name} runs {module}, which is not there"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_files_in_commands_exist(name: str) -> None:
+    if name not in DOCUMENTS:
+        pytest.skip("not written yet")
+    for path in PATH.findall(shell_blocks(name)):
+        assert (ROOT / path).exists(), f"{name} names {path}, which is not there"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shipped_configs_load(name: str) -> None:
+    assert load_config(ROOT / "sweeps" / "configs" / name).domains
+
+
+def test_the_demo_has_its_config() -> None:
+    demo = re.search(r"sweeps run (\S+)", text("Makefile"))
+    assert demo is not None
+    assert (ROOT / demo[1]).is_file()
