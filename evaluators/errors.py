@@ -1,0 +1,40 @@
+"""The errors a user of the evaluators can cause."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import final
+
+
+@final
+class DataError(ValueError):
+    """A row of a data file that cannot be read: names the file, the line and the fields."""
+
+    @classmethod
+    def at(cls, path: Path, line: int, expected: str, found: str) -> DataError:
+        """Build the error for line `line` (from 1) of `path`."""
+        return cls(f"{path}:{line}: expected {expected}, found {found}")
+
+
+@final
+class SandboxError(ValueError):
+    """The sandbox level asked for cannot be used on this machine."""
+
+
+@final
+class EvaluationError(RuntimeError):
+    """An evaluation that could not be completed, on this rank or on another one."""
+
+
+def unknown_name(kind: str, name: str, known: Sequence[str]) -> ValueError:
+    """The error for a misspelt `name`, with the nearest of the `known` ones."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"Unknown {kind} {name!r}; expected one of {', '.join(known)}.{hint}")
+
+
+def describe_fields(fields: Iterable[object]) -> str:
+    """The names of `fields` in one readable phrase."""
+    return ", ".join(repr(str(field)) for field in fields) or "no fields"
