@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 import torch.distributed as dist
@@ -36,13 +36,14 @@ class Group:
             dist.all_reduce(tensor)
         return tensor
 
-    def broadcast(self, value: Any) -> Any:
-        """Rank 0's small picklable `value`, on every rank."""
+    def agree(self, value: object, what: str) -> None:
+        """Raise RuntimeError on every rank when the ranks' small picklable values differ."""
         if self.size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+            return
+        values: list[object] = [None] * self.size
+        dist.all_gather_object(values, value)
+        if any(other != values[0] for other in values):
+            raise RuntimeError(f"the workers disagree on {what}: {values}")
 
     def wait(self) -> None:
         """Return when every rank is here."""

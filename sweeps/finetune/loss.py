@@ -59,9 +59,7 @@ class TokenLoss(nn.Module):
         with _only_at(self.model, positions):
             logits = self.model(input_ids=input_ids, use_cache=False).logits
         # Float32 before the softmax: a bf16 log-sum-exp loses the loss's digits.
-        return nn.functional.cross_entropy(
-            logits.flatten(0, -2).float(), targets, reduction="sum"
-        )
+        return nn.functional.cross_entropy(logits.flatten(0, -2).float(), targets, reduction="sum")
 
 
 @contextmanager

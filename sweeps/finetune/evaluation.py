@@ -1,0 +1,89 @@
+"""Scores of a model: on validation items while it trains, on test items once at the very end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+
+from evaluators import benchmarks as registry
+from evaluators.benchmark import Benchmark, BenchmarkResult, Item
+from evaluators.evaluate import evaluate, select
+from evaluators.language_model import LanguageModel
+from sweeps.finetune.cache import Cache, signature
+from sweeps.finetune.config import BenchmarkConfig, EvaluationConfig, ModelConfig
+from sweeps.finetune.group import Group
+from sweeps.finetune.model import load_model
+from sweeps.finetune.surroundings import borrowed_process
+
+
+@dataclass(frozen=True)
+class _Part:
+    benchmark: Benchmark
+    items: list[Item]
+    early_items: list[Item]
+
+
+@final
+class Validation:
+    """The validation items of a domain, read once; test items are out of its reach."""
+
+    def __init__(self, config: EvaluationConfig, group: Group, cache: Cache) -> None:
+        """Read and select the items; DataError names what cannot be read."""
+        self._group = group
+        self._parts = [_part(each, config.check_limit, cache) for each in config.benchmarks]
+
+    def check(self, model: Any, tokenizer: Any, *, final: bool) -> tuple[float, dict[str, float]]:
+        """The mean score over the benchmarks, and `eval/<benchmark>/<metric>`; equal on ranks."""
+        lm = LanguageModel(model, tokenizer)
+        scores: list[float] = []
+        metrics: dict[str, float] = {}
+        for part in self._parts:
+            items = part.items if final else part.early_items
+            rank, size = self._group.rank, self._group.size
+            result = evaluate(lm, part.benchmark, items, rank=rank, world_size=size)
+            scores.append(result.score)
+            for name, value in result.metrics.items():
+                metrics[f"eval/{result.name}/{name}"] = value
+        return sum(scores) / len(scores), metrics
+
+
+def evaluate_folder(
+    model_folder: str | Path,
+    benchmarks: Sequence[BenchmarkConfig],
+    split: Literal["validation", "test"] = "test",
+    device: torch.device | str = "cpu",
+    *,
+    threads: int | None = None,
+) -> dict[str, BenchmarkResult]:
+    """Score a saved model, or the base model, on all (or `test_limit`, `limit`) items."""
+    device = torch.device(device)
+    with borrowed_process(device, threads):
+        model, tokenizer = load_model(ModelConfig(path=str(model_folder)), device)
+        lm = LanguageModel(model.to(device).eval(), tokenizer)
+        results = {}
+        for config in benchmarks:
+            path, limit = config.validation, config.limit
+            if split == "test":
+                path, limit = config.test, config.test_limit
+            benchmark = _build(config)
+            items = select(benchmark.load(Path(path), split), limit)
+            results[config.name] = evaluate(lm, benchmark, items)
+    return results
+
+
+def _part(config: BenchmarkConfig, check_limit: int | None, cache: Cache) -> _Part:
+    benchmark = _build(config)
+    path = config.validation
+    load = partial(benchmark.load, Path(path), "validation")
+    all_items = cache.value(("items", config.name, path, signature(path)), load)
+    items = select(all_items, config.limit)
+    return _Part(benchmark, items, select(items, check_limit))
+
+
+def _build(config: BenchmarkConfig) -> Benchmark:
+    return registry.build(config.name, metric=config.metric, sandbox=config.sandbox)

@@ -1,0 +1,204 @@
+"""One fine-tuning run from config to result, on one process or on every rank of a group."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any, final
+
+from sweeps.finetune import checkpoint
+from sweeps.finetune.cache import Cache, signature
+from sweeps.finetune.checkpoint import Checkpoint, run_fingerprint
+from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.data import load_training_data
+from sweeps.finetune.evaluation import Validation
+from sweeps.finetune.group import Group
+from sweeps.finetune.model import check_fits, load_model
+from sweeps.finetune.reporter import Check, Reporter
+from sweeps.finetune.result import RunResult, read_result, write_result
+from sweeps.finetune.schedule import check_steps
+from sweeps.finetune.surroundings import borrowed_process
+from sweeps.finetune.trainer import DivergedError, Trainer
+
+__all__ = ["Cache", "RunResult", "finetune"]
+
+
+def finetune(
+    config: FinetuneConfig, folder: Path, reporter: Reporter, cache: Cache | None = None
+) -> RunResult:
+    """Train, check on validation items, and save, in `folder` on storage that all ranks share.
+
+    Call it on every rank of an initialised torch.distributed group, or alone. It goes on from
+    a checkpoint in `folder` bit for bit, and returns the recorded result of a run that has
+    ended; both report the last check again. Nothing it sets in the process outlives it.
+    Raises a ValueError for what the user can mend; a divergence is a result.
+    """
+    group = Group.current()
+    config.steps(group.size)  # numbers that do not divide are told before anything is loaded
+    fingerprint = run_fingerprint(config, group.size)
+    folder.mkdir(parents=True, exist_ok=True)
+    ended = read_result(folder, fingerprint)
+    group.agree(ended is not None, f"whether {folder} holds a result (is it shared storage?)")
+    if ended is not None:
+        _report_end(ended, reporter)
+        return ended
+    device = group.device()
+    with borrowed_process(device, config.threads):
+        return _Run(config, folder, fingerprint, group, cache).go(reporter)
+
+
+def _report_end(result: RunResult, reporter: Reporter) -> None:
+    if result.state == "finished" and result.score is not None:
+        reporter.check(Check(result.step, result.steps, result.score, result.metrics, done=True))
+
+
+@final
+class _Run:
+    """The parts of one run, and what happened so far."""
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        folder: Path,
+        fingerprint: str,
+        group: Group,
+        cache: Cache | None,
+    ) -> None:
+        self._config, self._folder, self._group = config, folder, group
+        self._fingerprint = fingerprint
+        self._steps = config.steps(group.size)
+        device = group.device()
+        self._model, self._tokenizer = _base_model(config, device, cache)
+        check_fits(self._model, self._tokenizer, config.data.max_length)
+        store = cache or Cache()
+        key = ("data", config.data, signature(config.data.path), _model_key(config, device))
+        data = store.value(key, lambda: load_training_data(config.data, self._tokenizer))
+        self._counts = data.counts
+        self._validation = Validation(config.evaluation, group, store)
+        self._model.to(device)
+        self._trainer = Trainer(config, self._model, data, group, device)
+        self._train_seconds = self._eval_seconds = 0.0
+        self._last: Check | None = None
+
+    def go(self, reporter: Reporter) -> RunResult:
+        """Train to the end, a stop, or a divergence."""
+        self._resume()
+        if self._last is not None and not reporter.check(self._last):
+            return self._stopped()
+        start = 0 if self._last is None else self._last.step
+        checks = check_steps(self._steps, self._config.evaluation.checks)
+        for update in range(start, self._steps):
+            try:
+                reporter.step(update + 1, self._update(update))
+                if update + 1 in checks:
+                    self._last = self._check(update + 1)
+            except DivergedError as error:
+                return self._diverged(update, str(error))
+            if self._last is not None and self._last.step == update + 1:
+                if self._last.done:
+                    break
+                self._save()
+                if not reporter.check(self._last):
+                    return self._stopped()
+        return self._finish(reporter)
+
+    def _update(self, update: int) -> dict[str, float]:
+        started = time.perf_counter()
+        metrics = self._trainer.update(update)
+        self._train_seconds += time.perf_counter() - started
+        return metrics
+
+    def _check(self, step: int) -> Check:
+        done = step == self._steps
+        started = time.perf_counter()
+        score, metrics = self._validation.check(self._model, self._tokenizer, final=done)
+        self._eval_seconds += time.perf_counter() - started
+        if not math.isfinite(score):
+            raise DivergedError(f"update {step}: the validation score is {score:g}")
+        if done:
+            metrics |= self._costs()
+        return Check(step, self._steps, score, metrics, done)
+
+    def _costs(self) -> dict[str, float]:
+        spent = {
+            "cost/train_seconds": self._train_seconds,
+            "cost/eval_seconds": self._eval_seconds,
+        }
+        return {**spent, **self._counts.metrics()}
+
+    def _resume(self) -> None:
+        saved = checkpoint.load(self._folder, self._fingerprint)
+        step = None if saved is None else saved.check.step
+        self._group.agree(step, f"the checkpoint in {self._folder} (is it shared storage?)")
+        if saved is None:
+            return
+        self._trainer.restore(saved.model, saved.optimizer, saved.masker)
+        self._train_seconds, self._eval_seconds = saved.train_seconds, saved.eval_seconds
+        self._last = saved.check
+
+    def _save(self) -> None:
+        if self._group.leads and self._last is not None:
+            state = Checkpoint(
+                check=self._last,
+                model=self._model.state_dict(),
+                optimizer=self._trainer.optimizer_state(),
+                masker=self._trainer.masker_state(),
+                train_seconds=self._train_seconds,
+                eval_seconds=self._eval_seconds,
+            )
+            checkpoint.save(self._folder, self._fingerprint, state)
+
+    def _stopped(self) -> RunResult:
+        """The checkpoint stays: who stopped the run may let it go on, or discard it."""
+        last = self._last
+        if last is None:
+            return RunResult("stopped", 0, self._steps, None)
+        return RunResult("stopped", last.step, self._steps, last.score, last.metrics)
+
+    def _diverged(self, update: int, reason: str) -> RunResult:
+        result = RunResult(
+            "diverged", update, self._steps, None, metrics=self._costs(), reason=reason
+        )
+        self._record(result)
+        return result
+
+    def _finish(self, reporter: Reporter) -> RunResult:
+        """Record first, report last: a kill between the two reports again, and loses nothing."""
+        last = self._last
+        if last is None:  # unreachable: the last update is always checked
+            raise RuntimeError("the run ended without a check")
+        target = self._save_model() if self._config.keep == "model" else None
+        result = RunResult("finished", last.step, self._steps, last.score, last.metrics, target)
+        self._record(result)
+        _report_end(result, reporter)
+        return result
+
+    def _record(self, result: RunResult) -> None:
+        if self._group.leads:
+            write_result(self._folder, self._fingerprint, result)
+            checkpoint.discard(self._folder)
+        self._group.wait()
+
+    def _save_model(self) -> str:
+        """Write the Hugging Face folder beside its place and move it there whole."""
+        target, partial = self._folder / "model", self._folder / "model.partial"
+        if self._group.leads:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
+            self._model.save_pretrained(partial)
+            self._tokenizer.save_pretrained(partial)
+            partial.rename(target)
+        return str(target)
+
+
+def _base_model(config: FinetuneConfig, device: Any, cache: Cache | None) -> tuple[Any, Any]:
+    """A base model that this run may change, and its tokenizer."""
+    if cache is None:
+        return load_model(config.model, device)
+    return cache.model(_model_key(config, device), lambda: load_model(config.model, device))
+
+
+def _model_key(config: FinetuneConfig, device: Any) -> tuple[Any, ...]:
+    return (config.model, str(device), signature(config.model.path))
