@@ -1,0 +1,256 @@
+"""The masker on real optimizers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from gmt_core import (
+    SFT,
+    GradientMask,
+    GradientMasker,
+    Method,
+    NonFiniteGradientError,
+    RandomMask,
+)
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": partial(SGD, lr=0.1, momentum=0.9),
+    "adamw": partial(AdamW, lr=1e-2, weight_decay=0.1, foreach=False),
+    "adamw_foreach": partial(AdamW, lr=1e-2, weight_decay=0.1, foreach=True),
+    "adamw_fused": partial(AdamW, lr=1e-2, weight_decay=0.1, fused=True),
+}
+every_optimizer = pytest.mark.parametrize("build", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+
+
+def network(dtype: torch.dtype = torch.float32) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 4)).to(dtype)
+
+
+def backward(model: nn.Module, step: int) -> None:
+    """Two accumulated mini-batches that depend on the step alone."""
+    dtype = next(model.parameters()).dtype
+    for part in range(2):
+        generator = torch.Generator().manual_seed(100 * step + part)
+        x = torch.randn(12, 8, generator=generator).to(dtype)
+        model(x).square().mean().backward()
+
+
+def train(
+    build: Callable[..., Optimizer],
+    method: Method | None,
+    steps: int,
+    dtype: torch.dtype = torch.float32,
+    statistics: bool = False,
+) -> list[Tensor]:
+    model = network(dtype)
+    optimizer = build(model.parameters())
+    if method is not None:
+        GradientMasker(method, statistics=statistics).attach(optimizer)
+    for step in range(steps):
+        backward(model, step)
+        optimizer.step()
+        optimizer.zero_grad()
+    return [p.detach() for p in model.parameters()]
+
+
+def same(left: list[Tensor], right: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@every_optimizer
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("statistics", [False, True])
+def test_mask_ratio_zero_is_bit_identical_to_no_masker(build, dtype, statistics) -> None:
+    plain = train(build, None, 20, dtype)
+    for method in (SFT(), GradientMask(0.0), GradientMask(0.0, "global"), RandomMask(0.0, 1)):
+        assert same(train(build, method, 20, dtype, statistics), plain)
+
+
+@every_optimizer
+@pytest.mark.parametrize("method", [GradientMask(0.7), RandomMask(0.7, 2)], ids=["gmt", "random"])
+def test_equals_masking_by_hand_before_each_step(build, method: Method) -> None:
+    model = network()
+    optimizer = build(model.parameters())
+    for step in range(5):
+        backward(model, step)
+        method.mask_([p.grad for p in model.parameters()], step)
+        optimizer.step()
+        optimizer.zero_grad()
+    found = train(build, method, 5)
+    assert same(found, [p.detach() for p in model.parameters()])
+    assert same(train(build, method, 5, statistics=True), found)
+    assert not same(found, train(build, None, 5))
+
+
+def test_detach_and_attach() -> None:
+    model = network()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    masker = GradientMasker(GradientMask(0.9)).attach(optimizer)
+    with pytest.raises(ValueError, match="already attached"):
+        masker.attach(optimizer)
+    masker.detach()
+    masker.detach()
+    backward(model, 0)
+    before = [p.grad.clone() for p in model.parameters()]
+    optimizer.step()
+    assert same(before, [p.grad for p in model.parameters()])
+    assert masker.state_dict() == {"update": 0}
+    masker.attach(optimizer)
+    optimizer.step()
+    assert not same(before, [p.grad for p in model.parameters()])
+
+
+def test_works_under_a_scheduler_and_leaves_frozen_parameters() -> None:
+    model = network()
+    model[0].weight.requires_grad_(False)
+    frozen = model[0].weight.detach().clone()
+    optimizer = AdamW(model.parameters(), lr=1e-2)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer)
+    masker = GradientMasker(GradientMask(0.5)).attach(optimizer)
+    for step in range(3):
+        backward(model, step)
+        optimizer.step()
+        scheduler.step()
+    assert masker.state_dict() == {"update": 3}
+    assert torch.equal(model[0].weight, frozen)
+
+
+def test_state_goes_on_where_it_was_taken() -> None:
+    def build() -> tuple[nn.Module, Optimizer, GradientMasker]:
+        model = network()
+        optimizer = OPTIMIZERS["adamw"](model.parameters())
+        return model, optimizer, GradientMasker(RandomMask(0.6, 5)).attach(optimizer)
+
+    def steps(model: nn.Module, optimizer: Optimizer, span: range) -> None:
+        for step in span:
+            backward(model, step)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    model, optimizer, masker = build()
+    steps(model, optimizer, range(4))
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict(), masker.state_dict()))
+    steps(model, optimizer, range(4, 8))
+    other, other_optimizer, other_masker = build()
+    other.load_state_dict(saved[0])
+    other_optimizer.load_state_dict(saved[1])
+    other_masker.load_state_dict(saved[2])
+    steps(other, other_optimizer, range(4, 8))
+    assert same(list(model.parameters()), list(other.parameters()))
+    assert other_masker.state_dict() == {"update": 8}
+
+
+@pytest.mark.parametrize("state", [{}, {"update": -1}, {"update": "3"}, {"update": 1, "more": 2}])
+def test_another_kind_of_state_is_refused(state: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="masker state"):
+        GradientMasker(SFT()).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [GradientMask(0.4), GradientMask(0.4, "global"), RandomMask(0.4, 0)],
+    ids=["tensor", "global", "random"],
+)
+def test_statistics_equal_a_count_by_hand(method: Method) -> None:
+    first, second = nn.Parameter(torch.zeros(40, 5)), nn.Parameter(torch.zeros(33))
+    first.grad = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    second.grad = torch.randn(33, generator=torch.Generator().manual_seed(1)) * 3
+    second.grad[:10] = 0.0
+    before = torch.cat([first.grad.flatten(), second.grad]).double()
+    optimizer = SGD([first, second], lr=0.1)
+    masker = GradientMasker(method, statistics=True).attach(optimizer)
+    assert masker.statistics is None
+    optimizer.step()
+    after = torch.cat([first.grad.flatten(), second.grad]).double()
+    found = masker.statistics
+    assert found is not None
+    assert found.nonzero_fraction == pytest.approx(223 / 233)
+    energy = float(after.square().sum() / before.square().sum())
+    assert found.energy_kept == pytest.approx(energy)
+    expected = 233 - 93 if method.name == "gmt" and method.scope == "global" else 120 + 33 - 13
+    assert found.kept_fraction == pytest.approx(expected / 233)
+    metrics = found.metrics()
+    common = {"gmt/kept_fraction", "gmt/nonzero_fraction", "gmt/energy_kept"}
+    if method.name == "random":
+        assert set(metrics) == common
+        return
+    assert set(metrics) == common | {f"gmt/threshold_{k}" for k in ("min", "median", "max")}
+    assert 0 < metrics["gmt/threshold_min"] <= metrics["gmt/threshold_median"]
+    kept = [float(p.grad[p.grad != 0].abs().min()) for p in (first, second)]
+    low, high = metrics["gmt/threshold_min"], metrics["gmt/threshold_max"]
+    assert {low, high} == ({min(kept)} if low == high else set(kept))
+
+
+def test_statistics_of_nothing_masked_and_of_zero_gradients() -> None:
+    parameter = nn.Parameter(torch.zeros(10))
+    optimizer = SGD([parameter], lr=0.1)
+    masker = GradientMasker(GradientMask(0.5), statistics=True).attach(optimizer)
+    parameter.grad = torch.zeros(10)
+    optimizer.step()
+    metrics = masker.statistics.metrics()
+    assert (metrics["gmt/kept_fraction"], metrics["gmt/energy_kept"]) == (1.0, 1.0)  # all tie
+    assert metrics["gmt/nonzero_fraction"] == 0.0
+    parameter.grad = None
+    optimizer.step()
+    assert masker.statistics.kept_fraction == 1.0
+
+
+@pytest.mark.parametrize("statistics", [False, True])
+def test_non_finite_gradient_names_the_parameter_and_stops_the_step(statistics: bool) -> None:
+    model = network()
+    optimizer = AdamW(model.named_parameters(), lr=1e-2)
+    masker = GradientMasker(GradientMask(0.5), statistics=statistics).attach(optimizer)
+    backward(model, 0)
+    model[2].weight.grad[3] = torch.nan
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(NonFiniteGradientError, match=r"update 0, 2\.weight: .*NaN or infinity"):
+        optimizer.step()
+    assert same(before, list(model.parameters()))
+    assert masker.state_dict() == {"update": 0}
+
+
+def test_non_finite_gradient_without_names_gives_the_place() -> None:
+    model = network()
+    optimizer = AdamW(model.parameters(), lr=1e-2)
+    GradientMasker(GradientMask(0.5)).attach(optimizer)
+    backward(model, 0)
+    model[3].bias.grad[1] = torch.inf
+    with pytest.raises(NonFiniteGradientError, match=r"parameter 5 of group 0 \(4,\)"):
+        optimizer.step()
+
+
+def test_closure_is_refused() -> None:
+    model = network()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    GradientMasker(GradientMask(0.5)).attach(optimizer)
+    backward(model, 0)
+    for call in (lambda: optimizer.step(lambda: 0.0), lambda: optimizer.step(closure=lambda: 0.0)):
+        with pytest.raises(ValueError, match="no closure"):
+            call()
+    optimizer.step(None)
+
+
+def test_sparse_gradient_is_refused() -> None:
+    table = nn.Embedding(10, 4, sparse=True)
+    optimizer = SGD(table.parameters(), lr=0.1)
+    GradientMasker(GradientMask(0.5)).attach(optimizer)
+    table(torch.tensor([1, 2])).sum().backward()
+    with pytest.raises(ValueError, match="sparse"):
+        optimizer.step()
+
+
+def test_sharded_parameters_are_refused_at_attach_time() -> None:
+    class FlatParameter(nn.Parameter):
+        """Has the name that FSDP1 gives its parameters."""
+
+    optimizer = SGD([FlatParameter(torch.ones(3))], lr=0.1)
+    with pytest.raises(ValueError, match="FSDP1"):
+        GradientMasker(GradientMask(0.5)).attach(optimizer)

@@ -1,0 +1,163 @@
+"""Every selection path against a full sort."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gmt_core import NonFiniteGradientError, kept_count, magnitude_threshold, pooled_threshold
+from gmt_core import threshold as module
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+LARGE = 300_000  # above the size at which sampling begins
+
+
+def by_sorting(x: Tensor, kept: int) -> Tensor:
+    return x.abs().flatten().sort(descending=True).values[kept - 1]
+
+
+def draw(kind: str, numel: int, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator().manual_seed(numel)
+    x = torch.randn(numel, generator=generator)
+    if kind == "heavy":
+        x = x**7
+    if kind == "ties":
+        x = (x * 2).round() / 2
+    if kind == "zeros":
+        x = torch.where(torch.rand(numel, generator=generator) < 0.7, 0.0, x)
+    if kind == "sorted":
+        x = x.sort().values
+    if kind == "constant":
+        x = torch.full((numel,), -0.25)
+    if kind == "tiny":
+        x = x * 1e-42  # subnormal
+    return x.to(dtype)
+
+
+KINDS = ("normal", "heavy", "ties", "zeros", "sorted", "constant", "tiny")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("numel", [1, 2, 1000, LARGE])
+def test_threshold_equals_a_full_sort(kind: str, numel: int, dtype: torch.dtype) -> None:
+    x = draw(kind, numel, dtype).nan_to_num(posinf=1.0, neginf=1.0)
+    for kept in {1, 2, numel // 10, numel // 2, numel - 1, numel}:
+        if 1 <= kept <= numel:
+            found = magnitude_threshold(x, kept)
+            assert found.shape == () and found.dtype == dtype
+            assert torch.equal(found, by_sorting(x, kept))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_wide_paths_agree(kind: str, dtype: torch.dtype) -> None:
+    x = draw(kind, 5000, dtype)
+    for kept in (1, 49, 2500, 4999, 5000):
+        pool = module._Pool.of([x])
+        expected = by_sorting(x, kept)
+        assert torch.equal(module._radix_select(pool, kept), expected)
+        assert torch.equal(module._direct_select(pool, kept), expected)
+        bracketed = module._bracketed_select(pool, kept)
+        assert bracketed is None or torch.equal(bracketed, expected)
+
+
+def test_sampling_decides_ordinary_gradients() -> None:
+    pool = module._Pool.of([draw("heavy", LARGE, torch.float32)])
+    for kept in (LARGE // 100, LARGE // 10, LARGE // 2, LARGE * 9 // 10):
+        assert module._bracketed_select(pool, kept) is not None
+
+
+def test_misleading_sample_still_gives_the_exact_threshold() -> None:
+    x = torch.zeros(LARGE)
+    rest = torch.ones(LARGE, dtype=torch.bool)
+    places = torch.arange(1 << 14).mul(2_654_435_761).remainder(LARGE)
+    rest[places] = False  # the sample sees zeros alone
+    x[rest] = draw("normal", int(rest.sum()), torch.float32)
+    kept = LARGE // 2
+    assert module._bracketed_select(module._Pool.of([x]), kept) is None
+    assert torch.equal(magnitude_threshold(x, kept), by_sorting(x, kept))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1),
+    share=st.floats(0, 1),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+)
+def test_any_values(values: list[float], share: float, dtype: torch.dtype) -> None:
+    x = torch.tensor(values, dtype=dtype)
+    x = torch.where(x.isfinite(), x, 0)  # rounding up to bfloat16 can reach infinity
+    kept = max(1, math.ceil(share * len(values)))
+    expected = by_sorting(x, kept)
+    assert torch.equal(magnitude_threshold(x, kept), expected)
+    if dtype != torch.bfloat16:
+        assert torch.equal(module._radix_select(module._Pool.of([x]), kept), expected)
+
+
+def test_pool_of_tensors_of_several_dtypes() -> None:
+    tensors = [
+        draw("normal", 70_000, torch.bfloat16).view(70, 1000),
+        torch.empty(0, 3),
+        draw("heavy", 90_001, torch.float32),
+        draw("ties", 1, torch.float16),
+    ]
+    together = torch.cat([t.flatten().float() for t in tensors])
+    for kept in (1, 1000, 80_000, together.numel()):
+        assert torch.equal(pooled_threshold(tensors, kept), by_sorting(together, kept))
+
+
+@pytest.mark.parametrize("numel", [10, LARGE])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_are_named(bad: float, dtype: torch.dtype, numel: int) -> None:
+    x = draw("normal", numel, dtype)
+    x[numel // 2] = bad
+    for kept in (1, numel // 2, numel):
+        with pytest.raises(NonFiniteGradientError, match="NaN or infinity"):
+            magnitude_threshold(x, kept)
+
+
+def test_layouts() -> None:
+    x = draw("normal", 2 * 3 * 40, torch.float32).view(2, 3, 40)
+    for dense in (x.transpose(0, 2), x.permute(1, 2, 0), x[1]):
+        assert torch.equal(magnitude_threshold(dense, 7), by_sorting(dense, 7))
+    for holey in (x[:, :, ::2], x[:, :1].expand(2, 3, 40)):
+        with pytest.raises(ValueError, match="contiguous"):
+            magnitude_threshold(holey, 7)
+
+
+@pytest.mark.parametrize("kept", [0, -1, 4])
+def test_kept_out_of_range(kept: int) -> None:
+    with pytest.raises(ValueError, match=r"\[1, 3\]"):
+        magnitude_threshold(torch.ones(3), kept)
+
+
+def test_nothing_to_select_from() -> None:
+    with pytest.raises(ValueError, match="found none"):
+        magnitude_threshold(torch.empty(0), 1)
+    with pytest.raises(ValueError, match=r"found torch\.int64"):
+        magnitude_threshold(torch.ones(3, dtype=torch.int64), 1)
+
+
+@given(numel=st.integers(1, 10**13), ratio=st.decimals(0, Decimal("0.999"), places=3))
+def test_kept_count_is_exact_in_decimals(numel: int, ratio: Decimal) -> None:
+    thousandths = int(ratio * 1000)
+    assert kept_count(numel, float(ratio)) == max(1, numel - numel * thousandths // 1000)
+
+
+def test_kept_count_corners() -> None:
+    assert kept_count(0, 0.5) == 0
+    assert kept_count(1, 0.99) == 1
+    assert kept_count(10, 0.3) == 7
+    assert kept_count(100, 0.29) == 71  # in binary 0.29 * 100 falls below 29
+    assert kept_count(10**6, 1e-05) == 10**6 - 10
+    for ratio in (1.0, -0.1, math.nan, 1.5):
+        with pytest.raises(ValueError, match=r"\[0, 1\)"):
+            kept_count(10, ratio)
