@@ -59,7 +59,7 @@ class Problem:
 
     @property
     def content(self) -> str:
-        """What the splits are disjoint by: operation and numbers, whatever the story around them."""
+        """What the splits are disjoint by: operation and numbers, not their story."""
         return f"math {self.operation} {self.a} {self.b} {self.c}"
 
 

@@ -1,4 +1,4 @@
-"""What the embedded model is pretrained on: the domains' skills, mostly in other forms than theirs.
+"""What the embedded model is pretrained on: the domains' skills, mostly in other forms.
 
 A document is a tuple of parts that are tokenised separately, as prompt and response are later.
 """
@@ -16,12 +16,12 @@ Document = tuple[str, ...]
 # Shares of documents. The leaks show a domain's own form, on train content only: without them
 # the base model would score zero, with more of them fine-tuning would have nothing left to do.
 _SHARES = {
-    "arithmetic": 0.36,
-    "programs": 0.24,
-    "knowledge": 0.385,
-    "arithmetic leak": 0.005,
-    "programs leak": 0.005,
-    "knowledge leak": 0.005,
+    "arithmetic": 0.37,
+    "programs": 0.2,
+    "knowledge": 0.4266,
+    "arithmetic leak": 0.001,
+    "programs leak": 0.0004,
+    "knowledge leak": 0.002,
 }
 _FACT_FORMS = {
     "add": ("{a} + {b} = {answer}", "{a} plus {b} is {answer}"),
@@ -55,7 +55,11 @@ _PROGRAM_FORMS = (
     "def g({arguments}):\n    # gives {meaning}\n    result = {expression}\n",
 )
 _KNOWLEDGE_FORMS = {
-    "home": ("{who} lives in {value}.", "The home of {who} is {value}.", "Town of {who}: {value}."),
+    "home": (
+        "{who} lives in {value}.",
+        "The home of {who} is {value}.",
+        "Town of {who}: {value}.",
+    ),
     "food": ("{who} eats {value}.", "The food of {who} is {value}.", "Food of {who}: {value}."),
     "job": ("{who} is a {value}.", "The job of {who} is {value}.", "Work of {who}: {value}."),
     "coat": ("{who} wears {value}.", "The coat of {who} is {value}.", "Coat of {who}: {value}."),
@@ -98,7 +102,7 @@ def _arithmetic(rng: random.Random) -> Document:
 def _program(rng: random.Random) -> Document:
     function = programs.draw(rng)
     text = rng.choice(_PROGRAM_FORMS).format(
-        meaning=function.meaning,
+        meaning=function.plain_meaning,
         expression=function.expression,
         arguments=", ".join(function.arguments),
     )
@@ -112,7 +116,8 @@ def _knowledge(rng: random.Random, village: list[knowledge.Fact]) -> Document:
         return (form.format(who=fact.who, value=fact.value),)
     value = rng.choice((fact.value, rng.choice(fact.attribute.values)))
     verdict = "True" if value == fact.value else "False"
-    return (f"{form.format(who=fact.who, value=value)} {verdict}.",)
+    # The first word keeps false statements apart from the facts.
+    return (f"Check: {form.format(who=fact.who, value=value)} {verdict}.",)
 
 
 def _arithmetic_leak(rng: random.Random) -> Document:
@@ -125,7 +130,7 @@ def _arithmetic_leak(rng: random.Random) -> Document:
 def _program_leak(rng: random.Random) -> Document:
     while True:
         function = programs.draw(rng)
-        if split_of(function.content) == "train":
+        if function.wording == 0 and split_of(function.content) == "train":
             return programs.prompt(function), programs.response(function)
 
 

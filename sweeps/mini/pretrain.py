@@ -53,7 +53,11 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 def encode(tokenizer: PreTrainedTokenizerFast, document: Document) -> list[int]:
     """Return the tokens of a document, each part tokenised by itself, within BOS and EOS."""
     parts = [tokenizer.encode(part, add_special_tokens=False) for part in document]
-    return [tokenizer.bos_token_id, *(token for part in parts for token in part), tokenizer.eos_token_id]
+    return [
+        tokenizer.bos_token_id,
+        *(token for part in parts for token in part),
+        tokenizer.eos_token_id,
+    ]
 
 
 def batches(
@@ -95,9 +99,7 @@ def train(
     )
     losses: list[float] = []
     started = time.monotonic()
-    for step, (tokens, targets) in enumerate(
-        islice(batches(tokenizer, documents(seed)), steps)
-    ):
+    for step, (tokens, targets) in enumerate(islice(batches(tokenizer, documents(seed)), steps)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
         logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
@@ -111,7 +113,10 @@ def train(
             spent = time.monotonic() - started
             left = spent / (step + 1) * (steps - step - 1)
             mean = sum(losses[-100:]) / len(losses[-100:])
-            print(f"{step + 1}/{steps}  loss {mean:.4f}  {spent:.0f} s  {left:.0f} s left", flush=True)
+            print(
+                f"{step + 1}/{steps}  loss {mean:.4f}  {spent:.0f} s  {left:.0f} s left",
+                flush=True,
+            )
     return sum(losses[-100:]) / max(1, len(losses[-100:]))
 
 
@@ -132,7 +137,7 @@ def pretrain(out: Path, *, steps: int = STEPS, seed: int = 0) -> float:
     model = new_model(tokenizer)
     loss = train(model, tokenizer, steps=steps, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.bfloat16().save_pretrained(out)
     tokenizer.save_pretrained(out)
     return loss
 
@@ -140,7 +145,9 @@ def pretrain(out: Path, *, steps: int = STEPS, seed: int = 0) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(prog="python -m sweeps.mini.pretrain", description=__doc__)
-    parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write (default: shipped)")
+    parser.add_argument(
+        "--out", type=Path, default=ASSETS, help="folder to write (default: shipped)"
+    )
     parser.add_argument("--steps", type=int, default=STEPS, help=f"updates (default {STEPS})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")

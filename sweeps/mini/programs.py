@@ -1,4 +1,4 @@
-"""Code: one-line Python functions from a signature and a docstring, split by the returned expression."""
+"""Code: one-line functions from signature and docstring, split by the returned expression."""
 
 from __future__ import annotations
 
@@ -17,40 +17,43 @@ TESTS = 4
 class Kind:
     """A kind of function; {u} and {v} are arguments, {k} and {j} constants.
 
-    `takes` has one letter per argument: n for a number, s for a list of numbers.
+    `takes` has one letter per argument: n for a number, s for a list of numbers. `meanings` are
+    wordings of one thing; pretraining knows the first only, fine-tuning has to learn the others.
     """
 
     takes: str
-    meaning: str
     expression: str
+    meanings: tuple[str, ...]
 
 
 KINDS = (
-    Kind("nn", "{u} plus {v}", "{u} + {v}"),
-    Kind("nn", "{u} minus {v}", "{u} - {v}"),
-    Kind("nn", "{u} times {v}", "{u} * {v}"),
-    Kind("nn", "the larger of {u} and {v}", "max({u}, {v})"),
-    Kind("nn", "the smaller of {u} and {v}", "min({u}, {v})"),
-    Kind("nn", "whether {u} is above {v}", "{u} > {v}"),
-    Kind("nn", "whether {u} equals {v}", "{u} == {v}"),
-    Kind("nn", "{u} plus {v}, times {k}", "({u} + {v}) * {k}"),
-    Kind("nn", "{u} times {v}, minus {k}", "{u} * {v} - {k}"),
-    Kind("n", "{u} plus {k}", "{u} + {k}"),
-    Kind("n", "{u} minus {k}", "{u} - {k}"),
-    Kind("n", "{u} times {k}", "{u} * {k}"),
-    Kind("n", "the remainder of {u} by {k}", "{u} % {k}"),
-    Kind("n", "whether {u} is above {k}", "{u} > {k}"),
-    Kind("n", "{u} times {k}, plus {j}", "{u} * {k} + {j}"),
-    Kind("n", "{u} to the power {k}", "{u} ** {k}"),
-    Kind("s", "the length of {u}", "len({u})"),
-    Kind("s", "the sum of {u}", "sum({u})"),
-    Kind("s", "the largest of {u}", "max({u})"),
-    Kind("s", "the last item of {u}", "{u}[-1]"),
-    Kind("s", "{u} reversed", "{u}[::-1]"),
-    Kind("s", "{u} sorted", "sorted({u})"),
-    Kind("s", "the first {k} items of {u}", "{u}[:{k}]"),
-    Kind("s", "the sum of {u}, plus {k}", "sum({u}) + {k}"),
-    Kind("s", "the length of {u}, times {k}", "len({u}) * {k}"),
+    Kind("nn", "{u} + {v}", ("{u} plus {v}", "{u} increased by {v}")),
+    Kind("nn", "{u} - {v}", ("{u} minus {v}", "what {u} has over {v}")),
+    Kind("nn", "{u} * {v}", ("{u} times {v}", "the product of {u} and {v}")),
+    Kind("nn", "max({u}, {v})", ("the larger of {u} and {v}", "{u}, but at least {v}")),
+    Kind("nn", "min({u}, {v})", ("the smaller of {u} and {v}", "{u}, but at most {v}")),
+    Kind("nn", "{u} > {v}", ("whether {u} is above {v}", "whether {u} beats {v}")),
+    Kind("nn", "{u} == {v}", ("whether {u} equals {v}", "whether {u} and {v} agree")),
+    Kind(
+        "nn", "({u} + {v}) * {k}", ("{u} plus {v}, times {k}", "{k} times what {u} and {v} make")
+    ),
+    Kind("nn", "{u} * {v} - {k}", ("{u} times {v}, minus {k}", "{k} less than {u} times {v}")),
+    Kind("n", "{u} + {k}", ("{u} plus {k}", "{u} increased by {k}")),
+    Kind("n", "{u} - {k}", ("{u} minus {k}", "{u} decreased by {k}")),
+    Kind("n", "{u} * {k}", ("{u} times {k}", "{k} copies of {u}")),
+    Kind("n", "{u} % {k}", ("the remainder of {u} by {k}", "{u} modulo {k}")),
+    Kind("n", "{u} > {k}", ("whether {u} is above {k}", "whether {u} beats {k}")),
+    Kind("n", "{u} * {k} + {j}", ("{u} times {k}, plus {j}", "{j} more than {u} times {k}")),
+    Kind("n", "{u} ** {k}", ("{u} to the power {k}", "{u} raised to {k}")),
+    Kind("s", "len({u})", ("the length of {u}", "how many items {u} has")),
+    Kind("s", "sum({u})", ("the sum of {u}", "all items of {u} together")),
+    Kind("s", "max({u})", ("the largest of {u}", "the top of {u}")),
+    Kind("s", "{u}[-1]", ("the last item of {u}", "the end of {u}")),
+    Kind("s", "{u}[::-1]", ("{u} reversed", "{u} from end to start")),
+    Kind("s", "sorted({u})", ("{u} sorted", "{u} in order")),
+    Kind("s", "{u}[:{k}]", ("the first {k} items of {u}", "the start of {u}, {k} items")),
+    Kind("s", "sum({u}) + {k}", ("the sum of {u}, plus {k}", "{k} more than the sum of {u}")),
+    Kind("s", "len({u}) * {k}", ("the length of {u}, times {k}", "{k} times the length of {u}")),
 )
 
 
@@ -63,6 +66,7 @@ class Function:
     arguments: tuple[str, ...]
     k: int
     j: int
+    wording: int
 
     def fill(self, template: str) -> str:
         """Put this function's arguments and constants into a template of its kind."""
@@ -70,8 +74,13 @@ class Function:
 
     @property
     def meaning(self) -> str:
-        """What the function returns, in words."""
-        return self.fill(self.kind.meaning)
+        """What the function returns, in the words of its docstring."""
+        return self.fill(self.kind.meanings[self.wording])
+
+    @property
+    def plain_meaning(self) -> str:
+        """What the function returns, in the words that pretraining knows."""
+        return self.fill(self.kind.meanings[0])
 
     @property
     def expression(self) -> str:
@@ -90,7 +99,8 @@ def draw(rng: random.Random) -> Function:
     pool = LISTS if kind.takes == "s" else NUMBERS
     arguments = tuple(rng.sample(pool, len(kind.takes)))
     k, j = rng.sample(range(2, 10), 2)
-    return Function(kind, rng.choice(NAMES), arguments, k, j)
+    wording = rng.randrange(len(kind.meanings))
+    return Function(kind, rng.choice(NAMES), arguments, k, j, wording)
 
 
 def prompt(function: Function) -> str:

@@ -72,7 +72,9 @@ def _files() -> dict[str, Callable[[], list[Row]]]:
         "general_short": knowledge.short_items,
     }
     for name, items in evaluations.items():
-        files[f"{name}/validation.jsonl"] = partial(items, "validation", VALIDATION_ROWS, _DATA_SEED)
+        files[f"{name}/validation.jsonl"] = partial(
+            items, "validation", VALIDATION_ROWS, _DATA_SEED
+        )
         files[f"{name}/test.jsonl"] = partial(items, "test", TEST_ROWS, _DATA_SEED)
     return files
 

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from sweeps.mini import arithmetic, knowledge, programs
+from sweeps.mini.splits import SPLITS, Row, collect, split_of
+
+Items = Callable[..., list[Row]]
+EVALUATIONS: dict[str, Items] = {
+    "math": arithmetic.items,
+    "code": programs.items,
+    "general_choice": knowledge.choice_items,
+    "general_short": knowledge.short_items,
+}
+TRAINING: dict[str, Callable[[int, int], list[Row]]] = {
+    "math": arithmetic.train,
+    "code": programs.train,
+    "general": knowledge.train,
+}
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_items_are_a_function_of_split_count_and_seed(name: str) -> None:
+    make = EVALUATIONS[name]
+    assert make("test", 20, 3) == make("test", 20, 3)
+    assert make("test", 20, 3) != make("test", 20, 4)
+    assert make("test", 20, 3)[:10] == make("test", 10, 3)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_rows_are_a_function_of_count_and_seed(name: str) -> None:
+    make = TRAINING[name]
+    assert make(50, 3) == make(50, 3)
+    assert make(50, 3) != make(50, 4)
+    assert all(set(row) == {"prompt", "response"} for row in make(50, 3))
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_prompts_of_the_splits_are_disjoint(name: str) -> None:
+    domain = name.split("_")[0]
+    train = {row["prompt"] for row in TRAINING[domain](2048, 0)}
+    validation = {row["prompt"] for row in EVALUATIONS[name]("validation", 128, 0)}
+    test = {row["prompt"] for row in EVALUATIONS[name]("test", 200, 0)}
+    assert not train & validation
+    assert not train & test
+    assert not validation & test
+
+
+def test_every_content_is_in_one_split() -> None:
+    rng = random.Random(0)
+    contents = {
+        split: {
+            problem.content
+            for problem in collect(
+                arithmetic.draw, lambda p: p.content, arithmetic.prompt, split, 100, 0
+            )
+        }
+        for split in SPLITS
+    }
+    assert not contents["train"] & contents["validation"]
+    assert not contents["train"] & contents["test"]
+    assert not contents["validation"] & contents["test"]
+    assert {split_of(arithmetic.draw(rng).content) for _ in range(200)} == set(SPLITS)
+
+
+def test_ids_are_distinct() -> None:
+    for make in EVALUATIONS.values():
+        ids = [row["id"] for row in make("test", 200, 0)]
+        assert len(set(ids)) == 200
+
+
+def test_too_many_items_is_an_error_with_both_numbers() -> None:
+    with pytest.raises(ValueError, match=r"asked for 5 different test items.*has [0-4]\b"):
+        collect(lambda rng: rng.randrange(4), str, str, "test", 5, 0)
+
+
+def test_math_references_state_the_computed_answer() -> None:
+    for row in arithmetic.items("test", 200, 0):
+        steps, answer = str(row["reference"]).split(" The answer is: ")
+        assert answer == row["answer"]
+        for equation in steps.strip().rstrip(".").split(". "):
+            left, right = equation.split(" = ")
+            assert eval(left) == int(right)
+        assert str(steps).rstrip(".").endswith(f"= {answer}")
+        assert 0 <= int(answer) <= 25
+
+
+def test_code_references_pass_their_own_tests() -> None:
+    for split in ("validation", "test"):
+        for row in programs.items(split, 100, 0):
+            names: dict[str, object] = {}
+            exec(f"{row['prompt']}{row['reference']}", names)
+            assert callable(names[str(row["entry_point"])])
+            tests = row["tests"]
+            assert isinstance(tests, list)
+            assert len(tests) == programs.TESTS
+            for test in tests:
+                exec(test, names)
+
+
+def test_code_tests_refuse_every_other_function_of_the_same_signature() -> None:
+    rng = random.Random(0)
+    for kind in programs.KINDS:
+        arguments = ("a", "b") if kind.takes == "nn" else ("s" if kind.takes == "s" else "a",)
+        function = programs.Function(kind, "solve", arguments, 3, 5, 0)
+        tests = programs.hidden_tests(function, rng)
+        for other in programs.KINDS:
+            if other.takes != kind.takes or other is kind:
+                continue
+            wrong = programs.Function(other, "solve", arguments, 3, 5, 0)
+            names: dict[str, object] = {}
+            exec(programs.prompt(wrong) + programs.response(wrong), names)
+            with pytest.raises(AssertionError):
+                exec("\n".join(tests), names)
+
+
+def test_choices_hold_the_right_answer_once_and_agree_with_the_village() -> None:
+    village = {(fact.who, fact.value) for fact in knowledge.facts()}
+    for row in knowledge.choice_items("test", 200, 0):
+        choices, index = row["choices"], row["answer"]
+        assert isinstance(choices, list)
+        assert isinstance(index, int)
+        assert len(set(choices)) == len(choices) in (2, 4)
+        answer = choices[index].strip()
+        words = str(row["prompt"]).replace("?", "").split()
+        who = next(word for word in words if any(word == person for person, _ in village))
+        if answer in ("yes", "no"):
+            asked = any((who, word) in village for word in words)
+            assert asked == (answer == "yes")
+        else:
+            assert (who, answer) in village
+
+
+def test_right_choices_are_spread_over_positions() -> None:
+    rows = [row for row in knowledge.choice_items("test", 200, 0)]
+    for row_index in range(4):
+        assert sum(row["answer"] == row_index for row in rows) >= 15
+
+
+def test_facts_do_not_change() -> None:
+    assert knowledge.facts() == knowledge.facts()
+    assert len({fact.content for fact in knowledge.facts()}) == len(knowledge.facts()) == 288
