@@ -38,7 +38,7 @@ class StudyData:
     """One study of one domain.
 
     `metric` labels the score axis ("accuracy"). `test_results` has "best" and "sft", each mapping
-    "<benchmark>/score", "<benchmark>/standard_error" and "<benchmark>/n" (see `benchmark_entries`);
+    "<benchmark>/score", "<benchmark>/standard_error", "<benchmark>/n" (see `benchmark_entries`);
     empty when the test items were not read. `commands` repeat the study, one shell line each.
     """
 

@@ -1,0 +1,201 @@
+"""Publishes a ready-made comparison of a study's trials in the MLflow web page.
+
+MLflow keeps a shared view as an experiment tag, `mlflow.sharedViewState.<view id>`, whose value is
+JSON with the page's state: columns, order, filter and charts. Without one, the run table shows no
+parameter or metric at all. The format is the page's own and undocumented (seen to work with MLflow
+3.17), so the HTML report, not this view, is what a study's claims rest on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from mlflow import MlflowClient
+
+# Of several parameters MLflow's own pages prefer the alphabetically first ones, so the copy for
+# charts (which have no log axis) has a name that sorts after the three real ones.
+LOG_LEARNING_RATE = "optimizer_log10_lr"
+SECTIONS = ("Study", "final", "eval", "train", "gmt", "cost")
+
+Json = dict[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class PublishedView:
+    """`url_path` starts with "/#" and is appended to the server's address."""
+
+    view_id: str
+    url_path: str
+
+
+def publish(
+    client: MlflowClient,
+    experiment_id: str,
+    parent_run_id: str,
+    metric: str = "final/score",
+    name: str = "GMT study",
+) -> PublishedView:
+    """Publish the view of one study's trials, best `metric` first; repeating it replaces it."""
+    view_id = f"gmt-{parent_run_id[:12]}"
+    state = json.dumps(_state(view_id, parent_run_id, metric))
+    value = {"name": name, "createdAt": int(time.time() * 1000), "state": state}
+    client.set_experiment_tag(
+        experiment_id, f"mlflow.sharedViewState.{view_id}", json.dumps(value)
+    )
+    return PublishedView(view_id, url_path(experiment_id, view_id))
+
+
+def url_path(experiment_id: str, view_id: str) -> str:
+    """The page of a published view, in chart mode."""
+    page = f"/#/experiments/{experiment_id}/runs"
+    return f"{page}?viewStateShareKey={view_id}&compareRunsMode=CHART"
+
+
+def _state(view_id: str, parent_run_id: str, metric: str) -> Json:
+    sections = {name: _uuid(view_id, "section", name) for name in SECTIONS}
+    return {
+        "selectedColumns": _columns(metric),
+        "columnOrder": [],
+        "columnWidths": {},
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "runsVisibilityMap": {},
+        "runsHiddenMode": "SHOW_ALL",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": True,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "autoRefreshEnabled": True,
+        "globalLineChartConfig": {
+            "xAxisKey": "step",
+            "lineSmoothness": 0,
+            "selectedXAxisMetricKey": "",
+        },
+        "chartsSearchFilter": "",
+        "compareRunSections": [_section(identity, name) for name, identity in sections.items()],
+        "compareRunCharts": [
+            {
+                "uuid": _uuid(view_id, "chart", str(index)),
+                "deleted": False,
+                "isGenerated": False,
+                "runsCountToCompare": 100,
+                "metricSectionId": sections[section],
+                **chart,
+            }
+            for index, (section, chart) in enumerate(_charts(metric))
+        ],
+        # Sorting by a metric flattens the tree of runs; the filter then leaves the trials.
+        "searchFilter": (
+            f"tags.`gmt.kind` = 'trial' and tags.`mlflow.parentRunId` = '{parent_run_id}'"
+        ),
+        "orderByKey": f"metrics.`{metric}`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+    }
+
+
+def _columns(metric: str) -> list[str]:
+    parameters = ("mask_ratio", "accumulation_interval", "learning_rate", "seed")
+    return [
+        f"metrics.`{metric}`",
+        *(f"params.`{name}`" for name in parameters),
+        "metrics.`cost/train_seconds`",
+        # FAILED and KILLED look alike in the status icon.
+        "tags.`gmt.state`",
+    ]
+
+
+def _charts(metric: str) -> list[tuple[str, Json]]:
+    space = ["mask_ratio", "accumulation_interval", LOG_LEARNING_RATE]
+    return [
+        ("Study", _parallel(space, metric)),
+        ("Study", _scatter("mask_ratio", metric)),
+        ("Study", _contour("mask_ratio", LOG_LEARNING_RATE, metric)),
+        ("final", _bar(metric)),
+        ("eval", _line("eval/score")),
+        ("train", _line("train/loss")),
+        ("train", _line("train/grad_norm")),
+        ("gmt", _line("gmt/kept_fraction")),
+        ("gmt", _line("gmt/energy_kept")),
+        ("cost", _bar("cost/train_seconds")),
+        ("cost", _bar("cost/eval_seconds")),
+    ]
+
+
+def _section(identity: str, name: str) -> Json:
+    return {
+        "uuid": identity,
+        "name": name,
+        "display": True,
+        "isReordered": False,
+        "deleted": False,
+        "isGenerated": False,
+    }
+
+
+def _parallel(parameters: Sequence[str], metric: str) -> Json:
+    return {
+        "type": "PARALLEL",
+        "displayName": f"Search space and {metric}",
+        "selectedParams": list(parameters),
+        "selectedMetrics": [metric],
+        "showAllRuns": True,
+    }
+
+
+def _scatter(parameter: str, metric: str) -> Json:
+    return {
+        "type": "SCATTER",
+        "displayName": f"{metric} against {parameter}",
+        "xaxis": {"key": parameter, "type": "PARAM"},
+        "yaxis": {"key": metric, "type": "METRIC"},
+    }
+
+
+def _contour(x: str, y: str, metric: str) -> Json:
+    return {
+        "type": "CONTOUR",
+        "displayName": f"{metric} over {x} and {y}",
+        "xaxis": {"key": x, "type": "PARAM"},
+        "yaxis": {"key": y, "type": "PARAM"},
+        "zaxis": {"key": metric, "type": "METRIC"},
+    }
+
+
+def _bar(metric: str) -> Json:
+    return {"type": "BAR", "metricKey": metric}
+
+
+def _line(metric: str) -> Json:
+    return {
+        "type": "LINE",
+        "metricKey": metric,
+        "selectedMetricKeys": [metric],
+        "lineSmoothness": 0,
+        "scaleType": "linear",
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "useGlobalXaxisKey": True,
+        "useGlobalLineSmoothing": True,
+        "ignoreOutliers": False,
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+    }
+
+
+def _uuid(*parts: str) -> str:
+    """The same identity each time, so that publishing again changes no chart's identity."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(("gmt-sweep", *parts))))

@@ -1,0 +1,134 @@
+"""An unusable store is named in one sentence, soon."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sweeps import mlflow_store
+from sweeps.mlflow_store import check_store, public_address, sqlite_path
+from sweeps.mlflow_tracker import MlflowTracker
+from sweeps.tracking import TrackingError
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_closed_port_is_reported() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(TrackingError, match=f"127.0.0.1:{port} cannot be used: it does not answ"):
+        MlflowTracker(f"http://127.0.0.1:{port}").check()
+
+
+def test_a_silent_address_is_reported_within_six_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        started = time.monotonic()
+        with pytest.raises(TrackingError, match="cannot be used"):
+            MlflowTracker(f"http://127.0.0.1:{server.getsockname()[1]}").check()
+        assert time.monotonic() - started < 6.0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (403, b"", "--allowed-hosts"),
+        (404, b"", "status 404"),
+        (200, b"hello", "something else than MLflow"),
+    ],
+)
+def test_an_answer_that_is_not_mlflow_is_reported(status: int, body: bytes, message: str) -> None:
+    with answering(status, body) as uri, pytest.raises(TrackingError, match=message):
+        check_store(uri)
+
+
+def test_a_healthy_answer_passes() -> None:
+    with answering(200, b"OK") as uri:
+        check_store(uri)
+
+
+def test_missing_folder_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match="does not exist; create it first"):
+        check_store(f"sqlite:///{tmp_path}/missing/mlflow.db")
+
+
+def test_unwritable_place_is_reported() -> None:
+    # /proc takes no files, not even from root.
+    with pytest.raises(TrackingError, match="cannot be written"):
+        check_store("sqlite:////proc/mlflow.db")
+
+
+def test_a_file_that_is_no_database_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, " * 100)
+    with pytest.raises(TrackingError, match="cannot be written"):
+        check_store(f"sqlite:///{path}")
+    assert path.read_text().startswith("not a database")
+
+
+def test_a_locked_database_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_store, "ANSWER_SECONDS", 1.2)
+    path = tmp_path / "mlflow.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+    with pytest.raises(TrackingError, match="locked"):
+        check_store(f"sqlite:///{path}")
+    connection.close()
+    assert time.monotonic() - started < 1.0
+
+
+def test_the_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_store(f"sqlite:///{tmp_path}/mlflow.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("uri", ["", "mlruns", "file:///tmp/mlruns", "sqlite:///", "sqlite://x"])
+def test_other_addresses_are_refused(uri: str) -> None:
+    with pytest.raises(TrackingError, match="sqlite:///"):
+        check_store(uri)
+
+
+def test_sqlite_paths() -> None:
+    assert sqlite_path("sqlite:////data/x.db?timeout=5") == Path("/data/x.db")
+    assert sqlite_path("sqlite:///x.db") == Path.cwd() / "x.db"
+    assert sqlite_path("http://host") is None
+
+
+def test_passwords_are_not_shown() -> None:
+    assert public_address("https://me:secret@host:5000/") == "https://host:5000"
+
+
+def test_importing_the_tracker_does_not_import_mlflow() -> None:
+    code = (
+        "import sys, sweeps.tracking, sweeps.outbox, sweeps.mlflow_tracker as m; "
+        "m.MlflowTracker('sqlite:///x.db'); assert 'mlflow' not in sys.modules"
+    )
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

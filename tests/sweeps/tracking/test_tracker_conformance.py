@@ -1,0 +1,339 @@
+"""One suite for every tracker: what is written, and that writing it again changes nothing."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, final
+
+import pytest
+
+from sweeps.mlflow_tracker import MlflowTracker
+from sweeps.tracking import MemoryTracker, StudyInfo, Tracker, TrackingError, TrialInfo, run_name
+
+# MLflow 3.17's own use of SQLAlchemy 2.1, nothing a caller can change.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
+
+STUDY = StudyInfo(
+    key="study-1",
+    name="mini",
+    domain="math",
+    config_yaml="domain: math\n",
+    git_commit="abc123",
+    note="**note**",
+    parameters={"trials": "12"},
+)
+POINT = {"mask_ratio": 0.2, "accumulation_interval": 16, "learning_rate": 1e-3, "method": "gmt"}
+TRIAL = TrialInfo(key="t0", number=0, parameters=POINT, seed=0)
+
+
+class Store(ABC):
+    """A place that outlives trackers, and how to read it back."""
+
+    @abstractmethod
+    def open(self) -> Tracker: ...
+
+    @abstractmethod
+    def trials(self) -> list[str]: ...
+
+    @abstractmethod
+    def points(self, key: str, metric: str) -> list[tuple[int, float]]: ...
+
+    @abstractmethod
+    def trial(self, key: str) -> dict[str, Any]:
+        """Keys: state, failure, finals."""
+
+    @abstractmethod
+    def study(self) -> dict[str, Any]:
+        """Keys: count, state, finals, artifacts (names)."""
+
+
+@final
+class MemoryStore(Store):
+    def __init__(self) -> None:
+        self.records: dict[str, Any] = {}
+
+    def open(self) -> Tracker:
+        return MemoryTracker(self.records)
+
+    def trials(self) -> list[str]:
+        return list(self.records[STUDY.key].trials)
+
+    def points(self, key: str, metric: str) -> list[tuple[int, float]]:
+        return sorted(self.records[STUDY.key].trials[key].points.get(metric, {}).items())
+
+    def trial(self, key: str) -> dict[str, Any]:
+        record = self.records[STUDY.key].trials[key]
+        return {"state": record.state, "failure": record.failure, "finals": record.finals}
+
+    def study(self) -> dict[str, Any]:
+        record = self.records[STUDY.key]
+        return {
+            "count": len(self.records),
+            "state": record.state,
+            "finals": record.finals,
+            "artifacts": {path.name for path in record.artifacts},
+        }
+
+
+@final
+class MlflowStore(Store):
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.open()  # silences MLflow before its first import
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient(uri)
+
+    def open(self) -> Tracker:
+        return MlflowTracker(self.uri)
+
+    def trials(self) -> list[str]:
+        return [run.data.tags["gmt.trial_key"] for run in self._runs("trial")]
+
+    def points(self, key: str, metric: str) -> list[tuple[int, float]]:
+        history = self.client.get_metric_history(self._trial(key).info.run_id, metric)
+        return sorted((point.step, point.value) for point in history)
+
+    def trial(self, key: str) -> dict[str, Any]:
+        run = self._trial(key)
+        finals = {k: v for k, v in run.data.metrics.items() if k.startswith(("final/", "cost/"))}
+        tags = run.data.tags
+        return {
+            "state": tags["gmt.state"],
+            "failure": tags.get("gmt.failure", ""),
+            "finals": finals,
+        }
+
+    def study(self) -> dict[str, Any]:
+        runs = self._runs("study")
+        artifacts = {file.path for file in self.client.list_artifacts(runs[0].info.run_id)}
+        return {
+            "count": len(runs),
+            "state": runs[0].data.tags["gmt.state"],
+            "finals": runs[0].data.metrics,
+            "artifacts": artifacts - {"config.yaml"},
+        }
+
+    def experiment_id(self) -> str:
+        return str(self.client.get_experiment_by_name("gmt/math").experiment_id)
+
+    def _runs(self, kind: str) -> list[Any]:
+        return list(self.client.search_runs([self.experiment_id()], f"tags.`gmt.kind` = '{kind}'"))
+
+    def _trial(self, key: str) -> Any:
+        runs = [run for run in self._runs("trial") if run.data.tags["gmt.trial_key"] == key]
+        assert len(runs) == 1
+        return runs[0]
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Creating MLflow's tables takes seconds: once, then copied."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowStore(f"sqlite:///{path}").client.search_experiments()
+    return path
+
+
+@pytest.fixture(params=["memory", "mlflow"])
+def store(request: pytest.FixtureRequest) -> Store:
+    if request.param == "memory":
+        return MemoryStore()
+    return request.getfixturevalue("mlflow_store")
+
+
+@pytest.fixture
+def mlflow_store(tmp_path: Path, empty_database: Path) -> MlflowStore:
+    path = tmp_path / "mlflow.db"
+    shutil.copy(empty_database, path)
+    return MlflowStore(f"sqlite:///{path}")
+
+
+def write_trial(tracker: Tracker) -> None:
+    tracker.begin_study(STUDY)
+    tracker.begin_trial(TRIAL)
+    for step in range(3):
+        tracker.log("t0", step, {"train/loss": 1.0 / (step + 1)}, time=1000.0 + step)
+    tracker.flush()
+
+
+def test_points_state_and_finals_arrive(store: Store, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    report.write_text("<p>report</p>")
+    tracker = store.open()
+    write_trial(tracker)
+    tracker.end_trial("t0", "finished", {"final/score": 0.5, "cost/train_seconds": 2.0})
+    tracker.end_study("finished", [report], {"final/score": 0.5})
+    assert store.points("t0", "train/loss") == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+    finals = {"final/score": 0.5, "cost/train_seconds": 2.0}
+    assert store.trial("t0") == {"state": "finished", "failure": "", "finals": finals}
+    assert store.study() == {
+        "count": 1,
+        "state": "finished",
+        "finals": {"final/score": 0.5},
+        "artifacts": {"report.html"},
+    }
+
+
+def test_a_restart_doubles_nothing(store: Store) -> None:
+    first, second = store.open(), store.open()
+    write_trial(first)
+    write_trial(second)
+    write_trial(second)
+    second.log("t0", 2, {"train/loss": 9.0, "train/grad_norm": 1.0})
+    second.log("t0", 3, {"train/loss": 0.1})
+    second.flush()
+    assert store.study()["count"] == 1
+    assert store.trials() == ["t0"]
+    assert store.points("t0", "train/loss") == [(0, 1.0), (1, 0.5), (2, 1 / 3), (3, 0.1)]
+    assert store.points("t0", "train/grad_norm") == [(2, 1.0)]
+
+
+def test_late_points_of_an_ended_trial_are_not_doubled(store: Store) -> None:
+    tracker = store.open()
+    write_trial(tracker)
+    tracker.end_trial("t0", "finished", {})
+    tracker.log("t0", 2, {"train/loss": 9.0})
+    tracker.flush()
+    assert len(store.points("t0", "train/loss")) == 3
+
+
+def test_an_interrupted_trial_is_reopened_and_its_finals_replaced(store: Store) -> None:
+    tracker = store.open()
+    write_trial(tracker)
+    tracker.end_trial("t0", "interrupted", {"final/score": 0.1}, "node lost")
+    assert store.trial("t0")["state"] == "interrupted"
+    assert store.trial("t0")["failure"] == "node lost"
+    again = store.open()
+    write_trial(again)
+    assert store.trial("t0")["state"] == "running"
+    again.end_trial("t0", "finished", {"final/score": 0.7})
+    assert store.trial("t0") == {
+        "state": "finished",
+        "failure": "",
+        "finals": {"final/score": 0.7},
+    }
+
+
+@pytest.mark.parametrize("state", ["finished", "stopped_early"])
+def test_a_completed_trial_stays_completed(store: Store, state: Any) -> None:
+    tracker = store.open()
+    write_trial(tracker)
+    tracker.end_trial("t0", state, {})
+    write_trial(store.open())
+    assert store.trial("t0")["state"] == state
+
+
+def test_trials_of_one_study_do_not_mix(store: Store) -> None:
+    tracker = store.open()
+    write_trial(tracker)
+    tracker.begin_trial(replace(TRIAL, key="t1", number=1))
+    tracker.log("t1", 0, {"train/loss": 7.0})
+    tracker.flush()
+    assert sorted(store.trials()) == ["t0", "t1"]
+    assert store.points("t1", "train/loss") == [(0, 7.0)]
+    assert len(store.points("t0", "train/loss")) == 3
+
+
+def test_not_a_number_is_kept(store: Store) -> None:
+    tracker = store.open()
+    write_trial(tracker)
+    tracker.log("t0", 3, {"train/loss": math.nan})
+    tracker.flush()
+    step, value = store.points("t0", "train/loss")[-1]
+    assert step == 3
+    assert math.isnan(value)
+
+
+def test_the_same_key_with_other_parameters_is_refused(store: Store) -> None:
+    write_trial(store.open())
+    tracker = store.open()
+    tracker.begin_study(STUDY)
+    with pytest.raises(TrackingError, match=r"mask_ratio is 0\.9 now but was stored as 0\.2"):
+        tracker.begin_trial(replace(TRIAL, parameters={**POINT, "mask_ratio": 0.9}))
+
+
+CALLS: dict[str, Callable[[Tracker], object]] = {
+    "begin_trial": lambda tracker: tracker.begin_trial(TRIAL),
+    "log": lambda tracker: tracker.log("t0", 0, {}),
+    "end_trial": lambda tracker: tracker.end_trial("t0", "finished", {}),
+    "end_study": lambda tracker: tracker.end_study("finished", [], {}),
+    "flush": lambda tracker: tracker.flush(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_calls_before_the_study_are_refused(store: Store, call: str) -> None:
+    with pytest.raises(TrackingError, match="begin_study"):
+        CALLS[call](store.open())
+
+
+def test_an_unknown_trial_is_refused(store: Store) -> None:
+    tracker = store.open()
+    tracker.begin_study(STUDY)
+    with pytest.raises(TrackingError, match="'nope' was not begun"):
+        tracker.log("nope", 0, {})
+
+
+@pytest.mark.parametrize(
+    ("trial", "name"),
+    [
+        (replace(TRIAL, number=7), "007 m0.20 a16 s0"),
+        (replace(TRIAL, number=1234, seed=123456), "1234 m0.20 a16 s12"),
+        (replace(TRIAL, parameters={"learning_rate": 0.1}), "000 s0"),
+    ],
+)
+def test_run_names_fit_the_run_list(trial: TrialInfo, name: str) -> None:
+    assert run_name(trial) == name
+    assert len(name) <= 18
+
+
+def test_mlflow_scheme(mlflow_store: MlflowStore) -> None:
+    tracker = mlflow_store.open()
+    write_trial(tracker)
+    tracker.end_trial("t0", "failed", {}, "ValueError: no")
+    run = mlflow_store._trial("t0")
+    parent = mlflow_store._runs("study")[0]
+    assert run.info.run_name == "000 m0.20 a16 s0"
+    assert run.info.status == "FAILED"
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert run.data.params["optimizer_log10_lr"] == "-3.0000"
+    assert sorted(run.data.params)[:3] == ["accumulation_interval", "learning_rate", "mask_ratio"]
+    assert parent.data.params == {"trials": "12"}
+    assert parent.data.tags["mlflow.note.content"] == "**note**"
+    assert {
+        point.timestamp
+        for point in mlflow_store.client.get_metric_history(run.info.run_id, "train/loss")
+    } == {1_000_000, 1_001_000, 1_002_000}
+
+
+def test_mlflow_infinity_does_not_flatten_charts(mlflow_store: MlflowStore) -> None:
+    tracker = mlflow_store.open()
+    write_trial(tracker)
+    tracker.log("t0", 3, {"train/loss": math.inf})
+    tracker.flush()
+    assert math.isnan(mlflow_store.points("t0", "train/loss")[-1][1])
+
+
+def test_mlflow_sends_many_points_in_batches(mlflow_store: MlflowStore) -> None:
+    tracker = mlflow_store.open()
+    write_trial(tracker)
+    for step in range(2500):
+        tracker.log("t0", step, {"train/grad_norm": float(step)})
+    tracker.flush()
+    assert len(mlflow_store.points("t0", "train/grad_norm")) == 2500
+
+
+def test_mlflow_artifacts_stay_beside_the_file(
+    mlflow_store: MlflowStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    write_trial(mlflow_store.open())
+    assert list(elsewhere.iterdir()) == []
+    assert len(list((tmp_path / "mlflow-artifacts").rglob("config.yaml"))) == 1
