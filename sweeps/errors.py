@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import Any
 
@@ -28,16 +29,20 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> User
 
 def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
     location = tuple(detail["loc"])
-    place = ".".join(str(part) for part in location) or "the file"
+    place = ".".join(str(part) for part in location)
     if detail["type"] == "extra_forbidden":
         known = _keys_at(model, location[:-1])
         return f"unknown key '{place}' ({nearest(str(location[-1]), known)})"
     if detail["type"] == "missing":
         return f"'{place}' is missing"
+    if detail["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        return f"{place}: unknown value '{detail['input']}' ({nearest(str(detail['input']), allowed)})"
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     given = detail.get("input")
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
-    return f"{place}: {message}{shown if repr(given) not in message else ''}"
+    sentence = f"{message}{shown if repr(given) not in message else ''}"
+    return f"{place}: {sentence}" if place else sentence
 
 
 def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

@@ -129,7 +129,8 @@ class StudySearch(Searcher):  # type: ignore[misc]
 def ending(result: dict[str, Any], error: bool) -> str:
     """A trial's ending as a `TrialState` of the tracker, from its last result."""
     score = result.get("score")
-    if error or result.get("state") == "diverged" or score is None or not math.isfinite(score):
+    broken = error or result.get("state") in ("failed", "diverged")
+    if broken or score is None or not math.isfinite(score):
         return "failed"
     return "finished" if result.get("state") == "finished" else "stopped_early"
 
@@ -144,7 +145,7 @@ def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
         "score": score if score is not None and math.isfinite(score) else None,
         "seconds": result.get("time_total_s", 0.0),
         "metrics": {k: v for k, v in result.get("metrics", {}).items() if math.isfinite(v)},
-        "failure": result.get("failure", ""),
+        "failure": result.get("failure") or result.get("reason") or "",
     }
 
 

@@ -14,6 +14,8 @@ from sweeps.finetune.reporter import Check
 from sweeps.outbox import Outbox
 
 EVENTS_FILE = "events.jsonl"
+PROGRESS = "progress"
+"""The share of the run's examples seen so far, in percent."""
 
 
 @final
@@ -23,7 +25,6 @@ class TrialReporter:
 
     def __init__(self, outbox: Outbox | None, offer: Callable[[dict[str, Any]], bool]) -> None:
         self._outbox, self._offer = outbox, offer
-        self._checks = 0
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record one optimizer update."""
@@ -33,16 +34,18 @@ class TrialReporter:
     def check(self, check: Check) -> bool:
         """Record a validation check; ask Tune whether to go on, unless it is the last."""
         self.step(check.step, {**check.metrics, "eval/score": check.score})
-        self._checks += 1
         if check.done:
             return True
-        return self._offer({"score": check.score, "step": check.step, "steps": check.steps})
+        progress = 100 * check.step / check.steps
+        return self._offer(
+            {"score": check.score, "step": check.step, "steps": check.steps, PROGRESS: progress}
+        )
 
 
 def run_trial(
     job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Run one job of a group (see `sweeps.group.RunJob`) on every rank.
+    """Run one job of a group (see `sweeps.worker_group.RunJob`) on every rank.
 
     ``job``: ``folder`` and ``run`` (a `FinetuneConfig` as JSON). ``memory`` keeps what later
     trials of this process may reuse without a change of their results: weights and token ids.
@@ -58,4 +61,4 @@ def run_trial(
     finally:
         if outbox is not None:
             outbox.close()
-    return None if result.state == "stopped" else asdict(result)
+    return None if result.state == "stopped" else {**asdict(result), PROGRESS: 100.0}

@@ -1,0 +1,106 @@
+"""Joining or starting Ray, and what fits on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sweeps.config import Resources
+from sweeps.errors import UserError
+
+DRIVER_CPUS = 0.01
+"""What a trial's Tune actor takes: it only waits for its workers."""
+
+# Train polls its workers this often, and learns only then that they are up or gone.
+_WORKER_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+# Ctrl-C is ours: Tune's handler would spend it on a last snapshot that nothing reads.
+_DRIVER_ENVIRONMENT = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no score
+}
+
+
+@contextmanager
+def ray_session(resources: Resources) -> Iterator[int]:
+    """Join the cluster of ``RAY_ADDRESS`` or start one on this machine; yields the concurrency.
+
+    A cluster started here is stopped at the end, with every process of it.
+
+    Raises:
+        UserError: not even one trial fits.
+    """
+    os.environ.update({k: v for k, v in _DRIVER_ENVIRONMENT.items() if k not in os.environ})
+    import ray
+
+    joined = bool(os.environ.get("RAY_ADDRESS"))
+    options = {} if joined else _local_options(resources)
+    if ray.is_initialized():
+        raise UserError("Ray already runs in this process; call ray.shutdown() first")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own deprecations, none of them the user's
+        ray.init(
+            address="auto" if joined else "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+            **options,
+        )
+    try:
+        yield concurrency(resources, ray.cluster_resources(), joined=joined)
+    finally:
+        ray.shutdown()
+
+
+def _local_options(resources: Resources) -> dict[str, object]:
+    # Logical CPUs: as many as the configured trials need, whatever the machine has, so that a
+    # one-core laptop runs the same sweep, only slower. The dashboard must be on: without it Ray
+    # leaks the placement groups of stopped trials, and the sweep hangs.
+    cpus = resources.concurrency * resources.workers * resources.cpus_per_worker + 1
+    return {"num_cpus": int(cpus + 0.999), "include_dashboard": True}
+
+
+def concurrency(resources: Resources, available: dict[str, float], *, joined: bool) -> int:
+    """How many trials fit at once, at most the configured number.
+
+    More trial actors than that would each hold a part of the workers they need and wait for ever.
+
+    Raises:
+        UserError: none fits, on a cluster that was joined as it is.
+    """
+    fits = resources.concurrency
+    need = {
+        "CPU": resources.workers * resources.cpus_per_worker + DRIVER_CPUS,
+        "GPU": resources.workers * resources.gpus_per_worker,
+    }
+    if joined and _grows():
+        return fits
+    for kind, amount in need.items():
+        if amount:
+            fits = min(fits, int(available.get(kind, 0.0) / amount))
+    if fits < 1:
+        raise UserError(
+            f"resources: one trial needs {need['CPU']:g} CPUs and {need['GPU']:g} GPUs, and Ray "
+            f"offers {available.get('CPU', 0):g} and {available.get('GPU', 0):g}; lower "
+            "resources.workers or resources.gpus_per_worker, or join a larger cluster"
+        )
+    return fits
+
+
+def _grows() -> bool:
+    """Whether the joined cluster has an autoscaler, so that what is not there yet may come.
+
+    `ray up` leaves this file on the head node, where submitted jobs run.
+    """
+    return Path("~/ray_bootstrap_config.yaml").expanduser().exists()

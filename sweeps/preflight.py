@@ -1,0 +1,89 @@
+"""Everything that can be known to be wrong before a process starts or a run is recorded."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import optuna
+
+from sweeps.config import SweepConfig
+from sweeps.errors import UserError
+from sweeps.identity import differences, study_definition
+from sweeps.tracking import Tracker
+
+DEFINITION = "definition"
+
+
+def check_inputs(config: SweepConfig) -> None:
+    """Read the model's folder, every training row and every validation item once.
+
+    The test items' files are only asked to exist: nothing before the report may read them.
+
+    Raises:
+        ValueError: naming the file (and the line) and what was expected.
+    """
+    from evaluators.benchmarks import build
+    from sweeps.finetune.data import read_examples
+    from sweeps.finetune.model import check_path
+
+    check_path(config.model.path)
+    for domain in config.domains.values():
+        read_examples(domain.data)
+        for benchmark in domain.benchmarks:
+            built = build(benchmark.name, metric=benchmark.metric, sandbox=benchmark.sandbox)
+            built.load(Path(benchmark.validation), "validation")
+            if not Path(benchmark.test).exists():
+                raise UserError(
+                    f"{benchmark.test}: no such file or folder; benchmark '{benchmark.name}' "
+                    "reads its test items there for the report"
+                )
+
+
+def check_storage(folder: Path) -> None:
+    """Write and remove a file in ``folder``, creating the folder.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"storage {folder}: cannot be written ({error.strerror}); give a folder that you may "
+            "write to, as storage=runs"
+        ) from None
+
+
+def check_tracker(tracker: Tracker) -> None:
+    """Ask the tracker for an answer.
+
+    Raises:
+        UserError: it gives none.
+    """
+    try:
+        tracker.check()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def check_same_study(study: optuna.Study, config: SweepConfig, domain: str) -> None:
+    """Refuse to mix trials of two definitions in one study; a new study takes this one's.
+
+    Raises:
+        UserError: naming each difference, and the way on.
+    """
+    now = json.loads(json.dumps(study_definition(config, domain)))
+    before = study.user_attrs.get(DEFINITION)
+    if before is None:
+        study.set_user_attr(DEFINITION, now)
+    elif before != now:
+        changed = "; ".join(differences(before, now))
+        raise UserError(
+            f"a study named '{config.name}' with another definition is already in "
+            f"{config.storage}: {changed}. Give this one another name, as name={config.name}2, "
+            "or go back to the first definition to continue it"
+        )

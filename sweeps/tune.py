@@ -1,0 +1,84 @@
+"""One study's Tuner: the searcher, the scheduler, the trainable and the observer put together."""
+
+from __future__ import annotations
+
+import time
+
+import ray.train
+import ray.tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+
+from sweeps.cluster import DRIVER_CPUS
+from sweeps.config import Resources, SweepConfig
+from sweeps.observer import StudyObserver
+from sweeps.search import StudySearch
+from sweeps.trial import PROGRESS, run_trial
+from sweeps.worker_group import GroupSpec, group_trainable
+
+
+def run_tuner(
+    config: SweepConfig,
+    search: StudySearch,
+    observer: StudyObserver,
+    trials: int,
+    concurrency: int,
+    folder: str,
+) -> None:
+    """Run ``trials`` trials of ``search``, at most ``concurrency`` at once."""
+    spec = GroupSpec(
+        run_trial,
+        scaling(config.resources),
+        storage=folder,
+        stall_seconds=config.resources.trial_timeout_seconds,
+    )
+    trainable = ray.tune.with_resources(group_trainable(spec), {"CPU": DRIVER_CPUS})
+    ray.tune.Tuner(
+        trainable,
+        tune_config=ray.tune.TuneConfig(
+            search_alg=search,
+            scheduler=scheduler(config),
+            num_samples=trials,
+            max_concurrent_trials=concurrency,
+            reuse_actors=not config.resources.isolate_trials,
+        ),
+        run_config=ray.tune.RunConfig(
+            # Tune's own snapshots are never restored: a new name for each session.
+            name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
+            storage_path=folder,
+            callbacks=[observer],
+            failure_config=ray.tune.FailureConfig(max_failures=1),
+            verbose=0,
+        ),
+    ).fit()
+
+
+def scaling(resources: Resources) -> ray.train.ScalingConfig:
+    """The workers of one trial."""
+    per_worker = {"CPU": resources.cpus_per_worker}
+    if resources.gpus_per_worker:
+        per_worker["GPU"] = resources.gpus_per_worker
+    return ray.train.ScalingConfig(
+        num_workers=resources.workers,
+        use_gpu=resources.gpus_per_worker > 0,
+        resources_per_worker=per_worker,
+    )
+
+
+def scheduler(config: SweepConfig) -> TrialScheduler:
+    """ASHA over validation checks, or every trial to its end.
+
+    Rungs are shares of the budget of examples, not updates: with another accumulation interval the
+    same examples take another number of updates.
+    """
+    wanted = config.search.scheduler
+    if wanted.name == "none":
+        return FIFOScheduler()
+    return AsyncHyperBandScheduler(
+        time_attr=PROGRESS,
+        metric="score",
+        mode="max",
+        max_t=100,
+        # One less: a check falls on a whole update, which may lie a little before the exact share.
+        grace_period=max(1, 100 * wanted.grace_checks // config.evaluation.checks - 1),
+        reduction_factor=wanted.reduction_factor,
+    )
