@@ -1,0 +1,39 @@
+"""Multiple choice by log-likelihood, for your own data.
+
+Rows: {"id", "prompt", "choices": [str], "answer": int}; a choice follows the prompt as it is
+written, so it usually starts with a space.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+from evaluators.benchmark import Item, Split
+from evaluators.benchmarks.choice import ChoiceBenchmark
+from evaluators.errors import DataError
+from evaluators.rows import read_jsonl, strings
+
+FIELDS = {"id": str, "prompt": str, "choices": list, "answer": int}
+
+
+@final
+class MultipleChoice(ChoiceBenchmark):
+    """Accuracy of the most likely choice; the reference is the right choice."""
+
+    name = "multiple_choice"
+    version = "multiple-choice-1"
+
+    def load(self, path: Path, split: Split) -> list[Item]:
+        """Every row of `path`: the two splits are two files."""
+        items = []
+        for line, row in read_jsonl(path, FIELDS):
+            choices = strings(path, line, row, "choices")
+            answer = row["answer"]
+            if not 0 <= answer < len(choices):
+                expected = f"'answer' from 0 to {len(choices) - 1}"
+                raise DataError.at(path, line, expected, str(answer))
+            items.append(
+                Item(row["id"], row["prompt"], choices[answer], choices, answer=str(answer))
+            )
+        return items

@@ -1,0 +1,43 @@
+"""Programs that must pass their tests, for your own data.
+
+Rows: {"id", "prompt", "reference", "tests": [str], "entry_point"}; prompt + completion is the
+program, each test a statement that raises when it fails.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+from evaluators.benchmark import Item, Split
+from evaluators.benchmarks.generative import Decoding
+from evaluators.benchmarks.program import ProgramBenchmark
+from evaluators.rows import read_jsonl, strings
+
+FIELDS = {"id": str, "prompt": str, "reference": str, "tests": list, "entry_point": str}
+
+
+@final
+class PassAt1(ProgramBenchmark):
+    """The fraction of greedy completions that pass every test."""
+
+    name = "pass_at_1"
+    decoding = Decoding(
+        version="pass-at-1-1",
+        max_new_tokens=256,
+        stops=("\ndef ", "\nclass ", "\nassert ", "\nprint(", "\nif ", '\n"""', "\n#"),
+    )
+    timeout = 1.0
+
+    def load(self, path: Path, split: Split) -> list[Item]:
+        """Every row of `path`: the two splits are two files."""
+        return [
+            Item(
+                id=row["id"],
+                prompt=row["prompt"],
+                reference=row["reference"],
+                tests=strings(path, line, row, "tests"),
+                entry_point=row["entry_point"],
+            )
+            for line, row in read_jsonl(path, FIELDS)
+        ]

@@ -1,0 +1,38 @@
+"""Short free answers, for your own data: token F1 as in SQuAD (Rajpurkar et al. 2016).
+
+Rows: {"id", "prompt", "reference"}; the answer is the completion's first line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+from evaluators.answers import f1
+from evaluators.benchmark import Item, Split
+from evaluators.benchmarks.generative import Decoding, GenerativeBenchmark, Grade
+from evaluators.rows import read_jsonl
+
+
+@final
+class ShortAnswer(GenerativeBenchmark):
+    """Mean token F1 between the first line of the completion and the reference."""
+
+    name = "short_answer"
+    decoding = Decoding(version="short-answer-1", max_new_tokens=32, stops=("\n",))
+    extraction = "the first line; SQuAD normalisation"
+
+    def load(self, path: Path, split: Split) -> list[Item]:
+        """Every row of `path`: the two splits are two files."""
+        return [
+            Item(row["id"], row["prompt"], row["reference"], answer=row["reference"].strip())
+            for _, row in read_jsonl(path, {"id": str, "prompt": str, "reference": str})
+        ]
+
+    def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Grade]:
+        """F1 in [0, 1]."""
+        return [
+            Grade(text.strip() or None, f1(text, item.answer))
+            for item, text in zip(items, texts, strict=True)
+        ]
