@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from evaluators.split import is_validation
+from evaluators.tokens import TokenCodec
 from sweeps.finetune.config import DataConfig
 from sweeps.finetune.formats import Example, reader
 from sweeps.finetune.loss import MicroBatch, collate
@@ -59,19 +60,17 @@ def load_training_data(config: DataConfig, tokenizer: Any) -> TrainingData:
     """Read and tokenise the rows of `config`; RowError names file and line of a bad one.
 
     An example is [bos] + prompt + response + [eos], cut at `max_length`; the loss counts the
-    response and eos. One whose response was cut away entirely is dropped and counted.
+    response and eos. The evaluators tokenise prompts the same way. One whose response was cut away entirely is dropped and counted.
     """
-    examples, bad_rows, held_out = _read(config)
+    examples, bad_rows, held_out = read_examples(config)
     if tokenizer.eos_token_id is None:
         raise RowError("the tokenizer has no end-of-sequence token: a response could never end")
-    prompts = _encode(tokenizer, [example.prompt for example in examples])
-    responses = _encode(tokenizer, [example.response for example in examples])
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    eos = tokenizer.eos_token_id
+    codec, eos = TokenCodec(tokenizer), tokenizer.eos_token_id
     tokens, first, truncated = [], [], 0
-    for prompt, response in zip(prompts, responses, strict=True):
-        whole = [*bos, *prompt, *response, eos]
-        start = len(bos) + len(prompt)
+    for example in examples:
+        prompt = codec.prompt(example.prompt)
+        whole = [*prompt, *codec.response(example.response), eos]
+        start = len(prompt)
         truncated += len(whole) > config.max_length
         # Position 0 has nothing before it to be predicted from.
         if 0 < start < config.max_length:
@@ -87,7 +86,7 @@ def load_training_data(config: DataConfig, tokenizer: Any) -> TrainingData:
     return TrainingData(tuple(tokens), tuple(first), tuple(map(len, tokens)), counts)
 
 
-def _read(config: DataConfig) -> tuple[list[Example], int, int]:
+def read_examples(config: DataConfig) -> tuple[list[Example], int, int]:
     """The examples to train on, the number of bad rows and of examples held out."""
     examples: list[Example] = []
     bad_rows = held_out = 0
@@ -122,10 +121,3 @@ def _outcomes(config: DataConfig) -> Iterator[list[Example] | RowError]:
                 yield list(read(row))
             except RowError as error:
                 yield error
-
-
-def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    encoded: list[list[int]] = tokenizer(
-        texts, add_special_tokens=False, return_attention_mask=False, verbose=False
-    )["input_ids"]
-    return encoded

@@ -19,14 +19,18 @@ class ModelError(ValueError):
 
 def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
     """The causal language model on the CPU, in the dtype for `device`, and its tokenizer."""
-    _check_path(config.path)
+    check_path(config.path)
     # Seconds of import: only a process that really loads a model pays them.
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
+    options: dict[str, Any] = {
+        "revision": config.revision,
+        "trust_remote_code": config.trust_remote_code,
+    }
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.path, **options)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = from_pretrained(
             config.path,
             dtype=training_dtype(config.dtype, device),
             output_loading_info=True,
@@ -67,7 +71,8 @@ def check_fits(model: Any, tokenizer: Any, max_length: int) -> None:
         )
 
 
-def _check_path(path: str) -> None:
+def check_path(path: str) -> None:
+    """Raise ModelError unless `path` is a model folder or may be a hub name."""
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
