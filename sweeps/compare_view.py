@@ -143,6 +143,9 @@ def _section(identity: str, name: str) -> Json:
         "isReordered": False,
         "deleted": False,
         "isGenerated": False,
+        # Wide enough to read beside the run list; a parallel plot needs the whole width.
+        "columns": 1 if name == "Study" else 2,
+        "cardHeight": 360,
     }
 
 
