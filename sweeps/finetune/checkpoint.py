@@ -46,7 +46,7 @@ def save(folder: Path, fingerprint: str, checkpoint: Checkpoint) -> None:
         torch.save(state, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(partial, place)
+    partial.replace(place)
 
 
 def load(folder: Path, fingerprint: str) -> Checkpoint | None:

@@ -60,7 +60,8 @@ def load_training_data(config: DataConfig, tokenizer: Any) -> TrainingData:
     """Read and tokenise the rows of `config`; RowError names file and line of a bad one.
 
     An example is [bos] + prompt + response + [eos], cut at `max_length`; the loss counts the
-    response and eos. The evaluators tokenise prompts the same way. One whose response was cut away entirely is dropped and counted.
+    response and eos, and is tokenised as the evaluators do it. An example whose response was
+    cut away entirely is dropped and counted.
     """
     examples, bad_rows, held_out = read_examples(config)
     if tokenizer.eos_token_id is None:

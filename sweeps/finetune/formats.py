@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from evaluators.benchmarks.gsm8k import prompt_and_reference as _gsm8k
+from evaluators.benchmarks.mbpp import prompt_and_reference as _mbpp
 from sweeps.finetune.rows import Row
 
 _ALPACA_HEAD = (
@@ -33,22 +35,21 @@ def prompt_response(row: Row) -> Iterator[Example]:
 
 
 def gsm8k(row: Row) -> Iterator[Example]:
-    """{question, answer} of GSM8K, with the prompt and reference that the benchmark uses."""
-    from evaluators.benchmarks import gsm8k as benchmark
-
-    question = row.text("question")
-    response = benchmark.reference(row.text("answer"))
-    yield Example(benchmark.prompt(question), response, question)
+    """{question, answer} of GSM8K, with the prompt and the response of the benchmark."""
+    question, answer = row.text("question"), row.text("answer")
+    if "####" not in answer:
+        row.fail("an 'answer' with '#### N'", repr(answer)[-40:])
+    prompt, response = _gsm8k({"question": question, "answer": answer})
+    yield Example(prompt, response, question)
 
 
 def mbpp(row: Row) -> Iterator[Example]:
-    """{text, code, test_list} of MBPP, with the prompt that the benchmark uses."""
-    from evaluators.benchmarks import mbpp as benchmark
-
-    text, tests = row.text("text"), row.fields.get("test_list")
-    if not isinstance(tests, list) or not tests:
-        row.fail("a non-empty list 'test_list'", f"{tests!r:.60}")
-    yield Example(benchmark.prompt(text, tests), row.text("code"), text)
+    """{text, code, test_list} of MBPP, with the prompt and the response of the benchmark."""
+    text, code, tests = row.text("text"), row.text("code"), row.fields.get("test_list")
+    if not isinstance(tests, list) or not tests or not all(isinstance(t, str) for t in tests):
+        row.fail("a non-empty list of strings 'test_list'", f"{tests!r:.60}")
+    prompt, response = _mbpp({"text": text, "code": code, "test_list": tests})
+    yield Example(prompt, response, text)
 
 
 def alpaca(row: Row) -> Iterator[Example]:

@@ -32,7 +32,9 @@ class MicroBatch:
 def collate(rows: Sequence[tuple[Sequence[int], int]], pad: int) -> MicroBatch:
     """Pad (tokens, index of the first target token) rows to the longest of them."""
     length = max(len(tokens) for tokens, _ in rows)
-    padded, positions, targets = [], [], []
+    padded: list[list[int]] = []
+    positions: list[int] = []
+    targets: list[int] = []
     for row, (tokens, first) in enumerate(rows):
         padded.append([*tokens, *[pad] * (length - len(tokens))])
         start = row * length - 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -32,7 +31,7 @@ def write_result(folder: Path, fingerprint: str, result: RunResult) -> None:
     """Record the result of the run with `fingerprint`, atomically."""
     partial = folder / f"{_NAME}.partial"
     partial.write_text(json.dumps({"fingerprint": fingerprint, **asdict(result)}, indent=1))
-    os.replace(partial, folder / _NAME)
+    partial.replace(folder / _NAME)
 
 
 def read_result(folder: Path, fingerprint: str) -> RunResult | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
 
 import torch
@@ -110,8 +110,7 @@ class Trainer:
         for number, indices in enumerate(mine):
             micro = self._data.micro_batch(indices).to(self._device)
             last = number == len(mine) - 1
-            parallel = isinstance(self._loss, DistributedDataParallel)
-            with nullcontext() if last or not parallel else self._loss.no_sync():
+            with nullcontext() if last else _without_sync(self._loss):
                 loss = self._loss(micro.input_ids, micro.positions, micro.targets) / targets
                 # DDP averages over the ranks; the sum is wanted.
                 (loss * group.size if group.size > 1 else loss).backward()
@@ -149,6 +148,10 @@ def _parallel(loss: TokenLoss, group: Group, device: torch.device) -> torch.nn.M
         broadcast_buffers=False,
         gradient_as_bucket_view=True,
     )
+
+
+def _without_sync(loss: torch.nn.Module) -> AbstractContextManager[None]:
+    return loss.no_sync() if isinstance(loss, DistributedDataParallel) else nullcontext()
 
 
 def _method(config: FinetuneConfig) -> Method:

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from sweeps.finetune.config import BatchConfig, BatchError, MethodConfig
+from tests.sweeps.finetune.tiny import config
+
+HERE = Path("world")
+
+
+@pytest.mark.parametrize("ratio", [1.0, -0.1, 1.5])
+def test_a_mask_ratio_outside_the_range_is_named(ratio: float) -> None:
+    with pytest.raises(ValidationError, match=r"expected in \[0, 1\), got " + f"{ratio:g}"):
+        MethodConfig(mask_ratio=ratio)
+
+
+@pytest.mark.parametrize("ratio", [float("nan"), float("inf")])
+def test_a_mask_ratio_is_finite(ratio: float) -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        MethodConfig(mask_ratio=ratio)
+
+
+def test_sft_with_a_mask_ratio_is_refused() -> None:
+    with pytest.raises(ValidationError, match="'sft' masks nothing"):
+        MethodConfig(name="sft", mask_ratio=0.2)
+
+
+@pytest.mark.parametrize("place", ["learning_rat", "method.mask_ration"])
+def test_unknown_keys_are_refused(place: str) -> None:
+    first, _, second = place.partition(".")
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        config(HERE, **{first: {second: 0.1} if second else 0.1})
+
+
+@pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan")])
+def test_the_learning_rate_is_positive(rate: float) -> None:
+    with pytest.raises(ValidationError, match="learning_rate"):
+        config(HERE, learning_rate=rate)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"global_batch": 8}, {"mini_batch": 4, "global_batch": 8}])
+def test_exactly_the_held_batch_size_is_given(sizes: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match=r"expected batch\.mini_batch and no other size"):
+        BatchConfig(hold="mini_batch", **sizes)
+
+
+def test_examples_that_do_not_fill_whole_batches_are_named() -> None:
+    run = config(HERE, examples=50)
+    with pytest.raises(
+        BatchError, match=r"effective batch 8 .* 2 x mini-batch 4 x workers 1.* 50"
+    ):
+        run.steps(1)
+
+
+def test_a_global_batch_that_does_not_divide_is_named() -> None:
+    batch = {"hold": "global_batch", "global_batch": 10}
+    run = config(HERE, batch=batch, accumulation_interval=2)
+    with pytest.raises(BatchError, match=r"2 x 2 = 4, got 10"):
+        run.micro_batch(2)
+    with pytest.raises(BatchError, match=r"2 x 2 = 4, got 10"):
+        run.effective_batch(2)
+
+
+@pytest.mark.parametrize(
+    ("batch", "workers", "expected"),
+    [
+        ({"mini_batch": 4}, 1, (4, 12, 4)),
+        ({"mini_batch": 4}, 2, (4, 24, 2)),
+        ({"hold": "global_batch", "global_batch": 12}, 1, (4, 12, 4)),
+        ({"hold": "global_batch", "global_batch": 12}, 2, (2, 12, 4)),
+    ],
+)
+def test_batch_sizes(batch: dict[str, Any], workers: int, expected: tuple[int, ...]) -> None:
+    run = config(HERE, batch=batch, accumulation_interval=3, examples=48)
+    sizes = run.micro_batch(workers), run.effective_batch(workers), run.steps(workers)
+    assert sizes == expected

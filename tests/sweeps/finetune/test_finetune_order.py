@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from sweeps.finetune.order import DataOrder, share
+from sweeps.finetune.schedule import check_steps, learning_rate
+
+
+def test_every_example_is_seen_once_per_epoch() -> None:
+    order = DataOrder(12, seed=3)
+    epochs = [[*order.batch(2 * epoch, 6), *order.batch(2 * epoch + 1, 6)] for epoch in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(12))
+    assert epochs[0] != epochs[1]
+
+
+def test_a_batch_is_a_function_of_seed_and_position() -> None:
+    walked = DataOrder(10, seed=3)
+    batches = [walked.batch(update, 4) for update in range(9)]
+    assert [DataOrder(10, seed=3).batch(update, 4) for update in range(9)] == batches
+    assert [DataOrder(10, seed=4).batch(update, 4) for update in range(9)] != batches
+
+
+@pytest.mark.parametrize(("micro", "workers"), [(12, 1), (3, 1), (6, 2), (3, 2), (1, 4)])
+def test_the_ranks_share_a_batch_exactly(micro: int, workers: int) -> None:
+    lengths = [5, 1, 4, 2, 3, 9, 8, 7, 6, 5, 5, 5]
+    batch = DataOrder(12, seed=0).batch(0, 12)
+    shares = [
+        share(batch, lengths, micro=micro, rank=rank, workers=workers) for rank in range(workers)
+    ]
+    assert {len(parts) for parts in shares} == {12 // (micro * workers)}
+    assert {len(part) for parts in shares for part in parts} == {micro}
+    assert sorted(index for parts in shares for part in parts for index in part) == sorted(batch)
+
+
+@pytest.mark.parametrize(("steps", "ratio"), [(100, 0.03), (7, 0.5), (3, 0.0), (1, 0.03)])
+def test_the_schedule_is_the_one_of_transformers(steps: int, ratio: float) -> None:
+    import math
+
+    import torch
+    from transformers import get_cosine_schedule_with_warmup
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(ratio * steps), steps)
+    for update in range(steps):
+        expected = optimizer.param_groups[0]["lr"]
+        got = learning_rate(update, steps=steps, peak=0.5, warmup_ratio=ratio)
+        assert got == pytest.approx(expected, rel=1e-12, abs=1e-15)
+        optimizer.step()
+        schedule.step()
+
+
+def test_checks_are_even_and_end_at_the_end() -> None:
+    assert check_steps(9, 3) == (3, 6, 9)
+    assert check_steps(10, 3) == (4, 7, 10)
+    assert check_steps(2, 5) == (1, 2)
