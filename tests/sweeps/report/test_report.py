@@ -1,0 +1,203 @@
+"""The report on synthetic studies: self-contained, complete, honest, and never in the way."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from sweeps.report.data import (
+    StudyData,
+    TrialRow,
+    benchmark_entries,
+    best_by_mask_ratio,
+    best_so_far,
+    scored,
+)
+from sweeps.report.html import render
+from sweeps.report.plots import best_score_so_far, png, score_against_mask_ratio
+from sweeps.report.write import trials_csv, write_report
+
+
+def row(number: int, mask_ratio: float, score: float | None, state: str = "finished") -> TrialRow:
+    return TrialRow(
+        number=number,
+        key=f"k{number}",
+        state=state,
+        mask_ratio=mask_ratio,
+        accumulation_interval=2 ** (number % 3),
+        learning_rate=10 ** (-2 - number / 4),
+        seed=0,
+        score=score,
+        step=100,
+        steps=100,
+        seconds=6.0,
+        metrics={"eval/math/bits_per_byte": 1.5},
+    )
+
+
+ROWS = (
+    row(0, 0.0, 0.61),
+    row(1, 0.5, 0.74321),
+    row(2, 0.0, 0.68765),
+    row(3, 0.9, None, "failed"),
+    row(4, 0.5, 0.99, "stopped_early"),
+    row(5, 0.2, 0.7),
+)
+DATA = StudyData(
+    name="mini",
+    domain="math",
+    metric="accuracy",
+    rows=ROWS,
+    best=ROWS[1],
+    test_results={
+        "best": benchmark_entries("math", 0.72, 0.03, 200),
+        "sft": benchmark_entries("math", 0.66, 0.04, 200),
+    },
+    config_yaml="note: <script>alert(1)</script>\n",
+    commands=("gmt-sweep run mini.yaml",),
+)
+EMPTY = replace(DATA, rows=(), best=None, test_results={}, commands=())
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loaded += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "data")]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+def page(data: StudyData) -> Page:
+    return Page(render(data, b"one", b"two"))
+
+
+def test_only_trials_that_ran_to_the_end_are_compared() -> None:
+    assert [r.number for r in scored(ROWS)] == [0, 1, 2, 5]
+    best = {ratio: r.number for ratio, r in best_by_mask_ratio(ROWS).items()}
+    assert best == {0.0: 2, 0.2: 5, 0.5: 1}
+    assert list(best) == sorted(best)
+
+
+def test_best_so_far_never_falls() -> None:
+    assert best_so_far(ROWS) == [(0, 0.61), (1, 0.74321), (2, 0.74321), (5, 0.74321)]
+    assert best_so_far(tuple(reversed(ROWS))) == best_so_far(ROWS)
+    assert best_so_far(()) == []
+
+
+def test_negative_scores_are_compared_too() -> None:
+    rows = (row(0, 0.0, -2.0), row(1, 0.0, -1.5), row(2, 0.0, -3.0))
+    assert best_so_far(rows) == [(0, -2.0), (1, -1.5), (2, -1.5)]
+    assert best_by_mask_ratio(rows)[0.0].number == 1
+
+
+def test_files_are_written_and_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "study" / "report"
+    write_report(EMPTY, folder)
+    paths = write_report(DATA, folder)
+    assert "0.743" in paths.html.read_text(encoding="utf-8")
+    assert paths.png.read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in folder.iterdir()} == {"report.html", "report.png", "trials.csv"}
+
+
+def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    html = write_report(DATA, tmp_path).html.read_text(encoding="utf-8")
+    parsed = Page(html)
+    assert len(parsed.loaded) == 2
+    assert all(value.startswith("data:image/png;base64,") for value in parsed.loaded)
+    assert not {"script", "link", "iframe", "base"} & set(parsed.tags)
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_best_trial_and_sft_control_are_shown() -> None:
+    text = page(DATA).text
+    assert "0.743" in text
+    assert "trial 1, seed 0" in text
+    assert "Best SFT (mask ratio 0) 0.688 trial 2, seed 0" in text
+    assert "1 failed, 4 finished, 1 stopped early" in text
+    assert "0.990" not in text  # a stopped trial's score is of an earlier step
+
+
+def test_test_items_come_with_errors_and_their_difference() -> None:
+    text = page(DATA).text
+    assert "0.720 ± 0.030" in text
+    assert "0.660 ± 0.040" in text
+    assert "+0.060 ± 0.050" in text
+    assert " 200" in text
+
+
+def test_a_missing_sft_result_leaves_a_gap_not_a_claim() -> None:
+    text = page(replace(DATA, test_results={"best": DATA.test_results["best"]})).text
+    assert "0.720 ± 0.030" in text
+    assert "+0.0" not in text
+
+
+def test_unread_test_items_and_a_missing_control_are_said() -> None:
+    text = page(replace(DATA, rows=ROWS[1:2], test_results={})).text
+    assert "Not read." in text
+    assert "No SFT trial (mask ratio 0) has finished" in text
+
+
+def test_the_caveat_is_there() -> None:
+    text = page(DATA).text
+    assert "not a sensitivity study" in text
+    assert "samples are biased" in text
+    assert "highest of 4" in text
+
+
+def test_text_from_the_study_is_escaped() -> None:
+    parsed = page(replace(DATA, name="<b>x</b>"))
+    assert "script" not in parsed.tags
+    assert "b" not in parsed.tags
+    assert "<script>alert(1)</script>" in parsed.text
+
+
+def test_an_empty_study_has_a_report(tmp_path: Path) -> None:
+    text = Page(write_report(EMPTY, tmp_path).html.read_text(encoding="utf-8")).text
+    assert "none begun" in text
+    assert "No trial has finished with a score yet." in text
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [ROWS, ROWS[:1], ROWS[3:5], (), tuple(row(i, i / 100, math.sin(i)) for i in range(100))],
+    ids=["mixed", "one", "none finished", "empty", "hundred"],
+)
+def test_figures_draw_and_are_reproducible(rows: tuple[TrialRow, ...]) -> None:
+    data = replace(DATA, rows=rows)
+    for draw in (score_against_mask_ratio, best_score_so_far):
+        assert png(draw(data)) == png(draw(data))
+
+
+def test_the_figure_has_the_sft_line_at_its_score() -> None:
+    [axes, _] = score_against_mask_ratio(DATA).axes
+    heights = [line.get_ydata() for line in axes.get_lines()]
+    assert any(list(height) == [0.68765, 0.68765] for height in heights)
+
+
+def test_csv_has_every_trial_and_metric() -> None:
+    lines = list(csv.DictReader(trials_csv(DATA).splitlines()))
+    assert [line["number"] for line in lines] == ["0", "1", "2", "3", "4", "5"]
+    assert float(lines[1]["score"]) == 0.74321
+    assert lines[3]["score"] == ""
+    assert lines[3]["state"] == "failed"
+    assert lines[0]["eval/math/bits_per_byte"] == "1.5"

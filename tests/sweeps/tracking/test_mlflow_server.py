@@ -1,0 +1,91 @@
+"""Smoke test against a real server on loopback: write, restart, read back, published view."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sweeps.mlflow_store import check_store
+from sweeps.mlflow_tracker import MlflowTracker
+from sweeps.tracking import StudyInfo, TrackingError, TrialInfo
+
+START_SECONDS = 90.0
+STUDY = StudyInfo("s", "mini", "math", "domain: math\n", "abc", "note", {"trials": "1"})
+TRIAL = TrialInfo("t", 0, {"mask_ratio": 0.5, "learning_rate": 0.01}, 0)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            cwd=tmp_path,
+            env=os.environ | quiet,
+            start_new_session=True,
+        )
+    try:
+        uri = f"http://127.0.0.1:{port}"
+        wait_until_it_answers(uri, tmp_path / "server.log")
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_until_it_answers(uri: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return check_store(uri)
+        except TrackingError:
+            if time.monotonic() > deadline:
+                raise AssertionError(log.read_text()) from None
+            time.sleep(0.3)
+
+
+@pytest.mark.slow
+def test_a_server_holds_the_study_once(server: str, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    report.write_text("<p>report</p>")
+    for _ in range(2):
+        tracker = MlflowTracker(server)
+        run_id = tracker.begin_study(STUDY)
+        tracker.begin_trial(TRIAL)
+        for step in range(1500):
+            tracker.log("t", step, {"train/loss": float(step)}, time=float(step))
+        tracker.end_trial("t", "finished", {"final/score": 0.5})
+        tracker.end_study("finished", [report], {"final/score": 0.5})
+    from mlflow import MlflowClient
+
+    client = MlflowClient(server)
+    [experiment] = [e for e in client.search_experiments() if e.name == "gmt/math"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["gmt.kind"] for run in runs) == ["study", "trial"]
+    [trial] = [run for run in runs if run.data.tags["gmt.kind"] == "trial"]
+    assert len(client.get_metric_history(trial.info.run_id, "train/loss")) == 1500
+    assert len(client.get_metric_history(trial.info.run_id, "final/score")) == 1
+    files = {file.path for file in client.list_artifacts(run_id)}
+    assert files == {"config.yaml", "report.html"}
+    [(label, link)] = tracker.links()
+    view_id = link.partition("viewStateShareKey=")[2].partition("&")[0]
+    assert label == "compare trials"
+    assert link.startswith(f"{server}/#/experiments/{experiment.experiment_id}/runs?")
+    view = json.loads(experiment.tags[f"mlflow.sharedViewState.{view_id}"])
+    assert run_id in json.loads(view["state"])["searchFilter"]
+    assert len(json.dumps(view)) < 20_000
