@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from sweeps.report.data import StudyData, TrialRow, best_by_mask_ratio, best_so_far, scored
 
@@ -145,7 +145,7 @@ def _colour_bar(figure: Figure, axes: Axes, norm: LogNorm) -> None:
     bar.set_label("learning rate", fontsize=12, color=INK)
     locator = LogLocator(subs=(1.0, 2.0, 5.0))
     bar.ax.yaxis.set_major_locator(locator)
-    bar.ax.yaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False))
+    bar.ax.yaxis.set_major_formatter(lambda rate, _: f"{rate:.0e}")
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.tick_params(labelsize=10, colors=INK, length=3)
     bar.outline.set_visible(False)
