@@ -15,7 +15,7 @@ from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.evaluation import Validation
 from sweeps.finetune.group import Group
-from sweeps.finetune.model import check_fits, load_model
+from sweeps.finetune.model import check_fits, load_model, save_model
 from sweeps.finetune.reporter import Check, Reporter
 from sweeps.finetune.result import RunResult, read_result, write_result
 from sweeps.finetune.schedule import check_steps
@@ -187,8 +187,7 @@ class _Run:
         if self._group.leads:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(target, ignore_errors=True)
-            self._model.save_pretrained(partial)
-            self._tokenizer.save_pretrained(partial)
+            save_model(self._model, self._tokenizer, partial)
             partial.rename(target)
         return str(target)
 

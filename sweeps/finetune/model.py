@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +33,13 @@ def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
     }
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.path, **options)
-        model, info = from_pretrained(
-            config.path,
-            dtype=training_dtype(config.dtype, device),
-            output_loading_info=True,
-            **options,
-        )
+        with _bars_on_terminals_only():
+            model, info = from_pretrained(
+                config.path,
+                dtype=training_dtype(config.dtype, device),
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"model.path {config.path}: cannot be loaded: {reason}") from error
@@ -46,6 +50,13 @@ def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
             f"of the architecture, such as {some}"
         )
     return model, tokenizer
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a folder that `from_pretrained` loads."""
+    with _bars_on_terminals_only():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def training_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -69,6 +80,21 @@ def check_fits(model: Any, tokenizer: Any, max_length: int) -> None:
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens, but the model embeds only {known}"
         )
+
+
+@contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """Progress bars of transformers are noise in the log of a worker."""
+    from transformers.utils import logging
+
+    silenced = logging.is_progress_bar_enabled() and not sys.stderr.isatty()
+    if silenced:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if silenced:
+            logging.enable_progress_bar()
 
 
 def check_path(path: str) -> None:
