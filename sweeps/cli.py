@@ -81,8 +81,7 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
         parsed = load_config(config, overrides or [])
         from sweeps import study
 
-        study.check(study.resolve_paths(parsed))
-        study.preflight.check_tracker(study.build_tracker(study.resolve_paths(parsed)))
+        study.validate(parsed)
     domains = ", ".join(parsed.domains)
     trials = parsed.search.trials * len(parsed.domains)
     print(f"{config} is fine: {trials} trials over {domains}. Run it with: sweeps run {config}")
@@ -172,8 +171,11 @@ def _next_steps(result: object) -> list[tuple[str, str]]:
     from sweeps.study import StudyResult
 
     assert isinstance(result, StudyResult)
-    reports = [("Report, " + name, str(d.report.html)) for name, d in result.domains.items()]
-    return [*reports, *result.links]
+    steps = [(f"{name}: report", str(d.report.html)) for name, d in result.domains.items()]
+    for name, domain in result.domains.items():
+        steps += [(f"{name}: {label}", text) for label, text in domain.links[-1:]]
+    # What all domains share, such as the command that serves a local store, is said once.
+    return list(dict.fromkeys([*next(iter(result.domains.values())).links[:-1], *steps]))
 
 
 def _print_board(name: str, rows: list[TrialRow]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -168,7 +168,7 @@ class SweepConfig(_Strict):
             learning_rate=float(point["learning_rate"]),
             examples=parts.examples or shared.examples,
             evaluation=EvaluationConfig(
-                benchmarks=list(parts.benchmarks),
+                benchmarks=parts.benchmarks,
                 checks=self.evaluation.checks,
                 check_limit=self.evaluation.check_limit,
             ),

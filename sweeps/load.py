@@ -67,7 +67,9 @@ def _read(path: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected a mapping of keys at the top, found {type(tree).__name__}")
+        raise UserError(
+            f"{path}: expected a mapping of keys at the top, found {type(tree).__name__}"
+        )
     return tree
 
 

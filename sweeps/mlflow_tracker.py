@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -133,7 +134,7 @@ class MlflowTracker(Tracker):
 
         run = self._run(key)
         stamp = int((clock.time() if time is None else time) * 1000)
-        for name, value in metrics.items():
+        for name, value in _named(metrics).items():
             steps = run.seen[name] if name in run.seen else self._load_steps(run, name)
             if step not in steps:
                 steps.add(step)
@@ -276,7 +277,7 @@ class MlflowTracker(Tracker):
         # At step 0 MLflow draws bars; the latest time wins where a resumed trial ends again.
         new = [
             Metric(name, _finite(value), stamp, 0)
-            for name, value in finals.items()
+            for name, value in _named(finals).items()
             if name not in stored or stored[name] != value
         ]
         for start in range(0, len(new), BATCH_POINTS):
@@ -307,6 +308,14 @@ def _params(trial: TrialInfo) -> list[Param]:
     if "learning_rate" in trial.parameters:
         texts[LOG_LEARNING_RATE] = f"{math.log10(float(trial.parameters['learning_rate'])):.4f}"
     return [Param(name, value) for name, value in texts.items()]
+
+
+def _named(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Names as MLflow takes them: "pass@1" becomes "pass_at_1"."""
+    return {
+        re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_")): value
+        for name, value in metrics.items()
+    }
 
 
 def _finite(value: float) -> float:

@@ -8,6 +8,7 @@ told as what it is, and an interrupted trial is queued again under its own key.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, final
 
@@ -31,13 +32,16 @@ def build_sampler(search: SearchConfig, seed: int, finished: int) -> optuna.samp
         return optuna.samplers.RandomSampler(seed=seed)
     if search.sampler == "qmc":
         return optuna.samplers.QMCSampler(seed=seed, scramble=True)
-    return optuna.samplers.TPESampler(
-        seed=seed,
-        n_startup_trials=search.startup_trials,
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-    )
+    with warnings.catch_warnings():
+        # Multivariate TPE has been "experimental" for years and is what Optuna advises.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=seed,
+            n_startup_trials=search.startup_trials,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+        )
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -73,7 +77,7 @@ def queue_interrupted(study: optuna.Study) -> int:
 
 
 @final
-class StudySearch(Searcher):  # type: ignore[misc]
+class StudySearch(Searcher):
     """Tune's searcher over one Optuna study. ``suggestion(number, point)`` makes a trial's job."""
 
     def __init__(
@@ -85,6 +89,10 @@ class StudySearch(Searcher):  # type: ignore[misc]
         super().__init__(metric="score", mode="max")
         self._study, self._space, self._suggestion = study, space, suggestion
         self._open: dict[str, optuna.Trial] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher for a snapshot that is never restored."""
+        return {}
 
     def suggest(self, trial_id: str) -> Suggestion:
         """Ask Optuna for the next point."""
@@ -137,7 +145,9 @@ def ending(result: dict[str, Any], error: bool) -> str:
 
 def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
     """What the report needs of a trial, kept with it in the Optuna storage."""
-    kept = {name: result[name] for name in ("step", "steps", "model_folder") if name in result}
+    kept: dict[str, Any] = {
+        name: result[name] for name in ("step", "steps", "model_folder") if name in result
+    }
     score = result.get("score")
     return {
         **kept,

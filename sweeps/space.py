@@ -61,7 +61,7 @@ class Choices(BaseModel):
 
     def suggest(self, trial: optuna.Trial, name: str) -> float:
         """One value, drawn by the study's sampler."""
-        return trial.suggest_categorical(name, self.choices)  # type: ignore[return-value]
+        return trial.suggest_categorical(name, self.choices)
 
     def contains(self, value: float) -> bool:
         """Whether a starting point may hold ``value``."""
@@ -116,7 +116,9 @@ class SpaceConfig(BaseModel):
                     "elements that is zeroed (0 is plain fine-tuning)"
                 )
         if isinstance(self.accumulation_interval, FloatRange):
-            raise ValueError("accumulation_interval: expected a list of whole numbers, as [1, 2, 4]")
+            raise ValueError(
+                "accumulation_interval: expected a list of whole numbers, as [1, 2, 4]"
+            )
         for value in self.accumulation_interval.values():
             if value < 1 or value != int(value):
                 raise ValueError(
@@ -142,7 +144,11 @@ class SpaceConfig(BaseModel):
 
     def suggest(self, trial: optuna.Trial) -> Point:
         """One point of the space."""
-        point: Point = {name: p.suggest(trial, name) for name, p in self.parameters().items()}
+        return self.point({name: p.suggest(trial, name) for name, p in self.parameters().items()})
+
+    def point(self, params: dict[str, float]) -> Point:
+        """The point that a trial's stored parameters stand for."""
+        point: Point = dict(params)
         point["accumulation_interval"] = int(point["accumulation_interval"])
         # 0.1 + 2 * 0.1 is 0.30000000000000004: a ratio is a decimal that people type.
         point["mask_ratio"] = round(point["mask_ratio"], 10)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -19,8 +18,10 @@ from sweeps import preflight
 from sweeps.cluster import ray_session
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.errors import UserError
+from sweeps.final_scores import TestScores, score_on_test
 from sweeps.identity import trial_key
 from sweeps.progress import Display, LineDisplay, Tally
+from sweeps.pump import SENT_FILE, TrackerPump
 from sweeps.report.data import StudyData, TrialRow
 from sweeps.report.write import ReportPaths, write_report
 from sweeps.rows import best_row, best_sft_row, trial_rows
@@ -33,29 +34,31 @@ from sweeps.search import (
     queue_interrupted,
 )
 from sweeps.space import Point
-from sweeps.final_scores import TestScores, score_on_test
 from sweeps.tracking import StudyInfo, Tracker
 
 
 @final
 @dataclass(frozen=True)
 class DomainResult:
-    """One domain's study: its trials, the best on validation items, and its report."""
+    """One domain's study: its trials, the best on validation items, and its report.
+
+    ``links``: (label, text) pairs that say where the tracker shows it.
+    """
 
     domain: str
     rows: tuple[TrialRow, ...]
     best: TrialRow | None
     test_scores: TestScores
     report: ReportPaths
+    links: tuple[tuple[str, str], ...]
 
 
 @final
 @dataclass(frozen=True)
 class StudyResult:
-    """What a sweep came to. ``links``: (label, text) of what a person needs next."""
+    """What a sweep came to, by domain."""
 
     domains: dict[str, DomainResult]
-    links: tuple[tuple[str, str], ...]
 
 
 @final
@@ -117,27 +120,32 @@ def run(
         KeyboardInterrupt: stopped by the user; trials are marked, running it again goes on.
     """
     config = resolve_paths(config)
-    check(config)
     display = display or LineDisplay()
     tracker = tracker or build_tracker(config)
-    preflight.check_tracker(tracker)
+    _check(config, tracker)
     studies = {domain: open_study(config, domain) for domain in config.domains}
     with ray_session(config.resources) as concurrency:
         results = {}
         for domain, study in studies.items():
             session = _DomainSession(config, domain, study, tracker, display, concurrency)
             results[domain] = session.run()
-    return StudyResult(results, tuple(tracker.links()))
+    return StudyResult(results)
 
 
-def check(config: SweepConfig) -> None:
-    """Check what a resolved sweep reads and writes; nothing is started.
+def validate(config: SweepConfig) -> None:
+    """Check everything that ``run`` checks before it starts, and start nothing.
 
     Raises:
         ValueError: as ``run``.
     """
+    config = resolve_paths(config)
+    _check(config, build_tracker(config))
+
+
+def _check(config: SweepConfig, tracker: Tracker) -> None:
     preflight.check_inputs(config)
     preflight.check_storage(place_of(config).folder)
+    preflight.check_tracker(tracker)
 
 
 def build_tracker(config: SweepConfig) -> Tracker:
@@ -207,37 +215,50 @@ class _DomainSession:
         done = len(finished_trials(self.study))
         wanted = self.config.search.trials
         self.tracker.begin_study(self._info())
+        pump = TrackerPump(self.tracker, self.display.say)
         try:
+            self._send_unsent(pump)
             if done < wanted:
                 self.display.say(
                     f"{self.domain}: {wanted - done} of {wanted} trials to run, "
                     f"{self.concurrency} at a time"
                 )
-                self._search(done, wanted)
+                self._search(done, wanted, pump)
             else:
                 self.display.say(f"{self.domain}: all {wanted} trials are done already")
-            return self._conclude()
+            return self._conclude(pump)
         except BaseException:
-            self._interrupted()
+            self._interrupted(pump)
             raise
 
-    def _search(self, done: int, wanted: int) -> None:
-        from sweeps.observer import StudyObserver, TrackerPump
+    def _search(self, done: int, wanted: int, pump: TrackerPump) -> None:
+        tally = Tally(self.domain, wanted, done, self.concurrency)
+        from sweeps.observer import StudyObserver
         from sweeps.tune import run_tuner
 
         tally = Tally(self.domain, wanted, done, self.concurrency)
-        pump = TrackerPump(self.tracker, self.display.say)
         self.study.sampler = build_sampler(
             self.config.search, self.config.seed, len(self.study.get_trials(deepcopy=False))
         )
         search = StudySearch(self.study, self.config.space_of(self.domain), self._suggest)
         observer = StudyObserver(tally, self.display, pump, self.config.seed, self._drop_weights)
-        try:
-            folder = str(self.place.study(self.domain))
-            run_tuner(self.config, search, observer, wanted - done, self.concurrency, folder)
-        finally:
-            if not pump.close(timeout=70):
-                self.display.say("tracking: not everything could be sent; run it again to send it")
+        folder = str(self.place.study(self.domain))
+        run_tuner(self.config, search, observer, wanted - done, self.concurrency, folder)
+
+    def _send_unsent(self, pump: TrackerPump) -> None:
+        """Begin and end again what an earlier session could not tell the tracker."""
+        from sweeps.observer import trial_info
+
+        for trial in finished_trials(self.study):
+            attrs = trial.user_attrs
+            if "outcome" not in attrs:
+                continue
+            folder = self.place.trial(self.domain, attrs["key"])
+            if not (folder / SENT_FILE).exists():
+                point = self.config.space_of(self.domain).point(trial.params)
+                job = {"key": attrs["key"], "number": attrs["number"], "point": point}
+                pump.begin(trial_info(job, self.config.seed), folder)
+                pump.end(attrs["key"], folder, attrs["outcome"])
 
     def _suggest(self, number: int, point: Point) -> Suggestion:
         run = self.config.trial(self.domain, point)
@@ -261,7 +282,7 @@ class _DomainSession:
                 for part in ("model", "checkpoint"):
                     shutil.rmtree(folder / part, ignore_errors=True)
 
-    def _conclude(self) -> DomainResult:
+    def _conclude(self, pump: TrackerPump) -> DomainResult:
         rows = trial_rows(self.study, self.config.seed)
         best = best_row(rows)
         folder = self.place.study(self.domain)
@@ -269,22 +290,19 @@ class _DomainSession:
         scores = score_on_test(self.config, self.domain, folder, chosen)
         paths = _write(self.config, self.domain, rows, scores)
         finals = {} if best is None or best.score is None else {"final/score": best.score}
-        artifacts = [paths.html, paths.png, paths.csv]
-        self.tracker.end_study("finished", artifacts, finals)
-        return DomainResult(self.domain, rows, best, scores, paths)
+        pump.finish_study("finished", [paths.html, paths.png, paths.csv], finals)
+        if not pump.close(timeout=60):
+            self.display.say("tracking: not everything could be sent; run it again to send it")
+        links = tuple(self.tracker.links())
+        return DomainResult(self.domain, rows, best, scores, paths, links)
 
-    def _interrupted(self) -> None:
-        """Mark what was running, in Optuna and in the tracker; best effort within a few seconds."""
-        keys = [trial.user_attrs.get("key") for trial in mark_interrupted(self.study)]
-
-        def tell() -> None:
-            for key in filter(None, keys):
-                self.tracker.end_trial(key, "interrupted", {})
-            self.tracker.end_study("interrupted", [], {})
-
-        thread = threading.Thread(target=tell, daemon=True)
-        thread.start()
-        thread.join(5)
+    def _interrupted(self, pump: TrackerPump) -> None:
+        """Mark what was running, in Optuna and in the tracker, within a few seconds."""
+        for trial in mark_interrupted(self.study):
+            if "key" in trial.user_attrs:
+                pump.interrupt(trial.user_attrs["key"])
+        pump.finish_study("interrupted", [], {})
+        pump.close(timeout=5)
 
     def _info(self) -> StudyInfo:
         shared = self.config

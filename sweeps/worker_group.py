@@ -57,7 +57,7 @@ class GroupSpec:
     restarts: int = 3
 
 
-@ray.remote(num_cpus=0, max_concurrency=64)
+@final
 class Board:
     """One open job and its unread results, one at most, so that a stopped job cannot run ahead."""
 
@@ -101,9 +101,7 @@ class Board:
                 self._seen = result["step"]
                 self._results.append(result)
                 self._changed.notify_all()
-            await self._until(
-                lambda: not self._is_open(job_id) or not self._results, BEAT_SECONDS
-            )
+            await self._until(lambda: not self._is_open(job_id) or not self._results, BEAT_SECONDS)
             if not self._is_open(job_id):
                 return "stop"
             return "wait" if self._results else "go"
@@ -210,7 +208,8 @@ class GroupTrainable(ray.tune.Trainable):
     def setup(self, config: Message) -> None:
         """Start a group, then open the first job."""
         spec = type(self).spec
-        self._board = Board.remote(spec.restarts)
+        actor = ray.remote(Board).options(num_cpus=0, max_concurrency=64)
+        self._board: Any = actor.remote(spec.restarts)
         self._death: BaseException | None = None
         self._trainer = TorchTrainer(
             serve,

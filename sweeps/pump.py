@@ -1,0 +1,118 @@
+"""The study's one writer to its tracker, in a thread of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from sweeps.outbox import OutboxReader, forward
+from sweeps.tracking import Tracker, TrackingError, TrialInfo, TrialState
+from sweeps.trial import EVENTS_FILE
+
+SENT_FILE = "sent"
+"""Lies in a trial's folder once the tracker has all of it."""
+
+
+@final
+class TrackerPump:
+    """The study's one writer: a thread that forwards the outboxes of open trials each second.
+
+    A tracker that does not answer delays nothing and loses nothing: events stay in the outboxes
+    and calls in the queue until it answers again.
+    """
+
+    def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
+        self._tracker, self._say = tracker, say
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._readers: dict[str, OutboxReader] = {}
+        self._waiting: Callable[[], None] | None = None
+        self._complained = False
+        self._deadline = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
+        self._thread.start()
+
+    def begin(self, info: TrialInfo, folder: Path) -> None:
+        """A trial starts, or goes on."""
+
+        def call() -> None:
+            self._tracker.begin_trial(info)
+            self._readers[info.key] = OutboxReader(folder / EVENTS_FILE)
+
+        self._calls.put(call)
+
+    def end(self, key: str, folder: Path, ended: dict[str, Any]) -> None:
+        """A trial ended, with this outcome (see `sweeps.search.outcome`)."""
+        state: TrialState = ended["state"]
+        finals, failure = final_metrics(ended), ended["failure"]
+
+        def call() -> None:
+            forward(self._readers[key], self._tracker, key)
+            self._tracker.end_trial(key, state, finals, failure)
+            del self._readers[key]
+            (folder / SENT_FILE).touch()
+
+        self._calls.put(call)
+
+    def interrupt(self, key: str) -> None:
+        """The session stops while this trial runs; another session will go on with it."""
+
+        def call() -> None:
+            if key in self._readers:
+                forward(self._readers.pop(key), self._tracker, key)
+                self._tracker.end_trial(key, "interrupted", {})
+
+        self._calls.put(call)
+
+    def finish_study(
+        self, state: TrialState, artifacts: Sequence[Path], finals: dict[str, float]
+    ) -> None:
+        """The study ended, or its session did."""
+        self._calls.put(lambda: self._tracker.end_study(state, artifacts, finals))
+
+    def close(self, timeout: float) -> bool:
+        """Send what is left; False when the tracker did not take it all in ``timeout`` s."""
+        self._deadline = time.monotonic() + timeout
+        self._stopping.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and self._waiting is None and self._calls.empty()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0.0 if not self._calls.empty() else 1.0):
+            self._pump()
+        while not self._pump() and time.monotonic() < self._deadline:
+            time.sleep(0.5)
+
+    def _pump(self) -> bool:
+        """Do what can be done now; True when nothing is left waiting."""
+        try:
+            while self._waiting is not None or not self._calls.empty():
+                self._waiting = self._waiting or self._calls.get()
+                self._waiting()
+                self._waiting = None
+            for key, reader in self._readers.items():
+                forward(reader, self._tracker, key)
+        except TrackingError as error:
+            if not self._complained:
+                self._say(f"tracking: {error} The study goes on; its events are kept and re-sent.")
+            self._complained = True
+            return False
+        self._complained = False
+        return True
+
+
+def final_metrics(ended: dict[str, Any]) -> dict[str, float]:
+    """The trial's last numbers under ``final/`` and ``cost/``."""
+    finals = {"cost/wall_seconds": float(ended["seconds"])}
+    if ended["score"] is not None:
+        finals["final/score"] = float(ended["score"])
+    for name, value in ended["metrics"].items():
+        if name.startswith("cost/"):
+            finals[name] = value
+        elif name.startswith("eval/"):
+            finals["final/" + name.removeprefix("eval/")] = value
+    return finals
