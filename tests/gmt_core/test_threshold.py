@@ -74,11 +74,12 @@ def test_sampling_decides_ordinary_gradients() -> None:
         assert module._bracketed_select(pool, kept) is not None
 
 
-def test_misleading_sample_still_gives_the_exact_threshold() -> None:
-    x = torch.zeros(LARGE)
+@pytest.mark.parametrize("seen", [0.0, 9.0])  # the sample sees the least, or the largest, alone
+def test_misleading_sample_still_gives_the_exact_threshold(seen: float) -> None:
+    x = torch.full((LARGE,), seen)
     rest = torch.ones(LARGE, dtype=torch.bool)
     places = torch.arange(1 << 14).mul(2_654_435_761).remainder(LARGE)
-    rest[places] = False  # the sample sees zeros alone
+    rest[places] = False
     x[rest] = draw("normal", int(rest.sum()), torch.float32)
     kept = LARGE // 2
     assert module._bracketed_select(module._Pool.of([x]), kept) is None
