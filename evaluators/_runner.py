@@ -5,9 +5,10 @@ library only: it runs with `-I -S`, an empty environment and a small address spa
 fork costs about a millisecond and a memory limit means what it says.
 
 A child proves that its program ran to the end with a nonce that it is given only then; exit
-codes and output prove nothing. Beneath the operating system's limits an audit hook refuses what
-no solution needs (processes, network, deleting, writing). The hook stops accidents and lazy
-tricks, not an attacker: that is what the bubblewrap level is for.
+codes and output prove nothing. (A program written against this file could still imitate the
+exchange, for its tests run in its own process.) Beneath the operating system's limits an audit
+hook refuses what no solution needs: processes, network, deleting, writing. The hook stops
+accidents and lazy tricks, not an attacker: that is what the bubblewrap level is for.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import tempfile
 import time
 import types
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 NOBODY = 65534
 DONE = b"done"
@@ -64,19 +65,30 @@ REFUSED = (
 )
 
 
+class Limits(NamedTuple):
+    """What bounds a program: CPU seconds, MiB of address space, readable folders.
+
+    `drop`: whether a root process gives up its privileges.
+    """
+
+    timeout: float
+    memory_mb: int
+    roots: tuple[str, ...]
+    drop: bool
+
+
 def main() -> None:
     """Answer the request on stdin."""
     request = json.load(sys.stdin)
     for name in COMMON:
         importlib.import_module(name)
+    limits = Limits(request["timeout"], request["memory_mb"], _readable_roots(), _may_drop())
     gc.freeze()
-    results = [
-        run(source, request["timeout"], request["memory_mb"]) for source in request["programs"]
-    ]
+    results = [run(source, limits) for source in request["programs"]]
     json.dump(results, sys.stdout)
 
 
-def run(source: str, timeout: float, memory_mb: int) -> tuple[bool, str]:
+def run(source: str, limits: Limits) -> tuple[bool, str]:
     """Run one program in a fresh child and folder; (passed, reason)."""
     folder = tempfile.mkdtemp(dir=".")
     if os.geteuid() == 0:
@@ -85,12 +97,13 @@ def run(source: str, timeout: float, memory_mb: int) -> tuple[bool, str]:
     from_runner, to_child = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _child(source, folder, timeout, memory_mb, from_runner, to_runner)
+        _child(source, folder, limits, from_runner, to_runner)
     os.close(to_runner)
     os.close(from_runner)
     try:
         # CPU time decides, so that a busy machine fails no program; wall time ends sleepers.
-        said = _listen(from_child, to_child, time.monotonic() + 3 * timeout + 2)
+        deadline = time.monotonic() + 3 * limits.timeout + 2
+        proved, said = _listen(from_child, to_child, deadline)
     finally:
         for kill in (os.killpg, os.kill):
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -99,17 +112,18 @@ def run(source: str, timeout: float, memory_mb: int) -> tuple[bool, str]:
         os.close(from_child)
         os.close(to_child)
         shutil.rmtree(folder, ignore_errors=True)
-    return _verdict(said, status)
+    return (True, "passed") if proved else (False, _why_not(said, status))
 
 
-def _listen(from_child: int, to_child: int, deadline: float) -> bytes | None:
-    """What the child said last; None when the deadline passed. b"passed" only for the nonce."""
+def _listen(from_child: int, to_child: int, deadline: float) -> tuple[bool, bytes | None]:
+    """Whether the child returned the nonce, and what it said last (None: nothing in time)."""
     nonce = secrets.token_bytes(16)
-    heard = _read(from_child, deadline)
-    if heard != DONE:
-        return heard
+    said = _read(from_child, deadline)
+    if said != DONE:
+        return False, said
     os.write(to_child, nonce)
-    return b"passed" if _read(from_child, deadline) == nonce else b"failed: no proof"
+    said = _read(from_child, deadline)
+    return said == nonce, said
 
 
 def _read(pipe: int, deadline: float) -> bytes | None:
@@ -117,26 +131,23 @@ def _read(pipe: int, deadline: float) -> bytes | None:
     return os.read(pipe, 4096) if ready else None
 
 
-def _verdict(said: bytes | None, status: int) -> tuple[bool, str]:
+def _why_not(said: bytes | None, status: int) -> str:
+    """Why a program failed, from its last words and the status of its process."""
     if said is None:
-        return False, "timeout"
-    if said == b"passed":
-        return True, "passed"
+        return "timeout"
     if said.startswith(b"failed: "):
-        return False, said[8:].decode(errors="replace")[:200]
+        return said[8:].decode(errors="replace")[:200]
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGPROF, signal.SIGXCPU):
-        return False, "timeout"
-    return False, "ended before its tests did"
+        return "timeout"
+    return "ended before its tests did"
 
 
-def _child(
-    source: str, folder: str, timeout: float, memory_mb: int, from_runner: int, to_runner: int
-) -> NoReturn:
+def _child(source: str, folder: str, limits: Limits, from_runner: int, to_runner: int) -> NoReturn:
     """Confine this process, run the program and report; never returns."""
     # Bound now: the program may replace anything it can reach by name.
     write, read, leave = os.write, os.read, os._exit
     try:
-        _confine(folder, timeout, memory_mb, {from_runner, to_runner})
+        _confine(folder, limits, {from_runner, to_runner})
         module = types.ModuleType("__main__")
         sys.modules["__main__"] = module
         exec(compile(source, "<program>", "exec"), module.__dict__)
@@ -148,7 +159,7 @@ def _child(
         leave(0)
 
 
-def _confine(folder: str, timeout: float, memory_mb: int, keep: set[int]) -> None:
+def _confine(folder: str, limits: Limits, keep: set[int]) -> None:
     """Give up files, privileges, memory, time and new processes, in this order."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
@@ -159,39 +170,46 @@ def _confine(folder: str, timeout: float, memory_mb: int, keep: set[int]) -> Non
             with contextlib.suppress(OSError):
                 os.close(number)
     os.chdir(folder)
-    if os.geteuid() == 0 and _world_readable(Path(os.__file__)):
+    if limits.drop:
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
-    seconds = int(timeout) + 2
-    limits = {
-        resource.RLIMIT_AS: memory_mb * 2**20,
+    bounds = {
+        resource.RLIMIT_AS: limits.memory_mb * 2**20,
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_CPU: seconds,
+        resource.RLIMIT_CPU: int(limits.timeout) + 2,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_NPROC: 0,
     }
-    for kind, limit in limits.items():
-        resource.setrlimit(kind, (limit, limit))
+    for kind, bound in bounds.items():
+        resource.setrlimit(kind, (bound, bound))
     sys.argv = [""]
-    sys.addaudithook(_guard())
+    sys.addaudithook(_guard((*limits.roots, f"{Path.cwd()}/")))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_PROF, timeout)
+    signal.setitimer(signal.ITIMER_PROF, limits.timeout)
 
 
-def _world_readable(path: Path) -> bool:
-    """Whether any user can read `path`: else dropping privileges would break imports."""
-    readable = path.stat().st_mode & stat.S_IROTH
-    parents = path.resolve().parents
-    return bool(readable) and all(folder.stat().st_mode & stat.S_IXOTH for folder in parents)
+def _may_drop() -> bool:
+    """Whether this is root and any user can read the standard library.
+
+    Where only root can, dropping privileges would break the programs' imports.
+    """
+    library = Path(os.__file__).resolve()
+    readable = bool(library.stat().st_mode & stat.S_IROTH)
+    reachable = all(folder.stat().st_mode & stat.S_IXOTH for folder in library.parents)
+    return os.geteuid() == 0 and readable and reachable
 
 
-def _guard() -> Any:
-    """An audit hook that lets a program read the standard library and nothing else."""
+def _readable_roots() -> tuple[str, ...]:
+    """The folders of the standard library, each ending in a slash."""
+    folders = (Path(sys.base_prefix), Path(sys.base_exec_prefix), Path(os.__file__).parent)
+    return tuple(dict.fromkeys(f"{folder.resolve()}/" for folder in folders))
+
+
+def _guard(roots: tuple[str, ...]) -> Any:
+    """An audit hook that lets a program read below `roots` and nothing else."""
     real = os.path.realpath
-    allowed = (sys.base_prefix, sys.base_exec_prefix, Path(os.__file__).parent, Path.cwd())
-    roots = tuple(real(root) + "/" for root in allowed)
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
     def check(event: str, args: tuple[Any, ...]) -> None:

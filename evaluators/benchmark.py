@@ -22,7 +22,8 @@ class Item:
     """One question: the prompt the model sees and what its answer is held against.
 
     `reference` is the text whose bits per byte are measured after `prompt`; `answer` the gold
-    answer that is compared; `setup`, `tests` and `entry_point` belong to generated programs.
+    answer that is compared. Generated programs have `tests`, statements that raise, `setup`, run
+    before the tests, and the name `entry_point`.
     """
 
     id: str

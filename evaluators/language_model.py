@@ -167,7 +167,7 @@ class LanguageModel:
 
     def _windows(self, head: list[int], tail: list[int]) -> list[_Window]:
         """`head + tail` as windows that together score every token of `tail` once."""
-        size = len(tail) if len(tail) < self.context else max(1, self.context // 2)
+        size = max(1, len(tail) if len(tail) < self.context else self.context // 2)
         windows = []
         for start in range(0, len(tail), size):
             part = tail[start : start + size]

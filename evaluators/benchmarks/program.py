@@ -14,7 +14,7 @@ MEMORY_MB = 512
 class ProgramBenchmark(GenerativeBenchmark):
     """pass@1: prompt + completion + tests must run to the end in the sandbox."""
 
-    extraction = "setup, prompt + completion, tests; one program"
+    extraction = "prompt + completion, setup, tests; one program"
     timeout: float  # seconds of CPU time per program
 
     def __init__(self, metric: str, *, sandbox: str | None) -> None:
@@ -43,5 +43,5 @@ class ProgramBenchmark(GenerativeBenchmark):
 
 
 def program(item: Item, completion: str) -> str:
-    """The whole program: setup, the completed prompt, and the tests."""
-    return "\n".join([item.setup, item.prompt + completion, *item.tests, ""])
+    """The completed prompt, the setup (which may use it) and the tests, as one program."""
+    return "\n".join([item.prompt + completion, item.setup, *item.tests, ""])
