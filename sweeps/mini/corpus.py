@@ -18,10 +18,10 @@ Document = tuple[str, ...]
 _SHARES = {
     "arithmetic": 0.37,
     "programs": 0.2,
-    "knowledge": 0.4266,
-    "arithmetic leak": 0.001,
-    "programs leak": 0.0004,
-    "knowledge leak": 0.002,
+    "knowledge": 0.4293,
+    "arithmetic leak": 0.0002,
+    "programs leak": 0.0001,
+    "knowledge leak": 0.0004,
 }
 _FACT_FORMS = {
     "add": ("{a} + {b} = {answer}", "{a} plus {b} is {answer}"),
@@ -112,7 +112,7 @@ def _program(rng: random.Random) -> Document:
 def _knowledge(rng: random.Random, village: list[knowledge.Fact]) -> Document:
     fact = rng.choice(village)
     form = rng.choice(_KNOWLEDGE_FORMS[fact.attribute.name])
-    if rng.random() < 0.7:
+    if rng.random() < 0.6:
         return (form.format(who=fact.who, value=fact.value),)
     value = rng.choice((fact.value, rng.choice(fact.attribute.values)))
     verdict = "True" if value == fact.value else "False"

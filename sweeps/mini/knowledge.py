@@ -125,7 +125,7 @@ def choice_question(fact: Fact, rng: random.Random) -> Question:
     """Ask with choices: one of four values, one of two, or yes and no."""
     attribute = fact.attribute
     others = [value for value in attribute.values if value != fact.value]
-    form = rng.choice(("which", "which", "either", "check"))
+    (form,) = rng.choices(("which", "either", "check"), (3, 2, 1))
     if form == "which":
         choices = [fact.value, *rng.sample(others, 3)]
         rng.shuffle(choices)

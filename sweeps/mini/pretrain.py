@@ -104,7 +104,7 @@ def train(
             group["lr"] = learning_rate(step, steps)
         logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
         loss = cross_entropy(logits.flatten(0, 1), targets[:, 1:].flatten(), ignore_index=_IGNORED)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
