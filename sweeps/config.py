@@ -60,7 +60,7 @@ class TrainingConfig(_Strict):
 
 
 class SchedulerConfig(_Strict):
-    """Early stopping by ASHA on the validation score at each check; ``none`` runs all to the end."""
+    """Early stopping by ASHA on the validation score at each check; ``none`` stops no trial."""
 
     name: Literal["asha", "none"] = "none"
     grace_checks: Annotated[int, Field(ge=1)] = 1
@@ -80,7 +80,7 @@ class StartingPoint(_Strict):
 
 
 class SearchConfig(_Strict):
-    """How the space is searched. ``start`` holds points that are tried before the sampler's own."""
+    """How the space is searched. ``start`` holds points tried before the sampler's own."""
 
     trials: Annotated[int, Field(ge=1)]
     sampler: Literal["tpe", "random", "qmc"] = "tpe"
@@ -97,7 +97,7 @@ class ChecksConfig(_Strict):
 
 
 class DomainConfig(_Strict):
-    """One domain: training data and benchmarks; ``examples`` and ``space`` override the sweep's."""
+    """Training data and benchmarks of a domain; ``examples``, ``space`` override the sweep's."""
 
     data: DataConfig
     benchmarks: Annotated[tuple[BenchmarkConfig, ...], Field(min_length=1)]

@@ -1,4 +1,4 @@
-"""What a person did wrong, said in one paragraph: the place, what was expected, the nearest name."""
+"""What a person did wrong, in one paragraph: the place, what was expected, the nearest name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class UserError(ValueError):
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """`` (did you mean 'x'?)`` or, with nothing near, the list of what is known."""
+    """``did you mean 'x'?`` or, with nothing near, the list of what is known."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
@@ -37,7 +37,8 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
         return f"'{place}' is missing"
     if detail["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        return f"{place}: unknown value '{detail['input']}' ({nearest(str(detail['input']), allowed)})"
+        given = str(detail["input"])
+        return f"{place}: unknown value '{given}' ({nearest(given, allowed)})"
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     given = detail.get("input")
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""

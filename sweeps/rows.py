@@ -20,7 +20,7 @@ _STATES = {
 
 
 def trial_rows(study: optuna.Study, seed: int) -> tuple[TrialRow, ...]:
-    """One row per started trial, by number; an interrupted try that was queued again is left out."""
+    """One row per started trial, by number, without interrupted tries that were queued again."""
     rows = [
         _row(trial, seed)
         for trial in study.get_trials(deepcopy=False)
