@@ -5,8 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from sweeps.errors import explain
 from sweeps.finetune.config import (
     BatchConfig,
     BenchmarkConfig,
@@ -146,8 +154,17 @@ class SweepConfig(_Strict):
                     "accumulation_interval": interval,
                     "learning_rate": 1e-3,
                 }
-                self.trial(name, point_of).steps(self.resources.workers)
+                self._check_trial(name, point_of)
         return self
+
+    def _check_trial(self, domain: str, point: Point) -> None:
+        place = f"domain '{domain}'"
+        try:
+            self.trial(domain, point).steps(self.resources.workers)
+        except ValidationError as error:
+            raise explain(error, FinetuneConfig, place) from None
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
 
     def space_of(self, domain: str) -> SpaceConfig:
         """The domain's own search space, or the sweep's."""

@@ -37,8 +37,8 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
         return f"'{place}' is missing"
     if detail["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        given = str(detail["input"])
-        return f"{place}: unknown value '{given}' ({nearest(given, allowed)})"
+        word = str(detail["input"])
+        return f"{place}: unknown value '{word}' ({nearest(word, allowed)})"
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     given = detail.get("input")
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sweeps.config import SweepConfig
@@ -53,3 +55,13 @@ def differences(before: Tree, now: Tree, place: str = "") -> list[str]:
         elif old != new:
             lines.append(f"{here} was {old}, now {new}")
     return lines
+
+
+def git_commit() -> str:
+    """The commit of the code that runs, "-dirty" when changed; "unknown" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

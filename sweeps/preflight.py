@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
@@ -41,21 +43,37 @@ def check_inputs(config: SweepConfig) -> None:
                 )
 
 
-def check_storage(folder: Path) -> None:
-    """Write and remove a file in ``folder``, creating the folder.
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Create ``folder`` and write to it; what was created is gone again afterwards, if empty.
+
+    A mistake that is found later must leave no folder behind, and neither must `validate`.
 
     Raises:
         UserError: the folder cannot be written.
     """
+    created = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError as error:
+        _remove_empty(created)
         raise UserError(
             f"storage {folder}: cannot be written ({error.strerror}); give a folder that you may "
             "write to, as storage=runs"
         ) from None
+    try:
+        yield
+    finally:
+        _remove_empty(created)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Innermost first, up to the first one that holds something."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def check_tracker(tracker: Tracker) -> None:
@@ -71,19 +89,33 @@ def check_tracker(tracker: Tracker) -> None:
 
 
 def check_same_study(study: optuna.Study, config: SweepConfig, domain: str) -> None:
-    """Refuse to mix trials of two definitions in one study; a new study takes this one's.
+    """Refuse to mix trials of two definitions in one study.
 
     Raises:
         UserError: naming each difference, and the way on.
     """
     now = json.loads(json.dumps(study_definition(config, domain)))
-    before = study.user_attrs.get(DEFINITION)
-    if before is None:
-        study.set_user_attr(DEFINITION, now)
-    elif before != now:
+    before = study.user_attrs.get(DEFINITION, now)
+    if before != now:
         changed = "; ".join(differences(before, now))
         raise UserError(
             f"a study named '{config.name}' with another definition is already in "
             f"{config.storage}: {changed}. Give this one another name, as name={config.name}2, "
             "or go back to the first definition to continue it"
         )
+
+
+def check_recorded(database: Path, config: SweepConfig) -> None:
+    """Compare every domain with the study that ``database`` may have of it, before any is run.
+
+    Raises:
+        UserError: as ``check_same_study``.
+    """
+    if not database.exists():
+        return
+    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+    recorded = set(optuna.get_all_study_names(storage))
+    for domain in config.domains:
+        name = f"{config.name}/{domain}"
+        if name in recorded:
+            check_same_study(optuna.load_study(study_name=name, storage=storage), config, domain)

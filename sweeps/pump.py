@@ -16,6 +16,9 @@ from sweeps.trial import EVENTS_FILE
 SENT_FILE = "sent"
 """Lies in a trial's folder once the tracker has all of it."""
 
+BEAT_SECONDS = 1.0
+"""How often new events are sent, and how soon a tracker that did not answer is asked again."""
+
 
 @final
 class TrackerPump:
@@ -54,6 +57,7 @@ class TrackerPump:
             forward(self._readers[key], self._tracker, key)
             self._tracker.end_trial(key, state, finals, failure)
             del self._readers[key]
+            folder.mkdir(parents=True, exist_ok=True)  # absent when its workers never started
             (folder / SENT_FILE).touch()
 
         self._calls.put(call)
@@ -63,8 +67,9 @@ class TrackerPump:
 
         def call() -> None:
             if key in self._readers:
-                forward(self._readers.pop(key), self._tracker, key)
+                forward(self._readers[key], self._tracker, key)
                 self._tracker.end_trial(key, "interrupted", {})
+                del self._readers[key]
 
         self._calls.put(call)
 
@@ -82,10 +87,10 @@ class TrackerPump:
         return not self._thread.is_alive() and self._waiting is None and self._calls.empty()
 
     def _run(self) -> None:
-        while not self._stopping.wait(0.0 if not self._calls.empty() else 1.0):
+        while not self._stopping.wait(BEAT_SECONDS):
             self._pump()
         while not self._pump() and time.monotonic() < self._deadline:
-            time.sleep(0.5)
+            time.sleep(BEAT_SECONDS / 2)
 
     def _pump(self) -> bool:
         """Do what can be done now; True when nothing is left waiting."""

@@ -70,7 +70,9 @@ def queue_interrupted(study: optuna.Study) -> int:
         attrs = trial.user_attrs
         if INTERRUPTED not in attrs or QUEUED_AGAIN in attrs:
             continue
-        study.enqueue_trial(trial.params, user_attrs={"number": attrs["number"]})
+        # A session killed while it drew the point leaves a part of it, or only what was queued.
+        point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        study.enqueue_trial(point, user_attrs={"number": attrs.get("number", trial.number)})
         study._storage.set_trial_user_attr(trial._trial_id, QUEUED_AGAIN, True)
         queued += 1
     return queued
@@ -154,12 +156,35 @@ def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
         "state": state,
         "score": score if score is not None and math.isfinite(score) else None,
         "seconds": result.get("time_total_s", 0.0),
-        "metrics": {k: v for k, v in result.get("metrics", {}).items() if math.isfinite(v)},
-        "failure": result.get("failure") or result.get("reason") or "",
+        "metrics": {k: v for k, v in _metrics(result).items() if math.isfinite(v)},
+        "failure": _failure(result, state),
     }
+
+
+def _metrics(result: dict[str, Any]) -> dict[str, float]:
+    """The run's metrics; Tune gives its searchers every result flat, as ``metrics/<name>``."""
+    flat = {k.removeprefix("metrics/"): v for k, v in result.items() if k.startswith("metrics/")}
+    return {**flat, **result.get("metrics", {})}
+
+
+def _failure(result: dict[str, Any], state: str) -> str:
+    """Why a trial failed; empty for every other ending."""
+    if state != "failed":
+        return ""
+    said = result.get("failure") or result.get("reason")
+    if said:
+        return str(said)
+    if result.get("state") == "diverged":
+        return "the training loss was not a finite number"
+    score = result.get("score")
+    return "its workers were lost" if score is None else f"its score was {score}"
 
 
 def _report(trial: optuna.Trial, result: dict[str, Any]) -> None:
     score, step = result.get("score"), result.get("step")
-    if score is not None and step is not None and math.isfinite(score):
+    if score is None or step is None or not math.isfinite(score):
+        return
+    # A trial whose group was lost starts again and repeats its checks; Optuna keeps the first.
+    known = trial.storage.get_trial(trial._trial_id).intermediate_values
+    if int(step) not in known:
         trial.report(float(score), int(step))

@@ -15,6 +15,10 @@ SCIENTIFIC_PARAMETER = "mask_ratio"
 """The playbook's scientific parameter; the other two are nuisance parameters."""
 
 
+GRID_TOLERANCE = 1e-6
+"""In steps: 0.3 is on the grid of 0.1, although 0.3 / 0.1 is 2.9999999999999996."""
+
+
 class FloatRange(BaseModel):
     """An interval of floats, optionally on a grid (``step``) or a logarithmic scale (``log``)."""
 
@@ -33,6 +37,10 @@ class FloatRange(BaseModel):
             raise ValueError(f"a logarithmic range needs low above 0, got {self.low}")
         if self.log and self.step is not None:
             raise ValueError("a range has either a step or a logarithmic scale, not both")
+        if not self.contains(self.high):
+            raise ValueError(
+                f"from low {self.low:g}, steps of {self.step:g} do not end at high {self.high:g}"
+            )
         return self
 
     def values(self) -> tuple[float, ...]:
@@ -44,8 +52,15 @@ class FloatRange(BaseModel):
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
     def contains(self, value: float) -> bool:
-        """Whether a starting point may hold ``value``."""
-        return self.low <= value <= self.high
+        """Whether a starting point may hold ``value``: within the ends, and on the grid."""
+        if not self.low <= value <= self.high:
+            return False
+        steps = 0.0 if self.step is None else (value - self.low) / self.step
+        return abs(steps - round(steps)) < GRID_TOLERANCE
+
+    def __str__(self) -> str:
+        grid = f" in steps of {self.step:g}" if self.step is not None else ""
+        return f"{self.low:g} to {self.high:g}{grid}"
 
 
 class Choices(BaseModel):
@@ -66,6 +81,9 @@ class Choices(BaseModel):
     def contains(self, value: float) -> bool:
         """Whether a starting point may hold ``value``."""
         return value in self.choices
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(f"{value:g}" for value in self.choices)
 
 
 def _number_is_one_choice(value: Any) -> Any:
@@ -163,4 +181,6 @@ class SpaceConfig(BaseModel):
         for name, value in point.items():
             allowed = self.parameters()[name]
             if not allowed.contains(value):
-                raise ValueError(f"start: {name} {value} is outside of the space ({allowed})")
+                raise ValueError(
+                    f"start: {name} {value} is outside of the space: expected {allowed}"
+                )

@@ -6,7 +6,6 @@ The Optuna storage is the truth: running the same configuration again continues 
 from __future__ import annotations
 
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -19,7 +18,7 @@ from sweeps.cluster import ray_session
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.errors import UserError
 from sweeps.final_scores import TestScores, score_on_test
-from sweeps.identity import trial_key
+from sweeps.identity import git_commit, study_definition, trial_key
 from sweeps.progress import Display, LineDisplay, Tally
 from sweeps.pump import SENT_FILE, TrackerPump
 from sweeps.report.data import StudyData, TrialRow
@@ -70,7 +69,11 @@ class StudyPlace:
 
     def optuna_url(self) -> str:
         """The storage that holds every study of the sweep."""
-        return f"sqlite:///{self.folder / 'optuna.db'}"
+        return f"sqlite:///{self.optuna_file()}"
+
+    def optuna_file(self) -> Path:
+        """The file of ``optuna_url``; absent before the first study."""
+        return self.folder / "optuna.db"
 
     def study(self, domain: str) -> Path:
         """The folder of one domain's study: its trials, test scores and report."""
@@ -95,16 +98,17 @@ def tracking_uri(config: SweepConfig) -> str:
 def open_study(config: SweepConfig, domain: str) -> optuna.Study:
     """The domain's Optuna study, created with its starting points when it is new."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.RDBStorage(place_of(config).optuna_url())
+    place = place_of(config)
+    place.folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=f"{config.name}/{domain}",
-        storage=storage,
+        storage=optuna.storages.RDBStorage(place.optuna_url()),
         direction="maximize",
         load_if_exists=True,
     )
-    is_new = preflight.DEFINITION not in study.user_attrs
     preflight.check_same_study(study, config, domain)
-    if is_new:
+    if preflight.DEFINITION not in study.user_attrs:
+        study.set_user_attr(preflight.DEFINITION, study_definition(config, domain))
         for point in config.search.start[: config.search.trials]:
             study.enqueue_trial(point.given())
     return study
@@ -144,8 +148,9 @@ def validate(config: SweepConfig) -> None:
 
 def _check(config: SweepConfig, tracker: Tracker) -> None:
     preflight.check_inputs(config)
-    preflight.check_storage(place_of(config).folder)
-    preflight.check_tracker(tracker)
+    with preflight.writable(place_of(config).folder):
+        preflight.check_tracker(tracker)
+        preflight.check_recorded(place_of(config).optuna_file(), config)
 
 
 def build_tracker(config: SweepConfig) -> Tracker:
@@ -184,7 +189,7 @@ def recorded_rows(config: SweepConfig) -> dict[str, tuple[TrialRow, ...]]:
         UserError: nothing of this sweep is in the storage.
     """
     config = resolve_paths(config)
-    if not (place_of(config).folder / "optuna.db").exists():
+    if not place_of(config).optuna_file().exists():
         raise UserError(
             f"no sweep named '{config.name}' in {config.storage}: run it first, or give its "
             "storage, as storage=runs"
@@ -232,7 +237,6 @@ class _DomainSession:
             raise
 
     def _search(self, done: int, wanted: int, pump: TrackerPump) -> None:
-        tally = Tally(self.domain, wanted, done, self.concurrency)
         from sweeps.observer import StudyObserver
         from sweeps.tune import run_tuner
 
@@ -311,7 +315,7 @@ class _DomainSession:
             name=shared.name,
             domain=self.domain,
             config_yaml=config_yaml(shared),
-            git_commit=_git_commit(),
+            git_commit=git_commit(),
             note=f"Search over mask ratio, accumulation interval and learning rate: "
             f"{shared.search.trials} trials, sampler {shared.search.sampler}.",
             parameters={"model": shared.model.path, "trials": str(shared.search.trials)},
@@ -321,16 +325,6 @@ class _DomainSession:
 def config_yaml(config: SweepConfig) -> str:
     """The resolved configuration as YAML that loads again."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def _git_commit() -> str:
-    """The commit of the code that runs, "-dirty" when changed; "unknown" outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def _write(
