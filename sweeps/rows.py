@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.report.data import TrialRow
-from sweeps.search import INTERRUPTED, QUEUED_AGAIN
+from sweeps.search import INTERRUPTED, retried
 
 _STATES = {
     TrialState.RUNNING: "running",
@@ -21,10 +21,11 @@ _STATES = {
 
 def trial_rows(study: optuna.Study, seed: int) -> tuple[TrialRow, ...]:
     """One row per started trial, by number, without interrupted tries that were queued again."""
+    superseded = retried(study)
     rows = [
         _row(trial, seed)
         for trial in study.get_trials(deepcopy=False)
-        if "key" in trial.user_attrs and QUEUED_AGAIN not in trial.user_attrs
+        if "key" in trial.user_attrs and trial.number not in superseded
     ]
     return tuple(sorted(rows, key=lambda row: row.number))
 

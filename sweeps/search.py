@@ -22,7 +22,7 @@ from sweeps.space import Point, SpaceConfig
 Suggestion = dict[str, Any]
 """What a trial is started with: the job of its group."""
 
-INTERRUPTED, QUEUED_AGAIN = "interrupted", "queued_again"
+INTERRUPTED, RETRY_OF = "interrupted", "retry_of"
 
 
 def build_sampler(search: SearchConfig, seed: int, finished: int) -> optuna.samplers.BaseSampler:
@@ -66,16 +66,19 @@ def mark_interrupted(study: optuna.Study) -> list[FrozenTrial]:
 def queue_interrupted(study: optuna.Study) -> int:
     """Queue every interrupted trial once more, at the same point, number and key."""
     queued = 0
+    superseded = retried(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-        attrs = trial.user_attrs
-        if INTERRUPTED not in attrs or QUEUED_AGAIN in attrs:
-            continue
-        # A session killed while it drew the point leaves a part of it, or only what was queued.
-        point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        study.enqueue_trial(point, user_attrs={"number": attrs.get("number", trial.number)})
-        study._storage.set_trial_user_attr(trial._trial_id, QUEUED_AGAIN, True)
-        queued += 1
+        if INTERRUPTED in trial.user_attrs and trial.number not in superseded:
+            attrs = {"number": trial.user_attrs.get("number", trial.number)}
+            study.enqueue_trial(trial.params, user_attrs={**attrs, RETRY_OF: trial.number})
+            queued += 1
     return queued
+
+
+def retried(study: optuna.Study) -> set[int]:
+    """Optuna's numbers of the interrupted tries that a later trial took up again."""
+    trials = study.get_trials(deepcopy=False)
+    return {trial.user_attrs[RETRY_OF] for trial in trials if RETRY_OF in trial.user_attrs}
 
 
 @final
