@@ -69,8 +69,10 @@ def queue_interrupted(study: optuna.Study) -> int:
     superseded = retried(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
         if INTERRUPTED in trial.user_attrs and trial.number not in superseded:
-            attrs = {"number": trial.user_attrs.get("number", trial.number)}
-            study.enqueue_trial(trial.params, user_attrs={**attrs, RETRY_OF: trial.number})
+            number = trial.user_attrs.get("number", trial.number)
+            # A session killed while it drew the point leaves a part of it, or what was queued.
+            point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            study.enqueue_trial(point, user_attrs={"number": number, RETRY_OF: trial.number})
             queued += 1
     return queued
 

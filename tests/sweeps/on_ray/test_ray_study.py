@@ -1,0 +1,148 @@
+"""A whole study on a real Ray: what a trial computes, and what it must not depend on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from evaluators.errors import DataError
+from sweeps.config import SweepConfig, resolve_paths
+from sweeps.finetune.config import FinetuneConfig, ModelConfig
+from sweeps.finetune.data import load_training_data
+from sweeps.finetune.model import load_model
+from sweeps.finetune.order import DataOrder
+from sweeps.load import parse_config
+from sweeps.study import StudyResult, place_of, run
+from sweeps.tracking import MemoryTracker
+from tests.sweeps.on_ray.mini_sweeps import benchmark, data, point, tree
+
+POINT = point(0.4, 2, 3e-3)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, MemoryTracker]:
+    """One point, another, and the first again, each trial on two data-parallel workers."""
+    tracker = MemoryTracker()
+    storage = tmp_path_factory.mktemp("two_workers")
+    return run(two_worker_config(storage), tracker=tracker), tracker
+
+
+def two_worker_config(storage: Path) -> SweepConfig:
+    # The control is too slow a learner to win: the best trial, whose weights are kept, is masked.
+    search = {"trials": 3, "sampler": "random", "start": [POINT, point(0.0, 1, 1e-4), POINT]}
+    resources = {"workers": 2, "cpus_per_worker": 1, "concurrency": 1}
+    training = {"examples": 64, "batch": {"mini_batch": 2}, "threads": 1}
+    domains = {"math": {"data": data(), "benchmarks": [benchmark(metric="bits_per_byte")]}}
+    changes = {"search": search, "resources": resources, "training": training, "domains": domains}
+    return parse_config(tree(storage, **changes))
+
+
+def test_every_trial_finished_and_was_tracked(
+    two_workers: tuple[StudyResult, MemoryTracker],
+) -> None:
+    result, tracker = two_workers
+    rows = result.domains["math"].rows
+    assert [row.state for row in rows] == ["finished"] * 3
+    record = tracker.store["small/math"]
+    assert record.state == "finished"
+    for row in rows:
+        trial = record.trials[row.key]
+        assert trial.state == "finished"
+        assert sorted(trial.points["train/loss"]) == list(range(1, row.steps + 1))
+        assert trial.finals["final/score"] == row.score
+
+
+def test_result_does_not_depend_on_predecessors_in_the_process(
+    two_workers: tuple[StudyResult, MemoryTracker],
+) -> None:
+    result, tracker = two_workers
+    first, other, third = (
+        tracker.store["small/math"].trials[row.key].points["train/loss"]
+        for row in result.domains["math"].rows
+    )
+    assert third == first
+    assert other != first
+    rows = result.domains["math"].rows
+    assert rows[0].score == rows[2].score
+
+
+def test_two_workers_equal_a_naive_script(
+    two_workers: tuple[StudyResult, MemoryTracker],
+) -> None:
+    """The mask of a data-parallel trial is the full-sort mask of the mean gradient."""
+    result, _ = two_workers
+    domain = result.domains["math"]
+    assert domain.best is not None
+    folder = domain.report.html.parents[1] / "trials" / domain.best.key
+    assert domain.best.mask_ratio == 0.4
+    config = resolve_paths(two_worker_config(folder.parents[3])).trial("math", POINT)
+    trained, naive = _weights(folder / "model"), _naive(config, workers=2)
+    before = _weights(Path(config.model.path))
+    assert trained.keys() == naive.keys()
+    for name, weight in trained.items():
+        torch.testing.assert_close(weight, naive[name], rtol=0, atol=1e-4)
+        assert not torch.equal(weight, before[name])
+
+
+def test_test_items_are_read_only_after_every_trial(tmp_path: Path) -> None:
+    """Test items that cannot be read stop no trial: they are opened at the very end, once."""
+    broken = tmp_path / "test.jsonl"
+    broken.write_text("not JSON\n")
+    domains = {"math": {"data": data(), "benchmarks": [benchmark(test=str(broken))]}}
+    search = {"trials": 2, "sampler": "random"}
+    config = parse_config(tree(tmp_path / "runs", domains=domains, search=search))
+    with pytest.raises(DataError, match=r"test\.jsonl.*line 1"):
+        run(config, tracker=MemoryTracker())
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = place_of(config).optuna_url()
+    study = optuna.load_study(study_name="small/math", storage=storage)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    model, _ = load_model(ModelConfig(path=str(folder), dtype="float32"), CPU)
+    return dict(model.named_parameters())
+
+
+def _naive(config: FinetuneConfig, workers: int) -> dict[str, torch.Tensor]:
+    """One process, the whole effective batch at once, a full sort for the mask, plain AdamW."""
+    from transformers import get_cosine_schedule_with_warmup
+
+    model, tokenizer = load_model(config.model, CPU)
+    model.train()
+    data = load_training_data(config.data, tokenizer)
+    order = DataOrder(len(data), config.seed)
+    steps, size = config.steps(workers), config.effective_batch(workers)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.0)
+    warmup = math.ceil(config.warmup_ratio * steps)
+    schedule = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
+    for step in range(steps):
+        batch = order.batch(step, size)
+        total = sum(_token_loss(model, data.tokens[i], data.first[i]) for i in batch)
+        (total / data.targets(batch)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for parameter in model.parameters():
+            _mask_by_sorting(parameter.grad, config.method.mask_ratio)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def _token_loss(model: torch.nn.Module, tokens: Sequence[int], first: int) -> torch.Tensor:
+    ids = torch.tensor([tokens])
+    logits = model(input_ids=ids).logits[0, first - 1 : -1]
+    return torch.nn.functional.cross_entropy(logits, ids[0, first:], reduction="sum")
+
+
+def _mask_by_sorting(gradient: torch.Tensor, mask_ratio: float) -> None:
+    kept = gradient.numel() - math.floor(round(mask_ratio * gradient.numel(), 6))
+    threshold = gradient.abs().flatten().sort(descending=True).values[kept - 1]
+    gradient[gradient.abs() < threshold] = 0.0
