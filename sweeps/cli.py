@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
     with _mistakes_explained():
         parsed = load_config(config, overrides or [])
     display = build_display()
-    again = " ".join(["python -m sweeps run", config, *(overrides or [])])
+    again = _run_command(config, overrides)
     try:
         with _mistakes_explained(), _sigterm_interrupts():
             from sweeps import study
@@ -84,7 +85,8 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
         study.validate(parsed)
     domains = ", ".join(parsed.domains)
     trials = parsed.search.trials * len(parsed.domains)
-    print(f"{config} is fine: {trials} trials over {domains}. Run it with: sweeps run {config}")
+    print(f"{config} is fine: {trials} trials over {domains}. Run it with:")
+    print(f"  {_run_command(config, overrides)}")
 
 
 @app.command()
@@ -126,6 +128,11 @@ def leaderboard(
 def main() -> None:
     """The entry point."""
     app()
+
+
+def _run_command(config: str, overrides: list[str] | None) -> str:
+    """What to type, quoted for the shell."""
+    return shlex.join(["python", "-m", "sweeps", "run", config, *(overrides or [])])
 
 
 @contextmanager

@@ -17,11 +17,13 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """Plain YAML, but a key that stands twice is refused instead of the first being dropped."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+        seen: set[str] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise UserError(f"line {line}: expected a word as key, found {key!r}")
             if key in seen:
-                line = key_node.start_mark.line + 1
                 raise UserError(f"line {line}: the key '{key}' stands twice in one mapping")
             seen.add(key)
         return super().construct_mapping(node, deep)

@@ -1,0 +1,125 @@
+"""Keys of trials and definitions of studies: the same for the same thing, else different."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeps.identity import differences, digest, git_commit, study_definition, trial_key
+from sweeps.load import parse_config
+
+Tree = dict[str, Any]
+KEYS = st.text(max_size=3)
+LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
+LEAVES |= st.floats(allow_nan=False, allow_infinity=False)
+TREES = st.dictionaries(KEYS, LEAVES | st.dictionaries(KEYS, LEAVES, max_size=3), max_size=3)
+# No deadline: the machine may be busy with other tests.
+few = settings(max_examples=50, deadline=None)
+POINT = {"mask_ratio": 0.2, "accumulation_interval": 2, "learning_rate": 1e-3}
+
+
+def reordered(tree: Any) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    return {key: reordered(tree[key]) for key in reversed(tree)}
+
+
+@few
+@given(TREES)
+def test_the_order_of_keys_does_not_count(tree: Tree) -> None:
+    assert digest(reordered(tree)) == digest(tree)
+
+
+@few
+@given(TREES, KEYS, LEAVES)
+def test_another_leaf_is_another_digest(tree: Tree, key: str, value: Any) -> None:
+    changed = {**tree, key: value}
+    same = key in tree and repr(tree[key]) == repr(value)
+    assert (digest(changed) == digest(tree)) == same
+
+
+def test_a_digest_refuses_nan() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        digest({"a": float("nan")})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mask_ratio": 0.3},
+        {"accumulation_interval": 1},
+        {"learning_rate": 1.0000001e-3},
+        {"seed": 1},
+    ],
+)
+def test_another_point_is_another_key(tree: Tree, change: Tree) -> None:
+    config = parse_config(tree)
+    key = trial_key(3, config.trial("sums", POINT), 1)
+    assert key.startswith("003-")
+    assert key == trial_key(3, config.trial("sums", dict(reversed(POINT.items()))), 1)
+    assert key != trial_key(3, config.trial("sums", {**POINT, **change}), 1)
+
+
+def test_number_and_workers_belong_to_the_key(tree: Tree) -> None:
+    run = parse_config(tree).trial("sums", POINT)
+    assert len({trial_key(3, run, 1), trial_key(4, run, 1), trial_key(3, run, 2)}) == 3
+
+
+def changed(tree: Tree, place: str, value: Any) -> Tree:
+    result = copy.deepcopy(tree)
+    here = result
+    *parents, last = place.split(".")
+    for part in parents:
+        here = here.setdefault(part, {})
+    here[last] = value
+    return result
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("seed", 1),
+        ("model.path", "elsewhere"),
+        ("training.examples", 128),
+        ("training.clip_norm", None),
+        ("evaluation.checks", 5),
+        ("search.scheduler.name", "asha"),
+        ("space.mask_ratio", [0.0, 0.2]),
+        ("domains.sums.data.max_length", 64),
+        ("resources.workers", 2),
+    ],
+)
+def test_what_makes_trials_incomparable_makes_another_study(
+    tree: Tree, place: str, value: Any
+) -> None:
+    before = study_definition(parse_config(tree), "sums")
+    now = study_definition(parse_config(changed(tree, place, value)), "sums")
+    named = differences(before, now)
+    assert named
+    assert any(place.rsplit(".", 1)[-1] in line or place in line for line in named)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("search.trials", 30),
+        ("search.sampler", "random"),
+        ("resources.concurrency", 4),
+        ("training.threads", 2),
+        ("tracking.uri", "http://elsewhere:5000"),
+        ("storage", "elsewhere"),
+    ],
+)
+def test_more_trials_or_other_resources_leave_it_the_same_study(
+    tree: Tree, place: str, value: Any
+) -> None:
+    before = study_definition(parse_config(tree), "sums")
+    assert study_definition(parse_config(changed(tree, place, value)), "sums") == before
+
+
+def test_the_commit_of_this_checkout_is_one_word() -> None:
+    assert len(git_commit().split()) == 1
