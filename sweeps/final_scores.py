@@ -68,7 +68,13 @@ def _score_remotely(
         num_gpus=resources.gpus_per_worker,
     )
     benchmarks = [b.model_dump() for b in config.domains[domain].benchmarks]
-    result: dict[str, dict[str, float]] = ray.get(task.remote(models, benchmarks))
+    try:
+        result: dict[str, dict[str, float]] = ray.get(task.remote(models, benchmarks))
+    except ray.exceptions.RayTaskError as error:
+        # Ray wraps the error in the task's traceback; a user's mistake is one sentence.
+        if isinstance(error.cause, ValueError):
+            raise error.cause from None
+        raise
     return result
 
 
