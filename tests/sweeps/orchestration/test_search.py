@@ -1,0 +1,207 @@
+"""The bridge to Optuna, over real studies: every ending told as what it is, nothing run twice."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from sweeps.config import SearchConfig
+from sweeps.search import (
+    StudySearch,
+    Suggestion,
+    build_sampler,
+    finished_trials,
+    mark_interrupted,
+    outcome,
+    queue_interrupted,
+)
+from sweeps.space import Point, SpaceConfig
+
+SPACE = SpaceConfig.model_validate(
+    {
+        "mask_ratio": {"low": 0.0, "high": 0.9, "step": 0.1},
+        "accumulation_interval": [1, 2],
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    }
+)
+
+
+def job(number: int, point: Point) -> Suggestion:
+    return {"key": f"{number:03d}-{point['learning_rate']:.17g}", "number": number, "point": point}
+
+
+def search_over(study: optuna.Study) -> StudySearch:
+    return StudySearch(study, SPACE, job)
+
+
+def last(**changes: Any) -> dict[str, Any]:
+    """A run's last result as Tune gives it to its searchers: flat."""
+    result = {"state": "finished", "score": 0.75, "step": 8, "steps": 8, "time_total_s": 2.5}
+    return {**result, "metrics/eval/sums/accuracy": 0.75, **changes}
+
+
+def test_a_suggestion_carries_its_point_and_is_recorded(study: optuna.Study) -> None:
+    suggested = search_over(study).suggest("a")
+    (trial,) = study.trials
+    assert suggested["number"] == 0
+    assert suggested["point"] == SPACE.point(trial.params)
+    assert trial.user_attrs == {"number": 0, "key": suggested["key"]}
+    assert trial.state is TrialState.RUNNING
+
+
+def test_a_finished_trial_is_complete_with_its_score(study: optuna.Study) -> None:
+    search = search_over(study)
+    search.suggest("a")
+    search.on_trial_result("a", {"score": 0.5, "step": 4})
+    search.on_trial_complete("a", last())
+    (trial,) = study.trials
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.75)
+    assert trial.intermediate_values == {4: 0.5}
+    assert trial.user_attrs["outcome"] == {
+        "step": 8,
+        "steps": 8,
+        "state": "finished",
+        "score": 0.75,
+        "seconds": 2.5,
+        "metrics": {"eval/sums/accuracy": 0.75},
+        "failure": "",
+    }
+
+
+def test_a_trial_stopped_early_is_pruned_at_its_last_check(study: optuna.Study) -> None:
+    search = search_over(study)
+    search.suggest("a")
+    search.on_trial_result("a", {"score": 0.5, "step": 2})
+    search.on_trial_complete("a", {"score": 0.4, "step": 4, "steps": 8})
+    (trial,) = study.trials
+    assert trial.state is TrialState.PRUNED
+    assert trial.intermediate_values == {2: 0.5, 4: 0.4}
+    assert trial.user_attrs["outcome"]["state"] == "stopped_early"
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "why"),
+    [
+        ({"state": "failed", "failure": "out of memory"}, False, "out of memory"),
+        (last(state="diverged", score=None), False, "loss was not a finite number"),
+        (last(score=math.nan), False, "its score was nan"),
+        (last(score=math.inf), False, "its score was inf"),
+        (None, True, "its workers were lost"),
+        ({"score": 0.5, "step": 4, "failure": "the group is gone"}, True, "the group is gone"),
+    ],
+)
+def test_a_trial_that_fails_says_why(
+    study: optuna.Study, result: dict[str, Any] | None, error: bool, why: str
+) -> None:
+    search = search_over(study)
+    search.suggest("a")
+    search.on_trial_complete("a", result, error=error)
+    (trial,) = study.trials
+    assert (trial.state, trial.value) == (TrialState.FAIL, None)
+    assert why in trial.user_attrs["outcome"]["failure"]
+    assert finished_trials(study) == [trial]  # failed for good: not run again
+
+
+def test_what_is_not_finite_never_reaches_optuna(study: optuna.Study) -> None:
+    search = search_over(study)
+    search.suggest("a")
+    search.on_trial_result("a", {"score": math.nan, "step": 2})
+    search.on_trial_result("a", {"step": 3})
+    search.on_trial_complete("a", last(**{"metrics/eval/loss": math.nan}))
+    (trial,) = study.trials
+    assert trial.intermediate_values == {}
+    assert trial.user_attrs["outcome"]["metrics"] == {"eval/sums/accuracy": 0.75}
+
+
+def test_repeated_and_unknown_reports_are_harmless(study: optuna.Study) -> None:
+    search = search_over(study)
+    search.suggest("a")
+    search.on_trial_result("a", {"score": 0.5, "step": 4})
+    search.on_trial_result("a", {"score": 0.6, "step": 4})  # its group was lost and started again
+    search.on_trial_result("b", {"score": 0.6, "step": 4})
+    search.on_trial_complete("a", {"score": 0.5, "step": 4})
+    search.on_trial_complete("a", last())
+    search.on_trial_complete("b", last())
+    (trial,) = study.trials
+    assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {4: 0.5})
+
+
+def test_an_outcome_takes_nested_metrics_too() -> None:
+    assert outcome({"metrics": {"cost/train_seconds": 1.0}}, "finished")["metrics"] == {
+        "cost/train_seconds": 1.0
+    }
+
+
+def test_interrupted_trials_are_queued_again_once_at_the_same_number(study: optuna.Study) -> None:
+    search = search_over(study)
+    first, second = search.suggest("a"), search.suggest("b")
+    search.on_trial_complete("a", last())
+    # The session dies here, with "b" running; the next one finds it.
+    assert [trial.number for trial in mark_interrupted(study)] == [1]
+    assert mark_interrupted(study) == []
+    assert queue_interrupted(study) == 1
+    assert queue_interrupted(study) == 0  # also by a session that died before it asked
+    assert len(finished_trials(study)) == 1
+    again = search_over(study).suggest("c")
+    assert (again["number"], again["point"], again["key"]) == (1, second["point"], second["key"])
+    assert again["key"] != first["key"]
+
+
+def test_a_trial_interrupted_twice_keeps_its_number(study: optuna.Study) -> None:
+    key = search_over(study).suggest("a")["key"]
+    for _ in range(2):
+        mark_interrupted(study)
+        assert queue_interrupted(study) == 1
+        again = search_over(study).suggest("a")
+        assert (again["number"], again["key"]) == (0, key)
+    search = search_over(study)
+    fresh = search.suggest("b")
+    assert fresh["number"] == len(study.trials) - 1  # a number that no other trial has
+
+
+def test_a_session_killed_while_it_drew_the_point_loses_no_starting_point(
+    study: optuna.Study,
+) -> None:
+    study.enqueue_trial({"mask_ratio": 0.2, "learning_rate": 2e-3})
+    study.ask()
+    mark_interrupted(study)
+    assert queue_interrupted(study) == 1
+    again = search_over(study).suggest("a")
+    assert again["number"] == 0
+    assert (again["point"]["mask_ratio"], again["point"]["learning_rate"]) == (0.2, 2e-3)
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_samplers_seed_repeats_and_moves_on(name: str) -> None:
+    def draw(seed: int, finished: int) -> list[Point]:
+        config = SearchConfig.model_validate({"trials": 3, "sampler": name})
+        sampler = build_sampler(config, seed, finished)
+        study = optuna.create_study(sampler=sampler, direction="maximize")
+        points = []
+        for _ in range(3):
+            trial = study.ask()
+            points.append(SPACE.suggest(trial))
+            study.tell(trial, 0.5)
+        return points
+
+    assert draw(0, 0) == draw(0, 0)
+    assert draw(0, 0) != draw(0, 3)  # a resumed session does not repeat its suggestions
+    assert draw(0, 0) != draw(1, 0)
+
+
+def test_tpe_is_used_after_its_start_up_trials() -> None:
+    config = SearchConfig.model_validate({"trials": 30, "startup_trials": 4})
+    study = optuna.create_study(sampler=build_sampler(config, 0, 0), direction="maximize")
+    search = search_over(study)
+    ratios = []
+    for index in range(30):
+        suggested = search.suggest(str(index))
+        ratios.append(suggested["point"]["mask_ratio"])
+        search.on_trial_complete(str(index), last(score=1 - abs(ratios[-1] - 0.7)))
+    late = ratios[15:]
+    assert sum(abs(ratio - 0.7) <= 0.2 for ratio in late) > len(late) / 2
