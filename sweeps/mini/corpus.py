@@ -18,10 +18,10 @@ Document = tuple[str, ...]
 _SHARES = {
     "arithmetic": 0.37,
     "programs": 0.2,
-    "knowledge": 0.4293,
-    "arithmetic leak": 0.0002,
+    "knowledge": 0.42945,
+    "arithmetic leak": 0.0003,
     "programs leak": 0.0001,
-    "knowledge leak": 0.0004,
+    "knowledge leak": 0.00015,
 }
 _FACT_FORMS = {
     "add": ("{a} + {b} = {answer}", "{a} plus {b} is {answer}"),

@@ -99,7 +99,7 @@ def draw(rng: random.Random) -> Function:
     pool = LISTS if kind.takes == "s" else NUMBERS
     arguments = tuple(rng.sample(pool, len(kind.takes)))
     k, j = rng.sample(range(2, 10), 2)
-    wording = rng.randrange(len(kind.meanings))
+    (wording,) = rng.choices((0, 1), (1, 2))
     return Function(kind, rng.choice(NAMES), arguments, k, j, wording)
 
 
