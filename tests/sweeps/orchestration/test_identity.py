@@ -14,8 +14,8 @@ from sweeps.load import parse_config
 
 Tree = dict[str, Any]
 KEYS = st.text(max_size=3)
-LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
-LEAVES |= st.floats(allow_nan=False, allow_infinity=False)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+LEAVES = st.none() | st.booleans() | st.integers() | FINITE | st.text(max_size=3)
 TREES = st.dictionaries(KEYS, LEAVES | st.dictionaries(KEYS, LEAVES, max_size=3), max_size=3)
 # No deadline: the machine may be busy with other tests.
 few = settings(max_examples=50, deadline=None)
