@@ -35,8 +35,8 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, 
 
 
 def two_worker_config(storage: Path) -> SweepConfig:
-    # The control is too slow a learner to win: the best trial, whose weights are kept, is masked.
-    search = {"trials": 3, "sampler": "random", "start": [POINT, point(0.0, 1, 1e-4), POINT]}
+    # All are masked, so that the best trial, whose weights are kept, is masked.
+    search = {"trials": 3, "sampler": "random", "start": [POINT, point(0.4, 1, 1e-3), POINT]}
     resources = {"workers": 2, "cpus_per_worker": 1, "concurrency": 1}
     training = {"examples": 64, "batch": {"mini_batch": 2}, "threads": 1}
     domains = {"math": {"data": data(), "benchmarks": [benchmark(metric="bits_per_byte")]}}
@@ -82,7 +82,9 @@ def test_two_workers_equal_a_naive_script(
     assert domain.best is not None
     folder = domain.report.html.parents[1] / "trials" / domain.best.key
     assert domain.best.mask_ratio == 0.4
-    config = resolve_paths(two_worker_config(folder.parents[3])).trial("math", POINT)
+    best = domain.best
+    chosen = point(best.mask_ratio, best.accumulation_interval, best.learning_rate)
+    config = resolve_paths(two_worker_config(folder.parents[3])).trial("math", chosen)
     trained, naive = _weights(folder / "model"), _naive(config, workers=2)
     before = _weights(Path(config.model.path))
     assert trained.keys() == naive.keys()
