@@ -30,7 +30,7 @@ from sweeps.finetune.loop import finetune
 from sweeps.finetune.reporter import FolderReporter
 from sweeps.mini.world import resolve
 
-EXAMPLES = 2048
+EXAMPLES = 1536
 MINI_BATCH = 8
 MAX_LENGTH = 128
 BENCHMARKS = {

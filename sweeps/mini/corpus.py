@@ -13,8 +13,8 @@ from sweeps.mini.splits import split_of
 
 Document = tuple[str, ...]
 
-# Shares of documents. The leaks show a domain's own form, on train content only: without them
-# the base model would score zero, with more of them fine-tuning would have nothing left to do.
+# Shares of documents. The leaks show a domain's own form, on train content only: their share
+# sets the base score, and with many of them fine-tuning would have nothing left to do.
 _SHARES = {
     "arithmetic": 0.37,
     "programs": 0.2,
