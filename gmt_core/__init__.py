@@ -13,6 +13,7 @@ from gmt_core.threshold import (
     NonFiniteGradientError,
     kept_count,
     magnitude_threshold,
+    magnitude_thresholds,
     pooled_threshold,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "build_method",
     "kept_count",
     "magnitude_threshold",
+    "magnitude_thresholds",
     "pooled_threshold",
 ]

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gmt_core.mask_statistics import MaskStatistics
 from gmt_core.methods import Method
-from gmt_core.rules import Tally, apply_and_count_
+from gmt_core.rules import Tally, apply_and_count_all_
 from gmt_core.threshold import NonFiniteGradientError
 
 _SHARDED = {
@@ -106,8 +106,7 @@ class GradientMasker:
 
     def _mask_and_measure(self, gradients: list[Tensor]) -> None:
         rules = self._method.rules(gradients, self._update)
-        pairs = zip(gradients, rules, strict=True)
-        tally = sum((apply_and_count_(g, rule) for g, rule in pairs), Tally())
+        tally = sum(apply_and_count_all_(gradients, rules), Tally())
         self._latest = MaskStatistics.of(tally, rules)
 
 

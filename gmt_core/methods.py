@@ -14,8 +14,13 @@ from typing import Final, Literal, final
 from torch import Tensor
 
 from gmt_core.permutation import Permutation
-from gmt_core.rules import KeepAll, KeepLargest, KeepRandom, Rule, apply_
-from gmt_core.threshold import NonFiniteGradientError, kept_count, pooled_threshold
+from gmt_core.rules import KeepAll, KeepLargest, KeepRandom, Rule, apply_all_
+from gmt_core.threshold import (
+    NonFiniteGradientError,
+    kept_count,
+    magnitude_thresholds,
+    pooled_threshold,
+)
 
 Scope = Literal["tensor", "global"]
 SCOPES: Final = ("tensor", "global")
@@ -38,8 +43,7 @@ class Method(ABC):
     @final
     def mask_(self, gradients: Sequence[Tensor], update: int) -> None:
         """Zero in place what is not kept; nothing is changed where an error is raised."""
-        for gradient, rule in zip(gradients, self.rules(gradients, update), strict=True):
-            apply_(gradient, rule)
+        apply_all_(gradients, self.rules(gradients, update))
 
 
 @final
@@ -74,7 +78,7 @@ class GradientMask(Method):
     def rules(self, gradients: Sequence[Tensor], update: int) -> list[Rule]:
         """Find the exact thresholds; raises NonFiniteGradientError on NaN or infinity."""
         if self.scope == "tensor":
-            return [self._rule_of(index, g) for index, g in enumerate(gradients)]
+            return self._rules_of_each(gradients)
         numel = sum(g.numel() for g in gradients)
         kept = kept_count(numel, self.mask_ratio)
         if kept == numel:
@@ -82,14 +86,18 @@ class GradientMask(Method):
         rule = KeepLargest(pooled_threshold(gradients, kept))
         return [rule for _ in gradients]
 
-    def _rule_of(self, index: int, gradient: Tensor) -> Rule:
-        kept = kept_count(gradient.numel(), self.mask_ratio)
-        if kept == gradient.numel():
-            return KeepAll()
+    def _rules_of_each(self, gradients: Sequence[Tensor]) -> list[Rule]:
+        kept = [kept_count(g.numel(), self.mask_ratio) for g in gradients]
+        masked = [i for i, g in enumerate(gradients) if kept[i] < g.numel()]
+        rules: list[Rule] = [KeepAll()] * len(gradients)
         try:
-            return KeepLargest(pooled_threshold((gradient,), kept))
+            found = magnitude_thresholds([gradients[i] for i in masked], [kept[i] for i in masked])
         except NonFiniteGradientError as error:
+            index = None if error.index is None else masked[error.index]
             raise NonFiniteGradientError(f"gradient {index}: {error}", index) from None
+        for i, threshold in zip(masked, found, strict=True):
+            rules[i] = KeepLargest(threshold)
+        return rules
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -92,6 +93,17 @@ def apply_(gradient: Tensor, rule: Rule) -> None:
         keeps = rule.keeps(chunk, start)
         if keeps is not None:
             chunk.masked_fill_(keeps.logical_not_(), 0)
+
+
+def apply_all_(gradients: Sequence[Tensor], rules: Sequence[Rule]) -> None:
+    """`apply_` to each gradient with its rule."""
+    for gradient, rule in zip(gradients, rules, strict=True):
+        apply_(gradient, rule)
+
+
+def apply_and_count_all_(gradients: Sequence[Tensor], rules: Sequence[Rule]) -> list[Tally]:
+    """`apply_and_count_` to each gradient with its rule."""
+    return [apply_and_count_(g, rule) for g, rule in zip(gradients, rules, strict=True)]
 
 
 @torch.no_grad()

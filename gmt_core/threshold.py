@@ -63,6 +63,20 @@ def magnitude_threshold(x: Tensor, kept: int) -> Tensor:
     return pooled_threshold((x,), kept)
 
 
+def magnitude_thresholds(tensors: Sequence[Tensor], kept: Sequence[int]) -> list[Tensor]:
+    """The exact `kept[i]`-th largest magnitude of each tensor, as `magnitude_threshold` gives it.
+
+    Raises NonFiniteGradientError with the index of the first tensor that holds NaN or infinity.
+    """
+    found = []
+    for index, (tensor, count) in enumerate(zip(tensors, kept, strict=True)):
+        try:
+            found.append(pooled_threshold((tensor,), count))
+        except NonFiniteGradientError as error:
+            raise NonFiniteGradientError(str(error), index) from None
+    return found
+
+
 @torch.no_grad()
 def pooled_threshold(tensors: Sequence[Tensor], kept: int) -> Tensor:
     """The exact `kept`-th largest magnitude among the elements of all tensors together.
