@@ -56,7 +56,12 @@ FLOORS = (
         own=("gmt_core", "evaluators", "sweeps.finetune", "sweeps.mini"),
         never=ORCHESTRATION,
     ),
-    Floor("sweeps.report", own=("sweeps.report",), never=ORCHESTRATION),
+    Floor(
+        "sweeps.statistics",
+        own=("sweeps.statistics",),
+        libraries=frozenset({"numpy", "scipy"}),
+    ),
+    Floor("sweeps.report", own=("sweeps.report", "sweeps.statistics"), never=ORCHESTRATION),
     Floor("sweeps", own=PACKAGES),
 )
 

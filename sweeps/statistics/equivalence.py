@@ -1,0 +1,150 @@
+"""Whether settings are equivalent: two one-sided tests (TOST) at a margin declared beforehand.
+
+Against the best arm the selection of that arm costs nothing: the arm with the highest mean lies at
+or above the truly best one's mean, so a test against it is, if anything, too strict. A difference
+from it, where selection does mislead, is held against Tukey's studentized range, which covers
+every pair. Statements about several arms are Holm-corrected. All arms have about the same size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from sweeps.statistics.arms import Arm, Spread, pooled_spread
+from sweeps.statistics.critical import dunnett, tukey
+
+Array = NDArray[np.float64]
+Verdict = Literal["equivalent", "different", "inconclusive"]
+ALPHA = 0.05
+
+
+@final
+@dataclass(frozen=True)
+class Comparison:
+    """One arm against the reference. `difference` is arm - reference, in score units.
+
+    `low` and `high` hold all differences of the family at once; `p_equivalent` is Holm-adjusted.
+    """
+
+    name: str
+    difference: float
+    low: float
+    high: float
+    p_equivalent: float
+    verdict: Verdict
+
+
+@final
+@dataclass(frozen=True)
+class Comparisons:
+    """Every other arm against `reference` at `margin`; `verdict` is of all of them together."""
+
+    reference: str
+    margin: float
+    spread: Spread
+    arms: tuple[Comparison, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Equivalent if all arms are; different if one is; else inconclusive."""
+        return overall([arm.verdict for arm in self.arms])
+
+
+def overall(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict of several arms together."""
+    if all(verdict == "equivalent" for verdict in verdicts):
+        return "equivalent"
+    return "different" if "different" in verdicts else "inconclusive"
+
+
+def against_best(arms: Sequence[Arm], margin: float, alpha: float = ALPHA) -> Comparisons:
+    """Every arm against the one with the highest mean (the first of two equals).
+
+    Raises:
+        TooFewScores: see `pooled_spread`.
+    """
+    spread = pooled_spread(arms)
+    best = max(arms, key=lambda arm: arm.mean)
+    critical = tukey(1.0 - alpha, len(arms), spread.df) if len(arms) > 1 else 0.0
+    return _compare(arms, best, margin, alpha, spread, critical)
+
+
+def against_control(
+    arms: Sequence[Arm], control: Arm, margin: float, alpha: float = ALPHA
+) -> Comparisons:
+    """Every arm but `control` against it; differences are Dunnett's.
+
+    Raises:
+        TooFewScores: see `pooled_spread`.
+    """
+    spread = pooled_spread(arms)
+    sizes = tuple(arm.n for arm in arms if arm is not control)
+    critical = dunnett(1.0 - alpha, sizes, control.n, spread.df) if sizes else 0.0
+    return _compare(arms, control, margin, alpha, spread, critical)
+
+
+def _compare(
+    arms: Sequence[Arm],
+    reference: Arm,
+    margin: float,
+    alpha: float,
+    spread: Spread,
+    critical: float,
+) -> Comparisons:
+    others = [arm for arm in arms if arm is not reference]
+    differences = np.array([arm.mean - reference.mean for arm in others])
+    errors = np.array([spread.sd * math.sqrt(1 / arm.n + 1 / reference.n) for arm in others])
+    p_equivalent = holm(tost_p(differences, errors, spread.df, margin))
+    reach = critical * errors
+    names = verdicts(differences, reach, p_equivalent, alpha)
+    return Comparisons(
+        reference.name,
+        margin,
+        spread,
+        tuple(
+            Comparison(arm.name, float(d), float(d - r), float(d + r), float(p), verdict)
+            for arm, d, r, p, verdict in zip(
+                others, differences, reach, p_equivalent, names, strict=True
+            )
+        ),
+    )
+
+
+def tost_p(differences: Array, errors: Array, df: int, margin: float) -> Array:
+    """The p-value of the two one-sided tests of |true difference| >= margin, elementwise.
+
+    Without any spread the difference itself decides.
+    """
+    distance = margin - np.abs(differences)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(errors > 0, distance / errors, np.copysign(np.inf, distance))
+    p: Array = stats.t.sf(t, df)
+    return p
+
+
+def holm(p: Array) -> Array:
+    """Holm's adjusted p-values along the last axis."""
+    count = p.shape[-1]
+    order = np.argsort(p, axis=-1)
+    factors = np.arange(count, 0, -1)
+    stepped = np.maximum.accumulate(np.take_along_axis(p, order, -1) * factors, axis=-1)
+    adjusted = np.empty_like(stepped)
+    np.put_along_axis(adjusted, order, np.minimum(stepped, 1.0), -1)
+    return adjusted
+
+
+def verdicts(
+    differences: Array, reach: Array, p_equivalent: Array, alpha: float = ALPHA
+) -> list[Verdict]:
+    """Equivalent where the adjusted TOST says so; else different beyond `reach` from zero."""
+    return [
+        "equivalent" if p <= alpha else "different" if abs(d) > r else "inconclusive"
+        for d, r, p in zip(differences, reach, p_equivalent, strict=True)
+    ]
