@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from sweeps.finetune_command import finetune
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -123,6 +125,9 @@ def leaderboard(
         return
     for name, rows in boards.items():
         _print_board(name, rows)
+
+
+app.command()(finetune)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from sweeps.finetune.config import (
     MethodConfig,
     ModelConfig,
 )
-from sweeps.mini.world import resolve as resolve_mini
+from sweeps.paths import resolve_benchmark, resolve_data, resolve_model
 from sweeps.space import Point, SpaceConfig
 
 
@@ -201,33 +201,23 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
     """The same sweep with every path made absolute, and the embedded world's names opened.
 
     Done in the study's process, once, so that a trial on another node or in another working
-    directory reads the same files. A model name that is no local folder is left for the hub.
+    directory reads the same files. A name where nothing lies here is left for the hub.
     """
 
-    def local(path: str) -> str:
-        opened = resolve_mini(path)
-        if opened != path:
-            return opened
-        # Several training files are given as one comma-separated list.
-        parts = [Path(config.data_root or ".") / part.strip() for part in path.split(",")]
-        return ",".join(str(part.expanduser().resolve()) for part in parts)
+    root = Path(config.data_root or ".")
 
     def domain(parts: DomainConfig) -> DomainConfig:
-        benchmarks = tuple(
-            b.model_copy(update={"validation": local(b.validation), "test": local(b.test)})
-            for b in parts.benchmarks
+        return parts.model_copy(
+            update={
+                "data": resolve_data(parts.data, root),
+                "benchmarks": tuple(resolve_benchmark(b, root) for b in parts.benchmarks),
+            }
         )
-        data = parts.data.model_copy(update={"path": local(parts.data.path)})
-        return parts.model_copy(update={"data": data, "benchmarks": benchmarks})
 
-    model = config.model.path
-    is_local = model.startswith(("mini:", ".", "/", "~")) or Path(local(model)).exists()
-    if is_local or config.data_root is not None:
-        model = local(model)
     return config.model_copy(
         update={
             "storage": str(Path(config.storage).expanduser().resolve()),
-            "model": config.model.model_copy(update={"path": model}),
+            "model": resolve_model(config.model, root),
             "domains": {name: domain(parts) for name, parts in config.domains.items()},
         }
     )

@@ -36,11 +36,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
         UserError: the file is missing or no YAML, a key is unknown, a value is out of bounds, an
             override is malformed; the message names the place and what was expected.
     """
-    source = Path(path)
-    tree = _read(source)
+    return parse_config(load_tree(path, overrides), str(path))
+
+
+def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A YAML file with its overrides as a tree of plain values, whose keys nobody checked yet.
+
+    Raises:
+        UserError: the file is missing or no YAML, or an override is malformed.
+    """
+    tree = _read(Path(path))
     for override in overrides:
         _apply(tree, override)
-    return parse_config(tree, str(source))
+    return tree
 
 
 def parse_config(tree: dict[str, Any], source: str = "configuration") -> SweepConfig:

@@ -28,10 +28,10 @@ def check_inputs(config: SweepConfig) -> None:
     """
     from evaluators.benchmarks import build
     from sweeps.finetune.data import read_examples
-    from sweeps.finetune.model import check_path
+    from sweeps.finetune.model import check_context
 
-    check_path(config.model.path)
     for domain in config.domains.values():
+        check_context(config.model, domain.data.max_length)
         read_examples(domain.data)
         for benchmark in domain.benchmarks:
             built = build(benchmark.name, metric=benchmark.metric, sandbox=benchmark.sandbox)

@@ -19,7 +19,12 @@ MOST_LINES = 350
 # What a distribution is called where its name is not the name one imports.
 DISTRIBUTIONS = {"yaml": "pyyaml", "math_verify": "math-verify"}
 # Installed and pinned by transformers, whose public interface hands out their objects.
-COMES_WITH = {"tokenizers": "transformers", "safetensors": "transformers", "numpy": "torch"}
+COMES_WITH = {
+    "huggingface_hub": "transformers",
+    "numpy": "torch",
+    "safetensors": "transformers",
+    "tokenizers": "transformers",
+}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checkpoints in the run's folder: enough to go on bit for bit, replaced atomically.
+"""Checkpoints in the run's folder: enough to go on bit for bit, the latest k of them.
 
 Data order and random states are functions of seed and step, so the step stands for them.
 """
@@ -17,12 +17,17 @@ import torch
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.reporter import Check
 
+# How often a run is saved decides nothing about its result.
+_BESIDE_THE_RESULT = {"checkpoint_updates", "keep_checkpoints"}
+_STATE = "state.pt"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after the updates and the check of `check.step`, and the seconds spent."""
+    """The state after `step` updates, the latest check (if any) and the seconds spent."""
 
-    check: Check
+    step: int
+    check: Check | None
     model: dict[str, Any]
     optimizer: dict[str, Any]
     masker: dict[str, Any]
@@ -32,40 +37,54 @@ class Checkpoint:
 
 def run_fingerprint(config: FinetuneConfig, workers: int) -> str:
     """A digest of everything that decides the result of a run."""
-    text = f"{config.model_dump_json()} {config.effective_batch(workers)}"
-    return hashlib.sha256(text.encode()).hexdigest()
+    text = config.model_dump_json(exclude=_BESIDE_THE_RESULT)
+    return hashlib.sha256(f"{text} {config.effective_batch(workers)}".encode()).hexdigest()
 
 
-def save(folder: Path, fingerprint: str, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint of `folder`; a kill at any moment leaves the old or the new one."""
-    place = _path(folder)
-    place.parent.mkdir(parents=True, exist_ok=True)
+def save(folder: Path, fingerprint: str, checkpoint: Checkpoint, keep: int = 1) -> None:
+    """Add a checkpoint and drop all but the `keep` latest; a kill at any moment leaves one whole.
+
+    A folder of its own for each: it gets its name once all of it is on the disk.
+    """
+    place = _folders(folder) / f"step-{checkpoint.step:010d}"
     partial = place.with_suffix(".partial")
-    state = {**vars(checkpoint), "check": vars(checkpoint.check), "fingerprint": fingerprint}
-    with partial.open("wb") as stream:
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    check = None if checkpoint.check is None else vars(checkpoint.check)
+    state = {**vars(checkpoint), "check": check, "fingerprint": fingerprint}
+    with (partial / _STATE).open("wb") as stream:
         torch.save(state, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    partial.replace(place)
+    shutil.rmtree(place, ignore_errors=True)  # of the same step, saved before a kill
+    partial.rename(place)
+    for old in saved(folder)[:-keep]:
+        shutil.rmtree(old)
 
 
 def load(folder: Path, fingerprint: str) -> Checkpoint | None:
-    """The checkpoint of `folder`, or None; ValueError when it is another run's."""
-    place = _path(folder)
-    if not place.is_file():
+    """The latest checkpoint of `folder`, or None; ValueError when it is another run's."""
+    places = saved(folder)
+    if not places:
         return None
-    state = torch.load(place, map_location="cpu", weights_only=True)
+    state = torch.load(places[-1] / _STATE, map_location="cpu", weights_only=True)
     if state.pop("fingerprint") != fingerprint:
         raise ValueError(
             f"{folder} holds the checkpoint of a run with another config: choose another folder"
         )
-    return Checkpoint(**{**state, "check": Check(**state["check"])})
+    check = state.pop("check")
+    return Checkpoint(**state, check=None if check is None else Check(**check))
+
+
+def saved(folder: Path) -> list[Path]:
+    """The whole checkpoints of `folder`, the oldest first."""
+    return sorted(place for place in _folders(folder).glob("step-*") if not place.suffix)
 
 
 def discard(folder: Path) -> None:
-    """Remove the checkpoint of a run that will not go on."""
-    shutil.rmtree(_path(folder).parent, ignore_errors=True)
+    """Remove the checkpoints of a run that will not go on."""
+    shutil.rmtree(_folders(folder), ignore_errors=True)
 
 
-def _path(folder: Path) -> Path:
-    return folder / "checkpoint" / "state.pt"
+def _folders(folder: Path) -> Path:
+    return folder / "checkpoint"

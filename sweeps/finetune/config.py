@@ -125,7 +125,11 @@ class EvaluationConfig(StrictModel):
 
 
 class FinetuneConfig(StrictModel):
-    """One run. `examples` is the number of training examples consumed in total."""
+    """One run. `examples` is the number of training examples consumed in total.
+
+    A checkpoint is saved at every validation check but the last, and every
+    `checkpoint_updates` updates where given; the `keep_checkpoints` latest stay until the end.
+    """
 
     model: ModelConfig
     data: DataConfig
@@ -141,6 +145,8 @@ class FinetuneConfig(StrictModel):
     betas: tuple[float, float] = (0.9, 0.999)
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: PositiveInt | None = None
+    checkpoint_updates: PositiveInt | None = None
+    keep_checkpoints: PositiveInt = 1
     keep: Literal["none", "model"] = "model"
 
     @field_validator("learning_rate")

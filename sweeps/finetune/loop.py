@@ -15,7 +15,7 @@ from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.evaluation import Validation
 from sweeps.finetune.group import Group
-from sweeps.finetune.model import check_fits, load_model, save_model
+from sweeps.finetune.model import check_context, check_vocabulary, load_model, save_model
 from sweeps.finetune.reporter import Check, Reporter
 from sweeps.finetune.result import RunResult, read_result, write_result
 from sweeps.finetune.schedule import check_steps
@@ -70,8 +70,9 @@ class _Run:
         self._fingerprint = fingerprint
         self._steps = config.steps(group.size)
         device = group.device()
+        check_context(config.model, config.data.max_length)
         self._model, self._tokenizer = _base_model(config, device, cache)
-        check_fits(self._model, self._tokenizer, config.data.max_length)
+        check_vocabulary(self._model, self._tokenizer)
         store = cache or Cache()
         key = ("data", config.data, signature(config.data.path), _model_key(config, device))
         data = store.value(key, lambda: load_training_data(config.data, self._tokenizer))
@@ -80,6 +81,7 @@ class _Run:
         self._model.to(device)
         self._trainer = Trainer(config, self._model, data, group, device)
         self._train_seconds = self._eval_seconds = 0.0
+        self._step = 0
         self._last: Check | None = None
 
     def go(self, reporter: Reporter) -> RunResult:
@@ -87,39 +89,41 @@ class _Run:
         self._resume()
         if self._last is not None and not reporter.check(self._last):
             return self._stopped()
-        start = 0 if self._last is None else self._last.step
         checks = check_steps(self._steps, self._config.evaluation.checks)
-        for update in range(start, self._steps):
+        while self._step < self._steps:
             try:
-                reporter.step(update + 1, self._update(update))
-                if update + 1 in checks:
-                    self._last = self._check(update + 1)
+                reporter.step(self._step + 1, self._update())
+                fresh = self._check() if self._step in checks else None
             except DivergedError as error:
-                return self._diverged(update, str(error))
-            if self._last is not None and self._last.step == update + 1:
-                if self._last.done:
-                    break
+                return self._diverged(str(error))
+            if self._step < self._steps and (fresh is not None or self._is_saved_between()):
                 self._save()
-                if not reporter.check(self._last):
-                    return self._stopped()
+            if fresh is not None and not fresh.done and not reporter.check(fresh):
+                return self._stopped()
         return self._finish(reporter)
 
-    def _update(self, update: int) -> dict[str, float]:
+    def _is_saved_between(self) -> bool:
+        every = self._config.checkpoint_updates
+        return every is not None and self._step % every == 0
+
+    def _update(self) -> dict[str, float]:
         started = time.perf_counter()
-        metrics = self._trainer.update(update)
+        metrics = self._trainer.update(self._step)
         self._train_seconds += time.perf_counter() - started
+        self._step += 1
         return metrics
 
-    def _check(self, step: int) -> Check:
-        done = step == self._steps
+    def _check(self) -> Check:
+        done = self._step == self._steps
         started = time.perf_counter()
         score, metrics = self._validation.check(self._model, self._tokenizer, final=done)
         self._eval_seconds += time.perf_counter() - started
         if not math.isfinite(score):
-            raise DivergedError(f"update {step}: the validation score is {score:g}")
+            raise DivergedError(f"update {self._step}: the validation score is {score:g}")
         if done:
             metrics |= self._costs()
-        return Check(step, self._steps, score, metrics, done)
+        self._last = Check(self._step, self._steps, score, metrics, done)
+        return self._last
 
     def _costs(self) -> dict[str, float]:
         spent = {
@@ -130,17 +134,18 @@ class _Run:
 
     def _resume(self) -> None:
         saved = checkpoint.load(self._folder, self._fingerprint)
-        step = None if saved is None else saved.check.step
+        step = None if saved is None else saved.step
         self._group.agree(step, f"the checkpoint in {self._folder} (is it shared storage?)")
         if saved is None:
             return
         self._trainer.restore(saved.model, saved.optimizer, saved.masker)
         self._train_seconds, self._eval_seconds = saved.train_seconds, saved.eval_seconds
-        self._last = saved.check
+        self._step, self._last = saved.step, saved.check
 
     def _save(self) -> None:
-        if self._group.leads and self._last is not None:
+        if self._group.leads:
             state = Checkpoint(
+                step=self._step,
                 check=self._last,
                 model=self._model.state_dict(),
                 optimizer=self._trainer.optimizer_state(),
@@ -148,7 +153,8 @@ class _Run:
                 train_seconds=self._train_seconds,
                 eval_seconds=self._eval_seconds,
             )
-            checkpoint.save(self._folder, self._fingerprint, state)
+            keep = self._config.keep_checkpoints
+            checkpoint.save(self._folder, self._fingerprint, state, keep)
 
     def _stopped(self) -> RunResult:
         """The checkpoint stays: who stopped the run may let it go on, or discard it."""
@@ -157,9 +163,9 @@ class _Run:
             return RunResult("stopped", 0, self._steps, None)
         return RunResult("stopped", last.step, self._steps, last.score, last.metrics)
 
-    def _diverged(self, update: int, reason: str) -> RunResult:
+    def _diverged(self, reason: str) -> RunResult:
         result = RunResult(
-            "diverged", update, self._steps, None, metrics=self._costs(), reason=reason
+            "diverged", self._step, self._steps, None, metrics=self._costs(), reason=reason
         )
         self._record(result)
         return result

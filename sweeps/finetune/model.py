@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
+from sweeps.finetune import hub
 from sweeps.finetune.config import ModelConfig
-
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 class ModelError(ValueError):
@@ -22,7 +21,7 @@ class ModelError(ValueError):
 
 def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
     """The causal language model on the CPU, in the dtype for `device`, and its tokenizer."""
-    check_path(config.path)
+    read_model_config(config)
     # Seconds of import: only a process that really loads a model pays them.
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -67,14 +66,8 @@ def training_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def check_fits(model: Any, tokenizer: Any, max_length: int) -> None:
-    """Raise ModelError when `max_length` or the tokenizer goes beyond what the model knows."""
-    context = getattr(model.config, "max_position_embeddings", None)
-    if context is not None and max_length > context:
-        raise ModelError(
-            f"data.max_length: expected at most the model's context of {context} tokens, "
-            f"got {max_length}"
-        )
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Raise ModelError when the tokenizer goes beyond what the model embeds."""
     known = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > known:
         raise ModelError(
@@ -97,17 +90,50 @@ def _bars_on_terminals_only() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def check_path(path: str) -> None:
-    """Raise ModelError unless `path` is a model folder or may be a hub name."""
-    folder = Path(path).expanduser()
+def read_model_config(model: ModelConfig) -> dict[str, Any]:
+    """The model's config.json, from its folder, the hub's cache, or the hub.
+
+    Raises ModelError where there is none, also where the name cannot be asked for: better no
+    start than a failure in every trial.
+    """
+    folder = Path(model.path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(
-                f"model.path: expected a Hugging Face model folder, but {path} has no config.json"
+                f"model.path: expected a Hugging Face model folder, but {model.path} has no "
+                f"config.json"
             )
-    elif folder.exists() or not _HUB_NAME.fullmatch(path):
+        return _parsed(folder / "config.json")
+    if folder.exists() or not hub.may_be_name(model.path):
         found = "a file" if folder.exists() else "nothing there"
         raise ModelError(
             f"model.path: expected a Hugging Face model folder or a hub name such as "
-            f"'mistralai/Mistral-7B-v0.1', got {path} ({found})"
+            f"'mistralai/Mistral-7B-v0.1', got {model.path} ({found})"
         )
+    try:
+        file = hub.fetch(model.path, "config.json", revision=model.revision, kind="model")
+    except hub.HubError as error:
+        raise ModelError(f"model.path {model.path}: {error}") from None
+    return _parsed(file)
+
+
+def check_context(model: ModelConfig, max_length: int) -> None:
+    """Raise ModelError when examples may be longer than the context that config.json states."""
+    facts = read_model_config(model)
+    text = facts.get("text_config") or facts  # multi-modal models nest it
+    context = text.get("max_position_embeddings") or text.get("n_positions")
+    if isinstance(context, int) and max_length > context:
+        raise ModelError(
+            f"data.max_length: expected at most the model's context of {context} tokens, "
+            f"got {max_length}"
+        )
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{file}: expected JSON, found {error}") from None
+    if not isinstance(facts, dict):
+        raise ModelError(f"{file}: expected a JSON object, found {type(facts).__name__}")
+    return facts

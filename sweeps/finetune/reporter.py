@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,35 +36,54 @@ class Reporter(Protocol):
 
 @final
 class FolderReporter:
-    """Single runs: one JSON line per update in folder/metrics.jsonl, a bar on a terminal."""
+    """One JSON line per update and per check in folder/metrics.jsonl, each once."""
 
     def __init__(self, folder: Path, *, rank: int = 0) -> None:
         """Record in `folder` when `rank` is 0; other ranks stay silent."""
         self._path = folder / "metrics.jsonl"
         self._records = rank == 0
+        self._seen: set[tuple[str, int]] = set()
         if self._records:
             folder.mkdir(parents=True, exist_ok=True)
+            self._take_up()
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line."""
-        self._append({"step": step, **metrics})
+        self._append("step", step, metrics)
 
     def check(self, check: Check) -> bool:
-        """Append one line, draw the bar, never stop."""
-        self._append({"step": check.step, "eval/score": check.score, **check.metrics})
-        if self._records and sys.stderr.isatty():
-            done = round(30 * check.step / check.steps)
-            bar = "#" * done + "-" * (30 - done)
-            end = "\n" if check.done else ""
-            print(
-                f"\r[{bar}] {check.step}/{check.steps} score {check.score:.4f}",
-                end=end,
-                file=sys.stderr,
-                flush=True,
-            )
+        """Append one line, never stop."""
+        self._append("check", check.step, {"eval/score": check.score, **check.metrics})
         return True
 
-    def _append(self, record: Mapping[str, float]) -> None:
-        if self._records:
+    def _take_up(self) -> None:
+        """Go on after the whole lines of an earlier process; a kill may leave half a line."""
+        if not self._path.is_file():
+            return
+        whole, _, _ = self._path.read_text(encoding="utf-8").rpartition("\n")
+        lines = [json.loads(line) for line in whole.split("\n") if line]
+        self._seen = {(line["kind"], line["step"]) for line in lines}
+        self._path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def _append(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
+        if self._records and (kind, step) not in self._seen:
+            self._seen.add((kind, step))
             with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record) + "\n")
+                stream.write(json.dumps({"kind": kind, "step": step, **metrics}) + "\n")
+
+
+@final
+class SeveralReporters:
+    """Tells each of several; stops when one of them says so."""
+
+    def __init__(self, *reporters: Reporter) -> None:
+        self._reporters = reporters
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Pass it on."""
+        for reporter in self._reporters:
+            reporter.step(step, metrics)
+
+    def check(self, check: Check) -> bool:
+        """Ask all of them."""
+        return all([reporter.check(check) for reporter in self._reporters])

@@ -1,0 +1,71 @@
+"""The Hugging Face hub: what may be a name there, and whether it can be had from here."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_FILE_ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".safetensors", ".bin", ".txt", ".gz")
+
+
+class HubError(ValueError):
+    """A name that the hub does not answer to; says what is there instead."""
+
+
+def may_be_name(path: str) -> bool:
+    """Whether `path` has the form of a hub name, `owner/name` or `name`, and not of a file."""
+    return _NAME.fullmatch(path) is not None and not path.lower().endswith(_FILE_ENDINGS)
+
+
+def resolve(path: str, root: Path) -> str:
+    """`path` made absolute from `root`; left alone where nothing is there and it may be a name."""
+    place = (root / Path(path).expanduser()).resolve()
+    return str(place) if place.exists() or not may_be_name(path) else path
+
+
+def fetch(
+    name: str, file: str, *, revision: str | None, kind: Literal["model", "dataset"]
+) -> Path:
+    """A small file of a hub repository, from the cache or the hub; HubError where neither has it.
+
+    Gated repositories take the token of the environment (HF_TOKEN) or of `hf auth login`.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(hf_hub_download(name, file, revision=revision, repo_type=kind))
+    except GatedRepoError:
+        reason = f"the {kind} is gated: ask for access, and set HF_TOKEN"
+    except RevisionNotFoundError:
+        reason = f"the {kind} has no revision '{revision}'"
+    except RepositoryNotFoundError:
+        reason = f"the hub has no {kind} of that name (or it is private: set HF_TOKEN)"
+    except LocalEntryNotFoundError:
+        reason = f"the hub cannot be reached and no copy of the {kind} is cached here"
+    except EntryNotFoundError:
+        reason = f"the {kind} on the hub has no {file}"
+    except HFValidationError:
+        reason = "this is no name that the hub accepts"
+    raise HubError(f"there is no such folder, and {reason}{_nearby(name)}")
+
+
+def _nearby(name: str) -> str:
+    """A folder beside the place that `name` would be, spelt nearly so."""
+    place = Path(name)
+    try:
+        beside = [entry.name for entry in place.parent.iterdir() if entry.is_dir()]
+    except OSError:
+        return ""
+    near = get_close_matches(place.name, beside, n=1, cutoff=0.6)
+    return f"; did you mean '{place.parent / near[0]}'?" if near else ""

@@ -1,0 +1,50 @@
+"""The paths of a run, made absolute: files here, the embedded world's names, the hub's names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sweeps.finetune import hub
+from sweeps.finetune.config import BenchmarkConfig, DataConfig, FinetuneConfig, ModelConfig
+from sweeps.mini.world import resolve as resolve_mini
+
+
+def resolve_model(model: ModelConfig, root: Path) -> ModelConfig:
+    """The model's folder, or the hub's name as it is."""
+    return model.model_copy(update={"path": _named(model.path, root)})
+
+
+def resolve_data(data: DataConfig, root: Path) -> DataConfig:
+    """The training files, comma separated, or the hub's name as it is."""
+    parts = [part.strip() for part in data.path.split(",")]
+    if len(parts) == 1:
+        return data.model_copy(update={"path": _named(parts[0], root)})
+    return data.model_copy(update={"path": ",".join(_local(part, root) for part in parts)})
+
+
+def resolve_benchmark(benchmark: BenchmarkConfig, root: Path) -> BenchmarkConfig:
+    """The items' files."""
+    places = {"validation": benchmark.validation, "test": benchmark.test}
+    return benchmark.model_copy(update={name: _local(path, root) for name, path in places.items()})
+
+
+def resolve_run(run: FinetuneConfig, root: Path) -> FinetuneConfig:
+    """All paths of one run."""
+    benchmarks = tuple(resolve_benchmark(b, root) for b in run.evaluation.benchmarks)
+    return run.model_copy(
+        update={
+            "model": resolve_model(run.model, root),
+            "data": resolve_data(run.data, root),
+            "evaluation": run.evaluation.model_copy(update={"benchmarks": benchmarks}),
+        }
+    )
+
+
+def _named(path: str, root: Path) -> str:
+    opened = resolve_mini(path)
+    return opened if opened != path else hub.resolve(path, root)
+
+
+def _local(path: str, root: Path) -> str:
+    opened = resolve_mini(path)
+    return opened if opened != path else str((root / Path(path).expanduser()).resolve())

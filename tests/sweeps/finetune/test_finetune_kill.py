@@ -1,0 +1,67 @@
+"""Processes that are really killed with signal 9, and what the last one ends with."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from sweeps.finetune.checkpoint import saved
+from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.loop import finetune
+from sweeps.finetune.reporter import Check
+from tests.sweeps.finetune.tiny import MemoryReporter, assert_equal, config, parameters
+
+KILLS = 3
+STEPS = 12
+
+
+class KillingReporter:
+    """Ends the process at a step, as the kernel or a preemption would."""
+
+    def __init__(self, at_step: int) -> None:
+        self._at_step = at_step
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        if step == self._at_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def check(self, check: Check) -> bool:
+        return True
+
+
+def work(settings: FinetuneConfig, folder: Path, at_step: int) -> None:
+    finetune(settings, folder, KillingReporter(at_step))
+
+
+def test_killed_three_times_is_bit_equal(world: Path, tmp_path: Path) -> None:
+    settings = config(
+        world,
+        examples=8 * STEPS,
+        checkpoint_updates=2,
+        keep_checkpoints=2,
+        method={"name": "random", "mask_ratio": 0.4},
+    )
+    whole = finetune(settings, tmp_path / "whole", MemoryReporter())
+    folder = tmp_path / "killed"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    kills = sorted(random.Random(5).sample(range(1, STEPS + 1), KILLS))
+    for at_step in kills:
+        process = context.Process(target=work, args=(settings, folder, at_step))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        places = saved(folder)
+        assert len(places) <= 2
+        if places:  # what a kill in the midst of saving leaves behind
+            (places[-1].parent / "step-9999999999.partial").mkdir(exist_ok=True)
+    reporter = MemoryReporter()
+    resumed = finetune(settings, folder, reporter)
+    assert min(reporter.steps) > 1, "the last process began anew"
+    assert_equal(parameters(resumed.model_folder), parameters(whole.model_folder))
+    assert resumed.score == whole.score
+    assert not (folder / "checkpoint").exists()
