@@ -6,9 +6,16 @@ masker = GradientMasker(GradientMask(mask_ratio=0.2)).attach(optimizer)
 
 from __future__ import annotations
 
+from gmt_core.delta import one_off_drop
+from gmt_core.gradient_mask import GradientMask
+from gmt_core.half_fine_tuning import HalfFineTuning
 from gmt_core.mask_statistics import MaskStatistics
 from gmt_core.masker import GradientMasker
-from gmt_core.methods import SFT, GradientMask, Method, RandomMask, build_method
+from gmt_core.method import SFT, Method
+from gmt_core.methods import build_method
+from gmt_core.random_mask import RandomMask
+from gmt_core.schedule import RatioSchedule
+from gmt_core.sparse_delta import apply_delta, load_delta, save_delta, sparse_delta
 from gmt_core.threshold import (
     NonFiniteGradientError,
     kept_count,
@@ -21,13 +28,20 @@ __all__ = [
     "SFT",
     "GradientMask",
     "GradientMasker",
+    "HalfFineTuning",
     "MaskStatistics",
     "Method",
     "NonFiniteGradientError",
     "RandomMask",
+    "RatioSchedule",
+    "apply_delta",
     "build_method",
     "kept_count",
+    "load_delta",
     "magnitude_threshold",
     "magnitude_thresholds",
+    "one_off_drop",
     "pooled_threshold",
+    "save_delta",
+    "sparse_delta",
 ]

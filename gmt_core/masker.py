@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, final
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from gmt_core.layout import reduced
+from gmt_core.local_gradient import LocalGradient
 from gmt_core.mask_statistics import MaskStatistics
-from gmt_core.methods import Method
-from gmt_core.rules import Tally, apply_and_count_all_
+from gmt_core.method import Method
+from gmt_core.naming import matching
+from gmt_core.parameters import Parameters, torch_optimizer
+from gmt_core.rules import KeepAll, Rule, Tally, apply_all_, apply_and_count_all_
 from gmt_core.threshold import NonFiniteGradientError
-
-_SHARDED = {
-    "DTensor": "FSDP2 and tensor-parallel shards are not supported yet; use DDP",
-    "FlatParameter": "FSDP1 flattens parameters, so no mask of theirs is right; use DDP",
-}
 
 
 @final
@@ -33,20 +32,43 @@ class GradientMasker:
     momentum, an element whose gradient is masked still moves by its moments.
     """
 
-    def __init__(self, method: Method, *, statistics: bool = False) -> None:
-        """With `statistics`, each update is also measured (about one more pass in float64)."""
+    def __init__(
+        self, method: Method, *, exclude: Sequence[str] = (), statistics: bool = False
+    ) -> None:
+        """Parameters whose names fit a pattern in `exclude` ("*.bias") are left as they are.
+
+        With `statistics`, each update is also measured (about one more pass in float64).
+        """
         self._method = method
+        self._exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self._measures = statistics
         self._latest: MaskStatistics | None = None
         self._update = 0
         self._handle: RemovableHandle | None = None
 
-    def attach(self, optimizer: Optimizer) -> Self:
-        """Mask before every step of this optimizer; ValueError where that cannot be right."""
+    def attach(
+        self,
+        optimizer: Optimizer,
+        named_parameters: Iterable[tuple[str, Tensor]] | None = None,
+    ) -> Self:
+        """Mask before every step of this optimizer; ValueError where that cannot be right.
+
+        Names are needed by `exclude` and by methods that read them. They come from
+        `named_parameters`, or from an optimizer that was built on `model.named_parameters()`.
+        """
         if self._handle is not None:
             raise ValueError("masker: already attached; detach() it first, or build a second one")
-        for name, parameter in _named_parameters(optimizer):
-            _refuse_sharded(name, parameter)
+        optimizer = torch_optimizer(optimizer)
+        parameters = Parameters.of(optimizer, named_parameters)
+        if not parameters.named and (self._method.needs_names or self._exclude):
+            reads = "exclude" if self._exclude else f"method {self._method.name}"
+            raise ValueError(
+                f"{reads} reads the names of the parameters, and the optimizer knows none: build "
+                "it on model.named_parameters(), or attach(optimizer, model.named_parameters())"
+            )
+        excluded = matching(self._exclude, parameters.names)
+        self._bound = self._method.bind([n for n in parameters.names if n not in excluded])
+        self._parameters, self._excluded = parameters, excluded
         self._handle = optimizer.register_step_pre_hook(self._before_step)
         return self
 
@@ -81,57 +103,36 @@ class GradientMasker:
                 "optimizer.step: expected no closure, since it would compute the gradient anew "
                 "after the mask; call backward() before step()"
             )
-        named = [
-            (name, parameter.grad)
-            for name, parameter in _named_parameters(optimizer)
+        if not self._parameters.are_those_of(optimizer):
+            raise ValueError(
+                "masker: the optimizer's parameters changed after attach; detach() and attach() "
+                "again once they are final"
+            )
+        gradients = [
+            LocalGradient.of(place, name, reduced(parameter), parameter)
+            for place, (name, parameter) in enumerate(
+                zip(self._parameters.names, self._parameters.tensors, strict=True)
+            )
             if parameter.grad is not None
         ]
-        for name, gradient in named:
-            _refuse_sparse(name, gradient)
-        self._mask([name for name, _ in named], [gradient for _, gradient in named])
+        rules = self._rules(gradients)
+        tensors = [gradient.gradient for gradient in gradients]
+        if self._measures:
+            tally = sum(apply_and_count_all_(tensors, rules), Tally())
+            self._latest = MaskStatistics.of(tally, rules)
+        else:
+            apply_all_(tensors, rules)
         self._update += 1
 
-    def _mask(self, names: list[str], gradients: list[Tensor]) -> None:
+    def _rules(self, gradients: Sequence[LocalGradient]) -> list[Rule]:
+        """One for each gradient; what is excluded stays."""
+        masked = [g for g in gradients if g.name not in self._excluded]
         try:
-            if self._measures:
-                self._mask_and_measure(gradients)
-            else:
-                self._method.mask_(gradients, self._update)
+            rules = iter(self._bound.rules(masked, self._update))
         except NonFiniteGradientError as error:
-            place = "the gradients" if error.index is None else names[error.index]
+            place = "the gradients" if error.index is None else masked[error.index].name
             raise NonFiniteGradientError(
                 f"update {self._update}, {place}: {error}; nothing was masked or updated",
                 error.index,
             ) from None
-
-    def _mask_and_measure(self, gradients: list[Tensor]) -> None:
-        rules = self._method.rules(gradients, self._update)
-        tally = sum(apply_and_count_all_(gradients, rules), Tally())
-        self._latest = MaskStatistics.of(tally, rules)
-
-
-def _named_parameters(optimizer: Optimizer) -> list[tuple[str, Tensor]]:
-    """Every parameter once, by its name where the optimizer was given names."""
-    found = []
-    for number, group in enumerate(optimizer.param_groups):
-        parameters = group["params"]
-        names = group.get("param_names") or [
-            f"parameter {place} of group {number} {tuple(p.shape)}"
-            for place, p in enumerate(parameters)
-        ]
-        found += list(zip(names, parameters, strict=True))
-    return found
-
-
-def _refuse_sharded(name: str, tensor: Tensor) -> None:
-    kind = type(tensor).__name__
-    if kind in _SHARDED:
-        raise ValueError(f"{name}: cannot mask a {kind}: {_SHARDED[kind]}")
-
-
-def _refuse_sparse(name: str, gradient: Tensor) -> None:
-    _refuse_sharded(name, gradient)
-    if gradient.is_sparse:
-        raise ValueError(
-            f"{name}: expected a dense gradient, found a sparse one; use sparse=False"
-        )
+        return [KeepAll() if g.name in self._excluded else next(rules) for g in gradients]

@@ -26,8 +26,8 @@ class Permutation:
     rounds: tuple[tuple[int, int], ...]  # (odd factor, summand) of each round
 
     @classmethod
-    def of(cls, size: int, *key: int) -> Permutation:
-        """The permutation of range(size) that belongs to a key of integers."""
+    def of(cls, size: int, *key: int | str) -> Permutation:
+        """The permutation of range(size) that belongs to a key of integers and names."""
         if size < 1:
             raise ValueError(f"size: expected at least one element, found {size}")
         bits = max(_LEAST_BITS, (size - 1).bit_length())
@@ -44,7 +44,11 @@ class Permutation:
 
     def __call__(self, start: int, stop: int, device: torch.device) -> Tensor:
         """Where the elements start..stop-1 go: int64, shape (stop - start,)."""
-        places = self._mix(torch.arange(start, stop, device=device))
+        return self.of_places(torch.arange(start, stop, device=device))
+
+    def of_places(self, places: Tensor) -> Tensor:
+        """Where these elements go: int64, the same shape (one dimension)."""
+        places = self._mix(places)
         # The rounds permute a power of two: walk on until the place is inside the range.
         outside = (places >= self.size).nonzero().squeeze(1)
         while outside.numel():

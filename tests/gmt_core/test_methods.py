@@ -197,7 +197,7 @@ def test_build_method() -> None:
     ("arguments", "message"),
     [
         (("gmtt", 0.1), "did you mean 'gmt'"),
-        (("lora", 0.1), "expected one of gmt, sft, random, found 'lora'$"),
+        (("lora", 0.1), "expected one of gmt, sft, random, hft, found 'lora'$"),
         (("gmt", 1.0), r"\[0, 1\)"),
         (("random", -0.1), r"\[0, 1\)"),
         (("sft", 0.3), "masks nothing"),
@@ -209,5 +209,5 @@ def test_mistakes_are_named(arguments: tuple[str, float], message: str) -> None:
 
 
 def test_unknown_scope() -> None:
-    with pytest.raises(ValueError, match="tensor or global, found 'layer'"):
+    with pytest.raises(ValueError, match="tensor, global, found 'layer'"):
         GradientMask(0.1, "layer")  # type: ignore[arg-type]

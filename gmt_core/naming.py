@@ -1,0 +1,44 @@
+"""Names that a user typed: checked, with the nearest right one in the error."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Sequence
+
+
+def one_of(what: str, found: str, expected: Sequence[str]) -> None:
+    """Raise ValueError unless `found` is among the expected names."""
+    if found not in expected:
+        raise ValueError(
+            f"{what}: expected one of {', '.join(expected)}, found {found!r}"
+            f"{nearest(found, expected)}"
+        )
+
+
+def nearest(found: object, expected: Sequence[str]) -> str:
+    """The end of an error: "; did you mean 'gmt'?", or nothing where no name is near."""
+    near = difflib.get_close_matches(str(found), expected, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def matching(patterns: Sequence[str], names: Sequence[str]) -> frozenset[str]:
+    """The names that any pattern fits (as file names: *, ?, [...]).
+
+    Raises ValueError for a pattern that fits none, since it is a spelling mistake.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        fits = fnmatch.filter(names, pattern)
+        if not fits:
+            example = nearest(pattern.strip("*"), names) or f"; there is {', '.join(names[:3])}"
+            raise ValueError(f"exclude: no parameter is called {pattern!r}{example}")
+        found.update(fits)
+    return frozenset(found)
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without what wrappers put into it (DDP, compile, checkpointing)."""
+    for wrapper in ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module."):
+        name = name.replace(wrapper, "")
+    return name.removeprefix("module.")

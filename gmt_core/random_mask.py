@@ -1,0 +1,64 @@
+"""Random Mask: the paper's control for Gradient-Mask Tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from gmt_core.layout import Layout
+from gmt_core.local_gradient import LocalGradient
+from gmt_core.method import Method
+from gmt_core.permutation import Permutation
+from gmt_core.rules import KeepAll, KeepRandom, Rule
+from gmt_core.schedule import RatioSchedule, as_schedule
+from gmt_core.threshold import kept_count
+
+
+@final
+@dataclass(frozen=True)
+class KeepRandomPart(Rule):
+    """As KeepRandom, for a part of a tensor: its elements keep their places in the whole."""
+
+    permutation: Permutation
+    kept: int
+    layout: Layout
+    gradient: Tensor  # for the order of its memory
+
+    def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
+        """Keep what the permutation of the whole sends to the first `kept` places."""
+        places = self.layout.places(start, start + chunk.numel(), self.gradient)
+        return self.permutation.of_places(places) < self.kept
+
+
+@final
+class RandomMask(Method):
+    """Keeps a random subset of the same size, drawn afresh at each update.
+
+    The mask depends on the seed, the update, and the parameter's place and shape alone, so every
+    rank, sharding and rerun draws the same one without communication.
+    """
+
+    def __init__(self, mask_ratio: float | RatioSchedule, seed: int = 0) -> None:
+        """Raise ValueError on a ratio outside [0, 1)."""
+        self.name = "random"
+        self.schedule = as_schedule(mask_ratio)
+        self.mask_ratio = self.schedule.end
+        self.seed: int = seed
+
+    def rules(self, gradients: Sequence[LocalGradient], update: int) -> list[Rule]:
+        """One keyed permutation for each gradient."""
+        ratio = self.schedule(update)
+        return [self._rule_of(gradient, ratio, update) for gradient in gradients]
+
+    def _rule_of(self, gradient: LocalGradient, ratio: float, update: int) -> Rule:
+        kept = kept_count(gradient.numel, ratio)
+        if kept == gradient.numel:
+            return KeepAll()
+        permutation = Permutation.of(gradient.numel, self.seed, update, gradient.place)
+        layout = gradient.layout
+        if layout.local == layout.shape and gradient.gradient.is_contiguous():
+            return KeepRandom(permutation, kept)
+        return KeepRandomPart(permutation, kept, layout, gradient.gradient)

@@ -1,0 +1,64 @@
+"""The mask ratio as a function of the update."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, final
+
+from gmt_core.naming import one_of
+from gmt_core.threshold import kept_count
+
+Shape = Literal["constant", "linear", "cosine"]
+SHAPES: Final = ("constant", "linear", "cosine")
+
+
+@final
+@dataclass(frozen=True)
+class RatioSchedule:
+    """Rises from 0 over `warmup` updates to `start`, then goes to `end` as `shape` says.
+
+    `constant` stays at `end`; `linear` and `cosine` (half a wave) arrive there at update
+    `updates`, counted from 0 and with the warm-up inside, and stay. ValueError on a ratio outside
+    [0, 1), an unknown shape or counts that do not fit.
+    """
+
+    end: float
+    shape: Shape = "constant"
+    start: float = 0.0
+    updates: int = 0
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every number."""
+        one_of("schedule shape", self.shape, SHAPES)
+        for ratio in (self.start, self.end):
+            kept_count(1, ratio)  # raises where the ratio is not in [0, 1)
+        if self.warmup < 0:
+            raise ValueError(f"schedule warmup: expected 0 or more updates, found {self.warmup}")
+        if self.shape == "constant" and (self.start or self.updates):
+            raise ValueError("schedule: shape constant takes neither start nor updates")
+        if self.shape != "constant" and self.updates <= self.warmup:
+            raise ValueError(
+                f"schedule updates: expected more than the {self.warmup} of the warm-up, "
+                f"found {self.updates}"
+            )
+
+    def __call__(self, update: int) -> float:
+        """The mask ratio of the 0-based `update`."""
+        first = self.end if self.shape == "constant" else self.start
+        if update < self.warmup:
+            return first * update / self.warmup
+        if self.shape == "constant" or update >= self.updates:
+            return self.end
+        progress = (update - self.warmup) / (self.updates - self.warmup)
+        if self.shape == "cosine":
+            progress = 0.5 - 0.5 * math.cos(math.pi * progress)
+        return self.start + (self.end - self.start) * progress
+
+
+def as_schedule(mask_ratio: float | RatioSchedule) -> RatioSchedule:
+    """A plain number is a constant schedule; raises ValueError outside [0, 1)."""
+    if isinstance(mask_ratio, RatioSchedule):
+        return mask_ratio
+    return RatioSchedule(float(mask_ratio))
