@@ -12,6 +12,8 @@ from gmt_core.random_mask import RandomMask
 from gmt_core.schedule import RatioSchedule
 from gmt_core.selection import Saliency
 
+__all__ = ["NAMES", "Method", "build_method"]
+
 NAMES: Final = ("gmt", "sft", "random", "hft")
 _FIXED_RATIOS: Final = {"sft": 0.0, "hft": 0.5}
 
