@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from evaluators.language_model import LanguageModel
+from evaluators.language_model import TextModel
 from evaluators.statistics import mean_and_standard_error, ratio_standard_error
 
 Split = Literal["validation", "test"]
@@ -83,7 +83,7 @@ class Benchmark(ABC):
         """Read the items of `split`; raises DataError naming file and line."""
 
     @abstractmethod
-    def score(self, lm: LanguageModel, items: Sequence[Item]) -> list[ItemRecord]:
+    def score(self, lm: TextModel, items: Sequence[Item]) -> list[ItemRecord]:
         """One record per item, in order; an empty list for no items."""
 
     @abstractmethod

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.distributed as dist
 
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item, ItemRecord, summarise
 from evaluators.errors import EvaluationError
-from evaluators.language_model import LanguageModel
+from evaluators.item_cache import ItemCache
+from evaluators.language_model import TextModel
 
 
 def select(items: Sequence[Item], limit: int | None) -> list[Item]:
@@ -28,44 +29,77 @@ def select(items: Sequence[Item], limit: int | None) -> list[Item]:
 
 
 def evaluate(
-    lm: LanguageModel,
+    lm: TextModel,
     benchmark: Benchmark,
     items: Sequence[Item],
     *,
     rank: int = 0,
     world_size: int = 1,
+    chunk_size: int | None = None,
+    cache: ItemCache | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> BenchmarkResult:
     """The result of `benchmark` on `items`, the same on every rank.
 
     With world_size > 1 every rank of the default process group must call this with the same
-    items. An error on one rank is raised on all of them, so that none waits for ever.
+    items; rank r scores items r::world_size. An error on one rank is raised on all of them, so
+    that none waits for ever. Items are scored `chunk_size` at a time (None: all at once); after
+    each chunk its records go to `cache`, which answers for chunks that it knows already, and
+    `progress` hears how many items were done.
     """
     ids = [item.id for item in items]
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise ValueError(f"{benchmark.name}: the item id {twice[0]!r} occurs more than once")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, found {chunk_size}")
+
+    def score(mine: Sequence[Item]) -> list[ItemRecord]:
+        size = chunk_size or max(1, len(mine))
+        # No items: the benchmark is still asked, for ranks may have to keep in step.
+        starts = range(0, max(1, len(mine)), size)
+        chunks = [mine[start : start + size] for start in starts]
+        return [
+            record for chunk in chunks for record in _chunk(lm, benchmark, chunk, cache, progress)
+        ]
+
     mine = items[rank::world_size]
     if world_size == 1:
-        records = benchmark.score(lm, mine)
+        records = score(mine)
     else:
-        records = _gathered(lm, benchmark, mine, rank, world_size)
+        records = _gathered(lm, benchmark, lambda: score(mine), world_size)
     return summarise(benchmark, _in_order(benchmark, records, ids))
 
 
-def _gathered(
-    lm: LanguageModel,
+def _chunk(
+    lm: TextModel,
     benchmark: Benchmark,
     items: Sequence[Item],
-    rank: int,
-    world_size: int,
+    cache: ItemCache | None,
+    progress: Callable[[int], None] | None,
+) -> list[ItemRecord]:
+    """The records of `items`: known ones where all are known, so that batches stay the same."""
+    records = cache.find([item.id for item in items]) if cache is not None else None
+    if records is None:
+        records = benchmark.score(lm, items)
+        if cache is not None:
+            cache.add(records)
+    if progress is not None:
+        progress(len(items))
+    return records
+
+
+def _gathered(
+    lm: TextModel, benchmark: Benchmark, score: Callable[[], list[ItemRecord]], world_size: int
 ) -> list[ItemRecord]:
     """The records of all ranks; raises on every rank where one of them failed."""
     records: list[ItemRecord] = []
     failure: Exception | None = None
-    try:
-        records = benchmark.score(lm, items)
-    except Exception as error:
-        failure = error
+    with lm.together():
+        try:
+            records = score()
+        except Exception as error:
+            failure = error
     said = "" if failure is None else f"{type(failure).__name__}: {failure}"
     parts: list[tuple[str, list[ItemRecord]]] = [("", [])] * world_size
     dist.all_gather_object(parts, (said, records))

@@ -1,24 +1,28 @@
-"""Greedy generation and log-likelihood on an in-memory Hugging Face model."""
+"""Generation and log-likelihood: the interface, and a Hugging Face model in memory behind it."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import torch
-from torch import Tensor
 
-from evaluators.batching import left_pad, plan_batches
+from evaluators.batching import TokenBudget
+from evaluators.forward import Forward
+from evaluators.generation import Choose, Decoding, Generator, most_likely
+from evaluators.likelihood import Scorer, Window
+from evaluators.prefixes import Cluster, shared_prefixes
+from evaluators.sampling import Sampler, Sampling
 from evaluators.stops import StopFinder, cut_at_stop
 from evaluators.tokens import TokenCodec, end_tokens
 
 if TYPE_CHECKING:
-    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Bounds the float32 copy of the logits of one log-likelihood batch to half a gibibyte.
-_LOGIT_ELEMENTS = 2**27
+IdPair = tuple[Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -45,22 +49,43 @@ class LogLikelihood:
     is_greedy: bool
 
 
-@dataclass(frozen=True)
-class _Window:
-    """A sequence [n] of which the last `scored` tokens are to be scored (n > scored)."""
+class TextModel(ABC):
+    """What a benchmark needs of a model."""
 
-    ids: tuple[int, ...]
-    scored: int
+    @abstractmethod
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stops: Sequence[str] = (),
+        sampling: Sampling | None = None,
+        seeds: Sequence[int] = (),
+    ) -> list[Completion]:
+        """A completion of at most `max_new_tokens` tokens for each prompt, in order.
+
+        Each ends before the first of `stops`. Without `sampling` decoding is greedy; with it,
+        `seeds` has one number per prompt (see `sample_seed`), which alone decides what is drawn.
+        """
+
+    @abstractmethod
+    def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
+        """The log-likelihood of each (context, continuation)'s continuation, in order."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What ranks enter together before calls whose number differs between them."""
+        return nullcontext()
 
 
 @final
-class LanguageModel:
+class LanguageModel(TextModel):
     """A causal language model with its tokenizer, ready for evaluation.
 
     A prompt is preceded by the beginning-of-sequence token, as in training; a continuation is
     tokenised apart from it. Inputs beyond the model's context lose tokens on the left. Results
-    do not depend on `batch_tokens`, the padded tokens per forward batch, up to the rounding of
-    the model's dtype. Training mode, random state and configuration are left as they were.
+    depend neither on `batch_tokens`, the padded tokens per forward batch, nor on `batch_size`,
+    the most sequences in it, up to the rounding of the model's dtype. A batch that does not fit
+    into memory is halved. Training mode, random state and configuration are left as they were.
     """
 
     def __init__(
@@ -69,13 +94,17 @@ class LanguageModel:
         tokenizer: PreTrainedTokenizerBase,
         *,
         batch_tokens: int = 16384,
+        batch_size: int | None = None,
     ) -> None:
-        if batch_tokens < 1:
-            raise ValueError(f"batch_tokens must be at least 1, found {batch_tokens}")
+        for name, value in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, found {value}")
         self.model = model
         self.tokenizer = tokenizer
-        self.batch_tokens = batch_tokens
-        self._codec = TokenCodec(tokenizer)
+        self.codec = TokenCodec(tokenizer)
+        self.forward = Forward(model)
+        self._budget = TokenBudget(batch_tokens)
+        self._batch_size = batch_size
 
     @property
     def context(self) -> int:
@@ -83,36 +112,56 @@ class LanguageModel:
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 2**30)
 
-    def generate(
-        self, prompts: Sequence[str], *, max_new_tokens: int, stops: Sequence[str] = ()
-    ) -> list[Completion]:
-        """The greedy completion of each prompt, in order.
+    @property
+    def batch_tokens(self) -> int:
+        """The padded tokens per batch: less than asked for where memory ran out."""
+        return self._budget.tokens
 
-        At most `max_new_tokens` tokens, and at most half of the context: a prompt keeps the
-        other half at least.
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stops: Sequence[str] = (),
+        sampling: Sampling | None = None,
+        seeds: Sequence[int] = (),
+    ) -> list[Completion]:
+        """The completion of each prompt, in order; see `TextModel`.
+
+        At most half of the context is generated: a prompt keeps the other half at least.
         """
+        rows = [self.codec.prompt(prompt) for prompt in prompts]
+        return self.generate_ids(
+            rows, max_new_tokens=max_new_tokens, stops=stops, sampling=sampling, seeds=seeds
+        )
+
+    def generate_ids(
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        stops: Sequence[str] = (),
+        sampling: Sampling | None = None,
+        seeds: Sequence[int] = (),
+    ) -> list[Completion]:
+        """`generate` for prompts that are token ids already."""
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, found {max_new_tokens}")
-        limit = max(1, min(max_new_tokens, self.context // 2))
-        rows = [
-            self._left_truncated(self._codec.prompt(prompt), self.context - limit)
-            for prompt in prompts
-        ]
+        if sampling is not None and len(seeds) != len(rows):
+            raise ValueError(f"expected one seed for each of {len(rows)} prompts: {len(seeds)}")
         _require_tokens(rows, "prompt")
-        groups = plan_batches(
-            [len(row) for row in rows],
-            lambda count, longest: count * (longest + limit) <= self.batch_tokens,
-        )
-        finder = StopFinder(stops, self._codec.text)
-        done: dict[int, Completion] = {}
+        limit = max(1, min(max_new_tokens, self.context // 2))
+        rows = [self._left_truncated(list(row), self.context - limit) for row in rows]
+        ends = end_tokens(self.tokenizer, getattr(self.model, "generation_config", None))
+        finder = StopFinder(stops, self.codec.text)
+        choose: Choose = most_likely
+        if sampling is not None and rows:
+            choose = Sampler(sampling, seeds, limit)
+        decoding = Decoding(choose, lambda ids: ids[-1] in ends or finder(ids), limit)
         with self._evaluating():
-            for group in groups:
-                outputs = self._generate_batch([rows[index] for index in group], limit, finder)
-                done.update(
-                    (index, self._completion(ids, ended, stops))
-                    for index, (ids, ended) in zip(group, outputs, strict=True)
-                )
-        return [done[index] for index in range(len(rows))]
+            generator = Generator(self.forward, self._budget, self._batch_size)
+            outputs = generator.run(rows, self._clusters(rows), decoding)
+        return [self._completion(ids, ended, stops) for ids, ended in outputs]
 
     def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
         """The log-likelihood of each continuation after its context, in order.
@@ -120,25 +169,26 @@ class LanguageModel:
         A continuation longer than the model's context is scored in parts, each after as much of
         what precedes it as fits, so that none of its tokens is left out.
         """
-        windows: list[_Window] = []
-        owners: list[int] = []
-        for index, (context, continuation) in enumerate(pairs):
-            head = self._codec.prompt(context)
-            tail = self._codec.response(continuation)
-            _require_tokens([head], "context")
-            parts = self._windows(head, tail)
-            windows += parts
-            owners += [index] * len(parts)
-        nats = [0.0] * len(pairs)
-        tokens = [0] * len(pairs)
-        greedy = [True] * len(pairs)
-        for owner, window, (value, best) in zip(
-            owners, windows, self._score(windows), strict=True
-        ):
-            nats[owner] += value
-            tokens[owner] += window.scored
-            greedy[owner] &= best
-        return [LogLikelihood(*each) for each in zip(nats, tokens, greedy, strict=True)]
+        return self.loglikelihood_ids(
+            [(self.codec.prompt(head), self.codec.response(tail)) for head, tail in pairs]
+        )
+
+    def loglikelihood_ids(self, pairs: Sequence[IdPair]) -> list[LogLikelihood]:
+        """`loglikelihood` for contexts and continuations that are token ids already."""
+        _require_tokens([head for head, _ in pairs], "context")
+        windows = [self._windows(list(head), list(tail)) for head, tail in pairs]
+        scores = iter(self._score([window for parts in windows for window in parts]))
+        found = []
+        for parts in windows:
+            several = [next(scores) for _ in parts]
+            nats = sum((nats for nats, _ in several), start=0.0)
+            count = sum(window.scored for window in parts)
+            found.append(LogLikelihood(nats, count, all(greedy for _, greedy in several)))
+        return found
+
+    def together(self) -> AbstractContextManager[None]:
+        """Keeps ranks that hold shards of the model in step; see `Forward`."""
+        return self.forward.together()
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -147,7 +197,7 @@ class LanguageModel:
         device = self.model.device
         devices = [device] if device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices=devices), torch.no_grad():
+            with torch.random.fork_rng(devices=devices), torch.no_grad(), self.forward.together():
                 for module in training:
                     module.training = False
                 yield
@@ -165,124 +215,45 @@ class LanguageModel:
             return [bos, *ids[len(ids) - room + 1 :]]
         return ids[len(ids) - room :]
 
-    def _windows(self, head: list[int], tail: list[int]) -> list[_Window]:
+    def _windows(self, head: list[int], tail: list[int]) -> list[Window]:
         """`head + tail` as windows that together score every token of `tail` once."""
         size = max(1, len(tail) if len(tail) < self.context else self.context // 2)
         windows = []
         for start in range(0, len(tail), size):
             part = tail[start : start + size]
             before = self._left_truncated(head + tail[:start], self.context + 1 - len(part))
-            windows.append(_Window((*before, *part), len(part)))
+            windows.append(Window((*before, *part), len(part)))
         return windows
 
-    def _score(self, windows: Sequence[_Window]) -> list[tuple[float, bool]]:
+    def _score(self, windows: Sequence[Window]) -> list[tuple[float, bool]]:
         """Log-likelihood in nats and greediness of the scored tokens of each window."""
         # Continuations that differ in their last token only (" A" ... " D") share a forward.
         alike: dict[tuple[tuple[int, ...], int], list[int]] = {}
         for index, window in enumerate(windows):
-            alike.setdefault((window.ids[:-1], window.scored), []).append(index)
-        inputs = list(alike)
-        widest = max((window.scored for window in windows), default=0)
-        vocabulary = self.model.config.get_text_config().vocab_size
-        groups = plan_batches(
-            [len(ids) for ids, _ in inputs],
-            lambda count, longest: (
-                count * longest <= self.batch_tokens
-                and count * widest * vocabulary <= _LOGIT_ELEMENTS
-            ),
-        )
-        scores: dict[int, tuple[float, bool]] = {}
+            alike.setdefault((window.input, window.scored), []).append(index)
+        inputs = [[windows[index] for index in group] for group in alike.values()]
+        # Only what comes before the first scored position can be shared.
+        clusters = self._clusters([ids[: len(ids) - scored + 1] for ids, scored in alike])
         with self._evaluating():
-            for group in groups:
-                logits = self._last_logits([inputs[number] for number in group])
-                for row, number in zip(logits, group, strict=True):
-                    members = alike[inputs[number]]
-                    targets = [windows[member].ids for member in members]
-                    scores.update(
-                        zip(members, _gather(row, targets, inputs[number][1]), strict=True)
-                    )
+            found = Scorer(self.forward, self._budget, self._batch_size).run(inputs, clusters)
+        scores = {
+            index: score
+            for group, several in zip(alike.values(), found, strict=True)
+            for index, score in zip(group, several, strict=True)
+        }
         return [scores[index] for index in range(len(windows))]
 
-    def _last_logits(self, inputs: Sequence[tuple[tuple[int, ...], int]]) -> Tensor:
-        """Logits [rows, widest, vocabulary] of the last positions only.
+    def _clusters(self, rows: Sequence[Sequence[int]]) -> list[Cluster]:
+        """What rows share, where the model's cache can be shared."""
+        from evaluators.kv_cache import is_plain
 
-        Left padding puts every scored position at the end, so the output projection is never
-        computed for the context (30 GB at 100 x 600 x 128k in float32).
-        """
-        widest = max(scored for _, scored in inputs)
-        ids, mask, positions = left_pad([row for row, _ in inputs], 0, self.model.device)
-        output = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=False,
-            logits_to_keep=widest,
-        )
-        logits: Tensor = output.logits[:, -widest:]
-        return logits
-
-    def _generate_batch(
-        self, rows: Sequence[Sequence[int]], limit: int, finder: StopFinder
-    ) -> list[tuple[list[int], bool]]:
-        """Generated ids of each row, and whether it ended by itself."""
-        ends = end_tokens(self.tokenizer, getattr(self.model, "generation_config", None))
-        ids, mask, positions = left_pad(rows, 0, self.model.device)
-        longest = ids.shape[1]
-        mask = torch.nn.functional.pad(mask, (0, limit), value=1)
-        outputs: list[list[int]] = [[] for _ in rows]
-        ended = [False] * len(rows)
-        alive = list(range(len(rows)))  # which row each line of the batch belongs to
-        cache = self._new_cache()
-        for step in range(limit):
-            logits = self.model(
-                input_ids=ids,
-                attention_mask=mask[:, : longest + step],
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
-            newest = logits[:, -1].argmax(dim=-1)
-            for row, token in zip(alive, newest.tolist(), strict=True):
-                if not ended[row]:
-                    outputs[row].append(token)
-                    ended[row] = token in ends or finder(outputs[row])
-            going = [line for line, row in enumerate(alive) if not ended[row]]
-            if not going:
-                break
-            # Dropping lines copies the cache: worth it once a quarter of them is idle.
-            if 4 * len(going) <= 3 * len(alive):
-                keep = torch.tensor(going, device=newest.device)
-                cache.batch_select_indices(keep)
-                mask, positions, newest = mask[keep], positions[keep], newest[keep]
-                alive = [alive[line] for line in going]
-            ids, positions = newest[:, None], positions[:, -1:] + 1
-        return list(zip(outputs, ended, strict=True))
-
-    def _new_cache(self) -> Cache:
-        from transformers import DynamicCache
-
-        return DynamicCache(config=self.model.config)
+        if is_plain(self.model.config):
+            return shared_prefixes(rows)
+        return [Cluster(tuple(range(len(rows))), 0)] if rows else []
 
     def _completion(self, ids: list[int], ended: bool, stops: Sequence[str]) -> Completion:
-        text = cut_at_stop(self._codec.text(ids), stops)
+        text = cut_at_stop(self.codec.text(ids), stops)
         return Completion(text, len(ids), not ended)
-
-
-def _gather(
-    logits: Tensor, sequences: Sequence[tuple[int, ...]], scored: int
-) -> list[tuple[float, bool]]:
-    """For each sequence, the summed log-probability of its last `scored` tokens in nats.
-
-    `logits` [widest, vocabulary] predict the last `widest` tokens; the sequences share all but
-    their last token.
-    """
-    log_probabilities = logits[-scored:].float().log_softmax(dim=-1)
-    best = log_probabilities.argmax(dim=-1)
-    targets = torch.tensor([ids[-scored:] for ids in sequences], device=logits.device)
-    chosen = log_probabilities.gather(1, targets.T).double().sum(dim=0)
-    greedy = (targets == best).all(dim=1)
-    return list(zip(chosen.tolist(), greedy.tolist(), strict=True))
 
 
 def _require_tokens(rows: Sequence[Sequence[int]], what: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord
 from evaluators.benchmarks.generative import cost_record, reference_costs
-from evaluators.language_model import LanguageModel, LogLikelihood
+from evaluators.language_model import LogLikelihood, TextModel
 
 
 class ChoiceBenchmark(Benchmark):
@@ -20,7 +20,7 @@ class ChoiceBenchmark(Benchmark):
     def __init__(self, metric: str) -> None:
         self.metric = metric
 
-    def score(self, lm: LanguageModel, items: Sequence[Item]) -> list[ItemRecord]:
+    def score(self, lm: TextModel, items: Sequence[Item]) -> list[ItemRecord]:
         """One record per item, in order."""
         if self.metric == "bits_per_byte":
             costs = reference_costs(lm, items)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord, bits_per_byte
-from evaluators.language_model import Completion, LanguageModel, LogLikelihood
+from evaluators.language_model import Completion, LogLikelihood, TextModel
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class GenerativeBenchmark(Benchmark):
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Grade]:
         """Grade one completion per item."""
 
-    def score(self, lm: LanguageModel, items: Sequence[Item]) -> list[ItemRecord]:
+    def score(self, lm: TextModel, items: Sequence[Item]) -> list[ItemRecord]:
         """One record per item, in order."""
         costs = reference_costs(lm, items)
         if self.metric == "bits_per_byte":
@@ -69,7 +69,7 @@ class GenerativeBenchmark(Benchmark):
         }
 
 
-def reference_costs(lm: LanguageModel, items: Sequence[Item]) -> list[LogLikelihood]:
+def reference_costs(lm: TextModel, items: Sequence[Item]) -> list[LogLikelihood]:
     """The log-likelihood of each item's reference after its prompt."""
     return lm.loglikelihood([(item.prompt, item.reference) for item in items])
 

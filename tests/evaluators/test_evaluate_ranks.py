@@ -18,7 +18,7 @@ from evaluators.benchmark import BenchmarkResult, Item, ItemRecord
 from evaluators.benchmarks import build
 from evaluators.errors import EvaluationError
 from evaluators.evaluate import evaluate
-from evaluators.language_model import LanguageModel
+from evaluators.language_model import LanguageModel, TextModel
 
 ITEMS = tuple(
     Item(f"i{n}", f"Question: {n * 7} + {n}?\nAnswer:", f" The answer is: {n * 8}", answer=f"{n}")
@@ -30,7 +30,7 @@ def describe(result: BenchmarkResult) -> str:
     return json.dumps(dataclasses.asdict(result), sort_keys=True)
 
 
-class FailsOnRankOne:
+class FailsOnRankOne(TextModel):
     def generate(self, *_, **__):
         raise AssertionError("not reached")
 
