@@ -27,12 +27,12 @@ def check_inputs(config: SweepConfig) -> None:
         ValueError: naming the file (and the line) and what was expected.
     """
     from evaluators.benchmarks import build
-    from sweeps.finetune.data import read_examples
+    from sweeps.finetune.examples import read_examples
     from sweeps.finetune.model import check_context
 
     for domain in config.domains.values():
         check_context(config.model, domain.data.max_length)
-        read_examples(domain.data)
+        read_examples(domain.data, domain.benchmarks)
         for benchmark in domain.benchmarks:
             built = build(benchmark.name, metric=benchmark.metric, sandbox=benchmark.sandbox)
             built.load(Path(benchmark.validation), "validation")

@@ -22,6 +22,7 @@ DISTRIBUTIONS = {"yaml": "pyyaml", "math_verify": "math-verify"}
 COMES_WITH = {
     "huggingface_hub": "transformers",
     "numpy": "torch",
+    "pyarrow": "datasets",
     "safetensors": "transformers",
     "tokenizers": "transformers",
 }

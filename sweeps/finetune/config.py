@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-TrainFormat = Literal["prompt_response", "gsm8k", "mbpp", "alpaca", "self_instruct", "messages"]
+TrainFormat = Literal[
+    "prompt_response",
+    "alpaca",
+    "competition_math",
+    "gsm8k",
+    "magicoder_evol_instruct",
+    "mbpp",
+    "messages",
+    "metamathqa",
+    "self_instruct",
+    "sharegpt",
+    "tulu_v2",
+]
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
@@ -31,17 +43,41 @@ class ModelConfig(StrictModel):
 
 
 class DataConfig(StrictModel):
-    """The training rows: one file or several, comma separated, of one format.
+    """The training rows, all of one format.
 
-    `part="train"` leaves out the rows that a benchmark built on the same file validates on.
-    `max_length` is in tokens and counts the prompt, the response and the special tokens.
+    `path`: a file (.jsonl, .json, .csv, .parquet) or several, comma separated, a folder of
+    them, or a dataset on the hub with its `subset`, `split` and `revision`; left out, the home
+    of the format on the hub. `part="train"` leaves out the rows that a benchmark built on the
+    same set evaluates on. `template="chat"` takes the tokenizer's chat template instead of the
+    format's own prompt. `max_length` is in tokens and counts all of them. `train_fraction` is
+    the share of the examples to train on. `decontaminate` (13 is usual) leaves out examples
+    that share that many words in a row with an item of the run's benchmarks.
     """
 
     path: str = Field(min_length=1)
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None
     format: TrainFormat = "prompt_response"
     part: Literal["all", "train"] = "all"
+    template: Literal["own", "chat"] = "own"
     max_length: int = Field(default=256, ge=2)
+    train_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
+    decontaminate: int | None = Field(default=None, ge=3)
     on_bad_row: Literal["stop", "skip"] = "stop"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_home_on_the_hub(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("path") is not None:
+            return values
+        from sweeps.finetune.training_sets import TRAINING_SETS  # imports what a config need not
+
+        named = TRAINING_SETS.get(str(values.get("format")))
+        if named is None or named.home is None:
+            return values
+        home = {"path": named.home.name, "subset": named.home.subset, "split": named.home.split}
+        return {**home, **{name: value for name, value in values.items() if name != "path"}}
 
 
 class MethodConfig(StrictModel):

@@ -1,32 +1,25 @@
-"""Training data: examples read, checked, tokenised once, and served as micro-batches."""
+"""Training data: examples tokenised once, and served as micro-batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, final
 
-from evaluators.split import is_validation
 from evaluators.tokens import TokenCodec
-from sweeps.finetune.config import DataConfig
-from sweeps.finetune.formats import Example, reader
+from sweeps.finetune.chat import check_template, in_chat_template
+from sweeps.finetune.config import BenchmarkConfig, DataConfig
+from sweeps.finetune.example import Example
+from sweeps.finetune.examples import DataCounts, read_examples
 from sweeps.finetune.loss import MicroBatch, collate
-from sweeps.finetune.rows import RowError, files, read_rows
+from sweeps.finetune.rows import RowError
+from sweeps.finetune.sources import content_digest, is_on_hub, source_bytes
+from sweeps.finetune.token_store import TokenStore, cached
 
-
-@dataclass(frozen=True)
-class DataCounts:
-    """What became of the rows: nothing is skipped, cut or dropped without being counted."""
-
-    examples: int = 0
-    bad_rows: int = 0
-    held_out: int = 0
-    truncated: int = 0
-    no_target: int = 0
-
-    def metrics(self) -> dict[str, float]:
-        """The counts as `data/<name>`."""
-        return {f"data/{name}": float(count) for name, count in vars(self).items()}
+# Below, reading and tokenising take less than a second or two.
+_CACHED_BYTES = 4 * 2**20
 
 
 @final
@@ -34,7 +27,7 @@ class DataCounts:
 class TrainingData:
     """Tokenised examples: `tokens[i]` and the index `first[i]` of its first target token."""
 
-    tokens: tuple[tuple[int, ...], ...]
+    tokens: TokenStore
     first: tuple[int, ...]
     lengths: tuple[int, ...]
     counts: DataCounts
@@ -56,69 +49,100 @@ class TrainingData:
         return collate([(self.tokens[index], self.first[index]) for index in indices], pad=0)
 
 
-def load_training_data(config: DataConfig, tokenizer: Any) -> TrainingData:
+def load_training_data(
+    config: DataConfig, tokenizer: Any, benchmarks: Sequence[BenchmarkConfig] = ()
+) -> TrainingData:
     """Read and tokenise the rows of `config`; RowError names file and line of a bad one.
 
     An example is [bos] + prompt + response + [eos], cut at `max_length`; the loss counts the
-    response and eos, and is tokenised as the evaluators do it. An example whose response was
-    cut away entirely is dropped and counted.
+    response and eos, and is tokenised as the evaluators do it. In the chat template it is what
+    the template writes. An example whose response was cut away entirely is dropped and counted.
+    Large sources are tokenised once and kept on disk under their content.
     """
-    examples, bad_rows, held_out = read_examples(config)
+    key = _cache_key(config, tokenizer, benchmarks)
+    if key is None:
+        stored = _tokenised(config, tokenizer, benchmarks)
+    else:
+        stored = cached(key, lambda: _tokenised(config, tokenizer, benchmarks))
+    tokens = TokenStore(stored["ids"], stored["starts"])
+    lengths = tuple(tokens.starts.diff().tolist())
+    return TrainingData(tokens, tuple(stored["first"]), lengths, DataCounts(**stored["counts"]))
+
+
+def _cache_key(
+    config: DataConfig, tokenizer: Any, benchmarks: Sequence[BenchmarkConfig]
+) -> tuple[object, ...] | None:
+    """All that decides the token ids; None where keeping them is not worth it, or not safe."""
+    if is_on_hub(config.path):
+        if config.revision is None:  # may hold other rows tomorrow
+            return None
+        content = config.revision
+    elif source_bytes(config.path) < _CACHED_BYTES:
+        return None
+    else:
+        content = content_digest(config.path)
+    read = benchmarks if config.decontaminate is not None else ()
+    others = [content_digest(f"{each.validation},{each.test}") for each in read]
+    return (config, content, *others, _tokenizer_digest(tokenizer), _code_digest())
+
+
+def _tokenised(
+    config: DataConfig, tokenizer: Any, benchmarks: Sequence[BenchmarkConfig]
+) -> dict[str, Any]:
     if tokenizer.eos_token_id is None:
         raise RowError("the tokenizer has no end-of-sequence token: a response could never end")
-    codec, eos = TokenCodec(tokenizer), tokenizer.eos_token_id
-    tokens, first, truncated = [], [], 0
+    if config.template == "chat":
+        check_template(tokenizer)
+    examples, counts = read_examples(config, benchmarks)
+    codec = TokenCodec(tokenizer)
+    rows: list[list[int]] = []
+    first: list[int] = []
+    truncated = 0
     for example in examples:
-        prompt = codec.prompt(example.prompt)
-        whole = [*prompt, *codec.response(example.response), eos]
+        prompt, response = _encoded(example, config, tokenizer, codec)
         start = len(prompt)
-        truncated += len(whole) > config.max_length
+        truncated += start + len(response) > config.max_length
         # Position 0 has nothing before it to be predicted from.
         if 0 < start < config.max_length:
-            tokens.append(tuple(whole[: config.max_length]))
+            rows.append([*prompt, *response][: config.max_length])
             first.append(start)
-    if not tokens:
+    if not rows:
         raise RowError(
             f"data.path {config.path}: expected an example whose prompt is shorter than "
             f"max_length {config.max_length} tokens, found none in {len(examples)} examples"
         )
-    lost = len(examples) - len(tokens)
-    counts = DataCounts(len(tokens), bad_rows, held_out, truncated, lost)
-    return TrainingData(tuple(tokens), tuple(first), tuple(map(len, tokens)), counts)
+    lost = len(examples) - len(rows)
+    counts = replace(counts, examples=len(rows), truncated=truncated, no_target=lost)
+    store = TokenStore.of(rows)
+    return {"ids": store.ids, "starts": store.starts, "first": first, "counts": asdict(counts)}
 
 
-def read_examples(config: DataConfig) -> tuple[list[Example], int, int]:
-    """The examples to train on, the number of bad rows and of examples held out."""
-    examples: list[Example] = []
-    bad_rows = held_out = 0
-    for outcome in _outcomes(config):
-        if isinstance(outcome, RowError):
-            if config.on_bad_row == "stop":
-                raise outcome
-            bad_rows += 1
-            continue
-        for example in outcome:
-            if config.part == "train" and is_validation(example.split_text):
-                held_out += 1
-            else:
-                examples.append(example)
-    if not examples:
-        raise RowError(
-            f"data.path {config.path}: expected at least one example of format "
-            f"'{config.format}', found {bad_rows} bad rows and {held_out} held out"
-        )
-    return examples, bad_rows, held_out
+def _encoded(
+    example: Example, config: DataConfig, tokenizer: Any, codec: TokenCodec
+) -> tuple[list[int], list[int]]:
+    """The ids of prompt and response, the end of the response among them."""
+    if config.template == "chat":
+        prompt, response = in_chat_template(tokenizer, example)
+        return codec.response(prompt), codec.response(response)
+    return codec.prompt(example.prompt), [
+        *codec.response(example.response),
+        tokenizer.eos_token_id,
+    ]
 
 
-def _outcomes(config: DataConfig) -> Iterator[list[Example] | RowError]:
-    """Per row, all of its examples or what is wrong with it: never half a row."""
-    read = reader(config.format)
-    for path in files(config.path):
-        for row in read_rows(path):
-            if isinstance(row, RowError):
-                yield row
-                continue
-            try:
-                yield list(read(row))
-            except RowError as error:
-                yield error
+def _tokenizer_digest(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = repr(tokenizer.get_vocab()) if backend is None else backend.to_str()
+    special = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.chat_template)
+    return hashlib.sha256(f"{text}{special}".encode()).hexdigest()
+
+
+def _code_digest() -> str:
+    """Of everything that decides what an example becomes: another release tokenises anew."""
+    here = Path(__file__).parent
+    names = ("data.py", "chat.py", "decontamination.py", "example.py", "examples.py", "sources.py")
+    sources = [*(here / name for name in names), *sorted((here / "training_sets").glob("*.py"))]
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()

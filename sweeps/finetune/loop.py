@@ -74,8 +74,13 @@ class _Run:
         self._model, self._tokenizer = _base_model(config, device, cache)
         check_vocabulary(self._model, self._tokenizer)
         store = cache or Cache()
+        benchmarks = config.evaluation.benchmarks
         key = ("data", config.data, signature(config.data.path), _model_key(config, device))
-        data = store.value(key, lambda: load_training_data(config.data, self._tokenizer))
+        if config.data.decontaminate is not None:
+            key = (*key, benchmarks)
+        data = store.value(
+            key, lambda: load_training_data(config.data, self._tokenizer, benchmarks)
+        )
         self._counts = data.counts
         self._validation = Validation(config.evaluation, group, store)
         self._model.to(device)

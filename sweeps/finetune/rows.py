@@ -1,10 +1,8 @@
-"""Training files to rows: JSON Lines or a JSON array, each row with the place it came from."""
+"""One row of training data with the place it came from, and what is wrong with it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 
@@ -46,53 +44,3 @@ class Row:
 
     def _names(self) -> str:
         return "the fields " + (", ".join(sorted(self.fields)) or "(none)")
-
-
-def files(paths: str) -> list[Path]:
-    """The existing files of a comma separated list."""
-    found = [Path(part.strip()).expanduser() for part in paths.split(",") if part.strip()]
-    for path in found:
-        if not path.is_file():
-            kind = "a folder" if path.is_dir() else "nothing there"
-            raise RowError(f"data.path: expected a .jsonl or .json file at {path}, found {kind}")
-    if not found:
-        raise RowError(f"data.path: expected a file or several, comma separated, got {paths!r}")
-    return found
-
-
-def read_rows(path: Path) -> Iterator[Row | RowError]:
-    """Every row of `path` in order; a row that is no JSON object comes as its RowError."""
-    try:
-        content = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RowError(f"{path}: expected UTF-8 text, found {error.reason}") from error
-    if content.lstrip().startswith("["):
-        yield from _array(path, content)
-        return
-    for number, line in enumerate(content.split("\n"), start=1):
-        if line.strip():
-            yield _row(f"{path}, line {number}", line)
-
-
-def _array(path: Path, content: str) -> Iterator[Row | RowError]:
-    try:
-        values = json.loads(content)
-    except json.JSONDecodeError as error:
-        message = f"{path}, line {error.lineno}: expected a JSON array, found {error.msg}"
-        raise RowError(message) from error
-    for number, value in enumerate(values, start=1):
-        yield _object(f"{path}, row {number}", value)
-
-
-def _row(place: str, line: str) -> Row | RowError:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        return RowError(f"{place}: expected one JSON object, found {error.msg} in {line!r:.60}")
-    return _object(place, value)
-
-
-def _object(place: str, value: Any) -> Row | RowError:
-    if isinstance(value, dict):
-        return Row(place, value)
-    return RowError(f"{place}: expected one JSON object, found {value!r:.60}")

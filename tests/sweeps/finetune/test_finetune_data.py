@@ -11,8 +11,9 @@ from evaluators import benchmarks
 from evaluators.split import is_validation
 from sweeps.finetune.config import DataConfig
 from sweeps.finetune.data import TrainingData, load_training_data
-from sweeps.finetune.formats import Example, reader
+from sweeps.finetune.example import Example
 from sweeps.finetune.rows import Row, RowError
+from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import save_rows
 
 GOOD = {"prompt": "1+1=", "response": "2"}
@@ -28,7 +29,7 @@ def load(path: Path | str, tokenizer: Any, **options: Any) -> TrainingData:
 
 
 def examples(name: str, fields: dict[str, Any]) -> list[Example]:
-    return list(reader(name)(Row("rows.jsonl, line 1", fields)))
+    return list(TRAINING_SETS[name].read(Row("rows.jsonl, line 1", fields)))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_a_row_of_a_json_array_is_named(tmp_path: Path, tokenizer: Any) -> None:
 def test_missing_and_empty_files_are_named(tmp_path: Path, tokenizer: Any) -> None:
     with pytest.raises(RowError, match="nothing there"):
         load(tmp_path / "none.jsonl", tokenizer)
-    with pytest.raises(RowError, match="a folder"):
+    with pytest.raises(RowError, match=r"files ending in \.jsonl.* found none"):
         load(tmp_path, tokenizer)
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
@@ -75,7 +76,7 @@ def test_tokens_are_bos_prompt_response_eos(tmp_path: Path, tokenizer: Any) -> N
     data = load(save_rows(tmp_path / "rows.jsonl", [GOOD]), tokenizer)
     prompt = tokenizer("1+1=", add_special_tokens=False)["input_ids"]
     response = tokenizer("2", add_special_tokens=False)["input_ids"]
-    assert data.tokens == ((1, *prompt, *response, 2),)
+    assert tuple(data.tokens) == ((1, *prompt, *response, 2),)
     assert data.first == (1 + len(prompt),)
     batch = data.micro_batch([0])
     assert batch.targets.tolist() == [*response, 2]
@@ -108,7 +109,7 @@ def test_several_files_are_read_in_order(tmp_path: Path, tokenizer: Any) -> None
     one = save_rows(tmp_path / "one.jsonl", [GOOD])
     two = save_rows(tmp_path / "two.jsonl", [{"prompt": "2+2=", "response": "4"}])
     data = load(f"{one}, {two}", tokenizer)
-    assert data.tokens == (*load(one, tokenizer).tokens, *load(two, tokenizer).tokens)
+    assert [*data.tokens] == [*load(one, tokenizer).tokens, *load(two, tokenizer).tokens]
 
 
 def test_part_train_leaves_out_what_validation_takes(tmp_path: Path, tokenizer: Any) -> None:
@@ -156,7 +157,7 @@ def test_gsm8k_trains_on_the_prompt_and_reference_of_the_benchmark(tmp_path: Pat
     ]
     path = save_rows(tmp_path / "train.jsonl", rows)
     trained = [example for row in rows for example in examples("gsm8k", row)]
-    held_out = {ex.prompt: ex.response for ex in trained if is_validation(ex.split_text)}
+    held_out = {ex.prompt: ex.response for ex in trained if ex.is_held_out}
     items = benchmarks.build("gsm8k").load(path, "validation")
     assert {item.prompt: item.reference for item in items} == held_out
     assert 0 < len(items) < 200

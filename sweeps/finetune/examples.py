@@ -1,0 +1,113 @@
+"""From rows to the examples that are trained on; what is left out is counted."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sweeps.finetune.config import BenchmarkConfig, DataConfig
+from sweeps.finetune.decontamination import benchmark_ngrams, is_contaminated
+from sweeps.finetune.example import Example
+from sweeps.finetune.rows import RowError
+from sweeps.finetune.sources import read_source
+from sweeps.finetune.training_sets import TRAINING_SETS
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DataCounts:
+    """What became of the rows: nothing is skipped, cut or dropped without being counted.
+
+    `examples` are trained on. `held_out` belong to a benchmark, `contaminated` overlap with one,
+    `left_out` fall to `train_fraction`, `no_target` lost their whole response to `max_length`.
+    """
+
+    examples: int = 0
+    bad_rows: int = 0
+    held_out: int = 0
+    contaminated: int = 0
+    left_out: int = 0
+    truncated: int = 0
+    no_target: int = 0
+
+    def metrics(self) -> dict[str, float]:
+        """The counts as `data/<name>`."""
+        return {f"data/{name}": float(count) for name, count in vars(self).items()}
+
+
+def read_examples(
+    config: DataConfig, benchmarks: Sequence[BenchmarkConfig] = ()
+) -> tuple[list[Example], DataCounts]:
+    """The examples to train on, in the order of their rows, and what was left out.
+
+    `benchmarks` are read where `config.decontaminate` asks for it. RowError names file and line
+    of a bad row, unless bad rows are to be skipped.
+    """
+    against = None
+    if config.decontaminate is not None:
+        against = benchmark_ngrams(benchmarks, config.decontaminate)
+    found: list[Example] = []
+    bad_rows: list[RowError] = []
+    held_out = contaminated = 0
+    for outcome in _outcomes(config):
+        if isinstance(outcome, RowError):
+            if config.on_bad_row == "stop":
+                raise outcome
+            bad_rows.append(outcome)
+            continue
+        for example in outcome:
+            if config.part == "train" and example.is_held_out:
+                held_out += 1
+            elif against is not None and is_contaminated(example, against):
+                contaminated += 1
+            else:
+                found.append(example)
+    if not found:
+        raise RowError(
+            f"data.path {config.path}: expected at least one example of format "
+            f"'{config.format}', found {len(bad_rows)} bad rows, {held_out} held out and "
+            f"{contaminated} contaminated"
+        )
+    if bad_rows:
+        _LOG.warning("skipped %d bad rows; the first: %s", len(bad_rows), bad_rows[0])
+    kept = _fraction(found, config.train_fraction)
+    counts = DataCounts(
+        examples=len(kept),
+        bad_rows=len(bad_rows),
+        held_out=held_out,
+        contaminated=contaminated,
+        left_out=len(found) - len(kept),
+    )
+    return kept, counts
+
+
+def _outcomes(config: DataConfig) -> Iterator[list[Example] | RowError]:
+    """Per row, all of its examples or what is wrong with it: never half a row."""
+    read = TRAINING_SETS[config.format].read
+    for row in read_source(config):
+        if isinstance(row, RowError):
+            yield row
+            continue
+        try:
+            yield list(read(row))
+        except RowError as error:
+            yield error
+
+
+def _fraction(examples: list[Example], fraction: float) -> list[Example]:
+    """That share of the examples, at least one: those whose text has the smallest hash.
+
+    A smaller fraction is a subset of a larger one, whatever the order of the file.
+    """
+    if fraction == 1.0:
+        return examples
+    count = max(1, round(fraction * len(examples)))
+    ranked = sorted(range(len(examples)), key=lambda index: (_digest(examples[index]), index))
+    return [examples[index] for index in sorted(ranked[:count])]
+
+
+def _digest(example: Example) -> bytes:
+    return hashlib.sha256(f"{example.prompt}\0{example.response}".encode()).digest()
