@@ -75,9 +75,9 @@ class _Run:
         check_vocabulary(self._model, self._tokenizer)
         store = cache or Cache()
         benchmarks = config.evaluation.benchmarks
-        key = ("data", config.data, signature(config.data.path), _model_key(config, device))
-        if config.data.decontaminate is not None:
-            key = (*key, benchmarks)
+        against = None if config.data.decontaminate is None else benchmarks
+        source = signature(config.data.path)
+        key = ("data", config.data, source, against, _model_key(config, device))
         data = store.value(
             key, lambda: load_training_data(config.data, self._tokenizer, benchmarks)
         )
