@@ -10,8 +10,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from gmt_core.flat import chunks_of
 from gmt_core.permutation import Permutation
-from gmt_core.threshold import chunks_of
 
 
 class Rule(ABC):

@@ -11,8 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gmt_core import NonFiniteGradientError, kept_count, magnitude_threshold, pooled_threshold
-from gmt_core import threshold as module
+from gmt_core import (
+    NonFiniteGradientError,
+    interval,
+    kept_count,
+    magnitude_threshold,
+    magnitude_thresholds,
+    pooled_threshold,
+    radix,
+)
+from gmt_core.flat import INT_OF
+from gmt_core.interval import Chunks, Interval, select_bits
+from gmt_core.radix import radix_thresholds
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LARGE = 300_000  # above the size at which sampling begins
@@ -55,35 +65,70 @@ def test_threshold_equals_a_full_sort(kind: str, numel: int, dtype: torch.dtype)
             assert torch.equal(found, by_sorting(x, kept))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_wide_paths_agree(kind: str, dtype: torch.dtype) -> None:
-    x = draw(kind, 5000, dtype)
+def test_both_paths_agree(kind: str, dtype: torch.dtype) -> None:
+    x = draw(kind, 5000, dtype).nan_to_num(posinf=1.0, neginf=1.0)
     for kept in (1, 49, 2500, 4999, 5000):
-        pool = module._Pool.of([x])
         expected = by_sorting(x, kept)
-        assert torch.equal(module._radix_select(pool, kept), expected)
-        assert torch.equal(module._direct_select(pool, kept), expected)
-        bracketed = module._bracketed_select(pool, kept)
-        assert bracketed is None or torch.equal(bracketed, expected)
+        assert torch.equal(radix_thresholds([[x]], [kept], dtype)[0], expected)
+        assert select_bits(Chunks([x], dtype), kept) == int(expected.view(INT_OF[dtype]))
 
 
-def test_sampling_decides_ordinary_gradients() -> None:
-    pool = module._Pool.of([draw("heavy", LARGE, torch.float32)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_scan_counts_and_gathers_what_an_interval_holds(dtype: torch.dtype) -> None:
+    tensors = [draw("heavy", numel, dtype).nan_to_num(posinf=1.0) for numel in (LARGE, 8, 3, 1)]
+    bits = torch.cat(tensors).abs().view(INT_OF[dtype]).long()
+    middle = int(bits.median())
+    for width in (0, 1, 5, 12):
+        interval = Interval(middle - (1 << width >> 1), width)
+        seen = Chunks(tensors, dtype).scan(interval)
+        inside = (bits >= interval.low) & (bits < interval.low + (1 << width))
+        assert seen.below == int((bits < interval.low).sum())
+        assert seen.inside == int(inside.sum()) > 0
+        if width:
+            assert torch.equal(torch.cat(seen.pieces).long().sort()[0], bits[inside].sort()[0])
+
+
+def scans_for(x: Tensor, kept: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many passes the selection took; its result is checked."""
+    count = 0
+    scan = Chunks.scan
+
+    def counted(self: Chunks, interval: Interval, check: bool = False) -> object:
+        nonlocal count
+        count += 1
+        return scan(self, interval, check)
+
+    monkeypatch.setattr(Chunks, "scan", counted)
+    assert torch.equal(magnitude_threshold(x, kept), by_sorting(x, kept))
+    return count
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["normal", "heavy"])
+def test_one_pass_decides_ordinary_gradients(kind, dtype, monkeypatch) -> None:
+    x = draw(kind, LARGE, dtype).nan_to_num(posinf=1.0, neginf=1.0)
     for kept in (LARGE // 100, LARGE // 10, LARGE // 2, LARGE * 9 // 10):
-        assert module._bracketed_select(pool, kept) is not None
+        assert scans_for(x, kept, monkeypatch) == 1
 
 
 @pytest.mark.parametrize("seen", [0.0, 9.0])  # the sample sees the least, or the largest, alone
-def test_misleading_sample_still_gives_the_exact_threshold(seen: float) -> None:
-    x = torch.full((LARGE,), seen)
-    rest = torch.ones(LARGE, dtype=torch.bool)
-    places = torch.arange(1 << 14).mul(2_654_435_761).remainder(LARGE)
-    rest[places] = False
-    x[rest] = draw("normal", int(rest.sum()), torch.float32)
-    kept = LARGE // 2
-    assert module._bracketed_select(module._Pool.of([x]), kept) is None
-    assert torch.equal(magnitude_threshold(x, kept), by_sorting(x, kept))
+def test_misleading_sample_still_gives_the_exact_threshold(seen, monkeypatch) -> None:
+    x = draw("normal", LARGE, torch.float32)
+    places = torch.arange(LARGE)
+    step = LARGE // (1 << 13) | 1
+    assert Chunks([places.float()], torch.float32).sample().numel() == len(places[::step])
+    x[::step] = seen
+    assert scans_for(x, LARGE // 2, monkeypatch) > 1
+
+
+def test_more_in_the_interval_than_is_gathered(monkeypatch) -> None:
+    monkeypatch.setattr(interval, "_GATHERED", 1000)
+    for kind in KINDS:
+        x = draw(kind, LARGE, torch.float32)
+        for kept in (1, LARGE // 3, LARGE // 2, LARGE):
+            scans_for(x, kept, monkeypatch)
 
 
 @settings(max_examples=150, deadline=None)
@@ -98,8 +143,7 @@ def test_any_values(values: list[float], share: float, dtype: torch.dtype) -> No
     kept = max(1, math.ceil(share * len(values)))
     expected = by_sorting(x, kept)
     assert torch.equal(magnitude_threshold(x, kept), expected)
-    if dtype != torch.bfloat16:
-        assert torch.equal(module._radix_select(module._Pool.of([x]), kept), expected)
+    assert select_bits(Chunks([x], dtype), kept) == int(expected.view(INT_OF[dtype]))
 
 
 def test_pool_of_tensors_of_several_dtypes() -> None:
@@ -162,3 +206,48 @@ def test_kept_count_corners() -> None:
     for ratio in (1.0, -0.1, math.nan, 1.5):
         with pytest.raises(ValueError, match=r"\[0, 1\)"):
             kept_count(10, ratio)
+
+
+sizes = st.lists(st.integers(1, 300), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=sizes, share=st.floats(0, 1), seed=st.integers(0, 99), data=st.data())
+def test_many_tensors_at_once(sizes, share, seed, data) -> None:
+    block = data.draw(st.sampled_from([64, 500, 1 << 19]))
+    tensors = [
+        draw(data.draw(st.sampled_from(KINDS)), numel, data.draw(st.sampled_from(DTYPES)))
+        .nan_to_num(posinf=1.0, neginf=1.0)
+        .unsqueeze(seed % 2)
+        for numel in sizes
+    ]
+    kept = [max(1, math.ceil(share * numel)) for numel in sizes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(radix, "BLOCK", block)
+        found = magnitude_thresholds(tensors, kept)
+    for threshold, x, count in zip(found, tensors, kept, strict=True):
+        assert threshold.dtype == x.dtype and torch.equal(threshold, by_sorting(x, count))
+
+
+@pytest.mark.parametrize("numel", [50, LARGE])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_tensor_that_is_not_finite_is_named(numel: int, dtype: torch.dtype) -> None:
+    tensors = [draw("normal", n, dtype) for n in (9, 20, numel, 400)]
+    tensors[2][-1] = math.nan
+    with pytest.raises(NonFiniteGradientError) as caught:
+        magnitude_thresholds(tensors, [5] * 4)
+    assert caught.value.index == 2
+
+
+def test_no_tensors_no_thresholds() -> None:
+    assert magnitude_thresholds([], []) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pool_of_more_than_two_to_the_31_elements(dtype: torch.dtype) -> None:
+    x = draw("normal", 1 << 22, dtype)
+    times = (1 << 9) + 1  # the same memory again and again
+    for kept in (x.numel() * 3 // 10, 2, x.numel()):
+        found = pooled_threshold([x] * times, kept * times - 7)
+        assert torch.equal(found, by_sorting(x, kept))
