@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gmt_core.layout import reduced
 from gmt_core.local_gradient import LocalGradient
+from gmt_core.loss_scaling import skipped_by_scaler
 from gmt_core.mask_statistics import MaskStatistics
 from gmt_core.method import Method
 from gmt_core.naming import matching
@@ -103,6 +104,8 @@ class GradientMasker:
                 "optimizer.step: expected no closure, since it would compute the gradient anew "
                 "after the mask; call backward() before step()"
             )
+        if skipped_by_scaler(optimizer):
+            return
         if not self._parameters.are_those_of(optimizer):
             raise ValueError(
                 "masker: the optimizer's parameters changed after attach; detach() and attach() "

@@ -1,0 +1,130 @@
+"""Transformers' Trainer, and what derives from it: TRL's SFTTrainer, DPOTrainer and others.
+
+from gmt_core.integrations.huggingface import GradientMaskCallback
+GradientMaskCallback(masker).add_to(trainer)  # before trainer.train()
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Final, Self, final
+
+from torch import nn
+from torch.optim import Optimizer
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
+
+from gmt_core.masker import GradientMasker
+from gmt_core.parameters import torch_optimizer
+
+# Not the class's name: entries of that name are rebuilt from JSON by the Trainer where
+# `restore_callback_states_from_checkpoint` is set, and a masker cannot be.
+_STATE: Final = "gmt_core.masker"
+
+
+@final
+class GradientMaskCallback(TrainerCallback):
+    """Masks once per update, on the gradient that the Trainer accumulated, reduced and clipped.
+
+    The masker sits on the torch optimizer inside, so accumulated mini-batches and steps that the
+    fp16 scaler skips do not count. Its state travels in `trainer_state.json` of every checkpoint,
+    and its statistics, where it takes them, in the Trainer's logs.
+    """
+
+    def __init__(self, masker: GradientMasker) -> None:
+        """Take over a masker that is attached to nothing yet."""
+        self.masker = masker
+        self._fresh = copy.deepcopy(masker.state_dict())
+
+    def add_to(self, trainer: Trainer) -> Self:
+        """Join the trainer's callbacks, before those that send its logs to trackers.
+
+        `callbacks=[...]` would put it after them: they would not see the statistics.
+        Raises ValueError where the trainer has such a callback already.
+        """
+        callbacks = trainer.callback_handler.callbacks
+        if any(isinstance(callback, GradientMaskCallback) for callback in callbacks):
+            raise ValueError("trainer: expected no GradientMaskCallback yet, found one")
+        callbacks.insert(0, self)
+        return self
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: nn.Module,
+        optimizer: Optimizer,
+        **kwargs: Any,
+    ) -> None:
+        """Attach, and go on where the checkpoint was taken."""
+        if isinstance(torch_optimizer(optimizer), LayerWiseDummyOptimizer):
+            raise ValueError(
+                "masker: a layer-wise optimizer updates during backward(), before the gradient is "
+                "complete; choose the `optim` of the same name without _layerwise"
+            )
+        start = self._state_to_start_from(state)
+        self.masker.load_state_dict(start)
+        state.stateful_callbacks[_STATE] = start
+        self.masker.detach()  # an earlier train() may have ended in an error
+        self.masker.attach(optimizer, model.named_parameters())
+
+    def _state_to_start_from(self, state: TrainerState) -> dict[str, Any]:
+        if state.global_step == 0:
+            return copy.deepcopy(self._fresh)
+        if _STATE not in state.stateful_callbacks:
+            raise ValueError(
+                f"resume_from_checkpoint: the checkpoint at step {state.global_step} was written "
+                "without a masker, so there is nothing to go on from; load it as the model and "
+                "start a new run instead"
+            )
+        return dict(state.stateful_callbacks[_STATE])
+
+    def on_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        optimizer: Optimizer,
+        **kwargs: Any,
+    ) -> None:
+        """Lay the state where the next checkpoint takes it from.
+
+        Raises ValueError where weights were updated past the masker.
+        """
+        done = self.masker.state_dict()
+        before = state.stateful_callbacks[_STATE]
+        if done == before and not getattr(optimizer, "step_was_skipped", False):
+            kind = type(torch_optimizer(optimizer)).__name__
+            raise ValueError(f"masker: {kind} updates weights outside of its step(), unmasked")
+        state.stateful_callbacks[_STATE] = done
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        """Add the latest update's statistics to the training logs, not to those of evaluation."""
+        if self.masker.statistics is None or "loss" not in logs:
+            return
+        metrics = self.masker.statistics.metrics()
+        logs.update(metrics)
+        state.log_history[-1].update(metrics)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the optimizer as it was."""
+        self.masker.detach()
