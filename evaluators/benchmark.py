@@ -7,14 +7,22 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from evaluators.language_model import TextModel
-from evaluators.statistics import mean_and_standard_error, ratio_standard_error
+from evaluators.protocol import Aggregation
+from evaluators.statistics import (
+    clustered_standard_error,
+    mean_and_standard_error,
+    mean_over_groups,
+    normal_interval,
+    ratio_standard_error,
+    wilson_interval,
+)
 
-Split = Literal["validation", "test"]
+Split = Literal["validation", "test", "all"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +30,12 @@ class Item:
     """One question: the prompt the model sees and what its answer is held against.
 
     `reference` is the text whose bits per byte are measured after `prompt`; `answer` the gold
-    answer that is compared. Generated programs have `tests`, statements that raise, `setup`, run
-    before the tests, and the name `entry_point`.
+    answer that is compared, `answers` all that are right where there are several, `labels` which
+    of the `choices` are true. Generated programs have `tests`, statements that raise, `setup`, run
+    before the tests, and the name `entry_point`; they begin with `stub`, or with the prompt where
+    that is None. Items of one `group` are averaged first where a protocol says so; items of one
+    `cluster` share a source and err together. `passages` are parts of the prompt that the
+    benchmark may shorten to the model's tokens.
     """
 
     id: str
@@ -34,6 +46,23 @@ class Item:
     tests: tuple[str, ...] = ()
     entry_point: str = ""
     setup: str = ""
+    stub: str | None = None
+    answers: tuple[str, ...] = ()
+    labels: tuple[bool, ...] = ()
+    group: str = ""
+    cluster: str = ""
+    passages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One of several completions drawn for an item."""
+
+    output: str
+    extracted: str | None
+    score: float
+    tokens: int
+    truncated: bool
 
 
 @dataclass(frozen=True)
@@ -42,7 +71,9 @@ class ItemRecord:
 
     `score` is in the benchmark's primary metric, higher is better. `reference_nats` >= 0 is the
     cost of the reference after the prompt, `reference_bytes` its UTF-8 length. `tokens` were
-    generated; `extracted` is None where no answer could be found in the output.
+    generated; `extracted` is None where no answer could be found in the output. `scores` holds
+    further metrics by name. `samples` are all completions where several were drawn: `output` and
+    `extracted` are then the first one's, `truncated` tells whether any was cut off.
     """
 
     id: str
@@ -54,11 +85,18 @@ class ItemRecord:
     reference_bytes: int
     tokens: int
     truncated: bool
+    group: str = ""
+    cluster: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """The outcome of one benchmark: `score` is the primary metric, higher is always better."""
+    """The outcome of one benchmark: `score` is the primary metric, higher is always better.
+
+    [`low`, `high`] is its 95 % interval, over repeated draws of the items.
+    """
 
     name: str
     metric: str
@@ -69,18 +107,25 @@ class BenchmarkResult:
     records: tuple[ItemRecord, ...] = field(repr=False)
     protocol_sha256: str
     sandbox_level: str | None
+    low: float = math.nan
+    high: float = math.nan
 
 
 class Benchmark(ABC):
     """A data format, a protocol (prompt, decoding, extraction) and a primary metric."""
 
     name: str
-    metric: str  # the primary one: "accuracy", "pass@1", "f1" or "bits_per_byte"
+    metric: str  # the primary one: "accuracy", "pass@k", "f1", "mc2" or "bits_per_byte"
     sandbox_level: str | None = None
+    aggregation: Aggregation = "items"
 
     @abstractmethod
     def load(self, path: Path, split: Split) -> list[Item]:
-        """Read the items of `split`; raises DataError naming file and line."""
+        """Read the items of `split`; raises DataError naming file and line.
+
+        No item is in both "validation" and "test"; "all" are those that were published as the
+        test, so that the score can be compared with others'.
+        """
 
     @abstractmethod
     def score(self, lm: TextModel, items: Sequence[Item]) -> list[ItemRecord]:
@@ -97,6 +142,14 @@ def protocol_sha256(benchmark: Benchmark) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def items_sha256(items: Sequence[Item]) -> str:
+    """The fingerprint of the data: of all that the items hold, in order."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps(astuple(item), ensure_ascii=False).encode())
+    return digest.hexdigest()
+
+
 def bits_per_byte(nats: float, size: int) -> float:
     """Bits needed per UTF-8 byte of a text of `size` bytes that costs `nats`."""
     return nats / math.log(2) / max(size, 1)
@@ -105,28 +158,29 @@ def bits_per_byte(nats: float, size: int) -> float:
 def summarise(benchmark: Benchmark, records: Sequence[ItemRecord]) -> BenchmarkResult:
     """Aggregate `records` (at least one) into a result.
 
-    Accuracy-like metrics are means over items. Bits per byte are pooled, total bits over total
-    bytes, so that short references do not dominate; their standard error is the ratio
-    estimator's.
+    Accuracy-like metrics are means over items, or over groups of their means. Bits per byte are
+    pooled, total bits over total bytes, so that short references do not dominate; their standard
+    error is the ratio estimator's.
     """
     if not records:
         raise ValueError(f"{benchmark.name}: no items to summarise; expected at least one")
     nats = [record.reference_nats for record in records]
     sizes = [record.reference_bytes for record in records]
     pooled = bits_per_byte(sum(nats), sum(sizes))
-    if benchmark.metric == "bits_per_byte":
-        primary, score = pooled, -pooled
-        error = ratio_standard_error([bits_per_byte(value, 1) for value in nats], sizes)
-    else:
-        score, error = mean_and_standard_error([record.score for record in records])
-        primary = score
     count = len(records)
     metrics = {
         "bits_per_byte": pooled,
         "truncated_fraction": sum(record.truncated for record in records) / count,
         "extraction_failures": sum(record.extracted is None for record in records) / count,
-        benchmark.metric: primary,
     }
+    if benchmark.metric == "bits_per_byte":
+        error = ratio_standard_error([bits_per_byte(value, 1) for value in nats], sizes)
+        score, (low, high) = -pooled, normal_interval(-pooled, error)
+    else:
+        score, error, low, high = _estimate(benchmark, records)
+        metrics[benchmark.metric] = score
+        for name in records[0].scores:
+            metrics[name] = _mean(benchmark, records, [record.scores[name] for record in records])
     return BenchmarkResult(
         name=benchmark.name,
         metric=benchmark.metric,
@@ -137,4 +191,34 @@ def summarise(benchmark: Benchmark, records: Sequence[ItemRecord]) -> BenchmarkR
         records=tuple(records),
         protocol_sha256=protocol_sha256(benchmark),
         sandbox_level=benchmark.sandbox_level,
+        low=low,
+        high=high,
     )
+
+
+def _estimate(
+    benchmark: Benchmark, records: Sequence[ItemRecord]
+) -> tuple[float, float, float, float]:
+    """Score, standard error and the ends of the 95 % interval."""
+    values = [record.score for record in records]
+    clusters = [record.cluster or record.id for record in records]
+    clustered = len(set(clusters)) < len(clusters)
+    if benchmark.aggregation == "groups":
+        groups = [record.group for record in records]
+        score, error = mean_over_groups(values, groups, clusters)
+    else:
+        score, error = mean_and_standard_error(values)
+        if clustered:
+            error = clustered_standard_error(values, clusters)
+        elif all(value in (0.0, 1.0) for value in values):
+            # The normal one would have no width where all are right, or none.
+            return score, error, *wilson_interval(sum(values), len(values))
+    low, high = normal_interval(score, error)
+    return score, error, max(0.0, low), min(1.0, high)
+
+
+def _mean(benchmark: Benchmark, records: Sequence[ItemRecord], values: Sequence[float]) -> float:
+    if benchmark.aggregation == "items":
+        return mean_and_standard_error(values)[0]
+    groups = [record.group for record in records]
+    return mean_over_groups(values, groups, [record.id for record in records])[0]

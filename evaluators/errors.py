@@ -13,8 +13,8 @@ class DataError(ValueError):
     """A row of a data file that cannot be read: names the file, the line and the fields."""
 
     @classmethod
-    def at(cls, path: Path, line: int, expected: str, found: str) -> DataError:
-        """Build the error for line `line` (from 1) of `path`."""
+    def at(cls, path: Path | str, line: int, expected: str, found: str) -> DataError:
+        """Build the error for line (or row) `line`, from 1, of `path`."""
         return cls(f"{path}:{line}: expected {expected}, found {found}")
 
 
@@ -33,6 +33,17 @@ def unknown_name(kind: str, name: str, known: Sequence[str]) -> ValueError:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ValueError(f"Unknown {kind} {name!r}; expected one of {', '.join(known)}.{hint}")
+
+
+def missing_fields(expected: Iterable[str], found: Iterable[object]) -> str:
+    """What `found` fields there are instead of the `expected` ones, with the nearest names."""
+    names = [str(name) for name in found]
+    hints = []
+    for name in expected:
+        near = difflib.get_close_matches(name, names, n=1)
+        if name not in names and near:
+            hints.append(f"is {near[0]!r} meant to be {name!r}?")
+    return "; ".join([describe_fields(names), *hints])
 
 
 def describe_fields(fields: Iterable[object]) -> str:

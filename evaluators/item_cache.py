@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord, protocol_sha256
+from evaluators.records import as_record
 
 # Part of every key: a change of what the engine computes makes old records unfindable.
 ENGINE_VERSION = 1
@@ -90,5 +91,5 @@ def _read(path: Path) -> list[ItemRecord]:
         except json.JSONDecodeError:
             continue
         if isinstance(row, dict) and row.keys() == names:
-            records.append(ItemRecord(**row))
+            records.append(as_record(row))
     return records

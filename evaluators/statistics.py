@@ -1,10 +1,12 @@
-"""Uncertainty of scores: standard errors, paired comparison, unbiased pass@k."""
+"""Uncertainty of scores: standard errors, intervals, paired comparison, unbiased pass@k."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 
@@ -29,6 +31,61 @@ def mean_and_standard_error(values: Sequence[float]) -> tuple[float, float]:
         return mean, math.nan
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     return mean, math.sqrt(variance / count)
+
+
+def clustered_standard_error(values: Sequence[float], clusters: Sequence[str]) -> float:
+    """Standard error of the mean where the values of one cluster share a source.
+
+    Liang and Zeger 1986 with the factor C / (C - 1): sqrt(C / (C - 1) sum_c (sum_i e_ci)^2) / n,
+    which is s / sqrt(n) for clusters of one. NaN for a single cluster.
+    """
+    mean, _ = mean_and_standard_error(values)
+    sums: dict[str, float] = defaultdict(float)
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] += value - mean
+    count = len(sums)
+    if count < 2:
+        return math.nan
+    total = math.fsum(value**2 for value in sums.values())
+    return math.sqrt(count / (count - 1) * total) / len(values)
+
+
+def mean_over_groups(
+    values: Sequence[float], groups: Sequence[str], clusters: Sequence[str]
+) -> tuple[float, float]:
+    """The mean of the groups' means and its standard error, each group sampled by itself.
+
+    A group of one cluster has no known error, so the whole has none: NaN.
+    """
+    parts: dict[str, tuple[list[float], list[str]]] = {}
+    for value, group, cluster in zip(values, groups, clusters, strict=True):
+        members, names = parts.setdefault(group, ([], []))
+        members.append(value)
+        names.append(cluster)
+    if not parts:
+        raise ValueError("No values to average; expected at least one")
+    means = [math.fsum(members) / len(members) for members, _ in parts.values()]
+    variances = [clustered_standard_error(*part) ** 2 for part in parts.values()]
+    return math.fsum(means) / len(means), math.sqrt(math.fsum(variances)) / len(means)
+
+
+def normal_interval(
+    mean: float, standard_error: float, confidence: float = 0.95
+) -> tuple[float, float]:
+    """mean -/+ z standard errors; NaN where the error is unknown."""
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * standard_error
+    return mean - reach, mean + reach
+
+
+def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a proportion (Wilson 1927): within [0, 1], also for none or all of `n`."""
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"expected 0 <= successes <= n and n >= 1, found {successes} of {n}")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    rate, weight = successes / n, z * z / n
+    centre = (rate + weight / 2) / (1 + weight)
+    reach = z / (1 + weight) * math.sqrt(rate * (1 - rate) / n + weight / (4 * n))
+    return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
 def ratio_standard_error(numerators: Sequence[float], denominators: Sequence[float]) -> float:
@@ -73,6 +130,32 @@ def paired_bootstrap(
     return PairedDifference(
         float(difference.mean()), float(bounds[0]), float(bounds[1]), confidence
     )
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
+    """Exact two-sided p-value (McNemar 1947) that a and b are right equally often.
+
+    `a[i]` and `b[i]` tell whether item i was answered rightly; only items on which they differ
+    count.
+    """
+    pairs = list(zip(a, b, strict=True))
+    wins = sum(bool(left) and not right for left, right in pairs)
+    losses = sum(bool(right) and not left for left, right in pairs)
+    n, fewer = wins + losses, min(wins, losses)
+    tail = sum(math.comb(n, k) for k in range(fewer + 1))
+    # A quotient of integers: 2**n is too large for a float from n = 1024 on.
+    return min(1.0, 2 * tail / (1 << n))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number (Holm 1979), in the given order."""
+    count = len(p_values)
+    adjusted = [0.0] * count
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(count), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (count - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

@@ -56,7 +56,7 @@ FLOORS = (
     Floor(
         "evaluators",
         own=("evaluators",),
-        libraries=frozenset({"torch", "transformers", "datasets", "math_verify"}),
+        libraries=frozenset({"torch", "transformers", "datasets", "math_verify", "yaml"}),
     ),
     Floor(
         "sweeps.finetune",

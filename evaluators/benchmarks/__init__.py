@@ -2,60 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
 from evaluators.benchmark import Benchmark
-from evaluators.benchmarks.exact_match import ExactMatch
-from evaluators.benchmarks.gsm8k import GSM8K
-from evaluators.benchmarks.mbpp import MBPP
-from evaluators.benchmarks.mmlu import MMLU
-from evaluators.benchmarks.multiple_choice import MultipleChoice
-from evaluators.benchmarks.pass_at_1 import PassAt1
-from evaluators.benchmarks.short_answer import ShortAnswer
+from evaluators.benchmarks import (
+    bbh,
+    competition_math,
+    exact_match,
+    gsm8k,
+    humaneval,
+    mbpp,
+    mmlu,
+    multiple_choice,
+    pass_at_1,
+    short_answer,
+    text,
+    truthfulqa,
+    tydiqa,
+)
+from evaluators.benchmarks.user import build_user_benchmark, is_user_benchmark
 from evaluators.errors import unknown_name
+from evaluators.protocol import Protocol, choose
 
-_METRICS = {
-    "exact_match": "accuracy",
-    "pass_at_1": "pass@1",
-    "multiple_choice": "accuracy",
-    "short_answer": "f1",
-    "gsm8k": "accuracy",
-    "gsm8k_metamath": "accuracy",
-    "mbpp": "pass@1",
-    "mmlu": "accuracy",
-}
-NAMES = tuple(_METRICS)
+BITS_PER_BYTE = "bits_per_byte"
 
 
-def build(name: str, *, metric: str | None = None, sandbox: str | None = None) -> Benchmark:
-    """The benchmark called `name`.
+Make = Callable[[str, Protocol, str | None], Benchmark]
 
-    `metric` is the primary one: the benchmark's own (None), or "bits_per_byte", which every
-    benchmark has and which generates nothing. `sandbox` is the level for generated programs, see
-    `evaluators.sandbox.resolve_level`; benchmarks that run none ignore it only when it is None.
+
+@dataclass(frozen=True)
+class _Entry:
+    """How to make a benchmark from (metric, protocol, sandbox), and its protocols by preset.
+
+    `default` is the preset that stands for none.
     """
+
+    make: Make
+    protocols: Mapping[str, Protocol]
+    default: str = "full"
+    runs_code: bool = False
+
+
+def _single(make: Make, protocol: Protocol, *, runs_code: bool = False) -> _Entry:
+    """A benchmark with one protocol and no presets."""
+    return _Entry(make, {"": protocol}, "", runs_code)
+
+
+def _plain(kind: Callable[[str, Protocol], Benchmark]) -> Make:
+    return lambda metric, rules, sandbox: kind(metric, rules)
+
+
+def _programs(kind: Callable[..., Benchmark], *, plus: bool) -> Make:
+    return lambda metric, rules, sandbox: kind(metric, rules, sandbox=sandbox, plus=plus)
+
+
+_ENTRIES: Mapping[str, _Entry] = MappingProxyType(
+    {
+        "exact_match": _single(
+            lambda metric, *_: exact_match.ExactMatch(metric), exact_match.PROTOCOL
+        ),
+        "pass_at_1": _single(
+            lambda metric, _, sandbox: pass_at_1.PassAt1(metric, sandbox=sandbox),
+            pass_at_1.PROTOCOL,
+            runs_code=True,
+        ),
+        "multiple_choice": _single(
+            lambda metric, *_: multiple_choice.MultipleChoice(metric), multiple_choice.PROTOCOL
+        ),
+        "short_answer": _single(
+            lambda metric, *_: short_answer.ShortAnswer(metric), short_answer.PROTOCOL
+        ),
+        "text": _single(lambda metric, *_: text.Text(metric), text.PROTOCOL),
+        "gsm8k": _Entry(_plain(gsm8k.GSM8K), gsm8k.PROTOCOLS, "plain"),
+        "gsm8k_metamath": _single(_plain(gsm8k.GSM8K), gsm8k.EARLY_METAMATH),
+        "math": _Entry(_plain(competition_math.CompetitionMath), competition_math.PROTOCOLS),
+        "humaneval": _Entry(
+            _programs(humaneval.HumanEval, plus=False), humaneval.PROTOCOLS, runs_code=True
+        ),
+        "humaneval_plus": _Entry(
+            _programs(humaneval.HumanEval, plus=True), humaneval.PLUS_PROTOCOLS, runs_code=True
+        ),
+        "mbpp": _Entry(_programs(mbpp.MBPP, plus=False), mbpp.PROTOCOLS, runs_code=True),
+        "mbpp_plus": _Entry(_programs(mbpp.MBPP, plus=True), mbpp.PLUS_PROTOCOLS, runs_code=True),
+        "mmlu": _Entry(_plain(mmlu.MMLU), mmlu.PROTOCOLS, "plain"),
+        "bbh": _Entry(_plain(bbh.BBH), bbh.PROTOCOLS),
+        "tydiqa": _Entry(_plain(tydiqa.TyDiQA), tydiqa.PROTOCOLS),
+        "truthfulqa_mc2": _Entry(_plain(truthfulqa.TruthfulQA), truthfulqa.PROTOCOLS),
+    }
+)
+NAMES = tuple(_ENTRIES)
+
+
+def presets(name: str) -> tuple[str, ...]:
+    """The presets that the benchmark called `name` has."""
     if name not in NAMES:
         raise unknown_name("benchmark", name, NAMES)
-    allowed = (_METRICS[name], "bits_per_byte")
-    chosen = allowed[0] if metric is None else metric
+    return tuple(preset for preset in _ENTRIES[name].protocols if preset)
+
+
+def build(
+    name: str,
+    *,
+    metric: str | None = None,
+    sandbox: str | None = None,
+    preset: str | None = None,
+) -> Benchmark:
+    """The benchmark called `name`, or defined by the .yaml or .py file of that path.
+
+    `metric` is the primary one: the protocol's own (None), or "bits_per_byte", which every
+    benchmark has and which generates nothing. `preset` chooses the protocol, see
+    `evaluators.protocol`. `sandbox` is the level for generated programs, see
+    `evaluators.sandbox.resolve_level`; benchmarks that run none ignore it only when it is None.
+    """
+    if is_user_benchmark(name):
+        return build_user_benchmark(name, metric=metric, sandbox=sandbox, preset=preset)
+    if name not in NAMES:
+        raise unknown_name("benchmark", name, NAMES)
+    entry = _ENTRIES[name]
+    if preset is not None and not presets(name):
+        raise ValueError(f"{name} has one protocol; expected no preset, found {preset!r}")
+    rules = choose(name, entry.protocols, preset, entry.default)
+    allowed = tuple(dict.fromkeys((rules.metric, BITS_PER_BYTE)))
+    chosen = rules.metric if metric is None else metric
     if chosen not in allowed:
         raise unknown_name(f"metric of {name}", chosen, allowed)
-    if sandbox is not None and name not in ("pass_at_1", "mbpp"):
+    if sandbox is not None and not entry.runs_code:
         raise ValueError(f"{name} runs no generated code; expected no sandbox, found {sandbox!r}")
-    return _construct(name, chosen, sandbox)
-
-
-def _construct(name: str, metric: str, sandbox: str | None) -> Benchmark:
-    match name:
-        case "exact_match":
-            return ExactMatch(metric)
-        case "pass_at_1":
-            return PassAt1(metric, sandbox=sandbox)
-        case "multiple_choice":
-            return MultipleChoice(metric)
-        case "short_answer":
-            return ShortAnswer(metric)
-        case "gsm8k" | "gsm8k_metamath":
-            return GSM8K(metric, metamath=name == "gsm8k_metamath")
-        case "mbpp":
-            return MBPP(metric, sandbox=sandbox)
-        case _:
-            return MMLU(metric)
+    return entry.make(chosen, rules, sandbox)

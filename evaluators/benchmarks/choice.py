@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord
 from evaluators.benchmarks.generative import cost_record, reference_costs
 from evaluators.language_model import LogLikelihood, TextModel
+from evaluators.protocol import Protocol
 
 
 class ChoiceBenchmark(Benchmark):
     """Accuracy of the choice with the highest log-likelihood after the prompt.
 
-    `item.answer` is the index of the right choice; ties go to the first.
+    `item.answer` is the index of the right choice; ties go to the first. A model to which every
+    choice is impossible has given no answer.
     """
 
-    version: str
-
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str, rules: Protocol) -> None:
         self.metric = metric
+        self.rules = rules
+        self.aggregation = rules.aggregation
+
+    def record(
+        self, item: Item, cost: LogLikelihood, scores: Sequence[LogLikelihood]
+    ) -> ItemRecord:
+        """The record of an item, from the log-likelihoods of its choices."""
+        chosen = most_likely(scores)
+        return cost_record(
+            item,
+            cost,
+            output="" if chosen is None else item.choices[chosen],
+            extracted=None if chosen is None else str(chosen),
+            score=float(chosen is not None and chosen == int(item.answer)),
+        )
 
     def score(self, lm: TextModel, items: Sequence[Item]) -> list[ItemRecord]:
         """One record per item, in order."""
@@ -29,25 +46,15 @@ class ChoiceBenchmark(Benchmark):
         pairs = [(item.prompt, text) for item in items for text in (item.reference, *item.choices)]
         scores = iter(lm.loglikelihood(pairs))
         return [
-            _record(item, next(scores), [next(scores) for _ in item.choices]) for item in items
+            self.record(item, next(scores), [next(scores) for _ in item.choices]) for item in items
         ]
 
     def protocol(self) -> dict[str, object]:
         """Everything but model and data that a score depends on."""
-        return {
-            "benchmark": self.name,
-            "metric": self.metric,
-            "version": self.version,
-            "extraction": "argmax of the summed log-likelihood of the choices",
-        }
+        return {"benchmark": self.name, "metric": self.metric, "rules": asdict(self.rules)}
 
 
-def _record(item: Item, cost: LogLikelihood, scores: Sequence[LogLikelihood]) -> ItemRecord:
-    chosen = max(range(len(scores)), key=lambda index: scores[index].nats)
-    return cost_record(
-        item,
-        cost,
-        output=item.choices[chosen],
-        extracted=str(chosen),
-        score=float(chosen == int(item.answer)),
-    )
+def most_likely(scores: Sequence[LogLikelihood]) -> int | None:
+    """The index of the most likely choice, the first of equals; None where none is possible."""
+    best = max(range(len(scores)), key=lambda index: scores[index].nats)
+    return best if scores[best].nats > -math.inf else None

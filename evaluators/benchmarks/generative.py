@@ -4,69 +4,110 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
-from evaluators.benchmark import Benchmark, Item, ItemRecord, bits_per_byte
+from evaluators.benchmark import Benchmark, Item, ItemRecord, Sample, bits_per_byte
 from evaluators.language_model import Completion, LogLikelihood, TextModel
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Greedy decoding of a protocol; a new version whenever prompt or extraction change."""
-
-    version: str
-    max_new_tokens: int
-    stops: tuple[str, ...]
+from evaluators.protocol import Protocol
+from evaluators.sampling import Sampling, sample_seed
+from evaluators.statistics import pass_at_k
 
 
 @dataclass(frozen=True)
 class Grade:
-    """The answer found in a completion (None where there is none) and its score."""
+    """The answer found in a completion (None where there is none) and its score.
+
+    `scores` are further metrics by name, the same names for every item.
+    """
 
     extracted: str | None
     score: float
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 class GenerativeBenchmark(Benchmark):
-    """A benchmark whose primary metric grades a greedy completion.
+    """A benchmark whose primary metric grades completions.
 
     With "bits_per_byte" as its metric nothing is generated: only the reference is priced.
     """
 
-    decoding: Decoding
-    extraction: str
-
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str, rules: Protocol) -> None:
         self.metric = metric
+        self.rules = rules
+        self.aggregation = rules.aggregation
 
     @abstractmethod
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Grade]:
-        """Grade one completion per item."""
+        """Grade one completion per item; an item may come more than once."""
+
+    def prepare(self, lm: TextModel, items: Sequence[Item]) -> Sequence[Item]:
+        """The items as this model is asked them."""
+        return items
 
     def score(self, lm: TextModel, items: Sequence[Item]) -> list[ItemRecord]:
         """One record per item, in order."""
+        items = self.prepare(lm, items)
         costs = reference_costs(lm, items)
         if self.metric == "bits_per_byte":
             return [cost_record(item, cost) for item, cost in zip(items, costs, strict=True)]
-        completions = lm.generate(
-            [item.prompt for item in items],
-            max_new_tokens=self.decoding.max_new_tokens,
-            stops=self.decoding.stops,
-        )
-        grades = self.grade(items, [completion.text for completion in completions])
+        drawn = self.rules.decoding.samples
+        completions = self._complete(lm, items)
+        repeated = [item for item in items for _ in range(drawn)]
+        grades = self.grade(repeated, [completion.text for completion in completions])
+        samples = [_sample(*each) for each in zip(completions, grades, strict=True)]
         return [
-            _graded_record(*each) for each in zip(items, completions, grades, costs, strict=True)
+            self._record(item, cost, samples[start : start + drawn], grades[start].scores)
+            for item, cost, start in zip(items, costs, range(0, len(samples), drawn), strict=True)
         ]
 
     def protocol(self) -> dict[str, object]:
         """Everything but model and data that a score depends on."""
-        return {
-            "benchmark": self.name,
-            "metric": self.metric,
-            "extraction": self.extraction,
-            **asdict(self.decoding),
-        }
+        return {"benchmark": self.name, "metric": self.metric, "rules": asdict(self.rules)}
+
+    def _complete(self, lm: TextModel, items: Sequence[Item]) -> list[Completion]:
+        """All completions, those of one item side by side."""
+        decoding = self.rules.decoding
+        prompts = [item.prompt for item in items]
+        if decoding.temperature == 0:
+            return lm.generate(
+                prompts, max_new_tokens=decoding.max_new_tokens, stops=decoding.stops
+            )
+        draws = range(decoding.samples)
+        return lm.generate(
+            [prompt for prompt in prompts for _ in draws],
+            max_new_tokens=decoding.max_new_tokens,
+            stops=decoding.stops,
+            sampling=Sampling(decoding.temperature, decoding.top_p),
+            seeds=[sample_seed(item.id, draw) for item in items for draw in draws],
+        )
+
+    def _record(
+        self,
+        item: Item,
+        cost: LogLikelihood,
+        samples: Sequence[Sample],
+        scores: Mapping[str, float],
+    ) -> ItemRecord:
+        """The record of an item; several samples give pass@k, and pass@1 beside it."""
+        first = samples[0]
+        if len(samples) == 1:
+            score = first.score
+        else:
+            passed = round(sum(sample.score for sample in samples))
+            score = pass_at_k(len(samples), passed, self.rules.decoding.k)
+            scores = {"pass@1": passed / len(samples)}
+        return cost_record(
+            item,
+            cost,
+            output=first.output,
+            extracted=first.extracted,
+            score=score,
+            tokens=sum(sample.tokens for sample in samples),
+            truncated=any(sample.truncated for sample in samples),
+            scores=scores,
+            samples=tuple(samples) if len(samples) > 1 else (),
+        )
 
 
 def reference_costs(lm: TextModel, items: Sequence[Item]) -> list[LogLikelihood]:
@@ -83,6 +124,8 @@ def cost_record(
     score: float | None = None,
     tokens: int = 0,
     truncated: bool = False,
+    scores: Mapping[str, float] | None = None,
+    samples: tuple[Sample, ...] = (),
 ) -> ItemRecord:
     """A record with the reference's cost; the score is its -bits per byte unless given."""
     size = len(item.reference.encode())
@@ -96,15 +139,15 @@ def cost_record(
         reference_bytes=size,
         tokens=tokens,
         truncated=truncated,
+        group=item.group,
+        cluster=item.cluster,
+        scores=dict(scores or {}),
+        samples=samples,
     )
 
 
-def _graded_record(
-    item: Item, completion: Completion, grade: Grade, cost: LogLikelihood
-) -> ItemRecord:
-    return cost_record(
-        item,
-        cost,
+def _sample(completion: Completion, grade: Grade) -> Sample:
+    return Sample(
         output=completion.text,
         extracted=grade.extracted,
         score=grade.score,

@@ -1,40 +1,86 @@
-"""GSM8K (Cobbe et al. 2021): grade-school word problems, zero-shot, greedy.
+"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168): grade-school word problems, greedy.
 
-Rows: {"question", "answer"} as released, with the gold answer after "####". Two protocols:
-"gsm8k" has a plain prompt that suits small contexts, "gsm8k_metamath" the Alpaca prompt with
-"Let's think step by step." of MetaMath (Yu et al. 2023, arXiv 2309.12284).
+Rows: {"question", "answer"} as released, with the gold answer after "####". Protocols: the plain
+zero-shot prompt suits small contexts; `table1` is MetaMath's (Yu et al. 2023, arXiv 2309.12284);
+`table2` open-instruct's (Wang et al. 2023, arXiv 2306.04751) with the eight demonstrations of Wei
+et al. 2022 (arXiv 2201.11903) on its 200 questions; `full` the same on all 1,319.
 """
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
-from evaluators.answers import MARKER, extract_number, same_answer
+from evaluators.answers import MARKER
 from evaluators.benchmark import Item, Split
-from evaluators.benchmarks.generative import Decoding, GenerativeBenchmark, Grade
+from evaluators.benchmarks.answered import AnswerBenchmark
 from evaluators.errors import DataError
-from evaluators.rows import read_jsonl
+from evaluators.protocol import Decoding, Protocol, prompt_text
+from evaluators.rows import HubSplit, read_rows
 from evaluators.split import is_validation
 
 _CALCULATION = re.compile(r"<<.*?>>")
+FIELDS = {"question": str, "answer": str}
+VALIDATION = "train file: the questions whose hash is in the first 5 %; test file: every row"
 METAMATH_PROMPT = (
     "Below is an instruction that describes a task. "
     "Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{question}\n\n### Response: Let's think step by step."
 )
-
-
-def plain_prompt(question: str) -> str:
-    """The prompt of "gsm8k", in training and in evaluation."""
-    return f"Question: {question.strip()}\nAnswer:"
+# The released code stops at these words wherever they stand.
+METAMATH_STOPS = ("Question", "USER", "ASSISTANT", "Instruction", "Response")
+PLAIN = Protocol(
+    version="gsm8k-1",
+    validation=VALIDATION,
+    prompt="Question: {question}\nAnswer:",
+    decoding=Decoding(512, ("\nQuestion:",)),
+    extraction="number_after_marker",
+    equality="normalised",
+)
+EARLY_METAMATH = replace(
+    PLAIN,
+    version="gsm8k_metamath-1",
+    prompt=METAMATH_PROMPT,
+    decoding=Decoding(512, ("Instruction:", "Question:")),
+)
+FEW_SHOT = Protocol(
+    version="gsm8k-cot-8-shot-1",
+    validation=VALIDATION,
+    prompt=prompt_text("gsm8k_cot_8_shot.txt") + "Question: {question}\nAnswer:",
+    shots=8,
+    decoding=Decoding(512, ("\n",)),
+    extraction="last_number",
+    equality="bare_text",
+    robust=True,
+)
+PROTOCOLS = {
+    "plain": PLAIN,
+    "table1": Protocol(
+        version="gsm8k-metamath-2",
+        validation=VALIDATION,
+        prompt=METAMATH_PROMPT,
+        decoding=Decoding(512, METAMATH_STOPS),
+        extraction="metamath_number",
+        equality="normalised",
+        robust=True,
+    ),
+    "table2": replace(FEW_SHOT, version="gsm8k-open-instruct-200-1", subset=200),
+    "full": FEW_SHOT,
+}
+HUB: Mapping[Split, HubSplit] = {
+    "validation": HubSplit("train", ("main",)),
+    "test": HubSplit("test", ("main",)),
+    "all": HubSplit("test", ("main",)),
+}
 
 
 def metamath_prompt(question: str) -> str:
-    """The prompt of "gsm8k_metamath"."""
-    return METAMATH_PROMPT.format(question=question.strip())
+    """MetaMath's prompt, in training and in evaluation."""
+    return METAMATH_PROMPT.replace("{question}", question.strip())
 
 
 def reference_solution(answer: str) -> str:
@@ -45,47 +91,53 @@ def reference_solution(answer: str) -> str:
 
 def prompt_and_reference(row: Mapping[str, str]) -> tuple[str, str]:
     """A released row as the prompt and the response to train on or to price."""
-    return plain_prompt(row["question"]), reference_solution(row["answer"])
+    prompt = PLAIN.prompt.format(question=row["question"].strip())
+    return prompt, reference_solution(row["answer"])
 
 
 @final
-class GSM8K(GenerativeBenchmark):
-    """Accuracy of the number after "The answer is:"."""
+class GSM8K(AnswerBenchmark):
+    """Accuracy of the final number; "gsm8k_metamath" is an early form of the preset table1."""
 
-    extraction = "the first number after the last 'The answer is:'"
-
-    def __init__(self, metric: str, *, metamath: bool = False) -> None:
-        super().__init__(metric)
-        self._prompt = metamath_prompt if metamath else plain_prompt
-        self.name = "gsm8k_metamath" if metamath else "gsm8k"
-        self.decoding = Decoding(
-            version=f"{self.name}-1",
-            max_new_tokens=512,
-            stops=("Instruction:", "Question:") if metamath else ("\nQuestion:",),
-        )
+    def __init__(self, metric: str, rules: Protocol) -> None:
+        super().__init__(metric, rules)
+        self.name = "gsm8k_metamath" if rules is EARLY_METAMATH else "gsm8k"
 
     def load(self, path: Path, split: Split) -> list[Item]:
-        """Validation: the held-out questions of the training file. Test: every row."""
+        """Validation: the held-out questions of the training file. Test, all: every row."""
         items = []
-        for line, row in read_jsonl(path, {"question": str, "answer": str}):
+        for line, row in read_rows(path, FIELDS, HUB[split]):
             if "####" not in row["answer"]:
                 raise DataError.at(path, line, "'answer' with '#### N'", repr(row["answer"])[-40:])
-            if split == "test" or is_validation(row["question"]):
+            if split != "validation" or is_validation(row["question"]):
                 items.append(self._item(line, row))
-        return items
-
-    def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Grade]:
-        """1 for the gold number, else 0."""
-        answers = [extract_number(text) for text in texts]
-        return [
-            Grade(answer, float(same_answer(answer, item.answer)))
-            for item, answer in zip(items, answers, strict=True)
-        ]
+        drawn = self.rules.subset
+        if split == "validation" or drawn is None or len(items) <= drawn:
+            return items
+        # open-instruct's draw: random.seed(42), random.sample(questions, 200)
+        return random.Random(42).sample(items, drawn)
 
     def _item(self, line: int, row: Mapping[str, str]) -> Item:
+        reference = reference_solution(row["answer"])
+        if self.rules.shots:
+            reference = _in_one_line(reference)
+        elif self.rules is PROTOCOLS["table1"]:
+            reference = _without_commas(reference)
         return Item(
             id=f"gsm8k/{line}",
-            prompt=self._prompt(row["question"]),
-            reference=reference_solution(row["answer"]),
+            prompt=self.rules.prompt.replace("{question}", row["question"].strip()),
+            reference=reference,
             answer=row["answer"].partition("####")[2].strip(),
         )
+
+
+def _in_one_line(reference: str) -> str:
+    """A solution as the demonstrations have it."""
+    solution, _, gold = reference.rpartition(f"\n{MARKER} ")
+    return f" {' '.join(solution.split())} So the answer is {gold}."
+
+
+def _without_commas(reference: str) -> str:
+    """A solution whose last number MetaMath's rule reads whole: it takes one comma at most."""
+    solution, _, gold = reference.rpartition(f"\n{MARKER} ")
+    return f"{solution}\n{MARKER} {gold.replace(',', '')}"

@@ -1,22 +1,70 @@
-"""MBPP (Austin et al. 2021, arXiv 2108.07732): short Python problems, zero-shot, greedy.
+"""MBPP (Austin et al. 2021, arXiv 2108.07732) and MBPP+ (Liu et al. 2023, arXiv 2305.01210).
 
-Rows as released: {"task_id", "text", "code", "test_list", "test_setup_code"}. The prompt is a
-docstring with the task and its first test, as EvalPlus has it. Official split by task id.
+Rows as released. MBPP: {"task_id", "text", "code", "test_list", "test_setup_code"}; MBPP+:
+{"task_id", "prompt", "code", "test_list", "test_imports", "test"}. Protocols: `full` has a
+docstring with the task and its first test as the prompt, as EvalPlus has it, greedy pass@1;
+`table1` is Magicoder's prompt (Wei et al. 2023, arXiv 2312.02120) on the tasks of MBPP+, so that
+"mbpp" too reads that file, and runs its `test_list`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
 from evaluators.benchmark import Item, Split
-from evaluators.benchmarks.generative import Decoding
+from evaluators.benchmarks.evalplus import without_numpy
+from evaluators.benchmarks.humaneval import MAGICODER_PROMPT
 from evaluators.benchmarks.program import ProgramBenchmark
-from evaluators.rows import read_jsonl, strings
+from evaluators.protocol import Decoding, Protocol
+from evaluators.rows import HubSplit, read_rows, strings
 
 FIELDS = {"task_id": int, "text": str, "code": str, "test_list": list, "test_setup_code": str}
-TASK_IDS: Mapping[Split, range] = {"validation": range(511, 601), "test": range(11, 511)}
+PLUS_FIELDS = {
+    "task_id": int,
+    "prompt": str,
+    "code": str,
+    "test_list": list,
+    "test_imports": list,
+    "test": str,
+}
+TASK_IDS: Mapping[Split, range] = {
+    "validation": range(511, 601),
+    "test": range(11, 511),
+    "all": range(11, 511),
+}
+# MBPP+ holds no other ids; those from 601 are MBPP's training tasks.
+PLUS_IDS: Mapping[Split, range] = {**TASK_IDS, "all": range(1, 1000)}
+HUB: Mapping[Split, HubSplit] = {
+    "validation": HubSplit("validation", ("full",)),
+    "test": HubSplit("test", ("full",)),
+    "all": HubSplit("test", ("full",)),
+}
+_INSTRUCTION = "{text} Your code should satisfy the following assertion:\n```python\n{test}\n```"
+VALIDATION = "task ids 511-600; test: 11-510"
+FULL = Protocol(
+    version="mbpp-docstring-1",
+    validation=VALIDATION,
+    prompt='"""\n{text}\n{test}\n"""\n',
+    decoding=Decoding(512, ("\nassert ", "\nprint(", "\nif __name__", '\n"""')),
+    extraction="the program up to the stop",
+    equality="all tests pass",
+    metric="pass@1",
+)
+TABLE1 = replace(
+    FULL,
+    version="mbpp-magicoder-1",
+    validation=f"{VALIDATION}; all: every task of MBPP+",
+    prompt=MAGICODER_PROMPT.format(instruction=_INSTRUCTION, response="```python"),
+    decoding=Decoding(512, ("```",)),
+)
+PROTOCOLS = {"table1": TABLE1, "full": FULL}
+PLUS_PROTOCOLS = {
+    "table1": replace(TABLE1, version="mbpp-plus-magicoder-1"),
+    "full": replace(FULL, version="mbpp-plus-1", validation=TABLE1.validation),
+}
 
 
 def prompt_and_reference(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -27,34 +75,45 @@ def prompt_and_reference(row: Mapping[str, Any]) -> tuple[str, str]:
 
 @final
 class MBPP(ProgramBenchmark):
-    """The fraction of greedy completions that pass the released tests."""
+    """The fraction of completions that pass the tests: the released ones, or those of MBPP+."""
 
-    name = "mbpp"
-    decoding = Decoding(
-        version="mbpp-docstring-1",
-        max_new_tokens=512,
-        stops=("\nassert ", "\nprint(", "\nif __name__", '\n"""'),
-    )
-    timeout = 8.0  # the reference of task 123 alone takes more than two seconds
+    timeout = 20.0  # references take up to nine seconds on a busy machine
+
+    def __init__(
+        self, metric: str, rules: Protocol, *, sandbox: str | None, plus: bool = False
+    ) -> None:
+        super().__init__(metric, rules, sandbox=sandbox)
+        self.name = "mbpp_plus" if plus else "mbpp"
+        self._plus = plus
 
     def load(self, path: Path, split: Split) -> list[Item]:
-        """Validation: task ids 511 to 600. Test: 11 to 510."""
-        return [
-            _item(row, strings(path, line, row, "test_list"))
-            for line, row in read_jsonl(path, FIELDS)
-            if row["task_id"] in TASK_IDS[split]
-        ]
+        """Validation: task ids 511 to 600. Test: 11 to 510. All: these, or MBPP+ whole."""
+        if self.rules is FULL:
+            rows, ids = read_rows(path, FIELDS, HUB[split]), TASK_IDS[split]
+        else:
+            rows, ids = read_rows(path, PLUS_FIELDS, HubSplit("test")), PLUS_IDS[split]
+        return [self._item(path, line, row) for line, row in rows if row["task_id"] in ids]
 
-
-def _item(row: Mapping[str, Any], tests: tuple[str, ...]) -> Item:
-    prompt, reference = prompt_and_reference(row)
-    return Item(
-        id=f"mbpp/{row['task_id']}",
-        prompt=prompt,
-        reference=reference,
-        tests=tuple(_unix(test) for test in tests),
-        setup=_unix(row["test_setup_code"]),
-    )
+    def _item(self, path: Path, line: int, row: Mapping[str, Any]) -> Item:
+        tests = strings(path, line, row, "test_list")
+        text = (row["text"] if self.rules is FULL else row["prompt"]).strip()
+        prompt, reference = prompt_and_reference({**row, "text": text})
+        setup = row["test_setup_code"] if self.rules is FULL else "\n".join(row["test_imports"])
+        wrapped = self.rules.prompt != FULL.prompt
+        if wrapped:
+            sentence = text if text.endswith(".") else f"{text}."
+            prompt = self.rules.prompt.replace("{text}", sentence).replace(
+                "{test}", tests[0].strip()
+            )
+            reference = f"\n{reference}"
+        return Item(
+            id=f"{self.name}/{row['task_id']}",
+            prompt=prompt,
+            reference=reference,
+            tests=(without_numpy(row["test"]),) if self._plus else tuple(map(_unix, tests)),
+            setup=_unix(setup),
+            stub="" if wrapped else None,
+        )
 
 
 def _unix(text: str) -> str:

@@ -1,26 +1,61 @@
-"""MMLU (Hendrycks et al. 2021, arXiv 2009.03300): 57 subjects, zero-shot.
+"""MMLU (Hendrycks et al. 2021, arXiv 2009.03300): 57 subjects, four choices.
 
 A folder of csv files, one per subject and part: `*_dev.csv` is the validation split, `*_test.csv`
 the test split. Rows: question, four choices, answer (0-3 under a header row, or A-D without one,
-as first released).
+as first released). Protocols: a plain zero-shot one; `table2` open-instruct's, zero-shot; `full`
+the released code's with five demonstrations from the subject's dev file.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
 from evaluators.benchmark import Item, Split
 from evaluators.benchmarks.choice import ChoiceBenchmark
 from evaluators.errors import DataError
-from evaluators.rows import read_text
+from evaluators.protocol import Protocol
+from evaluators.rows import HubSplit, is_hub, read_rows, read_text
 
 LETTERS = "ABCD"
 CHOICES = tuple(f" {letter}" for letter in LETTERS)
 COLUMNS = "6 columns: question, four choices, answer (0-3 or A-D)"
-SUFFIX = {"validation": "_dev.csv", "test": "_test.csv"}
+PART = {"validation": "dev", "test": "test", "all": "test"}
+HUB_FIELDS = {"question": str, "subject": str, "choices": list, "answer": int}
+PLAIN = Protocol(
+    version="mmlu-zero-shot-1",
+    validation="the dev files",
+    prompt="The following are multiple choice questions (with answers) about {subject}.\n\n",
+    extraction="the choice with the highest summed log-likelihood",
+)
+# The released code writes two spaces before the subject, and leaves questions as they are.
+_RELEASED = PLAIN.prompt.replace(" {subject}", "  {subject}")
+PROTOCOLS = {
+    "plain": PLAIN,
+    "table2": replace(PLAIN, version="mmlu-open-instruct-1", prompt=_RELEASED),
+    "full": replace(
+        PLAIN,
+        version="mmlu-5-shot-1",
+        validation="the dev files, each question after the subject's other ones",
+        prompt=_RELEASED,
+        shots=5,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A row: where it stands in its subject, its text, four choices, the right one's index."""
+
+    subject: str
+    number: int
+    text: str
+    choices: tuple[str, ...]
+    answer: int
 
 
 @final
@@ -28,44 +63,86 @@ class MMLU(ChoiceBenchmark):
     """Accuracy over " A" to " D"; bits per byte are those of the right choice's text."""
 
     name = "mmlu"
-    version = "mmlu-zero-shot-1"
 
     def load(self, path: Path, split: Split) -> list[Item]:
-        """The rows of every subject's file of `split`, anywhere below `path`."""
-        files = sorted(path.rglob(f"*{SUFFIX[split]}"), key=lambda file: file.name)
-        if not files:
-            raise DataError(f"{path}: expected a folder with files *{SUFFIX[split]}, found none")
-        return [
-            item for file in files for item in _subject(file, file.name[: -len(SUFFIX[split])])
-        ]
+        """The rows of every subject's file of the part, anywhere below `path`."""
+        demonstrations: dict[str, list[_Question]] = {}
+        if self.rules.shots:
+            for question in _questions(path, "dev"):
+                demonstrations.setdefault(question.subject, []).append(question)
+        items = []
+        for question in _questions(path, PART[split]):
+            known = demonstrations.get(question.subject, [])
+            shots = [each for each in known if each != question][: self.rules.shots]
+            if self.rules.shots and not shots:
+                raise DataError(f"{path}: expected a dev file of {question.subject!r}, found none")
+            items.append(self._item(question, shots))
+        return items
+
+    def _item(self, question: _Question, shots: Sequence[_Question]) -> Item:
+        subject = question.subject.replace("_", " ")
+        strip = self.rules.prompt == PLAIN.prompt
+        examples = "".join(f"{_asked(shot)}{CHOICES[shot.answer]}\n\n" for shot in shots)
+        return Item(
+            id=f"mmlu/{question.subject}/{question.number}",
+            prompt=self.rules.prompt.format(subject=subject) + examples + _asked(question, strip),
+            reference=f" {question.choices[question.answer]}",
+            choices=CHOICES,
+            answer=str(question.answer),
+            group=question.subject,
+        )
 
 
-def _subject(path: Path, subject: str) -> list[Item]:
-    """The items of one file. The csv module keeps "None" and "N/A", which are real choices."""
+def _asked(question: _Question, strip: bool = False) -> str:
+    text = question.text.strip() if strip else question.text
+    lettered = zip(LETTERS, question.choices, strict=True)
+    return "\n".join([text, *(f"{letter}. {choice}" for letter, choice in lettered), "Answer:"])
+
+
+def _questions(path: Path, part: str) -> Iterator[_Question]:
+    """The questions of `part` ("dev" or "test"), subject by subject."""
+    if is_hub(path):
+        yield from _hub_questions(path, part)
+        return
+    suffix = f"_{part}.csv"
+    files = sorted(Path(path).rglob(f"*{suffix}"), key=lambda file: file.name)
+    if not files:
+        raise DataError(f"{path}: expected a folder with files *{suffix}, found none")
+    for file in files:
+        yield from _subject(file, file.name[: -len(suffix)])
+
+
+def _hub_questions(source: Path, part: str) -> Iterator[_Question]:
+    counts: dict[str, int] = {}
+    for line, row in read_rows(source, HUB_FIELDS, HubSplit(part, ("all",))):
+        subject, answer = row["subject"], row["answer"]
+        if len(row["choices"]) != 4 or not 0 <= answer < 4:
+            raise DataError.at(source, line, "four choices, answer 0-3", repr(row["choices"])[:60])
+        number = counts.get(subject, 0)
+        counts[subject] = number + 1
+        yield _Question(subject, number, row["question"], tuple(row["choices"]), answer)
+
+
+def _subject(path: Path, subject: str) -> list[_Question]:
+    """The questions of a file. The csv module keeps "None" and "N/A", which are real choices."""
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    items: list[Item] = []
+    questions: list[_Question] = []
     try:
         for number, row in enumerate(reader):
             if number == 0 and row and row[-1] == "answer":
                 continue
-            items.append(_item(path, reader.line_num, f"{subject}/{len(items)}", row))
+            questions.append(_question(path, reader.line_num, subject, len(questions), row))
     except csv.Error as error:
         raise DataError.at(path, reader.line_num, COLUMNS, f"invalid csv ({error})") from error
-    return items
+    return questions
 
 
-def _item(path: Path, line: int, name: str, row: list[str]) -> Item:
+def _question(path: Path, line: int, subject: str, number: int, row: list[str]) -> _Question:
     if len(row) != 6:
         raise DataError.at(path, line, COLUMNS, f"{len(row)} columns")
-    question, *texts, answer = row
+    text, *choices, answer = row
     known = "0123" if answer.isdigit() else LETTERS
     index = known.find(answer) if len(answer) == 1 else -1
     if index < 0:
         raise DataError.at(path, line, "an answer 0-3 or A-D", repr(answer))
-    subject = name.partition("/")[0].replace("_", " ")
-    lettered = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=True))
-    prompt = (
-        f"The following are multiple choice questions (with answers) about {subject}.\n\n"
-        f"{question.strip()}\n{lettered}\nAnswer:"
-    )
-    return Item(f"mmlu/{name}", prompt, f" {texts[index]}", CHOICES, answer=str(index))
+    return _Question(subject, number, text, tuple(choices), index)

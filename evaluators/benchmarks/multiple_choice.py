@@ -12,9 +12,15 @@ from typing import final
 from evaluators.benchmark import Item, Split
 from evaluators.benchmarks.choice import ChoiceBenchmark
 from evaluators.errors import DataError
+from evaluators.protocol import Protocol
 from evaluators.rows import read_jsonl, strings
 
 FIELDS = {"id": str, "prompt": str, "choices": list, "answer": int}
+PROTOCOL = Protocol(
+    version="multiple-choice-1",
+    validation="a file of its own",
+    extraction="the choice with the highest summed log-likelihood",
+)
 
 
 @final
@@ -22,7 +28,9 @@ class MultipleChoice(ChoiceBenchmark):
     """Accuracy of the most likely choice; the reference is the right choice."""
 
     name = "multiple_choice"
-    version = "multiple-choice-1"
+
+    def __init__(self, metric: str) -> None:
+        super().__init__(metric, PROTOCOL)
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """Every row of `path`: the two splits are two files."""

@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import final
 
 from evaluators.benchmark import Item, Split
-from evaluators.benchmarks.generative import Decoding
 from evaluators.benchmarks.program import ProgramBenchmark
+from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import read_jsonl, strings
 
 FIELDS = {"id": str, "prompt": str, "reference": str, "tests": list, "entry_point": str}
+PROTOCOL = Protocol(
+    version="pass-at-1-1",
+    validation="a file of its own",
+    decoding=Decoding(
+        256, ("\ndef ", "\nclass ", "\nassert ", "\nprint(", "\nif ", '\n"""', "\n#")
+    ),
+    metric="pass@1",
+)
 
 
 @final
@@ -22,12 +30,10 @@ class PassAt1(ProgramBenchmark):
     """The fraction of greedy completions that pass every test."""
 
     name = "pass_at_1"
-    decoding = Decoding(
-        version="pass-at-1-1",
-        max_new_tokens=256,
-        stops=("\ndef ", "\nclass ", "\nassert ", "\nprint(", "\nif ", '\n"""', "\n#"),
-    )
     timeout = 1.0
+
+    def __init__(self, metric: str, *, sandbox: str | None) -> None:
+        super().__init__(metric, PROTOCOL, sandbox=sandbox)
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """Every row of `path`: the two splits are two files."""

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 from evaluators.benchmark import Item
 from evaluators.benchmarks.generative import GenerativeBenchmark, Grade
+from evaluators.protocol import Protocol
 from evaluators.sandbox import resolve_level, run_programs
 
 MEMORY_MB = 512
 
 
 class ProgramBenchmark(GenerativeBenchmark):
-    """pass@1: prompt + completion + tests must run to the end in the sandbox."""
+    """pass@k: stub or prompt, completion and tests must run to the end in the sandbox."""
 
-    extraction = "prompt + completion, setup, tests; one program"
     timeout: float  # seconds of CPU time per program
 
-    def __init__(self, metric: str, *, sandbox: str | None) -> None:
-        super().__init__(metric)
+    def __init__(self, metric: str, rules: Protocol, *, sandbox: str | None) -> None:
+        super().__init__(metric, rules)
         # Pricing the reference runs no code, so it asks for no sandbox.
         self.sandbox_level = None if metric == "bits_per_byte" else resolve_level(sandbox)
 
@@ -43,5 +43,6 @@ class ProgramBenchmark(GenerativeBenchmark):
 
 
 def program(item: Item, completion: str) -> str:
-    """The completed prompt, the setup (which may use it) and the tests, as one program."""
-    return "\n".join([item.prompt + completion, item.setup, *item.tests, ""])
+    """The completed program, the setup (which may use it) and the tests, as one text."""
+    head = item.prompt if item.stub is None else item.stub
+    return "\n".join([head + completion, item.setup, *item.tests, ""])

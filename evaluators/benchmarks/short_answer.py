@@ -11,8 +11,18 @@ from typing import final
 
 from evaluators.answers import f1
 from evaluators.benchmark import Item, Split
-from evaluators.benchmarks.generative import Decoding, GenerativeBenchmark, Grade
+from evaluators.benchmarks.generative import GenerativeBenchmark, Grade
+from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import read_jsonl
+
+PROTOCOL = Protocol(
+    version="short-answer-1",
+    validation="a file of its own",
+    decoding=Decoding(32, ("\n",)),
+    extraction="the first line; SQuAD normalisation",
+    equality="token F1",
+    metric="f1",
+)
 
 
 @final
@@ -20,8 +30,9 @@ class ShortAnswer(GenerativeBenchmark):
     """Mean token F1 between the first line of the completion and the reference."""
 
     name = "short_answer"
-    decoding = Decoding(version="short-answer-1", max_new_tokens=32, stops=("\n",))
-    extraction = "the first line; SQuAD normalisation"
+
+    def __init__(self, metric: str) -> None:
+        super().__init__(metric, PROTOCOL)
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """Every row of `path`: the two splits are two files."""

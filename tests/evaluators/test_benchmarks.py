@@ -1,9 +1,9 @@
-"""One conformance suite over all benchmarks, on small generated files."""
+"""One conformance suite over all benchmarks and presets, on small generated files."""
 
 from __future__ import annotations
 
-import csv
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from evaluators.benchmark import Benchmark, Item, protocol_sha256
-from evaluators.benchmarks import NAMES, build
+from evaluators.benchmarks import NAMES, build, presets
 from evaluators.benchmarks import gsm8k as gsm8k_module
 from evaluators.benchmarks import mbpp as mbpp_module
 from evaluators.benchmarks.program import program
@@ -20,10 +20,16 @@ from evaluators.errors import DataError
 from evaluators.evaluate import evaluate, select
 from evaluators.language_model import Completion, LanguageModel, LogLikelihood
 from evaluators.split import is_validation
+from evaluators.stops import cut_at_stop
+from tests.evaluators.benchmark_rows import ROWS, gsm8k, mbpp, mmlu
 
-RUNS_CODE = ("pass_at_1", "mbpp")
-CHOOSES = ("multiple_choice", "mmlu")
-SPLITS = ("validation", "test")
+RUNS_CODE = ("pass_at_1", "humaneval", "humaneval_plus", "mbpp", "mbpp_plus")
+PAPERS_TEN = (
+    *("gsm8k", "math", "humaneval", "humaneval_plus", "mbpp"),
+    *("mbpp_plus", "mmlu", "bbh", "tydiqa", "truthfulqa_mc2"),
+)
+SPLITS = ("validation", "test", "all")
+CASES = [(name, preset) for name in NAMES for preset in (presets(name) or (None,))]
 
 
 class Oracle:
@@ -31,187 +37,159 @@ class Oracle:
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._references = {item.prompt: item.reference for item in items}
-        self._right = {
-            item.prompt: item.choices[int(item.answer)] for item in items if item.choices
-        }
+        self._right = {item.prompt: _true_choices(item) for item in items}
 
-    def generate(self, prompts, *, max_new_tokens, stops=()) -> list[Completion]:
-        return [Completion(self._references[prompt], 1, False) for prompt in prompts]
+    def generate(self, prompts, *, max_new_tokens, stops=(), **_) -> list[Completion]:
+        texts = [cut_at_stop(self._references[prompt], stops) for prompt in prompts]
+        return [Completion(text, 1, False) for text in texts]
 
     def loglikelihood(self, pairs) -> list[LogLikelihood]:
-        good = [text in (self._references[p], self._right.get(p)) for p, text in pairs]
-        return [LogLikelihood(0.0 if each else -9.0, 1, each) for each in good]
+        good = [text == self._references[p] or text in self._right[p] for p, text in pairs]
+        return [LogLikelihood(0.0 if each else -math.inf, 1, each) for each in good]
+
+
+def _true_choices(item: Item) -> list[str]:
+    if item.labels:
+        return [text for text, label in zip(item.choices, item.labels, strict=True) if label]
+    return [item.choices[int(item.answer)]] if item.choices else []
 
 
 class Silent:
     """Says nothing, and finds every text impossible."""
 
-    def generate(self, prompts, *, max_new_tokens, stops=()) -> list[Completion]:
+    def generate(self, prompts, *, max_new_tokens, stops=(), **_) -> list[Completion]:
         return [Completion("", 1, False) for _ in prompts]
 
     def loglikelihood(self, pairs) -> list[LogLikelihood]:
-        return [LogLikelihood(-9.0, 1, False) for _ in pairs]
+        return [LogLikelihood(-math.inf, 1, False) for _ in pairs]
 
 
-def jsonl(path: Path, rows: Sequence[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def exact_match(folder: Path) -> Path:
-    return jsonl(
-        folder / "data.jsonl",
-        [
-            {"id": f"m{n}", "prompt": f"Question: {n} + 1?\nAnswer:", "answer": f"{n + 1}.0",
-             "reference": f" {n} + 1 = {n + 1}. The answer is: {n + 1}"}
-            for n in range(8)
-        ],
-    )  # fmt: skip
-
-
-def pass_at_1(folder: Path) -> Path:
-    return jsonl(
-        folder / "data.jsonl",
-        [
-            {"id": f"c{n}", "prompt": f"def f(x):\n    # add {n}\n", "entry_point": "f",
-             "reference": f"    return x + {n}\n", "tests": [f"assert f(1) == {n + 1}"]}
-            for n in range(6)
-        ],
-    )  # fmt: skip
-
-
-def multiple_choice(folder: Path) -> Path:
-    return jsonl(
-        folder / "data.jsonl",
-        [
-            {"id": f"q{n}", "prompt": f"Question {n}:", "choices": [" no", " yes", " \u2028"],
-             "answer": 1 + n % 2}
-            for n in range(8)
-        ],
-    )  # fmt: skip
-
-
-def short_answer(folder: Path) -> Path:
-    return jsonl(
-        folder / "data.jsonl",
-        [{"id": f"s{n}", "prompt": f"Where is {n}?", "reference": f" town {n}"} for n in range(8)],
-    )
-
-
-def gsm8k(folder: Path) -> Path:
-    return jsonl(
-        folder / "data.jsonl",
-        [
-            {"question": f"What is {n} + 1000?",
-             "answer": f"It is {n}+1000=<<{n}+1000={n + 1000}>>{n + 1000}.\n#### {n + 1000:,}"}
-            for n in range(200)
-        ],
-    )  # fmt: skip
-
-
-def mbpp(folder: Path) -> Path:
-    return jsonl(
-        folder / "data.jsonl",
-        [
-            {"task_id": n, "text": f"Write a function to add {n}.", "challenge_test_list": [],
-             "code": f"def add(x):\r\n\treturn x + {n}\r\nclass Box: pass",
-             "test_list": [f"assert add(1) == {n + 1}", "assert box is not None"],
-             "test_setup_code": "box = Box()"}
-            for n in (10, 11, 12, 510, 511, 600, 601)
-        ],
-    )  # fmt: skip
-
-
-def mmlu(folder: Path) -> Path:
-    for part, rows in (("dev", 2), ("test", 5)):
-        (folder / part).mkdir()
-        for subject in ("anatomy", "high_school_physics"):
-            with (folder / part / f"{subject}_{part}.csv").open("w", newline="") as file:
-                writer = csv.writer(file)
-                if subject == "anatomy":
-                    writer.writerow(["question", "a", "b", "c", "d", "answer"])
-                for n in range(rows):
-                    answer = n % 4 if subject == "anatomy" else "ABCD"[n % 4]
-                    writer.writerow([f"Which,\n{n}?", "None", "N/A", "", str(n), answer])
-    return folder
-
-
-def make(name: str, metric: str | None = None) -> Benchmark:
+def make(name: str, metric: str | None = None, preset: str | None = None) -> Benchmark:
     needs = name in RUNS_CODE and metric is None
-    return build(name, metric=metric, sandbox="rlimits" if needs else None)
+    return build(name, metric=metric, preset=preset, sandbox="rlimits" if needs else None)
 
 
-@pytest.fixture(params=NAMES)
-def name(request) -> str:
+@pytest.fixture(params=CASES, ids=lambda case: "-".join(map(str, case)))
+def case(request) -> tuple[str, str | None]:
     return request.param
 
 
 @pytest.fixture
-def data(name, tmp_path) -> Path:
-    return globals()[name.removesuffix("_metamath")](tmp_path)
+def name(case) -> str:
+    return case[0]
 
 
-def test_the_perfect_model_scores_one(name, data):
-    benchmark = make(name)
-    for split in SPLITS:
+@pytest.fixture
+def benchmark(case) -> Benchmark:
+    return make(case[0], preset=case[1])
+
+
+@pytest.fixture
+def data(case, tmp_path) -> Path:
+    # MBPP's table 1 is on the tasks of MBPP+.
+    return ROWS["mbpp_plus" if case == ("mbpp", "table1") else case[0]](tmp_path)
+
+
+def test_the_perfect_model_scores_one(name, benchmark, data):
+    if name == "text":
+        pytest.skip("bits per byte only")
+    for split in ("validation", "test"):
         items = benchmark.load(data, split)
         result = evaluate(Oracle(items), benchmark, items)
-        assert result.score == 1.0
+        assert result.score == 1.0, [r.id for r in result.records if r.score < 1]
         assert (result.name, result.metric, result.n) == (name, benchmark.metric, len(items))
         assert result.metrics["extraction_failures"] == 0.0
-        assert result.metrics[benchmark.metric] == 1.0
+        assert result.metrics[benchmark.metric] == result.metrics.get("accuracy_robust", 1.0) == 1
         assert result.sandbox_level == ("rlimits" if name in RUNS_CODE else None)
         assert [record.id for record in result.records] == [item.id for item in items]
+        assert result.low <= result.score <= result.high
 
 
-def test_the_silent_model_scores_zero(name, data):
-    benchmark = make(name)
+def test_the_silent_model_scores_zero(name, benchmark, data):
+    if name == "text":
+        pytest.skip("bits per byte only")
     items = benchmark.load(data, "test")
     result = evaluate(Silent(), benchmark, items)
-    if name not in CHOOSES:  # all choices tied: the first is taken
-        assert result.score == 0.0
-        assert result.metrics["extraction_failures"] == 1.0
-    assert result.metrics["bits_per_byte"] > 0
+    assert result.score == 0.0
+    assert result.metrics["extraction_failures"] == 1.0
+    assert set(result.metrics.values()) <= {0.0, 1.0, math.inf}
 
 
-def test_bits_per_byte_generates_nothing(name, data):
-    benchmark = make(name, "bits_per_byte")
+def test_bits_per_byte_generates_nothing(name, case, data):
+    benchmark = make(name, "bits_per_byte", case[1])
     items = benchmark.load(data, "test")
     silent = Silent()
     silent.generate = None
     result = evaluate(silent, benchmark, items)
-    assert result.score == -result.metrics["bits_per_byte"] < 0
+    assert result.score == -math.inf
     assert result.sandbox_level is None
     assert evaluate(Oracle(items), benchmark, items).score == 0.0
 
 
-def test_items_are_well_formed(name, data):
-    benchmark = make(name)
+def test_items_are_well_formed_and_validation_is_apart(benchmark, data):
     items = {split: benchmark.load(data, split) for split in SPLITS}
     for part in items.values():
         assert part and len({item.id for item in part}) == len(part)
         assert all(item.prompt and item.reference for item in part)
     assert benchmark.load(data, "test") == items["test"]
+    assert set(items["test"]) <= set(items["all"])
 
 
-def test_protocols_differ_and_are_json(name):
-    prints = {protocol_sha256(make(other)) for other in NAMES}
-    assert len(prints) == len(NAMES)
-    assert protocol_sha256(make(name)) != protocol_sha256(make(name, "bits_per_byte"))
-    assert json.loads(json.dumps(make(name).protocol()))["benchmark"] == name
+OWN_FILES = ("exact_match", "pass_at_1", "multiple_choice", "short_answer", "gsm8k", "math")
 
 
-def test_an_empty_share_gives_no_records(name):
-    assert make(name).score(Silent(), []) == []
+def test_no_item_is_in_both_splits(name, benchmark, data):
+    if name.removesuffix("_metamath") in OWN_FILES:
+        pytest.skip("validation and test are two files")
+    asked = {split: {item.prompt for item in benchmark.load(data, split)} for split in SPLITS}
+    if name == "text":
+        asked = {split: {i.id for i in benchmark.load(data, split)} for split in SPLITS}
+    assert not asked["validation"] & asked["test"]
 
 
-def test_a_real_model_runs_through(name, data, model, tokenizer):
-    benchmark = make(name)
-    items = select(benchmark.load(data, "test"), 3)
+def test_protocols_are_versioned_and_name_their_validation_items(benchmark):
+    rules = benchmark.protocol()["rules"]
+    assert rules["version"] and rules["validation"] and rules["prompt"]
+    assert rules["metric"] in (benchmark.metric, "bits_per_byte")
+
+
+def test_protocols_differ_and_are_json():
+    made = [make(*(name, None, preset)) for name, preset in CASES]
+    prints = {(protocol_sha256(each), each.name) for each in made}
+    assert len(prints) == len(CASES)
+    for name, preset in CASES:
+        if name != "text":
+            priced = make(name, "bits_per_byte", preset)
+            assert protocol_sha256(make(name, None, preset)) != protocol_sha256(priced)
+        assert json.loads(json.dumps(make(name, None, preset).protocol()))["benchmark"] == name
+
+
+def test_the_papers_tables_are_covered():
+    table1 = {"gsm8k", "math", "humaneval", "humaneval_plus", "mbpp", "mbpp_plus"}
+    table2 = {"gsm8k", "mmlu", "bbh", "tydiqa", "truthfulqa_mc2", "humaneval"}
+    assert {name for name in NAMES if "table1" in presets(name)} == table1
+    assert {name for name in NAMES if "table2" in presets(name)} == table2
+    assert {name for name in NAMES if "full" in presets(name)} == set(PAPERS_TEN)
+
+
+def test_an_empty_share_gives_no_records(benchmark):
+    assert benchmark.score(Silent(), []) == []
+
+
+# One protocol of each benchmark, and the one that samples.
+REAL = [*{name: (name, preset) for name, preset in CASES}.values(), ("humaneval", "table2")]
+
+
+@pytest.mark.parametrize("case", REAL, ids=lambda case: "-".join(map(str, case)), indirect=True)
+def test_a_real_model_runs_through(name, benchmark, data, model, tokenizer):
+    items = select(benchmark.load(data, "test"), 2)
     result = evaluate(LanguageModel(model, tokenizer), benchmark, items)
-    assert result.n == 3
-    assert 0.0 <= result.score <= 1.0
+    assert result.n == 2
     assert result.metrics["bits_per_byte"] > 0
+    if benchmark.metric != "bits_per_byte":
+        assert 0.0 <= result.low <= result.score <= result.high <= 1.0
+    if benchmark.metric == "pass@10":
+        assert len(result.records[0].samples) == 20
 
 
 @pytest.mark.parametrize(
@@ -238,7 +216,7 @@ def test_bad_rows_are_named_by_file_and_line(tmp_path, name, row, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "message"),
     [
         ("q,a,b,c,d,0\nq,a,b,c,d\n", r"x_test\.csv:2: expected 6 columns.*found 5 columns"),
         ("q,a,b,c,d,7\n", r":1: expected an answer 0-3 or A-D, found '7'"),
@@ -246,8 +224,8 @@ def test_bad_rows_are_named_by_file_and_line(tmp_path, name, row, message):
         ('"q', r":1: .*invalid csv"),
     ],
 )
-def test_bad_csv_rows_are_named_by_file_and_line(tmp_path, text, message):
-    (tmp_path / "x_test.csv").write_text(text)
+def test_bad_csv_rows_are_named_by_file_and_line(tmp_path, content, message):
+    (tmp_path / "x_test.csv").write_text(content)
     with pytest.raises(DataError, match=message):
         make("mmlu").load(tmp_path, "test")
 
@@ -276,7 +254,7 @@ def test_gsm8k_validation_is_the_held_out_part_of_the_questions(tmp_path):
         gsm8k_module.prompt_and_reference(row) for row in rows if is_validation(row["question"])
     ]
     assert [(item.prompt, item.reference) for item in items] == held
-    assert held[0][1].count("<<") == 0
+    assert "<<" not in held[0][1]
     assert items[0].reference.endswith(f"\nThe answer is: {items[0].answer}")
     assert "step by step" in build("gsm8k_metamath").load(path, "test")[0].prompt
 
@@ -284,6 +262,7 @@ def test_gsm8k_validation_is_the_held_out_part_of_the_questions(tmp_path):
 def test_mbpp_splits_by_task_id_and_runs_the_setup_after_the_code(tmp_path):
     path = mbpp(tmp_path)
     ids = {split: [i.id for i in make("mbpp").load(path, split)] for split in SPLITS}
+    assert ids.pop("all") == ids["test"]
     assert ids == {
         "validation": ["mbpp/511", "mbpp/600"],
         "test": ["mbpp/11", "mbpp/12", "mbpp/510"],
