@@ -62,7 +62,7 @@ def main() -> None:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     optimizer = torch.optim.AdamW(model.named_parameters(), lr=1e-4, weight_decay=0.0)
-    masker = GradientMasker(GradientMask(options.mask_ratio), statistics=True)
+    masker = GradientMasker(GradientMask(options.mask_ratio), statistics_every=1)
     masker.attach(optimizer)  # (2)
 
     source = batches(options.model, options.data)

@@ -57,7 +57,7 @@ def main() -> None:
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
         processing_class=tokenizer,
     )
-    masker = GradientMasker(GradientMask(options.mask_ratio), statistics=True)
+    masker = GradientMasker(GradientMask(options.mask_ratio), statistics_every=1)
     GradientMaskCallback(masker).add_to(trainer)  # (2)
     trainer.train(resume_from_checkpoint=options.resume)
     trainer.save_model()

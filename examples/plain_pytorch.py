@@ -29,7 +29,7 @@ def train(mask_ratio: float, updates: int) -> float:
     )
     # Named parameters let error messages name the parameter; model.parameters() works too.
     optimizer = torch.optim.AdamW(model.named_parameters(), lr=3e-3, weight_decay=0.0)
-    masker = GradientMasker(GradientMask(mask_ratio), statistics=True).attach(optimizer)  # (2)
+    masker = GradientMasker(GradientMask(mask_ratio), statistics_every=1).attach(optimizer)  # (2)
     data = torch.Generator().manual_seed(1)
     for update in range(updates):
         for _ in range(ACCUMULATION_INTERVAL):

@@ -40,7 +40,7 @@ def main() -> None:
         ),
         train_dataset=load_dataset("json", data_files=options.data, split="train"),
     )
-    masker = GradientMasker(GradientMask(options.mask_ratio), statistics=True)
+    masker = GradientMasker(GradientMask(options.mask_ratio), statistics_every=1)
     GradientMaskCallback(masker).add_to(trainer)  # (2)
     trainer.train()
     trainer.save_model()

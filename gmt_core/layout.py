@@ -147,5 +147,10 @@ def all_summed(table: Tensor, spread: Spread) -> Tensor:
         return table
     table = table.to(spread.device_type)
     for group in spread.groups:
-        torch.distributed.all_reduce(table, group=group)
+        all_reduce(table, group)
     return table.cpu()
+
+
+def all_reduce(table: Tensor, group: ProcessGroup) -> None:
+    """Add the tables of a group up, in place on every rank."""
+    torch.distributed.all_reduce(table, group=group)

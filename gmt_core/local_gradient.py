@@ -53,7 +53,9 @@ class LocalGradient:
         """The weights, flat, in the memory order that gradient and weight must share."""
         if self.weight is None:
             raise ValueError(f"{self.name}: saliency 'product' needs the weights, found none")
-        if self.weight.numel() > 1 and self.weight.stride() != self.gradient.stride():
+        strides = zip(self.gradient.stride(), self.weight.stride(), strict=True)
+        sizes = zip(self.gradient.shape, strides, strict=True)
+        if any(size > 1 and ours != theirs for size, (ours, theirs) in sizes):
             raise ValueError(
                 f"{self.name}: expected gradient and weight in one memory layout, found strides "
                 f"{self.gradient.stride()} and {self.weight.stride()}"

@@ -13,10 +13,12 @@ from gmt_core.layout import reduced
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.loss_scaling import skipped_by_scaler
 from gmt_core.mask_statistics import MaskStatistics
+from gmt_core.meter import Meter
 from gmt_core.method import Method
-from gmt_core.naming import matching
+from gmt_core.naming import matching, one_of
+from gmt_core.optimizer_mode import MODES, Held, Mode, check_mode, hold
 from gmt_core.parameters import Parameters, torch_optimizer
-from gmt_core.rules import KeepAll, Rule, Tally, apply_all_, apply_and_count_all_
+from gmt_core.rules import KeepAll, Rule, apply_all_
 from gmt_core.threshold import NonFiniteGradientError
 
 
@@ -34,18 +36,31 @@ class GradientMasker:
     """
 
     def __init__(
-        self, method: Method, *, exclude: Sequence[str] = (), statistics: bool = False
+        self,
+        method: Method,
+        *,
+        mode: Mode = "gradient",
+        exclude: Sequence[str] = (),
+        statistics_every: int = 0,
     ) -> None:
-        """Parameters whose names fit a pattern in `exclude` ("*.bias") are left as they are.
+        """Choose what is masked, what that means to the optimizer, and what is measured.
 
-        With `statistics`, each update is also measured (about one more pass in float64).
+        `mode`: `gradient` (the paper: the optimizer sees zeros), `update` (masked weights also
+        keep their value in that step) or `state` (their moments too); `optimizer_mode.py` says
+        what each costs. Parameters whose names fit a pattern in `exclude` ("*.bias") are left as
+        they are. Every `statistics_every` updates, from the first, one is measured; 0 is never.
         """
-        self._method = method
+        if statistics_every < 0:
+            raise ValueError(
+                f"statistics_every: expected 0 (never) or more updates, found {statistics_every}"
+            )
+        one_of("mode", mode, MODES)
+        self._method, self._mode, self._every = method, mode, int(statistics_every)
         self._exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-        self._measures = statistics
         self._latest: MaskStatistics | None = None
         self._update = 0
-        self._handle: RemovableHandle | None = None
+        self._held: list[Held] = []
+        self._handles: list[RemovableHandle] = []
 
     def attach(
         self,
@@ -57,9 +72,10 @@ class GradientMasker:
         Names are needed by `exclude` and by methods that read them. They come from
         `named_parameters`, or from an optimizer that was built on `model.named_parameters()`.
         """
-        if self._handle is not None:
+        if self._handles:
             raise ValueError("masker: already attached; detach() it first, or build a second one")
         optimizer = torch_optimizer(optimizer)
+        check_mode(self._mode, optimizer)
         parameters = Parameters.of(optimizer, named_parameters)
         if not parameters.named and (self._method.needs_names or self._exclude):
             reads = "exclude" if self._exclude else f"method {self._method.name}"
@@ -70,29 +86,48 @@ class GradientMasker:
         excluded = matching(self._exclude, parameters.names)
         self._bound = self._method.bind([n for n in parameters.names if n not in excluded])
         self._parameters, self._excluded = parameters, excluded
-        self._handle = optimizer.register_step_pre_hook(self._before_step)
+        self._meter = Meter(parameters, self._every) if self._every else None
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
         return self
 
     def detach(self) -> None:
         """Leave the optimizer as it was; nothing happens where none is attached."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
     @property
     def statistics(self) -> MaskStatistics | None:
-        """Of the latest update; None before the first, or where they were not asked for."""
+        """Of the latest measured update; None before the first."""
         return self._latest
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to draw the same masks: the number of updates done."""
-        return {"update": self._update}
+        """What a resumed run needs to draw the same masks.
+
+        The number of updates done, which is the position in a schedule and the counter of the
+        random numbers, and the seed.
+        """
+        return {"update": self._update, "seed": self._method.seed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken; raises ValueError on another kind of state."""
+        """Go on where `state_dict` was taken.
+
+        Raises ValueError on another kind of state, and on one of another seed.
+        """
         update = state.get("update")
-        if set(state) != {"update"} or not isinstance(update, int) or update < 0:
-            raise ValueError(f"masker state: expected {{'update': count}}, found {dict(state)!r}")
+        if set(state) - {"seed"} != {"update"} or not isinstance(update, int) or update < 0:
+            raise ValueError(
+                f"masker state: expected {{'update': count, 'seed': number}}, "
+                f"found {dict(state)!r}"
+            )
+        if state.get("seed", self._method.seed) != self._method.seed:
+            raise ValueError(
+                f"masker state: method {self._method.name} has seed {self._method.seed}, and the "
+                f"state was taken with seed {state['seed']}, so its masks would differ"
+            )
         self._update = update
         self._latest = None
 
@@ -119,13 +154,21 @@ class GradientMasker:
             if parameter.grad is not None
         ]
         rules = self._rules(gradients)
-        tensors = [gradient.gradient for gradient in gradients]
-        if self._measures:
-            tally = sum(apply_and_count_all_(tensors, rules), Tally())
-            self._latest = MaskStatistics.of(tally, rules)
+        self._held = hold(gradients, self._parameters.tensors, rules, optimizer, self._mode)
+        if self._meter is not None:
+            self._meter.mask_(gradients, rules, self._update)
         else:
-            apply_all_(tensors, rules)
+            apply_all_([gradient.gradient for gradient in gradients], rules)
         self._update += 1
+
+    def _after_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        for held in self._held:
+            held.restore(optimizer, self._mode)
+        self._held = []
+        if self._meter is not None:
+            self._latest = self._meter.finish() or self._latest
 
     def _rules(self, gradients: Sequence[LocalGradient]) -> list[Rule]:
         """One for each gradient; what is excluded stays."""

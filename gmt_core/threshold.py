@@ -8,7 +8,7 @@ gradients at most 16 MiB are used, whatever their size.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Final
@@ -30,7 +30,9 @@ __all__ = [
     "magnitude_thresholds",
     "pooled_threshold",
 ]
-_SMALL: Final = 1 << 17  # elements; smaller tensors are handled together
+_SMALL: Final = 1 << 17  # elements; tensors up to here are handled together
+_TOGETHER: Final = 1 << 19  # elements at once: about 10 MiB
+_POOLS: Final = 64  # tensors at once: about 4 MiB of counts
 
 
 def kept_count(numel: int, mask_ratio: float) -> int:
@@ -78,16 +80,28 @@ def magnitude_thresholds(tensors: Sequence[Tensor], kept: Sequence[int]) -> list
                 found[index] = pooled_threshold((tensor,), count)
             except NonFiniteGradientError as error:
                 raise NonFiniteGradientError(str(error), index) from None
-    for (dtype, _), places in together.items():
-        try:
-            small = radix_thresholds(
-                [[tensors[i]] for i in places], [kept[i] for i in places], dtype
-            )
-        except NonFiniteGradientError as error:
-            raise NonFiniteGradientError(str(error), places[error.index or 0]) from None
-        for i, threshold in zip(places, small, strict=True):
-            found[i] = threshold
+    for (dtype, _), alike in together.items():
+        for places in _batches(alike, tensors):
+            try:
+                pools = [[tensors[i]] for i in places]
+                small = radix_thresholds(pools, [kept[i] for i in places], dtype)
+            except NonFiniteGradientError as error:
+                raise NonFiniteGradientError(str(error), places[error.index or 0]) from None
+            for i, threshold in zip(places, small, strict=True):
+                found[i] = threshold
     return found
+
+
+def _batches(places: Sequence[int], tensors: Sequence[Tensor]) -> Iterator[list[int]]:
+    """The places in runs whose tensors fit into memory together."""
+    batch, elements = list[int](), 0
+    for place in places:
+        if batch and (elements + tensors[place].numel() > _TOGETHER or len(batch) == _POOLS):
+            yield batch
+            batch, elements = [], 0
+        batch.append(place)
+        elements += tensors[place].numel()
+    yield batch
 
 
 @torch.no_grad()
@@ -105,7 +119,7 @@ def pooled_threshold(tensors: Sequence[Tensor], kept: int) -> Tensor:
     numel = sum(flat.numel() for flat in flats)
     _check_kept(kept, numel)
     if numel <= _SMALL:
-        return radix_thresholds([flats], [kept], dtype)[0].to(flats[0].device)
+        return radix_thresholds([flats], [kept], dtype)[0]
     bits = select_bits(Chunks(flats, dtype), kept)
     return torch.tensor(bits, dtype=INT_OF[dtype], device=flats[0].device).view(dtype)
 

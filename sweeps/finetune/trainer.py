@@ -52,7 +52,7 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             named, lr=0.0, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
-        self._masker = GradientMasker(_method(config), statistics=True).attach(self._optimizer)
+        self._masker = GradientMasker(_method(config), statistics_every=1).attach(self._optimizer)
 
     def update(self, update: int) -> dict[str, float]:
         """Do 0-based `update`, return its metrics; DivergedError before anything is changed."""

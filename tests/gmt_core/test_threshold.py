@@ -18,7 +18,7 @@ from gmt_core import (
     magnitude_threshold,
     magnitude_thresholds,
     pooled_threshold,
-    radix,
+    threshold,
 )
 from gmt_core.flat import INT_OF
 from gmt_core.interval import Chunks, Interval, select_bits
@@ -214,7 +214,7 @@ sizes = st.lists(st.integers(1, 300), min_size=1, max_size=12)
 @settings(max_examples=60, deadline=None)
 @given(sizes=sizes, share=st.floats(0, 1), seed=st.integers(0, 99), data=st.data())
 def test_many_tensors_at_once(sizes, share, seed, data) -> None:
-    block = data.draw(st.sampled_from([64, 500, 1 << 19]))
+    together = data.draw(st.sampled_from([64, 500, 1 << 19]))
     tensors = [
         draw(data.draw(st.sampled_from(KINDS)), numel, data.draw(st.sampled_from(DTYPES)))
         .nan_to_num(posinf=1.0, neginf=1.0)
@@ -223,10 +223,11 @@ def test_many_tensors_at_once(sizes, share, seed, data) -> None:
     ]
     kept = [max(1, math.ceil(share * numel)) for numel in sizes]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(radix, "BLOCK", block)
+        patch.setattr(threshold, "_TOGETHER", together)
+        patch.setattr(threshold, "_POOLS", data.draw(st.integers(1, 5)))
         found = magnitude_thresholds(tensors, kept)
-    for threshold, x, count in zip(found, tensors, kept, strict=True):
-        assert threshold.dtype == x.dtype and torch.equal(threshold, by_sorting(x, count))
+    for value, x, count in zip(found, tensors, kept, strict=True):
+        assert value.dtype == x.dtype and torch.equal(value, by_sorting(x, count))
 
 
 @pytest.mark.parametrize("numel", [50, LARGE])

@@ -35,7 +35,7 @@ def trainer(folder: Path, method: Method | None, **options) -> Trainer:
     )
     made = Trainer(model(), arguments, train_dataset=token_rows(), eval_dataset=token_rows(4))
     if method is not None:
-        GradientMaskCallback(GradientMasker(method, statistics=True)).add_to(made)
+        GradientMaskCallback(GradientMasker(method, statistics_every=1)).add_to(made)
     return made
 
 
@@ -143,7 +143,7 @@ def test_statistics_reach_the_logs_and_trackers_that_came_first(tmp_path: Path) 
     tracker = Tracker()
     run = trainer(tmp_path, None, eval_strategy="steps", eval_steps=3)
     run.add_callback(tracker)
-    GradientMaskCallback(GradientMasker(GradientMask(0.7), statistics=True)).add_to(run)
+    GradientMaskCallback(GradientMasker(GradientMask(0.7), statistics_every=1)).add_to(run)
     run.train()
     for logs in (tracker.seen, run.state.log_history):
         training = [row for row in logs if "loss" in row]

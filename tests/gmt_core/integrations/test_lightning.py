@@ -55,7 +55,7 @@ def data() -> DataLoader:
 def trainer(folder: Path, method: Method | None, steps: int = 6, **options) -> Trainer:
     callbacks = options.pop("callbacks", [])
     if method is not None:
-        masker = GradientMasker(method, statistics=True)
+        masker = GradientMasker(method, statistics_every=1)
         callbacks = [*callbacks, GradientMaskCallback(masker)]
     return Trainer(
         default_root_dir=folder,

@@ -1,0 +1,69 @@
+"""A fixed sample of a model's elements, on which two updates are compared.
+
+Which weights moved, and how alike two masks are, would take a copy of the model to know exactly.
+Every k-th element, at most 2**20 in all, gives both within 0.15 percentage points (three standard
+errors) for 6 MiB; a smaller model is measured whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from gmt_core.layout import local_part
+from gmt_core.local_gradient import LocalGradient
+from gmt_core.rules import Rule
+from gmt_core.threshold import chunks_of, flat_view
+
+MOST: Final = 1 << 20
+
+
+@final
+@dataclass(frozen=True)
+class ElementSample:
+    """The sampled local elements of each parameter, as indices into its flat memory."""
+
+    indices: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, parameters: Sequence[Tensor], most: int = MOST) -> ElementSample:
+        """At most `most` elements of a model, over all ranks that divide it."""
+        step = _prime_from(-(-sum(p.numel() for p in parameters) // most))
+        found, first = [], 0
+        for parameter in parameters:
+            local = local_part(parameter)
+            indices = torch.arange(first, local.numel(), step, device=local.device)
+            found.append(indices)
+            # The next tensor goes on counting where this one ended.
+            first = first + len(indices) * step - local.numel()
+        return cls(tuple(found))
+
+    @torch.no_grad()
+    def weights(self, place: int, parameter: Tensor) -> Tensor:
+        """The sampled weights of the parameter at that place of the optimizer."""
+        return flat_view(local_part(parameter))[self.indices[place]]
+
+    @torch.no_grad()
+    def keeps(self, gradient: LocalGradient, rule: Rule) -> Tensor:
+        """Which of the sampled elements of a gradient, not yet masked, the rule keeps: bool."""
+        indices = self.indices[gradient.place]
+        found = torch.ones_like(indices, dtype=torch.bool)
+        for start, chunk in chunks_of(gradient.gradient):
+            keeps = rule.keeps(chunk, start)
+            if keeps is None:
+                continue
+            inside = (indices >= start) & (indices < start + chunk.numel())
+            found[inside] = keeps[indices[inside] - start]
+        return found
+
+
+def _prime_from(least: int) -> int:
+    """The smallest prime that is at least `least`, or 1: it falls into step with no row length."""
+    while least > 1 and any(least % d == 0 for d in range(2, math.isqrt(least) + 1)):
+        least += 1
+    return max(least, 1)

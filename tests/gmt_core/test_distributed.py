@@ -1,0 +1,17 @@
+"""Several processes: masks of sharded gradients are the masks of the whole ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.gmt_core.ranks import run
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_every_sharding(ranks: int, tmp_path: Path) -> None:
+    found = run(ranks, tmp_path)
+    failed = {name: error for name, error in found.items() if error}
+    assert not failed, f"{list(failed)}\n" + "\n".join(failed.values())
+    assert len(found) > 20
