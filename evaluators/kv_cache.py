@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -20,6 +21,13 @@ def is_plain(config: Any) -> bool:
     return bool(layers) and all(
         type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers
     )
+
+
+def shortest_window(config: Any) -> float:
+    """The positions that every layer can look back to, itself included; infinity for no window."""
+    layers = DynamicCache(config=config).layers
+    windows = [getattr(layer, "sliding_window", None) for layer in layers]
+    return min((float(window) for window in windows if window is not None), default=math.inf)
 
 
 def batch_cache(config: Any, prefix: Cache | None, room: int) -> Cache:

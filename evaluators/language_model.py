@@ -160,7 +160,7 @@ class LanguageModel(TextModel):
         decoding = Decoding(choose, lambda ids: ids[-1] in ends or finder(ids), limit)
         with self._evaluating():
             generator = Generator(self.forward, self._budget, self._batch_size)
-            outputs = generator.run(rows, self._clusters(rows), decoding)
+            outputs = generator.run(rows, self._clusters(rows, limit), decoding)
         return [self._completion(ids, ended, stops) for ids, ended in outputs]
 
     def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
@@ -233,7 +233,8 @@ class LanguageModel(TextModel):
             alike.setdefault((window.input, window.scored), []).append(index)
         inputs = [[windows[index] for index in group] for group in alike.values()]
         # Only what comes before the first scored position can be shared.
-        clusters = self._clusters([ids[: len(ids) - scored + 1] for ids, scored in alike])
+        heads = [ids[: len(ids) - scored + 1] for ids, scored in alike]
+        clusters = self._clusters(heads, max((scored for _, scored in alike), default=0))
         with self._evaluating():
             found = Scorer(self.forward, self._budget, self._batch_size).run(inputs, clusters)
         scores = {
@@ -243,11 +244,17 @@ class LanguageModel(TextModel):
         }
         return [scores[index] for index in range(len(windows))]
 
-    def _clusters(self, rows: Sequence[Sequence[int]]) -> list[Cluster]:
-        """What rows share, where the model's cache can be shared."""
-        from evaluators.kv_cache import is_plain
+    def _clusters(self, rows: Sequence[Sequence[int]], more: int) -> list[Cluster]:
+        """What rows share, where the model's cache can be shared.
 
-        if is_plain(self.model.config):
+        At most `more` tokens follow each row. Where a sliding window might cut, nothing is
+        shared: the padding between prefix and row would count as part of the window.
+        """
+        from evaluators.kv_cache import is_plain, shortest_window
+
+        longest = max((len(row) for row in rows), default=0) + more
+        config = self.model.config
+        if is_plain(config) and longest <= shortest_window(config):
             return shared_prefixes(rows)
         return [Cluster(tuple(range(len(rows))), 0)] if rows else []
 

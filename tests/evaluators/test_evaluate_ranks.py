@@ -12,6 +12,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluators.benchmark import BenchmarkResult, Item, ItemRecord
@@ -38,19 +40,26 @@ class FailsOnRankOne(TextModel):
         raise RuntimeError("boom")
 
 
-def worker(rank: int, folder: str) -> None:
+def worker(rank: int, folder: str, world_size: int, sharded: bool) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=world_size)
+    share = {"rank": rank, "world_size": world_size}
     try:
         lm = load(folder)
-        result = evaluate(lm, build("exact_match"), ITEMS, rank=rank, world_size=2)
+        if sharded:
+            mesh = init_device_mesh("cpu", (world_size,))
+            for layer in lm.model.model.layers:
+                fully_shard(layer, mesh=mesh)
+            fully_shard(lm.model, mesh=mesh)
+        result = evaluate(lm, build("exact_match"), ITEMS, **share)
         Path(folder, f"result{rank}.json").write_text(describe(result))
-        single = evaluate(lm, build("exact_match"), ITEMS[:1], rank=rank, world_size=2)
+        single = evaluate(lm, build("exact_match"), ITEMS[:1], **share)
         assert single.n == 1
         try:
-            broken = FailsOnRankOne() if rank == 1 else lm
-            evaluate(broken, build("exact_match"), ITEMS, rank=rank, world_size=2)
-        except (EvaluationError, RuntimeError) as error:
+            broken = FailsOnRankOne() if rank == 1 and not sharded else lm
+            items = [*ITEMS, Item("bad", None, "x")] if sharded else ITEMS
+            evaluate(broken, build("exact_match"), items, **share)
+        except (EvaluationError, RuntimeError, ValueError) as error:
             Path(folder, f"error{rank}.txt").write_text(f"{type(error).__name__}: {error}")
     finally:
         dist.destroy_process_group()
@@ -61,14 +70,19 @@ def load(folder: str) -> LanguageModel:
     return LanguageModel(model, AutoTokenizer.from_pretrained(folder))
 
 
-def test_two_ranks_score_what_one_scores(tmp_path, model, tokenizer):
+@pytest.mark.parametrize(
+    ("world_size", "sharded"),
+    [(2, False), (2, True), pytest.param(4, False, marks=pytest.mark.slow)],
+)
+def test_several_ranks_score_what_one_scores(tmp_path, model, tokenizer, world_size, sharded):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     alone = evaluate(load(str(tmp_path)), build("exact_match"), ITEMS)
-    multiprocessing.spawn(worker, args=(str(tmp_path),), nprocs=2)
-    first, second = ((tmp_path / f"result{rank}.json").read_text() for rank in (0, 1))
-    assert first == second
-    together = json.loads(first)
+    multiprocessing.spawn(worker, args=(str(tmp_path), world_size, sharded), nprocs=world_size)
+    results = [(tmp_path / f"result{rank}.json").read_text() for rank in range(world_size)]
+    assert set(results) == {results[0]}
+    together = json.loads(results[0])
+    assert together["score"] == alone.score
     assert [record["id"] for record in together["records"]] == [item.id for item in ITEMS]
     for mine, theirs in zip(alone.records, together["records"], strict=True):
         assert (mine.output, mine.score, mine.tokens) == (
@@ -77,8 +91,30 @@ def test_two_ranks_score_what_one_scores(tmp_path, model, tokenizer):
             theirs["tokens"],
         )
         assert mine.reference_nats == pytest.approx(theirs["reference_nats"], rel=1e-5)
-    assert (tmp_path / "error1.txt").read_text() == "RuntimeError: boom"
-    assert "rank 1 failed: RuntimeError: boom" in (tmp_path / "error0.txt").read_text()
+    errors = [(tmp_path / f"error{rank}.txt").read_text() for rank in range(world_size)]
+    if sharded:  # item 7 of 8 is rank 1's: the error is its own, rank 0 hears of it
+        assert errors[1].startswith("ValueError") and "rank 1 failed: ValueError" in errors[0]
+    else:
+        assert errors[1] == "RuntimeError: boom"
+        assert "rank 1 failed: RuntimeError: boom" in errors[0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 32])
+@pytest.mark.parametrize("name", ["exact_match", "multiple_choice"])
+def test_scores_do_not_depend_on_the_batch_size(model, tokenizer, name, batch_size):
+    choices = (" 1", " 2 or so", " 3")
+    items = [
+        Item(f"i{n}", f"Q: {n}?\nA:", f" {n % 7}", choices, answer=str(n % 3)) for n in range(40)
+    ]
+    expected = evaluate(LanguageModel(model, tokenizer), build(name), items)
+    lm = LanguageModel(model, tokenizer, batch_size=batch_size)
+    found = evaluate(lm, build(name), items)
+    assert found.score == expected.score and found.standard_error == expected.standard_error
+    for mine, theirs in zip(found.records, expected.records, strict=True):
+        assert dataclasses.replace(mine, reference_nats=0) == dataclasses.replace(
+            theirs, reference_nats=0
+        )
+        assert mine.reference_nats == pytest.approx(theirs.reference_nats, rel=1e-5)
 
 
 class Miscounting:
