@@ -5,24 +5,54 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import final
 
 from evaluators.errors import SandboxError, unknown_name
 
 LEVELS = ("bubblewrap", "rlimits")
-_RUNNER = Path(__file__).with_name("_runner.py")
+_HERE = Path(__file__).resolve().parent
+# At the end of the path: what lies beside this package must not hide the standard library.
+_START = (
+    "import sys; sys.path.append(sys.argv.pop()); "
+    "from evaluators._sandbox import runner; sys.path.pop(); runner.main()"
+)
+_START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """A generated program and how it is tested.
+
+    `source` is the untrusted code. `tests` are trusted statements that raise when they fail, run
+    after `setup` in another process than the source, which only ever sees the arguments of calls.
+    They may use what `context` defines, trusted code of the task, and the source's
+    `entry_points`, which come first; with none named, all the names that the source defines,
+    except where they hide a builtin one.
+    """
+
+    source: str
+    tests: tuple[str, ...] = ()
+    setup: str = ""
+    context: str = ""
+    entry_points: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ExecutionResult:
-    """Whether a program ran to its end, proved by a nonce, and in one phrase why not."""
+    """Whether a program passed all its tests, and in one phrase why not."""
 
     passed: bool
     reason: str
@@ -39,7 +69,7 @@ def resolve_level(requested: str | None) -> str:
         raise SandboxError(str(unknown_name("sandbox level", requested, LEVELS)))
     if requested == "rlimits":
         return requested
-    problem = _bubblewrap_problem()
+    _, problem = _bubblewrap()
     if problem:
         raise SandboxError(
             f"Generated code needs a sandbox and bubblewrap cannot be used here ({problem}). "
@@ -50,91 +80,184 @@ def resolve_level(requested: str | None) -> str:
 
 
 def run_programs(
-    programs: Sequence[str], *, level: str, timeout: float = 3.0, memory_mb: int = 512
+    programs: Sequence[str | Program],
+    *,
+    level: str,
+    timeout: float = 3.0,
+    memory_mb: int = 512,
+    workers: int | None = None,
 ) -> list[ExecutionResult]:
-    """Run each program, tests included, in a fresh process; results in order.
+    """Run each program in a fresh process and its tests in another; results in order.
 
     `timeout` is in seconds of CPU time (three times that plus two by the clock), `memory_mb`
-    bounds the address space. Equal programs run once. One helper process serves the whole call.
+    bounds the address space. Equal programs run once. A text is a program with its tests inside,
+    which it can therefore cheat; it passes when it says that it ran to its end. `workers`
+    programs run at a time: by default one on each usable CPU.
     """
     if level not in LEVELS:
         raise SandboxError(str(unknown_name("sandbox level", level, LEVELS)))
-    distinct = list(dict.fromkeys(programs))
-    if not distinct:
-        return []
-    request = {"programs": distinct, "timeout": timeout, "memory_mb": memory_mb}
-    deadline = 30 + len(distinct) * (3 * timeout + 3)
-    with tempfile.TemporaryDirectory(prefix="sandbox-") as folder:
-        Path(folder).chmod(0o711)  # an unprivileged child must reach its own folder below
-        answer = _converse(_command(level), json.dumps(request), Path(folder), deadline)
-    results = dict(zip(distinct, (ExecutionResult(*each) for each in answer), strict=True))
-    return [results[program] for program in programs]
-
-
-def _converse(
-    command: Sequence[str], request: str, folder: Path, deadline: float
-) -> list[tuple[bool, str]]:
-    """Send the request to a fresh runner and return its answer; the runner is ended."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={},
-        cwd=folder,
-        start_new_session=True,
+    jobs = list(
+        dict.fromkeys(Program(each) if isinstance(each, str) else each for each in programs)
     )
-    try:
-        output, complaint = process.communicate(request.encode(), timeout=deadline)
-    except subprocess.TimeoutExpired:
-        raise SandboxError(f"The sandbox gave no answer within {deadline:.0f} s") from None
-    finally:
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    if process.returncode != 0:
-        tail = complaint.decode(errors="replace").strip().splitlines()[-1:]
-        raise SandboxError(f"The sandbox failed to run: {' '.join(tail) or process.returncode}")
-    return [(bool(passed), str(reason)) for passed, reason in json.loads(output)]
+    if not jobs:
+        return []
+    waiting: SimpleQueue[int] = SimpleQueue()
+    for index in range(len(jobs)):
+        waiting.put(index)
+    results: dict[Program, ExecutionResult] = {}
+
+    def work() -> None:
+        with (
+            tempfile.TemporaryDirectory(prefix="sandbox-") as folder,
+            contextlib.ExitStack() as up,
+        ):
+            Path(folder).chmod(0o711)  # an unprivileged child must reach its own folder
+            worker: _Worker | None = None
+            for index in _until_empty(waiting):
+                worker = worker or up.enter_context(_Worker(level, Path(folder)))
+                result = worker.run(jobs[index], timeout, memory_mb)
+                if result is None:  # whatever it was, it is this program's own fault
+                    result = ExecutionResult(False, "took its sandbox down")
+                    up.close()
+                    worker = None
+                results[jobs[index]] = result
+
+    count = min(workers or len(os.sched_getaffinity(0)), len(jobs))
+    with ThreadPoolExecutor(count) as pool:
+        for future in [pool.submit(work) for _ in range(count)]:
+            future.result()
+    return [results[Program(each) if isinstance(each, str) else each] for each in programs]
+
+
+def _until_empty(queue: SimpleQueue[int]) -> Iterator[int]:
+    with contextlib.suppress(Empty):
+        while True:
+            yield queue.get_nowait()
+
+
+@final
+class _Worker:
+    """A runner in its own process, ready for one program after the other."""
+
+    def __init__(self, level: str, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            _command(level),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={},
+            cwd=folder,
+            start_new_session=True,
+        )
+        self._unread = b""
+        if self._line(_START_SECONDS) != b'"ready"':
+            self._end()
+            assert self._process.stderr is not None
+            said = self._process.stderr.read().decode(errors="replace").strip().splitlines()
+            raise SandboxError(f"The sandbox failed to start: {' '.join(said[-1:])}")
+
+    def __enter__(self) -> _Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+    def run(self, program: Program, timeout: float, memory_mb: int) -> ExecutionResult | None:
+        """The result, or None where the runner did not survive the program."""
+        job = {**vars(program), "timeout": timeout, "memory_mb": memory_mb}
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        line = self._line(3 * timeout + 30)
+        return ExecutionResult(*json.loads(line)) if line is not None else None
+
+    def _line(self, seconds: float) -> bytes | None:
+        """The next line of the answer; None where none comes in time."""
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._unread:
+            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+            part = os.read(pipe, 65536) if ready else b""
+            if not part:
+                return None
+            self._unread += part
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
+
+    def _end(self) -> None:
+        """End the runner and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
 
 def _command(level: str) -> list[str]:
-    python = [str(Path(sys.executable).resolve()), "-I", "-S", "-B", "-X", "utf8"]
+    python = [str(Path(sys.executable).resolve()), "-I", "-S", "-B", "-X", "utf8", "-c", _START]
     if level == "rlimits":
-        return [*python, str(_RUNNER)]
-    bound = ["--ro-bind", str(_RUNNER), "/runner.py"]
-    return [*_bubblewrap(), *bound, *python, "/runner.py"]
+        return [*python, str(_HERE.parent)]
+    wrapper, _ = _bubblewrap()
+    inside = "/run/evaluators/_sandbox"
+    return [*wrapper, "--ro-bind", str(_HERE / "_sandbox"), inside, *python, "/run"]
 
 
-def _bubblewrap() -> list[str]:
-    """bwrap with no network, no capabilities and no host files but /usr and the interpreter."""
-    command = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--die-with-parent"]
-    command += ["--new-session", "--clearenv", "--cap-drop", "ALL"]
-    command += ["--uid", "65534", "--gid", "65534", "--ro-bind", "/usr", "/usr"]
+def _bubblewrap() -> tuple[list[str], str]:
+    """The command that works here, and why none does; the latter is empty where one does."""
+    found = shutil.which("bwrap")
+    return _probed(found) if found else ([], "bwrap is not installed")
+
+
+@lru_cache(maxsize=1)
+def _probed(program: str) -> tuple[list[str], str]:
+    # Real root stays root in there, to become another user for each program: the kernel bounds
+    # the processes of users, but never those of root, whatever a namespace calls it.
+    problem = ""
+    for as_root in (True, False)[os.geteuid() != 0 :]:
+        command = _wrapped(program, as_root)
+        problem = _problem([*command, "/usr/bin/true"])
+        if not problem:
+            return command, ""
+    return [], problem
+
+
+def _wrapped(program: str, as_root: bool) -> list[str]:
+    """bwrap with no network, no host files but /usr and the interpreter, and few capabilities."""
+    command = [program, "--die-with-parent", "--new-session"]
+    command += ["--as-pid-1", "--clearenv", "--cap-drop", "ALL"]
+    if as_root:
+        command += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_KILL"):
+            command += ["--cap-add", capability]
+    else:
+        command += ["--unshare-all", "--uid", "65534", "--gid", "65534"]
+    command += ["--ro-bind", "/usr", "/usr"]
     for name in ("/bin", "/lib", "/lib64"):
         place = Path(name)
         if place.is_symlink():
             command += ["--symlink", str(place.readlink()), name]
         elif place.exists():
             command += ["--ro-bind", name, name]
-    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
-    prefix = str(Path(sys.base_prefix).resolve())
-    if not prefix.startswith("/usr"):
-        command += ["--ro-bind", prefix, prefix]
+    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--remount-ro", "/tmp"]
+    prefix = Path(sys.base_prefix).resolve()
+    if not prefix.is_relative_to("/usr"):
+        for folder in [*prefix.parents][-2::-1]:  # bwrap would make them for root alone
+            command += ["--perms", "0755", "--dir", str(folder)]
+        command += ["--ro-bind", str(prefix), str(prefix)]
     return [*command, "--chdir", "/tmp"]
 
 
-def _bubblewrap_problem() -> str:
-    """Why bubblewrap cannot be used here; empty where it can."""
-    if shutil.which("bwrap") is None:
-        return "bwrap is not installed"
+def _problem(command: Sequence[str]) -> str:
+    """Why a command fails; empty where it does not."""
     try:
-        probe = subprocess.run(
-            [*_bubblewrap(), "/usr/bin/true"], capture_output=True, timeout=10, env={}
-        )
+        probe = subprocess.run(command, capture_output=True, timeout=10, env={})
     except subprocess.TimeoutExpired:
         return "bwrap gave no answer"
-    if probe.returncode == 0:
-        return ""
-    return probe.stderr.decode(errors="replace").strip().splitlines()[-1:][0] or "bwrap failed"
+    said = probe.stderr.decode(errors="replace").strip().splitlines()
+    return "" if probe.returncode == 0 else (said[-1] if said else "bwrap failed")

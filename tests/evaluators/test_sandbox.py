@@ -149,10 +149,8 @@ os._exit(0)
 
 def test_programs_do_not_disturb_each_other(level):
     first = "import math\nmath.pi = 3\nimport builtins\nbuiltins.len = None\n"
-    assert reasons(level, first, "import math\nassert math.pi > 3.1 and len([1]) == 1\n") == [
-        "passed",
-        "passed",
-    ]
+    second = "import math\nassert math.pi > 3.1 and len([1]) == 1\n"
+    assert reasons(level, first, second)[1] == "passed"
 
 
 def test_equal_programs_run_once(level):

@@ -1,0 +1,198 @@
+"""What crosses between the judge of a program and the child that runs it: plain data only.
+
+Used by `runner` and `confined` on both ends of a socket. Values are JSON with tags for what
+JSON lacks; a subclass crosses as its base type; any other object stays where it is and crosses
+as a handle, a number. Nothing that is read can run code.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import select
+import struct
+import time
+import types
+from typing import Any
+
+MOST_BYTES = 64 * 2**20
+
+
+class Failure(Exception):
+    """A program that did not do what its tests ask; the message is a phrase."""
+
+
+class WireError(Exception):
+    """The other end is gone, late, or says what it should not."""
+
+    GONE = "ended before its tests did"
+    LATE = "timeout"
+    NOISE = "wrote into the pipe of its judge"
+
+
+class Handle:
+    """The judge's stand-in for an object of the child: calls, attributes and items are asked for.
+
+    It equals itself only: the child's own `__eq__` is never asked.
+    """
+
+    def __init__(self, wire: Wire, number: int, module: str = "") -> None:
+        for name, value in (("_wire", wire), ("_number", number), ("_module", module)):
+            object.__setattr__(self, name, value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._wire.ask("call", self, list(args), kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._wire.ask("get", self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._wire.ask("set", self, name, value)
+
+    def __iter__(self) -> Any:
+        return iter(self._wire.ask("items", self))
+
+    def __len__(self) -> int:
+        return len(self._wire.ask("items", self))
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._wire.ask("items", self)[place]
+
+
+class Wire:
+    """One end of the conversation; `deadline` is on the monotonic clock, in seconds."""
+
+    def __init__(self, channel: Any, deadline: float) -> None:
+        self._channel = channel  # kept open by whoever holds it
+        self._number = channel if isinstance(channel, int) else channel.fileno()
+        self._deadline = deadline
+        self._objects: list[Any] = []
+
+    def ask(self, what: str, *values: Any) -> Any:
+        """Let the other end do something, and return what came of it."""
+        self.send([what, *values])
+        return self.answer()
+
+    def answer(self) -> Any:
+        """What came of a request: a value, or the exception that the other end raised."""
+        said = self.receive()
+        if not isinstance(said, list) or len(said) != 2 or said[0] not in ("value", "error"):
+            raise WireError(WireError.NOISE)
+        if said[0] == "value":
+            return said[1]
+        kind = getattr(builtins, str(said[1]), None)
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            try:
+                raised = kind()
+            except TypeError:  # UnicodeDecodeError and its like need arguments
+                raised = None
+            if raised is not None:
+                raise raised
+        raise Failure(str(said[1])[:200])
+
+    def send(self, value: Any) -> None:
+        """Send a value."""
+        data = json.dumps(self._encoded(value)).encode()
+        data = struct.pack("!I", len(data)) + data
+        while data:
+            _, ready, _ = select.select([], [self._number], [], self._left())
+            if not ready:
+                raise WireError(WireError.LATE)
+            try:
+                data = data[os.write(self._number, data[:65536]) :]
+            except OSError:
+                raise WireError(WireError.GONE) from None
+
+    def receive(self) -> Any:
+        """The next value."""
+        (size,) = struct.unpack("!I", self._bytes(4))
+        if size > MOST_BYTES:
+            raise WireError(WireError.NOISE)
+        data = self._bytes(size)
+        try:
+            return self._decoded(json.loads(data))
+        except (ValueError, TypeError, LookupError, RecursionError):
+            raise WireError(WireError.NOISE) from None
+
+    def object(self, number: int) -> Any:
+        """The object that this end gave away as a handle."""
+        return self._objects[number]
+
+    def _left(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
+
+    def _bytes(self, size: int) -> bytes:
+        parts = []
+        while size:
+            ready, _, _ = select.select([self._number], [], [], self._left())
+            if not ready:
+                raise WireError(WireError.LATE)
+            try:
+                part = os.read(self._number, min(size, 1 << 20))
+            except OSError:
+                part = b""
+            if not part:
+                raise WireError(WireError.GONE)
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def _encoded(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool | str):
+            return str(value) if isinstance(value, str) else value
+        if isinstance(value, int):
+            return int(value) if abs(value) < 2**63 else {"int": hex(value)}
+        if isinstance(value, float):
+            return float(value)
+        if isinstance(value, list):
+            return [self._encoded(each) for each in value]
+        for name, kind in (("tuple", tuple), ("set", set), ("frozenset", frozenset)):
+            if isinstance(value, kind):
+                return {name: [self._encoded(each) for each in value]}
+        if isinstance(value, dict):
+            return {"dict": [[self._encoded(k), self._encoded(v)] for k, v in value.items()]}
+        if isinstance(value, bytes | bytearray):
+            return {"bytes": value.hex()}
+        if isinstance(value, complex):
+            return {"complex": [value.real, value.imag]}
+        if isinstance(value, range):
+            return {"range": [value.start, value.stop, value.step]}
+        if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
+            return {"type": value.__name__}
+        if isinstance(value, Handle):
+            return {"theirs": value._number}
+        self._objects.append(value)
+        module = value.__name__ if isinstance(value, types.ModuleType) else ""
+        return {"mine": [len(self._objects) - 1, module]}
+
+    def _decoded(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._decoded(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        ((kind, inside),) = value.items()
+        match kind:
+            case "tuple" | "set" | "frozenset":
+                return getattr(builtins, kind)(self._decoded(each) for each in inside)
+            case "dict":
+                return {self._decoded(key): self._decoded(each) for key, each in inside}
+            case "int":
+                return int(inside, 16)
+            case "bytes":
+                return bytes.fromhex(inside)
+            case "complex":
+                return complex(*inside)
+            case "range":
+                return range(*inside)
+            case "type":
+                found = getattr(builtins, inside)
+                if isinstance(found, type):
+                    return found
+            case "mine":
+                return Handle(self, int(inside[0]), str(inside[1]))
+            case "theirs":
+                return self._objects[inside]
+        raise ValueError(kind)
