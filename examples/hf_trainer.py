@@ -17,8 +17,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from gmt_core import GradientMask, GradientMasker
-from gmt_core.integrations.huggingface import GradientMaskCallback  # (1)
+from gmt_core.integrations.huggingface import (  # (1)
+    GradientMask,
+    GradientMaskCallback,
+    GradientMasker,
+)
 
 
 def main() -> None:

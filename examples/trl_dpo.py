@@ -1,6 +1,6 @@
 """Gradient-Mask Tuning in TRL's DPOTrainer: two lines, marked (1) and (2).
 
-The paper leaves alignment training open; nothing about the mask depends on the loss. Run it with
+Nothing about the mask depends on the loss. Run it with
 `python examples/trl_dpo.py --model MODEL --data pairs.jsonl --output out`. Each row is a JSON
 object with a "prompt", a "chosen" and a "rejected" answer.
 """
@@ -12,8 +12,11 @@ import argparse
 from datasets import load_dataset
 from trl import DPOConfig, DPOTrainer
 
-from gmt_core import GradientMask, GradientMasker
-from gmt_core.integrations.huggingface import GradientMaskCallback  # (1)
+from gmt_core.integrations.huggingface import (  # (1)
+    GradientMask,
+    GradientMaskCallback,
+    GradientMasker,
+)
 
 
 def main() -> None:

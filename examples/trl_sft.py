@@ -11,8 +11,11 @@ import argparse
 from datasets import load_dataset
 from trl import SFTConfig, SFTTrainer
 
-from gmt_core import GradientMask, GradientMasker
-from gmt_core.integrations.huggingface import GradientMaskCallback  # (1)
+from gmt_core.integrations.huggingface import (  # (1)
+    GradientMask,
+    GradientMaskCallback,
+    GradientMasker,
+)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ class MaskStatistics:
     down_proj, ...) where the parameters have names.
     """
 
+    update: int  # the one measured, counted from 0
     kept_fraction: float
     nonzero_fraction: float
     energy_kept: float  # share of the squared gradient norm
@@ -38,6 +39,7 @@ class MaskStatistics:
     @classmethod
     def of(
         cls,
+        update: int,
         tallies: Mapping[str, Tally],
         rules: Sequence[Rule],
         moved_fraction: float,
@@ -48,6 +50,7 @@ class MaskStatistics:
         masked = [r for r in rules if isinstance(r, KeepLargest | KeepLargestProduct)]
         thresholds = [float(rule.threshold) for rule in masked]
         return cls(
+            update=update,
             kept_fraction=_kept(tally),
             nonzero_fraction=tally.nonzero / tally.numel if tally.numel else 0.0,
             energy_kept=tally.energy_kept / tally.energy if tally.energy else 1.0,

@@ -22,6 +22,7 @@ from gmt_core.rules import Rule, Tally, apply_all_, apply_and_count_all_
 class _Begun:
     """A measurement between the two hooks."""
 
+    update: int
     gradients: tuple[LocalGradient, ...]
     rules: tuple[Rule, ...]
     tallies: tuple[Tally, ...]
@@ -63,7 +64,7 @@ class Meter:
             )
         weights = tuple(self._weights(gradients))
         tallies = tuple(apply_and_count_all_(tensors, rules))
-        self._begun = _Begun(tuple(gradients), tuple(rules), tallies, overlaps, weights)
+        self._begun = _Begun(update, tuple(gradients), tuple(rules), tallies, overlaps, weights)
 
     def finish(self) -> MaskStatistics | None:
         """The statistics of the update whose step is done; None where it was not measured."""
@@ -91,6 +92,7 @@ class Meter:
             tallies[kind] = tallies.get(kind, Tally()) + tally
         moves, sampled, both, either = (sum(row[i] for row in totals) for i in range(5, 9))
         return MaskStatistics.of(
+            begun.update,
             tallies,
             begun.rules,
             moved_fraction=moves / sampled if sampled else 0.0,

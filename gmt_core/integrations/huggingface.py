@@ -1,7 +1,7 @@
 """Transformers' Trainer, and what derives from it: TRL's SFTTrainer, DPOTrainer and others.
 
-from gmt_core.integrations.huggingface import GradientMaskCallback
-GradientMaskCallback(masker).add_to(trainer)  # before trainer.train()
+from gmt_core.integrations.huggingface import GradientMask, GradientMaskCallback, GradientMasker
+GradientMaskCallback(GradientMasker(GradientMask(mask_ratio=0.2))).add_to(trainer)
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 
+from gmt_core.gradient_mask import GradientMask
 from gmt_core.masker import GradientMasker
 from gmt_core.parameters import torch_optimizer
+
+# With what its caller needs beside it, so that a script takes one import more, and not two.
+__all__ = ["GradientMask", "GradientMaskCallback", "GradientMasker"]
 
 # Not the class's name: entries of that name are rebuilt from JSON by the Trainer where
 # `restore_callback_states_from_checkpoint` is set, and a masker cannot be.
@@ -101,8 +105,9 @@ class GradientMaskCallback(TrainerCallback):
         Raises ValueError where weights were updated past the masker.
         """
         done = self.masker.state_dict()
-        before = state.stateful_callbacks[_STATE]
-        if done == before and not getattr(optimizer, "step_was_skipped", False):
+        # A scaler may have skipped the step; of fused optimizers Accelerate does not say so.
+        scaled = getattr(optimizer, "scaler", None) is not None
+        if done == state.stateful_callbacks[_STATE] and not scaled:
             kind = type(torch_optimizer(optimizer)).__name__
             raise ValueError(f"masker: {kind} updates weights outside of its step(), unmasked")
         state.stateful_callbacks[_STATE] = done
@@ -116,10 +121,11 @@ class GradientMaskCallback(TrainerCallback):
         logs: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        """Add the latest update's statistics to the training logs, not to those of evaluation."""
-        if self.masker.statistics is None or "loss" not in logs:
+        """Add the latest measured update's statistics to training logs, not to evaluation's."""
+        statistics = self.masker.statistics
+        if statistics is None or "loss" not in logs:
             return
-        metrics = self.masker.statistics.metrics()
+        metrics = {**statistics.metrics(), "gmt/update": statistics.update + 1}
         logs.update(metrics)
         state.log_history[-1].update(metrics)
 

@@ -1,7 +1,7 @@
 """Lightning: one callback for the Trainer.
 
-from gmt_core.integrations.lightning import GradientMaskCallback
-trainer = Trainer(callbacks=[GradientMaskCallback(masker)])
+from gmt_core.integrations.lightning import GradientMask, GradientMaskCallback, GradientMasker
+trainer = Trainer(callbacks=[GradientMaskCallback(GradientMasker(GradientMask(mask_ratio=0.2)))])
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from gmt_core.gradient_mask import GradientMask
 from gmt_core.masker import GradientMasker
+
+# With what its caller needs beside it, so that a script takes one import more, and not two.
+__all__ = ["GradientMask", "GradientMaskCallback", "GradientMasker"]
 
 _INSTEAD: Final = "use strategy='ddp', or ModelParallelStrategy (FSDP2)"
 
@@ -57,9 +61,10 @@ class GradientMaskCallback(Callback):
         self.masker.attach(optimizer, pl_module.named_parameters())
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Log the latest update's statistics."""
-        if self.masker.statistics is not None:
-            metrics = self.masker.statistics.metrics()
+        """Log the latest measured update's statistics."""
+        statistics = self.masker.statistics
+        if statistics is not None:
+            metrics = {**statistics.metrics(), "gmt/update": float(statistics.update + 1)}
             pl_module.log_dict(metrics, on_step=True, on_epoch=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

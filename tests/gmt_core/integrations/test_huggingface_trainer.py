@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -150,6 +151,7 @@ def test_statistics_reach_the_logs_and_trackers_that_came_first(tmp_path: Path) 
         assert len(training) == 3
         assert all(row["gmt/kept_fraction"] == pytest.approx(0.3, abs=0.05) for row in training)
         assert all(0 < row["gmt/energy_kept"] < 1 for row in training)
+        assert [row["gmt/update"] for row in training] == [2, 4, 6]
         others = [row for row in logs if "loss" not in row]
         assert others and not any("gmt/kept_fraction" in row for row in others)
 
@@ -167,3 +169,22 @@ def test_layer_wise_optimizers_are_refused(tmp_path: Path) -> None:
     run.optimizer = LayerWiseDummyOptimizer(optimizer_dict={})
     with pytest.raises(ValueError, match="layer-wise optimizer updates during backward"):
         run.train()
+
+
+def test_optimizers_that_step_past_the_hook_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As LOMO, which Accelerate never steps, since it updated during backward()."""
+    run = trainer(tmp_path, GradientMask(0.5))
+    monkeypatch.setattr(AcceleratedOptimizer, "step", lambda self: None)
+    with pytest.raises(ValueError, match="AdamW updates weights outside of its step"):
+        run.train()
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
+def test_steps_that_the_scaler_skips_do_not_count(tmp_path: Path, optim: str) -> None:
+    run = trainer(tmp_path, RandomMask(0.5), max_steps=4, optim=optim)
+    run.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    run.train()  # the first loss overflows, then the scale shrinks
+    assert run.state.global_step == 4
+    assert 1 <= run.state.stateful_callbacks["gmt_core.masker"]["update"] < 4
