@@ -26,6 +26,7 @@ from sweeps.finetune.config import (
 )
 from sweeps.paths import resolve_benchmark, resolve_data, resolve_model
 from sweeps.space import Point, SpaceConfig
+from sweeps.study_config import NuisanceConfig, StudyConfig
 
 
 class _Strict(BaseModel):
@@ -90,7 +91,7 @@ class StartingPoint(_Strict):
 class SearchConfig(_Strict):
     """How the space is searched. ``start`` holds points tried before the sampler's own."""
 
-    trials: Annotated[int, Field(ge=1)]
+    trials: Annotated[int, Field(ge=1)] = 20
     sampler: Literal["tpe", "random", "qmc"] = "tpe"
     startup_trials: Annotated[int, Field(ge=1)] = 4
     scheduler: SchedulerConfig = SchedulerConfig()
@@ -105,12 +106,17 @@ class ChecksConfig(_Strict):
 
 
 class DomainConfig(_Strict):
-    """Training data and benchmarks of a domain; ``examples``, ``space`` override the sweep's."""
+    """Training data and benchmarks of a domain.
+
+    ``examples`` and ``space`` override the sweep's, ``nuisance`` and ``mask_ratio`` the study's.
+    """
 
     data: DataConfig
     benchmarks: Annotated[tuple[BenchmarkConfig, ...], Field(min_length=1)]
     examples: Annotated[int, Field(ge=1)] | None = None
     space: SpaceConfig | None = None
+    nuisance: NuisanceConfig | None = None
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 class SweepConfig(_Strict):
@@ -130,7 +136,8 @@ class SweepConfig(_Strict):
     resources: Resources = Resources()
     training: TrainingConfig
     evaluation: ChecksConfig = ChecksConfig()
-    search: SearchConfig
+    study: StudyConfig = StudyConfig()
+    search: SearchConfig = SearchConfig()
     space: SpaceConfig
     domains: Annotated[dict[str, DomainConfig], Field(min_length=1)]
 
@@ -148,7 +155,9 @@ class SweepConfig(_Strict):
             space = domain.space or self.space
             for point in self.search.start:
                 space.check_point(point.given())
-            for interval in space.intervals():
+            nuisance = domain.nuisance or self.study.nuisance
+            fixed = () if nuisance is None else nuisance.combinations()
+            for interval in {*space.intervals(), *(interval for interval, _ in fixed)}:
                 point_of: Point = {
                     "mask_ratio": 0.0,
                     "accumulation_interval": interval,
@@ -172,14 +181,11 @@ class SweepConfig(_Strict):
 
     def trial(self, domain: str, point: Point) -> FinetuneConfig:
         """The run that a point of a domain's space stands for. A ratio of 0 is plain SFT."""
-        parts, ratio = self.domains[domain], float(point["mask_ratio"])
-        shared = self.training
+        parts, shared = self.domains[domain], self.training
         return FinetuneConfig(
             model=self.model,
             data=parts.data,
-            method=MethodConfig(
-                name=shared.method if ratio else "sft", mask_ratio=ratio, scope=shared.scope
-            ),
+            method=self._method(point),
             batch=shared.batch,
             accumulation_interval=int(point["accumulation_interval"]),
             learning_rate=float(point["learning_rate"]),
@@ -194,6 +200,17 @@ class SweepConfig(_Strict):
             clip_norm=shared.clip_norm,
             seed=int(point.get("seed", self.seed)),
             threads=shared.threads,
+        )
+
+    def _method(self, point: Point) -> MethodConfig:
+        """The masking of a point; a drop, and the base model, are made of plain SFT runs."""
+        ratio, name = float(point["mask_ratio"]), str(point.get("method", self.training.method))
+        if name == "hft":
+            return MethodConfig.model_validate({"name": name})
+        if name not in ("gmt", "random") or not ratio:
+            return MethodConfig(name="sft")
+        return MethodConfig.model_validate(
+            {"name": name, "mask_ratio": ratio, "scope": self.training.scope}
         )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, final
 
+from evaluators.benchmark import BenchmarkResult, bits_per_byte
 from sweeps.config import SweepConfig
 from sweeps.finetune.config import BenchmarkConfig
-from sweeps.report.data import TrialRow, benchmark_entries
+from sweeps.report.data import benchmark_entries
 
 FILE = "test_scores.json"
 
@@ -18,12 +19,17 @@ FILE = "test_scores.json"
 @final
 @dataclass(frozen=True)
 class TestScores:
-    """``entries["best" | "sft"]`` as `StudyData.test_results` wants them, and whose they are."""
+    """``entries[role]`` as `StudyData.test_results` wants them, and ``keys``: whose they are.
+
+    A search has the roles "best" and "sft"; in a fixed design every tested trial is its own role.
+    ``items[role][benchmark]``: one [id, score, weight] per item, for paired comparisons.
+    """
 
     __test__ = False  # not a test class, whatever its name says to pytest
 
     keys: Mapping[str, str] = field(default_factory=dict)
     entries: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    items: Mapping[str, Mapping[str, list[list[Any]]]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -34,32 +40,47 @@ class TestScores:
     def write(self, folder: Path) -> None:
         """Keep it, atomically."""
         partial = folder / f"{FILE}.partial"
-        partial.write_text(json.dumps({"keys": self.keys, "entries": self.entries}, indent=1))
+        partial.write_text(json.dumps(asdict(self)))
         partial.replace(folder / FILE)
 
 
 def score_on_test(
-    config: SweepConfig, domain: str, folder: Path, chosen: Mapping[str, TrialRow | None]
+    config: SweepConfig,
+    domain: str,
+    folder: Path,
+    chosen: Mapping[str, str],
+    models: Mapping[str, dict[str, Any]],
 ) -> TestScores:
     """Score the chosen trials' models on the test items, unless that was done already.
 
-    ``chosen``: "best" and "sft" to the trial that validation items chose. Runs as one Ray task
-    with one worker's resources; models lie under ``folder/trials/<key>/model``.
+    ``chosen``: role to the key of the trial that validation items chose. ``models``: key to
+    ``{"model": ModelConfig, "drop": None or what is dropped of an update}`` as plain values.
+    Runs as one Ray task with one worker's resources. What an earlier session measured is not
+    measured again.
     """
-    keys = {role: row.key for role, row in chosen.items() if row is not None}
+    keys = dict(chosen)
     before = TestScores.read(folder)
     if before.keys == keys:
         return before
-    models = {key: str(folder / "trials" / key / "model") for key in keys.values()}
-    by_key = _score_remotely(config, domain, models) if models else {}
-    scores = TestScores(keys, {role: by_key[key] for role, key in keys.items()})
+    known = {key: role for role, key in before.keys.items()}
+    missing = {key: models[key] for key in keys.values() if key not in known}
+    fresh = _score_remotely(config, domain, missing) if missing else {}
+    entries = {key: before.entries[role] for key, role in known.items()}
+    items = {key: before.items.get(role, {}) for key, role in known.items()}
+    entries |= {key: result["entries"] for key, result in fresh.items()}
+    items |= {key: result["items"] for key, result in fresh.items()}
+    scores = TestScores(
+        keys,
+        {role: entries[key] for role, key in keys.items()},
+        {role: items[key] for role, key in keys.items()},
+    )
     scores.write(folder)
     return scores
 
 
 def _score_remotely(
-    config: SweepConfig, domain: str, models: dict[str, str]
-) -> dict[str, dict[str, float]]:
+    config: SweepConfig, domain: str, models: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     import ray
 
     resources = config.resources
@@ -68,8 +89,9 @@ def _score_remotely(
         num_gpus=resources.gpus_per_worker,
     )
     benchmarks = [b.model_dump() for b in config.domains[domain].benchmarks]
+    threads = config.training.threads
     try:
-        result: dict[str, dict[str, float]] = ray.get(task.remote(models, benchmarks))
+        result: dict[str, dict[str, Any]] = ray.get(task.remote(models, benchmarks, threads))
     except ray.exceptions.RayTaskError as error:
         # Ray wraps the error in the task's traceback; a user's mistake is one sentence.
         if isinstance(error.cause, ValueError):
@@ -79,19 +101,41 @@ def _score_remotely(
 
 
 def score_models(
-    models: dict[str, str], benchmarks: list[dict[str, Any]]
-) -> dict[str, dict[str, float]]:
-    """Each model's test scores: key to ``{"<benchmark>/score": ..., ...}``."""
+    models: dict[str, dict[str, Any]],
+    benchmarks: list[dict[str, Any]],
+    threads: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Each model's test scores, and those of its items, by key."""
     import torch
 
-    from sweeps.finetune.evaluation import evaluate_folder
+    from sweeps.finetune.config import ModelConfig
+    from sweeps.finetune.derived import DropConfig, load_derived
+    from sweeps.finetune.evaluation import evaluate_model
+    from sweeps.finetune.surroundings import borrowed_process
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parsed = [BenchmarkConfig(**benchmark) for benchmark in benchmarks]
-    scores: dict[str, dict[str, float]] = {}
-    for key, model_folder in models.items():
-        entries: dict[str, float] = {}
-        for name, result in evaluate_folder(Path(model_folder), parsed, "test", device).items():
-            entries |= benchmark_entries(name, result.score, result.standard_error, result.n)
-        scores[key] = entries
-    return scores
+    results: dict[str, dict[str, Any]] = {}
+    with borrowed_process(device, threads):
+        for key, source in models.items():
+            drop = None if source["drop"] is None else DropConfig(**source["drop"])
+            model, tokenizer = load_derived(ModelConfig(**source["model"]), drop, device)
+            scored = evaluate_model(model.to(device).eval(), tokenizer, parsed, "test")
+            entries: dict[str, float] = {}
+            for name, result in scored.items():
+                entries |= benchmark_entries(name, result.score, result.standard_error, result.n)
+            results[key] = {"entries": entries, "items": _items(scored)}
+    return results
+
+
+def _items(scored: Mapping[str, BenchmarkResult]) -> dict[str, list[list[Any]]]:
+    """Scores by item; bits per byte are pooled, so there an item weighs as many as its bytes."""
+    return {
+        name: [
+            [r.id, -bits_per_byte(r.reference_nats, r.reference_bytes), r.reference_bytes]
+            if result.metric == "bits_per_byte"
+            else [r.id, r.score, 1]
+            for r in result.records
+        ]
+        for name, result in scored.items()
+    }

@@ -21,9 +21,16 @@ def digest(tree: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def trial_key(number: int, config: FinetuneConfig, workers: int) -> str:
-    """``007-3f2a90b1cc``: the trial's place in its study and the digest of what it runs."""
+def trial_key(
+    number: int, config: FinetuneConfig, workers: int, derived: Tree | None = None
+) -> str:
+    """``007-3f2a90b1cc``: the trial's place in its study and the digest of what it runs.
+
+    ``derived``: what a model that is not trained follows from.
+    """
     tree = {"run": config.model_dump(mode="json"), "workers": workers}
+    if derived is not None:
+        tree["derived"] = derived
     return f"{number:03d}-{digest(tree)}"
 
 
@@ -32,16 +39,40 @@ def study_definition(config: SweepConfig, domain: str) -> Tree:
     tracking address leave it the same study; the number of workers does not, since the effective
     batch grows with it.
     """
+    if config.study.kind != "search":
+        return _design_definition(config, domain)
     search = config.search.model_dump(mode="json", include={"scheduler"})
+    return {
+        **_shared_definition(config, domain),
+        "search": search,
+        "space": config.space_of(domain).model_dump(mode="json"),
+    }
+
+
+def _shared_definition(config: SweepConfig, domain: str) -> Tree:
+    own = {"space", "nuisance", "mask_ratio"}
     return {
         "seed": config.seed,
         "model": config.model.model_dump(mode="json"),
         "training": config.training.model_dump(mode="json", exclude={"threads"}),
         "evaluation": config.evaluation.model_dump(mode="json"),
-        "search": search,
-        "space": config.space_of(domain).model_dump(mode="json"),
-        "domain": config.domains[domain].model_dump(mode="json", exclude={"space"}),
+        "domain": config.domains[domain].model_dump(mode="json", exclude=own),
         "resources": {"workers": config.resources.workers},
+    }
+
+
+def _design_definition(config: SweepConfig, domain: str) -> Tree:
+    """More seeds leave a fixed design the same study; another margin does not: it was declared."""
+    study, parts = config.study, config.domains[domain]
+    nuisance = parts.nuisance or study.nuisance
+    asked = study.model_dump(mode="json", exclude={"seeds", "fresh_seeds", "paper", "rounds"})
+    return {
+        **_shared_definition(config, domain),
+        "study": {
+            **asked,
+            "nuisance": None if nuisance is None else nuisance.model_dump(mode="json"),
+            "mask_ratio": parts.mask_ratio or study.mask_ratio,
+        },
     }
 
 

@@ -242,7 +242,7 @@ class MlflowTracker(Tracker):
 
     def _create_child(self, study: _OpenStudy, trial: TrialInfo) -> Run:
         tags = {
-            "gmt.kind": "trial",
+            "gmt.kind": study.info.trial_kind,
             "gmt.study": study.info.key,
             "gmt.trial_key": trial.key,
             "gmt.state": "running",

@@ -86,4 +86,5 @@ class StudyObserver(Callback):
 
 def trial_info(job: dict[str, Any], seed: int) -> TrialInfo:
     """A group's job as the tracker knows it."""
-    return TrialInfo(job["key"], job["number"], job["point"], seed)
+    parameters = {name: value for name, value in job["point"].items() if name != "seed"}
+    return TrialInfo(job["key"], job["number"], parameters, job["point"].get("seed", seed))

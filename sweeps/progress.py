@@ -120,8 +120,10 @@ def build_display() -> Display:
 
 
 def point_text(point: dict[str, Any]) -> str:
-    """``mask 0.20  N 4  lr 1.0e-03``."""
+    """``mask 0.20  N 4  lr 1.0e-03``, with method and seed where a design gives them."""
+    given = f"{point['method']:<13} s{point['seed']}  " if "method" in point else ""
     return (
+        f"{given}"
         f"mask {point['mask_ratio']:.2f}  N {point['accumulation_interval']:<2}  "
         f"lr {point['learning_rate']:.1e}"
     )

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
-from typing import Any, final
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, final
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from sweeps.config import SearchConfig
-from sweeps.space import Point, SpaceConfig
+from sweeps.space import Point
 
 Suggestion = dict[str, Any]
 """What a trial is started with: the job of its group."""
@@ -77,10 +77,32 @@ def queue_interrupted(study: optuna.Study) -> int:
     return queued
 
 
+def queue_points(study: optuna.Study, points: Iterable[Point]) -> int:
+    """Queue the points that the study does not have yet; returns how many trials now wait."""
+    trials = study.get_trials(deepcopy=False)
+    known = {_identity({**t.system_attrs.get("fixed_params", {}), **t.params}) for t in trials}
+    for point in points:
+        if _identity(point) not in known:
+            study.enqueue_trial(point)
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return len(waiting)
+
+
+def _identity(point: Point) -> tuple[tuple[str, float | int | str], ...]:
+    return tuple(sorted(point.items()))
+
+
 def retried(study: optuna.Study) -> set[int]:
     """Optuna's numbers of the interrupted tries that a later trial took up again."""
     trials = study.get_trials(deepcopy=False)
     return {trial.user_attrs[RETRY_OF] for trial in trials if RETRY_OF in trial.user_attrs}
+
+
+class Space(Protocol):
+    """Draws a trial's point: a search space, or a fixed design's bounds."""
+
+    def suggest(self, trial: optuna.Trial) -> Point:
+        """The point of this trial."""
 
 
 @final
@@ -90,7 +112,7 @@ class StudySearch(Searcher):
     def __init__(
         self,
         study: optuna.Study,
-        space: SpaceConfig,
+        space: Space,
         suggestion: Callable[[int, Point], Suggestion],
     ) -> None:
         super().__init__(metric="score", mode="max")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 if TYPE_CHECKING:
     import optuna
 
-Point = dict[str, float | int]
+Point = dict[str, float | int | str]
 
 SCIENTIFIC_PARAMETER = "mask_ratio"
 """The playbook's scientific parameter; the other two are nuisance parameters."""
@@ -166,11 +166,12 @@ class SpaceConfig(BaseModel):
 
     def point(self, params: dict[str, float]) -> Point:
         """The point that a trial's stored parameters stand for."""
-        point: Point = dict(params)
-        point["accumulation_interval"] = int(point["accumulation_interval"])
         # 0.1 + 2 * 0.1 is 0.30000000000000004: a ratio is a decimal that people type.
-        point["mask_ratio"] = round(point["mask_ratio"], 10)
-        return point
+        return {
+            **params,
+            "mask_ratio": round(params["mask_ratio"], 10),
+            "accumulation_interval": int(params["accumulation_interval"]),
+        }
 
     def check_point(self, point: dict[str, float]) -> None:
         """Refuse a starting point that the space does not hold.

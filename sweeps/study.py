@@ -5,51 +5,29 @@ The Optuna storage is the truth: running the same configuration again continues 
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 import optuna
-import yaml
 
 from sweeps import preflight
 from sweeps.cluster import ray_session
 from sweeps.config import SweepConfig, resolve_paths
+from sweeps.designs.build import build_design
 from sweeps.errors import UserError
-from sweeps.final_scores import TestScores, score_on_test
-from sweeps.identity import git_commit, study_definition, trial_key
-from sweeps.progress import Display, LineDisplay, Tally
-from sweeps.pump import SENT_FILE, TrackerPump
-from sweeps.report.data import StudyData, TrialRow
-from sweeps.report.write import ReportPaths, write_report
-from sweeps.rows import best_row, best_sft_row, trial_rows
-from sweeps.search import (
-    StudySearch,
-    Suggestion,
-    build_sampler,
-    finished_trials,
-    mark_interrupted,
-    queue_interrupted,
-)
-from sweeps.space import Point
-from sweeps.tracking import StudyInfo, Tracker
+from sweeps.final_scores import TestScores
+from sweeps.identity import study_definition
+from sweeps.place import place_of
+from sweeps.progress import Display, LineDisplay
+from sweeps.report.data import TrialRow
+from sweeps.report.write import ReportPaths
+from sweeps.reporting import declare, write_study_report
+from sweeps.rows import trial_rows
+from sweeps.session import DomainResult, DomainSession
+from sweeps.tracking import Tracker
 
-
-@final
-@dataclass(frozen=True)
-class DomainResult:
-    """One domain's study: its trials, the best on validation items, and its report.
-
-    ``links``: (label, text) pairs that say where the tracker shows it.
-    """
-
-    domain: str
-    rows: tuple[TrialRow, ...]
-    best: TrialRow | None
-    test_scores: TestScores
-    report: ReportPaths
-    links: tuple[tuple[str, str], ...]
+__all__ = ["StudyResult", "leaderboard", "place_of", "report", "run", "validate"]
 
 
 @final
@@ -58,35 +36,6 @@ class StudyResult:
     """What a sweep came to, by domain."""
 
     domains: dict[str, DomainResult]
-
-
-@final
-@dataclass(frozen=True)
-class StudyPlace:
-    """Where the studies of one sweep lie: everything below ``storage/name``."""
-
-    folder: Path
-
-    def optuna_url(self) -> str:
-        """The storage that holds every study of the sweep."""
-        return f"sqlite:///{self.optuna_file()}"
-
-    def optuna_file(self) -> Path:
-        """The file of ``optuna_url``; absent before the first study."""
-        return self.folder / "optuna.db"
-
-    def study(self, domain: str) -> Path:
-        """The folder of one domain's study: its trials, test scores and report."""
-        return self.folder / domain
-
-    def trial(self, domain: str, key: str) -> Path:
-        """The folder of one trial."""
-        return self.study(domain) / "trials" / key
-
-
-def place_of(config: SweepConfig) -> StudyPlace:
-    """The folder that a sweep's name stands for in its storage."""
-    return StudyPlace(Path(config.storage).expanduser().resolve() / config.name)
 
 
 def tracking_uri(config: SweepConfig) -> str:
@@ -109,8 +58,10 @@ def open_study(config: SweepConfig, domain: str) -> optuna.Study:
     preflight.check_same_study(study, config, domain)
     if preflight.DEFINITION not in study.user_attrs:
         study.set_user_attr(preflight.DEFINITION, study_definition(config, domain))
-        for point in config.search.start[: config.search.trials]:
-            study.enqueue_trial(point.given())
+        declare(study, config, domain)
+        if build_design(config, domain) is None:
+            for point in config.search.start[: config.search.trials]:
+                study.enqueue_trial(point.given())
     return study
 
 
@@ -131,7 +82,7 @@ def run(
     with ray_session(config.resources) as concurrency:
         results = {}
         for domain, study in studies.items():
-            session = _DomainSession(config, domain, study, tracker, display, concurrency)
+            session = DomainSession(config, domain, study, tracker, display, concurrency)
             results[domain] = session.run()
     return StudyResult(results)
 
@@ -147,6 +98,8 @@ def validate(config: SweepConfig) -> None:
 
 
 def _check(config: SweepConfig, tracker: Tracker) -> None:
+    for domain in config.domains:
+        build_design(config, domain)
     preflight.check_inputs(config)
     with preflight.writable(place_of(config).folder):
         preflight.check_tracker(tracker)
@@ -169,7 +122,9 @@ def report(config: SweepConfig) -> dict[str, ReportPaths]:
     config = resolve_paths(config)
     place = place_of(config)
     return {
-        domain: _write(config, domain, rows, TestScores.read(place.study(domain)))
+        domain: write_study_report(
+            config, domain, open_study(config, domain), rows, TestScores.read(place.study(domain))
+        )
         for domain, rows in recorded_rows(config).items()
     }
 
@@ -195,149 +150,3 @@ def recorded_rows(config: SweepConfig) -> dict[str, tuple[TrialRow, ...]]:
             "storage, as storage=runs"
         )
     return {d: trial_rows(open_study(config, d), config.seed) for d in config.domains}
-
-
-class _DomainSession:
-    """One study, from its first missing trial to its report."""
-
-    def __init__(
-        self,
-        config: SweepConfig,
-        domain: str,
-        study: optuna.Study,
-        tracker: Tracker,
-        display: Display,
-        concurrency: int,
-    ) -> None:
-        self.config, self.domain, self.study = config, domain, study
-        self.tracker, self.display, self.concurrency = tracker, display, concurrency
-        self.place = place_of(config)
-
-    def run(self) -> DomainResult:
-        """Run what is missing, score the winner on the test items, write the report."""
-        mark_interrupted(self.study)  # a session that was killed could not do it itself
-        queue_interrupted(self.study)
-        done = len(finished_trials(self.study))
-        wanted = self.config.search.trials
-        self.tracker.begin_study(self._info())
-        pump = TrackerPump(self.tracker, self.display.say)
-        try:
-            self._send_unsent(pump)
-            if done < wanted:
-                self.display.say(
-                    f"{self.domain}: {wanted - done} of {wanted} trials to run, "
-                    f"{self.concurrency} at a time"
-                )
-                self._search(done, wanted, pump)
-            else:
-                self.display.say(f"{self.domain}: all {wanted} trials are done already")
-            return self._conclude(pump)
-        except BaseException:
-            self._interrupted(pump)
-            raise
-
-    def _search(self, done: int, wanted: int, pump: TrackerPump) -> None:
-        from sweeps.observer import StudyObserver
-        from sweeps.tune import run_tuner
-
-        tally = Tally(self.domain, wanted, done, self.concurrency)
-        self.study.sampler = build_sampler(
-            self.config.search, self.config.seed, len(self.study.get_trials(deepcopy=False))
-        )
-        search = StudySearch(self.study, self.config.space_of(self.domain), self._suggest)
-        observer = StudyObserver(tally, self.display, pump, self.config.seed, self._drop_weights)
-        folder = str(self.place.study(self.domain))
-        run_tuner(self.config, search, observer, wanted - done, self.concurrency, folder)
-
-    def _send_unsent(self, pump: TrackerPump) -> None:
-        """Begin and end again what an earlier session could not tell the tracker."""
-        from sweeps.observer import trial_info
-
-        for trial in finished_trials(self.study):
-            attrs = trial.user_attrs
-            if "outcome" not in attrs:
-                continue
-            folder = self.place.trial(self.domain, attrs["key"])
-            if not (folder / SENT_FILE).exists():
-                point = self.config.space_of(self.domain).point(trial.params)
-                job = {"key": attrs["key"], "number": attrs["number"], "point": point}
-                pump.begin(trial_info(job, self.config.seed), folder)
-                pump.end(attrs["key"], folder, attrs["outcome"])
-
-    def _suggest(self, number: int, point: Point) -> Suggestion:
-        run = self.config.trial(self.domain, point)
-        key = trial_key(number, run, self.config.resources.workers)
-        folder = self.place.trial(self.domain, key)
-        return {
-            "key": key,
-            "number": number,
-            "point": point,
-            "folder": str(folder),
-            "run": run.model_dump_json(),
-        }
-
-    def _drop_weights(self) -> None:
-        """Keep only the models that the report will score: the best trial's and the control's."""
-        rows = trial_rows(self.study, self.config.seed)
-        kept = {row.key for row in (best_row(rows), best_sft_row(rows)) if row is not None}
-        for row in rows:
-            if row.key not in kept and row.state in ("finished", "stopped_early", "failed"):
-                folder = self.place.trial(self.domain, row.key)
-                for part in ("model", "checkpoint"):
-                    shutil.rmtree(folder / part, ignore_errors=True)
-
-    def _conclude(self, pump: TrackerPump) -> DomainResult:
-        rows = trial_rows(self.study, self.config.seed)
-        best = best_row(rows)
-        folder = self.place.study(self.domain)
-        chosen = {"best": best, "sft": best_sft_row(rows)}
-        scores = score_on_test(self.config, self.domain, folder, chosen)
-        paths = _write(self.config, self.domain, rows, scores)
-        finals = {} if best is None or best.score is None else {"final/score": best.score}
-        pump.finish_study("finished", [paths.html, paths.png, paths.csv], finals)
-        if not pump.close(timeout=60):
-            self.display.say("tracking: not everything could be sent; run it again to send it")
-        links = tuple(self.tracker.links())
-        return DomainResult(self.domain, rows, best, scores, paths, links)
-
-    def _interrupted(self, pump: TrackerPump) -> None:
-        """Mark what was running, in Optuna and in the tracker, within a few seconds."""
-        for trial in mark_interrupted(self.study):
-            if "key" in trial.user_attrs:
-                pump.interrupt(trial.user_attrs["key"])
-        pump.finish_study("interrupted", [], {})
-        pump.close(timeout=5)
-
-    def _info(self) -> StudyInfo:
-        shared = self.config
-        return StudyInfo(
-            key=f"{shared.name}/{self.domain}",
-            name=shared.name,
-            domain=self.domain,
-            config_yaml=config_yaml(shared),
-            git_commit=git_commit(),
-            note=f"Search over mask ratio, accumulation interval and learning rate: "
-            f"{shared.search.trials} trials, sampler {shared.search.sampler}.",
-            parameters={"model": shared.model.path, "trials": str(shared.search.trials)},
-        )
-
-
-def config_yaml(config: SweepConfig) -> str:
-    """The resolved configuration as YAML that loads again."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def _write(
-    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
-) -> ReportPaths:
-    metrics = [f"{b.name} {b.metric or ''}".strip() for b in config.domains[domain].benchmarks]
-    data = StudyData(
-        name=config.name,
-        domain=domain,
-        metric=", ".join(metrics),
-        rows=rows,
-        best=best_row(rows),
-        test_results=scores.entries,
-        config_yaml=config_yaml(config),
-    )
-    return write_report(data, place_of(config).study(domain) / "report")

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Literal, final
 
 TrialState = Literal["finished", "stopped_early", "failed", "interrupted"]
+TrialKind = Literal["trial", "replicate"]
+"""What the children of a study are: points of a search, or replicates of a fixed design."""
+
 Parameter = float | int | str
 
 
@@ -24,7 +27,10 @@ class TrackingError(ValueError):
 @final
 @dataclass(frozen=True)
 class StudyInfo:
-    """One study: `key` is its identity across restarts, the rest describes it to a reader."""
+    """One study: `key` is its identity across restarts, the rest describes it to a reader.
+
+    `trial_kind`: what its trials are called in the tracker.
+    """
 
     key: str
     name: str
@@ -33,6 +39,7 @@ class StudyInfo:
     git_commit: str
     note: str
     parameters: Mapping[str, str]
+    trial_kind: TrialKind = "trial"
 
 
 @final

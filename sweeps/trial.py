@@ -47,14 +47,19 @@ def run_trial(
 ) -> dict[str, Any] | None:
     """Run one job of a group (see `sweeps.worker_group.RunJob`) on every rank.
 
-    ``job``: ``folder`` and ``run`` (a `FinetuneConfig` as JSON). ``memory`` keeps what later
-    trials of this process may reuse without a change of their results: weights and token ids.
+    ``job``: ``folder`` and ``run`` (a `FinetuneConfig` as JSON); with ``derived`` nothing is
+    trained, but a model scored that follows from others. ``memory`` keeps what later trials of
+    this process may reuse without a change of their results: weights and token ids.
     """
+    from sweeps.finetune.derived import DropConfig, score_derived
     from sweeps.finetune.loop import Cache, finetune
 
     config = FinetuneConfig.model_validate_json(job["run"])
     folder = Path(job["folder"])
     cache = memory.setdefault("cache", Cache())
+    if "derived" in job:
+        drop = None if job["derived"] is None else DropConfig(**job["derived"])
+        return {**asdict(score_derived(config, drop, folder, cache)), PROGRESS: 100.0}
     outbox = Outbox(folder / EVENTS_FILE) if dist.get_rank() == 0 else None
     try:
         result = finetune(config, folder, TrialReporter(outbox, offer), cache)

@@ -71,7 +71,7 @@ def scheduler(config: SweepConfig) -> TrialScheduler:
     same examples take another number of updates.
     """
     wanted = config.search.scheduler
-    if wanted.name == "none":
+    if wanted.name == "none" or config.study.kind != "search":
         return FIFOScheduler()
     return AsyncHyperBandScheduler(
         time_attr=PROGRESS,

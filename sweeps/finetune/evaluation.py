@@ -64,15 +64,25 @@ def evaluate_folder(
     device = torch.device(device)
     with borrowed_process(device, threads):
         model, tokenizer = load_model(ModelConfig(path=str(model_folder)), device)
-        lm = LanguageModel(model.to(device).eval(), tokenizer)
-        results = {}
-        for config in benchmarks:
-            path, limit = config.validation, config.limit
-            if split == "test":
-                path, limit = config.test, config.test_limit
-            benchmark = _build(config)
-            items = select(benchmark.load(Path(path), split), limit)
-            results[config.name] = evaluate(lm, benchmark, items)
+        return evaluate_model(model.to(device).eval(), tokenizer, benchmarks, split)
+
+
+def evaluate_model(
+    model: Any,
+    tokenizer: Any,
+    benchmarks: Sequence[BenchmarkConfig],
+    split: Literal["validation", "test"] = "test",
+) -> dict[str, BenchmarkResult]:
+    """Score a model in memory on all (or `test_limit`, `limit`) items."""
+    lm = LanguageModel(model, tokenizer)
+    results = {}
+    for config in benchmarks:
+        path, limit = config.validation, config.limit
+        if split == "test":
+            path, limit = config.test, config.test_limit
+        benchmark = _build(config)
+        items = select(benchmark.load(Path(path), split), limit)
+        results[config.name] = evaluate(lm, benchmark, items)
     return results
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -12,10 +13,51 @@ SCORE, STANDARD_ERROR, COUNT = "score", "standard_error", "n"
 
 @final
 @dataclass(frozen=True)
+class ScoreLabel:
+    """What a score is called, and how it is shown: inside the program higher is always better,
+    so bits per byte are kept with a minus and shown without (`sign` -1, "lower is better").
+    """
+
+    text: str
+    sign: float = 1.0
+    decimals: int = 3
+    unit: str = "in score"
+
+    @classmethod
+    def of(cls, benchmarks: Sequence[tuple[str, str | None]]) -> ScoreLabel:
+        """The label of a mean over benchmarks, each (name, metric or None for its own)."""
+        if all(metric == "bits_per_byte" for _, metric in benchmarks):
+            return cls("bits per byte (lower is better)", -1.0, 4, "bits per byte")
+        if any(metric == "bits_per_byte" for _, metric in benchmarks):
+            return cls("score (a mean that counts bits per byte with a minus)")
+        return cls(", ".join(f"{name} {metric or 'score'}" for name, metric in benchmarks))
+
+    def shown(self, score: float) -> float:
+        """The number a reader sees."""
+        return self.sign * score
+
+    def number(self, score: float) -> str:
+        """A score as text."""
+        return "n/a" if math.isnan(score) else f"{self.shown(score):.{self.decimals}f}"
+
+    def difference(self, value: float) -> str:
+        """A difference of scores as text, with its sign."""
+        return "n/a" if math.isnan(value) else f"{self.shown(value):+.{self.decimals}f}"
+
+    def span(self, low: float, high: float, *, signed: bool = False) -> str:
+        """An interval as text, the smaller shown number first."""
+        ends = sorted((low, high), key=self.shown)
+        text = self.difference if signed else self.number
+        return f"{text(ends[0])} to {text(ends[1])}"
+
+
+@final
+@dataclass(frozen=True)
 class TrialRow:
     """One trial. `score` is on validation items, higher is better; None if it has none.
 
     `state` is a `TrialState` or "running"/"pending"; `step` of `steps` updates; `seconds` wall.
+    `stage` is a fixed design's ("tuning", "replicate", "fresh"), empty in a search.
     """
 
     number: int
@@ -30,6 +72,9 @@ class TrialRow:
     steps: int
     seconds: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+    method: str = "gmt"
+    stage: str = ""
+    train_fraction: float = 1.0
 
 
 @final
@@ -37,14 +82,14 @@ class TrialRow:
 class StudyData:
     """One study of one domain.
 
-    `metric` labels the score axis ("accuracy"). `test_results` has "best" and "sft", each mapping
+    `label` names the score. `test_results` has "best" and "sft", each mapping
     "<benchmark>/score", "<benchmark>/standard_error", "<benchmark>/n" (see `benchmark_entries`);
     empty when the test items were not read. `commands` repeat the study, one shell line each.
     """
 
     name: str
     domain: str
-    metric: str
+    label: ScoreLabel
     rows: tuple[TrialRow, ...]
     best: TrialRow | None
     test_results: Mapping[str, Mapping[str, float]]

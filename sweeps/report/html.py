@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from sweeps.report.data import (
     COUNT,
@@ -18,31 +18,27 @@ from sweeps.report.data import (
     best_by_mask_ratio,
     scored,
 )
+from sweeps.report.page import NO_VALUE, Drawn, cards, drawn, page, reproduction, table
 
 TOP_TRIALS = 10
 STATES = {"finished": "finished", "stopped_early": "stopped early"}
-NO_VALUE = "\u2013"
 
 
-def render(data: StudyData, score_png: bytes, curve_png: bytes) -> str:
-    """The whole page; images are embedded, nothing is loaded from elsewhere."""
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+def render(data: StudyData, score: Figure, curve: Figure) -> str:
+    """The whole page of a search."""
     title = f"{data.name}: {data.domain}"
-    sections = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="lead">{escape(_lead(data))}</p>',
-        _cards(data),
-        _figures(data, score_png, curve_png),
-        _test_results(data),
-        _best_trials(data),
-        _caveat(data),
-        _reproduction(data),
-    ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style></head>\n"
-        "<body><main>\n" + "\n".join(filter(None, sections)) + "\n</main></body></html>\n"
+    return page(
+        title,
+        [
+            f"<h1>{escape(title)}</h1>",
+            f'<p class="lead">{escape(_lead(data))}</p>',
+            _cards(data),
+            _figures(data, score, curve),
+            _test_results(data),
+            _best_trials(data),
+            _caveat(data),
+            reproduction(data.commands, data.config_yaml),
+        ],
     )
 
 
@@ -57,9 +53,9 @@ def _lead(data: StudyData) -> str:
 def _cards(data: StudyData) -> str:
     sft = best_by_mask_ratio(data.rows).get(0.0)
     best = data.best
-    cards = [
-        ("best", f"Best validation {data.metric}", _score(best), _place(best)),
-        ("sft", "Best SFT (mask ratio 0)", _score(sft), _place(sft)),
+    items = [
+        ("best", f"Best validation {data.label.text}", _score(data, best), _place(best)),
+        ("sft", "Best SFT (mask ratio 0)", _score(data, sft), _place(sft)),
     ]
     if best is not None:
         point = [
@@ -67,45 +63,30 @@ def _cards(data: StudyData) -> str:
             ("", "Accumulation interval", str(best.accumulation_interval), "mini-batches/update"),
             ("", "Learning rate", f"{best.learning_rate:.2e}", "of the best trial"),
         ]
-        cards += point
-    return '<div class="cards">' + "".join(_card(*card) for card in cards) + "</div>"
+        items += point
+    return cards(items)
 
 
-def _card(kind: str, label: str, value: str, note: str) -> str:
-    return (
-        f'<div class="card {kind}"><div class="label">{escape(label)}</div>'
-        f'<div class="value">{escape(value)}</div><div class="note">{escape(note)}</div></div>'
-    )
-
-
-def _figures(data: StudyData, score_png: bytes, curve_png: bytes) -> str:
+def _figures(data: StudyData, score: Figure, curve: Figure) -> str:
     no_sft = 0.0 not in best_by_mask_ratio(data.rows)
     control = " No SFT trial (mask ratio 0) has finished, so there is no line." if no_sft else ""
-    return (
-        '<div class="figures">'
-        + _figure(
+    parts = [
+        Drawn(
+            "score",
             "Score against mask ratio",
-            score_png,
             "Each mark is a finished trial: colour is the learning rate, shape the accumulation "
             "interval N. The dashed line is the best trial with mask ratio 0 (SFT). Hollow marks "
             f"were stopped early, at an earlier step.{control}",
-        )
-        + _figure(
+            score,
+        ),
+        Drawn(
+            "curve",
             "Best score so far",
-            curve_png,
-            "If the line still rises at its end, more trials may find a better point.",
-        )
-        + "</div>"
-    )
-
-
-def _figure(title: str, image: bytes, caption: str) -> str:
-    encoded = base64.b64encode(image).decode("ascii")
-    return (
-        f"<section><h2>{escape(title)}</h2><figure>"
-        f'<img alt="{escape(title)}" src="data:image/png;base64,{encoded}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure></section>"
-    )
+            "If the line still improves at its end, more trials may find a better point.",
+            curve,
+        ),
+    ]
+    return '<div class="figures">' + "".join(drawn(part) for part in parts) + "</div>"
 
 
 def _test_results(data: StudyData) -> str:
@@ -119,35 +100,37 @@ def _test_results(data: StudyData) -> str:
     rows = [
         [
             name,
-            _with_error(best, name),
-            _with_error(sft, name),
-            _difference(best, sft, name),
+            _with_error(data, best, name),
+            _with_error(data, sft, name),
+            _difference(data, best, sft, name),
             _count(best or sft, name),
         ]
         for name in names
     ]
     heads = ["benchmark", "best trial", "best SFT trial", "difference", "items"]
     return (
-        f"<section><h2>Test items, read once</h2>{_table(heads, rows)}"
+        f"<section><h2>Test items, read once</h2>{table(heads, rows)}"
         '<p class="small">Score ± one standard error over items. The difference counts the two '
         "as independent; they answered the same items, so its error is likely too wide.</p>"
         "</section>"
     )
 
 
-def _with_error(results: Mapping[str, float], name: str) -> str:
+def _with_error(data: StudyData, results: Mapping[str, float], name: str) -> str:
     if f"{name}/{SCORE}" not in results:
         return NO_VALUE
     error = results.get(f"{name}/{STANDARD_ERROR}", math.nan)
-    return f"{_number(results[f'{name}/{SCORE}'])} ± {_number(error)}"
+    return f"{data.label.number(results[f'{name}/{SCORE}'])} ± {_number(error)}"
 
 
-def _difference(best: Mapping[str, float], sft: Mapping[str, float], name: str) -> str:
+def _difference(
+    data: StudyData, best: Mapping[str, float], sft: Mapping[str, float], name: str
+) -> str:
     score, error = f"{name}/{SCORE}", f"{name}/{STANDARD_ERROR}"
     if score not in best or score not in sft:
         return NO_VALUE
     both = math.hypot(best.get(error, math.nan), sft.get(error, math.nan))
-    return f"{best[score] - sft[score]:+.3f} ± {_number(both)}"
+    return f"{data.label.difference(best[score] - sft[score])} ± {_number(both)}"
 
 
 def _count(results: Mapping[str, float], name: str) -> str:
@@ -159,7 +142,7 @@ def _best_trials(data: StudyData) -> str:
     ranked = sorted(scored(data.rows), key=lambda row: (-(row.score or 0.0), row.number))
     heads = [
         "trial",
-        data.metric,
+        data.label.text,
         "mask ratio",
         "N",
         "learning rate",
@@ -170,7 +153,7 @@ def _best_trials(data: StudyData) -> str:
     rows = [
         [
             str(row.number),
-            _score(row),
+            _score(data, row),
             f"{row.mask_ratio:.3g}",
             str(row.accumulation_interval),
             f"{row.learning_rate:.2e}",
@@ -181,22 +164,8 @@ def _best_trials(data: StudyData) -> str:
         for row in ranked[:TOP_TRIALS]
     ]
     best = None if data.best is None else str(data.best.number)
-    table = _table(heads, rows, best) if rows else "<p>No trial has finished with a score yet.</p>"
-    return f"<section><h2>Best trials on the validation items</h2>{table}</section>"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], best: str | None = None) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join(
-        ('<tr class="best">' if best is not None and row[0] == best else "<tr>")
-        + "".join(f"<td>{escape(text)}</td>" for text in row)
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        "</div>"
-    )
+    body = table(heads, rows, best) if rows else "<p>No trial has finished with a score yet.</p>"
+    return f"<section><h2>Best trials on the validation items</h2>{body}</section>"
 
 
 def _caveat(data: StudyData) -> str:
@@ -212,19 +181,8 @@ def _caveat(data: StudyData) -> str:
     )
 
 
-def _reproduction(data: StudyData) -> str:
-    commands = ""
-    if data.commands:
-        commands = f"<pre>{escape(chr(10).join(data.commands))}</pre>"
-    return (
-        f"<section><h2>Run it again</h2>{commands}"
-        f"<details><summary>Resolved configuration</summary><pre>{escape(data.config_yaml)}</pre>"
-        "</details></section>"
-    )
-
-
-def _score(row: TrialRow | None) -> str:
-    return NO_VALUE if row is None or row.score is None else _number(row.score)
+def _score(data: StudyData, row: TrialRow | None) -> str:
+    return NO_VALUE if row is None or row.score is None else data.label.number(row.score)
 
 
 def _place(row: TrialRow | None) -> str:

@@ -1,8 +1,7 @@
-"""The report's two figures, drawn without a display and without pyplot's global state."""
+"""The two figures of a search's report."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -13,27 +12,30 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from sweeps.report.data import StudyData, TrialRow, best_by_mask_ratio, best_so_far, scored
-
-# Small in inches, so that the text is still legible when a phone shows it 360 pixels wide.
-SIZE_INCHES = (5.6, 4.4)
-DPI = 200
-INK, GREY, SFT_COLOUR, LINE_COLOUR = "#1f2933", "#8895a7", "#c2410c", "#334e68"
-COLOURS = "viridis"
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+from sweeps.report.drawing import (
+    COLOURS,
+    GREY,
+    INK,
+    LINE_COLOUR,
+    MARKERS,
+    SFT_COLOUR,
+    canvas,
+    legend,
+)
 
 
 def score_against_mask_ratio(data: StudyData) -> Figure:
     """Every scored trial, the best per mask ratio, and the best SFT trial as a line."""
-    figure, axes = _canvas("mask ratio", f"validation {data.metric}")
+    figure, axes = canvas("mask ratio", f"validation {data.label.text}")
     rows = scored(data.rows)
     norm = _learning_rate_norm(rows)
     intervals = sorted({row.accumulation_interval for row in rows})
     markers = {n: MARKERS[i % len(MARKERS)] for i, n in enumerate(intervals)}
-    _draw_stopped(axes, data.rows)
+    _draw_stopped(axes, data)
     best = best_by_mask_ratio(data.rows)
     axes.plot(
         list(best),
-        [row.score or 0.0 for row in best.values()],
+        [data.label.shown(row.score or 0.0) for row in best.values()],
         color=LINE_COLOUR,
         linewidth=1.4,
         alpha=0.7,
@@ -43,7 +45,7 @@ def score_against_mask_ratio(data: StudyData) -> Figure:
         some = [row for row in rows if row.accumulation_interval == interval]
         axes.scatter(
             [row.mask_ratio for row in some],
-            [row.score or 0.0 for row in some],
+            [data.label.shown(row.score or 0.0) for row in some],
             c=[row.learning_rate for row in some],
             norm=norm,
             cmap=COLOURS,
@@ -54,20 +56,25 @@ def score_against_mask_ratio(data: StudyData) -> Figure:
             zorder=3,
         )
     if 0.0 in best:
-        axes.axhline(best[0.0].score or 0.0, color=SFT_COLOUR, linewidth=1.6, linestyle="--")
+        axes.axhline(
+            data.label.shown(best[0.0].score or 0.0),
+            color=SFT_COLOUR,
+            linewidth=1.6,
+            linestyle="--",
+        )
     axes.set_xlim(-0.04, 1.02)
     _colour_bar(figure, axes, norm)
-    _legend(figure, _handles(data.rows, markers, has_sft=0.0 in best))
+    legend(figure, _handles(data.rows, markers, has_sft=0.0 in best))
     return figure
 
 
 def best_score_so_far(data: StudyData) -> Figure:
     """The best validation score after each trial, over the single scores."""
-    figure, axes = _canvas("trial number", f"validation {data.metric}")
+    figure, axes = canvas("trial number", f"validation {data.label.text}")
     rows, curve = scored(data.rows), best_so_far(data.rows)
     axes.scatter(
         [row.number for row in rows],
-        [row.score or 0.0 for row in rows],
+        [data.label.shown(row.score or 0.0) for row in rows],
         color=GREY,
         s=34,
         linewidths=0,
@@ -76,7 +83,7 @@ def best_score_so_far(data: StudyData) -> Figure:
     )
     axes.step(
         [number for number, _ in curve],
-        [score for _, score in curve],
+        [data.label.shown(score) for _, score in curve],
         where="post",
         color=LINE_COLOUR,
         linewidth=2.0,
@@ -85,42 +92,24 @@ def best_score_so_far(data: StudyData) -> Figure:
     sft = best_by_mask_ratio(data.rows).get(0.0)
     if sft is not None:
         axes.axhline(
-            sft.score or 0.0, color=SFT_COLOUR, linewidth=1.6, linestyle="--", label="best SFT"
+            data.label.shown(sft.score or 0.0),
+            color=SFT_COLOUR,
+            linewidth=1.6,
+            linestyle="--",
+            label="best SFT",
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, _ = axes.get_legend_handles_labels()
-    _legend(figure, handles)
+    legend(figure, handles)
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file's bytes; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _canvas(x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=SIZE_INCHES, layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    axes.set_xlabel(x_label, fontsize=12, color=INK)
-    axes.set_ylabel(y_label, fontsize=12, color=INK)
-    axes.tick_params(labelsize=11, colors=INK, length=3)
-    axes.grid(visible=True, color="#e4e7eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(GREY)
-    return figure, axes
-
-
-def _draw_stopped(axes: Axes, rows: Sequence[TrialRow]) -> None:
+def _draw_stopped(axes: Axes, data: StudyData) -> None:
     """Hollow: their score is of an earlier step, so it cannot be compared with the others."""
-    some = _stopped(rows)
+    some = _stopped(data.rows)
     axes.scatter(
         [row.mask_ratio for row in some],
-        [row.score or 0.0 for row in some],
+        [data.label.shown(row.score or 0.0) for row in some],
         marker="o",
         s=34,
         facecolors="none",
@@ -166,17 +155,3 @@ def _handles(rows: Sequence[TrialRow], markers: dict[int, str], *, has_sft: bool
         hollow.set_markerfacecolor("none")
         handles.append(hollow)
     return handles
-
-
-def _legend(figure: Figure, handles: Sequence[object]) -> None:
-    """Above the axes, where it hides no point."""
-    figure.legend(
-        handles=list(handles),
-        loc="outside upper left",
-        ncols=min(4, len(handles)),
-        fontsize=10,
-        frameon=False,
-        handletextpad=0.4,
-        columnspacing=1.1,
-        labelcolor=INK,
-    )

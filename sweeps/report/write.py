@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
-from sweeps.report.data import StudyData
+from sweeps.report.data import StudyData, TrialRow
+from sweeps.report.drawing import png
 from sweeps.report.html import render
-from sweeps.report.plots import best_score_so_far, png, score_against_mask_ratio
+from sweeps.report.page import Drawn
+from sweeps.report.plots import best_score_so_far, score_against_mask_ratio
+from sweeps.report.sensitivity import SensitivityData, analyse, headline
+from sweeps.report.sensitivity_page import figures
+from sweeps.report.sensitivity_page import render as render_sensitivity
 
 FIELDS = (
     "number",
     "key",
     "state",
+    "method",
     "mask_ratio",
     "accumulation_interval",
     "learning_rate",
     "seed",
+    "stage",
+    "train_fraction",
     "score",
     "step",
     "steps",
@@ -30,32 +40,76 @@ FIELDS = (
 @final
 @dataclass(frozen=True)
 class ReportPaths:
-    """`html` holds all; `png` is the score figure for slides, `csv` every trial."""
+    """`html` holds all; `png` is the first figure for slides, `csv` every trial.
+
+    `more`: the other figures, and the results as JSON.
+    """
 
     html: Path
     png: Path
     csv: Path
+    more: tuple[Path, ...] = ()
+
+    def all(self) -> list[Path]:
+        """Every file, the page first."""
+        return [self.html, self.png, self.csv, *self.more]
 
 
 def write_report(data: StudyData, folder: Path) -> ReportPaths:
-    """Write report.html, report.png and trials.csv, replacing older ones."""
+    """Write a search's report.html, report.png and trials.csv, replacing older ones."""
+    score, curve = score_against_mask_ratio(data), best_score_so_far(data)
+    parts = [Drawn("report", "", "", score)]
+    return write_files(folder, render(data, score, curve), parts, data.rows)
+
+
+def write_sensitivity(data: SensitivityData, folder: Path) -> ReportPaths:
+    """Write a sensitivity study's page, figures, trials and results."""
+    result = analyse(data)
+    parts = figures(data, result)
+    results = {
+        "name": data.name,
+        "domain": data.domain,
+        "headline": headline(data, result),
+        "claim": result.claim(),
+        "declared": data.declared,
+        **asdict(result),
+        "importance": [[name, asdict(share)] for name, share in data.importance],
+    }
+    html = render_sensitivity(data, result, parts)
+    return write_files(folder, html, parts, data.rows, results)
+
+
+def write_files(
+    folder: Path,
+    html: str,
+    parts: Sequence[Drawn],
+    rows: tuple[TrialRow, ...],
+    results: Mapping[str, Any] | None = None,
+) -> ReportPaths:
+    """Write a page, its figures as PNG (the first as report.png), trials and results."""
     folder.mkdir(parents=True, exist_ok=True)
-    score_png = png(score_against_mask_ratio(data))
-    curve_png = png(best_score_so_far(data))
-    paths = ReportPaths(folder / "report.html", folder / "report.png", folder / "trials.csv")
-    paths.html.write_text(render(data, score_png, curve_png), encoding="utf-8")
-    paths.png.write_bytes(score_png)
-    paths.csv.write_text(trials_csv(data), encoding="utf-8", newline="")
-    return paths
+    paths = [folder / "report.html", folder / "report.png", folder / "trials.csv"]
+    paths[0].write_text(html, encoding="utf-8")
+    paths[2].write_text(trials_csv(rows), encoding="utf-8", newline="")
+    more = []
+    for index, part in enumerate(parts):
+        if part.figure is not None:
+            path = paths[1] if index == 0 else folder / f"{part.name}.png"
+            path.write_bytes(png(part.figure))
+            more += [path] if index else []
+    if results is not None:
+        more.append(folder / "results.json")
+        more[-1].write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return ReportPaths(paths[0], paths[1], paths[2], tuple(more))
 
 
-def trials_csv(data: StudyData) -> str:
+def trials_csv(rows: tuple[TrialRow, ...]) -> str:
     """All trials in order, one line each; metrics follow the fixed columns, sorted by name."""
-    metrics = sorted({name for row in data.rows for name in row.metrics})
+    metrics = sorted({name for row in rows for name in row.metrics})
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*FIELDS, *metrics])
-    for row in sorted(data.rows, key=lambda row: row.number):
+    for row in sorted(rows, key=lambda row: row.number):
         fixed = [getattr(row, name) for name in FIELDS]
         writer.writerow([*fixed, *(row.metrics.get(name) for name in metrics)])
     return buffer.getvalue()

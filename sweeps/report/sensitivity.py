@@ -1,0 +1,196 @@
+"""What a sensitivity study says: arms, intervals, verdicts, the winner on fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+
+from sweeps.report.data import ScoreLabel, TrialRow
+from sweeps.report.settings import SFT, arm, scored_at, setting_at, winner
+from sweeps.statistics.arms import (
+    Arm,
+    Interval,
+    TooFewScores,
+    simultaneous_intervals,
+    spread_differs_p,
+)
+from sweeps.statistics.equivalence import (
+    Comparison,
+    Comparisons,
+    Verdict,
+    against_best,
+    against_control,
+    overall,
+)
+from sweeps.statistics.paired import question_bootstrap
+from sweeps.statistics.power import seeds_for_flat
+
+CLAIM = 0.9
+"""The paper calls its curves consistent up to this mask ratio (Figure 2)."""
+
+Items = Mapping[str, Mapping[str, Sequence[Sequence[Any]]]]
+
+
+@final
+@dataclass(frozen=True)
+class SensitivityData:
+    """One sensitivity study of one domain.
+
+    `items[trial key][benchmark]`: [id, score, weight] of test items, of fresh trials alone.
+    `importance`: (parameter, share of variance with its interval), on the tuning grid.
+    `declared`: what the manifest says, and since when.
+    """
+
+    name: str
+    domain: str
+    label: ScoreLabel
+    ratios: tuple[float, ...]
+    method: str
+    margin: float
+    rows: tuple[TrialRow, ...]
+    declared: str
+    config_yaml: str
+    items: Items = field(default_factory=dict)
+    importance: tuple[tuple[str, Interval], ...] = ()
+    commands: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True)
+class Rescored:
+    """The winner against SFT on fresh seeds (validation) and on test items by benchmark."""
+
+    ratio: float
+    selected: float
+    fresh: Comparison | None
+    fresh_mean: float
+    test: tuple[tuple[str, Interval, int], ...]
+
+
+@final
+@dataclass(frozen=True)
+class SensitivityResult:
+    """The numbers of the report; `missing` says why the verdicts are absent where they are."""
+
+    arms: tuple[Arm, ...]
+    intervals: tuple[Interval, ...] = ()
+    best: Comparisons | None = None
+    control: Comparisons | None = None
+    seeds_needed: int | None = None
+    spread_p: float = 1.0
+    rescored: Rescored | None = None
+    missing: str = ""
+
+    def claim(self) -> Verdict | None:
+        """The verdict on the ratios up to `CLAIM`, each against the best of all."""
+        if self.best is None:
+            return None
+        return overall([a.verdict for a in self.best.arms if float(a.name) <= CLAIM])
+
+    def said(self, verdict: Verdict) -> list[str]:
+        """The ratios with this verdict against the best one."""
+        return (
+            [] if self.best is None else [a.name for a in self.best.arms if a.verdict == verdict]
+        )
+
+
+def analyse(data: SensitivityData) -> SensitivityResult:
+    """All statistics of the study; arms without a score are left out and named."""
+    every = [arm(setting_at(r, data.method), data.rows, f"{r:g}") for r in sorted(data.ratios)]
+    arms = tuple(one for one in every if one.scores)
+    absent = [one.name for one in every if not one.scores]
+    try:
+        intervals = tuple(simultaneous_intervals(arms))
+        best = against_best(arms, data.margin)
+    except TooFewScores as error:
+        return SensitivityResult(arms, missing=str(error))
+    control = next((one for one in arms if one.name == "0"), None)
+    return SensitivityResult(
+        arms,
+        intervals,
+        best,
+        None if control is None else against_control(arms, control, data.margin),
+        seeds_for_flat(len(arms), best.spread.sd, data.margin),
+        spread_differs_p(arms),
+        _rescored(data),
+        f"no score at mask ratio {', '.join(absent)}" if absent else "",
+    )
+
+
+def _rescored(data: SensitivityData) -> Rescored | None:
+    ratio = winner(data.ratios, data.rows, data.method)
+    if ratio is None:
+        return None
+    setting = setting_at(ratio, data.method)
+    ours, control = (arm(s, data.rows, s.method, "fresh") for s in (setting, SFT))
+    if not ours.scores or not control.scores:
+        return None
+    try:
+        fresh = against_control([ours, control], control, data.margin).arms[0]
+    except TooFewScores:
+        fresh = None
+    selected = arm(setting, data.rows, "").mean
+    pairs = [
+        (data.items.get(a.key, {}), data.items.get(b.key, {}))
+        for a in scored_at(data.rows, setting, "fresh")
+        for b in scored_at(data.rows, SFT, "fresh")
+        if a.seed == b.seed
+    ]
+    return Rescored(ratio, selected, fresh, ours.mean, _on_test(pairs))
+
+
+def _on_test(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+) -> tuple[tuple[str, Interval, int], ...]:
+    """GMT - SFT on each benchmark's test items: questions resampled with all their seeds."""
+    pairs = [(a, b) for a, b in pairs if a and b]
+    results = []
+    for name in sorted(pairs[0][0]) if pairs else []:
+        # One column per seed; items come in the same order for every model.
+        ours = np.array([[item[1] for item in a[name]] for a, _ in pairs]).T
+        control = np.array([[item[1] for item in b[name]] for _, b in pairs]).T
+        weights = np.array([item[2] for item in pairs[0][0][name]], dtype=float)
+        if len(ours) >= 2:
+            results.append((name, question_bootstrap(ours, control, weights), len(ours)))
+    return tuple(results)
+
+
+def headline(data: SensitivityData, result: SensitivityResult) -> str:
+    """The verdict in one sentence; never more than the study can resolve."""
+    if result.best is None:
+        return f"{data.domain}: nothing can be said yet: {result.missing}."
+    label, best = data.label, result.best
+    margin = f"\u00b1{data.margin:g} {label.unit}"
+    seeds = min(one.n for one in result.arms)
+    claim, different = result.claim(), result.said("different")
+    if claim == "equivalent":
+        text = (
+            f"up to {CLAIM:g} the mask ratio makes no difference beyond {margin}: every ratio is "
+            f"equivalent to the best one ({best.reference})"
+        )
+        if different:
+            text += f"; {', '.join(different)} are worse"
+    elif claim == "different":
+        text = (
+            f"the mask ratio makes a difference up to {CLAIM:g} already; "
+            f"worse than the best one ({best.reference}): {', '.join(different)}"
+        )
+    else:
+        text = f"whether ratios up to {CLAIM:g} are equivalent within {margin} stays open"
+        if different:
+            text += f" (worse than the best one, {best.reference}: {', '.join(different)})"
+        text += f" with {seeds} seeds: {seeds_text(result, seeds)}"
+    return f"{data.domain}: {text}."
+
+
+def seeds_text(result: SensitivityResult, seeds: int) -> str:
+    """How many seeds are missing for a decision."""
+    if result.seeds_needed is None:
+        return "this margin is below what any sensible number of seeds could resolve here"
+    more = result.seeds_needed - seeds
+    if more <= 0:
+        return "on a truly flat curve so many would do, so it may not be flat"
+    return f"about {more} more per ratio would show it with 80 % probability if the curve is flat"
