@@ -184,7 +184,7 @@ class SweepConfig(_Strict):
         parts, shared = self.domains[domain], self.training
         return FinetuneConfig(
             model=self.model,
-            data=parts.data,
+            data=_share(parts.data, float(point.get("train_fraction", 1.0))),
             method=self._method(point),
             batch=shared.batch,
             accumulation_interval=int(point["accumulation_interval"]),
@@ -212,6 +212,13 @@ class SweepConfig(_Strict):
         return MethodConfig.model_validate(
             {"name": name, "mask_ratio": ratio, "scope": self.training.scope}
         )
+
+
+def _share(data: DataConfig, fraction: float) -> DataConfig:
+    """A share of the rows that the domain trains on."""
+    if fraction == 1.0:
+        return data
+    return data.model_copy(update={"train_fraction": data.train_fraction * fraction})
 
 
 def resolve_paths(config: SweepConfig) -> SweepConfig:

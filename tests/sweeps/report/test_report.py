@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.report.data import (
+    ScoreLabel,
     StudyData,
     TrialRow,
     benchmark_entries,
@@ -18,8 +19,9 @@ from sweeps.report.data import (
     best_so_far,
     scored,
 )
+from sweeps.report.drawing import png
 from sweeps.report.html import render
-from sweeps.report.plots import best_score_so_far, png, score_against_mask_ratio
+from sweeps.report.plots import best_score_so_far, score_against_mask_ratio
 from sweeps.report.write import trials_csv, write_report
 
 
@@ -51,7 +53,7 @@ ROWS = (
 DATA = StudyData(
     name="mini",
     domain="math",
-    metric="accuracy",
+    label=ScoreLabel("accuracy"),
     rows=ROWS,
     best=ROWS[1],
     test_results={
