@@ -172,7 +172,7 @@ def headline(data: SensitivityData, result: SensitivityResult) -> str:
             f"equivalent to the best one ({best.reference})"
         )
         if different:
-            text += f"; {', '.join(different)} are worse"
+            text += f"; {', '.join(different)} {'is' if len(different) == 1 else 'are'} worse"
     elif claim == "different":
         text = (
             f"the mask ratio makes a difference up to {CLAIM:g} already; "

@@ -89,7 +89,7 @@ class Page(HTMLParser):
 
 
 def page(data: StudyData) -> Page:
-    return Page(render(data, b"one", b"two"))
+    return Page(render(data, score_against_mask_ratio(data), best_score_so_far(data)))
 
 
 def test_only_trials_that_ran_to_the_end_are_compared() -> None:
@@ -123,11 +123,12 @@ def test_files_are_written_and_replaced(tmp_path: Path) -> None:
 def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     html = write_report(DATA, tmp_path).html.read_text(encoding="utf-8")
     parsed = Page(html)
-    assert len(parsed.loaded) == 2
-    assert all(value.startswith("data:image/png;base64,") for value in parsed.loaded)
+    assert parsed.tags.count("svg") == 2
+    # Within the drawings alone: markers that are used again by their name.
+    assert all(value.startswith("#") for value in parsed.loaded)
     assert not {"script", "link", "iframe", "base"} & set(parsed.tags)
     assert "@import" not in html
-    assert "url(" not in html
+    assert "url(" not in html.replace("url(#", "")
 
 
 def test_best_trial_and_sft_control_are_shown() -> None:
@@ -196,8 +197,38 @@ def test_the_figure_has_the_sft_line_at_its_score() -> None:
     assert any(list(height) == [0.68765, 0.68765] for height in heights)
 
 
+def test_bits_per_byte_are_shown_without_the_minus_and_called_so() -> None:
+    label = ScoreLabel.of([("gsm8k", "bits_per_byte")])
+    rows = (row(0, 0.0, -2.25), row(1, 0.5, -1.75))
+    tests = {"best": benchmark_entries("g", -1.5, 0.1, 9), "sft": benchmark_entries("g", -2, 0, 9)}
+    data = replace(DATA, label=label, rows=rows, best=rows[1], test_results=tests)
+    text = page(data).text
+    assert "Best validation bits per byte (lower is better) 1.7500" in text
+    assert "-0.5000 ±" in text
+    assert "-1.75" not in text
+    [axes, _] = score_against_mask_ratio(data).axes
+    assert axes.get_ylabel() == "validation bits per byte (lower is better)"
+    assert list(axes.get_lines()[0].get_ydata()) == [2.25, 1.75]
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "text", "sign"),
+    [
+        ([("mmlu", "bits_per_byte"), ("bbh", "bits_per_byte")], "bits per byte", -1.0),
+        ([("mmlu", "bits_per_byte"), ("bbh", None)], "bits per byte with a minus", 1.0),
+        ([("mmlu", None)], "mmlu score", 1.0),
+    ],
+)
+def test_the_label_fits_the_benchmarks(
+    benchmarks: list[tuple[str, str | None]], text: str, sign: float
+) -> None:
+    label = ScoreLabel.of(benchmarks)
+    assert text in label.text
+    assert label.sign == sign
+
+
 def test_csv_has_every_trial_and_metric() -> None:
-    lines = list(csv.DictReader(trials_csv(DATA).splitlines()))
+    lines = list(csv.DictReader(trials_csv(DATA.rows).splitlines()))
     assert [line["number"] for line in lines] == ["0", "1", "2", "3", "4", "5"]
     assert float(lines[1]["score"]) == 0.74321
     assert lines[3]["score"] == ""
