@@ -76,6 +76,35 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def paper(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Run every study of the paper, or go on with them, and write one report over all.
+
+    `study.paper` lists them: search, sensitivity, methods, drop, data, efficiency. Each becomes a
+    sweep of its own, NAME-KIND, and finished trials are never run again.
+    """
+    from sweeps.load import load_config
+    from sweeps.progress import build_display
+
+    with _mistakes_explained():
+        parsed = load_config(config, overrides or [])
+    display = build_display()
+    try:
+        with _mistakes_explained(), _sigterm_interrupts():
+            from sweeps import paper as studies
+
+            result = studies.run(parsed, display)
+    except KeyboardInterrupt:
+        display.close()
+        again = _run_command(config, overrides).replace(" run ", " paper ", 1)
+        print(f"\nStopped. Finished trials are kept. To go on:\n  {again}", flush=True)
+        raise typer.Exit(130) from None
+    finally:
+        display.close()
+    for label, text in (*result.links, ("report", str(result.html))):
+        print(f"{label}:\n  {text}")
+
+
+@app.command()
 def validate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Check a sweep's file, its model, every data row and the tracker. Nothing is started."""
     from sweeps.load import load_config
@@ -181,13 +210,16 @@ def _print_best(name: str, best: TrialRow | None) -> None:
 
 def _next_steps(result: object) -> list[tuple[str, str]]:
     from sweeps.study import StudyResult
+    from sweeps.tracking import SERVE
 
     assert isinstance(result, StudyResult)
     steps = [(f"{name}: report", str(d.report.html)) for name, d in result.domains.items()]
+    shared = []
     for name, domain in result.domains.items():
-        steps += [(f"{name}: {label}", text) for label, text in domain.links[-1:]]
-    # What all domains share, such as the command that serves a local store, is said once.
-    return list(dict.fromkeys([*next(iter(result.domains.values())).links[:-1], *steps]))
+        steps += [(f"{name}: {label}", text) for label, text in domain.links if label != SERVE]
+        shared += [(label, text) for label, text in domain.links if label == SERVE]
+    # The command that serves a local store is the same for all domains: said once.
+    return list(dict.fromkeys([*shared, *steps]))
 
 
 def _print_board(name: str, rows: list[TrialRow]) -> None:

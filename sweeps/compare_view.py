@@ -28,10 +28,25 @@ Json = dict[str, Any]
 @final
 @dataclass(frozen=True)
 class PublishedView:
-    """`url_path` starts with "/#" and is appended to the server's address."""
+    """`url_path` starts with "/#" and is appended to the server's address; `label` says what for."""
 
     view_id: str
     url_path: str
+    label: str = "compare trials"
+
+
+def publish_study(
+    client: MlflowClient, experiment_id: str, parent_run_id: str, study: str, kind: str
+) -> tuple[PublishedView, ...]:
+    """Publish every view of a study: its trials, and for replicates their means by mask ratio."""
+    one = publish(client, experiment_id, parent_run_id, name=f"{study}: {kind}s", kind=kind)
+    if kind != "replicate":
+        return (one,)
+    name = f"{study}: means by mask ratio"
+    means = publish(
+        client, experiment_id, parent_run_id, name=name, kind=kind, group_by="mask_ratio"
+    )
+    return one, means
 
 
 def publish(
@@ -40,15 +55,23 @@ def publish(
     parent_run_id: str,
     metric: str = "final/score",
     name: str = "GMT study",
+    *,
+    kind: str = "trial",
+    group_by: str | None = None,
 ) -> PublishedView:
-    """Publish the view of one study's trials, best `metric` first; repeating it replaces it."""
-    view_id = f"gmt-{parent_run_id[:12]}"
-    state = json.dumps(_state(view_id, parent_run_id, metric))
+    """Publish the view of one study's trials, best `metric` first; repeating it replaces it.
+
+    `kind`: the `gmt.kind` of the trials. `group_by`: a parameter whose equal values become one
+    row and one point, with the mean over them (the page knows no intervals).
+    """
+    view_id = f"gmt-{parent_run_id[:12]}" + (f"-{group_by}" if group_by else "")
+    state = json.dumps(_state(view_id, parent_run_id, metric, kind, group_by))
     value = {"name": name, "createdAt": int(time.time() * 1000), "state": state}
     client.set_experiment_tag(
         experiment_id, f"mlflow.sharedViewState.{view_id}", json.dumps(value)
     )
-    return PublishedView(view_id, url_path(experiment_id, view_id))
+    label = f"compare {kind}s" + (f", means by {group_by}" if group_by else "")
+    return PublishedView(view_id, url_path(experiment_id, view_id), label)
 
 
 def url_path(experiment_id: str, view_id: str) -> str:
@@ -57,7 +80,7 @@ def url_path(experiment_id: str, view_id: str) -> str:
     return f"{page}?viewStateShareKey={view_id}&compareRunsMode=CHART"
 
 
-def _state(view_id: str, parent_run_id: str, metric: str) -> Json:
+def _state(view_id: str, parent_run_id: str, metric: str, kind: str, group_by: str | None) -> Json:
     sections = {name: _uuid(view_id, "section", name) for name in SECTIONS}
     return {
         "selectedColumns": _columns(metric),
@@ -71,7 +94,7 @@ def _state(view_id: str, parent_run_id: str, metric: str) -> Json:
         "viewMaximized": False,
         "runListHidden": False,
         "isAccordionReordered": True,
-        "groupBy": None,
+        "groupBy": None if group_by is None else _grouped(group_by),
         "groupsExpanded": {},
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
@@ -96,7 +119,7 @@ def _state(view_id: str, parent_run_id: str, metric: str) -> Json:
         ],
         # Sorting by a metric flattens the tree of runs; the filter then leaves the trials.
         "searchFilter": (
-            f"tags.`gmt.kind` = 'trial' and tags.`mlflow.parentRunId` = '{parent_run_id}'"
+            f"tags.`gmt.kind` = '{kind}' and tags.`mlflow.parentRunId` = '{parent_run_id}'"
         ),
         "orderByKey": f"metrics.`{metric}`",
         "orderByAsc": False,
@@ -107,8 +130,13 @@ def _state(view_id: str, parent_run_id: str, metric: str) -> Json:
     }
 
 
+def _grouped(parameter: str) -> Json:
+    key = {"mode": "param", "groupByData": parameter}
+    return {"aggregateFunction": "average", "groupByKeys": [key]}
+
+
 def _columns(metric: str) -> list[str]:
-    parameters = ("mask_ratio", "accumulation_interval", "learning_rate", "seed")
+    parameters = ("mask_ratio", "accumulation_interval", "learning_rate", "seed", "method")
     return [
         f"metrics.`{metric}`",
         *(f"params.`{name}`" for name in parameters),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, final
 
 from sweeps.mlflow_store import check_store, public_address, sqlite_path
 from sweeps.tracking import (
+    SERVE,
     StudyInfo,
     Tracker,
     TrackingError,
@@ -68,7 +69,7 @@ class _OpenStudy:
     info: StudyInfo
     experiment_id: str
     run_id: str
-    view: PublishedView
+    views: tuple[PublishedView, ...]
     found: Mapping[str, Run]  # trials of earlier sessions by key
 
 
@@ -96,16 +97,16 @@ class MlflowTracker(Tracker):
 
         A reopened study keeps the parameters it had; config.yaml is the present one.
         """
-        from sweeps.compare_view import publish
+        from sweeps.compare_view import publish_study
 
         self.check()
         with _reported("begin the study"):
             experiment_id = self._experiment(f"gmt/{info.domain}")
             run_id, is_new = self._parent(experiment_id, info)
             self._client.log_text(run_id, info.config_yaml, "config.yaml")
-            view = publish(self._client, experiment_id, run_id, name=f"{info.name}: trials")
+            views = publish_study(self._client, experiment_id, run_id, info.name, info.trial_kind)
             found = {} if is_new else self._children(experiment_id, run_id)
-        self._study = _OpenStudy(info, experiment_id, run_id, view, found)
+        self._study = _OpenStudy(info, experiment_id, run_id, views, found)
         self._runs = {}
         return run_id
 
@@ -173,14 +174,16 @@ class MlflowTracker(Tracker):
             self._finish(study.run_id, state, finals, "")
 
     def links(self) -> list[tuple[str, str]]:
-        """The compare view, and for a sqlite store the command that serves it."""
+        """The compare views, and for a sqlite store the command that serves them."""
         study, path = self._current(), sqlite_path(self._uri)
         if path is None:
-            return [("compare trials", public_address(self._uri) + study.view.url_path)]
+            address = public_address(self._uri)
+            return [(view.label, address + view.url_path) for view in study.views]
         serve = f"mlflow server --backend-store-uri sqlite:///{path} --port 5000"
+        address = "http://127.0.0.1:5000"
         return [
-            ("serve MLflow", f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {serve}"),
-            ("then compare trials", "http://127.0.0.1:5000" + study.view.url_path),
+            (SERVE, f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {serve}"),
+            *((f"then {view.label}", address + view.url_path) for view in study.views),
         ]
 
     @property

@@ -8,16 +8,41 @@ import optuna
 import yaml
 
 from sweeps.config import SweepConfig
+from sweeps.efficiency import MEASURED, read
 from sweeps.final_scores import TestScores
 from sweeps.identity import git_commit
 from sweeps.importance import importances
 from sweeps.place import place_of
+from sweeps.report.comparison import ComparisonData, drawn_of
 from sweeps.report.data import ScoreLabel, StudyData, TrialRow
+from sweeps.report.efficiency import efficiency
+from sweeps.report.kind_page import render as render_kind
+from sweeps.report.page import Drawn
 from sweeps.report.sensitivity import SensitivityData, analyse
-from sweeps.report.write import ReportPaths, write_report, write_sensitivity
-from sweeps.rows import best_row
+from sweeps.report.sensitivity_page import cost
+from sweeps.report.write import ReportPaths, write_files, write_report, write_sensitivity
+from sweeps.rows import best_row, trial_rows
 
 MANIFEST = "manifest"
+CAVEATS = {
+    "methods": [
+        "GMT's mask ratio was chosen on validation items before this study: judge the methods by "
+        "the test items.",
+        "Intervals are about other seeds of the same model, data and recipe.",
+    ],
+    "drop": [
+        "Dropping parts of a finished update and masking gradients while training are different "
+        "things: the curves share an axis, not a meaning.",
+    ],
+    "data": [
+        "Only the share of the rows changes; nothing is tuned again for less data unless "
+        "study.nuisance holds lists."
+    ],
+    "efficiency": [
+        "One process, one machine, one model: other sizes and devices have other ratios.",
+        "FLOPs are counted by PyTorch, which counts matrix products and not the masking.",
+    ],
+}
 
 
 def config_yaml(config: SweepConfig) -> str:
@@ -55,9 +80,36 @@ def write_study_report(
 ) -> ReportPaths:
     """Write the report of a study of any kind."""
     folder = place_of(config).study(domain) / "report"
-    if config.study.kind == "sensitivity":
+    kind = config.study.kind
+    if kind == "sensitivity":
         return write_sensitivity(sensitivity_data(config, domain, study, rows, scores), folder)
-    data = StudyData(
+    if kind == "search":
+        return write_report(search_data(config, domain, rows, scores), folder)
+    part = study_figure(config, domain, rows, scores)
+    title = f"{config.name}: {domain}, {kind}"
+    lead = part.title if kind == "efficiency" else cost(rows)
+    html = render_kind(title, lead, part, config_yaml(config), CAVEATS[kind])
+    return write_files(folder, html, [part], rows)
+
+
+def study_figure(
+    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
+) -> Drawn:
+    """The figure that answers a study of methods, drops, less data or efficiency."""
+    if config.study.kind == "efficiency":
+        path = place_of(config).study(domain) / MEASURED
+        if not path.exists():
+            return Drawn("efficiency", "Training speed beside SFT", "Not measured yet.")
+        found = read(path)
+        return efficiency(found["methods"], found["place"])
+    return drawn_of(comparison_data(config, domain, rows, scores))
+
+
+def search_data(
+    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
+) -> StudyData:
+    """What the report of a search is made of."""
+    return StudyData(
         name=config.name,
         domain=domain,
         label=label_of(config, domain),
@@ -66,7 +118,43 @@ def write_study_report(
         test_results=scores.entries,
         config_yaml=config_yaml(config),
     )
-    return write_report(data, folder)
+
+
+def comparison_data(
+    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
+) -> ComparisonData:
+    """What the report of several methods is made of."""
+    study = config.study
+    return ComparisonData(
+        name=config.name,
+        domain=domain,
+        kind=study.kind,
+        label=label_of(config, domain),
+        rows=rows,
+        config_yaml=config_yaml(config),
+        mask_ratio=config.domains[domain].mask_ratio or study.mask_ratio,
+        margin=study.margin,
+        drop_rates=tuple(sorted(study.drop_rates)),
+        fractions=tuple(sorted(study.fractions)),
+        tests=scores.entries,
+        sensitivity=sibling_rows(config, domain, "sensitivity"),
+    )
+
+
+def sibling_rows(config: SweepConfig, domain: str, kind: str) -> tuple[TrialRow, ...]:
+    """The trials of another study of the same `paper`; none where there is no such study."""
+    ending = f"-{config.study.kind}"
+    if not config.name.endswith(ending):
+        return ()
+    name = f"{config.name.removesuffix(ending)}-{kind}"
+    place = place_of(config.model_copy(update={"name": name}))
+    if not place.optuna_file().exists():
+        return ()
+    storage = optuna.storages.RDBStorage(place.optuna_url())
+    if f"{name}/{domain}" not in optuna.get_all_study_names(storage):
+        return ()
+    study = optuna.load_study(study_name=f"{name}/{domain}", storage=storage)
+    return trial_rows(study, config.seed)
 
 
 def sensitivity_data(

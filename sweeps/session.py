@@ -11,6 +11,7 @@ import optuna
 from sweeps.config import SweepConfig
 from sweeps.designs.build import build_design
 from sweeps.designs.point import DERIVED, DROPS, DesignPoint, DesignSpace
+from sweeps.efficiency import measured
 from sweeps.final_scores import TestScores, score_on_test
 from sweeps.identity import git_commit, trial_key
 from sweeps.place import place_of
@@ -93,11 +94,13 @@ class DomainSession:
             )
             self._search(done, done + left, pump)
             before = done
-        if before < 0:
+        if before < 0 and self.config.study.kind != "efficiency":
             done = len(finished_trials(self.study))
             self.display.say(f"{self.domain}: all {done} trials are done already")
 
     def _missing(self) -> int:
+        if self.config.study.kind == "efficiency":
+            return 0
         if self.design is None:
             return max(0, self.config.search.trials - len(finished_trials(self.study)))
         points = self.design.points(trial_rows(self.study, self.config.seed))
@@ -170,6 +173,8 @@ class DomainSession:
     def _conclude(self, pump: TrackerPump) -> DomainResult:
         rows = trial_rows(self.study, self.config.seed)
         folder = self.place.study(self.domain)
+        if self.config.study.kind == "efficiency":
+            measured(self.config, self.domain)
         models = {row.key: self._model(row) for row in self._chosen(rows).values()}
         chosen = {role: row.key for role, row in self._chosen(rows).items()}
         scores = score_on_test(self.config, self.domain, folder, chosen, models)

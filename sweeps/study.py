@@ -77,13 +77,20 @@ def run(
     config = resolve_paths(config)
     display = display or LineDisplay()
     tracker = tracker or build_tracker(config)
-    _check(config, tracker)
-    studies = {domain: open_study(config, domain) for domain in config.domains}
+    check(config, tracker)
     with ray_session(config.resources) as concurrency:
-        results = {}
-        for domain, study in studies.items():
-            session = DomainSession(config, domain, study, tracker, display, concurrency)
-            results[domain] = session.run()
+        return run_studies(config, display, tracker, concurrency)
+
+
+def run_studies(
+    config: SweepConfig, display: Display, tracker: Tracker, concurrency: int
+) -> StudyResult:
+    """Run every domain's study in a Ray session that is open already; paths are resolved."""
+    studies = {domain: open_study(config, domain) for domain in config.domains}
+    results = {}
+    for domain, study in studies.items():
+        session = DomainSession(config, domain, study, tracker, display, concurrency)
+        results[domain] = session.run()
     return StudyResult(results)
 
 
@@ -94,10 +101,15 @@ def validate(config: SweepConfig) -> None:
         ValueError: as ``run``.
     """
     config = resolve_paths(config)
-    _check(config, build_tracker(config))
+    check(config, build_tracker(config))
 
 
-def _check(config: SweepConfig, tracker: Tracker) -> None:
+def check(config: SweepConfig, tracker: Tracker) -> None:
+    """All that can be known to be wrong before a study starts.
+
+    Raises:
+        ValueError: what is wrong; nothing was started.
+    """
     for domain in config.domains:
         build_design(config, domain)
     preflight.check_inputs(config)

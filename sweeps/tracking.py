@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, final
 
+SERVE = "serve MLflow"
+"""The label of the one link that all studies of a store share."""
+
 TrialState = Literal["finished", "stopped_early", "failed", "interrupted"]
 TrialKind = Literal["trial", "replicate"]
 """What the children of a study are: points of a search, or replicates of a fixed design."""

@@ -18,7 +18,7 @@ def build_design(config: SweepConfig, domain: str) -> Design | None:
     study = config.study
     if study.kind in ("search", "efficiency"):
         return None
-    plan = _plan(config, domain)
+    plan = plan_of(config, domain)
     if study.kind == "sensitivity":
         return SensitivityDesign(plan, study.ratios, config.training.method)
     if study.kind == "drop":
@@ -44,7 +44,12 @@ def mask_ratio(config: SweepConfig, domain: str) -> float:
     return ratio
 
 
-def _plan(config: SweepConfig, domain: str) -> Plan:
+def plan_of(config: SweepConfig, domain: str) -> Plan:
+    """Seeds and nuisance parameters of a domain's design.
+
+    Raises:
+        UserError: the nuisance parameters are given nowhere.
+    """
     study = config.study
     nuisance = config.domains[domain].nuisance or study.nuisance
     if nuisance is None:

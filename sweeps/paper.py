@@ -1,0 +1,188 @@
+"""Every table and figure of the paper for a sweep's domains, one study after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from sweeps import preflight, study
+from sweeps.cluster import ray_session
+from sweeps.config import SweepConfig, resolve_paths
+from sweeps.errors import UserError
+from sweeps.final_scores import TestScores
+from sweeps.load import parse_config
+from sweeps.place import place_of
+from sweeps.progress import Display, LineDisplay
+from sweeps.report.best_ratio import best_ratio
+from sweeps.report.data import ScoreLabel, TrialRow
+from sweeps.report.page import Drawn
+from sweeps.report.paper import PaperDomain, write_paper
+from sweeps.report.sensitivity import analyse, headline
+from sweeps.report.sensitivity_page import cost, figures
+from sweeps.report.settings import winner
+from sweeps.reporting import config_yaml, label_of, sensitivity_data, study_figure
+from sweeps.rows import best_row, trial_rows
+from sweeps.study_config import Kind
+from sweeps.tracking import SERVE, Tracker
+
+
+@final
+@dataclass(frozen=True)
+class PaperResult:
+    """The report over all studies, and where the tracker shows each."""
+
+    html: Path
+    links: tuple[tuple[str, str], ...]
+
+
+def run(
+    config: SweepConfig, display: Display | None = None, tracker: Tracker | None = None
+) -> PaperResult:
+    """Run, or continue, every study that `study.paper` lists, and write one report over them.
+
+    Raises:
+        ValueError: something the user gave is wrong; nothing was started.
+    """
+    config = resolve_paths(config)
+    display, tracker = display or LineDisplay(), tracker or study.build_tracker(config)
+    check(config)
+    first = config.study.paper[0]
+    study.check(study_of(config, first, final=False), tracker)
+    links: dict[tuple[str, str], None] = {}
+    with ray_session(config.resources) as concurrency:
+        for kind in config.study.paper:
+            display.say(f"== {kind}")
+            one = study_of(config, kind)
+            preflight.check_recorded(place_of(one).optuna_file(), one)
+            result = study.run_studies(one, display, tracker, concurrency)
+            for domain, found in result.domains.items():
+                links |= {
+                    (a if a == SERVE else f"{kind}, {domain}: {a}", b): None
+                    for a, b in found.links
+                }
+    return PaperResult(report(config), tuple(links))
+
+
+def check(config: SweepConfig) -> None:
+    """Refuse what would only fail after hours.
+
+    Raises:
+        UserError: naming what is missing.
+    """
+    asked, kinds = config.study, set(config.study.paper)
+    if "sensitivity" in kinds and asked.margin is None:
+        raise UserError(
+            "study.margin is missing: `paper` runs a sensitivity study, which needs it"
+        )
+    given = all(parts.nuisance or asked.nuisance for parts in config.domains.values())
+    if not given and "search" not in kinds:
+        raise UserError(
+            "study.nuisance is missing: give accumulation_interval and learning_rate, or add "
+            "'search' to study.paper, whose best trial has them"
+        )
+    ratios = all(parts.mask_ratio or asked.mask_ratio for parts in config.domains.values())
+    if not ratios and not kinds & {"search", "sensitivity"}:
+        raise UserError(
+            "study.mask_ratio is missing: give it, or add 'sensitivity' to study.paper, whose "
+            "best ratio is taken"
+        )
+
+
+def study_of(config: SweepConfig, kind: Kind, *, final: bool = True) -> SweepConfig:
+    """The sweep of one kind: ``NAME-KIND``, with what it takes from the studies before it.
+
+    ``final``: whether those are over; before that, stand-ins let everything else be checked.
+    """
+    tree = config.model_dump(mode="json")
+    tree["name"] = f"{config.name}-{kind}"
+    tree["study"]["kind"] = kind
+    if kind in ("search", "sensitivity"):
+        for parts in tree["domains"].values():
+            parts["mask_ratio"] = None
+        tree["study"]["mask_ratio"] = None
+    for domain, parts in tree["domains"].items():
+        if kind != "search" and parts["nuisance"] is None and tree["study"]["nuisance"] is None:
+            parts["nuisance"] = _nuisance(config, domain, final)
+        chosen = parts["mask_ratio"] or tree["study"]["mask_ratio"]
+        if kind in ("methods", "data", "efficiency") and chosen is None:
+            parts["mask_ratio"] = _ratio(config, domain, final)
+    return parse_config(tree, f"{config.name}-{kind}")
+
+
+def _nuisance(config: SweepConfig, domain: str, final: bool) -> dict[str, Any]:
+    """The search's winner's."""
+    if not final:
+        return {"accumulation_interval": 1, "learning_rate": 1e-3}
+    best = best_row(_rows(config, domain, "search"))
+    if best is None:
+        raise UserError(f"domain '{domain}': no trial of the search finished: give study.nuisance")
+    return {
+        "accumulation_interval": best.accumulation_interval,
+        "learning_rate": best.learning_rate,
+    }
+
+
+def _ratio(config: SweepConfig, domain: str, final: bool) -> float:
+    """The best masked ratio of the sensitivity study, or of the search."""
+    if not final:
+        return 0.5
+    rows = _rows(config, domain, "sensitivity")
+    best = winner(config.study.ratios, rows, config.training.method)
+    if best is None:
+        masked = tuple(r for r in _rows(config, domain, "search") if r.mask_ratio > 0)
+        found = best_row(masked)
+        best = None if found is None else found.mask_ratio
+    if best is None:
+        raise UserError(f"domain '{domain}': no masked trial finished: give study.mask_ratio")
+    return best
+
+
+def _rows(config: SweepConfig, domain: str, kind: Kind) -> tuple[TrialRow, ...]:
+    """The trials of one kind's study, none if there is no such study."""
+    named = config.model_copy(update={"name": f"{config.name}-{kind}"})
+    if kind not in config.study.paper or not place_of(named).optuna_file().exists():
+        return ()
+    return trial_rows(study.open_study(study_of(config, kind), domain), config.seed)
+
+
+def report(config: SweepConfig) -> Path:
+    """Write the report over all studies that are on record, finished or not."""
+    domains = [_domain(config, domain) for domain in config.domains]
+    shared: list[Drawn] = []
+    if "search" in config.study.paper:
+        found: dict[str, tuple[ScoreLabel, TrialRow | None, int]] = {}
+        for domain in config.domains:
+            rows = _rows(config, domain, "search")
+            ended = sum(row.state == "finished" for row in rows)
+            found[domain] = (label_of(config, domain), best_row(rows), ended)
+        shared.append(best_ratio(found))
+    folder = place_of(config).folder / "paper"
+    return write_paper(config.name, domains, shared, config_yaml(config), folder)
+
+
+def _domain(config: SweepConfig, domain: str) -> PaperDomain:
+    said, parts, rows = f"{domain}: no sensitivity study was asked for.", list[Drawn](), ()
+    every: tuple[TrialRow, ...] = rows
+    for kind in _recorded(config):
+        one = study_of(config, kind)
+        opened = study.open_study(one, domain)
+        rows_of_kind = trial_rows(opened, one.seed)
+        every += rows_of_kind
+        scores = TestScores.read(place_of(one).study(domain))
+        if kind == "sensitivity":
+            data = sensitivity_data(one, domain, opened, rows_of_kind, scores)
+            result = analyse(data)
+            said = headline(data, result)
+            parts += figures(data, result)
+        elif kind != "search":
+            parts.append(study_figure(one, domain, rows_of_kind, scores))
+    return PaperDomain(domain, said, cost(every), tuple(parts))
+
+
+def _recorded(config: SweepConfig) -> Iterable[Kind]:
+    for kind in config.study.paper:
+        named = config.model_copy(update={"name": f"{config.name}-{kind}"})
+        if place_of(named).optuna_file().exists():
+            yield kind
