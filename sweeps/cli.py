@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -131,6 +132,24 @@ def report(config: ConfigFile, overrides: Overrides = None) -> None:
 
         for domain, paths in study.report(parsed).items():
             print(f"{domain}: {paths.html}")
+
+
+@app.command()
+def export(
+    config: ConfigFile,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; must be new.")],
+    overrides: Overrides = None,
+) -> None:
+    """Write the best configuration as a single run's YAML, and its model with a model card."""
+    from sweeps.load import load_config
+
+    with _mistakes_explained():
+        parsed = load_config(config, overrides or [])
+        from sweeps.export import export as export_best
+
+        for domain, found in export_best(parsed, folder).items():
+            model = "its weights are gone" if found.model is None else str(found.model)
+            print(f"{domain}: {found.config}\n{domain}: {model}")
 
 
 @app.command()

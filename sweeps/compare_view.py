@@ -28,7 +28,7 @@ Json = dict[str, Any]
 @final
 @dataclass(frozen=True)
 class PublishedView:
-    """`url_path` starts with "/#" and is appended to the server's address; `label` says what for."""
+    """`url_path` starts with "/#" and follows the server's address; `label` says what for."""
 
     view_id: str
     url_path: str
