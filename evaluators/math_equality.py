@@ -21,6 +21,7 @@ from evaluators.latex import same_latex
 _WORKER = Path(__file__).with_name("_math_worker.py")
 STARTUP_SECONDS = 180.0
 DEADLINE_SECONDS = 5.0
+LONGEST = 2000  # characters of both answers
 
 
 @final
@@ -54,14 +55,12 @@ class MathVerifier:
         number = single_number(answer)
         if number is not None and same_answer(number, gold):
             return True
-        return self._ask(answer, gold)
+        # A page of text is no answer, and could fill the pipe before it is read.
+        return len(answer) + len(gold) <= LONGEST and self._ask(answer, gold)
 
     def _ask(self, answer: str, gold: str) -> bool:
         process = self._process if self._process is not None else self._start()
         stdin, stdout = _pipes(process)
-        # Written in pieces below the pipe's size, a long answer could block: it is no answer.
-        if len(answer) + len(gold) > 10_000:
-            return False
         try:
             stdin.write(json.dumps([answer, gold]).encode() + b"\n")
             stdin.flush()
