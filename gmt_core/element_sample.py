@@ -37,7 +37,7 @@ class ElementSample:
         found, first = [], 0
         for parameter in parameters:
             local = local_part(parameter)
-            indices = torch.arange(first, local.numel(), step, device=local.device)
+            indices = torch.arange(first, max(first, local.numel()), step, device=local.device)
             found.append(indices)
             # The next tensor goes on counting where this one ended.
             first = first + len(indices) * step - local.numel()

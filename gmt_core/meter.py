@@ -38,7 +38,8 @@ class Meter:
         """Measure the updates 0, every, 2 * every, ... of these parameters."""
         self._parameters, self._every = parameters, every
         self._sample = ElementSample.of(parameters.tensors)
-        self._keeps: dict[int, Tensor] = {}  # the latest update's, by place
+        self._keeps: dict[int, Tensor] = {}  # by place, of the update before `_next`
+        self._next = -1
         self._begun: _Begun | None = None
 
     def mask_(
@@ -46,13 +47,13 @@ class Meter:
     ) -> None:
         """Mask in place, as `apply_all_` does, and count where it is the update's turn."""
         tensors = [gradient.gradient for gradient in gradients]
-        before, keeps = self._keeps, dict[int, Tensor]()
+        before, keeps = self._keeps if update == self._next else {}, dict[int, Tensor]()
         if update % self._every == 0 or (update + 1) % self._every == 0:
             keeps = {
                 g.place: self._sample.keeps(g, rule)
                 for g, rule in zip(gradients, rules, strict=True)
             }
-        self._keeps = keeps
+        self._keeps, self._next = keeps, update + 1
         if update % self._every:
             apply_all_(tensors, rules)
             return

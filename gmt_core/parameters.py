@@ -9,13 +9,18 @@ from typing import Final, final
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gmt_core.naming import plain_name
+
 _INSTEAD: Final = "use DDP or FSDP2 (torch.distributed.fsdp.fully_shard)"
 
 
 @final
 @dataclass(frozen=True)
 class Parameters:
-    """Every parameter of an optimizer once, in its order; `named` where the names are real."""
+    """Every parameter of an optimizer once, in its order.
+
+    `named` says whether the names are the model's, without what wrappers put into them.
+    """
 
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
@@ -42,6 +47,8 @@ class Parameters:
         else:
             named = False
             names = _descriptions(optimizer)
+        if named:
+            names = [plain_name(name) for name in names]
         for name, tensor in zip(names, tensors, strict=True):
             _refuse_flattened(name, tensor)
         return cls(tuple(names), tuple(tensors), named)

@@ -255,3 +255,81 @@ def test_sharded_parameters_are_refused_at_attach_time() -> None:
     optimizer = SGD([FlatParameter(torch.ones(3))], lr=0.1)
     with pytest.raises(ValueError, match="FSDP1"):
         GradientMasker(GradientMask(0.5)).attach(optimizer)
+
+
+def test_excluded_parameters_keep_their_gradient() -> None:
+    model = network()
+    optimizer = AdamW(model.named_parameters(), lr=1e-2)
+    GradientMasker(GradientMask(0.9, "global"), exclude=["*.bias", "2.*"]).attach(optimizer)
+    backward(model, 0)
+    before = {name: p.grad.clone() for name, p in model.named_parameters()}
+    optimizer.step()
+    kept = {name for name, p in model.named_parameters() if torch.equal(p.grad, before[name])}
+    assert kept == {"0.bias", "2.weight", "2.bias", "3.bias"}
+    masked = torch.cat([model[0].weight.grad.flatten(), model[3].weight.grad.flatten()])
+    assert int(masked.count_nonzero()) == 192 - int(0.9 * 192)
+
+
+@pytest.mark.parametrize(
+    ("exclude", "message"),
+    [
+        (["*.biass"], r"exclude: no parameter is called '\*\.biass'; did you mean '.\.bias'"),
+        ("lm_head*", r"no parameter is called 'lm_head\*'; there is 0\.weight, 0\.bias"),
+    ],
+)
+def test_a_pattern_that_fits_nothing_is_refused(exclude, message: str) -> None:
+    optimizer = AdamW(network().named_parameters(), lr=1e-2)
+    with pytest.raises(ValueError, match=message):
+        GradientMasker(GradientMask(0.5), exclude=exclude).attach(optimizer)
+
+
+def test_exclude_asks_for_names_and_takes_them_without_wrappers() -> None:
+    model = network()
+    optimizer = AdamW(model.parameters(), lr=1e-2)
+    masker = GradientMasker(GradientMask(0.5), exclude="0.weight")
+    with pytest.raises(ValueError, match=r"exclude reads the names.*named_parameters\(\)"):
+        masker.attach(optimizer)
+    wrapped = torch.compile(model, backend="eager")
+    masker.attach(optimizer, ((f"module.{n}", p) for n, p in wrapped.named_parameters()))
+    backward(model, 0)
+    optimizer.step()
+    assert bool((model[0].weight.grad != 0).all())
+    assert not bool((model[3].weight.grad != 0).all())
+
+
+def test_parameters_that_change_after_attach_are_noticed() -> None:
+    model = network()
+    optimizer = SGD(model[0].parameters(), lr=0.1)
+    GradientMasker(GradientMask(0.5)).attach(optimizer)
+    optimizer.add_param_group({"params": list(model[3].parameters())})
+    backward(model, 0)
+    with pytest.raises(ValueError, match="changed after attach"):
+        optimizer.step()
+
+
+def test_state_of_another_seed_is_refused() -> None:
+    state = GradientMasker(RandomMask(0.5, seed=3)).state_dict()
+    with pytest.raises(ValueError, match="has seed 4, and the state was taken with seed 3"):
+        GradientMasker(RandomMask(0.5, seed=4)).load_state_dict(state)
+    GradientMasker(RandomMask(0.5, seed=4)).load_state_dict({"update": 7})  # of before seeds
+
+
+class DeepSpeedZeroOptimizer:
+    """Has the name of DeepSpeed's, which is no torch optimizer."""
+
+
+def test_what_cannot_be_right_is_refused_at_attach() -> None:
+    masker = GradientMasker(GradientMask(0.5))
+    with pytest.raises(ValueError, match=r"DeepSpeed ZeRO partitions.*fully_shard"):
+        masker.attach(DeepSpeedZeroOptimizer())
+    wrapper = SGD(network().parameters(), lr=0.1)
+    wrapper.optimizer = DeepSpeedZeroOptimizer()  # as Accelerate wraps it
+    with pytest.raises(ValueError, match="DeepSpeed ZeRO"):
+        masker.attach(wrapper)
+    model = network()
+    model[0].weight.ds_id = 0
+    with pytest.raises(ValueError, match=r"0\.weight: DeepSpeed ZeRO-3"):
+        masker.attach(SGD(model.named_parameters(), lr=0.1))
+    with pytest.raises(ValueError, match=r"expected a torch\.optim\.Optimizer, found Sequential"):
+        masker.attach(model)
+    masker.attach(SGD(network().parameters(), lr=0.1))  # nothing was attached before
