@@ -13,7 +13,7 @@ import pytest
 from tests.gmt_core.ranks import run
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_sharding(ranks: int, tmp_path: Path) -> None:
     found = run(ranks, tmp_path)
     failed = {name: error for name, error in found.items() if error}
