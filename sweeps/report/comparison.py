@@ -112,7 +112,8 @@ def methods(data: ComparisonData) -> Drawn:
     heads = ["method", "seeds", "validation", "95 %", "minus SFT", "95 %", "verdict on SFT"]
     heads += [f"test, {name}" for name in _benchmarks(data)]
     caption = (
-        "Same data, seeds and budget. Intervals hold for all methods at once; differences from "
+        "Same data, seeds and budget. Intervals hold for all methods at once and leave out what a "
+        "seed does to all of them; differences from "
         f"SFT are Dunnett's. {NO_NUMBERS}"
     )
     return Drawn("methods", title, caption, figure, table(heads, rows))

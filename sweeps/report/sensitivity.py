@@ -14,6 +14,7 @@ from sweeps.statistics.arms import (
     Arm,
     Interval,
     TooFewScores,
+    comparable,
     simultaneous_intervals,
     spread_differs_p,
 )
@@ -82,6 +83,7 @@ class SensitivityResult:
     seeds_needed: int | None = None
     spread_p: float = 1.0
     rescored: Rescored | None = None
+    blocks: float = 0.0
     missing: str = ""
 
     def claim(self) -> Verdict | None:
@@ -116,6 +118,7 @@ def analyse(data: SensitivityData) -> SensitivityResult:
         seeds_for_flat(len(arms), best.spread.sd, data.margin),
         spread_differs_p(arms),
         _rescored(data),
+        comparable(arms).blocks,
         f"no score at mask ratio {', '.join(absent)}" if absent else "",
     )
 

@@ -41,8 +41,9 @@ def curve(data: SensitivityData, result: SensitivityResult) -> Drawn:
         for one, i in zip(result.arms, result.intervals, strict=True)
     ]
     caption = (
-        "Mean over seeds on validation items, with 95 % intervals that hold for all ratios at "
-        "once; the band is SFT's (mask ratio 0)."
+        "Mean over seeds on validation items. The 95 % intervals hold for all ratios at once and "
+        "are about what differs between ratios: every ratio ran on the same seeds, so what a seed "
+        "does to all of them is taken out. The band is SFT's (mask ratio 0)."
     )
     if result.missing:
         caption += f" Missing: {result.missing}."

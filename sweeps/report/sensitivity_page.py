@@ -65,9 +65,9 @@ def _cards(data: SensitivityData, result: SensitivityResult) -> str:
             ("", "Margin", f"\u00b1{data.margin:g}", data.declared),
             (
                 "",
-                "Spread between seeds",
+                "Spread of a score",
                 f"{result.best.spread.sd:.{data.label.decimals}f}",
-                f"pooled SD, {result.best.spread.df} degrees of freedom",
+                f"SD without what a seed does to all ratios (SD {result.blocks:.2g})",
             ),
         ]
     )

@@ -38,7 +38,8 @@ def setting_at(ratio: float, method: str = "gmt") -> Setting:
 def arm(setting: Setting, rows: Rows, name: str, stage: str = "replicate") -> Arm:
     """The scores of a setting's finished trials of one stage, by seed."""
     some = sorted(scored_at(rows, setting, stage), key=lambda row: row.seed)
-    return Arm(name, tuple(row.score for row in some if row.score is not None))
+    scores = tuple(row.score for row in some if row.score is not None)
+    return Arm(name, scores, tuple(row.seed for row in some))
 
 
 def scored_at(rows: Rows, setting: Setting, stage: str) -> list[TrialRow]:

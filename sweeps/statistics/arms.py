@@ -1,6 +1,8 @@
 """Arms of a study (one setting, one score per seed) and simultaneous intervals of their means.
 
-All arms share one variance, pooled over them: with few seeds an arm's own is nearly unknown.
+Arms run on the same seeds, and a seed (the order of the data) moves all of them alike, often by
+far more than they differ. So the seeds are blocks: what a seed does to every arm is taken out,
+and one variance is pooled over what remains; with few seeds an arm's own is nearly unknown.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from sweeps.statistics.critical import maximum_modulus
+
+Array = NDArray[np.float64]
 
 
 class TooFewScores(ValueError):
@@ -23,14 +28,18 @@ class TooFewScores(ValueError):
 @final
 @dataclass(frozen=True)
 class Arm:
-    """One setting of a study and its scores, one per seed; higher is better."""
+    """One setting of a study and its scores, higher is better.
+
+    `seeds`: whose scores they are, in their order; left out where arms share no seeds.
+    """
 
     name: str
     scores: tuple[float, ...]
+    seeds: tuple[int, ...] = ()
 
     @property
     def n(self) -> int:
-        """The number of seeds."""
+        """The number of scores."""
         return len(self.scores)
 
     @property
@@ -58,15 +67,49 @@ class Interval:
     high: float
 
 
-def pooled_spread(arms: Sequence[Arm]) -> Spread:
-    """The standard deviation within arms: sqrt(sum of squares within / sum of (n - 1)).
+@final
+@dataclass(frozen=True)
+class Comparable:
+    """Arms as they can be compared: on the seeds that all of them have, with their spread.
+
+    `blocks`: the standard deviation of what a seed does to all arms alike, which no difference
+    between arms contains; 0 where arms share no seeds.
+    """
+
+    arms: tuple[Arm, ...]
+    spread: Spread
+    blocks: float = 0.0
+
+
+def comparable(arms: Sequence[Arm]) -> Comparable:
+    """The arms on their common seeds, and the spread of single scores within them.
+
+    Seeds are blocks of a complete block design; without seeds, or with one arm, every score
+    counts as independent.
 
     Raises:
-        TooFewScores: an arm is empty, or none has two seeds.
+        TooFewScores: an arm is empty, or there are fewer than two seeds in common.
     """
     empty = [arm.name for arm in arms if not arm.scores]
     if empty or not arms:
         raise TooFewScores(f"no score at {', '.join(empty) or 'any setting'}")
+    if len(arms) == 1 or not all(arm.seeds for arm in arms):
+        return Comparable(tuple(arms), _independent_spread(arms))
+    common = sorted(set.intersection(*(set(arm.seeds) for arm in arms)))
+    if len(common) < 2:
+        raise TooFewScores("fewer than two seeds in common: the spread between seeds needs two")
+    table = np.array([[arm.scores[arm.seeds.index(s)] for s in common] for arm in arms])
+    residuals = _residuals(table)
+    df = (len(arms) - 1) * (len(common) - 1)
+    some = [
+        Arm(arm.name, tuple(row), tuple(common))
+        for arm, row in zip(arms, table.tolist(), strict=True)
+    ]
+    spread = Spread(float(np.sqrt((residuals**2).sum() / df)), df)
+    return Comparable(tuple(some), spread, float(table.mean(axis=0).std(ddof=1)))
+
+
+def _independent_spread(arms: Sequence[Arm]) -> Spread:
     df = sum(arm.n - 1 for arm in arms)
     if df < 1:
         raise TooFewScores("one seed each: the spread between seeds needs two seeds or more")
@@ -74,26 +117,44 @@ def pooled_spread(arms: Sequence[Arm]) -> Spread:
     return Spread(math.sqrt(squares / df), df)
 
 
-def simultaneous_intervals(arms: Sequence[Arm], confidence: float = 0.95) -> list[Interval]:
-    """Intervals that hold all true means at once with this confidence.
+def _residuals(table: Array) -> Array:
+    """What is left of (arms, seeds) without the means of arms and of seeds."""
+    rows, columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
+    left: Array = table - rows - columns + table.mean()
+    # Below the rounding of the scores themselves nothing is left.
+    return np.where(np.abs(left) > 1e-12 * np.abs(table).max(initial=0.0), left, 0.0)
 
-    Studentized maximum modulus: mean +- m * sd / sqrt(n), exact for normal scores of equal
-    variance, also where the numbers of seeds differ.
+
+def simultaneous_intervals(arms: Sequence[Arm], confidence: float = 0.95) -> list[Interval]:
+    """Intervals of all means at once.
+
+    On common seeds they are about what differs between arms: with this confidence every true
+    mean lies inside, up to one shift of all together (another draw of seeds). Without common
+    seeds they hold the means themselves. The critical value is the studentized maximum modulus.
     """
-    spread = pooled_spread(arms)
-    reach = maximum_modulus(confidence, len(arms), spread.df) * spread.sd
+    found = comparable(arms)
+    spread, count = found.spread, len(arms)
+    paired = bool(found.arms[0].seeds) and count > 1
+    share = (count - 1) / count if paired else 1.0  # a mean's variance about the overall mean
+    reach = maximum_modulus(confidence, count, spread.df) * spread.sd * math.sqrt(share)
     return [
         Interval(
             arm.mean, arm.mean - reach / math.sqrt(arm.n), arm.mean + reach / math.sqrt(arm.n)
         )
-        for arm in arms
+        for arm in found.arms
     ]
 
 
 def spread_differs_p(arms: Sequence[Arm]) -> float:
     """Brown-Forsythe p-value: small where the arms do not share one variance; 1 if unknown."""
-    groups = [arm.scores for arm in arms if arm.n >= 3]
-    if len(groups) < 2 or not any(np.ptp(group) > 0 for group in groups):
+    try:
+        found = comparable(arms)
+    except TooFewScores:
         return 1.0
-    p = float(stats.levene(*groups, center="median").pvalue)
+    table = [np.array(arm.scores) for arm in found.arms if arm.n >= 3]
+    if len(table) > 1 and found.arms[0].seeds:
+        table = list(_residuals(np.array(table)))
+    if len(table) < 2 or not any(np.ptp(group) > 0 for group in table):
+        return 1.0
+    p = float(stats.levene(*table, center="median").pvalue)
     return 1.0 if math.isnan(p) else p

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from sweeps.statistics.arms import Arm, Spread, pooled_spread
+from sweeps.statistics.arms import Arm, Comparable, Spread, comparable
 from sweeps.statistics.critical import dunnett, tukey
 
 Array = NDArray[np.float64]
@@ -68,37 +68,35 @@ def against_best(arms: Sequence[Arm], margin: float, alpha: float = ALPHA) -> Co
     """Every arm against the one with the highest mean (the first of two equals).
 
     Raises:
-        TooFewScores: see `pooled_spread`.
+        TooFewScores: see `comparable`.
     """
-    spread = pooled_spread(arms)
-    best = max(arms, key=lambda arm: arm.mean)
-    critical = tukey(1.0 - alpha, len(arms), spread.df) if len(arms) > 1 else 0.0
-    return _compare(arms, best, margin, alpha, spread, critical)
+    found = comparable(arms)
+    best = max(range(len(arms)), key=lambda i: found.arms[i].mean)
+    critical = tukey(1.0 - alpha, len(arms), found.spread.df) if len(arms) > 1 else 0.0
+    return _compare(found, best, margin, alpha, critical)
 
 
 def against_control(
     arms: Sequence[Arm], control: Arm, margin: float, alpha: float = ALPHA
 ) -> Comparisons:
-    """Every arm but `control` against it; differences are Dunnett's.
+    """Every arm but `control`, one of them, against it; differences are Dunnett's.
 
     Raises:
-        TooFewScores: see `pooled_spread`.
+        TooFewScores: see `comparable`.
     """
-    spread = pooled_spread(arms)
-    sizes = tuple(arm.n for arm in arms if arm is not control)
-    critical = dunnett(1.0 - alpha, sizes, control.n, spread.df) if sizes else 0.0
-    return _compare(arms, control, margin, alpha, spread, critical)
+    found = comparable(arms)
+    place = next(i for i, arm in enumerate(arms) if arm is control)
+    sizes = tuple(arm.n for i, arm in enumerate(found.arms) if i != place)
+    df = found.spread.df
+    critical = dunnett(1.0 - alpha, sizes, found.arms[place].n, df) if sizes else 0.0
+    return _compare(found, place, margin, alpha, critical)
 
 
 def _compare(
-    arms: Sequence[Arm],
-    reference: Arm,
-    margin: float,
-    alpha: float,
-    spread: Spread,
-    critical: float,
+    found: Comparable, place: int, margin: float, alpha: float, critical: float
 ) -> Comparisons:
-    others = [arm for arm in arms if arm is not reference]
+    spread, reference = found.spread, found.arms[place]
+    others = [arm for i, arm in enumerate(found.arms) if i != place]
     differences = np.array([arm.mean - reference.mean for arm in others])
     errors = np.array([spread.sd * math.sqrt(1 / arm.n + 1 / reference.n) for arm in others])
     p_equivalent = holm(tost_p(differences, errors, spread.df, margin))

@@ -1,4 +1,7 @@
-"""How many seeds a decision takes, before they are run and when they turn out too few."""
+"""How many seeds a decision takes, before they are run and when they turn out too few.
+
+For arms on common seeds: `sd` is what is left without what a seed does to all arms alike.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def drop_power(arms: int, seeds: int, drop_in_sd: float, alpha: float = ALPHA) -
     It is held against one arm of the plateau; the best of them, with which the verdict compares,
     lies higher. Noncentral t at Tukey's critical value.
     """
-    df = arms * (seeds - 1)
+    df = (arms - 1) * (seeds - 1)
     shift = drop_in_sd / math.sqrt(2.0 / seeds)
     return float(stats.nct.sf(tukey(1.0 - alpha, arms, df), df, shift))
 
@@ -31,7 +34,7 @@ def flat_power(
 ) -> float:
     """The chance that a truly flat curve is called equivalent as a whole, by simulation."""
     random = np.random.default_rng(seed)
-    df = arms * (seeds - 1)
+    df = (arms - 1) * (seeds - 1)
     means = random.standard_normal((SIMULATED, arms)) / math.sqrt(seeds)
     deviations = np.sqrt(random.chisquare(df, SIMULATED) / df)
     differences = np.sort(means - means.max(axis=1, keepdims=True), axis=1)[:, :-1]

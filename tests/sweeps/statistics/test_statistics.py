@@ -13,7 +13,7 @@ from scipy import stats
 from sweeps.statistics.arms import (
     Arm,
     TooFewScores,
-    pooled_spread,
+    comparable,
     simultaneous_intervals,
     spread_differs_p,
 )
@@ -35,17 +35,44 @@ def arms(*rows: tuple[float, ...]) -> list[Arm]:
 class TestSpread:
     def test_is_the_root_of_the_mean_square_within(self) -> None:
         some = arms((1.0, 2.0, 3.0), (10.0, 14.0))
-        spread = pooled_spread(some)
+        spread = comparable(some).spread
         assert spread.df == 3
         assert spread.sd == pytest.approx(math.sqrt((2.0 + 8.0) / 3))
 
     def test_one_seed_each_says_what_is_missing(self) -> None:
         with pytest.raises(TooFewScores, match="two seeds"):
-            pooled_spread(arms((1.0,), (2.0,)))
+            comparable(arms((1.0,), (2.0,)))
 
     def test_no_score_says_where(self) -> None:
         with pytest.raises(TooFewScores, match="no score at 1"):
-            pooled_spread(arms((1.0, 2.0), ()))
+            comparable(arms((1.0, 2.0), ()))
+
+    def test_what_a_seed_does_to_every_arm_is_no_spread(self) -> None:
+        seeds = (0, 1, 2)
+        a, b = Arm("a", (0.1, 0.9, 0.5), seeds), Arm("b", (0.2, 1.0, 0.6), seeds)
+        found = comparable([a, b])
+        assert found.spread.sd == pytest.approx(0.0, abs=1e-12)
+        assert found.spread.df == 2
+        assert found.blocks == pytest.approx(0.4)
+        assert against_best([a, b], 0.2).verdict == "equivalent"
+        bare = [Arm("a", a.scores), Arm("b", b.scores)]
+        assert against_best(bare, 0.2).verdict == "inconclusive"
+
+    def test_two_arms_on_common_seeds_are_the_paired_t_test(self) -> None:
+        random = np.random.default_rng(5)
+        a, b = random.normal(0.3, 1, 9), random.normal(0.0, 1, 9)
+        seeds = tuple(range(9))
+        pair = [Arm("a", tuple(a), seeds), Arm("b", tuple(b), seeds)]
+        one = against_control(pair, pair[1], margin=1.0).arms[0]
+        theirs = stats.ttest_rel(a, b).confidence_interval(0.95)
+        assert (one.low, one.high) == pytest.approx((theirs.low, theirs.high), abs=1e-3)
+
+    def test_only_common_seeds_are_compared(self) -> None:
+        a, b = Arm("a", (1.0, 2.0, 9.0), (0, 1, 2)), Arm("b", (2.1, 1.0, 5.0), (1, 0, 7))
+        found = comparable([a, b])
+        assert [arm.scores for arm in found.arms] == [(1.0, 2.0), (1.0, 2.1)]
+        with pytest.raises(TooFewScores, match="in common"):
+            comparable([a, Arm("c", (1.0, 2.0), (5, 6))])
 
     def test_unequal_spreads_are_noticed(self) -> None:
         quiet, loud = (0.0, 0.1, -0.1, 0.05, -0.05), (0.0, 5.0, -5.0, 4.0, -6.0)
@@ -68,7 +95,7 @@ class TestCriticalValues:
         samples = [random.standard_normal(n) for n in sizes]
         control = random.standard_normal(6)
         df = sum(sizes) + 6 - len(sizes) - 1
-        spread = pooled_spread([Arm("", tuple(x)) for x in (*samples, control)])
+        spread = comparable([Arm("", tuple(x)) for x in (*samples, control)]).spread
         interval = stats.dunnett(*samples, control=control, rng=1).confidence_interval(0.95)
         errors = np.array([spread.sd * math.sqrt(1 / n + 1 / 6) for n in sizes])
         theirs = (interval.high - interval.low) / 2 / errors
@@ -82,7 +109,7 @@ class TestEquivalence:
     def test_tost_matches_two_t_tests(self) -> None:
         random = np.random.default_rng(3)
         a, b = random.normal(0.2, 1, 12), random.normal(0.0, 1, 12)
-        spread = pooled_spread(arms(tuple(a), tuple(b)))
+        spread = comparable(arms(tuple(a), tuple(b))).spread
         error = spread.sd * math.sqrt(2 / 12)
         ours = tost_p(np.array([a.mean() - b.mean()]), np.array([error]), spread.df, 1.0)
         lower = stats.ttest_ind(a, b - 1.0, alternative="greater").pvalue
