@@ -116,8 +116,9 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
 
         study.validate(parsed)
     domains = ", ".join(parsed.domains)
-    trials = parsed.search.trials * len(parsed.domains)
-    print(f"{config} is fine: {trials} trials over {domains}. Run it with:")
+    kind = parsed.study.kind
+    what = f"{parsed.search.trials * len(parsed.domains)} trials" if kind == "search" else kind
+    print(f"{config} is fine: {what} over {domains}. Run it with:")
     print(f"  {_run_command(config, overrides)}")
 
 

@@ -32,6 +32,9 @@ from sweeps.statistics.power import seeds_for_flat
 CLAIM = 0.9
 """The paper calls its curves consistent up to this mask ratio (Figure 2)."""
 
+UNEQUAL = 0.05
+"""Brown-Forsythe's p below which one pooled spread is in doubt."""
+
 Items = Mapping[str, Mapping[str, Sequence[Sequence[Any]]]]
 
 
@@ -186,6 +189,8 @@ def headline(data: SensitivityData, result: SensitivityResult) -> str:
         if different:
             text += f" (worse than the best one, {best.reference}: {', '.join(different)})"
         text += f" with {seeds} seeds: {seeds_text(result, seeds)}"
+    if different and result.spread_p < UNEQUAL:
+        text += " (the spread differs between ratios, which makes such differences less certain)"
     return f"{data.domain}: {text}."
 
 

@@ -166,7 +166,7 @@ def slices(data: SensitivityData) -> Drawn:
 def _colours(count: int) -> list[tuple[float, float, float, float]]:
     from matplotlib import colormaps
 
-    return [tuple(colormaps["viridis"](x)) for x in np.linspace(0.1, 0.85, count)]
+    return [tuple(colormaps["viridis"](x)) for x in np.linspace(0.3, 0.85, count)]
 
 
 def importance(data: SensitivityData) -> Drawn:

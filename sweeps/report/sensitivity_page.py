@@ -6,10 +6,8 @@ from html import escape
 
 from sweeps.report.data import TrialRow
 from sweeps.report.page import Drawn, cards, drawn, notes, page, reproduction, section, table
-from sweeps.report.sensitivity import SensitivityData, SensitivityResult, headline
+from sweeps.report.sensitivity import UNEQUAL, SensitivityData, SensitivityResult, headline
 from sweeps.report.sensitivity_figures import curve, front, importance, slices, verdicts
-
-UNEQUAL = 0.05
 
 
 def figures(data: SensitivityData, result: SensitivityResult) -> list[Drawn]:
