@@ -41,7 +41,7 @@ def radix_thresholds(
         low -= width
         histogram = block.histogram(prefix, low, width)
         if low + width == magnitude_bits(dtype):
-            _refuse_non_finite(histogram[:, infinity_bits(dtype) >> low :])
+            refuse_non_finite(histogram[:, infinity_bits(dtype) >> low :])
         digit, rank = descend(histogram, rank)
         prefix = (prefix << width) | digit
     return list(from_bits(prefix, dtype).unbind())
@@ -58,7 +58,8 @@ def descend(histogram: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
     return histogram.shape[1] - 1 - steps.squeeze(1), rank - earlier.squeeze(1)
 
 
-def _refuse_non_finite(counts: Tensor) -> None:
+def refuse_non_finite(counts: Tensor) -> None:
+    """Raise NonFiniteGradientError where a row of the counts of NaN and infinity has any."""
     bad = counts.any(dim=1).nonzero()
     if bad.numel():
         raise NonFiniteGradientError(index=int(bad[0]))

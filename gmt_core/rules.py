@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -10,6 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from gmt_core.accelerated import kernels_for
 from gmt_core.flat import INT_OF, chunks_of, flat_view
 from gmt_core.permutation import Permutation
 
@@ -135,9 +137,21 @@ def apply_(gradient: Tensor, rule: Rule) -> None:
 @torch.no_grad()
 def apply_all_(gradients: Sequence[Tensor], rules: Sequence[Rule]) -> None:
     """`apply_` to each gradient with its rule."""
+    groups = defaultdict[tuple[torch.device, torch.dtype], list[tuple[Tensor, Tensor]]](list)
     for gradient, rule in zip(gradients, rules, strict=True):
-        if not isinstance(rule, KeepAll):
+        if isinstance(rule, KeepLargest) and _has_kernels(gradient, rule.threshold):
+            groups[gradient.device, gradient.dtype].append((gradient, rule.threshold))
+        elif not isinstance(rule, KeepAll):
             rule.zero_(gradient)
+    for (device, dtype), pairs in groups.items():
+        kernels = kernels_for(device, dtype)
+        if kernels is not None:
+            kernels.mask_([g for g, _ in pairs], [threshold for _, threshold in pairs])
+
+
+def _has_kernels(gradient: Tensor, threshold: Tensor) -> bool:
+    alike = gradient.dtype == threshold.dtype and gradient.numel() > 0
+    return alike and kernels_for(gradient.device, gradient.dtype) is not None
 
 
 def apply_and_count_(gradient: Tensor, rule: Rule) -> Tally:

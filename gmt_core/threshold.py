@@ -11,11 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import Tensor
 
+from gmt_core.accelerated import kernels_for
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.flat import INT_OF, checked_dtype, chunks_of, flat_view
 from gmt_core.interval import Chunks, select_bits
@@ -73,18 +74,21 @@ def magnitude_thresholds(tensors: Sequence[Tensor], kept: Sequence[int]) -> list
     together = defaultdict[tuple[torch.dtype, torch.device], list[int]](list)
     for index, (tensor, count) in enumerate(zip(tensors, kept, strict=True)):
         _check_kept(count, tensor.numel())
-        if tensor.numel() <= _SMALL:
+        kernels = kernels_for(tensor.device, checked_dtype(tensor))
+        if tensor.numel() <= _SMALL or kernels is not None:
             together[checked_dtype(tensor), tensor.device].append(index)
         else:
             try:
                 found[index] = pooled_threshold((tensor,), count)
             except NonFiniteGradientError as error:
                 raise NonFiniteGradientError(str(error), index) from None
-    for (dtype, _), alike in together.items():
-        for places in _batches(alike, tensors):
+    for (dtype, device), alike in together.items():
+        kernels = kernels_for(device, dtype)
+        select = radix_thresholds if kernels is None else kernels.radix_thresholds
+        for places in _batches(alike, tensors) if kernels is None else (alike,):
             try:
                 pools = [[tensors[i]] for i in places]
-                small = radix_thresholds(pools, [kept[i] for i in places], dtype)
+                small = select(pools, [kept[i] for i in places], dtype)
             except NonFiniteGradientError as error:
                 raise NonFiniteGradientError(str(error), places[error.index or 0]) from None
             for i, threshold in zip(places, small, strict=True):
@@ -118,6 +122,9 @@ def pooled_threshold(tensors: Sequence[Tensor], kept: int) -> Tensor:
         dtype = torch.promote_types(dtype, checked_dtype(flat))
     numel = sum(flat.numel() for flat in flats)
     _check_kept(kept, numel)
+    kernels = kernels_for(flats[0].device, dtype)
+    if kernels is not None and len({(f.device, f.dtype) for f in flats}) == 1:
+        return cast(Tensor, kernels.radix_thresholds([flats], [kept], dtype)[0])
     if numel <= _SMALL:
         return radix_thresholds([flats], [kept], dtype)[0]
     bits = select_bits(Chunks(flats, dtype), kept)

@@ -25,6 +25,7 @@ COMES_WITH = {
     "pyarrow": "datasets",
     "safetensors": "transformers",
     "tokenizers": "transformers",
+    "triton": "torch",  # on Linux, where there are GPUs
 }
 
 
@@ -52,6 +53,7 @@ FLOORS = (
         own=("gmt_core",),
         libraries=frozenset({"torch", "transformers", "lightning"}),
     ),
+    Floor("gmt_core.kernels", own=("gmt_core",), libraries=frozenset({"torch", "triton"})),
     Floor("gmt_core", own=("gmt_core",), libraries=frozenset({"torch"})),
     Floor(
         "evaluators",

@@ -1,0 +1,163 @@
+"""Triton kernels for CUDA: selection by counting, and masking in place.
+
+One launch works on a whole group of tensors of one dtype, through a table of their addresses and
+a list of the spans into which they are cut. Imported only where it is used, since Triton may be
+absent: `threshold` and `rules` give the same results without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gmt_core.flat import INT_OF, flat_view, from_bits, infinity_bits, magnitude_bits
+from gmt_core.radix import descend, refuse_non_finite
+
+# Triton's histogram costs time in proportion to its bins; with eight bits it keeps up with the
+# memory, and infinity starts a digit of its own in every 16-bit and 32-bit dtype.
+_DIGIT_BITS: Final = 8
+_SPAN: Final = 1 << 16  # elements of one program: its counts are added to memory once
+_TILE: Final = 1 << 12  # elements at once
+
+
+@torch.no_grad()
+def radix_thresholds(
+    pools: Sequence[Sequence[Tensor]], kept: Sequence[int], dtype: torch.dtype
+) -> list[Tensor]:
+    """As `radix.radix_thresholds`, for pools of any size whose tensors all have that dtype.
+
+    Two reads of each element for 16-bit floats, four for float32; 2 KiB for each pool and 12
+    bytes for each 65,536 elements. All tensors lie on one device.
+    """
+    group = _Group.of([t for pool in pools for t in pool])
+    device = group.addresses.device
+    rows = torch.tensor([row for row, pool in enumerate(pools) for _ in pool], device=device)
+    rank = torch.tensor(kept, device=device)
+    prefix, top = torch.zeros_like(rank), magnitude_bits(dtype)
+    while top:
+        width = min(_DIGIT_BITS, top)
+        low = top - width
+        histogram = torch.zeros(len(pools), 1 << width, dtype=torch.int64, device=device)
+        with group.on_device():
+            _count[(group.spans,)](
+                *group.table, rows, prefix, histogram,
+                group.most, top, low, BINS=1 << width,
+                INTEGER=group.integer, SPAN=_SPAN, TILE=_TILE,
+            )  # fmt: skip
+        if top == magnitude_bits(dtype):
+            refuse_non_finite(histogram[:, infinity_bits(dtype) >> low :])
+        digit, rank = descend(histogram, rank)
+        prefix, top = (prefix << width) | digit, low
+    return list(from_bits(prefix, dtype).unbind())
+
+
+@torch.no_grad()
+def mask_(gradients: Sequence[Tensor], thresholds: Sequence[Tensor]) -> None:
+    """Zero in place every element below its gradient's threshold, all of one dtype and device."""
+    group = _Group.of(gradients)
+    stacked = torch.stack([t.to(group.addresses.device) for t in thresholds])
+    limits = stacked.view(INT_OF[gradients[0].dtype]).to(torch.int32)
+    with group.on_device():
+        _mask[(group.spans,)](
+            *group.table, limits, group.most, INTEGER=group.integer, SPAN=_SPAN, TILE=_TILE
+        )
+
+
+@final
+@dataclass(frozen=True)
+class _Group:
+    """Where the elements of some tensors lie: addresses, sizes, and spans of at most 65,536."""
+
+    addresses: Tensor  # int64, shape (tensors,)
+    sizes: Tensor  # int64, shape (tensors,)
+    owners: Tensor  # of each span, the tensor: int64, shape (spans,)
+    starts: Tensor  # of each span, its first element: int64, shape (spans,)
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> _Group:
+        """Cut the tensors into spans; empty ones have none."""
+        device = tensors[0].device
+        flats = [flat_view(t.detach()) for t in tensors]
+        addresses = torch.tensor([f.data_ptr() for f in flats], device=device)
+        sizes = torch.tensor([f.numel() for f in flats], device=device)
+        number = (sizes + _SPAN - 1) // _SPAN
+        total = sum(-(-f.numel() // _SPAN) for f in flats)
+        places = torch.arange(len(flats), device=device)
+        owners = places.repeat_interleave(number, output_size=total)
+        first = number.cumsum(0) - number
+        starts = (torch.arange(total, device=device) - first[owners]) * _SPAN
+        return cls(addresses, sizes, owners, starts, tensors[0].dtype)
+
+    @property
+    def table(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What every kernel reads first."""
+        return self.addresses, self.sizes, self.owners, self.starts
+
+    @property
+    def spans(self) -> int:
+        """How many programs one launch needs."""
+        return self.owners.numel()
+
+    @property
+    def integer(self) -> tl.dtype:
+        """The integer of an element's width."""
+        return tl.int16 if self.dtype.itemsize == 2 else tl.int32
+
+    @property
+    def most(self) -> int:
+        """All bits but the sign."""
+        return int(torch.iinfo(INT_OF[self.dtype]).max)
+
+    def on_device(self) -> contextlib.AbstractContextManager[object]:
+        """Launch where the tensors lie."""
+        device = self.addresses.device
+        return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+@triton.jit
+def _count(
+    addresses, sizes, owners, starts, rows, prefixes, histogram,
+    most, top, low, BINS: tl.constexpr,
+    INTEGER: tl.constexpr, SPAN: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Count the next digit of a span's elements that begin with their pool's prefix."""
+    owner = tl.load(owners + tl.program_id(0))
+    start = tl.load(starts + tl.program_id(0))
+    size = tl.load(sizes + owner)
+    row = tl.load(rows + owner)
+    prefix = tl.load(prefixes + row).to(tl.int32)
+    gradient = tl.load(addresses + owner).to(tl.pointer_type(INTEGER))
+    bins = tl.arange(0, BINS)
+    counts = tl.zeros((BINS,), dtype=tl.int32)
+    for offset in range(0, tl.minimum(size - start, SPAN).to(tl.int32), TILE):
+        places = start + offset + tl.arange(0, TILE)
+        bits = tl.load(gradient + places, mask=places < size, other=0).to(tl.int32) & most
+        matching = (places < size) & ((bits >> top) == prefix)
+        counts += tl.histogram((bits >> low) & (BINS - 1), BINS, mask=matching)
+    tl.atomic_add(histogram + row * BINS + bins, counts.to(tl.int64), mask=counts > 0)
+
+
+@triton.jit
+def _mask(
+    addresses, sizes, owners, starts, limits, most,
+    INTEGER: tl.constexpr, SPAN: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Zero a span's elements whose magnitude bits lie below their tensor's limit."""
+    owner = tl.load(owners + tl.program_id(0))
+    start = tl.load(starts + tl.program_id(0))
+    size = tl.load(sizes + owner)
+    limit = tl.load(limits + owner)
+    gradient = tl.load(addresses + owner).to(tl.pointer_type(INTEGER))
+    for offset in range(0, tl.minimum(size - start, SPAN).to(tl.int32), TILE):
+        places = start + offset + tl.arange(0, TILE)
+        value = tl.load(gradient + places, mask=places < size, other=0)
+        kept = (value.to(tl.int32) & most) >= limit
+        tl.store(gradient + places, tl.where(kept, value, 0), mask=places < size)

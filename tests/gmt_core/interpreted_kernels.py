@@ -1,0 +1,74 @@
+"""Run by test_kernels.py in a process of its own, with Triton's interpreter."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+from gmt_core import kernels
+from gmt_core.errors import NonFiniteGradientError
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def draw(dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(70, 1001, generator=generator)  # more than one span
+    ties = (torch.randn(300, generator=generator) * 2).round() / 2
+    zeros = torch.where(torch.rand(999, generator=generator) < 0.7, 0.0, -normal[0, :999])
+    tensors = [normal, ties, zeros, torch.full((7,), -0.25), torch.ones(1), normal[:5].t() * 1e-3]
+    return [t.to(dtype) for t in tensors]
+
+
+def by_sorting(tensors: list[Tensor], kept: int) -> Tensor:
+    together = torch.cat([t.abs().flatten() for t in tensors])
+    return together.sort(descending=True).values[kept - 1]
+
+
+def check_thresholds_and_masks(dtype: torch.dtype, share: float) -> None:
+    gradients = draw(dtype)
+    kept = [max(1, math.ceil(share * g.numel())) for g in gradients]
+    found = kernels.radix_thresholds([[g] for g in gradients], kept, dtype)
+    for threshold, gradient, count in zip(found, gradients, kept, strict=True):
+        assert threshold.shape == () and threshold.dtype == dtype
+        assert torch.equal(threshold, by_sorting([gradient], count))
+    masked = [g.clone(memory_format=torch.preserve_format) for g in gradients]
+    kernels.mask_(masked, found)
+    for after, before, threshold in zip(masked, gradients, found, strict=True):
+        expected = torch.where(before.abs() >= threshold, before, torch.zeros_like(before))
+        integer = torch.int16 if dtype.itemsize == 2 else torch.int32
+        assert torch.equal(after.view(integer), expected.view(integer))
+
+
+def check_pooled(dtype: torch.dtype) -> None:
+    gradients = [*draw(dtype), torch.empty(0, dtype=dtype)]
+    pools = [gradients[:2], gradients[2:]]
+    kept = [sum(g.numel() for g in pool) // 3 for pool in pools]
+    found = kernels.radix_thresholds(pools, kept, dtype)
+    for threshold, pool, count in zip(found, pools, kept, strict=True):
+        assert torch.equal(threshold, by_sorting(pool, count))
+
+
+def check_non_finite(dtype: torch.dtype, bad: float) -> None:
+    gradients = draw(dtype)
+    gradients[2][5] = bad
+    try:
+        kernels.radix_thresholds([[g] for g in gradients], [1] * len(gradients), dtype)
+    except NonFiniteGradientError as error:
+        assert error.index == 2
+    else:
+        raise AssertionError(f"{bad} went unnoticed")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for dtype in DTYPES:
+        for share in (0.0, 0.3, 1.0):
+            check_thresholds_and_masks(dtype, share)
+        check_pooled(dtype)
+    for dtype, bad in itertools.product(DTYPES, (math.nan, -math.inf)):
+        check_non_finite(dtype, bad)
+    print("kernels agree with a full sort")
