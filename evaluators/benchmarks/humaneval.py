@@ -16,7 +16,7 @@ from typing import Any, final
 
 from evaluators.benchmark import Item, Split
 from evaluators.benchmarks.evalplus import without_numpy
-from evaluators.benchmarks.program import ProgramBenchmark
+from evaluators.benchmarks.program import Limits, ProgramBenchmark
 from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import HubSplit, read_rows
 from evaluators.split import is_validation
@@ -35,6 +35,8 @@ MAGICODER_PROMPT = (
 )
 _INSTRUCTION = "Write a solution to the following problem:\n```python\n{prompt}\n```"
 HELD_OUT = 0.2
+# Tasks of HumanEval+ whose references take two seconds or more, on an idle machine.
+SLOW = {f"HumanEval/{task}": Limits(40.0) for task in (15, 36, 59, 83, 94, 130, 139)}
 VALIDATION = "the tasks whose id's hash is in the first 20 %; test: the others; all: every task"
 FULL = Protocol(
     version="humaneval-1",
@@ -74,7 +76,8 @@ class HumanEval(ProgramBenchmark):
     ) -> None:
         super().__init__(metric, rules, sandbox=sandbox)
         self.name = "humaneval_plus" if plus else "humaneval"
-        self.timeout = 40.0 if plus else 5.0  # the reference of HumanEval/139 takes twelve
+        self.limits = Limits(5.0)
+        self.slow = SLOW if plus else {}
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """Validation: a fifth of the tasks by hash. Test: the others. All: every task."""

@@ -17,7 +17,7 @@ from typing import Any, final
 from evaluators.benchmark import Item, Split
 from evaluators.benchmarks.evalplus import without_numpy
 from evaluators.benchmarks.humaneval import MAGICODER_PROMPT
-from evaluators.benchmarks.program import ProgramBenchmark
+from evaluators.benchmarks.program import Limits, ProgramBenchmark
 from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import HubSplit, read_rows, strings
 
@@ -41,6 +41,11 @@ HUB: Mapping[Split, HubSplit] = {
     "validation": HubSplit("validation", ("full",)),
     "test": HubSplit("test", ("full",)),
     "all": HubSplit("test", ("full",)),
+}
+# Millions of tuples in one result; sums over 10^8 numbers, sixteen times.
+PLUS_SLOW = {
+    "mbpp_plus/255": Limits(60.0, memory_mb=8192),
+    "mbpp_plus/599": Limits(240.0),
 }
 _INSTRUCTION = "{text} Your code should satisfy the following assertion:\n```python\n{test}\n```"
 VALIDATION = "task ids 511-600; test: 11-510"
@@ -77,7 +82,7 @@ def prompt_and_reference(row: Mapping[str, Any]) -> tuple[str, str]:
 class MBPP(ProgramBenchmark):
     """The fraction of completions that pass the tests: the released ones, or those of MBPP+."""
 
-    timeout = 20.0  # references take up to nine seconds on a busy machine
+    limits = Limits(20.0)  # references take up to nine seconds on a busy machine
 
     def __init__(
         self, metric: str, rules: Protocol, *, sandbox: str | None, plus: bool = False
@@ -85,6 +90,7 @@ class MBPP(ProgramBenchmark):
         super().__init__(metric, rules, sandbox=sandbox)
         self.name = "mbpp_plus" if plus else "mbpp"
         self._plus = plus
+        self.slow = PLUS_SLOW if plus else {}
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """Validation: task ids 511 to 600. Test: 11 to 510. All: these, or MBPP+ whole."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import final
 
 from evaluators.benchmark import Item, Split
-from evaluators.benchmarks.program import ProgramBenchmark
+from evaluators.benchmarks.program import Limits, ProgramBenchmark
 from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import read_jsonl, strings
 
@@ -30,7 +30,7 @@ class PassAt1(ProgramBenchmark):
     """The fraction of greedy completions that pass every test."""
 
     name = "pass_at_1"
-    timeout = 1.0
+    limits = Limits(1.0)
 
     def __init__(self, metric: str, *, sandbox: str | None) -> None:
         super().__init__(metric, PROTOCOL, sandbox=sandbox)

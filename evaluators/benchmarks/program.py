@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
 
 from evaluators.benchmark import Item
 from evaluators.benchmarks.generative import GenerativeBenchmark, Grade
 from evaluators.protocol import Protocol
 from evaluators.sandbox import resolve_level, run_programs
 
-MEMORY_MB = 512
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use: seconds of CPU time, MiB of address space."""
+
+    timeout: float
+    memory_mb: int = 512
 
 
 class ProgramBenchmark(GenerativeBenchmark):
     """pass@k: stub or prompt, completion and tests must run to the end in the sandbox."""
 
-    timeout: float  # seconds of CPU time per program
+    limits: Limits
+    slow: Mapping[str, Limits] = MappingProxyType({})  # by item id, where the tests need more
 
     def __init__(self, metric: str, rules: Protocol, *, sandbox: str | None) -> None:
         super().__init__(metric, rules)
@@ -26,20 +35,28 @@ class ProgramBenchmark(GenerativeBenchmark):
         """1 for a program that passes all its tests, else 0."""
         if self.sandbox_level is None:
             raise ValueError(f"{self.name}: no program is run when the metric is {self.metric}")
-        results = run_programs(
-            [program(item, text) for item, text in zip(items, texts, strict=True)],
-            level=self.sandbox_level,
-            timeout=self.timeout,
-            memory_mb=MEMORY_MB,
-        )
+        passed: dict[int, bool] = {}
+        limits = [self.slow.get(item.id, self.limits) for item in items]
+        for bound in dict.fromkeys(limits):
+            places = [place for place, each in enumerate(limits) if each == bound]
+            results = run_programs(
+                [program(items[place], texts[place]) for place in places],
+                level=self.sandbox_level,
+                timeout=bound.timeout,
+                memory_mb=bound.memory_mb,
+            )
+            passed.update(
+                (place, result.passed) for place, result in zip(places, results, strict=True)
+            )
         return [
-            Grade(text if text.strip() else None, float(result.passed))
-            for text, result in zip(texts, results, strict=True)
+            Grade(text if text.strip() else None, float(passed[place]))
+            for place, text in enumerate(texts)
         ]
 
     def protocol(self) -> dict[str, object]:
         """Everything but model and data that a score depends on."""
-        return {**super().protocol(), "timeout": self.timeout, "memory_mb": MEMORY_MB}
+        slow = {name: asdict(limits) for name, limits in self.slow.items()}
+        return {**super().protocol(), "limits": asdict(self.limits), "slow": slow}
 
 
 def program(item: Item, completion: str) -> str:

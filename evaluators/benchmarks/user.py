@@ -20,7 +20,7 @@ from evaluators.answers import EQUALITIES, EXTRACTIONS
 from evaluators.benchmark import Benchmark, Item, Split
 from evaluators.benchmarks.answered import AnswerBenchmark
 from evaluators.benchmarks.choice import ChoiceBenchmark
-from evaluators.benchmarks.program import ProgramBenchmark
+from evaluators.benchmarks.program import Limits, ProgramBenchmark
 from evaluators.errors import DataError, missing_fields, unknown_name
 from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import HubSplit, read_rows, read_text, strings
@@ -260,7 +260,7 @@ class _Programs(ProgramBenchmark):
     def __init__(self, metric: str, definition: Definition, sandbox: str | None) -> None:
         super().__init__(metric, definition.rules, sandbox=sandbox)
         self.name = definition.name
-        self.timeout = definition.timeout
+        self.limits = Limits(definition.timeout)
         self._definition = definition
 
     def load(self, path: Path, split: Split) -> list[Item]:
