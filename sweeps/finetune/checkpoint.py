@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from typing import Any
 import torch
 
 from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.group import Group
 from sweeps.finetune.reporter import Check
 
 # How often a run is saved decides nothing about its result.
 _BESIDE_THE_RESULT = {"checkpoint_updates", "keep_checkpoints"}
-_STATE = "state.pt"
+_STATE, _SHARDS = "state.pt", "shards"
+_SHARDED = ("model", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -41,29 +44,49 @@ def run_fingerprint(config: FinetuneConfig, workers: int) -> str:
     return hashlib.sha256(f"{text} {config.effective_batch(workers)}".encode()).hexdigest()
 
 
-def save(folder: Path, fingerprint: str, checkpoint: Checkpoint, keep: int = 1) -> None:
+def save(
+    folder: Path,
+    fingerprint: str,
+    checkpoint: Checkpoint,
+    keep: int = 1,
+    *,
+    group: Group | None = None,
+) -> None:
     """Add a checkpoint and drop all but the `keep` latest; a kill at any moment leaves one whole.
 
-    A folder of its own for each: it gets its name once all of it is on the disk.
+    A folder of its own for each: it gets its name once all of it is on the disk. With `group`,
+    called on every rank, model and optimizer are this rank's shards, and each rank writes its
+    own by torch.distributed.checkpoint; without, one rank calls it and writes all.
     """
+    leads = group is None or group.leads
     place = _folders(folder) / f"step-{checkpoint.step:010d}"
     partial = place.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    if leads:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
     check = None if checkpoint.check is None else vars(checkpoint.check)
     state = {**vars(checkpoint), "check": check, "fingerprint": fingerprint}
-    with (partial / _STATE).open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    shutil.rmtree(place, ignore_errors=True)  # of the same step, saved before a kill
-    partial.rename(place)
-    for old in saved(folder)[:-keep]:
-        shutil.rmtree(old)
+    if group is not None:
+        group.wait()
+        shards = {name: state.pop(name) for name in _SHARDED}
+        _distributed().save(shards, checkpoint_id=partial / _SHARDS)
+    if leads:
+        _write(state, partial / _STATE)
+        shutil.rmtree(place, ignore_errors=True)  # of the same step, saved before a kill
+        partial.rename(place)
+        for old in saved(folder)[:-keep]:
+            shutil.rmtree(old)
+    if group is not None:
+        group.wait()
 
 
-def load(folder: Path, fingerprint: str) -> Checkpoint | None:
-    """The latest checkpoint of `folder`, or None; ValueError when it is another run's."""
+def load(
+    folder: Path, fingerprint: str, shards: Callable[[], dict[str, Any]] | None = None
+) -> Checkpoint | None:
+    """The latest checkpoint of `folder`, or None; ValueError when it is another run's.
+
+    `shards`, where the model is sharded, gives {"model", "optimizer"} of this rank to read into.
+    """
     places = saved(folder)
     if not places:
         return None
@@ -72,8 +95,26 @@ def load(folder: Path, fingerprint: str) -> Checkpoint | None:
         raise ValueError(
             f"{folder} holds the checkpoint of a run with another config: choose another folder"
         )
+    if shards is not None:
+        parts = shards()
+        _distributed().load(parts, checkpoint_id=places[-1] / _SHARDS)
+        state |= parts
     check = state.pop("check")
     return Checkpoint(**state, check=None if check is None else Check(**check))
+
+
+def _distributed() -> Any:
+    """torch.distributed.checkpoint: half a second of import that only sharded runs pay."""
+    from torch.distributed import checkpoint
+
+    return checkpoint
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def saved(folder: Path) -> list[Path]:

@@ -34,12 +34,20 @@ class StrictModel(BaseModel):
 
 
 class ModelConfig(StrictModel):
-    """The base model: a Hugging Face folder or hub name, and the dtype it is trained in."""
+    """The base model: a Hugging Face folder or hub name, and how it is trained.
+
+    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is bfloat16
+    on accelerators that have it, else float32. `attention`: `auto` is flash attention where it
+    is installed and applies, else SDPA. `gradient_checkpointing` trades time for memory.
+    """
 
     path: str = Field(min_length=1)
-    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+    dtype: Literal["float32", "bfloat16", "mixed_bfloat16", "float64", "auto"] = "auto"
     revision: str | None = None
     trust_remote_code: bool = False
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False
 
 
 class DataConfig(StrictModel):
@@ -51,7 +59,9 @@ class DataConfig(StrictModel):
     same set evaluates on. `template="chat"` takes the tokenizer's chat template instead of the
     format's own prompt. `max_length` is in tokens and counts all of them. `train_fraction` is
     the share of the examples to train on. `decontaminate` (13 is usual) leaves out examples
-    that share that many words in a row with an item of the run's benchmarks.
+    that share that many words in a row with an item of the run's benchmarks. `packing` puts
+    the examples of a micro-batch into rows of up to `max_length` tokens instead of padding
+    them; it changes no result.
     """
 
     path: str = Field(min_length=1)
@@ -64,6 +74,7 @@ class DataConfig(StrictModel):
     max_length: int = Field(default=256, ge=2)
     train_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     decontaminate: int | None = Field(default=None, ge=3)
+    packing: bool = False
     on_bad_row: Literal["stop", "skip"] = "stop"
 
     @model_validator(mode="before")
@@ -80,12 +91,29 @@ class DataConfig(StrictModel):
         return {**home, **{name: value for name, value in values.items() if name != "path"}}
 
 
-class MethodConfig(StrictModel):
-    """How gradients are masked; `mask_ratio` is the fraction of elements zeroed."""
+class DropConfig(StrictModel):
+    """One-off Drop: `parent` is the folder of a finished SFT run of the same base model.
 
-    name: Literal["gmt", "sft", "random"] = "gmt"
+    `ratio` of its changes go back to the base value: the smallest (trivial), the largest
+    (salient) or any (random).
+    """
+
+    parent: str = Field(min_length=1)
+    ratio: float = Field(ge=0.0, lt=1.0)
+    strategy: Literal["trivial", "random", "salient"] = "trivial"
+    rescale: bool = False
+
+
+class MethodConfig(StrictModel):
+    """How gradients are masked; `mask_ratio` is the fraction of elements zeroed.
+
+    `hft` freezes half of each block and takes no ratio; `drop` trains nothing, see DropConfig.
+    """
+
+    name: Literal["gmt", "sft", "random", "hft", "drop"] = "gmt"
     mask_ratio: float = 0.0
     scope: Literal["tensor", "global"] = "tensor"
+    drop: DropConfig | None = None
 
     @field_validator("mask_ratio")
     @classmethod
@@ -98,10 +126,18 @@ class MethodConfig(StrictModel):
         return value
 
     @model_validator(mode="after")
-    def _sft_masks_nothing(self) -> Self:
-        if self.name == "sft" and self.mask_ratio > 0:
+    def _belongs_together(self) -> Self:
+        if self.name not in ("gmt", "random") and self.mask_ratio > 0:
+            does = {"sft": "masks nothing", "hft": "freezes half of each block"}
             raise ValueError(
-                f"method.name 'sft' masks nothing, expected mask_ratio 0, got {self.mask_ratio:g}"
+                f"method.name '{self.name}' {does.get(self.name, 'trains nothing')}, expected "
+                f"mask_ratio 0, got {self.mask_ratio:g}"
+            )
+        if (self.name == "drop") != (self.drop is not None):
+            found = "none" if self.drop is None else "one"
+            raise ValueError(
+                f"method.drop belongs to method.name 'drop', and is needed there; got "
+                f"{found} with '{self.name}'"
             )
         return self
 
@@ -178,6 +214,8 @@ class FinetuneConfig(StrictModel):
     weight_decay: float = Field(default=0.0, ge=0.0)
     warmup_ratio: float = Field(default=0.03, ge=0.0, le=1.0)
     clip_norm: float | None = Field(default=1.0, gt=0.0)
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     betas: tuple[float, float] = (0.9, 0.999)
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: PositiveInt | None = None

@@ -14,6 +14,7 @@ from sweeps.finetune.config import BenchmarkConfig, DataConfig
 from sweeps.finetune.example import Example
 from sweeps.finetune.examples import DataCounts, read_examples
 from sweeps.finetune.loss import MicroBatch, collate
+from sweeps.finetune.packing import pack
 from sweeps.finetune.rows import RowError
 from sweeps.finetune.sources import content_digest, is_on_hub, source_bytes
 from sweeps.finetune.token_store import TokenStore, cached
@@ -31,6 +32,7 @@ class TrainingData:
     first: tuple[int, ...]
     lengths: tuple[int, ...]
     counts: DataCounts
+    pack_to: int | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -44,9 +46,12 @@ class TrainingData:
         return sum(self.lengths[index] for index in indices)
 
     def micro_batch(self, indices: Sequence[int]) -> MicroBatch:
-        """These examples, padded on the right to the longest of them."""
+        """These examples, packed where asked for, else padded to the longest of them."""
+        examples = [(self.tokens[index], self.first[index]) for index in indices]
+        if self.pack_to is not None:
+            return pack(examples, self.pack_to)
         # Any token will do for padding: nothing attends to it and the loss leaves it out.
-        return collate([(self.tokens[index], self.first[index]) for index in indices], pad=0)
+        return collate(examples, pad=0)
 
 
 def load_training_data(
@@ -66,7 +71,9 @@ def load_training_data(
         stored = cached(key, lambda: _tokenised(config, tokenizer, benchmarks))
     tokens = TokenStore(stored["ids"], stored["starts"])
     lengths = tuple(tokens.starts.diff().tolist())
-    return TrainingData(tokens, tuple(stored["first"]), lengths, DataCounts(**stored["counts"]))
+    counts, first = DataCounts(**stored["counts"]), tuple(stored["first"])
+    pack_to = config.max_length if config.packing else None
+    return TrainingData(tokens, first, lengths, counts, pack_to)
 
 
 def _cache_key(

@@ -15,7 +15,9 @@ from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.evaluation import Validation
 from sweeps.finetune.group import Group
+from sweeps.finetune.memory import check_memory
 from sweeps.finetune.model import check_context, check_vocabulary, load_model, save_model
+from sweeps.finetune.optimizers import check_optimizer
 from sweeps.finetune.reporter import Check, Reporter
 from sweeps.finetune.result import RunResult, read_result, write_result
 from sweeps.finetune.schedule import check_steps
@@ -71,6 +73,8 @@ class _Run:
         self._steps = config.steps(group.size)
         device = group.device()
         check_context(config.model, config.data.max_length)
+        check_optimizer(config.optimizer)
+        check_memory(config, group.size, device)
         self._model, self._tokenizer = _base_model(config, device, cache)
         check_vocabulary(self._model, self._tokenizer)
         store = cache or Cache()
@@ -138,7 +142,10 @@ class _Run:
         return {**spent, **self._counts.metrics()}
 
     def _resume(self) -> None:
-        saved = checkpoint.load(self._folder, self._fingerprint)
+        sharded = self._trainer.parallel.sharded
+        saved = checkpoint.load(
+            self._folder, self._fingerprint, self._trainer.shards if sharded else None
+        )
         step = None if saved is None else saved.step
         self._group.agree(step, f"the checkpoint in {self._folder} (is it shared storage?)")
         if saved is None:
@@ -148,18 +155,26 @@ class _Run:
         self._step, self._last = saved.step, saved.check
 
     def _save(self) -> None:
-        if self._group.leads:
-            state = Checkpoint(
-                step=self._step,
-                check=self._last,
-                model=self._model.state_dict(),
-                optimizer=self._trainer.optimizer_state(),
-                masker=self._trainer.masker_state(),
-                train_seconds=self._train_seconds,
-                eval_seconds=self._eval_seconds,
-            )
-            keep = self._config.keep_checkpoints
-            checkpoint.save(self._folder, self._fingerprint, state, keep)
+        sharded = self._trainer.parallel.sharded
+        if not (sharded or self._group.leads):
+            return
+        model, optimizer, masker = self._trainer.states()
+        state = Checkpoint(
+            step=self._step,
+            check=self._last,
+            model=model,
+            optimizer=optimizer,
+            masker=masker,
+            train_seconds=self._train_seconds,
+            eval_seconds=self._eval_seconds,
+        )
+        checkpoint.save(
+            self._folder,
+            self._fingerprint,
+            state,
+            self._config.keep_checkpoints,
+            group=self._group if sharded else None,
+        )
 
     def _stopped(self) -> RunResult:
         """The checkpoint stays: who stopped the run may let it go on, or discard it."""
@@ -195,10 +210,11 @@ class _Run:
     def _save_model(self) -> str:
         """Write the Hugging Face folder beside its place and move it there whole."""
         target, partial = self._folder / "model", self._folder / "model.partial"
+        state = self._trainer.parallel.whole_state(self._model)
         if self._group.leads:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(target, ignore_errors=True)
-            save_model(self._model, self._tokenizer, partial)
+            save_model(self._model, self._tokenizer, partial, state)
             partial.rename(target)
         return str(target)
 

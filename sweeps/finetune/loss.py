@@ -14,19 +14,22 @@ from torch import Tensor, nn
 @dataclass(frozen=True)
 class MicroBatch:
     """Right-padded rows `input_ids` [rows, length]; each of the n `targets` [n] is predicted
-    from the flat position `positions` [n] (row * length + column) before it.
+    from the flat position `positions` [n] (row * length + column) before it. Packed rows have
+    `position_ids` [rows, length], which begin at 0 with each example.
     """
 
     input_ids: Tensor
     positions: Tensor
     targets: Tensor
+    position_ids: Tensor | None = None
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on `device`."""
         if device.type == "cpu":
             return self
-        fields = (self.input_ids, self.positions, self.targets)
-        return MicroBatch(*(field.to(device, non_blocking=True) for field in fields))
+        fields = (self.input_ids, self.positions, self.targets, self.position_ids)
+        moved = [None if f is None else f.to(device, non_blocking=True) for f in fields]
+        return MicroBatch(*moved)  # type: ignore[arg-type]
 
 
 def collate(rows: Sequence[tuple[Sequence[int], int]], pad: int) -> MicroBatch:
@@ -47,21 +50,40 @@ def collate(rows: Sequence[tuple[Sequence[int], int]], pad: int) -> MicroBatch:
 class TokenLoss(nn.Module):
     """A causal language model as a function from a micro-batch to its summed loss, in nats."""
 
-    def __init__(self, model: nn.Module) -> None:
-        """Wrap `model`, a Hugging Face causal language model, without changing it."""
+    def __init__(self, model: nn.Module, computes_in: torch.dtype | None = None) -> None:
+        """Wrap `model`, a Hugging Face causal language model, without changing it.
+
+        `computes_in`: the dtype that matrix products are cast to; None keeps the weights'.
+        """
         super().__init__()
         self.model = model
+        self.computes_in = computes_in
 
-    def forward(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        targets: Tensor,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
         """Scalar sum of -log p(target) over the targets.
 
         No attention mask: padding is on the right of a causal model, so no real token sees
         it, and without a mask the fast attention kernels apply.
         """
-        with _only_at(self.model, positions):
-            logits = self.model(input_ids=input_ids, use_cache=False).logits
-        # Float32 before the softmax: a bf16 log-sum-exp loses the loss's digits.
-        return nn.functional.cross_entropy(logits.flatten(0, -2).float(), targets, reduction="sum")
+        mixed = self.computes_in is not None
+        with (
+            torch.autocast(input_ids.device.type, self.computes_in, enabled=mixed),
+            _only_at(self.model, positions),
+        ):
+            logits = self.model(
+                input_ids=input_ids, position_ids=position_ids, use_cache=False
+            ).logits
+        # At least float32 before the softmax: a bf16 log-sum-exp loses the loss's digits.
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return nn.functional.cross_entropy(
+            logits.flatten(0, -2).to(wide), targets, reduction="sum"
+        )
 
 
 @contextmanager

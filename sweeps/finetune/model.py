@@ -13,6 +13,7 @@ import torch
 
 from sweeps.finetune import hub
 from sweeps.finetune.config import ModelConfig
+from sweeps.finetune.parallel import blocks
 
 
 class ModelError(ValueError):
@@ -36,10 +37,11 @@ def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
             model, info = from_pretrained(
                 config.path,
                 dtype=training_dtype(config.dtype, device),
+                attn_implementation=_attention(config, device),
                 output_loading_info=True,
                 **options,
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"model.path {config.path}: cannot be loaded: {reason}") from error
     if info["missing_keys"]:
@@ -48,22 +50,50 @@ def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
             f"model.path {config.path}: the weights lack {len(info['missing_keys'])} tensors "
             f"of the architecture, such as {some}"
         )
+    prepare_training(model, config)
     return model, tokenizer
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a folder that `from_pretrained` loads."""
+def prepare_training(model: Any, config: ModelConfig) -> None:
+    """Switch on what `config` asks for."""
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.compile:
+        # Block by block: they share their code, and the loss's own hooks stay outside.
+        for block in blocks(model):
+            block.compile()
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) -> None:
+    """Write a folder that `from_pretrained` loads, with the tensors of `state`."""
     with _bars_on_terminals_only():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
 
 
 def training_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the accelerator computes in it, else float32."""
+    """The dtype of the weights. `auto` is bfloat16 where the accelerator has it, else float32."""
     if name == "auto":
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
         name = "bfloat16" if fast else "float32"
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
+    dtypes = {"bfloat16": torch.bfloat16, "float64": torch.float64}
+    return dtypes.get(name, torch.float32)
+
+
+def computing_dtype(name: str) -> torch.dtype | None:
+    """What matrix products are cast to, where that is not the weights' dtype."""
+    return torch.bfloat16 if name == "mixed_bfloat16" else None
+
+
+def _attention(config: ModelConfig, device: torch.device) -> str | None:
+    """The implementation to ask transformers for; None leaves the choice to it (SDPA if any)."""
+    if config.attention != "auto":
+        return config.attention
+    from transformers.utils import is_flash_attn_2_available
+
+    computed = computing_dtype(config.dtype) or training_dtype(config.dtype, device)
+    fits = device.type == "cuda" and computed == torch.bfloat16
+    return "flash_attention_2" if fits and is_flash_attn_2_available() else None
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
 from gmt_core.masker import GradientMasker
 from gmt_core.methods import Method, build_method
@@ -19,8 +17,13 @@ from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import TrainingData
 from sweeps.finetune.group import Group
 from sweeps.finetune.loss import TokenLoss
+from sweeps.finetune.model import computing_dtype
+from sweeps.finetune.optimizers import build_optimizer
 from sweeps.finetune.order import DataOrder, mixed_seed, share
+from sweeps.finetune.packing import check_packing
+from sweeps.finetune.parallel import Parallel, Replicated, Sharded, total_norm
 from sweeps.finetune.schedule import learning_rate
+from sweeps.finetune.throughput import Throughput
 
 
 class DivergedError(ArithmeticError):
@@ -45,14 +48,23 @@ class Trainer:
         self._batch = config.effective_batch(group.size)
         self._micro = config.micro_batch(group.size)
         self._order = DataOrder(len(data), config.seed)
+        computes_in = computing_dtype(config.model.dtype)
+        dtype = computes_in or next(model.parameters()).dtype
+        self._throughput = Throughput.of(model, dtype, device, group.size)
+        if config.data.packing:
+            check_packing(model)
         self._model = model.train()
-        self._loss = _parallel(TokenLoss(model), group, device)
+        loss = TokenLoss(model, computes_in)
+        self.parallel: Parallel
+        if config.parallel == "fsdp" and group.size > 1:
+            self.parallel = Sharded(loss, group)
+        else:
+            self.parallel = Replicated(loss, group, device)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._parameters = [parameter for _, parameter in named]
-        self._optimizer = torch.optim.AdamW(
-            named, lr=0.0, betas=config.betas, weight_decay=config.weight_decay, fused=True
-        )
-        self._masker = GradientMasker(_method(config), statistics_every=1).attach(self._optimizer)
+        self._optimizer = build_optimizer(config, named)
+        masker = GradientMasker(_method(config), statistics_every=1)
+        self._masker = masker.attach(self._optimizer, named)
 
     def update(self, update: int) -> dict[str, float]:
         """Do 0-based `update`, return its metrics; DivergedError before anything is changed."""
@@ -60,7 +72,7 @@ class Trainer:
         batch = self._order.batch(update, self._batch)
         self._seed(update)
         loss = self._accumulate(batch)
-        norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        norm = total_norm(self._parameters)
         mean_loss, grad_norm = torch.stack([loss, norm.to(loss)]).tolist()
         if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
             raise DivergedError(
@@ -70,28 +82,30 @@ class Trainer:
         rate = self._step(update, norm)
         seconds = time.perf_counter() - started
         statistics = self._masker.statistics
+        lengths = [self._data.lengths[index] for index in batch]
         return {
             "train/loss": mean_loss,
             "train/learning_rate": rate,
             "train/grad_norm": grad_norm,
-            "train/tokens_per_second": self._data.size(batch) / seconds,
+            **self._throughput.metrics(lengths, self._data.targets(batch), seconds),
             **(statistics.metrics() if statistics is not None else {}),
         }
 
-    def optimizer_state(self) -> dict[str, Any]:
-        """The optimizer's state."""
-        return self._optimizer.state_dict()
+    def states(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Of model, optimizer and masker; where the model is sharded, this rank's part."""
+        model, optimizer = self.parallel.training_state(self._model, self._optimizer)
+        return model, optimizer, self._masker.state_dict()
 
-    def masker_state(self) -> dict[str, Any]:
-        """The masker's state."""
-        return self._masker.state_dict()
+    def shards(self) -> dict[str, Any]:
+        """This rank's parts of model and optimizer, as a checkpoint names them."""
+        model, optimizer, _ = self.states()
+        return {"model": model, "optimizer": optimizer}
 
     def restore(
-        self, model: Mapping[str, Any], optimizer: dict[str, Any], masker: Mapping[str, Any]
+        self, model: dict[str, Any], optimizer: dict[str, Any], masker: dict[str, Any]
     ) -> None:
         """Go on where the three states were taken."""
-        self._model.load_state_dict(model)
-        self._optimizer.load_state_dict(optimizer)
+        self.parallel.restore(self._model, self._optimizer, (model, optimizer))
         self._masker.load_state_dict(masker)
 
     def _accumulate(self, batch: Sequence[int]) -> Tensor:
@@ -110,11 +124,11 @@ class Trainer:
         for number, indices in enumerate(mine):
             micro = self._data.micro_batch(indices).to(self._device)
             last = number == len(mine) - 1
-            with nullcontext() if last else _without_sync(self._loss):
-                loss = self._loss(micro.input_ids, micro.positions, micro.targets) / targets
-                # DDP averages over the ranks; the sum is wanted.
-                (loss * group.size if group.size > 1 else loss).backward()
-            total += loss.detach()
+            with self.parallel.reducing(last):
+                tensors = (micro.input_ids, micro.positions, micro.targets, micro.position_ids)
+                loss = self.parallel.loss(*tensors) / targets
+                self.parallel.backward(loss)
+            total = total + loss.detach()
         return group.sum_(total)
 
     def _step(self, update: int, norm: Tensor) -> float:
@@ -139,23 +153,9 @@ class Trainer:
             torch.cuda.manual_seed(seed)
 
 
-def _parallel(loss: TokenLoss, group: Group, device: torch.device) -> torch.nn.Module:
-    if group.size == 1:
-        return loss
-    return DistributedDataParallel(
-        loss,
-        device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
-
-
-def _without_sync(loss: torch.nn.Module) -> AbstractContextManager[None]:
-    return loss.no_sync() if isinstance(loss, DistributedDataParallel) else nullcontext()
-
-
 def _method(config: FinetuneConfig) -> Method:
     method = config.method
     # Its own seed, so that the random mask is not tied to the data order.
     seed = mixed_seed(config.seed, 1)
-    return build_method(method.name, method.mask_ratio, scope=method.scope, seed=seed)
+    ratio = None if method.name == "hft" else method.mask_ratio
+    return build_method(method.name, ratio, scope=method.scope, seed=seed)

@@ -1,16 +1,21 @@
-"""Several processes compute what one computes."""
+"""Several processes compute what one computes: with a copy of the model each, and with shards."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import start_processes
+from torch.distributed.tensor import DTensor
 
+from sweeps.finetune.checkpoint import saved
+from sweeps.finetune.group import Group
 from sweeps.finetune.loop import finetune
+from sweeps.finetune.trainer import Trainer
+from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.finetune.tiny import (
     Killed,
     MemoryReporter,
@@ -23,34 +28,85 @@ from tests.sweeps.finetune.tiny import (
 BATCH = {"hold": "global_batch", "global_batch": 8}
 
 
-def worker(rank: int, world: str, folder: str) -> None:
-    """A killed and a resumed run, and an unbroken one, on rank `rank` of two."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
-    settings = config(Path(world), batch=BATCH)
-    reporter = MemoryReporter()
-    result = finetune(settings, Path(folder) / "whole", reporter)
-    try:
-        finetune(settings, Path(folder) / "killed", MemoryReporter(die_at_step=4))
-    except Killed:
-        finetune(settings, Path(folder) / "killed", MemoryReporter())
-    stop = finetune(settings, Path(folder) / "stop", MemoryReporter(stop_at=2))
-    report = {"losses": reporter.losses(), "score": result.score, "stop": stop.state}
-    (Path(folder) / f"rank{rank}.json").write_text(json.dumps(report))
-    dist.destroy_process_group()
+def settings(world: Path, parallel: str, **changes: Any) -> dict[str, Any]:
+    # In float32 the rounding of another order of summation can flip an element of the mask.
+    model = {"path": str(world / "model"), "dtype": "float64"}
+    return {"batch": BATCH, "model": model, "parallel": parallel, **changes}
 
 
-def test_two_processes_equal_one(world: Path, tmp_path: Path) -> None:
+def train(world: Path, folder: Path, parallel: str, name: str) -> None:
+    """On one rank: a run, its losses and score in `name`.json."""
     reporter = MemoryReporter()
-    single = finetune(config(world, batch=BATCH), tmp_path / "single", reporter)
-    start_processes(worker, (str(world), str(tmp_path)), nprocs=2, start_method="spawn")
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
-    assert first == second
-    assert first["stop"] == "stopped"
-    assert first["losses"] == pytest.approx(reporter.losses(), abs=1e-5)
-    assert first["score"] == pytest.approx(single.score, abs=1e-4)
-    whole = parameters(tmp_path / "whole" / "model")
-    assert largest_difference(whole, parameters(single.model_folder)) < 1e-4
-    assert_equal(whole, parameters(tmp_path / "killed" / "model"))
+    run = config(world, **settings(world, parallel))
+    result = finetune(run, folder / name, reporter)
+    report = {"losses": reporter.losses(), "score": result.score}
+    (folder / f"{name}.{dist.get_rank()}.json").write_text(json.dumps(report))
+
+
+@pytest.fixture(scope="module")
+def single(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], Path]:
+    folder = tmp_path_factory.mktemp("single")
+    reporter = MemoryReporter()
+    finetune(config(world, **settings(world, "ddp")), folder, reporter)
+    return reporter.losses(), folder / "model"
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_loss_curve_does_not_depend_on_the_workers(
+    world: Path, tmp_path: Path, single: tuple[list[float], Path], parallel: str, size: int
+) -> None:
+    run_ranks(train, size, tmp_path, world, tmp_path, parallel, "run")
+    reports = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("run.*.json"))]
+    assert len(reports) == size
+    assert all(report == reports[0] for report in reports)
+    losses, model = single
+    assert reports[0]["losses"] == pytest.approx(losses, abs=1e-5)
+    trained = parameters(tmp_path / "run" / "model")
+    assert largest_difference(trained, parameters(model)) < 1e-6
+
+
+def kill_and_resume(world: Path, folder: Path, parallel: str) -> None:
+    """On one rank: an unbroken run, one that dies and goes on, and one that is stopped."""
+    run = config(world, **settings(world, parallel, checkpoint_updates=1, keep_checkpoints=2))
+    finetune(run, folder / "whole", MemoryReporter())
+    with pytest.raises(Killed):
+        finetune(run, folder / "killed", MemoryReporter(die_at_step=4))
+    kept = [place.name for place in saved(folder / "killed")]
+    assert kept == ["step-0000000002", "step-0000000003"]
+    reporter = MemoryReporter()
+    finetune(run, folder / "killed", reporter)
+    assert sorted(reporter.steps) == [4, 5, 6]
+    assert finetune(run, folder / "stop", MemoryReporter(stop_at=2)).state == "stopped"
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_killed_group_goes_on_bit_for_bit(world: Path, tmp_path: Path, parallel: str) -> None:
+    run_ranks(kill_and_resume, 2, tmp_path, world, tmp_path, parallel)
+    whole, killed = (parameters(tmp_path / name / "model") for name in ("whole", "killed"))
+    assert_equal(whole, killed)
+
+
+def look_at_shards(world: Path) -> None:
+    """On one rank of two: what a rank holds."""
+    from sweeps.finetune.data import load_training_data
+    from sweeps.finetune.model import load_model
+
+    run = config(world, parallel="fsdp", batch=BATCH)
+    device = torch.device("cpu")
+    model, tokenizer = load_model(run.model, device)
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    trainer = Trainer(run, model, load_training_data(run.data, tokenizer), Group.current(), device)
+    trainer.update(0)
+    held = 0
+    for parameter in model.parameters():
+        assert isinstance(parameter, DTensor)
+        held += parameter.to_local().numel()
+    assert abs(held - whole / 2) < 100
+    _, optimizer, _ = trainer.states()
+    moments = optimizer["state"]["model.embed_tokens.weight"]["exp_avg"]
+    assert moments.to_local().numel() < moments.numel()
+
+
+def test_a_rank_holds_half_of_the_model_and_of_the_moments(world: Path, tmp_path: Path) -> None:
+    run_ranks(look_at_shards, 2, tmp_path, world)

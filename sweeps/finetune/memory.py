@@ -1,0 +1,105 @@
+"""What a worker needs of memory at least, against what it has: known before anything starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.model import ModelError, read_model_config, training_dtype
+
+_GIB = 2**30
+
+
+@final
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes of one worker while it trains. `activations` are of one micro-batch."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in vars(self).items())
+        return f"{self.total / _GIB:.2f} GiB ({parts})"
+
+
+def memory_need(
+    config: FinetuneConfig,
+    facts: dict[str, Any],
+    parameters: int,
+    workers: int,
+    dtype: torch.dtype,
+) -> MemoryNeed:
+    """A low estimate for a model of that many `parameters` whose config.json says `facts`.
+
+    Activations as Korthikanti et al. 2022 (arXiv 2205.05198): 34 bytes per token, layer and
+    hidden unit in 16 bits without the attention matrix; 2 of them with recomputation.
+    """
+    shards = workers if config.parallel == "fsdp" else 1
+    weights = parameters * dtype.itemsize // shards
+    moments = {"adamw": 2 * weights, "adamw_8bit": 2 * parameters // shards, "adafactor": 0}
+    text = facts.get("text_config") or facts
+    tokens = config.micro_batch(workers) * config.data.max_length
+    unit = 2 if config.model.gradient_checkpointing else 34
+    per_token = unit * text.get("num_hidden_layers", 0) * text.get("hidden_size", 0)
+    computed = 1 if config.model.dtype == "mixed_bfloat16" else dtype.itemsize // 2
+    activations = tokens * per_token * computed
+    return MemoryNeed(weights, weights, moments[config.optimizer], activations)
+
+
+def check_memory(
+    config: FinetuneConfig, workers: int, device: torch.device, parameters: int | None = None
+) -> None:
+    """Raise ModelError when a worker's need is beyond all that `device` has.
+
+    `parameters` None: counted in the headers of a local model's files; a model of the hub that
+    was not fetched yet cannot be counted, and passes.
+    """
+    parameters = parameters or stored_parameters(Path(config.model.path).expanduser())
+    if parameters is None:
+        return
+    facts = read_model_config(config.model)
+    dtype = training_dtype(config.model.dtype, device)
+    need, there = memory_need(config, facts, parameters, workers, dtype), _available(device)
+    if need.total > there:
+        raise ModelError(
+            f"model.path {config.model.path}: {parameters:,} parameters need at least {need} on "
+            f"each of {workers} workers, and {device} has {there / _GIB:.2f} GiB; expected more "
+            f"workers with parallel: fsdp, a smaller mini-batch or max_length, "
+            f"model.gradient_checkpointing, or another optimizer or dtype"
+        )
+
+
+def stored_parameters(folder: Path) -> int | None:
+    """How many elements the safetensors files of `folder` hold, by their headers; None without."""
+    sizes = [_elements(file) for file in folder.glob("*.safetensors")] if folder.is_dir() else []
+    return sum(sizes) or None
+
+
+def _elements(file: Path) -> int:
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    return sum(torch.Size(shape).numel() for shape in shapes)
+
+
+def _available(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return min(whole, int(text)) if text.isdigit() else whole

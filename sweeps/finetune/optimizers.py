@@ -1,0 +1,61 @@
+"""The optimizers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sweeps.finetune.config import FinetuneConfig
+
+
+class OptimizerError(ValueError):
+    """An optimizer that cannot be had here; says what to install or to choose."""
+
+
+def build_optimizer(
+    config: FinetuneConfig, named: Sequence[tuple[str, Tensor]]
+) -> torch.optim.Optimizer:
+    """The optimizer of `config` over named parameters; its learning rate is set at each update.
+
+    `adafactor` (Shazeer & Stern 2018) scales its rate by the parameters' size and has no first
+    moment; `adamw_8bit` (Dettmers et al. 2022) keeps both moments in eight bits, on a GPU.
+    """
+    if config.optimizer == "adafactor":
+        return torch.optim.Adafactor(named, lr=0.0, weight_decay=config.weight_decay)
+    options: dict[str, Any] = {"betas": config.betas, "weight_decay": config.weight_decay}
+    if config.optimizer == "adamw_8bit":
+        return _eight_bit(named, options)
+    return torch.optim.AdamW(named, lr=0.0, fused=True, **options)
+
+
+def check_optimizer(name: str) -> None:
+    """Raise OptimizerError where the optimizer needs what is not installed."""
+    if name == "adamw_8bit":
+        _bitsandbytes()
+
+
+def _eight_bit(
+    named: Sequence[tuple[str, Tensor]], options: dict[str, Any]
+) -> torch.optim.Optimizer:
+    library = _bitsandbytes()
+    if named[0][1].device.type != "cuda":
+        raise OptimizerError(
+            "optimizer: 'adamw_8bit' needs a GPU; expected 'adamw' or 'adafactor' here"
+        )
+    # It knows no names of parameters; the masker then names them by their place.
+    optimizer: torch.optim.Optimizer = library.optim.AdamW8bit([p for _, p in named], **options)
+    return optimizer
+
+
+def _bitsandbytes() -> Any:
+    try:
+        import bitsandbytes
+    except ImportError:
+        raise OptimizerError(
+            "optimizer: 'adamw_8bit' needs bitsandbytes, which is not installed; install it "
+            "(pip install bitsandbytes), or choose 'adamw' or 'adafactor'"
+        ) from None
+    return bitsandbytes

@@ -1,0 +1,106 @@
+"""Several examples in one row: no padding between them, no attention across them.
+
+An example's positions begin at 0 again. From that alone transformers builds the block-diagonal
+mask (SDPA) or the cumulative lengths (flash attention), so packing changes no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sweeps.finetune.loss import MicroBatch
+
+
+class PackingError(ValueError):
+    """A model that lets packed examples see each other."""
+
+
+def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Indices of `lengths` in rows of at most `capacity` each: first fit, the longest first.
+
+    At most 11/9 of the fewest possible rows, plus one (Johnson 1973).
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        size = lengths[index]
+        place = next((row for row, left in enumerate(room) if left >= size), None)
+        if place is None:
+            rows.append([])
+            room.append(max(capacity, size))
+            place = len(rows) - 1
+        rows[place].append(index)
+        room[place] -= size
+    return rows
+
+
+def pack(examples: Sequence[tuple[Sequence[int], int]], capacity: int) -> MicroBatch:
+    """(tokens, index of the first target token) examples in rows of at most `capacity` tokens."""
+    rows = first_fit([len(tokens) for tokens, _ in examples], capacity)
+    widths = [sum(len(examples[index][0]) for index in row) for row in rows]
+    length = max(widths)
+    ids: list[int] = []
+    places: list[int] = []
+    positions: list[int] = []
+    targets: list[int] = []
+    for number, row in enumerate(rows):
+        start = number * length
+        for index in row:
+            tokens, first = examples[index]
+            ids += tokens
+            places += range(len(tokens))
+            positions += range(start + first - 1, start + len(tokens) - 1)
+            targets += tokens[first:]
+            start += len(tokens)
+        padding = length - widths[number]
+        ids += [0] * padding
+        places += range(padding)  # padding is an example of its own, which nobody reads
+    shape = (len(rows), length)
+    return MicroBatch(
+        torch.tensor(ids).view(shape),
+        torch.tensor(positions),
+        torch.tensor(targets),
+        torch.tensor(places).view(shape),
+    )
+
+
+@torch.no_grad()
+def check_packing(model: Any) -> None:
+    """Raise PackingError unless an example's logits are the same alone and beside another.
+
+    A few tokens through the model itself: whether it heeds the positions is not told otherwise.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        device = next(model.parameters()).device
+        beside = [_logits(model, [first, [4, 5, 6, 7]], device)[3:] for first in _FIRSTS]
+        alone = _logits(model, [[4, 5, 6, 7]], device)
+    finally:
+        model.train(was_training)
+    scale = alone.abs().max().item()
+    tolerance = scale * (0.05 if alone.dtype.itemsize == 2 else 1e-4)
+    apart = max((each - alone).abs().max().item() for each in beside)
+    if not apart <= tolerance:
+        raise PackingError(
+            f"data.packing: {type(model).__name__} lets packed examples see each other (their "
+            f"logits move by {apart:.2g}); expected packing: false"
+        )
+
+
+_FIRSTS = ([1, 2, 3], [7, 5, 2])
+
+
+def _logits(model: Any, examples: list[list[int]], device: torch.device) -> Tensor:
+    ids = [token for tokens in examples for token in tokens]
+    places = [place for tokens in examples for place in range(len(tokens))]
+    logits: Tensor = model(
+        input_ids=torch.tensor([ids], device=device),
+        position_ids=torch.tensor([places], device=device),
+        use_cache=False,
+    ).logits[0]
+    return logits

@@ -1,0 +1,176 @@
+"""How the ranks of a group share one model: a copy each (DDP), or shards (FSDP2).
+
+Every rank begins with an equal whole model. Gradients are reduced once per update, on its last
+micro-batch, and come out as the sum over ranks of what each added up.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from sweeps.finetune.group import Group
+from sweeps.finetune.loss import TokenLoss
+
+State = dict[str, Any]
+
+
+class Parallel(ABC):
+    """One rank's view of the model: `loss` is called in place of it."""
+
+    loss: torch.nn.Module
+    sharded: bool
+
+    @abstractmethod
+    def reducing(self, last: bool) -> AbstractContextManager[None]:
+        """Around forward and backward of a micro-batch: reduce only on the `last` one."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of this rank's share to what the ranks will sum up."""
+
+    @abstractmethod
+    def whole_state(self, model: torch.nn.Module) -> State:
+        """All parameters and buffers on rank 0, for saving the model; called on every rank."""
+
+    @abstractmethod
+    def training_state(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[State, State]:
+        """What this rank saves of model and optimizer in a checkpoint."""
+
+    @abstractmethod
+    def restore(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        states: tuple[State, State],
+    ) -> None:
+        """Take `states` back."""
+
+
+@final
+class Replicated(Parallel):
+    """The whole model on every rank; on one rank, the model itself."""
+
+    sharded = False
+
+    def __init__(self, loss: TokenLoss, group: Group, device: torch.device) -> None:
+        """Wrap `loss`, which is on `device`, where the group has several ranks."""
+        self._size = group.size
+        self.loss: torch.nn.Module = loss
+        if group.size > 1:
+            self.loss = DistributedDataParallel(
+                loss,
+                device_ids=[device] if device.type == "cuda" else None,
+                forward_sync_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+
+    def reducing(self, last: bool) -> AbstractContextManager[None]:
+        """DDP reduces in the backward unless told otherwise."""
+        if last or not isinstance(self.loss, DistributedDataParallel):
+            return nullcontext()
+        return self.loss.no_sync()
+
+    def backward(self, loss: Tensor) -> None:
+        """DDP averages over the ranks; the sum is wanted."""
+        (loss * self._size if self._size > 1 else loss).backward()
+
+    def whole_state(self, model: torch.nn.Module) -> State:
+        """The model's own."""
+        return model.state_dict()
+
+    def training_state(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[State, State]:
+        """All of it: it is the same on every rank."""
+        return model.state_dict(), optimizer.state_dict()
+
+    def restore(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        states: tuple[State, State],
+    ) -> None:
+        """On every rank alike."""
+        model.load_state_dict(states[0])
+        optimizer.load_state_dict(states[1])
+
+
+@final
+class Sharded(Parallel):
+    """FSDP2: each rank holds a part of every parameter, its gradient and its moments."""
+
+    sharded = True
+
+    def __init__(self, loss: TokenLoss, group: Group) -> None:
+        """Shard the model of `loss` in place, block by block; build the optimizer afterwards."""
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        self.loss = loss
+        self._size = group.size
+        self._model: Any = loss.model
+        policy = MixedPrecisionPolicy()
+        if loss.computes_in is not None:
+            policy = MixedPrecisionPolicy(param_dtype=loss.computes_in, reduce_dtype=torch.float32)
+        for block in blocks(self._model):
+            fully_shard(block, mp_policy=policy)
+        fully_shard(self._model, mp_policy=policy)
+
+    def reducing(self, last: bool) -> AbstractContextManager[None]:
+        """Until the last, gradients stay whole and unreduced on every rank."""
+        self._model.set_requires_gradient_sync(last)
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """FSDP averages over the ranks; the sum is wanted."""
+        (loss * self._size).backward()
+
+    def whole_state(self, model: torch.nn.Module) -> State:
+        """Gathered on rank 0's CPU; empty on the others."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        return get_model_state_dict(
+            model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+        )
+
+    def training_state(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[State, State]:
+        """This rank's shards, as DTensors that know their place."""
+        from torch.distributed.checkpoint.state_dict import get_state_dict
+
+        return get_state_dict(model, optimizer)
+
+    def restore(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        states: tuple[State, State],
+    ) -> None:
+        """Each rank its shards."""
+        from torch.distributed.checkpoint.state_dict import set_state_dict
+
+        set_state_dict(model, optimizer, model_state_dict=states[0], optim_state_dict=states[1])
+
+
+def blocks(model: Any) -> list[torch.nn.Module]:
+    """The repeated layers of a transformer, which shard and compile one by one."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
+def total_norm(parameters: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of all gradients of the whole model, the same on every rank."""
+    from torch.nn.utils import get_total_norm
+
+    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    gather: Any = getattr(norm, "full_tensor", None)
+    return norm if gather is None else gather()

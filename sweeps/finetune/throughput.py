@@ -1,0 +1,83 @@
+"""How fast an update was: tokens, examples and FLOPs per second; MFU where the peak is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self, final
+
+import torch
+
+# Dense bf16 tensor-core peaks in TFLOP/s from the vendor's data sheets; the first match counts.
+_PEAKS = (
+    ("B200", 2250.0),
+    ("H200", 989.0),
+    ("H100 PCIe", 756.0),
+    ("H100 NVL", 835.0),
+    ("H100", 989.0),
+    ("A100", 312.0),
+    ("L40S", 362.0),
+    ("L4", 121.0),
+    ("A10G", 70.0),
+    ("A10", 125.0),
+)
+
+
+@final
+@dataclass(frozen=True)
+class Throughput:
+    """What a model computes per token, and what its devices could.
+
+    `body` and `head` count the parameters that multiply (all but the input embedding); the head
+    works on target tokens only. `attention` is layers x query width. `peak` is in FLOP/s over
+    all devices, None where unknown.
+    """
+
+    body: int
+    head: int
+    attention: int
+    peak: float | None
+
+    @classmethod
+    def of(cls, model: Any, dtype: torch.dtype, device: torch.device, workers: int) -> Self:
+        """Count `model` before it is sharded; `dtype` is the one of its matrix products."""
+        config = model.config.get_text_config()
+        embedding = model.get_input_embeddings().weight.numel()
+        output = model.get_output_embeddings().weight
+        tied = output is model.get_input_embeddings().weight
+        total = sum(parameter.numel() for parameter in model.parameters())
+        body = total - embedding - (0 if tied else output.numel())
+        heads = getattr(config, "num_attention_heads", 0)
+        width = getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)
+        layers = getattr(config, "num_hidden_layers", 0)
+        peak = _peak(device) if dtype == torch.bfloat16 else None
+        return cls(
+            body, output.numel(), layers * heads * width, None if peak is None else peak * workers
+        )
+
+    def flops(self, lengths: Sequence[int], targets: int) -> float:
+        """FLOPs that an update over examples of these `lengths` needs, forward and backward.
+
+        6 per parameter and token (Kaplan et al. 2020) and 12 l^2 / 2 per unit of causal
+        attention width (Chowdhery et al. 2022, appendix B); recomputation does not count.
+        """
+        tokens = sum(lengths)
+        squares = sum(length * length for length in lengths)
+        return 6.0 * (self.body * tokens + self.head * targets + self.attention * squares)
+
+    def metrics(self, lengths: Sequence[int], targets: int, seconds: float) -> dict[str, float]:
+        """`train/...` rates of one update over all workers."""
+        rate = self.flops(lengths, targets) / seconds
+        metrics = {
+            "train/tokens_per_second": sum(lengths) / seconds,
+            "train/samples_per_second": len(lengths) / seconds,
+            "train/tflops_per_second": rate / 1e12,
+        }
+        return metrics if self.peak is None else {**metrics, "train/mfu": rate / self.peak}
+
+
+def _peak(device: torch.device) -> float | None:
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((1e12 * peak for part, peak in _PEAKS if part in name), None)
