@@ -201,6 +201,7 @@ class FinetuneConfig(StrictModel):
 
     A checkpoint is saved at every validation check but the last, and every
     `checkpoint_updates` updates where given; the `keep_checkpoints` latest stay until the end.
+    The mask is measured every `statistics_every` updates, 0 is never.
     """
 
     model: ModelConfig
@@ -216,6 +217,7 @@ class FinetuneConfig(StrictModel):
     clip_norm: float | None = Field(default=1.0, gt=0.0)
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
     parallel: Literal["ddp", "fsdp"] = "ddp"
+    statistics_every: int = Field(default=1, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: PositiveInt | None = None

@@ -63,7 +63,8 @@ class Trainer:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._parameters = [parameter for _, parameter in named]
         self._optimizer = build_optimizer(config, named)
-        masker = GradientMasker(_method(config), statistics_every=1)
+        measured = 0 if config.method.name == "sft" else config.statistics_every
+        masker = GradientMasker(_method(config), statistics_every=measured)
         self._masker = masker.attach(self._optimizer, named)
 
     def update(self, update: int) -> dict[str, float]:
@@ -81,15 +82,22 @@ class Trainer:
             )
         rate = self._step(update, norm)
         seconds = time.perf_counter() - started
-        statistics = self._masker.statistics
         lengths = [self._data.lengths[index] for index in batch]
         return {
             "train/loss": mean_loss,
             "train/learning_rate": rate,
             "train/grad_norm": grad_norm,
             **self._throughput.metrics(lengths, self._data.targets(batch), seconds),
-            **(statistics.metrics() if statistics is not None else {}),
+            **self._mask_metrics(update),
         }
+
+    def _mask_metrics(self, update: int) -> dict[str, float]:
+        every, statistics = self._config.statistics_every, self._masker.statistics
+        if self._config.method.name == "sft":
+            return {"gmt/kept_fraction": 1.0}  # nothing to measure
+        if statistics is None or update % every:
+            return {}
+        return statistics.metrics()
 
     def states(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Of model, optimizer and masker; where the model is sharded, this rank's part."""

@@ -97,9 +97,7 @@ def test_packing_changes_neither_loss_nor_gradient(
 def test_models_that_heed_positions_pass(attention: str) -> None:
     torch.manual_seed(0)
     qwen = Qwen2Config(**SMALL, max_position_embeddings=64, attn_implementation=attention)
-    gpt2 = GPT2Config(
-        vocab_size=32, n_embd=16, n_layer=2, n_head=2, attn_implementation=attention
-    )
+    gpt2 = GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=2, attn_implementation=attention)
     for model in (Qwen2ForCausalLM(qwen), GPT2LMHeadModel(gpt2).train()):
         check_packing(model)
     assert model.training
