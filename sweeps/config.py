@@ -65,6 +65,10 @@ class TrainingConfig(_Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    checkpoint_updates: Annotated[int, Field(ge=1)] | None = None
+    statistics_every: Annotated[int, Field(ge=0)] = 1
     threads: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -198,6 +202,10 @@ class SweepConfig(_Strict):
             weight_decay=shared.weight_decay,
             warmup_ratio=shared.warmup_ratio,
             clip_norm=shared.clip_norm,
+            optimizer=shared.optimizer,
+            parallel=shared.parallel,
+            checkpoint_updates=shared.checkpoint_updates,
+            statistics_every=shared.statistics_every,
             seed=int(point.get("seed", self.seed)),
             threads=shared.threads,
         )

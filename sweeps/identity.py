@@ -14,6 +14,8 @@ from sweeps.finetune.config import FinetuneConfig
 
 Tree = dict[str, Any]
 
+_BESIDE_THE_RESULT = {"threads", "checkpoint_updates", "statistics_every"}
+
 
 def digest(tree: Mapping[str, Any]) -> str:
     """Ten hex digits of the SHA-256 of a tree of plain values; the order of keys is ignored."""
@@ -54,7 +56,7 @@ def _shared_definition(config: SweepConfig, domain: str) -> Tree:
     return {
         "seed": config.seed,
         "model": config.model.model_dump(mode="json"),
-        "training": config.training.model_dump(mode="json", exclude={"threads"}),
+        "training": config.training.model_dump(mode="json", exclude=_BESIDE_THE_RESULT),
         "evaluation": config.evaluation.model_dump(mode="json"),
         "domain": config.domains[domain].model_dump(mode="json", exclude=own),
         "resources": {"workers": config.resources.workers},

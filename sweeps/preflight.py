@@ -7,13 +7,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 
 from sweeps.config import SweepConfig
 from sweeps.errors import UserError
 from sweeps.identity import differences, study_definition
+from sweeps.space import Point
 from sweeps.tracking import Tracker
+
+if TYPE_CHECKING:
+    import torch
 
 DEFINITION = "definition"
 
@@ -28,10 +33,22 @@ def check_inputs(config: SweepConfig) -> None:
     """
     from evaluators.benchmarks import build
     from sweeps.finetune.examples import read_examples
+    from sweeps.finetune.memory import check_memory
     from sweeps.finetune.model import check_context
+    from sweeps.finetune.optimizers import check_optimizer
 
-    for domain in config.domains.values():
+    check_optimizer(config.training.optimizer)
+    for name, domain in config.domains.items():
         check_context(config.model, domain.data.max_length)
+        device = _training_device(config)
+        if device is not None:
+            interval = config.space_of(name).intervals()[0]
+            point: Point = {
+                "mask_ratio": 0.0,
+                "accumulation_interval": interval,
+                "learning_rate": 1e-3,
+            }
+            check_memory(config.trial(name, point), config.resources.workers, device)
         read_examples(domain.data, domain.benchmarks)
         for benchmark in domain.benchmarks:
             built = build(benchmark.name, metric=benchmark.metric, sandbox=benchmark.sandbox)
@@ -41,6 +58,15 @@ def check_inputs(config: SweepConfig) -> None:
                     f"{benchmark.test}: no such file or folder; benchmark '{benchmark.name}' "
                     "reads its test items there for the report"
                 )
+
+
+def _training_device(config: SweepConfig) -> torch.device | None:
+    """What trials run on, where this machine has it too; a GPU may be on other nodes only."""
+    import torch
+
+    if not config.resources.gpus_per_worker:
+        return torch.device("cpu")
+    return torch.device("cuda") if torch.cuda.is_available() else None
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.group import Group
 from sweeps.finetune.reporter import Check
 
-# How often a run is saved decides nothing about its result.
-_BESIDE_THE_RESULT = {"checkpoint_updates", "keep_checkpoints"}
+# How often a run is saved or measured decides nothing about its result.
+_BESIDE_THE_RESULT = {"checkpoint_updates", "keep_checkpoints", "statistics_every"}
 _STATE, _SHARDS = "state.pt", "shards"
 _SHARDED = ("model", "optimizer")
 

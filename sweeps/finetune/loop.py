@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any, final
@@ -13,6 +12,7 @@ from sweeps.finetune.cache import Cache, signature
 from sweeps.finetune.checkpoint import Checkpoint, run_fingerprint
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import load_training_data
+from sweeps.finetune.drop import derive
 from sweeps.finetune.evaluation import Validation
 from sweeps.finetune.group import Group
 from sweeps.finetune.memory import check_memory
@@ -48,7 +48,14 @@ def finetune(
         return ended
     device = group.device()
     with borrowed_process(device, config.threads):
-        return _Run(config, folder, fingerprint, group, cache).go(reporter)
+        if config.method.name != "drop":
+            return _Run(config, folder, fingerprint, group, cache).go(reporter)
+        result = derive(config, folder, group, cache)
+    if group.leads:
+        write_result(folder, fingerprint, result)
+    group.wait()
+    _report_end(result, reporter)
+    return result
 
 
 def _report_end(result: RunResult, reporter: Reporter) -> None:
@@ -208,14 +215,11 @@ class _Run:
         self._group.wait()
 
     def _save_model(self) -> str:
-        """Write the Hugging Face folder beside its place and move it there whole."""
-        target, partial = self._folder / "model", self._folder / "model.partial"
+        """Write the Hugging Face folder; where the model is sharded, every rank takes part."""
+        target = self._folder / "model"
         state = self._trainer.parallel.whole_state(self._model)
         if self._group.leads:
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(target, ignore_errors=True)
-            save_model(self._model, self._tokenizer, partial, state)
-            partial.rename(target)
+            save_model(self._model, self._tokenizer, target, state)
         return str(target)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,12 +51,11 @@ def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
             f"model.path {config.path}: the weights lack {len(info['missing_keys'])} tensors "
             f"of the architecture, such as {some}"
         )
-    prepare_training(model, config)
     return model, tokenizer
 
 
 def prepare_training(model: Any, config: ModelConfig) -> None:
-    """Switch on what `config` asks for."""
+    """Switch on what `config` asks for; before the model is sharded."""
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.compile:
@@ -65,10 +65,17 @@ def prepare_training(model: Any, config: ModelConfig) -> None:
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) -> None:
-    """Write a folder that `from_pretrained` loads, with the tensors of `state`."""
+    """Write a folder that `from_pretrained` loads, with the tensors of `state`.
+
+    It is written beside its place and moved there whole.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     with _bars_on_terminals_only():
-        model.save_pretrained(folder, state_dict=state)
-        tokenizer.save_pretrained(folder)
+        model.save_pretrained(partial, state_dict=state)
+        tokenizer.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
 
 
 def training_dtype(name: str, device: torch.device) -> torch.dtype:

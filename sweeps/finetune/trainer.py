@@ -17,7 +17,7 @@ from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import TrainingData
 from sweeps.finetune.group import Group
 from sweeps.finetune.loss import TokenLoss
-from sweeps.finetune.model import computing_dtype
+from sweeps.finetune.model import computing_dtype, prepare_training
 from sweeps.finetune.optimizers import build_optimizer
 from sweeps.finetune.order import DataOrder, mixed_seed, share
 from sweeps.finetune.packing import check_packing
@@ -53,6 +53,7 @@ class Trainer:
         self._throughput = Throughput.of(model, dtype, device, group.size)
         if config.data.packing:
             check_packing(model)
+        prepare_training(model, config.model)
         self._model = model.train()
         loss = TokenLoss(model, computes_in)
         self.parallel: Parallel

@@ -1,0 +1,205 @@
+"""What a run may choose: dtype, optimizer, method, recomputation; and what will not fit."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from sweeps.finetune import memory
+from sweeps.finetune.config import MethodConfig, ModelConfig
+from sweeps.finetune.loop import finetune
+from sweeps.finetune.memory import check_memory, memory_need, stored_parameters
+from sweeps.finetune.model import ModelError, load_model, training_dtype
+from sweeps.finetune.optimizers import OptimizerError, check_optimizer
+from sweeps.finetune.result import RunResult
+from sweeps.finetune.throughput import Throughput
+from tests.sweeps.finetune.tiny import (
+    MemoryReporter,
+    assert_equal,
+    config,
+    largest_difference,
+    parameters,
+)
+
+CPU = torch.device("cpu")
+FACTS = {"num_hidden_layers": 2, "hidden_size": 32}
+
+
+def run(world: Path, folder: Path, **changes: Any) -> tuple[RunResult, MemoryReporter]:
+    reporter = MemoryReporter()
+    return finetune(config(world, **changes), folder, reporter), reporter
+
+
+def model_with(world: Path, **options: Any) -> dict[str, Any]:
+    return {"path": str(world / "model"), **options}
+
+
+def test_recomputation_changes_no_bit(world: Path, tmp_path: Path) -> None:
+    plain, _ = run(world, tmp_path / "plain")
+    again, _ = run(world, tmp_path / "again", model=model_with(world, gradient_checkpointing=True))
+    assert_equal(parameters(plain.model_folder), parameters(again.model_folder))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [("mixed_bfloat16", torch.float32), ("bfloat16", torch.bfloat16), ("float64", torch.float64)],
+)
+def test_dtypes_learn_and_keep_their_weights(
+    world: Path, tmp_path: Path, dtype: str, stored: torch.dtype
+) -> None:
+    exact, exact_reporter = run(world, tmp_path / "exact")
+    result, reporter = run(world, tmp_path / "run", model=model_with(world, dtype=dtype))
+    assert reporter.losses() == pytest.approx(exact_reporter.losses(), abs=0.1)
+    (file,) = (tmp_path / "run" / "model").glob("*.safetensors")
+    assert {tensor.dtype for tensor in load_file(file).values()} == {stored}
+    assert result.state == exact.state == "finished"
+
+
+def test_auto_is_float32_on_a_cpu() -> None:
+    assert training_dtype("auto", CPU) == torch.float32
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.* is deprecated:DeprecationWarning")
+def test_a_compiled_run_is_the_same_run(world: Path, tmp_path: Path) -> None:
+    _, plain = run(world, tmp_path / "plain")
+    _, compiled = run(world, tmp_path / "compiled", model=model_with(world, compile=True))
+    assert compiled.losses() == pytest.approx(plain.losses(), abs=1e-4)
+
+
+def test_adafactor_learns_and_resumes(world: Path, tmp_path: Path) -> None:
+    _, reporter = run(world, tmp_path / "run", optimizer="adafactor", learning_rate=0.05)
+    assert reporter.losses()[-1] < reporter.losses()[0] - 0.1
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed"
+)
+def test_eight_bits_need_a_library(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptimizerError, match="bitsandbytes, which is not installed"):
+        run(world, tmp_path / "run", optimizer="adamw_8bit")
+    check_optimizer("adamw")
+
+
+def test_half_fine_tuning_freezes_half_of_the_blocks(world: Path, tmp_path: Path) -> None:
+    result, reporter = run(world, tmp_path / "run", method={"name": "hft"})
+    before, after = parameters(world / "model"), parameters(result.model_folder)
+    frozen = [name for name in before if torch.equal(before[name], after[name])]
+    in_blocks = [name for name in before if ".layers." in name]
+    assert set(frozen) < set(in_blocks)
+    assert 0.4 < len(frozen) / len(in_blocks) < 0.6
+    assert reporter.losses()[-1] < reporter.losses()[0]
+
+
+@pytest.mark.parametrize("name", ["hft", "sft", "drop"])
+def test_a_method_without_a_ratio_takes_none(name: str) -> None:
+    with pytest.raises(ValidationError, match=rf"'{name}' .*expected mask_ratio 0"):
+        MethodConfig(name=name, mask_ratio=0.2)
+
+
+def test_drop_takes_back_a_share_of_what_a_run_changed(world: Path, tmp_path: Path) -> None:
+    parent, _ = run(world, tmp_path / "sft", method={"name": "sft"})
+    base, tuned = parameters(world / "model"), parameters(parent.model_folder)
+
+    def dropped(ratio: float, **options: Any) -> tuple[RunResult, MemoryReporter]:
+        drop = {"parent": str(tmp_path / "sft"), "ratio": ratio, **options}
+        folder = tmp_path / f"drop{ratio}{options.get('strategy')}"
+        return run(world, folder, method={"name": "drop", "drop": drop})
+
+    whole, reporter = dropped(0.0)
+    assert_equal(parameters(whole.model_folder), tuned)
+    assert whole.score == parent.score
+    assert reporter.steps == {}
+    assert [check.done for check in reporter.checks] == [True]
+    half, _ = dropped(0.5)
+    for name, value in parameters(half.model_folder).items():
+        change = (tuned[name] - base[name]).abs().flatten()
+        kept = change.numel() - change.numel() // 2
+        threshold = change.sort(descending=True).values[kept - 1]
+        naive = torch.where((tuned[name] - base[name]).abs() >= threshold, tuned[name], base[name])
+        assert torch.equal(value, naive)
+    salient, _ = dropped(0.9, strategy="salient")
+    assert largest_difference(parameters(salient.model_folder), tuned) > largest_difference(
+        parameters(half.model_folder), tuned
+    )
+    again, _ = dropped(0.5)
+    assert again == half
+
+
+def test_drop_needs_a_finished_parent(world: Path, tmp_path: Path) -> None:
+    drop = {"parent": str(tmp_path / "none"), "ratio": 0.5}
+    with pytest.raises(ModelError, match="expected the folder of a finished SFT run"):
+        run(world, tmp_path / "run", method={"name": "drop", "drop": drop})
+    with pytest.raises(ValidationError, match=r"method\.drop belongs to"):
+        MethodConfig(name="drop")
+    with pytest.raises(ValidationError, match=r"method\.drop belongs to"):
+        MethodConfig.model_validate({"name": "sft", "drop": drop})
+
+
+def test_the_stored_parameters_are_counted_without_loading(world: Path, tmp_path: Path) -> None:
+    model, _ = load_model(ModelConfig(path=str(world / "model")), CPU)
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    assert stored_parameters(world / "model") == whole
+    assert stored_parameters(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (4, 4, 8)),
+        ({"optimizer": "adafactor"}, (4, 4, 0)),
+        ({"optimizer": "adamw_8bit"}, (4, 4, 2)),
+        ({"parallel": "fsdp"}, (2, 2, 4)),
+    ],
+)
+def test_what_a_worker_needs(
+    world: Path, changes: dict[str, Any], expected: tuple[int, ...]
+) -> None:
+    batch = {"hold": "mini_batch", "mini_batch": 4}
+    need = memory_need(config(world, batch=batch, **changes), FACTS, 10**6, 2, torch.float32)
+    assert (need.weights, need.gradients, need.optimizer) == tuple(10**6 * e for e in expected)
+    assert need.activations == 4 * 32 * 34 * 2 * 32 * 2
+
+
+def test_what_does_not_fit_is_named_before_anything_is_loaded(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "huge"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({**FACTS, "max_position_embeddings": 64}))
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [70, 10**9], "data_offsets": [0, 0]}})
+    content = struct.pack("<Q", len(header)) + header.encode()
+    (folder / "model.safetensors").write_bytes(content)
+    huge = config(world, model={"path": str(folder)})
+    with pytest.raises(ModelError, match=r"70,000,000,000 parameters need at least 1043\.\d+ GiB"):
+        finetune(huge, tmp_path / "run", MemoryReporter())
+    monkeypatch.setattr(memory, "_available", lambda _: 2**50)
+    check_memory(huge, 1, CPU)
+
+
+def test_flops_are_those_of_the_matrix_products(world: Path) -> None:
+    model, _ = load_model(ModelConfig(path=str(world / "model")), CPU)
+    rates = Throughput.of(model, torch.float32, CPU, 2)
+    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    head = model.get_output_embeddings()
+    products = sum(m.weight.numel() for m in linear if m is not head)
+    norms = sum(p.numel() for n, p in model.named_parameters() if "norm" in n)
+    assert rates.body == products + norms
+    assert rates.head == head.weight.numel()
+    assert rates.attention == 2 * 32
+    expected = 6 * (rates.body * 30 + rates.head * 5 + rates.attention * (100 + 400))
+    assert rates.flops([10, 20], 5) == expected
+    metrics = rates.metrics([10, 20], 5, 0.5)
+    assert metrics["train/tokens_per_second"] == 60
+    assert metrics["train/samples_per_second"] == 4
+    assert "train/mfu" not in metrics
+    known = Throughput(rates.body, rates.head, rates.attention, peak=expected * 4.0)
+    assert known.metrics([10, 20], 5, 0.5)["train/mfu"] == pytest.approx(0.5)
