@@ -39,6 +39,12 @@ def group_of_one(tmp_path: Path) -> Iterator[None]:
     dist.destroy_process_group()
 
 
+def test_the_example_loads(root: Path) -> None:
+    run = load_single_run(root / "examples" / "finetune_mini.yaml").run_config()
+    assert run.steps(workers=4) == 24
+    assert Path(run.model.path).is_absolute()
+
+
 def call(*arguments: str) -> Result:
     return CliRunner().invoke(cli.app, ["finetune", *arguments])
 
