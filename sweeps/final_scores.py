@@ -108,8 +108,8 @@ def score_models(
     """Each model's test scores, and those of its items, by key."""
     import torch
 
-    from sweeps.finetune.config import ModelConfig
-    from sweeps.finetune.derived import DropConfig, load_derived
+    from sweeps.finetune.config import DropConfig, ModelConfig
+    from sweeps.finetune.derived import load_derived
     from sweeps.finetune.evaluation import evaluate_model
     from sweeps.finetune.surroundings import borrowed_process
 

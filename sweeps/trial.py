@@ -51,7 +51,8 @@ def run_trial(
     trained, but a model scored that follows from others. ``memory`` keeps what later trials of
     this process may reuse without a change of their results: weights and token ids.
     """
-    from sweeps.finetune.derived import DropConfig, score_derived
+    from sweeps.finetune.config import DropConfig
+    from sweeps.finetune.derived import score_derived
     from sweeps.finetune.loop import Cache, finetune
 
     config = FinetuneConfig.model_validate_json(job["run"])

@@ -92,16 +92,16 @@ class DataConfig(StrictModel):
 
 
 class DropConfig(StrictModel):
-    """One-off Drop: `parent` is the folder of a finished SFT run of the same base model.
+    """One-off Drop of `tuned`, the model folder of a finished SFT run of the same base model.
 
-    `ratio` of its changes go back to the base value: the smallest (trivial), the largest
-    (salient) or any (random).
+    `rate` is the share of its changes that go back to the base value: the smallest (trivial),
+    the largest (salient) or any (random).
     """
 
-    parent: str = Field(min_length=1)
-    ratio: float = Field(ge=0.0, lt=1.0)
-    strategy: Literal["trivial", "random", "salient"] = "trivial"
-    rescale: bool = False
+    tuned: str = Field(min_length=1)
+    rule: Literal["trivial", "random", "salient"] = "trivial"
+    rate: float = Field(ge=0.0, lt=1.0)
+    seed: int = 0
 
 
 class MethodConfig(StrictModel):

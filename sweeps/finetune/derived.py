@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from gmt_core.delta import one_off_drop
 from sweeps.finetune.cache import Cache
-from sweeps.finetune.config import FinetuneConfig, ModelConfig, StrictModel
+from sweeps.finetune.config import DropConfig, FinetuneConfig, ModelConfig
 from sweeps.finetune.evaluation import Validation
 from sweeps.finetune.group import Group
-from sweeps.finetune.model import load_model
+from sweeps.finetune.model import ModelError, load_model, save_model
 from sweeps.finetune.result import RunResult
 from sweeps.finetune.surroundings import borrowed_process
-
-
-class DropConfig(StrictModel):
-    """What is dropped of `tuned`, a model folder: `rate` is the share of elements, in [0, 1)."""
-
-    tuned: str
-    rule: Literal["trivial", "random", "salient"]
-    rate: float
-    seed: int = 0
 
 
 def load_derived(
     model: ModelConfig, drop: DropConfig | None, device: torch.device
 ) -> tuple[Any, Any]:
     """The base model, or the tuned one with a part of its update dropped; and the tokenizer."""
+    if drop is not None and not (Path(drop.tuned).expanduser() / "config.json").is_file():
+        raise ModelError(
+            f"drop: expected the model folder of a finished SFT run, found no config.json in "
+            f"{drop.tuned}"
+        )
     base, tokenizer = load_model(model, device)
     if drop is None:
         return base, tokenizer
@@ -56,3 +53,22 @@ def score_derived(
         model, tokenizer = load_derived(config.model, drop, device)
         score, metrics = validation.check(model.to(device).eval(), tokenizer, final=True)
     return RunResult("finished", 0, 0, score, metrics)
+
+
+def drop_run(config: FinetuneConfig, folder: Path, group: Group, cache: Cache | None) -> RunResult:
+    """The run that `config.method.drop` describes: drop, save and score, and never train.
+
+    Called on every rank; `step` is 0, since there are no updates.
+    """
+    device = group.device()
+    model, tokenizer = load_derived(config.model, config.method.drop, device)
+    validation = Validation(config.evaluation, group, cache or Cache())
+    score, metrics = validation.check(model.to(device).eval(), tokenizer, final=True)
+    if not math.isfinite(score):
+        reason = f"the validation score is {score:g}"
+        return RunResult("diverged", 0, 0, None, metrics, reason=reason)
+    target = folder / "model" if config.keep == "model" else None
+    if target is not None and group.leads:
+        save_model(model, tokenizer, target, model.state_dict())
+    kept = None if target is None else str(target)
+    return RunResult("finished", 0, 0, score, metrics, kept)

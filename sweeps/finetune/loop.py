@@ -12,7 +12,7 @@ from sweeps.finetune.cache import Cache, signature
 from sweeps.finetune.checkpoint import Checkpoint, run_fingerprint
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.drop import derive
+from sweeps.finetune.derived import drop_run
 from sweeps.finetune.evaluation import Validation
 from sweeps.finetune.group import Group
 from sweeps.finetune.memory import check_memory
@@ -50,7 +50,7 @@ def finetune(
     with borrowed_process(device, config.threads):
         if config.method.name != "drop":
             return _Run(config, folder, fingerprint, group, cache).go(reporter)
-        result = derive(config, folder, group, cache)
+        result = drop_run(config, folder, group, cache)
     if group.leads:
         write_result(folder, fingerprint, result)
     group.wait()

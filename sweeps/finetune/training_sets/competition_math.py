@@ -1,20 +1,25 @@
-"""MATH (Hendrycks et al. 2021): {problem, solution}, in the prompt of MetaMath."""
+"""MATH (Hendrycks et al. 2021): {problem, solution}, as the benchmark `math` asks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from evaluators.answers import MARKER
 from evaluators.benchmarks.gsm8k import metamath_prompt
+from evaluators.latex import last_boxed
 from sweeps.finetune.example import Example
 from sweeps.finetune.rows import Row
 from sweeps.finetune.training_sets.training_set import Home, TrainingSet
 
 
 def read(row: Row) -> Iterator[Example]:
-    """One example."""
+    """One example, whose response ends in the benchmark's "The answer is:"."""
     problem, solution = row.text("problem"), row.text("solution")
-    prompt = metamath_prompt(problem)
-    yield Example(prompt, f" {solution.strip()}", problem, turns=(("user", problem),))
+    gold = last_boxed(solution)
+    if gold is None:
+        row.fail("a 'solution' with a closed \\boxed{answer}", repr(solution)[-40:])
+    response = f" {solution.strip()}\n{MARKER} {gold}"
+    yield Example(metamath_prompt(problem), response, problem, turns=(("user", problem),))
 
 
 TRAINING_SET = TrainingSet(read, Home("DigitalLearningGmbH/MATH-lighteval"))

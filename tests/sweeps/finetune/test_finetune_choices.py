@@ -110,8 +110,8 @@ def test_drop_takes_back_a_share_of_what_a_run_changed(world: Path, tmp_path: Pa
     base, tuned = parameters(world / "model"), parameters(parent.model_folder)
 
     def dropped(ratio: float, **options: Any) -> tuple[RunResult, MemoryReporter]:
-        drop = {"parent": str(tmp_path / "sft"), "ratio": ratio, **options}
-        folder = tmp_path / f"drop{ratio}{options.get('strategy')}"
+        drop = {"tuned": str(tmp_path / "sft" / "model"), "rate": ratio, **options}
+        folder = tmp_path / f"drop{ratio}{options.get('rule')}"
         return run(world, folder, method={"name": "drop", "drop": drop})
 
     whole, reporter = dropped(0.0)
@@ -126,7 +126,7 @@ def test_drop_takes_back_a_share_of_what_a_run_changed(world: Path, tmp_path: Pa
         threshold = change.sort(descending=True).values[kept - 1]
         naive = torch.where((tuned[name] - base[name]).abs() >= threshold, tuned[name], base[name])
         assert torch.equal(value, naive)
-    salient, _ = dropped(0.9, strategy="salient")
+    salient, _ = dropped(0.9, rule="salient")
     assert largest_difference(parameters(salient.model_folder), tuned) > largest_difference(
         parameters(half.model_folder), tuned
     )
@@ -135,8 +135,8 @@ def test_drop_takes_back_a_share_of_what_a_run_changed(world: Path, tmp_path: Pa
 
 
 def test_drop_needs_a_finished_parent(world: Path, tmp_path: Path) -> None:
-    drop = {"parent": str(tmp_path / "none"), "ratio": 0.5}
-    with pytest.raises(ModelError, match="expected the folder of a finished SFT run"):
+    drop = {"tuned": str(tmp_path / "none"), "rate": 0.5}
+    with pytest.raises(ModelError, match="expected the model folder of a finished SFT run"):
         run(world, tmp_path / "run", method={"name": "drop", "drop": drop})
     with pytest.raises(ValidationError, match=r"method\.drop belongs to"):
         MethodConfig(name="drop")

@@ -15,6 +15,7 @@ from pyarrow import parquet
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
+from evaluators import benchmarks
 from evaluators.split import is_validation
 from sweeps.finetune import data as data_module
 from sweeps.finetune.config import BenchmarkConfig, DataConfig, TrainFormat
@@ -32,7 +33,7 @@ CHATML = (
 ROWS: dict[str, dict[str, Any]] = {
     "prompt_response": {"prompt": "1+1=", "response": "2"},
     "alpaca": {"instruction": "Add.", "input": "1 1", "output": "2"},
-    "competition_math": {"problem": "1+1?", "solution": "It is $2$.", "level": "Level 1"},
+    "competition_math": {"problem": "1+1?", "solution": "It is $\\boxed{2}$.", "level": "Level 1"},
     "gsm8k": {"question": "1+1?", "answer": "It is 2.\n#### 2"},
     "magicoder_evol_instruct": {"instruction": "Write f.", "response": "def f(): ..."},
     "mbpp": {"text": "Add.", "code": "def f(): ...", "test_list": ["assert f()"], "task_id": 601},
@@ -106,6 +107,15 @@ def test_the_raw_question_decides_the_split_as_the_evaluators_do(question: str) 
     (example,) = examples("gsm8k", {"question": question, "answer": "4\n#### 4"})
     assert example.split_text == question
     assert example.is_held_out == is_validation(question)
+
+
+def test_math_trains_on_the_prompt_and_reference_of_the_benchmark(tmp_path: Path) -> None:
+    rows = [{**ROWS["competition_math"], "problem": f"{n}+1?"} for n in range(100)]
+    items = benchmarks.build("math").load(save_rows(tmp_path / "math.jsonl", rows), "validation")
+    trained = [example for row in rows for example in examples("competition_math", row)]
+    held_out = {e.prompt: e.response for e in trained if e.is_held_out}
+    assert {item.prompt: item.reference for item in items} == held_out
+    assert held_out
 
 
 def test_a_rewriting_of_a_validation_question_is_held_out() -> None:
