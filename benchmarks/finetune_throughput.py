@@ -43,8 +43,8 @@ from sweeps.finetune.model import load_model
 from sweeps.finetune.trainer import Trainer
 
 VOCABULARY, MAX_LENGTH, EXAMPLES = 8192, 256, 512
-ROWS, ACCUMULATION = 8, 2  # an update sees 16 examples
-PACKS = 4  # TRL's packed rows of MAX_LENGTH tokens: about 16 examples too
+ROWS, ACCUMULATION = 4, 2  # an update sees 8 examples
+PACKS = 2  # TRL's packed rows of MAX_LENGTH tokens: about 8 examples too
 TRAINERS = ("ours", "transformers", "trl", "ours_packed", "trl_packed", "ours_gmt")
 
 
@@ -281,10 +281,11 @@ def peak_memory(name: str, world: str, box: Any) -> None:
     box.put((peak - before) / 2**20)
 
 
-def measure(folder: Path, rounds: int, count: int, threads: int, names: list[str]) -> None:
+def measure(options: argparse.Namespace) -> None:
     """Let them take turns, then look at the memory of each, and write the record."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
+    names = options.trainers
     with tempfile.TemporaryDirectory() as temporary:
         world = Path(temporary)
         save_world(world)
@@ -292,13 +293,13 @@ def measure(folder: Path, rounds: int, count: int, threads: int, names: list[str
         taken: dict[str, list[Spent]] = {name: [] for name in names}
         for updates in trainers.values():
             updates(1)
-        for turn in range(rounds):
+        for turn in range(options.rounds):
             for name, updates in trainers.items():
-                taken[name].append(updates(count))
+                taken[name].append(updates(options.updates))
                 spent = taken[name][-1]
                 print(turn, name, f"{spent.tokens / spent.wall:.0f} tokens/s", flush=True)
-        memory = {name: _in_a_process(name, world) for name in names}
-    write(folder, taken, memory)
+        memory = {name: _in_a_process(name, world) for name in names} if options.memory else {}
+    write(options.folder, taken, memory)
 
 
 def _in_a_process(name: str, world: Path) -> float:
@@ -327,7 +328,7 @@ def write(folder: Path, taken: dict[str, list[Spent]], memory: dict[str, float])
             "tokens_per_second_best": max(s.tokens / s.wall for s in rounds),
             "tokens_per_second_median": statistics.median(s.tokens / s.wall for s in rounds),
             "tokens_per_cpu_second_median": statistics.median(s.tokens / s.cpu for s in rounds),
-            "peak_memory_above_model_mib": memory[name],
+            "peak_memory_above_model_mib": memory.get(name),
         }
         for name, rounds in taken.items()
     }
@@ -342,5 +343,5 @@ if __name__ == "__main__":
     parser.add_argument("--updates", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))
-    options = parser.parse_args()
-    measure(options.folder, options.rounds, options.updates, options.threads, options.trainers)
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    measure(parser.parse_args())
