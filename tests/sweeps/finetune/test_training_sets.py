@@ -111,7 +111,9 @@ def test_the_raw_question_decides_the_split_as_the_evaluators_do(question: str) 
 
 def test_math_trains_on_the_prompt_and_reference_of_the_benchmark(tmp_path: Path) -> None:
     rows = [{**ROWS["competition_math"], "problem": f"{n}+1?"} for n in range(100)]
-    items = benchmarks.build("math").load(save_rows(tmp_path / "math.jsonl", rows), "validation")
+    items = benchmarks.build("math", preset="table1").load(
+        save_rows(tmp_path / "math.jsonl", rows), "validation"
+    )
     trained = [example for row in rows for example in examples("competition_math", row)]
     held_out = {e.prompt: e.response for e in trained if e.is_held_out}
     assert {item.prompt: item.reference for item in items} == held_out
