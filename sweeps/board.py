@@ -1,4 +1,4 @@
-"""The board of a living worker group: one open job, and its results until Tune has read them.
+"""The board of a sweep: jobs for its living worker groups, and their results until they are read.
 
 Alone in its file, since the actor that holds it imports this module and little else.
 """
@@ -7,91 +7,186 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, final
 
 Message = dict[str, Any]
 BEAT_SECONDS = 10.0
 """The longest rank 0 leaves its peers waiting in one broadcast."""
 
+LEASE_SECONDS = 300.0
+"""A job whose results nobody has asked for so long is stopped: whoever wanted it is gone."""
+
+
+@dataclass
+class _Job:
+    message: Message
+    attempt: int = 0
+    seen: int = -1
+    over: bool = False
+    results: deque[Message] = field(default_factory=deque)
+    asked: float = field(default_factory=time.monotonic)
+
 
 @final
-class Board:
-    """One open job and its unread results, one at most, so that a stopped job cannot run ahead."""
+class JobBoard:
+    """Hands each job to one group, and keeps one unread result of it at most, so that a job that
+    is to stop cannot run ahead.
 
-    def __init__(self, attempts: int) -> None:
-        self._attempts = attempts
-        self._job: Message | None = None
-        self._results: deque[Message] = deque()
-        self._attempt, self._seen, self._closed = 0, -1, False
+    A job is a mapping with ``id``, unique, and ``key``: two jobs of one key work in the same
+    folder, so the second stops the first and waits until its group has let go.
+    """
+
+    def __init__(self, attempts: int, isolated: bool = False) -> None:
+        """``attempts``: how often a job may lose its workers. ``isolated``: a group leaves after
+        one job."""
+        self._attempts, self._isolated = attempts, isolated
+        self._jobs: dict[str, _Job] = {}  # in the order they came
+        self._busy: dict[str, str] = {}  # group to the id of the job it has not let go of
+        self._worn: set[str] = set()
+        self._closed, self._broken = False, ""
         self._changed = asyncio.Condition()
 
     async def submit(self, job: Message) -> None:
-        """Open a job; one that is still open is thereby stopped."""
+        """Queue a job; an open one of the same key is thereby stopped."""
         async with self._changed:
-            self._job, self._attempt, self._seen = job, 0, -1
-            self._results.clear()
+            for other in self._jobs.values():
+                if other.message["key"] == job["key"]:
+                    other.over = True
+            self._jobs[job["id"]] = _Job(job)
+            if self._broken:
+                self._finish(job["id"], {"lost": self._broken})
             self._changed.notify_all()
 
-    async def close(self) -> None:
-        """Stop the open job and send the workers home."""
+    async def drop(self, job_id: str) -> None:
+        """Stop a job, if it is still open, and forget its results."""
         async with self._changed:
-            self._job, self._closed = None, True
+            self._forget(job_id)
             self._changed.notify_all()
 
-    async def fetch(self) -> Message:
-        """For rank 0: ``{"do": "run" | "wait" | "leave"}``."""
+    async def take(self, job_id: str, timeout: float) -> Message | None:
+        """For whoever submitted it: the job's next result, or None after ``timeout`` seconds."""
         async with self._changed:
-            await self._until(lambda: self._closed or self._job is not None, BEAT_SECONDS)
-            if self._closed or self._job is None:
+            job = self._jobs.get(job_id)
+            if job is None:
+                return {"lost": "another try of the same trial took its place"}
+            job.asked = time.monotonic()
+            await self._until(lambda: bool(job.results), timeout)
+            job.asked = time.monotonic()
+            return job.results[0] if job.results else None
+
+    async def taken(self, job_id: str) -> None:
+        """For whoever submitted it: the job shall go on after the result that was taken."""
+        async with self._changed:
+            job = self._jobs.get(job_id)
+            if job is not None and job.results:
+                job.results.popleft()
+            self._changed.notify_all()
+
+    async def fetch(self, group: str) -> Message:
+        """For rank 0 of a group: ``{"do": "run" | "wait" | "leave"}``."""
+        async with self._changed:
+            job_id = self._busy.pop(group, "")
+            if not self._is_open(job_id):  # else its workers were restarted within a job
+                if self._isolated and group in self._worn:
+                    return {"do": "leave"}
+                self._changed.notify_all()  # what waited for this group's folder may start
+                await self._until(lambda: self._closed or bool(self._next()), BEAT_SECONDS)
+                job_id = self._next()
+            if self._closed or not job_id:
                 return {"do": "leave" if self._closed else "wait"}
-            self._attempt += 1
-            if self._attempt > self._attempts:
-                self._finish({"error": f"the workers died {self._attempts} times in this trial"})
+            job = self._jobs[job_id]
+            job.attempt += 1
+            if job.attempt > self._attempts:
+                text = f"the workers died {self._attempts} times in this trial"
+                self._finish(job_id, {"error": text})
                 return {"do": "wait"}
-            return {"do": "run", **self._job}
+            self._busy[group] = job_id
+            self._worn.add(group)
+            return {"do": "run", **job.message}
 
     async def offer(self, job_id: str, result: Message) -> str:
         """For rank 0: hand over an intermediate result; "go", "stop", or "wait" (ask again)."""
         async with self._changed:
-            # A restarted worker repeats the checks since its last save: Tune sees each step once.
-            if self._is_open(job_id) and result["step"] > self._seen:
-                self._seen = result["step"]
-                self._results.append(result)
+            job = self._jobs.get(job_id)
+            # A restarted worker repeats the checks since its last save: each counts once.
+            if job is not None and not job.over and result["step"] > job.seen:
+                job.seen = result["step"]
+                job.results.append(result)
                 self._changed.notify_all()
-            await self._until(lambda: not self._is_open(job_id) or not self._results, BEAT_SECONDS)
+            await self._until(lambda: not self._is_open(job_id) or not self._unread(job_id))
             if not self._is_open(job_id):
                 return "stop"
-            return "wait" if self._results else "go"
+            if not self._unread(job_id):
+                return "go"
+            if time.monotonic() - self._jobs[job_id].asked > LEASE_SECONDS:
+                self._forget(job_id)
+                return "stop"
+            return "wait"
 
     async def finish(self, job_id: str, result: Message) -> None:
         """For any rank: the job's last result or ``{"error": text}``."""
         async with self._changed:
             if self._is_open(job_id):
-                self._finish(result)
+                self._finish(job_id, result)
 
-    async def take(self, timeout: float) -> Message | None:
-        """For the trial actor: the next result, or None after ``timeout`` seconds."""
+    async def gone(self, group: str, reason: str) -> None:
+        """A group is no more; its open job is told ``{"lost": reason}``."""
         async with self._changed:
-            await self._until(lambda: bool(self._results), timeout)
-            return self._results[0] if self._results else None
-
-    async def taken(self) -> None:
-        """For the trial actor: Tune decided to go on after the result that was taken."""
-        async with self._changed:
-            if self._results:
-                self._results.popleft()
+            job_id = self._busy.pop(group, "")
+            if self._is_open(job_id):
+                self._finish(job_id, {"lost": reason})
             self._changed.notify_all()
 
-    def _finish(self, result: Message) -> None:
-        self._results.append({**result, "last": True})
-        self._job = None
+    async def give_up(self, reason: str) -> None:
+        """No group is left and none will come: every job, now and later, is lost."""
+        async with self._changed:
+            self._broken = reason
+            for job_id in list(self._jobs):
+                if self._is_open(job_id):
+                    self._finish(job_id, {"lost": reason})
+
+    async def close(self) -> None:
+        """Stop the open jobs and send the workers home."""
+        async with self._changed:
+            for job in self._jobs.values():
+                job.over = True
+            self._closed = True
+            self._changed.notify_all()
+
+    def _next(self) -> str:
+        """The first job that no group has and whose folder no group works in; or ""."""
+        held = set(self._busy.values())
+        keys = {self._jobs[i].message["key"] for i in held if i in self._jobs}
+        for job_id, job in self._jobs.items():
+            if not job.over and job_id not in held and job.message["key"] not in keys:
+                return job_id
+        return ""
+
+    def _finish(self, job_id: str, result: Message) -> None:
+        job = self._jobs[job_id]
+        job.results.append({**result, "last": True})
+        job.over = True
         self._changed.notify_all()
 
-    def _is_open(self, job_id: str) -> bool:
-        return self._job is not None and self._job["id"] == job_id
+    def _forget(self, job_id: str) -> None:
+        job = self._jobs.get(job_id)
+        if job is not None:
+            job.over = True
+            job.results.clear()
+        held = set(self._busy.values())
+        for old in [i for i, j in self._jobs.items() if j.over and not j.results and i not in held]:
+            del self._jobs[old]
 
-    async def _until(self, true: Callable[[], bool], timeout: float) -> None:
+    def _is_open(self, job_id: str) -> bool:
+        return job_id in self._jobs and not self._jobs[job_id].over
+
+    def _unread(self, job_id: str) -> bool:
+        return bool(self._jobs[job_id].results)
+
+    async def _until(self, true: Callable[[], bool], timeout: float = BEAT_SECONDS) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait_for(true), timeout)

@@ -1,19 +1,21 @@
-"""A living group of Ray Train workers that runs one trial after another.
+"""Groups of Ray Train workers that outlive trials, stages and studies.
 
-Starting a `TorchTrainer` costs several seconds and a small trial costs one, so a Tune trial actor
-keeps its trainer and hands it jobs:
+Starting a `TorchTrainer` costs many seconds and a small trial costs a few, so the driver keeps as
+many trainers as trials may run at once, and hands their workers one job after another:
 
-    Tune trial actor (GroupTrainable, kept by `reuse_actors`)
-      |- owns   Board: the one open job and its unread results
-      '- thread TorchTrainer.fit() -> controller -> N workers in `serve`
+    driver: WorkerGroups
+      |- owns   JobBoard: the open jobs and their unread results
+      '- thread per group: TorchTrainer.fit() -> controller -> N workers in `serve`
+    Tune trial actor (see `sweeps.trainable`): submits a job, takes its results
 
-Rank 0 of the workers asks the board for a job; every rank runs it; at each validation check rank 0
-hands the result over and all ranks learn whether to go on. When the actor dies, all of it dies.
+Rank 0 of a group asks the board for a job; every rank runs it; at each validation check rank 0
+hands the result over and all ranks learn whether to go on. When the driver dies, all of it dies.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 import traceback
@@ -25,10 +27,17 @@ from typing import Any, Protocol, final
 
 import ray
 import ray.train
-import ray.tune
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from sweeps.board import Board, Message
+from sweeps.board import JobBoard, Message
+from sweeps.jobs import JobClient
+
+
+STEADY_SECONDS = 300.0
+"""A group that lived so long was not lost for a reason that the next one would meet at once."""
+
+MOST_FAILURES = 3
+"""Groups lost one after another before their place is given up."""
 
 
 class RunJob(Protocol):
@@ -43,13 +52,13 @@ class RunJob(Protocol):
 @final
 @dataclass(frozen=True)
 class GroupSpec:
-    """How a group is built. `storage`: a folder that all nodes share; `stall_seconds`: the
-    longest silence of a running job before its trial is failed."""
+    """How a group is built. `storage`: a folder that all nodes share; `isolated`: a group serves
+    one job only; `restarts`: how often a job may lose its workers."""
 
     run_job: RunJob
     scaling: ray.train.ScalingConfig
     storage: str
-    stall_seconds: float
+    isolated: bool = False
     restarts: int = 3
 
 
@@ -57,7 +66,7 @@ def serve(settings: Message) -> None:
     """The training function of the living group: fetch jobs and run them until sent home."""
     import torch.distributed as dist
 
-    board, run_job = settings["board"], settings["run_job"]
+    board, run_job, group = settings["board"], settings["run_job"], settings["group"]
     rank = ray.train.get_context().get_world_rank()
     control = dist.new_group(backend="gloo")  # never on the GPU, never among DDP's collectives
     memory: dict[str, Any] = {}
@@ -69,7 +78,7 @@ def serve(settings: Message) -> None:
         return box[0]
 
     while True:
-        job = agree(board.fetch.remote)
+        job = agree(lambda: board.fetch.remote(group))
         if job["do"] == "leave":
             return
         if job["do"] == "run":
@@ -111,28 +120,83 @@ def _is_lost_peer(error: Exception) -> bool:
     )
 
 
-class TrialFailure(RuntimeError):
-    """The group can no longer serve its trial; Tune replaces it."""
+@final
+class WorkerGroups:
+    """The groups of a session, `count` of them, from the first line of a ``with`` to its end."""
 
+    def __init__(self, spec: GroupSpec, count: int) -> None:
+        self._spec, self._living = spec, count
+        self.name = f"gmt-board-{uuid.uuid4().hex[:8]}"
+        actor = ray.remote(JobBoard).options(name=self.name, num_cpus=0, max_concurrency=512)
+        self.board: Any = actor.remote(spec.restarts, spec.isolated)
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._keep, daemon=True) for _ in range(count)]
+        logging.getLogger("ray.train").setLevel(logging.ERROR)
 
-class GroupTrainable(ray.tune.Trainable):
-    """Tune's view of a group: each ``step`` is the job's next result. See ``group_trainable``."""
+    def __enter__(self) -> WorkerGroups:
+        """Start all groups at once."""
+        for thread in self._threads:
+            thread.start()
+        return self
 
-    spec: GroupSpec
+    def __exit__(self, *exception: object) -> None:
+        """Send all workers home; what does not go within seconds dies with Ray's session."""
+        self._closing.set()
+        if exception[0] is None:
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.get(self.board.close.remote(), timeout=5)
+            for thread in self._threads:
+                thread.join(10)
 
-    def setup(self, config: Message) -> None:
-        """Start a group, then open the first job."""
-        spec = type(self).spec
-        actor = ray.remote(Board).options(num_cpus=0, max_concurrency=64)
-        self._board: Any = actor.remote(spec.restarts)
-        self._death: BaseException | None = None
-        self._trainer = TorchTrainer(
+    def run(self, job: Message, silence_seconds: float) -> Message:
+        """Have one job run by some group and wait for its last result.
+
+        Raises:
+            GroupLostError: no group could run it, or none answered for ``silence_seconds``.
+        """
+        client = JobClient(self.board, silence_seconds)
+        client.submit(job)
+        while True:
+            result = client.next()
+            if result.pop("last", False):
+                return result
+
+    def _keep(self) -> None:
+        """One group after another: isolated ones leave after a job, and any may be lost."""
+        failures = 0
+        while not self._closing.is_set():
+            group, started = f"group-{uuid.uuid4().hex[:8]}", time.monotonic()
+            try:
+                self._trainer(group).fit()
+                failures, reason = 0, "its group of workers left"
+            except BaseException as error:
+                lived = time.monotonic() - started
+                failures = 1 if lived > STEADY_SECONDS else failures + 1
+                reason = f"its group of workers is gone: {error}"
+            if self._closing.is_set():
+                return
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.get(self.board.gone.remote(group, reason))
+                if failures >= MOST_FAILURES:
+                    self._give_up(reason)
+                    return
+
+    def _give_up(self, reason: str) -> None:
+        with self._lock:
+            self._living -= 1
+            if not self._living:
+                ray.get(self.board.give_up.remote(reason))
+
+    def _trainer(self, group: str) -> TorchTrainer:
+        spec = self._spec
+        return TorchTrainer(
             serve,
-            train_loop_config={"board": self._board, "run_job": spec.run_job},
+            train_loop_config={"board": self.board, "run_job": spec.run_job, "group": group},
             torch_config=TorchConfig(timeout_s=1800),
             scaling_config=spec.scaling,
             run_config=ray.train.RunConfig(
-                name=f"group-{uuid.uuid4().hex[:8]}",
+                name=group,
                 storage_path=str(Path(spec.storage) / "groups"),
                 # One budget for the whole life of the group; each job counts its own attempts.
                 failure_config=ray.train.FailureConfig(
@@ -140,60 +204,3 @@ class GroupTrainable(ray.tune.Trainable):
                 ),
             ),
         )
-        self._thread = threading.Thread(target=self._fit, daemon=True)
-        self._thread.start()
-        self.reset_config(config)
-
-    def _fit(self) -> None:
-        try:
-            self._trainer.fit()
-        except BaseException as error:
-            self._death = error
-
-    def reset_config(self, new_config: Message) -> bool:
-        """Open the next job in the same group."""
-        self._unread = False
-        job = {"id": uuid.uuid4().hex, **new_config}
-        ray.get(self._board.submit.remote(job))
-        return True
-
-    def step(self) -> Message:
-        """The next result of the job; raises `TrialFailure` when the group fell silent or died.
-
-        A job that raised is a result like another (``state`` "failed"), so that the actor stays:
-        Train restarts the workers and the next trial runs in them.
-        """
-        if self._unread:  # Tune asks again, so it did not stop the trial after the last result
-            ray.get(self._board.taken.remote())
-        end = time.monotonic() + type(self).spec.stall_seconds
-        while time.monotonic() < end:
-            result: Message | None = ray.get(self._board.take.remote(2.0))
-            if result is not None:
-                return self._checked(result)
-            if not self._thread.is_alive():
-                raise TrialFailure(f"the group of workers is gone: {self._death}")
-        raise TrialFailure(f"no result for {type(self).spec.stall_seconds:.0f} seconds")
-
-    def _checked(self, result: Message) -> Message:
-        if "error" in result:
-            result = {"state": "failed", "failure": result["error"], "last": True}
-        self._unread = True
-        last = result.pop("last", False)
-        return {**result, ray.tune.result.DONE: last}
-
-    def cleanup(self) -> None:
-        """Send the workers home; called by Tune when the actor is not reused."""
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.get(self._board.close.remote(), timeout=5)
-        self._thread.join(5)
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a trial's state lies in its own folder and outlives the actor."""
-
-    def load_checkpoint(self, checkpoint: Message | None) -> None:
-        """Nothing, as ``save_checkpoint``."""
-
-
-def group_trainable(spec: GroupSpec) -> type[GroupTrainable]:
-    """The Trainable class of one study."""
-    return type("GmtTrial", (GroupTrainable,), {"spec": spec})

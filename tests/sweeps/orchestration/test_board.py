@@ -1,0 +1,166 @@
+"""The job board by itself: who gets which job, and what becomes of lost ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from sweeps import board as module
+from sweeps.board import JobBoard, Message
+
+
+def job(name: str, key: str | None = None) -> Message:
+    return {"id": name, "key": key or name}
+
+
+@pytest.fixture(autouse=True)
+def short_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.02)
+    until = JobBoard._until
+
+    async def quick(self: JobBoard, true: Callable[[], bool], timeout: float = 0.02) -> None:
+        await until(self, true, min(timeout, 0.02))
+
+    monkeypatch.setattr(JobBoard, "_until", quick)
+
+
+def run(steps: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(steps)
+
+
+def test_jobs_are_handed_out_once_each_in_order() -> None:
+    async def steps() -> None:
+        board = JobBoard(3)
+        assert await board.fetch("a") == {"do": "wait"}
+        await board.submit(job("1"))
+        await board.submit(job("2"))
+        assert (await board.fetch("a"))["id"] == "1"
+        assert (await board.fetch("b"))["id"] == "2"
+        assert await board.fetch("c") == {"do": "wait"}
+
+    run(steps())
+
+
+def test_a_result_waits_to_be_taken_before_the_job_goes_on() -> None:
+    async def steps() -> None:
+        board = JobBoard(3)
+        await board.submit(job("1"))
+        await board.fetch("a")
+        assert await board.take("1", 0.01) is None
+        assert await board.offer("1", {"step": 1}) == "wait"
+        assert await board.take("1", 1) == {"step": 1}
+        assert await board.offer("1", {"step": 1}) == "wait"
+        await board.taken("1")
+        assert await board.offer("1", {"step": 1}) == "go"  # a repetition is not shown again
+        assert await board.take("1", 0.01) is None
+        await board.finish("1", {"score": 0.5})
+        assert await board.take("1", 1) == {"score": 0.5, "last": True}
+
+    run(steps())
+
+
+def test_a_dropped_job_stops_at_its_next_offer() -> None:
+    async def steps() -> None:
+        board = JobBoard(3)
+        await board.submit(job("1"))
+        await board.fetch("a")
+        await board.drop("1")
+        assert await board.offer("1", {"step": 1}) == "stop"
+        assert await board.fetch("a") == {"do": "wait"}
+
+    run(steps())
+
+
+def test_a_group_that_lost_its_workers_gets_its_job_again_a_few_times() -> None:
+    async def steps() -> None:
+        board = JobBoard(2)
+        await board.submit(job("1"))
+        assert [(await board.fetch("a"))["do"] for _ in range(3)] == ["run", "run", "wait"]
+        result = await board.take("1", 1)
+        assert result == {"error": "the workers died 2 times in this trial", "last": True}
+        await board.submit(job("2"))
+        assert (await board.fetch("a"))["id"] == "2"
+
+    run(steps())
+
+
+def test_two_tries_of_one_trial_never_share_its_folder() -> None:
+    async def steps() -> None:
+        board = JobBoard(3)
+        await board.submit(job("1", key="trial"))
+        await board.fetch("a")
+        await board.submit(job("2", key="trial"))  # the actor of the first was lost
+        await board.submit(job("3"))
+        assert (await board.fetch("b"))["id"] == "3"
+        assert await board.fetch("c") == {"do": "wait"}
+        assert await board.offer("1", {"step": 1}) == "stop"
+        assert (await board.fetch("a"))["id"] == "2"  # now its first group has let go
+
+    run(steps())
+
+
+def test_a_job_that_nobody_asks_for_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps() -> None:
+        board = JobBoard(3)
+        await board.submit(job("1"))
+        await board.fetch("a")
+        assert await board.offer("1", {"step": 1}) == "wait"
+        monkeypatch.setattr(module, "LEASE_SECONDS", 0.0)
+        assert await board.offer("1", {"step": 1}) == "stop"
+
+    run(steps())
+
+
+def test_an_isolated_group_leaves_after_one_job() -> None:
+    async def steps() -> None:
+        board = JobBoard(3, isolated=True)
+        await board.submit(job("1"))
+        await board.submit(job("2"))
+        assert (await board.fetch("a"))["id"] == "1"
+        assert (await board.fetch("a"))["id"] == "1"  # its workers were restarted
+        await board.finish("1", {})
+        assert await board.fetch("a") == {"do": "leave"}
+        assert (await board.fetch("b"))["id"] == "2"
+
+    run(steps())
+
+
+def test_a_lost_group_loses_its_job_and_no_other() -> None:
+    async def steps() -> None:
+        board = JobBoard(3)
+        await board.submit(job("1"))
+        await board.submit(job("2"))
+        await board.fetch("a")
+        await board.fetch("b")
+        await board.gone("a", "its node is gone")
+        assert await board.take("1", 1) == {"lost": "its node is gone", "last": True}
+        assert await board.take("2", 0.01) is None
+
+    run(steps())
+
+
+def test_without_any_group_every_job_is_lost_now_and_later() -> None:
+    async def steps() -> None:
+        board = JobBoard(3)
+        await board.submit(job("1"))
+        await board.give_up("no workers start")
+        await board.submit(job("2"))
+        for name in ("1", "2"):
+            assert await board.take(name, 1) == {"lost": "no workers start", "last": True}
+
+    run(steps())
+
+
+def test_a_closed_board_stops_jobs_and_sends_groups_home() -> None:
+    async def steps() -> None:
+        board = JobBoard(3)
+        await board.submit(job("1"))
+        await board.fetch("a")
+        await board.close()
+        assert await board.offer("1", {"step": 1}) == "stop"
+        assert await board.fetch("a") == {"do": "leave"}
+
+    run(steps())
