@@ -1,0 +1,50 @@
+"""Score models on test items by both metrics: the benchmark's own and bits per byte.
+
+The sweep ranks trials by bits per byte, which generates nothing; exact match, pass@1 and accuracy
+are measured here, for the base model, the best SFT trial and the best trial of each domain.
+
+    python score_test_items.py STUDY_FOLDER DATA ITEMS > test_scores.csv
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+from sweeps.finetune.config import BenchmarkConfig
+from sweeps.finetune.evaluation import evaluate_folder
+
+TESTS = {
+    "math": ("gsm8k", "eval/gsm8k/test.jsonl", "accuracy"),
+    "code": ("mbpp", "eval/mbpp/mbpp.jsonl", "pass@1"),
+    "general": ("mmlu", "eval/mmlu/test", "accuracy"),
+}
+
+
+def main(study: Path, data: Path, items: int) -> None:
+    """Write one CSV row per domain and model."""
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(["domain", "model", "trial", "n", "metric", "value", "se", "bits_per_byte"])
+    for domain, (name, test, metric) in TESTS.items():
+        keys = json.loads((study / domain / "test_scores.json").read_text())["keys"]
+        folders = {"base": data / "models/stories260K"}
+        folders |= {role: study / domain / "trials" / keys[role] / "model" for role in keys}
+        benchmark = BenchmarkConfig(
+            name=name,
+            validation=str(data / test),
+            test=str(data / test),
+            test_limit=items,
+            sandbox="rlimits" if name == "mbpp" else None,
+        )
+        for role, folder in folders.items():
+            result = evaluate_folder(folder, [benchmark], "test", threads=1)[name]
+            error, bits = f"{result.standard_error:.4f}", f"{result.metrics['bits_per_byte']:.4f}"
+            row = [domain, role, keys.get(role, "-"), result.n, metric, f"{result.score:.4f}"]
+            table.writerow([*row, error, bits])
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
