@@ -178,7 +178,9 @@ class JobBoard:
             job.over = True
             job.results.clear()
         held = set(self._busy.values())
-        for old in [i for i, j in self._jobs.items() if j.over and not j.results and i not in held]:
+        for old in [
+            i for i, j in self._jobs.items() if j.over and not j.results and i not in held
+        ]:
             del self._jobs[old]
 
     def _is_open(self, job_id: str) -> bool:

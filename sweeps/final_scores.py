@@ -6,12 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, final
 
 from evaluators.benchmark import BenchmarkResult, bits_per_byte
 from sweeps.config import SweepConfig
+from sweeps.errors import UserError
 from sweeps.finetune.config import BenchmarkConfig
 from sweeps.report.data import benchmark_entries
+
+if TYPE_CHECKING:
+    from sweeps.worker_group import WorkerGroups
 
 FILE = "test_scores.json"
 
@@ -50,13 +54,14 @@ def score_on_test(
     folder: Path,
     chosen: Mapping[str, str],
     models: Mapping[str, dict[str, Any]],
+    groups: WorkerGroups,
 ) -> TestScores:
     """Score the chosen trials' models on the test items, unless that was done already.
 
     ``chosen``: role to the key of the trial that validation items chose. ``models``: key to
     ``{"model": ModelConfig, "drop": None or what is dropped of an update}`` as plain values.
-    Runs as one Ray task with one worker's resources. What an earlier session measured is not
-    measured again.
+    Each model is one job for a group of workers. What an earlier session measured is not measured
+    again.
     """
     keys = dict(chosen)
     before = TestScores.read(folder)
@@ -64,7 +69,7 @@ def score_on_test(
         return before
     known = {key: role for role, key in before.keys.items()}
     missing = {key: models[key] for key in keys.values() if key not in known}
-    fresh = _score_remotely(config, domain, missing) if missing else {}
+    fresh = _scored(config, domain, missing, groups)
     entries = {key: before.entries[role] for key, role in known.items()}
     items = {key: before.items.get(role, {}) for key, role in known.items()}
     entries |= {key: result["entries"] for key, result in fresh.items()}
@@ -78,54 +83,56 @@ def score_on_test(
     return scores
 
 
-def _score_remotely(
-    config: SweepConfig, domain: str, models: dict[str, dict[str, Any]]
+def _scored(
+    config: SweepConfig, domain: str, models: dict[str, dict[str, Any]], groups: WorkerGroups
 ) -> dict[str, dict[str, Any]]:
-    import ray
-
-    resources = config.resources
-    task = ray.remote(score_models).options(
-        num_cpus=resources.cpus_per_worker,
-        num_gpus=resources.gpus_per_worker,
-    )
-    benchmarks = [b.model_dump() for b in config.domains[domain].benchmarks]
-    threads = config.training.threads
-    try:
-        result: dict[str, dict[str, Any]] = ray.get(task.remote(models, benchmarks, threads))
-    except ray.exceptions.RayTaskError as error:
-        # Ray wraps the error in the task's traceback; a user's mistake is one sentence.
-        if isinstance(error.cause, ValueError):
-            raise error.cause from None
-        raise
-    return result
+    shared = {
+        "benchmarks": [b.model_dump() for b in config.domains[domain].benchmarks],
+        "threads": config.training.threads,
+    }
+    jobs = [
+        {"key": f"{domain}/test/{key}", "scoring": {**source, **shared}}
+        for key, source in models.items()
+    ]
+    results = groups.run(jobs)
+    for result in results:
+        if "refused" in result:
+            raise UserError(result["refused"])
+        if "failure" in result:
+            raise RuntimeError(f"scoring on the test items failed: {result['failure']}")
+    return dict(zip(models, results, strict=True))
 
 
-def score_models(
-    models: dict[str, dict[str, Any]],
+def score_model(
+    model: dict[str, Any],
+    drop: dict[str, Any] | None,
     benchmarks: list[dict[str, Any]],
-    threads: int | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Each model's test scores, and those of its items, by key."""
-    import torch
+    threads: int | None,
+) -> dict[str, Any]:
+    """A model's test scores and those of its items, equal on every rank of the group.
 
+    A mistake in the test items is told as ``{"refused": sentence}``.
+    """
     from sweeps.finetune.config import DropConfig, ModelConfig
     from sweeps.finetune.derived import load_derived
     from sweeps.finetune.evaluation import evaluate_model
+    from sweeps.finetune.group import Group
     from sweeps.finetune.surroundings import borrowed_process
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    group = Group.current()
+    device = group.device()
     parsed = [BenchmarkConfig(**benchmark) for benchmark in benchmarks]
-    results: dict[str, dict[str, Any]] = {}
+    dropped = None if drop is None else DropConfig(**drop)
     with borrowed_process(device, threads):
-        for key, source in models.items():
-            drop = None if source["drop"] is None else DropConfig(**source["drop"])
-            model, tokenizer = load_derived(ModelConfig(**source["model"]), drop, device)
-            scored = evaluate_model(model.to(device).eval(), tokenizer, parsed, "test")
-            entries: dict[str, float] = {}
-            for name, result in scored.items():
-                entries |= benchmark_entries(name, result.score, result.standard_error, result.n)
-            results[key] = {"entries": entries, "items": _items(scored)}
-    return results
+        loaded, tokenizer = load_derived(ModelConfig(**model), dropped, device)
+        try:
+            scored = evaluate_model(loaded.to(device).eval(), tokenizer, parsed, "test", group)
+        except ValueError as error:
+            return {"refused": str(error)}
+    entries: dict[str, float] = {}
+    for name, result in scored.items():
+        entries |= benchmark_entries(name, result.score, result.standard_error, result.n)
+    return {"entries": entries, "items": _items(scored)}
 
 
 def _items(scored: Mapping[str, BenchmarkResult]) -> dict[str, list[list[Any]]]:

@@ -56,6 +56,12 @@ class JobClient:
                 return self._checked(result)
         raise GroupLostError(f"no result for {self._silence:.0f} seconds")
 
+    def last(self) -> Message:
+        """The last result; what comes before it is passed over. Raises as ``next``."""
+        while not (result := self.next()).pop("last", False):
+            pass
+        return result
+
     def _checked(self, result: Message) -> Message:
         if "lost" in result:
             raise GroupLostError(result["lost"])

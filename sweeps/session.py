@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import optuna
 
@@ -34,6 +34,9 @@ from sweeps.search import (
 from sweeps.space import Point
 from sweeps.tracking import StudyInfo, Tracker
 
+if TYPE_CHECKING:
+    from sweeps.worker_group import WorkerGroups
+
 
 @final
 @dataclass(frozen=True)
@@ -62,10 +65,10 @@ class DomainSession:
         study: optuna.Study,
         tracker: Tracker,
         display: Display,
-        concurrency: int,
+        groups: WorkerGroups,
     ) -> None:
         self.config, self.domain, self.study = config, domain, study
-        self.tracker, self.display, self.concurrency = tracker, display, concurrency
+        self.tracker, self.display, self.groups = tracker, display, groups
         self.place = place_of(config)
         self.design = build_design(config, domain)
         self.space = DesignSpace() if self.design else config.space_of(domain)
@@ -89,8 +92,8 @@ class DomainSession:
         before = -1
         while (left := self._missing()) and before < (done := len(finished_trials(self.study))):
             self.display.say(
-                f"{self.domain}: {left} of {done + left} trials to run, {self.concurrency} at a "
-                "time"
+                f"{self.domain}: {left} of {done + left} trials to run, "
+                f"{self.groups.count} at a time"
             )
             self._search(done, done + left, pump)
             before = done
@@ -110,14 +113,14 @@ class DomainSession:
         from sweeps.observer import StudyObserver
         from sweeps.tune import run_tuner
 
-        tally = Tally(self.domain, wanted, done, self.concurrency)
+        tally = Tally(self.domain, wanted, done, self.groups.count)
         self.study.sampler = build_sampler(
             self.config.search, self.config.seed, len(self.study.get_trials(deepcopy=False))
         )
         search = StudySearch(self.study, self.space, self._suggest)
         observer = StudyObserver(tally, self.display, pump, self.config.seed, self._drop_weights)
         folder = str(self.place.study(self.domain))
-        run_tuner(self.config, search, observer, wanted - done, self.concurrency, folder)
+        run_tuner(self.config, search, observer, wanted - done, self.groups, folder)
 
     def _send_unsent(self, pump: TrackerPump) -> None:
         """Begin and end again what an earlier session could not tell the tracker."""
@@ -177,7 +180,7 @@ class DomainSession:
             measured(self.config, self.domain)
         models = {row.key: self._model(row) for row in self._chosen(rows).values()}
         chosen = {role: row.key for role, row in self._chosen(rows).items()}
-        scores = score_on_test(self.config, self.domain, folder, chosen, models)
+        scores = score_on_test(self.config, self.domain, folder, chosen, models, self.groups)
         paths = write_study_report(self.config, self.domain, self.study, rows, scores)
         finals = study_finals(self.config, self.domain, self.study, rows, scores)
         pump.finish_study("finished", [p for p in paths.all() if p.exists()], finals)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import optuna
 
 from sweeps import preflight
-from sweeps.cluster import ray_session
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.designs.build import build_design
 from sweeps.errors import UserError
@@ -26,6 +25,10 @@ from sweeps.reporting import declare, write_study_report
 from sweeps.rows import trial_rows
 from sweeps.session import DomainResult, DomainSession
 from sweeps.tracking import Tracker
+from sweeps.workers import worker_session
+
+if TYPE_CHECKING:
+    from sweeps.worker_group import WorkerGroups
 
 __all__ = ["StudyResult", "leaderboard", "place_of", "report", "run", "validate"]
 
@@ -78,18 +81,18 @@ def run(
     display = display or LineDisplay()
     tracker = tracker or build_tracker(config)
     check(config, tracker)
-    with ray_session(config.resources) as concurrency:
-        return run_studies(config, display, tracker, concurrency)
+    with worker_session(config.resources, place_of(config).folder) as groups:
+        return run_studies(config, display, tracker, groups)
 
 
 def run_studies(
-    config: SweepConfig, display: Display, tracker: Tracker, concurrency: int
+    config: SweepConfig, display: Display, tracker: Tracker, groups: WorkerGroups
 ) -> StudyResult:
-    """Run every domain's study in a Ray session that is open already; paths are resolved."""
+    """Run every domain's study in groups that are there already; paths are resolved."""
     studies = {domain: open_study(config, domain) for domain in config.domains}
     results = {}
     for domain, study in studies.items():
-        session = DomainSession(config, domain, study, tracker, display, concurrency)
+        session = DomainSession(config, domain, study, tracker, display, groups)
         results[domain] = session.run()
     return StudyResult(results)
 

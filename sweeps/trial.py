@@ -9,6 +9,7 @@ from typing import Any, final
 
 import torch.distributed as dist
 
+from sweeps.final_scores import score_model
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.reporter import Check
 from sweeps.outbox import Outbox
@@ -42,10 +43,20 @@ class TrialReporter:
         )
 
 
+def run_job(
+    job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Run one job of a group (see `sweeps.worker_group.RunJob`) on every rank: a trial, or the
+    scoring of a model on test items."""
+    if "scoring" in job:
+        return score_model(**job["scoring"])
+    return run_trial(job, offer, memory)
+
+
 def run_trial(
     job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Run one job of a group (see `sweeps.worker_group.RunJob`) on every rank.
+    """Run one trial on every rank.
 
     ``job``: ``folder`` and ``run`` (a `FinetuneConfig` as JSON); with ``derived`` nothing is
     trained, but a model scored that follows from others. ``memory`` keeps what later trials of

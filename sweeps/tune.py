@@ -1,8 +1,9 @@
-"""One study's Tuner: the searcher, the scheduler, the trainable and the observer put together."""
+"""What runs: a study's Tuner, and the groups of workers that do its trials."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import ray.train
 import ray.tune
@@ -10,10 +11,11 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 
 from sweeps.cluster import DRIVER_CPUS
 from sweeps.config import Resources, SweepConfig
+from sweeps.jobs import job_trainable
 from sweeps.observer import StudyObserver
 from sweeps.search import StudySearch
-from sweeps.trial import PROGRESS, run_trial
-from sweeps.worker_group import GroupSpec, group_trainable
+from sweeps.trial import PROGRESS, run_job
+from sweeps.worker_group import GroupSpec, WorkerGroups
 
 
 def run_tuner(
@@ -21,25 +23,20 @@ def run_tuner(
     search: StudySearch,
     observer: StudyObserver,
     trials: int,
-    concurrency: int,
+    groups: WorkerGroups,
     folder: str,
 ) -> None:
-    """Run ``trials`` trials of ``search``, at most ``concurrency`` at once."""
-    spec = GroupSpec(
-        run_trial,
-        scaling(config.resources),
-        storage=folder,
-        stall_seconds=config.resources.trial_timeout_seconds,
-    )
-    trainable = ray.tune.with_resources(group_trainable(spec), {"CPU": DRIVER_CPUS})
+    """Run ``trials`` trials of ``search``, as many at once as there are groups."""
+    groups.start()
+    trainable = job_trainable(groups.name, config.resources.trial_timeout_seconds)
     ray.tune.Tuner(
-        trainable,
+        ray.tune.with_resources(trainable, {"CPU": DRIVER_CPUS}),
         tune_config=ray.tune.TuneConfig(
             search_alg=search,
             scheduler=scheduler(config),
             num_samples=trials,
-            max_concurrent_trials=concurrency,
-            reuse_actors=not config.resources.isolate_trials,
+            max_concurrent_trials=groups.count,
+            reuse_actors=True,
         ),
         run_config=ray.tune.RunConfig(
             # Tune's own snapshots are never restored: a new name for each session.
@@ -50,6 +47,14 @@ def run_tuner(
             verbose=0,
         ),
     ).fit()
+
+
+def worker_groups(resources: Resources, count: int, folder: Path) -> WorkerGroups:
+    """The groups of a session, to be entered; their own files go to ``folder``."""
+    spec = GroupSpec(
+        run_job, scaling(resources), storage=str(folder), isolated=resources.isolate_trials
+    )
+    return WorkerGroups(spec, count)
 
 
 def scaling(resources: Resources) -> ray.train.ScalingConfig:

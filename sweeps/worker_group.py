@@ -6,7 +6,7 @@ many trainers as trials may run at once, and hands their workers one job after a
     driver: WorkerGroups
       |- owns   JobBoard: the open jobs and their unread results
       '- thread per group: TorchTrainer.fit() -> controller -> N workers in `serve`
-    Tune trial actor (see `sweeps.trainable`): submits a job, takes its results
+    Tune trial actor (see `sweeps.jobs`): submits a job, takes its results
 
 Rank 0 of a group asks the board for a job; every rank runs it; at each validation check rank 0
 hands the result over and all ranks learn whether to go on. When the driver dies, all of it dies.
@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, final
@@ -31,7 +32,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from sweeps.board import JobBoard, Message
 from sweeps.jobs import JobClient
-
 
 STEADY_SECONDS = 300.0
 """A group that lived so long was not lost for a reason that the next one would meet at once."""
@@ -125,20 +125,28 @@ class WorkerGroups:
     """The groups of a session, `count` of them, from the first line of a ``with`` to its end."""
 
     def __init__(self, spec: GroupSpec, count: int) -> None:
-        self._spec, self._living = spec, count
+        self._spec, self.count, self._living = spec, count, count
         self.name = f"gmt-board-{uuid.uuid4().hex[:8]}"
         actor = ray.remote(JobBoard).options(name=self.name, num_cpus=0, max_concurrency=512)
         self.board: Any = actor.remote(spec.restarts, spec.isolated)
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._keep, daemon=True) for _ in range(count)]
+        self._threads: list[threading.Thread] = []
         logging.getLogger("ray.train").setLevel(logging.ERROR)
 
     def __enter__(self) -> WorkerGroups:
-        """Start all groups at once."""
+        """Nothing is started yet: a study may have nothing left to do."""
+        return self
+
+    def start(self) -> None:
+        """Start all groups at once, if they are not started yet."""
+        if self._threads:
+            return
+        self._threads = [
+            threading.Thread(target=self._keep, daemon=True) for _ in range(self.count)
+        ]
         for thread in self._threads:
             thread.start()
-        return self
 
     def __exit__(self, *exception: object) -> None:
         """Send all workers home; what does not go within seconds dies with Ray's session."""
@@ -149,18 +157,18 @@ class WorkerGroups:
             for thread in self._threads:
                 thread.join(10)
 
-    def run(self, job: Message, silence_seconds: float) -> Message:
-        """Have one job run by some group and wait for its last result.
+    def run(self, jobs: Sequence[Message]) -> list[Message]:
+        """Have every job run by some group, side by side; their last results, in order.
 
         Raises:
-            GroupLostError: no group could run it, or none answered for ``silence_seconds``.
+            GroupLostError: a job was lost with its group.
         """
-        client = JobClient(self.board, silence_seconds)
-        client.submit(job)
-        while True:
-            result = client.next()
-            if result.pop("last", False):
-                return result
+        if jobs:
+            self.start()
+        clients = [JobClient(self.board, silence_seconds=math.inf) for _ in jobs]
+        for client, job in zip(clients, jobs, strict=True):
+            client.submit(job)
+        return [client.last() for client in clients]
 
     def _keep(self) -> None:
         """One group after another: isolated ones leave after a job, and any may be lost."""

@@ -72,8 +72,10 @@ def evaluate_model(
     tokenizer: Any,
     benchmarks: Sequence[BenchmarkConfig],
     split: Literal["validation", "test"] = "test",
+    group: Group | None = None,
 ) -> dict[str, BenchmarkResult]:
-    """Score a model in memory on all (or `test_limit`, `limit`) items."""
+    """Score a model in memory on all (or `test_limit`, `limit`) items, shared out over `group`."""
+    rank, size = (0, 1) if group is None else (group.rank, group.size)
     lm = LanguageModel(model, tokenizer)
     results = {}
     for config in benchmarks:
@@ -82,7 +84,7 @@ def evaluate_model(
             path, limit = config.test, config.test_limit
         benchmark = _build(config)
         items = select(benchmark.load(Path(path), split), limit)
-        results[config.name] = evaluate(lm, benchmark, items)
+        results[config.name] = evaluate(lm, benchmark, items, rank=rank, world_size=size)
     return results
 
 

@@ -1,0 +1,28 @@
+"""Ray, and the groups of workers that all studies of a session share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeps.cluster import ray_session
+from sweeps.config import Resources
+
+if TYPE_CHECKING:
+    from sweeps.worker_group import WorkerGroups
+
+
+@contextmanager
+def worker_session(resources: Resources, folder: Path) -> Iterator[WorkerGroups]:
+    """A Ray session, and as many groups as trials run at once; their files go to ``folder``.
+
+    Raises:
+        UserError: as `ray_session`.
+    """
+    with ray_session(resources) as concurrency:
+        from sweeps.tune import worker_groups  # Ray is imported with its environment set
+
+        with worker_groups(resources, concurrency, folder) as groups:
+            yield groups
