@@ -59,7 +59,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
     display = build_display()
     again = _run_command(config, overrides)
     try:
-        with _mistakes_explained(), _sigterm_interrupts():
+        with _mistakes_explained(), _signals_interrupt():
             from sweeps import study
 
             result = study.run(parsed, display)
@@ -90,7 +90,7 @@ def paper(config: ConfigFile, overrides: Overrides = None) -> None:
         parsed = load_config(config, overrides or [])
     display = build_display()
     try:
-        with _mistakes_explained(), _sigterm_interrupts():
+        with _mistakes_explained(), _signals_interrupt():
             from sweeps import paper as studies
 
             result = studies.run(parsed, display)
@@ -192,9 +192,11 @@ def _run_command(config: str, overrides: list[str] | None) -> str:
 @contextmanager
 def _mistakes_explained() -> Iterator[None]:
     """A mistake of the user ends in one paragraph and exit code 2, never in a traceback."""
+    from sweeps.errors import UserError
+
     try:
         yield
-    except ValueError as error:
+    except UserError as error:
         _refuse(str(error))
 
 
@@ -204,17 +206,19 @@ def _refuse(message: str) -> NoReturn:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """A polite kill ends like Ctrl-C: trials are marked, processes are gone."""
+def _signals_interrupt() -> Iterator[None]:
+    """A polite kill and a closed terminal end like Ctrl-C: trials are marked, processes gone."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.signal(each, interrupt) for each in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _print_best(name: str, best: TrialRow | None) -> None:
@@ -224,7 +228,7 @@ def _print_best(name: str, best: TrialRow | None) -> None:
     print(
         f"{name}: best score {best.score:.4f} on validation items with "
         f"mask_ratio {best.mask_ratio:g}, accumulation_interval {best.accumulation_interval}, "
-        f"learning_rate {best.learning_rate:.2e} (trial {best.number + 1})"
+        f"learning_rate {best.learning_rate:.2e} (trial {best.number})"
     )
 
 
@@ -253,7 +257,7 @@ def _print_board(name: str, rows: list[TrialRow]) -> None:
         score = "" if row.score is None else f"{row.score:.4f}"
         table.add_row(
             str(place),
-            str(row.number + 1),
+            str(row.number),
             score,
             f"{row.mask_ratio:g}",
             str(row.accumulation_interval),

@@ -29,6 +29,8 @@ _DRIVER_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new console output speaks even when told to be silent
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no score
+    # Else the raylet warns that a group's helper processes are many for a small machine.
+    "RAY_worker_maximum_startup_concurrency": "8",
 }
 
 
@@ -39,7 +41,7 @@ def ray_session(resources: Resources) -> Iterator[int]:
     A cluster started here is stopped at the end, with every process of it.
 
     Raises:
-        UserError: not even one trial fits.
+        UserError: Ray does not start, or not even one trial fits.
     """
     os.environ.update({k: v for k, v in _DRIVER_ENVIRONMENT.items() if k not in os.environ})
     import ray
@@ -48,20 +50,33 @@ def ray_session(resources: Resources) -> Iterator[int]:
     options = {} if joined else _local_options(resources)
     if ray.is_initialized():
         raise UserError("Ray already runs in this process; call ray.shutdown() first")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own deprecations, none of them the user's
-        ray.init(
-            address="auto" if joined else "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-            runtime_env={"env_vars": _WORKER_ENVIRONMENT},
-            **options,
-        )
+    _start_ray("auto" if joined else "local", options)
     try:
         yield concurrency(resources, ray.cluster_resources(), joined=joined)
     finally:
         ray.shutdown()
+
+
+def _start_ray(address: str, options: dict[str, object]) -> None:
+    import ray
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray's own deprecations, none of them the user's
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+                runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+                **options,
+            )
+    except Exception as error:  # Ray raises bare exceptions and connection errors of many kinds
+        ray.shutdown()
+        raise UserError(
+            f"Ray could not be {'joined' if address == 'auto' else 'started'}: "
+            f"{' '.join(str(error).split())} A machine that is very busy needs another try"
+        ) from error
 
 
 def _local_options(resources: Resources) -> dict[str, object]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, final
 
 from sweeps import preflight, study
-from sweeps.cluster import ray_session
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.errors import UserError
 from sweeps.final_scores import TestScores
@@ -26,6 +25,7 @@ from sweeps.reporting import config_yaml, label_of, sensitivity_data, study_figu
 from sweeps.rows import best_row, trial_rows
 from sweeps.study_config import Kind
 from sweeps.tracking import SERVE, Tracker
+from sweeps.workers import worker_session
 
 
 @final
@@ -51,12 +51,12 @@ def run(
     first = config.study.paper[0]
     study.check(study_of(config, first, final=False), tracker)
     links: dict[tuple[str, str], None] = {}
-    with ray_session(config.resources) as concurrency:
+    with worker_session(config.resources, place_of(config).folder) as groups:
         for kind in config.study.paper:
             display.say(f"== {kind}")
             one = study_of(config, kind)
             preflight.check_recorded(place_of(one).optuna_file(), one)
-            result = study.run_studies(one, display, tracker, concurrency)
+            result = study.run_studies(one, display, tracker, groups)
             for domain, found in result.domains.items():
                 links |= {
                     (a if a == SERVE else f"{kind}, {domain}: {a}", b): None

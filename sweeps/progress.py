@@ -136,7 +136,7 @@ def ending_line(tally: Tally, trial: dict[str, Any]) -> str:
     best = "" if tally.best is None else f"  best {tally.best['score']:.4f}"
     reason = f"  {trial['failure'].splitlines()[0]}" if trial["failure"] else ""
     return (
-        f"{tally.domain}  trial {trial['number'] + 1:>3}  {point_text(trial['point'])}  {score}  "
+        f"{tally.domain}  trial {trial['number']:>3}  {point_text(trial['point'])}  {score}  "
         f"{words.get(trial['state'], trial['state'])} in {trial['seconds']:.0f} s{best}  "
         f"[{tally.done()}/{tally.trials}, {time_text(tally.seconds_left())} left]{reason}"
     )
@@ -163,7 +163,7 @@ def table(tally: Tally) -> Table:
     for running in tally.running.values():
         score = running.get("score")
         result.add_row(
-            str(running["number"] + 1),
+            str(running["number"]),
             point_text(running["point"]),
             f"{running['step']}/{running['steps']}" if "step" in running else "starting",
             "" if score is None else f"{score:.4f}",

@@ -74,7 +74,7 @@ def run(
     """Run, or continue, every study of a sweep, and write its reports.
 
     Raises:
-        ValueError: something the user gave is wrong; nothing was started.
+        UserError: something the user gave is wrong; nothing was started.
         KeyboardInterrupt: stopped by the user; trials are marked, running it again goes on.
     """
     config = resolve_paths(config)
@@ -101,7 +101,7 @@ def validate(config: SweepConfig) -> None:
     """Check everything that ``run`` checks before it starts, and start nothing.
 
     Raises:
-        ValueError: as ``run``.
+        UserError: as ``run``.
     """
     config = resolve_paths(config)
     check(config, build_tracker(config))
@@ -110,15 +110,21 @@ def validate(config: SweepConfig) -> None:
 def check(config: SweepConfig, tracker: Tracker) -> None:
     """All that can be known to be wrong before a study starts.
 
+    What the rooms below find wrong with a user's input, they say by a ValueError of some kind.
+    Any other ValueError, later, is a fault of ours and keeps its traceback.
+
     Raises:
-        ValueError: what is wrong; nothing was started.
+        UserError: what is wrong; nothing was started.
     """
-    for domain in config.domains:
-        build_design(config, domain)
-    preflight.check_inputs(config)
-    with preflight.writable(place_of(config).folder):
-        preflight.check_tracker(tracker)
-        preflight.check_recorded(place_of(config).optuna_file(), config)
+    try:
+        for domain in config.domains:
+            build_design(config, domain)
+        preflight.check_inputs(config)
+        with preflight.writable(place_of(config).folder):
+            preflight.check_tracker(tracker)
+            preflight.check_recorded(place_of(config).optuna_file(), config)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def build_tracker(config: SweepConfig) -> Tracker:

@@ -31,7 +31,7 @@ def test_ctrl_c_leaves_nothing_behind_and_the_same_command_goes_on(
         command, cwd=root, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     assert first.stdout is not None
-    while not re.search(r"trial +1 ", first.stdout.readline()):
+    while not re.search(r"trial +0 ", first.stdout.readline()):
         assert first.poll() is None
     pids = _descendants(first.pid)
     assert len(pids) > 3
@@ -47,7 +47,7 @@ def test_ctrl_c_leaves_nothing_behind_and_the_same_command_goes_on(
     assert _states(tmp_path)["running"] == 0
 
     second = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    assert not re.search(r"trial +1 ", second.stdout)  # what was finished is not run again
+    assert not re.search(r"trial +0 ", second.stdout)  # what was finished is not run again
     assert _states(tmp_path) == {"finished": 4}  # three trials and their parent
 
 
