@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PYTHON
 
 BIN := .venv/bin
-CODE := gmt_core evaluators sweeps tests
+CODE := gmt_core evaluators sweeps tests examples benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format clean

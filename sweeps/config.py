@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from sweeps.errors import explain
+from sweeps.errors import UserError, explain
 from sweeps.finetune.config import (
     BatchConfig,
     BenchmarkConfig,
@@ -234,6 +234,9 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
 
     Done in the study's process, once, so that a trial on another node or in another working
     directory reads the same files. A name where nothing lies here is left for the hub.
+
+    Raises:
+        UserError: a name of the embedded world that it does not have.
     """
 
     root = Path(config.data_root or ".")
@@ -246,10 +249,13 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
             }
         )
 
-    return config.model_copy(
-        update={
-            "storage": str(Path(config.storage).expanduser().resolve()),
-            "model": resolve_model(config.model, root),
-            "domains": {name: domain(parts) for name, parts in config.domains.items()},
-        }
-    )
+    try:
+        return config.model_copy(
+            update={
+                "storage": str(Path(config.storage).expanduser().resolve()),
+                "model": resolve_model(config.model, root),
+                "domains": {name: domain(parts) for name, parts in config.domains.items()},
+            }
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None

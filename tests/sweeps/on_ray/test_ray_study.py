@@ -11,8 +11,8 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from evaluators.errors import DataError
 from sweeps.config import SweepConfig, resolve_paths
+from sweeps.errors import UserError
 from sweeps.finetune.config import FinetuneConfig, ModelConfig
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.model import load_model
@@ -104,7 +104,7 @@ def test_test_items_are_read_only_after_every_trial(tmp_path: Path) -> None:
     domains = {"math": {"data": data(), "benchmarks": [benchmark(test=str(broken))]}}
     search = {"trials": 2, "sampler": "random"}
     config = parse_config(tree(tmp_path / "runs", domains=domains, search=search))
-    with pytest.raises(DataError, match=r"test\.jsonl:1: expected"):
+    with pytest.raises(UserError, match=r"test\.jsonl:1: expected"):
         run(config, tracker=MemoryTracker())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = place_of(config).optuna_url()

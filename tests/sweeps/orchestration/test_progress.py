@@ -38,7 +38,7 @@ def test_a_tally_counts_this_session_and_the_ones_before() -> None:
 def test_a_line_says_which_trial_and_how_it_ended() -> None:
     state = tally(best={**TRIAL, "score": 0.625})
     line = ending_line(state, TRIAL)
-    for words in ("sums  trial   3", "mask 0.20  N 4", "lr 1.0e-03", "score 0.5000"):
+    for words in ("sums  trial   2", "mask 0.20  N 4", "lr 1.0e-03", "score 0.5000"):
         assert words in line
     assert "finished in 12 s  best 0.6250  [3/12, ? left]" in line
 
