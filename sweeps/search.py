@@ -56,6 +56,8 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 def mark_interrupted(study: optuna.Study) -> list[FrozenTrial]:
     """Close the trials that a dead or stopping session left running; they can be queued again."""
+    # An interrupt may have come within a transaction, which would keep its lock for ever.
+    study._storage.remove_session()
     orphans = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for trial in orphans:
         study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
