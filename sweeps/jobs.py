@@ -13,6 +13,8 @@ import ray.tune
 from sweeps.board import Message
 
 POLL_SECONDS = 2.0
+MOST_TRIES = 2
+"""How many groups may be lost with one trial before it counts as failed."""
 
 
 class GroupLostError(RuntimeError):
@@ -80,17 +82,28 @@ class JobTrainable(ray.tune.Trainable):
     def setup(self, config: Message) -> None:
         """Open the first job."""
         self._client = JobClient(ray.get_actor(self.board_name), self.silence_seconds)
-        self._client.submit(config)
+        self.reset_config(config)
 
     def reset_config(self, new_config: Message) -> bool:
         """Open the next job, in the same actor."""
+        self._job, self._tries = new_config, 1
         self._client.submit(new_config)
         return True
 
     def step(self) -> Message:
-        """The next result; `GroupLostError` makes Tune try the trial again in another actor."""
-        result = self._client.next()
+        """The next result; a trial that lost its group goes on in another, from its checkpoint."""
+        result = self._next()
         return {**result, ray.tune.result.DONE: result.pop("last", False)}
+
+    def _next(self) -> Message:
+        while True:
+            try:
+                return self._client.next()
+            except GroupLostError as error:
+                if self._tries == MOST_TRIES:
+                    return {"state": "failed", "failure": str(error), "last": True}
+                self._tries += 1
+                self._client.submit(self._job)
 
     def cleanup(self) -> None:
         """Stop what is still open; called by Tune when the actor is not reused."""

@@ -132,7 +132,8 @@ class WorkerGroups:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        logging.getLogger("ray.train").setLevel(logging.ERROR)
+        for name in ("ray.train", "ray.tune"):  # failures are told by the display, in a line
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def __enter__(self) -> WorkerGroups:
         """Nothing is started yet: a study may have nothing left to do."""
