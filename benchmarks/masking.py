@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import ctypes
 import os
 import statistics
 import time
@@ -127,6 +128,7 @@ def memory_row(
     method = GradientMask(0.5, scope)  # type: ignore[arg-type]
     method.mask_([torch.randn(300_000)], 0)  # code and pools that stay, whatever the model
     gradients = [torch.randn(shape, dtype=dtype) for shape in shapes]
+    ctypes.CDLL(None).malloc_trim(0)  # nor may freed memory hide what masking takes
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident
     before = resident_peak()
     method.mask_(gradients, 1)
@@ -176,7 +178,7 @@ def small_rows(rounds: int) -> Iterator[Row]:
             ranks = [m.numel() - kept_count(m.numel(), ratio) + 1 for m in magnitudes]
             optimizer = torch.optim.SGD(parameters, lr=0.0)
 
-            GradientMasker(GradientMask(ratio), statistics=measured).attach(optimizer)
+            GradientMasker(GradientMask(ratio), statistics_every=int(measured)).attach(optimizer)
             times = take_turns(
                 {
                     "renew": partial(renew, parameters, fresh),

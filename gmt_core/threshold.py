@@ -32,8 +32,8 @@ __all__ = [
     "pooled_threshold",
 ]
 _SMALL: Final = 1 << 17  # elements; tensors up to here are handled together
-_TOGETHER: Final = 1 << 19  # elements at once: about 10 MiB
-_POOLS: Final = 64  # tensors at once: about 4 MiB of counts
+_TOGETHER: Final = 1 << 18  # elements at once: about 5 MiB
+_POOLS: Final = 32  # tensors at once: about 2 MiB of counts
 
 
 def kept_count(numel: int, mask_ratio: float) -> int:
