@@ -52,7 +52,7 @@ def single(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_loss_curve_does_not_depend_on_the_workers(
     world: Path, tmp_path: Path, single: tuple[list[float], Path], parallel: str, size: int
 ) -> None:
