@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from sweeps.evaluate_command import evaluate_models
 from sweeps.finetune_command import finetune
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ def leaderboard(
 
 
 app.command()(finetune)
+app.command("eval")(evaluate_models)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("gmt_core", "evaluators", "sweeps")
 MOST_LINES = 350
 # What a distribution is called where its name is not the name one imports.
-DISTRIBUTIONS = {"yaml": "pyyaml", "math_verify": "math-verify"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "math_verify": "math-verify", "lm_eval": "lm-eval"}
 # Installed and pinned by transformers, whose public interface hands out their objects.
 COMES_WITH = {
     "huggingface_hub": "transformers",
@@ -58,7 +58,9 @@ FLOORS = (
     Floor(
         "evaluators",
         own=("evaluators",),
-        libraries=frozenset({"torch", "transformers", "datasets", "math_verify", "yaml"}),
+        libraries=frozenset(
+            {"torch", "transformers", "datasets", "math_verify", "yaml", "lm_eval", "vllm"}
+        ),
     ),
     Floor(
         "sweeps.finetune",

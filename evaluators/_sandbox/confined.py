@@ -69,8 +69,8 @@ def _serve(wire: Wire, job: dict[str, Any]) -> None:
     try:
         exec(compile(job["source"], "<program>", "exec"), module.__dict__)
         _import_as_tests_do(job["setup"], module)
-        names = {name: each for name, each in vars(module).items() if not name.startswith("__")}
-        answer = ["value", names]
+        defined = vars(module).items() if job["names"] else ()
+        answer = ["value", {name: each for name, each in defined if not name.startswith("__")}]
     except BaseException as error:
         answer = ["error", type(error).__name__]
     while True:
@@ -98,6 +98,8 @@ def _done(wire: Wire, request: list[Any]) -> Any:
             return setattr(*values)
         case "items":
             return list(values[0])
+        case "truth":
+            return bool(values[0])
         case "end":
             return values[0]
     raise ValueError(what)

@@ -102,9 +102,9 @@ def _judged(job: dict[str, Any], keeper: socket.socket) -> tuple[bool, str]:
         keeper, [struct.pack("di", job["timeout"], job["memory_mb"])], [theirs.fileno()]
     )
     theirs.close()
-    keeper.recv(64)
+    (pid,) = struct.unpack("i", keeper.recv(64))
     # CPU time decides, so that a busy machine fails no program; wall time ends sleepers.
-    wire = Wire(ours, time.monotonic() + 3 * job["timeout"] + 2)
+    wire = Wire(ours, time.monotonic() + 3 * job["timeout"] + 2, _Busy(pid))
     reason = "passed"
     try:
         _test(job, wire)
@@ -127,7 +127,7 @@ def _judged(job: dict[str, Any], keeper: socket.socket) -> tuple[bool, str]:
 def _test(job: dict[str, Any], wire: Wire) -> None:
     """Run the job's tests; raises unless all pass."""
     nonce = os.urandom(16).hex()
-    wire.send({"source": job["source"], "setup": job["setup"]})
+    wire.send({**{key: job[key] for key in ("source", "setup")}, "names": bool(job["tests"])})
     defined = wire.answer()
     if not job["tests"]:
         wire.ask("end", nonce)
@@ -149,6 +149,22 @@ def _test(job: dict[str, Any], wire: Wire) -> None:
         namespace.pop(name, None)
     for text in (job["setup"], *job["tests"]):
         exec(compile(text, "<test>", "exec"), namespace)
+
+
+class _Busy:
+    """Whether a process used a tenth of a second of CPU time since it was last asked about."""
+
+    def __init__(self, pid: int) -> None:
+        self._stat = Path(f"/proc/{pid}/stat")
+        self._ticks = 0
+
+    def __call__(self) -> bool:
+        try:
+            words = self._stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            return False
+        before, self._ticks = self._ticks, int(words[11]) + int(words[12])
+        return self._ticks - before >= os.sysconf("SC_CLK_TCK") / 10
 
 
 def _end_orphans() -> None:

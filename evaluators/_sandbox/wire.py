@@ -14,9 +14,13 @@ import select
 import struct
 import time
 import types
+from collections.abc import Callable
 from typing import Any
 
 MOST_BYTES = 64 * 2**20
+PATIENCE = 5.0  # seconds
+SCALARS = {str, int, float, bool, type(None)}
+LARGE = 2**4096  # an int beyond which decimal digits are refused
 
 
 class Failure(Exception):
@@ -55,6 +59,9 @@ class Handle:
     def __iter__(self) -> Any:
         return iter(self._wire.ask("items", self))
 
+    def __bool__(self) -> bool:
+        return self._wire.ask("truth", self) is True
+
     def __len__(self) -> int:
         return len(self._wire.ask("items", self))
 
@@ -65,10 +72,14 @@ class Handle:
 class Wire:
     """One end of the conversation; `deadline` is on the monotonic clock, in seconds."""
 
-    def __init__(self, channel: Any, deadline: float) -> None:
+    def __init__(
+        self, channel: Any, deadline: float, busy: Callable[[], bool] = lambda: False
+    ) -> None:
+        """While `busy` says so, the deadline is put off."""
         self._channel = channel  # kept open by whoever holds it
         self._number = channel if isinstance(channel, int) else channel.fileno()
         self._deadline = deadline
+        self._busy = busy
         self._objects: list[Any] = []
 
     def ask(self, what: str, *values: Any) -> Any:
@@ -98,9 +109,7 @@ class Wire:
         data = json.dumps(self._encoded(value)).encode()
         data = struct.pack("!I", len(data)) + data
         while data:
-            _, ready, _ = select.select([], [self._number], [], self._left())
-            if not ready:
-                raise WireError(WireError.LATE)
+            self._wait(writing=True)
             try:
                 data = data[os.write(self._number, data[:65536]) :]
             except OSError:
@@ -121,15 +130,22 @@ class Wire:
         """The object that this end gave away as a handle."""
         return self._objects[number]
 
-    def _left(self) -> float:
-        return max(0.0, self._deadline - time.monotonic())
+    def _wait(self, *, writing: bool) -> None:
+        """Return once the channel is ready; raise when the deadline has come."""
+        channel = [self._number]
+        while True:
+            left = max(0.0, self._deadline - time.monotonic())
+            reading = [] if writing else channel
+            if any(select.select(reading, channel if writing else [], [], left)):
+                return
+            if not self._busy():
+                raise WireError(WireError.LATE)
+            self._deadline = time.monotonic() + PATIENCE
 
     def _bytes(self, size: int) -> bytes:
         parts = []
         while size:
-            ready, _, _ = select.select([self._number], [], [], self._left())
-            if not ready:
-                raise WireError(WireError.LATE)
+            self._wait(writing=False)
             try:
                 part = os.read(self._number, min(size, 1 << 20))
             except OSError:
@@ -144,9 +160,13 @@ class Wire:
         if value is None or isinstance(value, bool | str):
             return str(value) if isinstance(value, str) else value
         if isinstance(value, int):
-            return int(value) if abs(value) < 2**63 else {"int": hex(value)}
+            return int(value) if -LARGE < value < LARGE else {"int": hex(value)}
         if isinstance(value, float):
             return float(value)
+        if type(value) in (list, tuple) and _is_flat(value):  # as it is: results may be large
+            return value if type(value) is list else {"tuple": value}
+        if type(value) is list and all(type(each) is tuple and _is_flat(each) for each in value):
+            return {"tuples": value}
         if isinstance(value, list):
             return [self._encoded(each) for each in value]
         for name, kind in (("tuple", tuple), ("set", set), ("frozenset", frozenset)):
@@ -160,7 +180,7 @@ class Wire:
             return {"complex": [value.real, value.imag]}
         if isinstance(value, range):
             return {"range": [value.start, value.stop, value.step]}
-        if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
+        if isinstance(value, type) and value in vars(builtins).values():
             return {"type": value.__name__}
         if isinstance(value, Handle):
             return {"theirs": value._number}
@@ -177,6 +197,8 @@ class Wire:
         match kind:
             case "tuple" | "set" | "frozenset":
                 return getattr(builtins, kind)(self._decoded(each) for each in inside)
+            case "tuples":
+                return [tuple(each) for each in inside]
             case "dict":
                 return {self._decoded(key): self._decoded(each) for key, each in inside}
             case "int":
@@ -196,3 +218,11 @@ class Wire:
             case "theirs":
                 return self._objects[inside]
         raise ValueError(kind)
+
+
+def _is_flat(values: Any) -> bool:
+    """Whether JSON has all that is in a list or tuple."""
+    return all(
+        type(each) in SCALARS and (type(each) is not int or -LARGE < each < LARGE)
+        for each in values
+    )

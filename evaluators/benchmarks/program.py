@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from types import MappingProxyType
 from evaluators.benchmark import Item
 from evaluators.benchmarks.generative import GenerativeBenchmark, Grade
 from evaluators.protocol import Protocol
-from evaluators.sandbox import resolve_level, run_programs
+from evaluators.sandbox import Program, resolve_level, run_programs
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,22 @@ class ProgramBenchmark(GenerativeBenchmark):
         return {**super().protocol(), "limits": asdict(self.limits), "slow": slow}
 
 
-def program(item: Item, completion: str) -> str:
-    """The completed program, the setup (which may use it) and the tests, as one text."""
+def program(item: Item, completion: str) -> Program:
+    """The completed program, to be tested from outside.
+
+    Only what the reference defines comes from the program; the task's own code, and the tests,
+    run where the program cannot reach them.
+    """
     head = item.prompt if item.stub is None else item.stub
-    return "\n".join([head + completion, item.setup, *item.tests, ""])
+    names = (item.entry_point,) if item.entry_point else _defined(head + item.reference)
+    return Program(head + completion, item.tests, item.setup, head, names)
+
+
+def _defined(source: str) -> tuple[str, ...]:
+    """The functions and classes that `source` defines; none where it is no program."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return ()
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return tuple(node.name for node in body if isinstance(node, kinds))

@@ -270,7 +270,7 @@ def test_mbpp_splits_by_task_id_and_runs_the_setup_after_the_code(tmp_path):
     item = make("mbpp").load(path, "test")[0]
     row = json.loads(path.read_text().splitlines()[1])
     assert mbpp_module.prompt_and_reference(row) == (item.prompt, item.reference)
-    assert "\r" not in program(item, item.reference)
+    assert "\r" not in program(item, item.reference).source
 
 
 def test_mmlu_keeps_choices_that_look_like_missing_values(tmp_path):

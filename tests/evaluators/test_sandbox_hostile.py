@@ -251,6 +251,9 @@ def count(text): return Counter(text)
 def pair(): return Pair(1, 2.5)
 def stream(n): yield from range(n)
 def fails(): raise ZeroDivisionError
+def match(text):
+    import re
+    return re.match('a', text)
 def sum(a, b): return a - b
 """
     tests = (
@@ -265,6 +268,7 @@ def sum(a, b): return a - b
         "try:\n    fails()\nexcept ZeroDivisionError:\n    pass\nelse:\n    assert False",
         "assert math.isclose(f(0.1) + 0.2, 0.3)",
         "assert sum([1, 2]) == 3",
+        "assert match('ab') and not match('b')",
     )
     setup = "root = Node(3)\nroot.next = Node(4)"
     named = Program(source, ("assert sum(5, 3) == 2",), entry_points=("sum",))

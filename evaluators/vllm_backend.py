@@ -1,0 +1,98 @@
+"""vLLM on a checkpoint folder, for GPUs. Needs the optional extra `vllm`, in its own environment.
+
+vLLM pins torch exactly and takes over the devices that it sees, so it runs in a process of its
+own: a Ray actor, or a script. It cannot use a model in memory; save the model first.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+from evaluators.language_model import Completion, LogLikelihood, TextModel
+from evaluators.sampling import Sampling
+from evaluators.tokens import TokenCodec
+
+
+class MissingVllm(ValueError):
+    """vLLM is not installed."""
+
+
+@final
+class VllmModel(TextModel):
+    """A checkpoint folder, served by vLLM's offline engine.
+
+    Prompts and continuations become the same ids as in `LanguageModel`. Scores agree with it up
+    to the rounding of other kernels; draws differ, for vLLM has random numbers of its own.
+    """
+
+    def __init__(self, folder: Path, *, seed: int = 0, **options: Any) -> None:
+        """`options` go to `vllm.LLM`: dtype, max_model_len, gpu_memory_utilization, ..."""
+        if importlib.util.find_spec("vllm") is None:
+            raise MissingVllm("vLLM is not installed: install the extra with gmt-sweep[vllm]")
+        import vllm
+
+        self._parameters: Any = vllm.SamplingParams
+        self._engine = vllm.LLM(
+            model=str(folder), seed=seed, enable_prefix_caching=True, **options
+        )
+        self._codec = TokenCodec(self._engine.get_tokenizer())
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stops: Sequence[str] = (),
+        sampling: Sampling | None = None,
+        seeds: Sequence[int] = (),
+    ) -> list[Completion]:
+        """The completion of each prompt, in order; see `TextModel`."""
+        if sampling is not None and len(seeds) != len(prompts):
+            raise ValueError(f"expected one seed for each of {len(prompts)} prompts: {len(seeds)}")
+        parameters = [
+            self._parameters(
+                max_tokens=max_new_tokens,
+                stop=list(stops),
+                temperature=0.0 if sampling is None else sampling.temperature,
+                top_p=1.0 if sampling is None else sampling.top_p,
+                seed=None if sampling is None else seeds[index] % 2**31,
+            )
+            for index in range(len(prompts))
+        ]
+        outputs = self._run([self._codec.prompt(prompt) for prompt in prompts], parameters)
+        return [
+            Completion(best.text, len(best.token_ids), best.finish_reason == "length")
+            for best in (output.outputs[0] for output in outputs)
+        ]
+
+    def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
+        """The log-likelihood of each continuation after its context, in order."""
+        tails = [self._codec.response(tail) for _, tail in pairs]
+        rows = [
+            self._codec.prompt(head) + tail for (head, _), tail in zip(pairs, tails, strict=True)
+        ]
+        # One token must be generated; the log-probabilities of the input come along.
+        wanted = self._parameters(max_tokens=1, temperature=0.0, prompt_logprobs=1)
+        outputs = self._run(rows, [wanted] * len(rows))
+        return [
+            _scored(output.prompt_logprobs, row, len(tail))
+            for output, row, tail in zip(outputs, rows, tails, strict=True)
+        ]
+
+    def _run(self, rows: Sequence[list[int]], parameters: Sequence[Any]) -> list[Any]:
+        prompts = [{"prompt_token_ids": row} for row in rows]
+        outputs: list[Any] = self._engine.generate(prompts, list(parameters), use_tqdm=False)
+        return outputs
+
+
+def _scored(logprobs: Sequence[Any], row: Sequence[int], scored: int) -> LogLikelihood:
+    """The sum over the last `scored` ids of `row`; `logprobs[i]` maps ids to those of place i."""
+    nats, greedy = 0.0, True
+    for place in range(len(row) - scored, len(row)):
+        found = logprobs[place][row[place]]
+        nats += found.logprob
+        greedy &= found.rank == 1
+    return LogLikelihood(nats, scored, greedy)
