@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
+import sys
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, final
 
 from sweeps.mlflow_store import check_store, public_address, sqlite_path
@@ -179,10 +182,9 @@ class MlflowTracker(Tracker):
         if path is None:
             address = public_address(self._uri)
             return [(view.label, address + view.url_path) for view in study.views]
-        serve = f"mlflow server --backend-store-uri sqlite:///{path} --port 5000"
         address = "http://127.0.0.1:5000"
         return [
-            (SERVE, f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {serve}"),
+            (SERVE, _serve_command(path)),
             *((f"then {view.label}", address + view.url_path) for view in study.views),
         ]
 
@@ -336,3 +338,11 @@ def _reported(action: str) -> Iterator[None]:
     except (MlflowException, OSError) as error:
         reason = str(error).strip().partition("\n")[0][:500]
         raise TrackingError(f"MLflow could not {action}: {reason}") from error
+
+
+def _serve_command(database: Path) -> str:
+    """What serves a local store with few processes, from this environment, active or not."""
+    beside = Path(sys.executable).with_name("mlflow")
+    program = str(beside) if which("mlflow") is None and beside.exists() else "mlflow"
+    where = ["--backend-store-uri", f"sqlite:///{database}", "--port", "5000", "--workers", "1"]
+    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join([program, 'server', *where])}"
