@@ -32,6 +32,7 @@ from sweeps.mini.world import resolve
 
 EXAMPLES = 1536
 MINI_BATCH = 8
+STATISTICS_EVERY = 8
 MAX_LENGTH = 128
 BENCHMARKS = {
     "math": {"exact_match": "math"},
@@ -100,6 +101,7 @@ def run_config(model: str, domain: str, setting: Setting) -> FinetuneConfig:
         evaluation=EvaluationConfig(benchmarks=_benchmarks(domain), checks=1),
         seed=setting.seed,
         threads=1,
+        statistics_every=STATISTICS_EVERY,
         keep="none",
     )
 
