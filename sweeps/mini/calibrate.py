@@ -30,7 +30,7 @@ from sweeps.finetune.loop import finetune
 from sweeps.finetune.reporter import FolderReporter
 from sweeps.mini.world import resolve
 
-EXAMPLES = 1536
+EXAMPLES = 1024
 MINI_BATCH = 8
 STATISTICS_EVERY = 8
 MAX_LENGTH = 128
