@@ -165,9 +165,10 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     if options.peak:
         peak(options)
         return
@@ -193,9 +194,12 @@ def main() -> None:
         found[task] = result
         print(task, json.dumps(result), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    settings = {key: getattr(options, key) for key in ("items", "tokens", "batch_size", "rounds")}
+    names = ("items", "tokens", "batch_size", "rounds", "threads")
+    settings = {name: getattr(options, name) for name in names}
     record = {"python": platform.python_version(), "torch": torch.__version__, **settings, **found}
-    (options.out / "speed.json").write_text(json.dumps(record, indent=1) + "\n")
+    (options.out / f"speed_{options.threads}_threads.json").write_text(
+        json.dumps(record, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":
