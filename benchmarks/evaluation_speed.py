@@ -15,7 +15,6 @@ import csv
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -151,9 +150,16 @@ def peak(options: argparse.Namespace) -> None:
     """Print the growth of the peak of resident memory, in MiB, while one engine works once."""
     task, engine = options.peak
     work = engines(options)[task][engine]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = resident("VmRSS")
     work()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(resident("VmHWM") - before)
+
+
+def resident(which: str) -> float:
+    """Resident memory, now (VmRSS) or at its peak (VmHWM), in MiB; Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def run(channel: int, timeout: float, memory_mb: int) -> NoReturn:
     leave = os._exit
     try:
         os.dup2(channel, CHANNEL)
-        wire = Wire(CHANNEL, time.monotonic() + 1e9)
+        wire = Wire(CHANNEL, time.monotonic() + 1e9, 2**32)
         _confine(timeout, memory_mb)
         _serve(wire, wire.receive())
     finally:

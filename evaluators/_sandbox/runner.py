@@ -104,7 +104,9 @@ def _judged(job: dict[str, Any], keeper: socket.socket) -> tuple[bool, str]:
     theirs.close()
     (pid,) = struct.unpack("i", keeper.recv(64))
     # CPU time decides, so that a busy machine fails no program; wall time ends sleepers.
-    wire = Wire(ours, time.monotonic() + 3 * job["timeout"] + 2, _Busy(pid))
+    deadline = time.monotonic() + 3 * job["timeout"] + 2
+    # What was decoded takes about eight times the memory of the text.
+    wire = Wire(ours, deadline, job["memory_mb"] * 2**20 // 8, _Busy(pid))
     reason = "passed"
     try:
         _test(job, wire)

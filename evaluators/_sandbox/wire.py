@@ -17,7 +17,6 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-MOST_BYTES = 64 * 2**20
 PATIENCE = 5.0  # seconds
 SCALARS = {str, int, float, bool, type(None)}
 LARGE = 2**4096  # an int beyond which decimal digits are refused
@@ -73,9 +72,14 @@ class Wire:
     """One end of the conversation; `deadline` is on the monotonic clock, in seconds."""
 
     def __init__(
-        self, channel: Any, deadline: float, busy: Callable[[], bool] = lambda: False
+        self,
+        channel: Any,
+        deadline: float,
+        most_bytes: int,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        """While `busy` says so, the deadline is put off."""
+        """While `busy` says so, the deadline is put off. A longer message is refused."""
+        self._most_bytes = most_bytes
         self._channel = channel  # kept open by whoever holds it
         self._number = channel if isinstance(channel, int) else channel.fileno()
         self._deadline = deadline
@@ -118,7 +122,7 @@ class Wire:
     def receive(self) -> Any:
         """The next value."""
         (size,) = struct.unpack("!I", self._bytes(4))
-        if size > MOST_BYTES:
+        if size > self._most_bytes:
             raise WireError(WireError.NOISE)
         data = self._bytes(size)
         try:
