@@ -42,9 +42,9 @@ HUB: Mapping[Split, HubSplit] = {
     "test": HubSplit("test", ("full",)),
     "all": HubSplit("test", ("full",)),
 }
-# Millions of tuples in one result; sums over 10^8 numbers, sixteen times.
+# A result of 128 million values; sums over 10^8 numbers, sixteen times.
 PLUS_SLOW = {
-    "mbpp_plus/255": Limits(60.0, memory_mb=8192),
+    "mbpp_plus/255": Limits(60.0, memory_mb=8192, inside=True),
     "mbpp_plus/599": Limits(240.0),
 }
 _INSTRUCTION = "{text} Your code should satisfy the following assertion:\n```python\n{test}\n```"
