@@ -1,0 +1,119 @@
+"""Who drives a sweep: the living processes, each known by a lock that also a kill releases."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import final
+
+from filelock import FileLock, Timeout
+
+from sweeps.errors import UserError
+
+POLL_SECONDS = 0.5
+"""How soon a driver notices that it was asked to stop."""
+
+
+@final
+@dataclass(frozen=True)
+class Driver:
+    """A process that runs a sweep. ``started``: local time on its host."""
+
+    id: str
+    host: str
+    pid: int
+    user: str
+    started: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} of {self.user} on {self.host}, since {self.started}"
+
+
+def living_drivers(folder: Path) -> list[Driver]:
+    """The drivers of the sweep in ``folder`` that are alive, the oldest first.
+
+    What a dead one left behind is removed.
+    """
+    living = []
+    for record in (folder / "drivers").glob("*.json"):
+        lock = FileLock(record.with_suffix(".lock"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            living.append(Driver(**json.loads(record.read_text())))
+            continue
+        for suffix in (".json", ".stop", ".lock"):
+            record.with_suffix(suffix).unlink(missing_ok=True)
+        lock.release()
+    return sorted(living, key=lambda driver: driver.started)
+
+
+def request_stop(folder: Path) -> list[Driver]:
+    """Ask every living driver to stop as by Ctrl-C; returns whom. Works from another machine."""
+    living = living_drivers(folder)
+    for driver in living:
+        (folder / "drivers" / f"{driver.id}.stop").touch()
+    return living
+
+
+@contextmanager
+def driving(folder: Path, *, join: bool = False) -> Iterator[Driver]:
+    """Be a driver of the sweep in ``folder``: the only one, unless it joins by choice.
+
+    A request to stop reaches the main thread as KeyboardInterrupt.
+
+    Raises:
+        UserError: another process drives it, and this one did not choose to join.
+    """
+    home = folder / "drivers"
+    home.mkdir(parents=True, exist_ok=True)
+    driver = _this_process()
+    lock = FileLock(home / f"{driver.id}.lock", timeout=0)
+    with FileLock(home / "gate"):
+        others = living_drivers(folder)
+        if others and not join:
+            raise UserError(
+                f"this sweep is being run already, by {others[0]}. Wait for it, stop it with "
+                "`stop`, or help it with `run --join`"
+            )
+        lock.acquire()
+        (home / f"{driver.id}.json").write_text(json.dumps(asdict(driver)))
+    over = threading.Event()
+    request = home / f"{driver.id}.stop"
+    watch = threading.Thread(target=_interrupt_on, args=(request, over), daemon=True)
+    watch.start()
+    try:
+        yield driver
+    finally:
+        over.set()
+        watch.join()
+        for suffix in (".json", ".stop", ".lock"):
+            (home / f"{driver.id}{suffix}").unlink(missing_ok=True)
+        lock.release()
+
+
+def _this_process() -> Driver:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        user = str(os.getuid())
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    return Driver(uuid.uuid4().hex[:8], socket.gethostname(), os.getpid(), user, started)
+
+
+def _interrupt_on(request: Path, over: threading.Event) -> None:
+    while not over.wait(POLL_SECONDS):
+        if request.exists():
+            request.unlink(missing_ok=True)
+            os.kill(os.getpid(), signal.SIGINT)
+            return

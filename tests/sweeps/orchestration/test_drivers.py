@@ -1,0 +1,78 @@
+"""One driver per sweep: refused by name, joined by choice, forgotten when killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sweeps.drivers import driving, living_drivers, request_stop
+from sweeps.errors import UserError
+
+DRIVE = """
+import sys, time
+from pathlib import Path
+from sweeps.drivers import driving
+try:
+    with driving(Path(sys.argv[1])):
+        print("driving", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that drives the sweep in `tmp_path`."""
+    command = [sys.executable, "-c", DRIVE, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "driving\n"
+        yield driver
+        driver.kill()
+
+
+def test_nobody_drives_what_nobody_runs(tmp_path: Path) -> None:
+    assert living_drivers(tmp_path / "missing") == []
+
+
+Process = subprocess.Popen[str]
+
+
+def test_a_second_driver_is_refused_with_the_name_of_the_first(
+    tmp_path: Path, process: Process
+) -> None:
+    refused = pytest.raises(UserError, match=rf"process {process.pid} of .* on .*, since ")
+    with refused, driving(tmp_path):
+        pass
+    assert [driver.pid for driver in living_drivers(tmp_path)] == [process.pid]
+    with driving(tmp_path, join=True) as joined:
+        pids = {driver.pid for driver in living_drivers(tmp_path)}
+        assert pids == {process.pid, os.getpid()}
+    assert joined.id not in {driver.id for driver in living_drivers(tmp_path)}
+
+
+def test_a_killed_driver_is_no_driver(tmp_path: Path, process: Process) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert living_drivers(tmp_path) == []
+    assert [path.name for path in (tmp_path / "drivers").iterdir()] == ["gate"]
+    with driving(tmp_path) as driver:
+        assert driver.pid == os.getpid()
+
+
+def test_a_request_to_stop_ends_a_driver_like_ctrl_c(tmp_path: Path, process: Process) -> None:
+    asked = request_stop(tmp_path)
+    assert [driver.pid for driver in asked] == [process.pid]
+    assert process.wait(timeout=20) == 130
+    deadline = time.monotonic() + 5
+    while living_drivers(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert request_stop(tmp_path) == []
