@@ -53,7 +53,7 @@ def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
         fields = here.model_fields if _is_model(here) else {}
         # A mapping's key or a list's index says nothing about the type: stay at the same model.
         if part in fields:
-            here = _model_in(fields[part].annotation) or here
+            here = inner_model(fields[part].annotation) or here
     return list(here.model_fields)
 
 
@@ -61,13 +61,13 @@ def _is_model(thing: Any) -> bool:
     return isinstance(thing, type) and issubclass(thing, BaseModel)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def inner_model(annotation: Any) -> type[BaseModel] | None:
     """The pydantic model inside ``dict[str, M]``, ``tuple[M, ...]``, ``M | None`` or ``M``."""
     if _is_model(annotation):
         found: type[BaseModel] = annotation
         return found
     for part in getattr(annotation, "__args__", ()):
-        inside = _model_in(part)
+        inside = inner_model(part)
         if inside is not None:
             return inside
     return None

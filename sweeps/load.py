@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,12 @@ from pydantic import ValidationError
 
 from sweeps.config import SweepConfig
 from sweeps.errors import UserError, explain
+
+RESOLVED = "sweep.yaml"
+"""In a sweep's folder: its configuration, with defaults and absolute paths, as it was run."""
+
+
+_SUFFIXES = (".yaml", ".yml")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -30,13 +38,15 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """Read, override and check a sweep's configuration.
+    """Read, override and check a sweep's configuration, from a file or from a sweep's folder.
 
     Raises:
         UserError: the file is missing or no YAML, a key is unknown, a value is out of bounds, an
             override is malformed; the message names the place and what was expected.
     """
-    return parse_config(load_tree(path, overrides), str(path))
+    if not Path(path).is_dir():
+        return parse_config(load_tree(path, overrides), str(path))
+    return parse_config(_overridden(_read_folder(Path(path)), overrides), str(path))
 
 
 def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -45,7 +55,10 @@ def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     Raises:
         UserError: the file is missing or no YAML, or an override is malformed.
     """
-    tree = _read(Path(path))
+    return _overridden(_read(Path(path)), overrides)
+
+
+def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         _apply(tree, override)
     return tree
@@ -67,7 +80,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such configuration file{_shipped_hint()}") from None
+        raise UserError(f"{path}: no such configuration file{_near(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a text file: {error}") from None
     try:
@@ -83,7 +96,28 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _shipped_hint() -> str:
+def _read_folder(folder: Path) -> dict[str, Any]:
+    """What a sweep's folder says it is; the folder may have moved, or be mounted elsewhere."""
+    folder = folder.resolve()
+    if not (folder / RESOLVED).is_file():
+        raise UserError(
+            f"{folder}: no {RESOLVED} in this folder; expected a YAML file, or the folder of a "
+            "sweep that has been run, which is STORAGE/NAME"
+        )
+    tree = _read(folder / RESOLVED)
+    if tree.get("name") != folder.name:
+        raise UserError(
+            f"{folder}: the sweep in it is named '{tree.get('name')}', and its folder must be too"
+        )
+    return {**tree, "storage": str(folder.parent)}
+
+
+def _near(path: Path) -> str:
+    """The file in the same folder that was probably meant, or what is shipped."""
+    with suppress(OSError):
+        beside = [file.name for file in path.parent.iterdir() if file.suffix in _SUFFIXES]
+        if close := get_close_matches(path.name, beside, n=1, cutoff=0.7):
+            return f"; did you mean '{path.with_name(close[0])}'?"
     names = sorted(file.name for file in (Path(__file__).parent / "configs").glob("*.yaml"))
     return f" (shipped with the package, in sweeps/configs: {', '.join(names)})"
 

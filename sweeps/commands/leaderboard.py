@@ -1,0 +1,60 @@
+"""``leaderboard``: the best trials of a sweep, also while it runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.commands.shared import AsJson, ConfigFile, Overrides, load, mistakes_explained
+
+if TYPE_CHECKING:
+    from sweeps.report.data import ScoreLabel, TrialRow
+
+
+def leaderboard(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    top: Annotated[int, typer.Option(min=1, help="How many trials per domain.")] = 10,
+) -> None:
+    """The best trials per domain, by score on the validation items; works while a sweep runs."""
+    with mistakes_explained():
+        parsed = load(config, overrides)
+        from sweeps import study
+
+        boards = {name: rows[:top] for name, rows in study.leaderboard(parsed).items()}
+    if as_json:
+        plain = {
+            name: [{**asdict(row), "metrics": dict(row.metrics)} for row in rows]
+            for name, rows in boards.items()
+        }
+        print(json.dumps(plain, indent=1))
+        return
+    from sweeps.reporting import label_of
+
+    for name, rows in boards.items():
+        _print_board(name, rows, label_of(parsed, name))
+
+
+def _print_board(name: str, rows: list[TrialRow], label: ScoreLabel) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{name}: best trials by {label.text} on validation items")
+    for column in ("", "trial", "score", "mask ratio", "N", "learning rate", "state", "seconds"):
+        table.add_column(column, justify="right")
+    for place, row in enumerate(rows, start=1):
+        table.add_row(
+            str(place),
+            str(row.number),
+            "" if row.score is None else label.number(row.score),
+            f"{row.mask_ratio:g}",
+            str(row.accumulation_interval),
+            f"{row.learning_rate:.2e}",
+            row.state.replace("_", " "),
+            f"{row.seconds:.0f}",
+        )
+    Console().print(table)

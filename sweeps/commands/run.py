@@ -1,0 +1,97 @@
+"""``run``, ``resume`` and ``paper``: the commands that train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from sweeps.commands.shared import (
+    ConfigFile,
+    Overrides,
+    command_line,
+    load,
+    mistakes_explained,
+    signals_interrupt,
+)
+
+if TYPE_CHECKING:
+    from sweeps.progress import Display
+    from sweeps.report.data import TrialRow
+    from sweeps.study import StudyResult
+
+
+def run(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Run every domain's study, or continue it: finished trials are never run again.
+
+    Ctrl-C stops within seconds and keeps what is finished; the same command goes on from there.
+    """
+    with mistakes_explained():
+        parsed = load(config, overrides)
+    with _shown(command_line("run", config, overrides)) as display:
+        from sweeps import study
+
+        result = study.run(parsed, display)
+    for name, domain in result.domains.items():
+        _print_best(name, domain.best)
+    print()
+    for label, text in _next_steps(result):
+        print(f"{label}:\n  {text}")
+
+
+def paper(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Run every study of the paper, or go on with them, and write one report over all.
+
+    `study.paper` lists them: search, sensitivity, methods, drop, data, efficiency. Each becomes a
+    sweep of its own, NAME-KIND, and finished trials are never run again.
+    """
+    with mistakes_explained():
+        parsed = load(config, overrides)
+    with _shown(command_line("paper", config, overrides)) as display:
+        from sweeps import paper as studies
+
+        result = studies.run(parsed, display)
+    for label, text in (*result.links, ("report", str(result.html))):
+        print(f"{label}:\n  {text}")
+
+
+@contextmanager
+def _shown(again: str) -> Iterator[Display]:
+    """A display for a long command; stopped, it says what to type to go on."""
+    from sweeps.progress import build_display
+
+    display = build_display()
+    try:
+        with mistakes_explained(), signals_interrupt():
+            yield display
+    except KeyboardInterrupt:
+        display.close()
+        print(f"\nStopped. Finished trials are kept. To go on:\n  {again}", flush=True)
+        raise typer.Exit(130) from None
+    finally:
+        display.close()
+
+
+def _print_best(name: str, best: TrialRow | None) -> None:
+    if best is None:
+        print(f"{name}: no trial finished")
+        return
+    print(
+        f"{name}: best score {best.score:.4f} on validation items with "
+        f"mask_ratio {best.mask_ratio:g}, accumulation_interval {best.accumulation_interval}, "
+        f"learning_rate {best.learning_rate:.2e} (trial {best.number})"
+    )
+
+
+def _next_steps(result: StudyResult) -> list[tuple[str, str]]:
+    from sweeps.tracking import SERVE
+
+    steps = [(f"{name}: report", str(d.report.html)) for name, d in result.domains.items()]
+    shared = []
+    for name, domain in result.domains.items():
+        steps += [(f"{name}: {label}", text) for label, text in domain.links if label != SERVE]
+        shared += [(label, text) for label, text in domain.links if label == SERVE]
+    # The command that serves a local store is the same for all domains: said once.
+    return list(dict.fromkeys([*shared, *steps]))

@@ -1,0 +1,85 @@
+"""What the commands have in common: their arguments, and how mistakes and signals end them."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from sweeps.commands.completion import complete_override
+from sweeps.commands.group import PROGRAM
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from sweeps.config import SweepConfig
+
+ConfigFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="The sweep's YAML file, or the folder of a sweep: STORAGE/NAME."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Overrides, as search.trials=4.",
+        autocompletion=complete_override,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def load(config: str, overrides: list[str] | None) -> SweepConfig:
+    """The sweep that a command line names.
+
+    Raises:
+        UserError: what is wrong with it.
+    """
+    from sweeps.load import load_config
+
+    return load_config(config, overrides or [])
+
+
+def command_line(command: str, config: str, overrides: list[str] | None = None) -> str:
+    """What to type, quoted for the shell."""
+    return shlex.join([*PROGRAM.split(), command, config, *(overrides or [])])
+
+
+@contextmanager
+def mistakes_explained() -> Iterator[None]:
+    """A mistake of the user ends in one paragraph and exit code 2, never in a traceback."""
+    from sweeps.errors import UserError
+
+    try:
+        yield
+    except UserError as error:
+        refuse(str(error))
+
+
+def refuse(message: str) -> NoReturn:
+    """End with a mistake's one paragraph."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """A polite kill and a closed terminal end like Ctrl-C: trials are marked, processes gone."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.signal(each, interrupt) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
