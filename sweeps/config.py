@@ -24,6 +24,7 @@ from sweeps.finetune.config import (
     MethodConfig,
     ModelConfig,
 )
+from sweeps.hooks import HooksConfig
 from sweeps.paths import resolve_benchmark, resolve_data, resolve_model
 from sweeps.space import Point, SpaceConfig
 from sweeps.study_config import NuisanceConfig, StudyConfig
@@ -144,6 +145,7 @@ class SweepConfig(_Strict):
     search: SearchConfig = SearchConfig()
     space: SpaceConfig
     domains: Annotated[dict[str, DomainConfig], Field(min_length=1)]
+    hooks: HooksConfig = HooksConfig()
 
     @field_validator("domains")
     @classmethod

@@ -11,6 +11,7 @@ from sweeps import preflight, study
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.errors import UserError
 from sweeps.final_scores import TestScores
+from sweeps.hooked_display import calling_hooks
 from sweeps.load import parse_config
 from sweeps.place import place_of
 from sweeps.progress import Display, LineDisplay
@@ -51,12 +52,15 @@ def run(
     first = config.study.paper[0]
     study.check(study_of(config, first, final=False), tracker)
     links: dict[tuple[str, str], None] = {}
-    with worker_session(config.resources, place_of(config).folder) as groups:
+    with (
+        calling_hooks(config, display) as shown,
+        worker_session(config.resources, place_of(config).folder) as groups,
+    ):
         for kind in config.study.paper:
-            display.say(f"== {kind}")
+            shown.say(f"== {kind}")
             one = study_of(config, kind)
             preflight.check_recorded(place_of(one).optuna_file(), one)
-            result = study.run_studies(one, display, tracker, groups)
+            result = study.run_studies(one, shown, tracker, groups)
             for domain, found in result.domains.items():
                 links |= {
                     (a if a == SERVE else f"{kind}, {domain}: {a}", b): None

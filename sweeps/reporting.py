@@ -46,8 +46,8 @@ CAVEATS = {
 
 
 def config_yaml(config: SweepConfig) -> str:
-    """The resolved configuration as YAML that loads again."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    """The resolved configuration as YAML that loads again, without whom it calls when it ends."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude={"hooks"}), sort_keys=False)
 
 
 def declare(study: optuna.Study, config: SweepConfig, domain: str) -> None:

@@ -16,6 +16,7 @@ from sweeps.config import SweepConfig, resolve_paths
 from sweeps.designs.build import build_design
 from sweeps.errors import UserError
 from sweeps.final_scores import TestScores
+from sweeps.hooked_display import calling_hooks
 from sweeps.identity import study_definition
 from sweeps.place import place_of
 from sweeps.progress import Display, LineDisplay
@@ -81,8 +82,11 @@ def run(
     display = display or LineDisplay()
     tracker = tracker or build_tracker(config)
     check(config, tracker)
-    with worker_session(config.resources, place_of(config).folder) as groups:
-        return run_studies(config, display, tracker, groups)
+    with (
+        calling_hooks(config, display) as shown,
+        worker_session(config.resources, place_of(config).folder) as groups,
+    ):
+        return run_studies(config, shown, tracker, groups)
 
 
 def run_studies(

@@ -1,0 +1,161 @@
+"""Hooks: a command or a webhook that is told when a sweep ends and when a trial fails.
+
+A hook is told in a thread of its own and within a time limit. Whatever it does, the sweep goes
+on; and what may be secret of it, its address and its words, is never shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from http.client import HTTPException
+from typing import Annotated, Any, Literal, Self, final
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Event = Mapping[str, Any]
+Occasion = Literal["on_end", "on_failure"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+@final
+class Hook(_Strict):
+    """``command`` gets the event as JSON on its standard input; ``webhook`` gets it as a POST.
+
+    ``webhook`` is an address, or ``$NAME``: then the environment variable NAME holds it, and the
+    address stays out of every file.
+    """
+
+    command: str | None = None
+    webhook: str | None = None
+
+    @model_validator(mode="after")
+    def _can_be_called(self) -> Self:
+        # At the level of the model, since pydantic shows a field's value with its mistake.
+        if self.command is None and self.webhook is None:
+            raise ValueError("expected a command, a webhook, or both")
+        if self.command is not None and not _words(self.command):
+            raise ValueError("command: expected a program and its arguments, with closed quotes")
+        if self.webhook is not None and not re.fullmatch(
+            r"https?://[^\s/]+(/\S*)?|\$[A-Za-z_]\w*", self.webhook
+        ):
+            raise ValueError(
+                "webhook: expected http://..., https://..., or $NAME for an environment variable"
+            )
+        return self
+
+
+@final
+class HooksConfig(_Strict):
+    """Whom to tell when the sweep ends, however it does, and when a trial fails."""
+
+    on_end: Hook | None = None
+    on_failure: Hook | None = None
+    seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+
+
+@final
+class Caller:
+    """Calls the hooks of one sweep, one after another, beside it."""
+
+    def __init__(self, config: HooksConfig, say: Callable[[str], None]) -> None:
+        self._config, self._say = config, say
+        self._waiting: queue.SimpleQueue[tuple[Occasion, Event] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="hooks", daemon=True)
+        self._thread.start()
+
+    def call(self, occasion: Occasion, event: Event) -> None:
+        """Have the occasion's hook called with ``event``; returns at once."""
+        stamp = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "host": socket.gethostname(),
+        }
+        self._waiting.put((occasion, {**event, **stamp}))
+
+    def close(self) -> None:
+        """Wait for the calls that are still to be made, at most for twice the time limit."""
+        self._waiting.put(None)
+        self._thread.join(2 * self._config.seconds)
+
+    def _run(self) -> None:
+        while (call := self._waiting.get()) is not None:
+            occasion, event = call
+            hook = getattr(self._config, occasion)
+            for complaint in [] if hook is None else tell(hook, event, self._config.seconds):
+                self._say(f"hooks.{occasion}: {complaint} The sweep goes on.")
+
+
+def tell(hook: Hook, event: Event, seconds: float) -> list[str]:
+    """Call a hook; returns what went wrong, a sentence each, without what may be secret."""
+    body = json.dumps(event).encode()
+    said = []
+    if hook.command is not None:
+        said.append(_run_command(hook.command, body, seconds))
+    if hook.webhook is not None:
+        said.append(_post(hook.webhook, body, seconds))
+    return [complaint for complaint in said if complaint]
+
+
+def _run_command(command: str, body: bytes, seconds: float) -> str:
+    quiet = subprocess.DEVNULL
+    try:
+        # A session of its own: Ctrl-C is for the sweep, and the time limit for all it started.
+        process = subprocess.Popen(
+            _words(command),
+            stdin=subprocess.PIPE,
+            stdout=quiet,
+            stderr=quiet,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return f"the command could not be started ({error.strerror})."
+    try:
+        process.communicate(body, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return f"the command took more than {seconds:g} s and was ended."
+    return f"the command ended with code {process.returncode}." if process.returncode else ""
+
+
+def _post(webhook: str, body: bytes, seconds: float) -> str:
+    address = os.environ.get(webhook[1:], "") if webhook.startswith("$") else webhook
+    if not address.startswith(("http://", "https://")):
+        return f"the environment variable {webhook[1:]} holds no http address."
+    try:
+        request = urllib.request.Request(
+            address, data=body, headers={"Content-Type": "application/json"}, method="POST"
+        )
+        with urllib.request.urlopen(request, timeout=seconds):
+            return ""
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"the webhook answered with HTTP status {error.code}."
+    except (OSError, ValueError, HTTPException) as error:  # its text may hold the address
+        reason = getattr(error, "reason", error)
+        late = isinstance(error, TimeoutError) or isinstance(reason, TimeoutError)
+        return f"the webhook did not answer{f' within {seconds:g} s' if late else ''}."
+
+
+def _words(command: str) -> list[str]:
+    """The command's words as a shell splits them; none where a quote is left open."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
