@@ -7,6 +7,7 @@ masker = GradientMasker(GradientMask(mask_ratio=0.2)).attach(optimizer)
 from __future__ import annotations
 
 from gmt_core.delta import one_off_drop
+from gmt_core.errors import NonFiniteGradientError
 from gmt_core.gradient_mask import GradientMask
 from gmt_core.half_fine_tuning import HalfFineTuning
 from gmt_core.mask_statistics import MaskStatistics
@@ -17,7 +18,6 @@ from gmt_core.random_mask import RandomMask
 from gmt_core.schedule import RatioSchedule
 from gmt_core.sparse_delta import apply_delta, load_delta, save_delta, sparse_delta
 from gmt_core.threshold import (
-    NonFiniteGradientError,
     kept_count,
     magnitude_threshold,
     magnitude_thresholds,

@@ -13,9 +13,10 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from gmt_core.errors import NonFiniteGradientError
 from gmt_core.naming import nearest, one_of
 from gmt_core.permutation import Permutation
-from gmt_core.threshold import NonFiniteGradientError, kept_count, magnitude_threshold
+from gmt_core.threshold import kept_count, magnitude_threshold
 
 Strategy = Literal["trivial", "random", "salient"]
 STRATEGIES: Final = ("trivial", "random", "salient")

@@ -15,10 +15,10 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
+from gmt_core.flat import chunks_of, flat_view
 from gmt_core.layout import local_part
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.rules import Rule
-from gmt_core.threshold import chunks_of, flat_view
 
 MOST: Final = 1 << 20
 

@@ -7,13 +7,15 @@ from typing import Final, Literal, final
 
 from torch import Tensor
 
+from gmt_core.errors import NonFiniteGradientError
 from gmt_core.local_gradient import LocalGradient
+from gmt_core.magnitudes import Saliency
 from gmt_core.method import Method
 from gmt_core.naming import one_of
-from gmt_core.rules import KeepAll, KeepLargest, Rule
+from gmt_core.rules import KeepAll, KeepLargest, KeepLargestProduct, Rule
 from gmt_core.schedule import RatioSchedule, as_schedule
-from gmt_core.selection import KeepLargestProduct, Pool, Saliency, saliency_thresholds
-from gmt_core.threshold import NonFiniteGradientError, kept_count
+from gmt_core.selection import Pool, saliency_thresholds
+from gmt_core.threshold import kept_count
 
 Scope = Literal["tensor", "global"]
 SCOPES: Final = ("tensor", "global")

@@ -17,45 +17,45 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gmt_core.flat import INT_OF, flat_view, from_bits, infinity_bits, magnitude_bits
-from gmt_core.radix import descend, refuse_non_finite
+from gmt_core.flat import INT_OF, flat_view
+from gmt_core.magnitudes import LocalPool
+from gmt_core.radix import Counter, Intervals
 
-# Triton's histogram costs time in proportion to its bins; with eight bits it keeps up with the
-# memory, and infinity starts a digit of its own in every 16-bit and 32-bit dtype.
-_DIGIT_BITS: Final = 8
 _SPAN: Final = 1 << 16  # elements of one program: its counts are added to memory once
 _TILE: Final = 1 << 12  # elements at once
 
 
-@torch.no_grad()
-def radix_thresholds(
-    pools: Sequence[Sequence[Tensor]], kept: Sequence[int], dtype: torch.dtype
-) -> list[Tensor]:
-    """As `radix.radix_thresholds`, for pools of any size whose tensors all have that dtype.
+@final
+class KernelCounter(Counter):
+    """Counts pools of any size whose tensors have one dtype and lie on one device.
 
     Two reads of each element for 16-bit floats, four for float32; 2 KiB for each pool and 12
-    bytes for each 65,536 elements. All tensors lie on one device.
+    bytes for each 65,536 elements.
     """
-    group = _Group.of([t for pool in pools for t in pool])
-    device = group.addresses.device
-    rows = torch.tensor([row for row, pool in enumerate(pools) for _ in pool], device=device)
-    rank = torch.tensor(kept, device=device)
-    prefix, top = torch.zeros_like(rank), magnitude_bits(dtype)
-    while top:
-        width = min(_DIGIT_BITS, top)
-        low = top - width
-        histogram = torch.zeros(len(pools), 1 << width, dtype=torch.int64, device=device)
-        with group.on_device():
-            _count[(group.spans,)](
-                *group.table, rows, prefix, histogram,
-                group.most, top, low, BINS=1 << width,
-                INTEGER=group.integer, SPAN=_SPAN, TILE=_TILE,
-            )  # fmt: skip
-        if top == magnitude_bits(dtype):
-            refuse_non_finite(histogram[:, infinity_bits(dtype) >> low :])
-        digit, rank = descend(histogram, rank)
-        prefix, top = (prefix << width) | digit, low
-    return list(from_bits(prefix, dtype).unbind())
+
+    # Triton's histogram costs time in proportion to its bins; with eight bits it keeps up with
+    # the memory, and infinity starts a bin of its own in every 16-bit and 32-bit dtype.
+    digit_bits = 8
+
+    def __init__(self, pools: Sequence[LocalPool]) -> None:
+        """Note where the elements lie; the magnitudes are those of the gradients."""
+        self._group = _Group.of([member.gradient for pool in pools for member in pool])
+        rows = [row for row, pool in enumerate(pools) for _ in pool]
+        self._rows = torch.tensor(rows, device=self._group.addresses.device)
+
+    def histogram(self, intervals: Intervals, bin_width: int) -> Tensor:
+        """One launch for all pools; the intervals are bins of earlier ones."""
+        group, bins = self._group, 1 << (intervals.width - bin_width)
+        prefix = (intervals.low >> intervals.width).to(self._rows.device)
+        counts = self._rows.new_zeros(len(prefix), bins)
+        if group.spans:
+            with group.on_device():
+                _count[(group.spans,)](
+                    *group.table, self._rows, prefix, counts,
+                    group.most, intervals.width, bin_width, BINS=bins,
+                    INTEGER=group.integer, SPAN=_SPAN, TILE=_TILE,
+                )  # fmt: skip
+        return counts
 
 
 @torch.no_grad()

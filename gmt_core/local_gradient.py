@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
+from gmt_core.flat import flat_view
 from gmt_core.layout import Layout, is_dtensor, local_part
-from gmt_core.threshold import chunks_of, flat_view
+from gmt_core.magnitudes import Magnitudes, Saliency
 
 
 @final
@@ -62,11 +64,10 @@ class LocalGradient:
             )
         return flat_view(self.weight)
 
-    def products(self) -> Iterator[tuple[int, Tensor]]:
-        """Chunks of gradient times weight, each with the place of its first element."""
-        weight = self.flat_weight()
-        for start, chunk in chunks_of(self.gradient):
-            yield start, (chunk * weight[start : start + chunk.numel()]).to(chunk.dtype)
+    def magnitudes(self, dtype: torch.dtype, saliency: Saliency) -> Magnitudes:
+        """What the local elements are ranked by, compared in that dtype."""
+        weight = self.flat_weight() if saliency == "product" else None
+        return Magnitudes(flat_view(self.gradient), dtype, weight)
 
 
 def local_gradients(

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from gmt_core.rules import KeepLargest, Rule, Tally
-from gmt_core.selection import KeepLargestProduct
+from gmt_core.rules import KeepLargest, KeepLargestProduct, Rule, Tally
 
 
 @final

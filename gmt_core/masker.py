@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from gmt_core.errors import NonFiniteGradientError
 from gmt_core.layout import reduced
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.loss_scaling import skipped_by_scaler
@@ -19,7 +20,6 @@ from gmt_core.naming import matching, one_of
 from gmt_core.optimizer_mode import MODES, Held, Mode, check_mode, hold
 from gmt_core.parameters import Parameters, torch_optimizer
 from gmt_core.rules import KeepAll, Rule, apply_all_
-from gmt_core.threshold import NonFiniteGradientError
 
 
 @final

@@ -6,11 +6,11 @@ from typing import Final
 
 from gmt_core.gradient_mask import GradientMask, Scope
 from gmt_core.half_fine_tuning import HalfFineTuning
+from gmt_core.magnitudes import Saliency
 from gmt_core.method import SFT, Method
 from gmt_core.naming import one_of
 from gmt_core.random_mask import RandomMask
 from gmt_core.schedule import RatioSchedule
-from gmt_core.selection import Saliency
 
 __all__ = ["NAMES", "Method", "build_method"]
 

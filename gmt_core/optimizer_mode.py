@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gmt_core.flat import chunks_of, flat_view
 from gmt_core.layout import local_part
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.naming import one_of
 from gmt_core.rules import KeepAll, Rule
-from gmt_core.threshold import chunks_of, flat_view
 
 Mode = Literal["gradient", "update", "state"]
 MODES: Final = ("gradient", "update", "state")

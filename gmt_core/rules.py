@@ -97,6 +97,21 @@ class KeepLargest(Rule):
 
 @final
 @dataclass(frozen=True)
+class KeepLargestProduct(Rule):
+    """Elements with |g * w| >= threshold, ties included."""
+
+    threshold: Tensor  # no dimensions
+    weight: Tensor  # flat, in the order of the gradient's memory
+
+    def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
+        """Compare the magnitudes of the products, in the wider of the two dtypes."""
+        products = (chunk * self.weight[start : start + chunk.numel()]).to(chunk.dtype).abs()
+        wide = torch.promote_types(products.dtype, self.threshold.dtype)
+        return products.to(wide) >= self.threshold.to(device=chunk.device, dtype=wide)
+
+
+@final
+@dataclass(frozen=True)
 class KeepRandom(Rule):
     """Exactly `kept` elements, chosen by a keyed permutation."""
 

@@ -1,8 +1,7 @@
 """Exact magnitude thresholds: the kept-th largest |g|, without sorting and without a copy.
 
 Every path returns exactly what a full sort of the magnitudes would give; they differ in speed.
-Small tensors go together through `radix`, a large one alone through `interval`. Beyond the
-gradients at most 16 MiB are used, whatever their size.
+`radix` says what they share. Beyond the gradients at most 16 MiB are used, whatever their size.
 """
 
 from __future__ import annotations
@@ -11,29 +10,24 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from types import ModuleType
 from typing import Final, cast
 
 import torch
 from torch import Tensor
 
 from gmt_core.accelerated import kernels_for
+from gmt_core.block import Block
+from gmt_core.bracket import bracketed_select
 from gmt_core.errors import NonFiniteGradientError
-from gmt_core.flat import INT_OF, checked_dtype, chunks_of, flat_view
-from gmt_core.interval import Chunks, select_bits
-from gmt_core.radix import radix_thresholds
+from gmt_core.flat import checked_dtype, from_bits
+from gmt_core.magnitudes import LocalPool, plain_pool
+from gmt_core.radix import Counter, radix_select
+from gmt_core.stream import Stream
 
-__all__ = [
-    "NonFiniteGradientError",
-    "chunks_of",
-    "flat_view",
-    "kept_count",
-    "magnitude_threshold",
-    "magnitude_thresholds",
-    "pooled_threshold",
-]
-_SMALL: Final = 1 << 17  # elements; tensors up to here are handled together
+_SMALL: Final = 1 << 17  # elements; pools up to here are handled together
 _TOGETHER: Final = 1 << 18  # elements at once: about 5 MiB
-_POOLS: Final = 32  # tensors at once: about 2 MiB of counts
+_POOLS: Final = 32  # pools at once: about 2 MiB of counts
 
 
 def kept_count(numel: int, mask_ratio: float) -> int:
@@ -70,42 +64,8 @@ def magnitude_thresholds(tensors: Sequence[Tensor], kept: Sequence[int]) -> list
 
     Raises NonFiniteGradientError with the index of a tensor that holds NaN or infinity.
     """
-    found = [torch.empty(0)] * len(tensors)
-    together = defaultdict[tuple[torch.dtype, torch.device], list[int]](list)
-    for index, (tensor, count) in enumerate(zip(tensors, kept, strict=True)):
-        _check_kept(count, tensor.numel())
-        kernels = kernels_for(tensor.device, checked_dtype(tensor))
-        if tensor.numel() <= _SMALL or kernels is not None:
-            together[checked_dtype(tensor), tensor.device].append(index)
-        else:
-            try:
-                found[index] = pooled_threshold((tensor,), count)
-            except NonFiniteGradientError as error:
-                raise NonFiniteGradientError(str(error), index) from None
-    for (dtype, device), alike in together.items():
-        kernels = kernels_for(device, dtype)
-        select = radix_thresholds if kernels is None else kernels.radix_thresholds
-        for places in _batches(alike, tensors) if kernels is None else (alike,):
-            try:
-                pools = [[tensors[i]] for i in places]
-                small = select(pools, [kept[i] for i in places], dtype)
-            except NonFiniteGradientError as error:
-                raise NonFiniteGradientError(str(error), places[error.index or 0]) from None
-            for i, threshold in zip(places, small, strict=True):
-                found[i] = threshold
-    return found
-
-
-def _batches(places: Sequence[int], tensors: Sequence[Tensor]) -> Iterator[list[int]]:
-    """The places in runs whose tensors fit into memory together."""
-    batch, elements = list[int](), 0
-    for place in places:
-        if batch and (elements + tensors[place].numel() > _TOGETHER or len(batch) == _POOLS):
-            yield batch
-            batch, elements = [], 0
-        batch.append(place)
-        elements += tensors[place].numel()
-    yield batch
+    pools = [plain_pool([tensor], checked_dtype(tensor)) for tensor in tensors]
+    return local_thresholds(pools, kept)
 
 
 @torch.no_grad()
@@ -114,23 +74,83 @@ def pooled_threshold(tensors: Sequence[Tensor], kept: int) -> Tensor:
 
     The result has the promoted dtype of the tensors, and the device of the first.
     """
-    flats = [flat_view(t.detach()) for t in tensors if t.numel()]
-    if not flats:
+    filled = [tensor for tensor in tensors if tensor.numel()]
+    if not filled:
         raise ValueError("magnitude threshold: expected at least one element, found none")
-    dtype = checked_dtype(flats[0])
-    for flat in flats:
-        dtype = torch.promote_types(dtype, checked_dtype(flat))
-    numel = sum(flat.numel() for flat in flats)
-    _check_kept(kept, numel)
-    kernels = kernels_for(flats[0].device, dtype)
-    if kernels is not None and len({(f.device, f.dtype) for f in flats}) == 1:
-        return cast(Tensor, kernels.radix_thresholds([flats], [kept], dtype)[0])
-    if numel <= _SMALL:
-        return radix_thresholds([flats], [kept], dtype)[0]
-    bits = select_bits(Chunks(flats, dtype), kept)
-    return torch.tensor(bits, dtype=INT_OF[dtype], device=flats[0].device).view(dtype)
+    dtype = checked_dtype(filled[0])
+    for tensor in filled:
+        dtype = torch.promote_types(dtype, checked_dtype(tensor))
+    return local_thresholds([plain_pool(filled, dtype)], [kept])[0]
 
 
-def _check_kept(kept: int, numel: int) -> None:
-    if not 1 <= kept <= numel:
-        raise ValueError(f"kept: expected a count in [1, {numel}], found {kept}")
+@torch.no_grad()
+def local_thresholds(pools: Sequence[LocalPool], kept: Sequence[int]) -> list[Tensor]:
+    """The exact `kept[i]`-th largest magnitude of each pool, all of it on this rank.
+
+    Without dimensions, of the pool's dtype, on the device of its first member. Raises ValueError
+    where `kept[i]` is not in [1, elements], NonFiniteGradientError with the pool's index.
+    """
+    found = [torch.empty(0)] * len(pools)
+    for places in _batches(pools, kept):
+        batch, dtype = [pools[i] for i in places], pools[places[0]][0].dtype
+        ranks = [kept[i] for i in places]
+        try:
+            counter = counter_of(batch, dtype)
+            if isinstance(counter, Stream):
+                bits = torch.tensor([bracketed_select(batch[0], ranks[0], dtype)])
+            else:
+                bits = radix_select(counter, ranks, dtype)
+        except NonFiniteGradientError as error:
+            raise NonFiniteGradientError(str(error), places[error.index or 0]) from None
+        values = from_bits(bits, dtype)
+        for place, value in zip(places, values.unbind(), strict=True):
+            found[place] = value.to(pools[place][0].device)
+    return found
+
+
+def counter_of(pools: Sequence[LocalPool], dtype: torch.dtype) -> Counter:
+    """What counts these pools fastest; some may be empty."""
+    members = [member for pool in pools for member in pool]
+    kernels = _kernels_for(members)
+    if kernels is not None:
+        return cast(Counter, kernels.KernelCounter(pools))
+    if sum(member.numel for member in members) <= _TOGETHER:
+        return Block.of(pools, dtype)
+    return Stream(pools, dtype)
+
+
+def _kernels_for(members: LocalPool) -> ModuleType | None:
+    """The Triton kernels, where they can read all members at once."""
+    device, dtype = members[0].device, members[0].dtype
+    for member in members:
+        if member.weight is not None or member.device != device or member.gradient.dtype != dtype:
+            return None
+    return kernels_for(device, dtype)
+
+
+def _batches(pools: Sequence[LocalPool], kept: Sequence[int]) -> Iterator[list[int]]:
+    """The places in runs that are worked on together: a GPU's, or small ones; others alone."""
+    alike = defaultdict[tuple[torch.dtype, torch.device, bool], list[int]](list)
+    sizes = [sum(member.numel for member in pool) for pool in pools]
+    for place, (pool, size, count) in enumerate(zip(pools, sizes, kept, strict=True)):
+        if not 1 <= count <= size:
+            raise ValueError(f"kept: expected a count in [1, {size}], found {count}")
+        kernels = _kernels_for(pool) is not None
+        if kernels or size <= _SMALL:
+            alike[pool[0].dtype, pool[0].device, kernels].append(place)
+        else:
+            yield [place]
+    for (_, _, kernels), places in alike.items():
+        yield from [places] if kernels else _runs(places, sizes)
+
+
+def _runs(places: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Cut where more would not fit into memory together."""
+    run, elements = list[int](), 0
+    for place in places:
+        if run and (elements + sizes[place] > _TOGETHER or len(run) == _POOLS):
+            yield run
+            run, elements = [], 0
+        run.append(place)
+        elements += sizes[place]
+    yield run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from typing import Any
 
 import pytest
 import torch
@@ -13,16 +14,20 @@ from torch import Tensor
 
 from gmt_core import (
     NonFiniteGradientError,
-    interval,
+    bracket,
     kept_count,
     magnitude_threshold,
     magnitude_thresholds,
     pooled_threshold,
+    stream,
     threshold,
 )
+from gmt_core.block import Block
+from gmt_core.bracket import bracketed_select
 from gmt_core.flat import INT_OF
-from gmt_core.interval import Chunks, Interval, select_bits
-from gmt_core.radix import radix_thresholds
+from gmt_core.magnitudes import plain_pool
+from gmt_core.radix import Counter, radix_select
+from gmt_core.stream import Interval, Seen, Stream, scan
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LARGE = 300_000  # above the size at which sampling begins
@@ -67,12 +72,16 @@ def test_threshold_equals_a_full_sort(kind: str, numel: int, dtype: torch.dtype)
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_paths_agree(kind: str, dtype: torch.dtype) -> None:
-    x = draw(kind, 5000, dtype).nan_to_num(posinf=1.0, neginf=1.0)
-    for kept in (1, 49, 2500, 4999, 5000):
-        expected = by_sorting(x, kept)
-        assert torch.equal(radix_thresholds([[x]], [kept], dtype)[0], expected)
-        assert select_bits(Chunks([x], dtype), kept) == int(expected.view(INT_OF[dtype]))
+def test_every_counter_agrees(kind: str, dtype: torch.dtype) -> None:
+    tensors = [draw(kind, n, dtype).nan_to_num(posinf=1.0, neginf=1.0) for n in (5000, 70)]
+    pools = [plain_pool([x], dtype) for x in tensors]
+    for kept in ([1, 70], [49, 1], [2500, 35], [4999, 69], [5000, 2]):
+        pairs = zip(tensors, kept, strict=True)
+        expected = [int(by_sorting(x, k).view(INT_OF[dtype])) for x, k in pairs]
+        counters: list[Counter] = [Block.of(pools, dtype), Stream(pools, dtype)]
+        for counter in counters:
+            assert radix_select(counter, kept, dtype).tolist() == expected
+        assert bracketed_select(pools[0], kept[0], dtype) == expected[0]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -81,26 +90,31 @@ def test_a_scan_counts_and_gathers_what_an_interval_holds(dtype: torch.dtype) ->
     bits = torch.cat(tensors).abs().view(INT_OF[dtype]).long()
     middle = int(bits.median())
     for width in (0, 1, 5, 12):
-        interval = Interval(middle - (1 << width >> 1), width)
-        seen = Chunks(tensors, dtype).scan(interval)
-        inside = (bits >= interval.low) & (bits < interval.low + (1 << width))
-        assert seen.below == int((bits < interval.low).sum())
+        interval = Interval(middle - (1 << width >> 1), width, max(0, width - 3))
+        seen = scan(plain_pool(tensors, dtype), dtype, interval, most=LARGE)
+        inside = (bits >= interval.low) & (bits <= interval.last)
+        assert seen.above == int((bits > interval.last).sum())
         assert seen.inside == int(inside.sum()) > 0
+        bins = (bits[inside] - interval.low) >> interval.bin_width
         if width:
             assert torch.equal(torch.cat(seen.pieces).long().sort()[0], bits[inside].sort()[0])
+            assert torch.equal(seen.counts(), bins.bincount(minlength=min(8, 1 << width)))
+            assert torch.equal(
+                scan(plain_pool(tensors, dtype), dtype, interval).counts(), seen.counts()
+            )
 
 
 def scans_for(x: Tensor, kept: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many passes the selection took; its result is checked."""
     count = 0
-    scan = Chunks.scan
 
-    def counted(self: Chunks, interval: Interval, check: bool = False) -> object:
+    def counted(*arguments: Any, **options: Any) -> Seen:
         nonlocal count
         count += 1
-        return scan(self, interval, check)
+        return scan(*arguments, **options)
 
-    monkeypatch.setattr(Chunks, "scan", counted)
+    for module in (stream, bracket):
+        monkeypatch.setattr(module, "scan", counted)
     assert torch.equal(magnitude_threshold(x, kept), by_sorting(x, kept))
     return count
 
@@ -118,13 +132,14 @@ def test_misleading_sample_still_gives_the_exact_threshold(seen, monkeypatch) ->
     x = draw("normal", LARGE, torch.float32)
     places = torch.arange(LARGE)
     step = LARGE // (1 << 13) | 1
-    assert Chunks([places.float()], torch.float32).sample().numel() == len(places[::step])
+    pool = plain_pool([places.float()], torch.float32)
+    assert bracket._sample(pool, LARGE).numel() == len(places[::step])
     x[::step] = seen
     assert scans_for(x, LARGE // 2, monkeypatch) > 1
 
 
 def test_more_in_the_interval_than_is_gathered(monkeypatch) -> None:
-    monkeypatch.setattr(interval, "_GATHERED", 1000)
+    monkeypatch.setattr(bracket, "_HELD", 4000)
     for kind in KINDS:
         x = draw(kind, LARGE, torch.float32)
         for kept in (1, LARGE // 3, LARGE // 2, LARGE):
@@ -143,7 +158,9 @@ def test_any_values(values: list[float], share: float, dtype: torch.dtype) -> No
     kept = max(1, math.ceil(share * len(values)))
     expected = by_sorting(x, kept)
     assert torch.equal(magnitude_threshold(x, kept), expected)
-    assert select_bits(Chunks([x], dtype), kept) == int(expected.view(INT_OF[dtype]))
+    assert bracketed_select(plain_pool([x], dtype), kept, dtype) == int(
+        expected.view(INT_OF[dtype])
+    )
 
 
 def test_pool_of_tensors_of_several_dtypes() -> None:

@@ -1,0 +1,51 @@
+"""What a gradient's elements are ranked by, as integers that sort as the magnitudes do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from gmt_core.flat import INT_OF, flat_view
+
+Saliency = Literal["gradient", "product"]
+
+
+@final
+@dataclass(frozen=True)
+class Magnitudes:
+    """|g|, or |g * w| where there are weights, of one flat local tensor."""
+
+    gradient: Tensor  # flat
+    dtype: torch.dtype  # of the comparison; it holds every magnitude exactly
+    weight: Tensor | None = None  # flat, in the order of the gradient's memory
+
+    @property
+    def numel(self) -> int:
+        """Elements on this rank."""
+        return self.gradient.numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        return self.gradient.device
+
+    def bits(self, part: slice, out: Tensor | None = None) -> Tensor:
+        """The magnitudes of some elements: the integer of the dtype's size, never negative."""
+        values = self.gradient[part]
+        if self.weight is not None:
+            values = (values * self.weight[part]).to(values.dtype)
+        integer = INT_OF[self.dtype]
+        read = values.to(self.dtype).view(integer)
+        return torch.bitwise_and(read, torch.iinfo(integer).max, out=out)
+
+
+LocalPool = Sequence[Magnitudes]  # what this rank holds of the elements that are ranked together
+
+
+def plain_pool(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Magnitudes]:
+    """The magnitudes of some tensors; ValueError where one is no dense block of memory."""
+    return [Magnitudes(flat_view(tensor.detach()), dtype) for tensor in tensors]
