@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
+
+from sweeps.failures import failed
 
 Message = dict[str, Any]
 BEAT_SECONDS = 10.0
@@ -40,13 +43,14 @@ class JobBoard:
     folder, so the second stops the first and waits until its group has let go.
     """
 
-    def __init__(self, attempts: int, isolated: bool = False) -> None:
-        """``attempts``: how often a job may lose its workers. ``isolated``: a group leaves after
-        one job."""
-        self._attempts, self._isolated = attempts, isolated
+    def __init__(self, attempts: int, wear_seconds: float = math.inf) -> None:
+        """``attempts``: how often a job may lose its workers. A group leaves after a job that
+        took ``wear_seconds`` or more."""
+        self._attempts, self._wear = attempts, wear_seconds
         self._jobs: dict[str, _Job] = {}  # in the order they came
         self._busy: dict[str, str] = {}  # group to the id of the job it has not let go of
-        self._worn: set[str] = set()
+        self._since: dict[str, float] = {}  # group to when it took that job
+        self._workers: dict[str, Any] = {}  # group to its rank 0
         self._closed, self._broken = False, ""
         self._changed = asyncio.Condition()
 
@@ -86,12 +90,13 @@ class JobBoard:
                 job.results.popleft()
             self._changed.notify_all()
 
-    async def fetch(self, group: str) -> Message:
-        """For rank 0 of a group: ``{"do": "run" | "wait" | "leave"}``."""
+    async def fetch(self, group: str, worker: Any = None) -> Message:
+        """For rank 0 of a group, the actor ``worker``: ``{"do": "run" | "wait" | "leave"}``."""
         async with self._changed:
+            self._workers[group] = worker
             job_id = self._busy.pop(group, "")
             if not self._is_open(job_id):  # else its workers were restarted within a job
-                if self._isolated and group in self._worn:
+                if job_id and time.monotonic() - self._since[group] >= self._wear:
                     return {"do": "leave"}
                 self._changed.notify_all()  # what waited for this group's folder may start
                 await self._until(lambda: self._closed or bool(self._next()), BEAT_SECONDS)
@@ -102,10 +107,10 @@ class JobBoard:
             job.attempt += 1
             if job.attempt > self._attempts:
                 text = f"the workers died {self._attempts} times in this trial"
-                self._finish(job_id, {"error": text})
+                self._finish(job_id, failed("infrastructure", text))
                 return {"do": "wait"}
             self._busy[group] = job_id
-            self._worn.add(group)
+            self._since[group] = time.monotonic()
             return {"do": "run", **job.message}
 
     async def offer(self, job_id: str, result: Message) -> str:
@@ -128,15 +133,24 @@ class JobBoard:
             return "wait"
 
     async def finish(self, job_id: str, result: Message) -> None:
-        """For any rank: the job's last result or ``{"error": text}``."""
+        """For any rank: the job's last result."""
         async with self._changed:
             if self._is_open(job_id):
                 self._finish(job_id, result)
+
+    async def unstick(self, job_id: str) -> Any:
+        """The job's group does not let go of it: rank 0 of that group, to be killed; or None."""
+        async with self._changed:
+            self._forget(job_id)
+            self._changed.notify_all()
+            held = [group for group, busy in self._busy.items() if busy == job_id]
+            return self._workers.get(held[0]) if held else None
 
     async def gone(self, group: str, reason: str) -> None:
         """A group is no more; its open job is told ``{"lost": reason}``."""
         async with self._changed:
             job_id = self._busy.pop(group, "")
+            self._workers.pop(group, None)
             if self._is_open(job_id):
                 self._finish(job_id, {"lost": reason})
             self._changed.notify_all()

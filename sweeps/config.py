@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from sweeps.budget import BudgetConfig
 from sweeps.errors import UserError, explain
 from sweeps.finetune.config import (
     BatchConfig,
@@ -24,6 +25,7 @@ from sweeps.finetune.config import (
     MethodConfig,
     ModelConfig,
 )
+from sweeps.halt import FailuresConfig
 from sweeps.hooks import HooksConfig
 from sweeps.paths import resolve_benchmark, resolve_data, resolve_model
 from sweeps.space import Point, SpaceConfig
@@ -43,17 +45,16 @@ class TrackingConfig(_Strict):
 class Resources(_Strict):
     """What one trial takes, and how many run side by side.
 
-    Trials share living groups of workers, since a fresh group takes several seconds to start;
-    ``isolate_trials`` gives every trial processes of its own. ``trial_timeout_seconds`` is the
-    longest silence between two validation checks before a trial counts as hung.
+    ``trial_group``: trials share living groups of workers (``warm``), since a fresh group takes
+    several seconds to start, or each gets processes of its own (``isolated``); ``auto`` renews a
+    group after a trial of five minutes or more, which the start hardly lengthens.
     """
 
     workers: Annotated[int, Field(ge=1)] = 1
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     concurrency: Annotated[int, Field(ge=1)] = 1
-    isolate_trials: bool = False
-    trial_timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    trial_group: Literal["auto", "warm", "isolated"] = "auto"
 
 
 class TrainingConfig(_Strict):
@@ -103,6 +104,12 @@ class SearchConfig(_Strict):
     start: tuple[StartingPoint, ...] = ()
 
 
+class KeepConfig(_Strict):
+    """Whose weights stay on the disk: those of the ``models`` best trials and of the best SFT."""
+
+    models: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+
+
 class ChecksConfig(_Strict):
     """How often a trial is validated, and on how many items before the last check."""
 
@@ -127,6 +134,7 @@ class DomainConfig(_Strict):
 class SweepConfig(_Strict):
     """One sweep: a study per domain over one model.
 
+    ``pin_code``: another version of the code is another study.
     ``data_root``: the folder that relative paths of model, data and benchmarks start from
     (default: the current one). ``storage`` holds Optuna's records, the trials' folders and the
     reports.
@@ -134,6 +142,7 @@ class SweepConfig(_Strict):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     seed: int = 0
+    pin_code: bool = False
     storage: str = "runs"
     data_root: str | None = None
     tracking: TrackingConfig = TrackingConfig()
@@ -143,6 +152,9 @@ class SweepConfig(_Strict):
     evaluation: ChecksConfig = ChecksConfig()
     study: StudyConfig = StudyConfig()
     search: SearchConfig = SearchConfig()
+    budget: BudgetConfig = BudgetConfig()
+    failures: FailuresConfig = FailuresConfig()
+    keep: KeepConfig = KeepConfig()
     space: SpaceConfig
     domains: Annotated[dict[str, DomainConfig], Field(min_length=1)]
     hooks: HooksConfig = HooksConfig()
@@ -154,6 +166,15 @@ class SweepConfig(_Strict):
             if not name.replace("_", "").replace("-", "").isalnum():
                 raise ValueError(f"domain {name!r}: expected letters, digits, '-' and '_'")
         return domains
+
+    @model_validator(mode="after")
+    def _budget_can_be_spent(self) -> Self:
+        if self.budget.needs_gpus() and not self.resources.gpus_per_worker:
+            raise ValueError(
+                "budget: gpu_hours and money count GPUs, and resources.gpus_per_worker is 0; "
+                "expected budget.wall_hours, or trials with GPUs"
+            )
+        return self
 
     @model_validator(mode="after")
     def _trials_can_be_built(self) -> Self:

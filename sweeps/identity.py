@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel
 
 from sweeps.config import SweepConfig
 from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.identity import BESIDE_THE_RESULT, Tree, content, digest, run_identity
 
-Tree = dict[str, Any]
+DEFAULT = "its default"
+"""What a definition says of a setting that is absent."""
 
-_BESIDE_THE_RESULT = {"threads", "checkpoint_updates", "statistics_every"}
-
-
-def digest(tree: Mapping[str, Any]) -> str:
-    """Ten hex digits of the SHA-256 of a tree of plain values; the order of keys is ignored."""
-    text = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+SCHEMA = 2
+"""Part of every definition; raise it when a default changes, which a definition leaves out."""
 
 
 def trial_key(
@@ -30,7 +25,7 @@ def trial_key(
 
     ``derived``: what a model that is not trained follows from.
     """
-    tree = {"run": config.model_dump(mode="json"), "workers": workers}
+    tree = {"run": run_identity(config), "workers": workers}
     if derived is not None:
         tree["derived"] = derived
     return f"{number:03d}-{digest(tree)}"
@@ -43,46 +38,57 @@ def study_definition(config: SweepConfig, domain: str) -> Tree:
     """
     if config.study.kind != "search":
         return _design_definition(config, domain)
-    search = config.search.model_dump(mode="json", include={"scheduler"})
-    return {
-        **_shared_definition(config, domain),
-        "search": search,
-        "space": config.space_of(domain).model_dump(mode="json"),
-    }
+    search = _plain(config.search, include={"scheduler"})
+    space = _plain(config.space_of(domain))
+    return {**_shared_definition(config, domain), "search": search, "space": space}
 
 
 def _shared_definition(config: SweepConfig, domain: str) -> Tree:
     own = {"space", "nuisance", "mask_ratio"}
-    return {
+    shared: Tree = {
+        "schema": SCHEMA,
         "seed": config.seed,
-        "model": config.model.model_dump(mode="json"),
-        "training": config.training.model_dump(mode="json", exclude=_BESIDE_THE_RESULT),
-        "evaluation": config.evaluation.model_dump(mode="json"),
-        "domain": config.domains[domain].model_dump(mode="json", exclude=own),
+        "model": _plain(config.model),
+        "training": _plain(config.training, exclude=BESIDE_THE_RESULT),
+        "evaluation": _plain(config.evaluation),
+        "domain": _plain(config.domains[domain], exclude=own),
         "resources": {"workers": config.resources.workers},
     }
+    shared["model"]["path"] = content(config.model.path)
+    shared["domain"]["data"]["path"] = content(config.domains[domain].data.path)
+    for benchmark in shared["domain"]["benchmarks"]:
+        for items in ("validation", "test"):
+            if isinstance(path := benchmark.get(items), str):
+                # Nothing before the report reads the test items: there the name must do.
+                benchmark[items] = content(path) if items == "validation" else Path(path).name
+    return {**shared, "code": git_commit()} if config.pin_code else shared
 
 
 def _design_definition(config: SweepConfig, domain: str) -> Tree:
     """More seeds leave a fixed design the same study; another margin does not: it was declared."""
     study, parts = config.study, config.domains[domain]
     nuisance = parts.nuisance or study.nuisance
-    asked = study.model_dump(mode="json", exclude={"seeds", "fresh_seeds", "paper", "rounds"})
+    asked = _plain(study, exclude={"seeds", "fresh_seeds", "paper", "rounds"})
     return {
         **_shared_definition(config, domain),
         "study": {
             **asked,
-            "nuisance": None if nuisance is None else nuisance.model_dump(mode="json"),
+            "nuisance": None if nuisance is None else _plain(nuisance),
             "mask_ratio": parts.mask_ratio or study.mask_ratio,
         },
     }
+
+
+def _plain(model: BaseModel, **choice: set[str]) -> Tree:
+    """Without defaults, so that a new setting changes no recorded definition."""
+    return model.model_dump(mode="json", exclude_defaults=True, **choice)  # type: ignore[arg-type]
 
 
 def differences(before: Tree, now: Tree, place: str = "") -> list[str]:
     """Readable lines for every leaf in which two definitions differ."""
     lines: list[str] = []
     for key in sorted({*before, *now}):
-        here, old, new = f"{place}{key}", before.get(key), now.get(key)
+        here, old, new = f"{place}{key}", before.get(key, DEFAULT), now.get(key, DEFAULT)
         if isinstance(old, dict) and isinstance(new, dict):
             lines += differences(old, new, f"{here}.")
         elif old != new:

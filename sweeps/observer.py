@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
+from sweeps.halt import Halt
+from sweeps.place import FAILURE_FILE
 from sweeps.progress import Display, Tally
 from sweeps.pump import TrackerPump
-from sweeps.search import ending, outcome
+from sweeps.search import ending, has_ended, outcome
 from sweeps.tracking import TrialInfo
 
 
@@ -24,11 +27,12 @@ class StudyObserver(Callback):
         tally: Tally,
         display: Display,
         pump: TrackerPump,
+        halt: Halt,
         seed: int,
         drop_weights: Callable[[], None],
     ) -> None:
         self._tally, self._display, self._pump, self._seed = tally, display, pump, seed
-        self._drop_weights = drop_weights
+        self._halt, self._drop_weights = halt, drop_weights
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for a snapshot that is never restored."""
@@ -40,6 +44,7 @@ class StudyObserver(Callback):
         """Open the trial's record."""
         job = trial.config
         self._tally.running[job["key"]] = {"number": job["number"], "point": job["point"]}
+        self._halt.ledger.began(job["key"])
         self._pump.begin(trial_info(job, self._seed), Path(job["folder"]))
         self._display.show(self._tally)
 
@@ -71,17 +76,30 @@ class StudyObserver(Callback):
         self._end(trial, result, error=True)
 
     def _end(self, trial: TuneTrial, result: dict[str, Any], error: bool) -> None:
-        job = trial.config
+        job, folder = trial.config, Path(trial.config["folder"])
+        self._halt.ledger.ended(job["key"])
+        if self._halt.due() and not has_ended(result, error):
+            return  # cut short by the halt: its session marks it as interrupted
         state = ending(result, error)
         ended = {**outcome(result, state), "number": job["number"], "point": job["point"]}
+        self._halt.ended(ended)
+        if state == "failed":
+            write_log(folder, ended["failure"])
         tally = self._tally
         tally.running.pop(job["key"], None)
         tally.endings[state] += 1
         if state == "finished" and (tally.best is None or ended["score"] > tally.best["score"]):
             tally.best = ended
-        self._pump.end(job["key"], Path(job["folder"]), ended)
+        self._pump.end(job["key"], folder, ended)
         self._drop_weights()
         self._display.ended(tally, ended)
+
+
+def write_log(folder: Path, failure: str) -> None:
+    """The whole of a failure, where the one line that people are shown says it lies."""
+    with suppress(OSError):  # the disk may be the reason
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FAILURE_FILE).write_text(failure + "\n")
 
 
 def trial_info(job: dict[str, Any], seed: int) -> TrialInfo:

@@ -9,6 +9,7 @@ from typing import Any, final
 
 from sweeps import preflight, study
 from sweeps.config import SweepConfig, resolve_paths
+from sweeps.drivers import driving
 from sweeps.errors import UserError
 from sweeps.final_scores import TestScores
 from sweeps.hooked_display import calling_hooks
@@ -60,7 +61,8 @@ def run(
             shown.say(f"== {kind}")
             one = study_of(config, kind)
             preflight.check_recorded(place_of(one).optuna_file(), one)
-            result = study.run_studies(one, shown, tracker, groups)
+            with driving(place_of(one).folder) as driver:
+                result = study.run_studies(one, shown, tracker, groups, driver)
             for domain, found in result.domains.items():
                 links |= {
                     (a if a == SERVE else f"{kind}, {domain}: {a}", b): None

@@ -8,6 +8,9 @@ from typing import final
 
 from sweeps.config import SweepConfig
 
+RUN_FILE, FAILURE_FILE = "run.yaml", "failure.log"
+"""In a trial's folder: what it runs, for `finetune` to repeat it alone, and why it failed."""
+
 
 @final
 @dataclass(frozen=True)
@@ -20,9 +23,17 @@ class StudyPlace:
         """The storage that holds every study of the sweep."""
         return f"sqlite:///{self.optuna_file()}"
 
+    def config_file(self) -> Path:
+        """The sweep's configuration with every path resolved, as it was run last."""
+        return self.folder / "sweep.yaml"
+
     def optuna_file(self) -> Path:
         """The file of ``optuna_url``; absent before the first study."""
         return self.folder / "optuna.db"
+
+    def queue_lock(self) -> Path:
+        """The lock under which points are queued."""
+        return self.folder / "queue.lock"
 
     def study(self, domain: str) -> Path:
         """The folder of one domain's study: its trials, test scores and report."""

@@ -20,7 +20,7 @@ from sweeps.tracking import Tracker
 if TYPE_CHECKING:
     import torch
 
-DEFINITION = "definition"
+DEFINITION, ADOPTED = "definition", "adopted"
 
 
 def check_inputs(config: SweepConfig) -> None:
@@ -114,25 +114,37 @@ def check_tracker(tracker: Tracker) -> None:
         raise UserError(str(error)) from None
 
 
-def check_same_study(study: optuna.Study, config: SweepConfig, domain: str) -> None:
-    """Refuse to mix trials of two definitions in one study.
+def check_same_study(
+    study: optuna.Study, config: SweepConfig, domain: str, *, adopt: bool = False
+) -> None:
+    """Refuse to mix trials of two definitions in one study, unless the user says so.
+
+    ``adopt``: the study takes the new definition and keeps the old one on record.
 
     Raises:
-        UserError: naming each difference, and the way on.
+        UserError: naming each difference, and the ways on.
     """
     now = json.loads(json.dumps(study_definition(config, domain)))
     before = study.user_attrs.get(DEFINITION, now)
-    if before != now:
-        changed = "; ".join(differences(before, now))
-        raise UserError(
-            f"a study named '{config.name}' with another definition is already in "
-            f"{config.storage}: {changed}. Give this one another name, as name={config.name}2, "
-            "or go back to the first definition to continue it"
-        )
+    if before == now:
+        return
+    if adopt:
+        study.set_user_attr(ADOPTED, [*study.user_attrs.get(ADOPTED, []), before])
+        study.set_user_attr(DEFINITION, now)
+        return
+    changed = "; ".join(differences(before, now))
+    raise UserError(
+        f"a study named '{config.name}' with another definition is already in "
+        f"{config.storage}: {changed}. Give this one another name, as name={config.name}2; or go "
+        "back to the first definition to continue it; or, if the trials of both may stand in one "
+        "study, say so with `run --adopt`"
+    )
 
 
-def check_recorded(database: Path, config: SweepConfig) -> None:
+def check_recorded(database: Path, config: SweepConfig, *, adopt: bool = False) -> None:
     """Compare every domain with the study that ``database`` may have of it, before any is run.
+
+    ``adopt``: as `check_same_study`.
 
     Raises:
         UserError: as ``check_same_study``.
@@ -144,4 +156,5 @@ def check_recorded(database: Path, config: SweepConfig) -> None:
     for domain in config.domains:
         name = f"{config.name}/{domain}"
         if name in recorded:
-            check_same_study(optuna.load_study(study_name=name, storage=storage), config, domain)
+            recorded_study = optuna.load_study(study_name=name, storage=storage)
+            check_same_study(recorded_study, config, domain, adopt=adopt)

@@ -36,6 +36,15 @@ def best_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
     return max(finished, key=lambda row: (row.score or 0.0, -row.number), default=None)
 
 
+def best_rows(rows: tuple[TrialRow, ...], count: int) -> tuple[TrialRow, ...]:
+    """The ``count`` best finished trials, as `best_row` orders them."""
+    best: tuple[TrialRow, ...] = ()
+    left = rows
+    while len(best) < count and (found := best_row(left)) is not None:
+        best, left = (*best, found), tuple(row for row in left if row is not found)
+    return best
+
+
 def best_sft_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
     """The best finished trial without masking: the control."""
     return best_row(tuple(row for row in rows if row.mask_ratio == 0))

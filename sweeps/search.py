@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, Protocol, final
 
 import optuna
@@ -22,7 +22,9 @@ from sweeps.space import Point
 Suggestion = dict[str, Any]
 """What a trial is started with: the job of its group."""
 
-INTERRUPTED, RETRY_OF = "interrupted", "retry_of"
+INTERRUPTED, RETRY_OF, DRIVER = "interrupted", "retry_of", "driver"
+FINISHED = str(Searcher.FINISHED)
+"""Tune's word for: no further trial."""
 
 
 def build_sampler(search: SearchConfig, seed: int, finished: int) -> optuna.samplers.BaseSampler:
@@ -54,11 +56,15 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     ]
 
 
-def mark_interrupted(study: optuna.Study) -> list[FrozenTrial]:
-    """Close the trials that a dead or stopping session left running; they can be queued again."""
+def mark_interrupted(study: optuna.Study, living: Container[str] = ()) -> list[FrozenTrial]:
+    """Close the trials that a dead or stopping driver left running; they can be queued again.
+
+    ``living``: the ids of other drivers, whose trials go on.
+    """
     # An interrupt may have come within a transaction, which would keep its lock for ever.
     study._storage.remove_session()
-    orphans = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    orphans = [trial for trial in running if trial.user_attrs.get(DRIVER) not in living]
     for trial in orphans:
         study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
         study.tell(trial.number, state=TrialState.FAIL)
@@ -109,25 +115,35 @@ class Space(Protocol):
 
 @final
 class StudySearch(Searcher):
-    """Tune's searcher over one Optuna study. ``suggestion(number, point)`` makes a trial's job."""
+    """Tune's searcher over one Optuna study. ``suggestion(number, point)`` makes a trial's job;
+    ``driver``: the id of this process, ``more``: whether the study still lacks trials,
+    ``halting``: whether it is to stop before that."""
 
     def __init__(
         self,
         study: optuna.Study,
         space: Space,
         suggestion: Callable[[int, Point], Suggestion],
+        *,
+        driver: str = "",
+        more: Callable[[], bool] = lambda: True,
+        halting: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self._study, self._space, self._suggestion = study, space, suggestion
+        self._driver, self._more, self._halting = driver, more, halting
         self._open: dict[str, optuna.Trial] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher for a snapshot that is never restored."""
         return {}
 
-    def suggest(self, trial_id: str) -> Suggestion:
-        """Ask Optuna for the next point."""
+    def suggest(self, trial_id: str) -> Suggestion | str:
+        """Ask Optuna for the next point, unless the study halts or other drivers took the rest."""
+        if self._halting() or not self._more():
+            return FINISHED
         trial = self._study.ask()
+        trial.set_user_attr(DRIVER, self._driver)
         number = int(trial.user_attrs.get("number", trial.number))
         job = self._suggestion(number, self._space.suggest(trial))
         trial.set_user_attr("number", number)
@@ -145,9 +161,9 @@ class StudySearch(Searcher):
     ) -> None:
         """Tell Optuna how the trial ended: COMPLETE, PRUNED or FAIL."""
         trial = self._open.pop(trial_id, None)
-        if trial is None:
-            return
         result = result or {}
+        if trial is None or (self._halting() and not has_ended(result, error)):
+            return  # a trial that the halt cut short stays open, to be marked as interrupted
         state = ending(result, error)
         trial.set_user_attr("outcome", outcome(result, state))
         if state == "finished":
@@ -163,6 +179,11 @@ class StudySearch(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as ``save``."""
+
+
+def has_ended(result: dict[str, Any], error: bool) -> bool:
+    """Whether a trial ended by itself; Tune stops others at an intermediate result."""
+    return error or "state" in result
 
 
 def ending(result: dict[str, Any], error: bool) -> str:
@@ -187,7 +208,18 @@ def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
         "seconds": result.get("time_total_s", 0.0),
         "metrics": {k: v for k, v in _metrics(result).items() if math.isfinite(v)},
         "failure": _failure(result, state),
+        "kind": _kind(result, state),
     }
+
+
+def _kind(result: dict[str, Any], state: str) -> str:
+    """The kind of a failure (see `sweeps.failures`); empty for every other ending."""
+    if state != "failed":
+        return ""
+    score = result.get("score")
+    if result.get("state") == "diverged" or (score is not None and not math.isfinite(score)):
+        return "diverged"
+    return str(result.get("kind", "infrastructure"))
 
 
 def _metrics(result: dict[str, Any]) -> dict[str, float]:

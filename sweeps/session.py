@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import optuna
+from filelock import FileLock
+from optuna.trial import TrialState as OptunaState
 
 from sweeps.config import SweepConfig
 from sweeps.designs.build import build_design
-from sweeps.designs.point import DERIVED, DROPS, DesignPoint, DesignSpace
+from sweeps.designs.point import DesignSpace
+from sweeps.disk import drop_weights, remove_orphans
+from sweeps.drivers import Driver, living_drivers
 from sweeps.efficiency import measured
+from sweeps.errors import UserError
 from sweeps.final_scores import TestScores, score_on_test
-from sweeps.identity import git_commit, trial_key
+from sweeps.halt import Halt
+from sweeps.identity import git_commit
 from sweeps.place import place_of
 from sweeps.progress import Display, Tally
 from sweeps.pump import SENT_FILE, TrackerPump
 from sweeps.report.data import TrialRow
-from sweeps.report.settings import SFT, scored_at
 from sweeps.report.write import ReportPaths
 from sweeps.reporting import config_yaml, study_finals, write_study_report
 from sweeps.rows import best_row, best_sft_row, trial_rows
 from sweeps.search import (
+    DRIVER,
     StudySearch,
-    Suggestion,
     build_sampler,
     finished_trials,
     mark_interrupted,
     queue_interrupted,
     queue_points,
 )
-from sweeps.space import Point
-from sweeps.tracking import StudyInfo, Tracker
+from sweeps.tracking import StudyInfo, Tracker, TrialState
+from sweeps.trial_jobs import TrialJobs
 
 if TYPE_CHECKING:
     from sweeps.worker_group import WorkerGroups
@@ -66,23 +70,38 @@ class DomainSession:
         tracker: Tracker,
         display: Display,
         groups: WorkerGroups,
+        driver: Driver,
+        halt: Halt,
     ) -> None:
         self.config, self.domain, self.study = config, domain, study
         self.tracker, self.display, self.groups = tracker, display, groups
+        self.driver, self.halt = driver, halt
         self.place = place_of(config)
         self.design = build_design(config, domain)
+        self.jobs = TrialJobs(config, domain, study)
         self.space = DesignSpace() if self.design else config.space_of(domain)
 
     def run(self) -> DomainResult:
-        """Run what is missing, score the chosen on the test items, write the report."""
-        mark_interrupted(self.study)  # a session that was killed could not do it itself
+        """Run what is missing, score the chosen on the test items, write the report.
+
+        Where the budget ends it, the report is written without the test items, which are read
+        once, when all trials are done; so is it where other drivers still run trials of it.
+
+        Raises:
+            UserError: trials failed for a reason that others would share.
+        """
+        mark_interrupted(self.study, self._others())  # the killed could not do it themselves
         queue_interrupted(self.study)
+        if not self._others():
+            remove_orphans(self.place.study(self.domain), self.study)
         self.tracker.begin_study(self._info())
         pump = TrackerPump(self.tracker, self.display.say)
         try:
             self._send_unsent(pump)
             self._run_missing(pump)
-            return self._conclude(pump)
+            if self.halt.due():
+                return self._halted(pump)
+            return self._conclude(pump, complete=not self._runs_elsewhere())
         except BaseException:
             self._interrupted(pump)
             raise
@@ -90,14 +109,18 @@ class DomainSession:
     def _run_missing(self, pump: TrackerPump) -> None:
         """Trials until none is missing: a design's next stage follows from the one before."""
         before = -1
-        while (left := self._missing()) and before < (done := len(finished_trials(self.study))):
+        while (
+            (left := self._missing())
+            and before < (done := len(finished_trials(self.study)))
+            and not self.halt.due()
+        ):
             self.display.say(
                 f"{self.domain}: {left} of {done + left} trials to run, "
                 f"{self.groups.count} at a time"
             )
             self._search(done, done + left, pump)
             before = done
-        if before < 0 and self.config.study.kind != "efficiency":
+        if before < 0 and not left and self.config.study.kind != "efficiency":
             done = len(finished_trials(self.study))
             self.display.say(f"{self.domain}: all {done} trials are done already")
 
@@ -105,9 +128,30 @@ class DomainSession:
         if self.config.study.kind == "efficiency":
             return 0
         if self.design is None:
-            return max(0, self.config.search.trials - len(finished_trials(self.study)))
+            known = len(finished_trials(self.study)) + self._runs_elsewhere()
+            return max(0, self.config.search.trials - known)
         points = self.design.points(trial_rows(self.study, self.config.seed))
-        return queue_points(self.study, [point.params() for point in points])
+        with FileLock(self.place.queue_lock()):  # two drivers must not queue a point twice
+            return queue_points(self.study, [point.params() for point in points])
+
+    def _more(self) -> bool:
+        """Whether a trial is still to be started, by whichever driver comes first."""
+        trials = self.study.get_trials(deepcopy=False)
+        if self.design is not None:
+            return any(trial.state is OptunaState.WAITING for trial in trials)
+        running = sum(trial.state is OptunaState.RUNNING for trial in trials)
+        return len(finished_trials(self.study)) + running < self.config.search.trials
+
+    def _others(self) -> set[str]:
+        """The ids of the other drivers of this sweep."""
+        living = {driver.id for driver in living_drivers(self.place.folder)}
+        return living - {self.driver.id}
+
+    def _runs_elsewhere(self) -> int:
+        """How many trials other drivers run right now."""
+        others = self._others()
+        running = self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
+        return sum(trial.user_attrs.get(DRIVER) in others for trial in running)
 
     def _search(self, done: int, wanted: int, pump: TrackerPump) -> None:
         from sweeps.observer import StudyObserver
@@ -117,10 +161,19 @@ class DomainSession:
         self.study.sampler = build_sampler(
             self.config.search, self.config.seed, len(self.study.get_trials(deepcopy=False))
         )
-        search = StudySearch(self.study, self.space, self._suggest)
-        observer = StudyObserver(tally, self.display, pump, self.config.seed, self._drop_weights)
+        search = StudySearch(
+            self.study,
+            self.space,
+            self.jobs.suggestion,
+            driver=self.driver.id,
+            more=self._more,
+            halting=self.halt.due,
+        )
+        observer = StudyObserver(
+            tally, self.display, pump, self.halt, self.config.seed, self._drop_weights
+        )
         folder = str(self.place.study(self.domain))
-        run_tuner(self.config, search, observer, wanted - done, self.groups, folder)
+        run_tuner(self.config, search, observer, self.halt, wanted - done, self.groups, folder)
 
     def _send_unsent(self, pump: TrackerPump) -> None:
         """Begin and end again what an earlier session could not tell the tracker."""
@@ -137,57 +190,39 @@ class DomainSession:
                 pump.begin(trial_info(job, self.config.seed), folder)
                 pump.end(attrs["key"], folder, attrs["outcome"])
 
-    def _suggest(self, number: int, point: Point) -> Suggestion:
-        run = self.config.trial(self.domain, point)
-        workers = self.config.resources.workers
-        job: Suggestion = {"number": number, "point": point, "run": run.model_dump_json()}
-        if point.get("method") in DERIVED:
-            job["derived"] = self._drop(point)
-            job["key"] = trial_key(number, run, workers, {"drop": job["derived"]})
-        else:
-            job["key"] = trial_key(number, run, workers)
-        return {**job, "folder": str(self.place.trial(self.domain, job["key"]))}
-
-    def _drop(self, point: Point) -> dict[str, Any] | None:
-        """What is dropped of the SFT model of the same seed; None for the base model."""
-        if point["method"] not in DROPS:
-            return None
-        rows = trial_rows(self.study, self.config.seed)
-        tuned = next(r for r in scored_at(rows, SFT, "replicate") if r.seed == point["seed"])
-        return {
-            "tuned": str(self.place.trial(self.domain, tuned.key) / "model"),
-            "rule": str(point["method"]).removeprefix("drop_"),
-            "rate": point["mask_ratio"],
-            "seed": point["seed"],
-        }
-
     def _drop_weights(self) -> None:
-        """Keep only the models that are still needed: to be scored, or to derive others."""
         rows = trial_rows(self.study, self.config.seed)
-        kept = {row.key for row in (best_row(rows), best_sft_row(rows)) if row is not None}
-        if self.design is not None:
-            kept = {row.key for row in rows if self.design.keeps_model(row, rows)}
-        for row in rows:
-            if row.key not in kept and row.state in ("finished", "stopped_early", "failed"):
-                folder = self.place.trial(self.domain, row.key)
-                for part in ("model", "checkpoint"):
-                    shutil.rmtree(folder / part, ignore_errors=True)
+        trials = self.place.study(self.domain) / "trials"
+        drop_weights(trials, rows, self.config.keep, self.design)
 
-    def _conclude(self, pump: TrackerPump) -> DomainResult:
+    def _halted(self, pump: TrackerPump) -> DomainResult:
+        """The study ends before its trials are done: by its budget, or by their failures."""
+        for trial in mark_interrupted(self.study, self._others()):
+            pump.interrupt(trial.user_attrs.get("key", ""))
+        if not self.halt.by_budget:
+            raise UserError(f"{self.domain}: stopped, for {self.halt.reason}")
+        self.display.say(f"{self.domain}: stopped, for {self.halt.reason}")
+        return self._conclude(pump, complete=False)
+
+    def _conclude(self, pump: TrackerPump, *, complete: bool) -> DomainResult:
         rows = trial_rows(self.study, self.config.seed)
-        folder = self.place.study(self.domain)
-        if self.config.study.kind == "efficiency":
-            measured(self.config, self.domain)
-        models = {row.key: self._model(row) for row in self._chosen(rows).values()}
-        chosen = {role: row.key for role, row in self._chosen(rows).items()}
-        scores = score_on_test(self.config, self.domain, folder, chosen, models, self.groups)
+        scores = self._test_scores(rows) if complete else TestScores()
         paths = write_study_report(self.config, self.domain, self.study, rows, scores)
         finals = study_finals(self.config, self.domain, self.study, rows, scores)
-        pump.finish_study("finished", [p for p in paths.all() if p.exists()], finals)
+        state: TrialState = "finished" if complete else "interrupted"
+        pump.finish_study(state, [p for p in paths.all() if p.exists()], finals)
         if not pump.close(timeout=60):
             self.display.say("tracking: not everything could be sent; run it again to send it")
         links = tuple(self.tracker.links())
         return DomainResult(self.domain, rows, best_row(rows), scores, paths, links)
+
+    def _test_scores(self, rows: tuple[TrialRow, ...]) -> TestScores:
+        folder = self.place.study(self.domain)
+        if self.config.study.kind == "efficiency":
+            measured(self.config, self.domain)
+        models = {row.key: self.jobs.model(row) for row in self._chosen(rows).values()}
+        chosen = {role: row.key for role, row in self._chosen(rows).items()}
+        return score_on_test(self.config, self.domain, folder, chosen, models, self.groups)
 
     def _chosen(self, rows: tuple[TrialRow, ...]) -> dict[str, TrialRow]:
         """Whom the test items are read for: role to trial, chosen on validation items alone."""
@@ -196,17 +231,9 @@ class DomainSession:
         roles = {"best": best_row(rows), "sft": best_sft_row(rows)}
         return {role: row for role, row in roles.items() if row is not None}
 
-    def _model(self, row: TrialRow) -> dict[str, Any]:
-        """The model of a trial as `sweeps.final_scores` takes it."""
-        base = self.config.model.model_dump()
-        if row.method in DERIVED:
-            return {"model": base, "drop": self._drop(DesignPoint.of(row).params())}
-        folder = self.place.trial(self.domain, row.key) / "model"
-        return {"model": {**base, "path": str(folder), "revision": None}, "drop": None}
-
     def _interrupted(self, pump: TrackerPump) -> None:
         """Mark what was running, in Optuna and in the tracker, within a few seconds."""
-        for trial in mark_interrupted(self.study):
+        for trial in mark_interrupted(self.study, self._others()):
             if "key" in trial.user_attrs:
                 pump.interrupt(trial.user_attrs["key"])
         pump.finish_study("interrupted", [], {})

@@ -120,7 +120,8 @@ class _MlflowRun:
     """Sends a single run to MLflow through the outbox of trials: an outage loses nothing."""
 
     def __init__(self, uri: str, run: FinetuneConfig, place: Path) -> None:
-        from sweeps.identity import digest, git_commit
+        from sweeps.finetune.identity import digest
+        from sweeps.identity import git_commit
         from sweeps.mlflow_tracker import MlflowTracker
         from sweeps.outbox import Outbox
         from sweeps.pump import TrackerPump

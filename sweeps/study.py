@@ -5,6 +5,7 @@ The Optuna storage is the truth: running the same configuration again continues 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -12,17 +13,20 @@ from typing import TYPE_CHECKING, final
 import optuna
 
 from sweeps import preflight
+from sweeps.budget import Ledger, trial_hours
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.designs.build import build_design
+from sweeps.drivers import Driver, driving
 from sweeps.errors import UserError
 from sweeps.final_scores import TestScores
+from sweeps.halt import Halt
 from sweeps.hooked_display import calling_hooks
 from sweeps.identity import study_definition
 from sweeps.place import place_of
 from sweeps.progress import Display, LineDisplay
 from sweeps.report.data import TrialRow
 from sweeps.report.write import ReportPaths
-from sweeps.reporting import declare, write_study_report
+from sweeps.reporting import config_yaml, declare, write_study_report
 from sweeps.rows import trial_rows
 from sweeps.session import DomainResult, DomainSession
 from sweeps.tracking import Tracker
@@ -70,35 +74,60 @@ def open_study(config: SweepConfig, domain: str) -> optuna.Study:
 
 
 def run(
-    config: SweepConfig, display: Display | None = None, tracker: Tracker | None = None
+    config: SweepConfig,
+    display: Display | None = None,
+    tracker: Tracker | None = None,
+    *,
+    join: bool = False,
+    adopt: bool = False,
 ) -> StudyResult:
     """Run, or continue, every study of a sweep, and write its reports.
 
+    ``join``: help a process that runs the same sweep already, instead of being refused.
+    ``adopt``: go on with studies of another definition, which is then kept on record.
+
     Raises:
-        UserError: something the user gave is wrong; nothing was started.
+        UserError: something the user gave is wrong, and nothing was started; or trials failed for
+            a reason that all others would share.
         KeyboardInterrupt: stopped by the user; trials are marked, running it again goes on.
     """
     config = resolve_paths(config)
     display = display or LineDisplay()
     tracker = tracker or build_tracker(config)
-    check(config, tracker)
+    check(config, tracker, adopt=adopt)
+    place = place_of(config)
+    # First the right to drive: one who is refused must not have started anything.
     with (
+        driving(place.folder, join=join) as driver,
         calling_hooks(config, display) as shown,
-        worker_session(config.resources, place_of(config).folder) as groups,
+        worker_session(config.resources, place.folder) as groups,
     ):
-        return run_studies(config, shown, tracker, groups)
+        return run_studies(config, shown, tracker, groups, driver)
 
 
 def run_studies(
-    config: SweepConfig, display: Display, tracker: Tracker, groups: WorkerGroups
+    config: SweepConfig,
+    display: Display,
+    tracker: Tracker,
+    groups: WorkerGroups,
+    driver: Driver,
 ) -> StudyResult:
     """Run every domain's study in groups that are there already; paths are resolved."""
     studies = {domain: open_study(config, domain) for domain in config.domains}
+    place_of(config).config_file().write_text(config_yaml(config))
+    halt = Halt(_ledger(config, studies), config.failures.most_failed_share)
     results = {}
     for domain, study in studies.items():
-        session = DomainSession(config, domain, study, tracker, display, groups)
+        session = DomainSession(config, domain, study, tracker, display, groups, driver, halt)
         results[domain] = session.run()
     return StudyResult(results)
+
+
+def _ledger(config: SweepConfig, studies: Mapping[str, optuna.Study]) -> Ledger:
+    """The sweep's spending so far."""
+    gpus = config.resources.workers * config.resources.gpus_per_worker
+    hours = sum(trial_hours(trial_rows(study, config.seed)) for study in studies.values())
+    return Ledger(config.budget, gpus, before=hours * gpus)
 
 
 def validate(config: SweepConfig) -> None:
@@ -111,9 +140,10 @@ def validate(config: SweepConfig) -> None:
     check(config, build_tracker(config))
 
 
-def check(config: SweepConfig, tracker: Tracker) -> None:
+def check(config: SweepConfig, tracker: Tracker, *, adopt: bool = False) -> None:
     """All that can be known to be wrong before a study starts.
 
+    ``adopt``: a recorded study of another definition takes this one.
     What the rooms below find wrong with a user's input, they say by a ValueError of some kind.
     Any other ValueError, later, is a fault of ours and keeps its traceback.
 
@@ -126,7 +156,7 @@ def check(config: SweepConfig, tracker: Tracker) -> None:
         preflight.check_inputs(config)
         with preflight.writable(place_of(config).folder):
             preflight.check_tracker(tracker)
-            preflight.check_recorded(place_of(config).optuna_file(), config)
+            preflight.check_recorded(place_of(config).optuna_file(), config, adopt=adopt)
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
+from typing import Any, final
 
 import ray.train
 import ray.tune
@@ -11,24 +13,47 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 
 from sweeps.cluster import DRIVER_CPUS
 from sweeps.config import Resources, SweepConfig
-from sweeps.jobs import job_trainable
+from sweeps.halt import FailuresConfig, Halt
+from sweeps.jobs import Patience, job_trainable
 from sweeps.observer import StudyObserver
 from sweeps.search import StudySearch
 from sweeps.trial import PROGRESS, run_job
 from sweeps.worker_group import GroupSpec, WorkerGroups
+
+LONG_SECONDS = 300.0
+"""From here on the start of a fresh group hardly counts."""
+
+_WEAR = {"warm": math.inf, "auto": LONG_SECONDS, "isolated": 0.0}
+
+
+@final
+class HaltStopper(ray.tune.Stopper):
+    """Tune's question whether to stop everything."""
+
+    def __init__(self, halt: Halt) -> None:
+        self._halt = halt
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial is stopped here."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the study is to halt."""
+        return self._halt.due()
 
 
 def run_tuner(
     config: SweepConfig,
     search: StudySearch,
     observer: StudyObserver,
+    halt: Halt,
     trials: int,
     groups: WorkerGroups,
     folder: str,
 ) -> None:
     """Run ``trials`` trials of ``search``, as many at once as there are groups."""
     groups.start()
-    trainable = job_trainable(groups.name, config.resources.trial_timeout_seconds)
+    trainable = job_trainable(groups.name, patience(config.failures))
     ray.tune.Tuner(
         ray.tune.with_resources(trainable, {"CPU": DRIVER_CPUS}),
         tune_config=ray.tune.TuneConfig(
@@ -44,16 +69,22 @@ def run_tuner(
             storage_path=folder,
             callbacks=[observer],
             failure_config=ray.tune.FailureConfig(max_failures=1),
+            stop=HaltStopper(halt),
             verbose=0,
         ),
     ).fit()
 
 
+def patience(failures: FailuresConfig) -> Patience:
+    """How long trials are waited for."""
+    hours = math.inf if failures.trial_hours is None else failures.trial_hours
+    return Patience(failures.silence_seconds, 3600 * hours, halve=failures.on_oom == "halve")
+
+
 def worker_groups(resources: Resources, count: int, folder: Path) -> WorkerGroups:
     """The groups of a session, to be entered; their own files go to ``folder``."""
-    spec = GroupSpec(
-        run_job, scaling(resources), storage=str(folder), isolated=resources.isolate_trials
-    )
+    wear = _WEAR[resources.trial_group]
+    spec = GroupSpec(run_job, scaling(resources), storage=str(folder), wear_seconds=wear)
     return WorkerGroups(spec, count)
 
 

@@ -31,6 +31,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from sweeps.board import JobBoard, Message
+from sweeps.failures import failed, kind_of
 from sweeps.jobs import JobClient
 
 STEADY_SECONDS = 300.0
@@ -38,6 +39,9 @@ STEADY_SECONDS = 300.0
 
 MOST_FAILURES = 3
 """Groups lost one after another before their place is given up."""
+
+BACK_OFF_SECONDS = 2.0
+"""Before a lost group is followed by the next; doubled each time."""
 
 
 class RunJob(Protocol):
@@ -52,13 +56,14 @@ class RunJob(Protocol):
 @final
 @dataclass(frozen=True)
 class GroupSpec:
-    """How a group is built. `storage`: a folder that all nodes share; `isolated`: a group serves
-    one job only; `restarts`: how often a job may lose its workers."""
+    """How a group is built. `storage`: a folder that all nodes share; `restarts`: how often a job
+    may lose its workers. A group leaves after a job of `wear_seconds` or more: 0 gives each job
+    fresh processes."""
 
     run_job: RunJob
     scaling: ray.train.ScalingConfig
     storage: str
-    isolated: bool = False
+    wear_seconds: float = math.inf
     restarts: int = 3
 
 
@@ -68,6 +73,7 @@ def serve(settings: Message) -> None:
 
     board, run_job, group = settings["board"], settings["run_job"], settings["group"]
     rank = ray.train.get_context().get_world_rank()
+    worker = ray.get_runtime_context().current_actor
     control = dist.new_group(backend="gloo")  # never on the GPU, never among DDP's collectives
     memory: dict[str, Any] = {}
 
@@ -78,7 +84,7 @@ def serve(settings: Message) -> None:
         return box[0]
 
     while True:
-        job = agree(lambda: board.fetch.remote(group))
+        job = agree(lambda: board.fetch.remote(group, worker))
         if job["do"] == "leave":
             return
         if job["do"] == "run":
@@ -105,7 +111,7 @@ def _run_one(
         # A dead peer shows as a failing collective: that is Train's to restart, not the job's end.
         if not _is_lost_peer(error):
             text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-            ray.get(board.finish.remote(job["id"], {"error": text}))
+            ray.get(board.finish.remote(job["id"], failed(kind_of(error), text)))
         raise
     if rank == 0 and last is not None:
         ray.get(board.finish.remote(job["id"], last))
@@ -128,7 +134,7 @@ class WorkerGroups:
         self._spec, self.count, self._living = spec, count, count
         self.name = f"gmt-board-{uuid.uuid4().hex[:8]}"
         actor = ray.remote(JobBoard).options(name=self.name, num_cpus=0, max_concurrency=512)
-        self.board: Any = actor.remote(spec.restarts, spec.isolated)
+        self.board: Any = actor.remote(spec.restarts, spec.wear_seconds)
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -190,6 +196,8 @@ class WorkerGroups:
                 if failures >= MOST_FAILURES:
                     self._give_up(reason)
                     return
+            if failures:
+                self._closing.wait(BACK_OFF_SECONDS * 2 ** (failures - 1))
 
     def _give_up(self, reason: str) -> None:
         with self._lock:

@@ -5,7 +5,6 @@ Data order and random states are functions of seed and step, so the step stands 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -17,10 +16,9 @@ import torch
 
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.group import Group
+from sweeps.finetune.identity import digest, run_identity
 from sweeps.finetune.reporter import Check
 
-# How often a run is saved or measured decides nothing about its result.
-_BESIDE_THE_RESULT = {"checkpoint_updates", "keep_checkpoints", "statistics_every"}
 _STATE, _SHARDS = "state.pt", "shards"
 _SHARDED = ("model", "optimizer")
 
@@ -40,8 +38,8 @@ class Checkpoint:
 
 def run_fingerprint(config: FinetuneConfig, workers: int) -> str:
     """A digest of everything that decides the result of a run."""
-    text = config.model_dump_json(exclude=_BESIDE_THE_RESULT)
-    return hashlib.sha256(f"{text} {config.effective_batch(workers)}".encode()).hexdigest()
+    batch = config.effective_batch(workers)
+    return digest({"run": run_identity(config), "effective_batch": batch}, 64)
 
 
 def save(

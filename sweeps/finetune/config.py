@@ -201,7 +201,8 @@ class FinetuneConfig(StrictModel):
 
     A checkpoint is saved at every validation check but the last, and every
     `checkpoint_updates` updates where given; the `keep_checkpoints` latest stay until the end.
-    The mask is measured every `statistics_every` updates, 0 is never.
+    The mask is measured every `statistics_every` updates, 0 is never. `micro_splits` takes each
+    micro-batch in so many parts: less memory, the same gradient but for rounding.
     """
 
     model: ModelConfig
@@ -221,6 +222,7 @@ class FinetuneConfig(StrictModel):
     betas: tuple[float, float] = (0.9, 0.999)
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: PositiveInt | None = None
+    micro_splits: PositiveInt = 1
     checkpoint_updates: PositiveInt | None = None
     keep_checkpoints: PositiveInt = 1
     keep: Literal["none", "model"] = "model"
@@ -257,6 +259,16 @@ class FinetuneConfig(StrictModel):
                 f"= {self.accumulation_interval} x {workers} = {parts}, got {size}"
             )
         return size // parts
+
+    def forward_batch(self, workers: int) -> int:
+        """Examples that a worker holds at once; raises BatchError when not whole."""
+        size = self.micro_batch(workers)
+        if size % self.micro_splits:
+            raise BatchError(
+                f"micro_splits: expected a divisor of the micro-batch {size}, got "
+                f"{self.micro_splits}"
+            )
+        return size // self.micro_splits
 
     def steps(self, workers: int) -> int:
         """Optimizer steps of the run; raises BatchError when examples do not divide."""

@@ -52,7 +52,7 @@ def memory_need(
     weights = parameters * dtype.itemsize // shards
     moments = {"adamw": 2 * weights, "adamw_8bit": 2 * parameters // shards, "adafactor": 0}
     text = facts.get("text_config") or facts
-    tokens = config.micro_batch(workers) * config.data.max_length
+    tokens = config.forward_batch(workers) * config.data.max_length
     unit = 2 if config.model.gradient_checkpointing else 34
     per_token = unit * text.get("num_hidden_layers", 0) * text.get("hidden_size", 0)
     computed = 1 if config.model.dtype == "mixed_bfloat16" else dtype.itemsize // 2

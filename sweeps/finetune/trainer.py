@@ -46,7 +46,7 @@ class Trainer:
         self._config, self._data, self._group, self._device = config, data, group, device
         self._steps = config.steps(group.size)
         self._batch = config.effective_batch(group.size)
-        self._micro = config.micro_batch(group.size)
+        self._micro = config.forward_batch(group.size)
         self._order = DataOrder(len(data), config.seed)
         computes_in = computing_dtype(config.model.dtype)
         dtype = computes_in or next(model.parameters()).dtype

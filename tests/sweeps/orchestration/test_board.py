@@ -10,6 +10,7 @@ import pytest
 
 from sweeps import board as module
 from sweeps.board import JobBoard, Message
+from sweeps.failures import failed
 
 
 def job(name: str, key: str | None = None) -> Message:
@@ -80,7 +81,7 @@ def test_a_group_that_lost_its_workers_gets_its_job_again_a_few_times() -> None:
         await board.submit(job("1"))
         assert [(await board.fetch("a"))["do"] for _ in range(3)] == ["run", "run", "wait"]
         result = await board.take("1", 1)
-        assert result == {"error": "the workers died 2 times in this trial", "last": True}
+        assert result == failed("infrastructure", "the workers died 2 times in this trial")
         await board.submit(job("2"))
         assert (await board.fetch("a"))["id"] == "2"
 
@@ -116,7 +117,7 @@ def test_a_job_that_nobody_asks_for_is_stopped(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_isolated_group_leaves_after_one_job() -> None:
     async def steps() -> None:
-        board = JobBoard(3, isolated=True)
+        board = JobBoard(3, wear_seconds=0.0)
         await board.submit(job("1"))
         await board.submit(job("2"))
         assert (await board.fetch("a"))["id"] == "1"

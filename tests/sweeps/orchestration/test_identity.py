@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.identity import differences, digest, git_commit, study_definition, trial_key
+from sweeps.finetune.identity import digest
+from sweeps.identity import differences, git_commit, study_definition, trial_key
 from sweeps.load import parse_config
 
 Tree = dict[str, Any]

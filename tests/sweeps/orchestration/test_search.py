@@ -49,7 +49,7 @@ def test_a_suggestion_carries_its_point_and_is_recorded(study: optuna.Study) -> 
     (trial,) = study.trials
     assert suggested["number"] == 0
     assert suggested["point"] == SPACE.point(trial.params)
-    assert trial.user_attrs == {"number": 0, "key": suggested["key"]}
+    assert trial.user_attrs == {"driver": "", "number": 0, "key": suggested["key"]}
     assert trial.state is TrialState.RUNNING
 
 
@@ -69,6 +69,7 @@ def test_a_finished_trial_is_complete_with_its_score(study: optuna.Study) -> Non
         "seconds": 2.5,
         "metrics": {"eval/sums/accuracy": 0.75},
         "failure": "",
+        "kind": "",
     }
 
 

@@ -1,0 +1,102 @@
+"""What a sweep may cost, and what it has cost so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Annotated, Self, final
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sweeps.report.data import TrialRow
+
+Amount = Annotated[float, Field(gt=0)]
+
+
+class BudgetConfig(BaseModel):
+    """At any of these limits the running trials are stopped and the report is written.
+
+    ``wall_hours``: of this call of `run`. ``gpu_hours`` and ``money``: of the whole sweep, all
+    domains and all calls. A stopped trial goes on from its checkpoint when the sweep is run again
+    with a larger budget.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    wall_hours: Amount | None = None
+    gpu_hours: Amount | None = None
+    money: Amount | None = None
+    price_per_gpu_hour: Amount | None = None
+
+    @model_validator(mode="after")
+    def _can_be_counted(self) -> Self:
+        if self.money is not None and self.price_per_gpu_hour is None:
+            raise ValueError("money needs price_per_gpu_hour, in the same currency")
+        return self
+
+    def needs_gpus(self) -> bool:
+        """Whether it limits something that a trial without a GPU never spends."""
+        return self.gpu_hours is not None or self.money is not None
+
+
+@final
+class Ledger:
+    """Counts what the trials of a sweep spend; a trial holds ``gpus`` GPUs while it runs.
+
+    ``before``: GPU-hours that earlier calls spent.
+    """
+
+    def __init__(
+        self,
+        budget: BudgetConfig,
+        gpus: float,
+        before: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._budget, self._gpus, self._clock = budget, gpus, clock
+        self._started = clock()
+        self._spent = before
+        self._running: dict[str, float] = {}
+
+    def began(self, key: str) -> None:
+        """A trial starts."""
+        self._running[key] = self._clock()
+
+    def ended(self, key: str) -> None:
+        """A trial ended, or was stopped."""
+        began = self._running.pop(key, None)
+        if began is not None:
+            self._spent += self._hours_since(began) * self._gpus
+
+    def gpu_hours(self) -> float:
+        """Of ended and running trials."""
+        running = sum(self._hours_since(began) for began in self._running.values())
+        return self._spent + running * self._gpus
+
+    def exceeded(self) -> str:
+        """The limit that is reached, as a sentence with the way on; empty below all limits."""
+        budget, gpu_hours = self._budget, self.gpu_hours()
+        spent = {"wall_hours": self._hours_since(self._started), "gpu_hours": gpu_hours}
+        if budget.price_per_gpu_hour is not None:
+            spent["money"] = gpu_hours * budget.price_per_gpu_hour
+        for name, amount in spent.items():
+            limit = getattr(budget, name)
+            if limit is not None and amount >= limit:
+                return (
+                    f"the budget is spent: {name} {amount:.3g} of {limit:g}. To go on, give a "
+                    f"larger one, as budget.{name}={2 * limit:g}"
+                )
+        return ""
+
+    def _hours_since(self, moment: float) -> float:
+        return (self._clock() - moment) / 3600
+
+
+def trial_hours(rows: Iterable[TrialRow]) -> float:
+    """Hours that recorded trials took, over all their attempts where they say so."""
+    return sum(_seconds(row) for row in rows) / 3600
+
+
+def _seconds(row: TrialRow) -> float:
+    parts = (row.metrics.get(f"cost/{part}_seconds", 0.0) for part in ("train", "eval"))
+    return max(row.seconds, sum(parts))
