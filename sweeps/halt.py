@@ -50,7 +50,8 @@ class Halt:
 
     def ended(self, outcome: dict[str, Any]) -> None:
         """A trial ended, with this outcome (see `sweeps.search.outcome`)."""
-        has_failed = outcome["state"] == "failed"
+        # A divergence is what the search wants to know of a point, and no fault.
+        has_failed = outcome["state"] == "failed" and outcome["kind"] != "diverged"
         self._endings[has_failed] += 1
         if self.reason or not has_failed:
             return

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.finetune.identity import digest
+from sweeps.config import resolve_paths
+from sweeps.finetune.identity import content, digest
 from sweeps.identity import differences, git_commit, study_definition, trial_key
 from sweeps.load import parse_config
 
@@ -124,3 +127,57 @@ def test_more_trials_or_other_resources_leave_it_the_same_study(
 
 def test_the_commit_of_this_checkout_is_one_word() -> None:
     assert len(git_commit().split()) == 1
+
+
+def test_a_run_is_known_by_what_it_reads_and_not_by_where_that_lies(
+    tree: Tree, sweep_files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    moved = tmp_path_factory.mktemp("moved") / "elsewhere"
+    shutil.copytree(sweep_files, moved)
+
+    def key(root: Path) -> str:
+        config = resolve_paths(parse_config({**tree, "data_root": str(root)}))
+        return trial_key(0, config.trial("sums", POINT), 1)
+
+    before = key(sweep_files)
+    assert key(moved) == before
+    (moved / "test.jsonl").write_text("not read by a trial\n")
+    assert key(moved) == before
+    rows = moved / "train.jsonl"
+    rows.write_text(rows.read_text() + '{"prompt": "a", "response": "b"}\n')
+    assert key(moved) != before
+
+
+@pytest.mark.parametrize(
+    "place", ["training.threads", "training.checkpoint_updates", "training.statistics_every"]
+)
+def test_what_decides_nothing_but_rounding_is_no_part_of_the_key(tree: Tree, place: str) -> None:
+    keys = {
+        trial_key(0, parse_config(changed(tree, place, value)).trial("sums", POINT), 1)
+        for value in (1, 2)
+    }
+    assert len(keys) == 1
+
+
+def test_a_setting_at_its_default_is_the_setting_left_out(tree: Tree) -> None:
+    spelled_out = changed(tree, "training.weight_decay", 0.0)
+    assert study_definition(parse_config(spelled_out), "sums") == study_definition(
+        parse_config(tree), "sums"
+    )
+
+
+def test_the_code_belongs_to_a_study_by_choice(tree: Tree) -> None:
+    assert "code" not in study_definition(parse_config(tree), "sums")
+    pinned = study_definition(parse_config({**tree, "pin_code": True}), "sums")
+    assert pinned["code"] == git_commit()
+
+
+def test_a_changed_weight_of_a_large_file_is_found_by_its_size(tmp_path: Path) -> None:
+    large = tmp_path / "model.safetensors"
+    with large.open("wb") as file:
+        file.truncate(65 << 20)
+    before = content(str(tmp_path))
+    with large.open("ab") as file:
+        file.write(b"1")
+    assert content(str(tmp_path)) != before
+    assert content("organisation/model") == "organisation/model"
