@@ -18,6 +18,7 @@ KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 STOPS_THE_STUDY: tuple[FailureKind, ...] = ("configuration", "disk")
 
 _OURS = ("sweeps", "evaluators", "gmt_core")
+_DISK_FULL = ("no space left on device", "disk is full")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
@@ -37,9 +38,12 @@ def cause(failure: str) -> str:
 
 
 def _own_kind(error: BaseException) -> FailureKind | None:
+    said = str(error).lower()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk"
-    if isinstance(error, MemoryError) or any(w in str(error).lower() for w in _OUT_OF_MEMORY):
+    if any(words in said for words in _DISK_FULL):  # as SQLite and pyarrow say it
+        return "disk"
+    if isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY):
         return "oom"
     if isinstance(error, ConnectionError | TimeoutError):
         return "infrastructure"

@@ -255,6 +255,8 @@ class MlflowTracker(Tracker):
             "mlflow.source.name": "gmt-sweep",
             "mlflow.source.git.commit": study.info.git_commit,
         }
+        if trial.parent_key:
+            tags["gmt.parent_key"] = trial.parent_key
         return self._client.create_run(study.experiment_id, run_name=run_name(trial), tags=tags)
 
     def _resume(self, run: Run) -> None:

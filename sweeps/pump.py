@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from sweeps.outbox import OutboxReader, forward
-from sweeps.tracking import Tracker, TrackingError, TrialInfo, TrialState
+from sweeps.tracking import StudyInfo, Tracker, TrackingError, TrialInfo, TrialState
 from sweeps.trial import EVENTS_FILE
 
 SENT_FILE = "sent"
@@ -33,11 +33,23 @@ class TrackerPump:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._readers: dict[str, OutboxReader] = {}
         self._waiting: Callable[[], None] | None = None
-        self._complained = False
+        self._complained = self._begun = False
         self._deadline = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
         self._thread.start()
+
+    def begin_study(self, info: StudyInfo) -> None:
+        """The study starts, or goes on."""
+        self._calls.put(lambda: self._begin_study(info))
+
+    def _begin_study(self, info: StudyInfo) -> None:
+        self._tracker.begin_study(info)
+        self._begun = True
+
+    def links(self) -> tuple[tuple[str, str], ...]:
+        """Where the tracker shows the study; nothing while it does not know of it."""
+        return tuple(self._tracker.links()) if self._begun else ()
 
     def begin(self, info: TrialInfo, folder: Path) -> None:
         """A trial starts, or goes on."""
@@ -101,7 +113,7 @@ class TrackerPump:
                 self._waiting = None
             for key, reader in self._readers.items():
                 forward(reader, self._tracker, key)
-        except TrackingError as error:
+        except (TrackingError, OSError) as error:  # no answer, or a full disk under the outbox
             if not self._complained:
                 self._say(f"tracking: {error} The study goes on; its events are kept and re-sent.")
             self._complained = True

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from sweeps.worker_group import WorkerGroups
 
 
+TRACKER_PATIENCE_SECONDS = 180.0
+"""How long the end of a study waits for a tracker that does not answer."""
+
+
 @final
 @dataclass(frozen=True)
 class DomainResult:
@@ -94,9 +98,9 @@ class DomainSession:
         queue_interrupted(self.study)
         if not self._others():
             remove_orphans(self.place.study(self.domain), self.study)
-        self.tracker.begin_study(self._info())
         pump = TrackerPump(self.tracker, self.display.say)
         try:
+            pump.begin_study(self._info())
             self._send_unsent(pump)
             self._run_missing(pump)
             if self.halt.due():
@@ -211,10 +215,9 @@ class DomainSession:
         finals = study_finals(self.config, self.domain, self.study, rows, scores)
         state: TrialState = "finished" if complete else "interrupted"
         pump.finish_study(state, [p for p in paths.all() if p.exists()], finals)
-        if not pump.close(timeout=60):
+        if not pump.close(timeout=TRACKER_PATIENCE_SECONDS):
             self.display.say("tracking: not everything could be sent; run it again to send it")
-        links = tuple(self.tracker.links())
-        return DomainResult(self.domain, rows, best_row(rows), scores, paths, links)
+        return DomainResult(self.domain, rows, best_row(rows), scores, paths, pump.links())
 
     def _test_scores(self, rows: tuple[TrialRow, ...]) -> TestScores:
         folder = self.place.study(self.domain)

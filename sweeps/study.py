@@ -18,6 +18,7 @@ from sweeps.config import SweepConfig, resolve_paths
 from sweeps.designs.build import build_design
 from sweeps.drivers import Driver, driving
 from sweeps.errors import UserError
+from sweeps.failures import kind_of
 from sweeps.final_scores import TestScores
 from sweeps.halt import Halt
 from sweeps.hooked_display import calling_hooks
@@ -119,7 +120,15 @@ def run_studies(
     results = {}
     for domain, study in studies.items():
         session = DomainSession(config, domain, study, tracker, display, groups, driver, halt)
-        results[domain] = session.run()
+        try:
+            results[domain] = session.run()
+        except Exception as error:
+            if isinstance(error, UserError) or kind_of(error) != "disk":
+                raise
+            raise UserError(
+                f"{domain}: the disk with {place_of(config).folder} is full (No space left on "
+                "device). Free some space and run it again: it goes on from there"
+            ) from error
     return StudyResult(results)
 
 

@@ -48,12 +48,16 @@ class StudyInfo:
 @final
 @dataclass(frozen=True)
 class TrialInfo:
-    """One trial: `key` is its identity within the study, `number` its place in the order."""
+    """One trial: `key` is its identity within the study, `number` its place in the order.
+
+    `parent_key`: whose checkpoint it was derived from without training; empty for all others.
+    """
 
     key: str
     number: int
     parameters: Mapping[str, Parameter]
     seed: int
+    parent_key: str = ""
 
 
 class Tracker(ABC):

@@ -13,6 +13,7 @@ from sweeps.final_scores import score_model
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.reporter import Check
 from sweeps.outbox import Outbox
+from sweeps.system_metrics import SystemMetrics
 
 EVENTS_FILE = "events.jsonl"
 PROGRESS = "progress"
@@ -26,11 +27,12 @@ class TrialReporter:
 
     def __init__(self, outbox: Outbox | None, offer: Callable[[dict[str, Any]], bool]) -> None:
         self._outbox, self._offer = outbox, offer
+        self._system = SystemMetrics()
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record one optimizer update."""
         if self._outbox is not None:
-            self._outbox.append("step", step=step, metrics=dict(metrics))
+            self._outbox.append("step", step=step, metrics={**metrics, **self._system.due()})
 
     def check(self, check: Check) -> bool:
         """Record a validation check; ask Tune whether to go on, unless it is the last."""
