@@ -12,6 +12,7 @@ from sweeps.commands.group import OneParagraphGroup
 from sweeps.commands.leaderboard import leaderboard
 from sweeps.commands.report import export, report
 from sweeps.commands.run import paper, run
+from sweeps.commands.status import status
 from sweeps.commands.validate import validate
 
 app = typer.Typer(
@@ -34,7 +35,7 @@ Any key may be overridden: `run my.yaml search.trials=4 space.mask_ratio='[0, 0.
 
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Before": {"validate": validate},
-    "A sweep": {"run": run, "paper": paper},
+    "A sweep": {"run": run, "paper": paper, "status": status},
     "Results": {"leaderboard": leaderboard, "report": report, "export": export},
     "One model": {"finetune": finetune, "eval": evaluate_models},
 }

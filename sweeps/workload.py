@@ -1,0 +1,79 @@
+"""How many trials a study has in the end, and how many of them are done."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import final
+
+from sweeps.config import SweepConfig
+from sweeps.designs.build import build_design
+from sweeps.designs.design import Design
+from sweeps.designs.point import DERIVED, DesignPoint
+from sweeps.report.data import TrialRow
+
+ENDED = ("finished", "stopped_early", "failed")
+
+
+@final
+@dataclass(frozen=True)
+class Workload:
+    """`total` trials, of which `done` need no further work. Of those left, `derived` train
+    nothing: they are scored only."""
+
+    total: int
+    done: int
+    derived: int = 0
+
+    @property
+    def left(self) -> int:
+        """Trials still to end."""
+        return max(0, self.total - self.done)
+
+    @property
+    def to_train(self) -> int:
+        """Those of them that train."""
+        return max(0, self.left - self.derived)
+
+
+def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Workload:
+    """The trials of a domain's study, given those on record; none in an efficiency study."""
+    if config.study.kind == "efficiency":
+        return Workload(0, 0)
+    design = build_design(config, domain)
+    if design is None:
+        done = sum(row.state in ENDED for row in rows)
+        return Workload(config.search.trials, done)
+    points = whole(design, rows)
+    ended = {DesignPoint.of(row) for row in rows if row.state in ENDED}
+    derived = sum(point.method in DERIVED and point not in ended for point in points)
+    return Workload(len(points), sum(point in ended for point in points), derived)
+
+
+def whole(design: Design, rows: tuple[TrialRow, ...]) -> list[DesignPoint]:
+    """Every trial of a design, stage after stage.
+
+    Which arm the later stages follow from is known only then; how many trials they have is not
+    changed by it, so each open trial is taken to end with the same score.
+    """
+    known = rows
+    points = design.points(known)
+    while True:
+        there = {DesignPoint.of(row) for row in known if row.state in ENDED}
+        missing = [point for point in points if point not in there]
+        if not missing:
+            return points
+        known = (*known, *(_ended(point) for point in missing))
+        points = design.points(known)
+
+
+def _ended(point: DesignPoint) -> TrialRow:
+    return TrialRow(
+        number=0,
+        key="",
+        state="finished",
+        score=0.0,
+        step=1,
+        steps=1,
+        seconds=0.0,
+        **asdict(point),
+    )
