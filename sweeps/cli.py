@@ -9,10 +9,14 @@ import typer
 from sweeps.commands.evaluate import evaluate_models
 from sweeps.commands.finetune import finetune
 from sweeps.commands.group import OneParagraphGroup
+from sweeps.commands.init import init
 from sweeps.commands.leaderboard import leaderboard
+from sweeps.commands.plan import plan
 from sweeps.commands.report import export, report
-from sweeps.commands.run import paper, run
+from sweeps.commands.retry import retry
+from sweeps.commands.run import paper, resume, run
 from sweeps.commands.status import status
+from sweeps.commands.stop import stop
 from sweeps.commands.validate import validate
 
 app = typer.Typer(
@@ -34,8 +38,15 @@ Any key may be overridden: `run my.yaml search.trials=4 space.mask_ratio='[0, 0.
 )
 
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Before": {"validate": validate},
-    "A sweep": {"run": run, "paper": paper, "status": status},
+    "Before": {"init": init, "validate": validate, "plan": plan},
+    "A sweep": {
+        "run": run,
+        "status": status,
+        "stop": stop,
+        "resume": resume,
+        "retry": retry,
+        "paper": paper,
+    },
     "Results": {"leaderboard": leaderboard, "report": report, "export": export},
     "One model": {"finetune": finetune, "eval": evaluate_models},
 }

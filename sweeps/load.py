@@ -13,10 +13,7 @@ from pydantic import ValidationError
 
 from sweeps.config import SweepConfig
 from sweeps.errors import UserError, explain
-
-RESOLVED = "sweep.yaml"
-"""In a sweep's folder: its configuration, with defaults and absolute paths, as it was run."""
-
+from sweeps.place import RESOLVED, place_of
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -74,6 +71,18 @@ def parse_config(tree: dict[str, Any], source: str = "configuration") -> SweepCo
         return SweepConfig.model_validate(tree)
     except ValidationError as error:
         raise explain(error, SweepConfig, source) from None
+
+
+def save_config(config: SweepConfig) -> None:
+    """Write a configuration whose paths are resolved into its sweep's folder, whole or not at all.
+
+    Only its owner may read it: a webhook's address may be in it.
+    """
+    target = place_of(config).config_file()
+    partial = target.with_suffix(".partial")
+    partial.touch(mode=0o600)
+    partial.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    partial.replace(target)
 
 
 def _read(path: Path) -> dict[str, Any]:

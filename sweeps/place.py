@@ -8,6 +8,9 @@ from typing import final
 
 from sweeps.config import SweepConfig
 
+RESOLVED = "sweep.yaml"
+"""In a sweep's folder: its configuration, with defaults and absolute paths, as it was run last."""
+
 RUN_FILE, FAILURE_FILE = "run.yaml", "failure.log"
 """In a trial's folder: what it runs, for `finetune` to repeat it alone, and why it failed."""
 
@@ -25,7 +28,7 @@ class StudyPlace:
 
     def config_file(self) -> Path:
         """The sweep's configuration with every path resolved, as it was run last."""
-        return self.folder / "sweep.yaml"
+        return self.folder / RESOLVED
 
     def optuna_file(self) -> Path:
         """The file of ``optuna_url``; absent before the first study."""

@@ -48,11 +48,16 @@ def build_sampler(search: SearchConfig, seed: int, finished: int) -> optuna.samp
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that need no further work: complete, stopped early, or failed for good."""
+    superseded = retried(study)
     return [
         trial
         for trial in study.get_trials(deepcopy=False)
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        or (trial.state is TrialState.FAIL and INTERRUPTED not in trial.user_attrs)
+        or (
+            trial.state is TrialState.FAIL
+            and INTERRUPTED not in trial.user_attrs
+            and trial.number not in superseded
+        )
     ]
 
 

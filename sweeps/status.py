@@ -14,10 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config import SweepConfig
 from sweeps.drivers import Driver, living_drivers
+from sweeps.place import FAILURE_FILE, RUN_FILE
 from sweeps.progress import point_text, time_text
 from sweeps.records import Records
 from sweeps.report.data import ScoreLabel, TrialRow
-from sweeps.reporting import label_of
 from sweeps.rows import best_row
 from sweeps.search import INTERRUPTED
 from sweeps.space import Point
@@ -25,7 +25,6 @@ from sweeps.trial import EVENTS_FILE
 from sweeps.workload import workload
 
 SHOWN_EVENTS = 6
-RUN_FILE, FAILURE_FILE = "run.yaml", "failure.log"
 _TAIL_BYTES = 8192
 
 
@@ -127,7 +126,9 @@ def _domain(records: Records, domain: str, driven: bool) -> DomainStatus:
     page = records.place.study(domain) / "report" / "report.html"
     return DomainStatus(
         domain=domain,
-        label=label_of(records.config, domain),
+        label=ScoreLabel.of(
+            [(b.name, b.metric) for b in records.config.domains[domain].benchmarks]
+        ),
         total=work.total,
         done=work.done,
         states=states,

@@ -23,11 +23,12 @@ from sweeps.final_scores import TestScores
 from sweeps.halt import Halt
 from sweeps.hooked_display import calling_hooks
 from sweeps.identity import study_definition
+from sweeps.load import save_config
 from sweeps.place import place_of
 from sweeps.progress import Display, LineDisplay
 from sweeps.report.data import TrialRow
 from sweeps.report.write import ReportPaths
-from sweeps.reporting import config_yaml, declare, write_study_report
+from sweeps.reporting import declare, write_study_report
 from sweeps.rows import trial_rows
 from sweeps.session import DomainResult, DomainSession
 from sweeps.tracking import Tracker
@@ -115,7 +116,7 @@ def run_studies(
 ) -> StudyResult:
     """Run every domain's study in groups that are there already; paths are resolved."""
     studies = {domain: open_study(config, domain) for domain in config.domains}
-    place_of(config).config_file().write_text(config_yaml(config))
+    save_config(config)
     halt = Halt(_ledger(config, studies), config.failures.most_failed_share)
     results = {}
     for domain, study in studies.items():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from sweeps.config import SweepConfig
-from sweeps.designs.build import build_design
-from sweeps.designs.design import Design
 from sweeps.designs.point import DERIVED, DesignPoint
 from sweeps.report.data import TrialRow
+
+if TYPE_CHECKING:
+    from sweeps.designs.design import Design
 
 ENDED = ("finished", "stopped_early", "failed")
 
@@ -39,10 +40,13 @@ def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wo
     """The trials of a domain's study, given those on record; none in an efficiency study."""
     if config.study.kind == "efficiency":
         return Workload(0, 0)
-    design = build_design(config, domain)
-    if design is None:
+    if config.study.kind == "search":
         done = sum(row.state in ENDED for row in rows)
         return Workload(config.search.trials, done)
+    from sweeps.designs.build import build_design  # seconds of imports that a search needs not
+
+    design = build_design(config, domain)
+    assert design is not None
     points = whole(design, rows)
     ended = {DesignPoint.of(row) for row in rows if row.state in ENDED}
     derived = sum(point.method in DERIVED and point not in ended for point in points)
@@ -77,3 +81,31 @@ def _ended(point: DesignPoint) -> TrialRow:
         seconds=0.0,
         **asdict(point),
     )
+
+
+def stages(config: SweepConfig, domain: str) -> list[DesignPoint]:
+    """Every trial of a domain's fixed design; none in a search or an efficiency study."""
+    if config.study.kind in ("search", "efficiency"):
+        return []
+    from sweeps.designs.build import build_design
+
+    design = build_design(config, domain)
+    assert design is not None
+    return whole(design, ())
+
+
+def kept_models(config: SweepConfig, domain: str) -> int:
+    """How many trained models a domain's study keeps at most."""
+    if config.study.kind == "efficiency":
+        return 0
+    if config.study.kind == "search":
+        every = config.search.trials
+        return every if config.keep.models == "all" else min(every, config.keep.models + 1)
+    from sweeps.designs.build import build_design
+
+    design = build_design(config, domain)
+    assert design is not None
+    rows = tuple(_ended(point) for point in whole(design, ()) if point.method not in DERIVED)
+    if config.keep.models == "all":
+        return len(rows)
+    return sum(design.keeps_model(row, rows) for row in rows)

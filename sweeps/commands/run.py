@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -18,22 +19,63 @@ from sweeps.commands.shared import (
 )
 
 if TYPE_CHECKING:
+    from sweeps.config import SweepConfig
     from sweeps.progress import Display
     from sweeps.report.data import TrialRow
     from sweeps.study import StudyResult
 
 
-def run(config: ConfigFile, overrides: Overrides = None) -> None:
+Join = Annotated[
+    bool, typer.Option("--join", help="Help a process that runs the same sweep already.")
+]
+Adopt = Annotated[
+    bool,
+    typer.Option(
+        "--adopt", help="Go on although space or protocol changed: old and new trials stay mixed."
+    ),
+]
+
+
+def run(
+    config: ConfigFile, overrides: Overrides = None, join: Join = False, adopt: Adopt = False
+) -> None:
     """Run every domain's study, or continue it: finished trials are never run again.
 
     Ctrl-C stops within seconds and keeps what is finished; the same command goes on from there.
     """
     with mistakes_explained():
         parsed = load(config, overrides)
-    with _shown(command_line("run", config, overrides)) as display:
+    run_sweep(parsed, command_line("run", config, overrides), join=join, adopt=adopt)
+
+
+def resume(
+    config: ConfigFile, overrides: Overrides = None, join: Join = False, adopt: Adopt = False
+) -> None:
+    """Go on with a sweep that was stopped, from the configuration in its folder.
+
+    As `run`, but without the YAML file that the sweep was started from; where CONFIG is that
+    file, it only says which folder is meant.
+    """
+    with mistakes_explained():
+        from sweeps.place import place_of
+
+        folder = place_of(load(config, overrides)).folder
+        stored = load(str(folder), overrides) if folder.is_dir() else _never_run(folder)
+    run_sweep(stored, command_line("resume", str(folder), overrides), join=join, adopt=adopt)
+
+
+def _never_run(folder: Path) -> NoReturn:
+    from sweeps.errors import UserError
+
+    raise UserError(f"nothing to resume: {folder} is not there; start the sweep with `run`")
+
+
+def run_sweep(config: SweepConfig, again: str, *, join: bool, adopt: bool) -> None:
+    """Run a sweep, with its progress and its ends; ``again``: what to type to go on."""
+    with _shown(again) as display:
         from sweeps import study
 
-        result = study.run(parsed, display)
+        result = study.run(config, display, join=join, adopt=adopt)
     for name, domain in result.domains.items():
         _print_best(name, domain.best)
     print()

@@ -45,3 +45,8 @@ def read_result(folder: Path, fingerprint: str) -> RunResult | None:
             f"{folder} holds the result of a run with another config: choose another folder"
         )
     return RunResult(**record)
+
+
+def forget_result(folder: Path) -> None:
+    """Remove the record, so that the run is run again."""
+    (folder / _NAME).unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""``stop``: ask whoever runs a sweep to stop, as Ctrl-C does."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.commands.shared import (
+    ConfigFile,
+    Overrides,
+    command_line,
+    load,
+    mistakes_explained,
+    refuse,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sweeps.drivers import Driver
+
+POLL_SECONDS = 0.2
+
+
+def stop(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is over.")] = 60.0,
+) -> None:
+    """Stop a running sweep, also from another machine; finished trials are kept.
+
+    Running trials go on from their last checkpoint when the sweep is resumed.
+    """
+    with mistakes_explained():
+        parsed = load(config, overrides)
+        from sweeps.drivers import request_stop
+        from sweeps.place import place_of
+
+        folder = place_of(parsed).folder
+        if not folder.is_dir():
+            refuse(f"no sweep named '{parsed.name}' in {folder.parent}: nothing to stop")
+    asked = request_stop(folder)
+    if not asked:
+        print(f"{parsed.name} does not run: nothing to stop.")
+        return
+    for driver in asked:
+        print(f"asked to stop: {driver}", flush=True)
+    left = _wait(folder, asked, wait)
+    if left:
+        refuse(
+            f"not stopped within {wait:g} s: {'; '.join(map(str, left))}. It was asked and may "
+            f"still stop; if it hangs, end its process (kill {left[0].pid} on {left[0].host}): "
+            "nothing that is finished is lost"
+        )
+    print(f"Stopped. Finished trials are kept. To go on:\n  {command_line('resume', str(folder))}")
+
+
+def _wait(folder: Path, asked: list[Driver], seconds: float) -> list[Driver]:
+    """Those of ``asked`` that still live after so many seconds, or none of them before."""
+    from sweeps.drivers import living_drivers
+
+    deadline = time.monotonic() + seconds
+    ids = {driver.id for driver in asked}
+    while left := [driver for driver in living_drivers(folder) if driver.id in ids]:
+        if time.monotonic() > deadline:
+            return left
+        time.sleep(POLL_SECONDS)
+    return []

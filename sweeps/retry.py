@@ -1,0 +1,60 @@
+"""Failed trials queued again: a further try of the same trial, under its own number and key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import optuna
+from filelock import FileLock
+from optuna.trial import FrozenTrial
+
+from sweeps.finetune.result import forget_result
+from sweeps.place import FAILURE_FILE
+from sweeps.pump import SENT_FILE
+from sweeps.records import Records
+from sweeps.search import INTERRUPTED, RETRY_OF, retried
+
+
+def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, list[int]]:
+    """Queue every failed trial, or those of some kinds (see `sweeps.failures`), once more.
+
+    A trial goes on from its checkpoint where it has one; a recorded divergence is forgotten, or
+    it would be reported again without a try. Returns the trials' numbers by domain.
+    """
+    queued: dict[str, list[int]] = {}
+    with FileLock(records.place.queue_lock()):
+        for domain in records.config.domains:
+            study = records.study(domain)
+            failed = [] if study is None else _failed(study, kinds)
+            for trial in failed:
+                _forget(records.place.trial(domain, trial.user_attrs["key"]))
+                _queue(study, trial)
+            queued[domain] = [int(trial.user_attrs["number"]) for trial in failed]
+    return queued
+
+
+def _failed(study: optuna.Study, kinds: Collection[str]) -> list[FrozenTrial]:
+    superseded = retried(study)
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
+        if "key" in trial.user_attrs
+        and INTERRUPTED not in trial.user_attrs
+        and trial.number not in superseded
+        and (not kinds or trial.user_attrs.get("outcome", {}).get("kind") in kinds)
+    ]
+
+
+def _queue(study: optuna.Study | None, trial: FrozenTrial) -> None:
+    assert study is not None
+    point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    attrs = {"number": trial.user_attrs["number"], RETRY_OF: trial.number}
+    study.enqueue_trial(point, user_attrs=attrs)
+
+
+def _forget(folder: Path) -> None:
+    """What the failed try left behind that would stand for the next one."""
+    forget_result(folder)
+    for name in (FAILURE_FILE, SENT_FILE):
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,50 @@
+"""Studies on record, made as a session makes them but without Ray or training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sweeps.config import SweepConfig, resolve_paths
+from sweeps.load import load_config, save_config
+from sweeps.observer import write_log
+from sweeps.place import place_of
+from sweeps.search import StudySearch
+from sweeps.study import open_study
+from sweeps.trial_jobs import TrialJobs
+
+FINISHED = {"state": "finished", "score": 0.5, "step": 8, "steps": 8, "time_total_s": 12.0}
+OOM = {"state": "failed", "kind": "oom", "failure": "CUDA out of memory\nTraceback of it"}
+DIVERGED = {"state": "diverged", "score": None, "reason": "update 3: the loss is nan"}
+STOPPED = {"score": 0.25, "step": 4, "steps": 8, "time_total_s": 6.0}
+RUNNING: dict[str, Any] = {}
+
+
+def play(*results: dict[str, Any], source: str | Path = "sweep.yaml") -> SweepConfig:
+    """Record one trial for each result, in the sweep's only domain; returns its configuration.
+
+    `RUNNING` leaves its trial running after a first check.
+    """
+    config = resolve_paths(load_config(source))
+    (domain,) = config.domains
+    study = open_study(config, domain)
+    save_config(config)
+    jobs = TrialJobs(config, domain, study)
+    search = StudySearch(study, config.space_of(domain), jobs.suggestion)
+    for number, result in enumerate(results):
+        name = f"t{number}"
+        job = search.suggest(name)
+        assert isinstance(job, dict)
+        if result is RUNNING:
+            search.on_trial_result(name, {"score": 0.125, "step": 2, "steps": 8})
+            continue
+        search.on_trial_complete(name, result)
+        if "failure" in result:
+            write_log(Path(job["folder"]), result["failure"])
+    return config
+
+
+def trial_folders(config: SweepConfig) -> list[Path]:
+    """The trials' folders, by number."""
+    (domain,) = config.domains
+    return sorted((place_of(config).study(domain) / "trials").iterdir())

@@ -1,0 +1,174 @@
+"""What `plan` counts, against counting by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sweeps import cli
+from sweeps.config import resolve_paths
+from sweeps.disk_need import DiskNeed, check_disk, disk_need
+from sweeps.errors import UserError
+from sweeps.load import load_config, parse_config
+from sweeps.pace import ItemCounts, Pace, count_items, given_pace, recorded_pace
+from sweeps.planning import Machine, plan
+from sweeps.records import Records
+from sweeps.workload import kept_models, workload
+from tests.sweeps.orchestration.played import FINISHED, OOM, STOPPED, play
+
+Tree = dict[str, Any]
+NUISANCE = {"accumulation_interval": [1, 2], "learning_rate": 1e-3}
+METRICS = {"metrics/cost/train_seconds": 90.0, "metrics/cost/eval_seconds": 30.0}
+MINI_PARAMETERS = 502_656
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, ["plan", *arguments])
+
+
+def design(tree: Tree, **study: Any) -> Tree:
+    return {**tree, "study": {"nuisance": NUISANCE, "margin": 0.02, **study}}
+
+
+def test_a_search_has_its_trials(tree: Tree) -> None:
+    work = workload(parse_config(tree), "sums", ())
+    assert (work.total, work.done, work.left, work.to_train) == (3, 0, 3, 3)
+
+
+def test_a_fixed_design_is_counted_to_its_last_stage(tree: Tree) -> None:
+    asked = {"kind": "sensitivity", "ratios": [0, 0.5], "seeds": 4, "fresh_seeds": 3}
+    work = workload(parse_config(design(tree, **asked)), "sums", ())
+    # Tuning: 2 arms x 2 intervals; replicates: 2 arms x 4 seeds; fresh: the winner and SFT x 3.
+    assert work.total == 4 + 8 + 6
+    assert work.derived == 0
+
+
+def test_derived_trials_train_nothing(tree: Tree) -> None:
+    asked = {"kind": "drop", "drop_rates": [0.1, 0.5], "seeds": 4}
+    work = workload(parse_config(design(tree, **asked)), "sums", ())
+    # SFT: 2 tuning, 4 replicates; each replicate: 3 rules x 2 rates.
+    assert (work.total, work.derived, work.to_train) == (6 + 24, 24, 6)
+
+
+def test_models_that_are_kept(tree: Tree) -> None:
+    assert kept_models(parse_config(tree), "sums") == 2  # the best, and the best SFT
+    assert kept_models(parse_config({**tree, "keep": {"models": "all"}}), "sums") == 3
+    drop = design(tree, kind="drop", drop_rates=[0.1], seeds=4)
+    assert kept_models(parse_config(drop), "sums") == 4  # the replicates, to derive from
+
+
+def test_the_pace_of_finished_trials(sweep_files: Path) -> None:
+    records = Records(play({**FINISHED, **METRICS}, STOPPED, OOM))
+    rows = records.rows("sums")
+    assert recorded_pace(rows) == Pace(90.0, 30.0, "the one finished trial of this study")
+    assert recorded_pace(rows[1:]) is None
+
+
+def test_the_pace_of_given_times(tree: Tree) -> None:
+    config = parse_config({**tree, "evaluation": {"checks": 3}})
+    # 64 examples in batches of 8; the last check sees 10 items, the two before it 5 each.
+    pace = given_pace(config, "sums", 0.5, 2.0, ItemCounts(last=10, earlier=5))
+    assert (pace.training, pace.evaluation) == (8 * 0.5, 2.0 * 20 / 10)
+    assert given_pace(config, "sums", 0.5, None, ItemCounts(10, 5)).evaluation is None
+
+
+def test_items_are_counted_as_they_are_scored(sweep_files: Path) -> None:
+    config = resolve_paths(load_config("sweep.yaml", ["evaluation.check_limit=2"]))
+    assert count_items(config, "sums") == ItemCounts(last=4, earlier=2)
+
+
+def test_hours_and_money(tree: Tree) -> None:
+    config = resolve_paths(
+        parse_config({**tree, "resources": {"workers": 2, "gpus_per_worker": 1}})
+    )
+    found = plan(
+        config, {"sums": ()}, Machine("here", 2), lambda *_: Pace(3600, 1800, "x"), price=2.0
+    )
+    # 3 trials of 1.5 hours on 2 GPUs each, two trials at a time.
+    assert (found.device, found.devices_per_trial) == ("GPU", 2)
+    assert found.training_device_hours == pytest.approx(6)
+    assert found.evaluation_device_hours == pytest.approx(3)
+    assert found.hours == pytest.approx(4.5 / 2)
+    assert found.money == pytest.approx(18)
+
+
+def test_one_domain_without_a_pace_leaves_the_time_open(tree: Tree) -> None:
+    tree["domains"]["more"] = tree["domains"]["sums"]
+    config = resolve_paths(parse_config(tree))
+    paces = {"sums": Pace(1, 1, "x"), "more": None}
+    found = plan(config, dict.fromkeys(paces, ()), Machine("", 1), lambda d, _: paces[d], 1.0)
+    assert found.hours is None and found.money is None
+    assert found.domains[0].training_hours is not None
+
+
+def test_the_disk_holds_checkpoints_and_models(tree: Tree) -> None:
+    config = resolve_paths(parse_config({**tree, "model": {"path": "mini:model"}}))
+    need = disk_need(config, 2)
+    assert need is not None
+    model = 4 * MINI_PARAMETERS
+    # Two trials with two checkpoints each while one is written; two kept and two fresh models.
+    assert need.checkpoints == 2 * 2 * 3 * model
+    assert need.models == (2 + 2) * model
+    assert need.free > 0
+
+
+def test_a_full_disk_is_refused_before_the_start(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = resolve_paths(parse_config({**tree, "storage": str(tmp_path)}))
+    check_disk(config)
+    monkeypatch.setattr("sweeps.disk_need.free_bytes", lambda _: 1_000_000)
+    with pytest.raises(UserError, match=r"0\.00 GiB are free, and the sweep needs up to 0\.0"):
+        check_disk(config)
+
+
+def test_a_model_of_the_hub_has_no_size_yet(tree: Tree) -> None:
+    config = parse_config({**tree, "model": {"path": "nobody/nothing"}})
+    assert disk_need(config, 1) is None
+
+
+def test_the_command_before_anything_has_run(sweep_files: Path) -> None:
+    result = call("sweep.yaml")
+    assert result.exit_code == 0, result.output
+    for words in (
+        "small: search, 1 domain\n",
+        "sums: 3 trials, 3 to run\n",
+        "mask_ratio: 0 to 0.9 in steps of 0.1",
+        "at accumulation interval 2: 4 updates of 16 examples",
+        "time: not known before a trial",
+        "GiB are free",
+        "python -m sweeps run sweep.yaml",
+    ):
+        assert words in result.stdout
+    assert not (sweep_files / "runs").exists()
+
+
+def test_the_command_with_finished_trials(sweep_files: Path) -> None:
+    play({**FINISHED, **METRICS})
+    text = call("runs/small", "--price", "3").stdout
+    assert "3 trials, 1 of them done already, 2 to run" in text
+    assert "a trial: 1 min 30 s of training, 30 s of validation (from the one finished" in text
+    assert "CPU-hours: 0.05 of training, 0.0167 of validation" in text
+    assert "money: 0.20 at 3 per CPU-hour" in text
+
+
+def test_json(sweep_files: Path) -> None:
+    found = json.loads(call("sweep.yaml", "--json", "--seconds-per-step", "45").stdout)
+    assert found["domains"][0]["pace"]["training"] == 8 * 45
+    assert math.isclose(found["training_device_hours"], 3 * 8 * 45 / 3600)
+    assert found["evaluation_device_hours"] is None
+    assert DiskNeed(**found["disk"]).total > 0
+
+
+def test_measured_here(sweep_files: Path) -> None:
+    result = call("sweep.yaml", "--measure", "--json")
+    assert result.exit_code == 0, result.output
+    pace = json.loads(result.stdout)["domains"][0]["pace"]
+    assert pace["training"] > 0 and pace["evaluation"] > 0
+    assert "measured here" in pace["source"]
+    assert not (sweep_files / "runs").exists()
