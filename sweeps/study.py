@@ -16,6 +16,7 @@ from sweeps import preflight
 from sweeps.budget import Ledger, trial_hours
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.designs.build import build_design
+from sweeps.disk_need import check_disk
 from sweeps.drivers import Driver, driving
 from sweeps.errors import UserError
 from sweeps.failures import kind_of
@@ -165,6 +166,7 @@ def check(config: SweepConfig, tracker: Tracker, *, adopt: bool = False) -> None
             build_design(config, domain)
         preflight.check_inputs(config)
         with preflight.writable(place_of(config).folder):
+            check_disk(config)
             preflight.check_tracker(tracker)
             preflight.check_recorded(place_of(config).optuna_file(), config, adopt=adopt)
     except ValueError as error:
