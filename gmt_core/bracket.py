@@ -17,7 +17,7 @@ from gmt_core.block import Block
 from gmt_core.flat import magnitude_bits
 from gmt_core.magnitudes import LocalPool
 from gmt_core.radix import DIGIT_BITS, Intervals, descend, narrow, radix_select
-from gmt_core.stream import Interval, Stream, scan
+from gmt_core.stream import Interval, Scanner, Stream
 
 _HELD: Final = 1 << 21  # bytes gathered at most; selecting among them takes three times as many
 _LEAST: Final = 1 << 13  # elements of the sample
@@ -26,11 +26,11 @@ _DEVIATIONS: Final = 3.0  # of the sampled rank; a miss costs more passes, never
 
 
 @torch.no_grad()
-def bracketed_select(pool: LocalPool, kept: int, dtype: torch.dtype) -> int:
+def bracketed_select(pool: LocalPool, kept: int, scanner: Scanner) -> int:
     """The bits of the exact `kept`-th largest magnitude; NonFiniteGradientError on NaN or inf."""
-    numel = sum(member.numel for member in pool)
+    dtype, numel = scanner.dtype, sum(member.numel for member in pool)
     interval = _bracket(_sample(pool, numel), kept, numel, dtype)
-    seen = scan(pool, dtype, interval, most=_HELD // dtype.itemsize, check=True)
+    seen = scanner.scan(pool, interval, most=_HELD // dtype.itemsize, check=True)
     rank = kept - seen.above
     if not 1 <= rank <= seen.inside:
         return int(radix_select(Stream([pool], dtype), [kept], dtype))

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from gmt_core.checks import checked_ratio, checked_seed
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.naming import nearest, one_of
 from gmt_core.permutation import Permutation
@@ -42,7 +43,8 @@ def one_off_drop(
     ratio outside [0, 1) or an unknown strategy; later for a delta that is NaN or infinite.
     """
     one_of("strategy", strategy, STRATEGIES)
-    kept_count(1, drop_ratio)  # raises where the ratio is not in [0, 1)
+    checked_ratio("drop_ratio", drop_ratio)
+    checked_seed(seed)
     check_pair(base, tuned)
 
     def results() -> Iterator[tuple[str, Tensor]]:

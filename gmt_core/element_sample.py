@@ -26,40 +26,43 @@ MOST: Final = 1 << 20
 @final
 @dataclass(frozen=True)
 class ElementSample:
-    """The sampled local elements of each parameter, as indices into its flat memory."""
+    """Of each parameter's flat local memory the elements first, first + step, ..."""
 
-    indices: tuple[Tensor, ...]
+    firsts: tuple[int, ...]
+    step: int
 
     @classmethod
     def of(cls, parameters: Sequence[Tensor], most: int = MOST) -> ElementSample:
         """At most `most` elements of a model, over all ranks that divide it."""
         step = _prime_from(-(-sum(p.numel() for p in parameters) // most))
-        found, first = [], 0
+        firsts, first = [], 0
         for parameter in parameters:
-            local = local_part(parameter)
-            indices = torch.arange(first, max(first, local.numel()), step, device=local.device)
-            found.append(indices)
-            # The next tensor goes on counting where this one ended.
-            first = first + len(indices) * step - local.numel()
-        return cls(tuple(found))
+            firsts.append(first)
+            # The next tensor goes on counting where this one ends.
+            first = _next(first, step, local_part(parameter).numel())
+        return cls(tuple(firsts), step)
 
     @torch.no_grad()
     def weights(self, place: int, parameter: Tensor) -> Tensor:
-        """The sampled weights of the parameter at that place of the optimizer."""
-        return flat_view(local_part(parameter))[self.indices[place]]
+        """A copy of the sampled weights of the parameter at that place of the optimizer."""
+        return flat_view(local_part(parameter))[self.firsts[place] :: self.step].clone()
 
     @torch.no_grad()
     def keeps(self, gradient: LocalGradient, rule: Rule) -> Tensor:
         """Which of the sampled elements of a gradient, not yet masked, the rule keeps: bool."""
-        indices = self.indices[gradient.place]
-        found = torch.ones_like(indices, dtype=torch.bool)
+        first, pieces = self.firsts[gradient.place], []
         for start, chunk in chunks_of(gradient.gradient):
             keeps = rule.keeps(chunk, start)
             if keeps is None:
-                continue
-            inside = (indices >= start) & (indices < start + chunk.numel())
-            found[inside] = keeps[indices[inside] - start]
-        return found
+                keeps = torch.ones_like(chunk, dtype=torch.bool)
+            pieces.append(keeps[first :: self.step])
+            first = _next(first, self.step, chunk.numel())
+        return torch.cat(pieces) if pieces else gradient.gradient.new_empty(0, dtype=torch.bool)
+
+
+def _next(first: int, step: int, numel: int) -> int:
+    """Where the next tensor begins, counted from its start, after one of `numel` elements."""
+    return first - numel if first >= numel else (first - numel) % step
 
 
 def _prime_from(least: int) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gmt_core.categories import read_categories
+from gmt_core.checks import checked_seed
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.method import Method
 from gmt_core.rules import KeepAll, Rule
@@ -42,7 +43,7 @@ class HalfFineTuning(Method):
         """The seed and the names of the parameters decide the halves, nothing else."""
         self.name = "hft"
         self.mask_ratio = 0.5
-        self.seed: int = seed
+        self.seed: int = checked_seed(seed)
         self._frozen: frozenset[str] | None = None  # once bound
 
     def bind(self, names: Sequence[str]) -> HalfFineTuning:

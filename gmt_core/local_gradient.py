@@ -33,6 +33,8 @@ class LocalGradient:
     @classmethod
     def of(cls, place: int, name: str, gradient: Tensor, weight: Tensor | None) -> LocalGradient:
         """Read a gradient and its parameter; ValueError where it has no place in the whole."""
+        if not isinstance(gradient, Tensor):
+            raise ValueError(f"{name}: expected a gradient, found {type(gradient).__name__}")
         if gradient.is_sparse:
             raise ValueError(
                 f"{name}: expected a dense gradient, found a sparse one; use sparse=False"

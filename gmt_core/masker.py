@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from gmt_core.checks import checked_count
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.layout import reduced
 from gmt_core.local_gradient import LocalGradient
@@ -16,7 +17,7 @@ from gmt_core.loss_scaling import skipped_by_scaler
 from gmt_core.mask_statistics import MaskStatistics
 from gmt_core.meter import Meter
 from gmt_core.method import Method
-from gmt_core.naming import matching, one_of
+from gmt_core.naming import checked_patterns, matching, one_of
 from gmt_core.optimizer_mode import MODES, Held, Mode, check_mode, hold
 from gmt_core.parameters import Parameters, torch_optimizer
 from gmt_core.rules import KeepAll, Rule, apply_all_
@@ -50,13 +51,12 @@ class GradientMasker:
         what each costs. Parameters whose names fit a pattern in `exclude` ("*.bias") are left as
         they are. Every `statistics_every` updates, from the first, one is measured; 0 is never.
         """
-        if statistics_every < 0:
-            raise ValueError(
-                f"statistics_every: expected 0 (never) or more updates, found {statistics_every}"
-            )
+        if not isinstance(method, Method):
+            raise ValueError(f"masker: expected a method, as GradientMask(0.2), found {method!r}")
         one_of("mode", mode, MODES)
-        self._method, self._mode, self._every = method, mode, int(statistics_every)
-        self._exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self._method, self._mode = method, mode
+        every = checked_count("statistics_every", statistics_every, "0 (never) or more updates")
+        self._every, self._exclude = every, checked_patterns("exclude", exclude)
         self._latest: MaskStatistics | None = None
         self._update = 0
         self._held: list[Held] = []
@@ -117,12 +117,11 @@ class GradientMasker:
 
         Raises ValueError on another kind of state, and on one of another seed.
         """
-        update = state.get("update")
-        if set(state) - {"seed"} != {"update"} or not isinstance(update, int) or update < 0:
+        if not isinstance(state, Mapping) or set(state) - {"seed"} != {"update"}:
             raise ValueError(
-                f"masker state: expected {{'update': count, 'seed': number}}, "
-                f"found {dict(state)!r}"
+                f"masker state: expected {{'update': count, 'seed': number}}, found {state!r}"
             )
+        update = checked_count("masker state: update", state["update"], "a count of updates")
         if state.get("seed", self._method.seed) != self._method.seed:
             raise ValueError(
                 f"masker state: method {self._method.name} has seed {self._method.seed}, and the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def one_of(what: str, found: str, expected: Sequence[str]) -> None:
@@ -20,6 +20,17 @@ def nearest(found: object, expected: Sequence[str]) -> str:
     """The end of an error: "; did you mean 'gmt'?", or nothing where no name is near."""
     near = difflib.get_close_matches(str(found), expected, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def checked_patterns(what: str, found: object) -> tuple[str, ...]:
+    """One pattern or several as a tuple; ValueError where they are anything but text."""
+    patterns = (found,) if isinstance(found, str) else found
+    if not isinstance(patterns, Iterable):
+        raise ValueError(f"{what}: expected patterns such as '*.bias', found {found!r}")
+    checked = tuple(patterns)
+    if not all(isinstance(pattern, str) for pattern in checked):
+        raise ValueError(f"{what}: expected patterns such as '*.bias', found {found!r}")
+    return checked
 
 
 def matching(patterns: Sequence[str], names: Sequence[str]) -> frozenset[str]:

@@ -39,7 +39,7 @@ class Parameters:
         own = [group.get("param_names") for group in optimizer.param_groups]
         named = True
         if given is not None:
-            known = {id(tensor): name for name, tensor in given}
+            known = _names_by_identity(given)
             names = [known.get(id(tensor), "") for tensor in tensors]
             _all_named(names, tensors, len(known))
         elif own and all(own):
@@ -87,6 +87,20 @@ def _descriptions(optimizer: Optimizer) -> list[str]:
         for number, group in enumerate(optimizer.param_groups)
         for place, parameter in enumerate(group["params"])
     ]
+
+
+def _names_by_identity(given: object) -> dict[int, str]:
+    """Each tensor's name; ValueError where these are no pairs of name and tensor."""
+    found = {}
+    for pair in given if isinstance(given, Iterable) else [given]:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise ValueError(
+                "named_parameters: expected what model.named_parameters() gives, pairs of a name "
+                f"and a parameter, found {type(pair).__name__}"
+            )
+        name, tensor = pair
+        found[id(tensor)] = name
+    return found
 
 
 def _all_named(names: Sequence[str], tensors: Sequence[Tensor], known: int) -> None:

@@ -8,6 +8,7 @@ from typing import final
 
 from torch import Tensor
 
+from gmt_core.checks import checked_seed
 from gmt_core.layout import Layout
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.method import Method
@@ -42,11 +43,11 @@ class RandomMask(Method):
     """
 
     def __init__(self, mask_ratio: float | RatioSchedule, seed: int = 0) -> None:
-        """Raise ValueError on a ratio outside [0, 1)."""
+        """Raise ValueError on a ratio outside [0, 1), or a seed that is no whole number."""
         self.name = "random"
         self.schedule = as_schedule(mask_ratio)
         self.mask_ratio = self.schedule.end
-        self.seed: int = seed
+        self.seed: int = checked_seed(seed)
 
     def rules(self, gradients: Sequence[LocalGradient], update: int) -> list[Rule]:
         """One keyed permutation for each gradient."""

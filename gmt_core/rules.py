@@ -86,13 +86,12 @@ class KeepLargest(Rule):
 
     def below(self, dtype: torch.dtype) -> float:
         """The largest value of that dtype below the threshold; -1 where it is 0."""
-        value = float(self.threshold)
-        rounded = torch.tensor(value, dtype=dtype)
-        if float(rounded) < value:
-            return float(rounded)
+        rounded = self.threshold.to(dtype)
+        value = float(rounded)
+        if value < float(self.threshold):
+            return value
         # Bits of magnitudes sort as they do; those of zero have no predecessor.
-        bits = int(rounded.view(INT_OF[dtype])) - 1
-        return float(torch.tensor(bits, dtype=INT_OF[dtype]).view(dtype)) if bits >= 0 else -1.0
+        return float((rounded.view(INT_OF[dtype]) - 1).view(dtype)) if value > 0.0 else -1.0
 
 
 @final

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
+from gmt_core.checks import checked_count, checked_ratio
 from gmt_core.naming import one_of
-from gmt_core.threshold import kept_count
 
 Shape = Literal["constant", "linear", "cosine"]
 SHAPES: Final = ("constant", "linear", "cosine")
@@ -32,10 +32,10 @@ class RatioSchedule:
     def __post_init__(self) -> None:
         """Check every number."""
         one_of("schedule shape", self.shape, SHAPES)
-        for ratio in (self.start, self.end):
-            kept_count(1, ratio)  # raises where the ratio is not in [0, 1)
-        if self.warmup < 0:
-            raise ValueError(f"schedule warmup: expected 0 or more updates, found {self.warmup}")
+        checked_ratio("mask_ratio", self.end)
+        checked_ratio("schedule start", self.start)
+        checked_count("schedule warmup", self.warmup, "0 or more updates")
+        checked_count("schedule updates", self.updates, "a number of updates")
         if self.shape == "constant" and (self.start or self.updates):
             raise ValueError("schedule: shape constant takes neither start nor updates")
         if self.shape != "constant" and self.updates <= self.warmup:
@@ -61,4 +61,4 @@ def as_schedule(mask_ratio: float | RatioSchedule) -> RatioSchedule:
     """A plain number is a constant schedule; raises ValueError outside [0, 1)."""
     if isinstance(mask_ratio, RatioSchedule):
         return mask_ratio
-    return RatioSchedule(float(mask_ratio))
+    return RatioSchedule(checked_ratio("mask_ratio", mask_ratio))

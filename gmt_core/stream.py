@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gmt_core.errors import NonFiniteGradientError
-from gmt_core.flat import INT_OF, infinity_bits
+from gmt_core.flat import INT_OF, infinity_bits, magnitude_bits
 from gmt_core.magnitudes import LocalPool
 from gmt_core.radix import Counter, Intervals
 
@@ -25,12 +25,12 @@ class Stream(Counter):
 
     def __init__(self, pools: Sequence[LocalPool], dtype: torch.dtype) -> None:
         """Pools whose magnitudes are compared in that dtype."""
-        self._pools, self._dtype = pools, dtype
+        self._pools, self._scanner = pools, Scanner(dtype)
 
     def histogram(self, intervals: Intervals, bin_width: int) -> Tensor:
         """Scan one pool after the other."""
         rows = [
-            scan(pool, self._dtype, Interval(low, intervals.width, bin_width)).counts()
+            self._scanner.scan(pool, Interval(low, intervals.width, bin_width)).counts()
             for pool, low in zip(self._pools, intervals.low.tolist(), strict=True)
         ]
         return torch.stack(rows)
@@ -84,25 +84,6 @@ class Seen:
         return found
 
 
-def scan(
-    pool: LocalPool, dtype: torch.dtype, interval: Interval, most: int = 0, check: bool = False
-) -> Seen:
-    """Pass over a pool once, holding at most about `most` elements.
-
-    With `check` NaN and infinity raise NonFiniteGradientError.
-    """
-    seen = Seen(interval, most)
-    everything = interval.last == torch.iinfo(INT_OF[dtype]).max and not interval.low
-    for bits, buffers in _chunks(pool, dtype):
-        if check and int(bits.amax()) >= infinity_bits(dtype):
-            raise NonFiniteGradientError
-        if everything:
-            seen.add(bits.clone() if most else bits)
-        else:
-            _look(bits, buffers, seen)
-    return seen
-
-
 @final
 @dataclass(frozen=True)
 class _Buffers:
@@ -125,19 +106,49 @@ class _Buffers:
         return _Buffers(*(buffer[:number] for buffer in vars(self).values()))
 
 
-def _chunks(pool: LocalPool, dtype: torch.dtype) -> Iterator[tuple[Tensor, _Buffers]]:
-    """Magnitude bits of consecutive elements, and the buffers of which they are the first."""
-    size = _CHUNK // dtype.itemsize
-    most = min(size, max((member.numel for member in pool), default=0))
-    of_device: dict[torch.device, _Buffers] = {}
-    for member in pool:
-        if member.device not in of_device:
-            of_device[member.device] = _Buffers.of(most, INT_OF[dtype], member.device)
-        whole = member.numel - member.numel % _RUN
-        for start, stop in pairwise([*range(0, whole, size), whole, member.numel]):
-            if start < stop:
-                buffers = of_device[member.device].first(stop - start)
-                yield member.bits(slice(start, stop), out=buffers.bits), buffers
+@final
+class Scanner:
+    """Passes over pools, with buffers that every chunk and every pool uses again."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        """Of pools whose magnitudes are compared in that dtype."""
+        self.dtype = dtype
+        self._buffers: dict[torch.device, _Buffers] = {}
+
+    def scan(
+        self, pool: LocalPool, interval: Interval, most: int = 0, check: bool = False
+    ) -> Seen:
+        """Pass over a pool once, holding at most about `most` elements.
+
+        With `check` NaN and infinity raise NonFiniteGradientError.
+        """
+        seen = Seen(interval, most)
+        everything = not interval.low and interval.width == magnitude_bits(self.dtype)
+        for bits, buffers in self._chunks(pool):
+            if check and int(bits.amax()) >= infinity_bits(self.dtype):
+                raise NonFiniteGradientError
+            if everything:
+                seen.add(bits.clone() if most else bits)
+            else:
+                _look(bits, buffers, seen)
+        return seen
+
+    def _chunks(self, pool: LocalPool) -> Iterator[tuple[Tensor, _Buffers]]:
+        """Magnitude bits of consecutive elements, and the buffers of which they are the first."""
+        size = _CHUNK // self.dtype.itemsize
+        for member in pool:
+            whole = member.numel - member.numel % _RUN
+            for start, stop in pairwise([*range(0, whole, size), whole, member.numel]):
+                if start < stop:
+                    buffers = self._of(member.device, min(size, member.numel)).first(stop - start)
+                    yield member.bits(slice(start, stop), out=buffers.bits), buffers
+
+    def _of(self, device: torch.device, number: int) -> _Buffers:
+        """Buffers of at least that many elements."""
+        found = self._buffers.get(device)
+        if found is None or found.bits.numel() < number:
+            self._buffers[device] = found = _Buffers.of(number, INT_OF[self.dtype], device)
+        return found
 
 
 def _look(bits: Tensor, buffers: _Buffers, seen: Seen) -> None:

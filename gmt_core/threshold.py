@@ -19,11 +19,12 @@ from torch import Tensor
 from gmt_core.accelerated import kernels_for
 from gmt_core.block import Block
 from gmt_core.bracket import bracketed_select
+from gmt_core.checks import checked_ratio
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.flat import checked_dtype, from_bits
 from gmt_core.magnitudes import LocalPool, plain_pool
 from gmt_core.radix import Counter, radix_select
-from gmt_core.stream import Stream
+from gmt_core.stream import Scanner, Stream
 
 _SMALL: Final = 1 << 17  # elements; pools up to here are handled together
 _TOGETHER: Final = 1 << 18  # elements at once: about 5 MiB
@@ -35,13 +36,12 @@ def kept_count(numel: int, mask_ratio: float) -> int:
 
     The ratio is read as the decimal that it prints as: 0.3 of 10 elements is 3, never 2.
     """
-    if not 0.0 <= mask_ratio < 1.0:
-        raise ValueError(f"mask_ratio: expected a number in [0, 1), found {mask_ratio!r}")
+    ratio = checked_ratio("mask_ratio", mask_ratio)
     if numel < 0:
         raise ValueError(f"numel: expected a count of elements, found {numel}")
     if numel == 0:
         return 0
-    numerator, denominator = _as_fraction(float(mask_ratio))
+    numerator, denominator = _as_fraction(ratio)
     return max(1, numel - numel * numerator // denominator)
 
 
@@ -91,13 +91,14 @@ def local_thresholds(pools: Sequence[LocalPool], kept: Sequence[int]) -> list[Te
     where `kept[i]` is not in [1, elements], NonFiniteGradientError with the pool's index.
     """
     found = [torch.empty(0)] * len(pools)
+    scanners = {pool[0].dtype: Scanner(pool[0].dtype) for pool in pools}
     for places in _batches(pools, kept):
         batch, dtype = [pools[i] for i in places], pools[places[0]][0].dtype
         ranks = [kept[i] for i in places]
         try:
             counter = counter_of(batch, dtype)
             if isinstance(counter, Stream):
-                bits = torch.tensor([bracketed_select(batch[0], ranks[0], dtype)])
+                bits = torch.tensor([bracketed_select(batch[0], ranks[0], scanners[dtype])])
             else:
                 bits = radix_select(counter, ranks, dtype)
         except NonFiniteGradientError as error:

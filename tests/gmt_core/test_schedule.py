@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD
@@ -31,6 +31,7 @@ def test_shapes() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(
     start=st.floats(0, 0.99),
     end=st.floats(0, 0.99),
