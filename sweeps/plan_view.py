@@ -46,6 +46,9 @@ def _domain(plan: DomainPlan) -> Iterator[str]:
 
 
 def _cost(plan: SweepPlan) -> Iterator[str]:
+    if not any(domain.left for domain in plan.domains) and plan.kind != "efficiency":
+        yield "time: none, every trial is done"
+        return
     if plan.hours is None:
         yield (
             "time: not known before a trial of each domain has finished; give "

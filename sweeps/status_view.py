@@ -44,7 +44,7 @@ def table(status: SweepStatus) -> Table:
     from rich.table import Table
 
     result = Table()
-    for column in ("domain", "done", "running", "failed", "best validation score", "of the point"):
+    for column in ("domain", "done", "running", "failed", "best score", "at"):
         result.add_column(column)
     for domain in status.domains:
         best = domain.best
@@ -55,6 +55,11 @@ def table(status: SweepStatus) -> Table:
             str(domain.states.get("failed", 0)),
             "" if best is None else domain.label.number(best.score or 0.0),
             "" if best is None else row_text(best),
+        )
+    if any(domain.best is not None for domain in status.domains):
+        result.caption = (
+            "scores on validation items; mask: mask ratio, N: accumulation interval, "
+            "lr: learning rate"
         )
     return result
 

@@ -44,7 +44,16 @@ def _print_board(name: str, rows: list[TrialRow], label: ScoreLabel) -> None:
     from rich.table import Table
 
     table = Table(title=f"{name}: best trials by {label.text} on validation items")
-    for column in ("", "trial", "score", "mask ratio", "N", "learning rate", "state", "seconds"):
+    for column in (
+        "",
+        "trial",
+        "score",
+        "mask ratio",
+        "accumulation interval",
+        "learning rate",
+        "state",
+        "seconds",
+    ):
         table.add_column(column, justify="right")
     for place, row in enumerate(rows, start=1):
         table.add_row(

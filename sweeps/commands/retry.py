@@ -11,7 +11,7 @@ from sweeps.commands.shared import (
     ConfigFile,
     Overrides,
     command_line,
-    load,
+    load_stored,
     mistakes_explained,
 )
 
@@ -42,7 +42,7 @@ def retry(
         from sweeps.records import Records
         from sweeps.retry import queue_failed
 
-        records = Records(load(config, overrides))
+        records = Records(load_stored(config, overrides))
         queued = {name: found for name, found in queue_failed(records, kinds).items() if found}
     for name, numbers in queued.items():
         print(f"{name}: queued again: trial {', '.join(map(str, numbers))}")

@@ -47,6 +47,18 @@ def load(config: str, overrides: list[str] | None) -> SweepConfig:
     return load_config(config, overrides or [])
 
 
+def load_stored(config: str, overrides: list[str] | None) -> SweepConfig:
+    """The sweep that a command line names as it was run last, or else as its file has it.
+
+    Raises:
+        UserError: what is wrong with it.
+    """
+    from sweeps.place import place_of
+
+    place = place_of(load(config, overrides))
+    return load(str(place.folder if place.config_file().is_file() else config), overrides)
+
+
 def command_line(command: str, config: str, overrides: list[str] | None = None) -> str:
     """What to type, quoted for the shell."""
     return shlex.join([*PROGRAM.split(), command, config, *(overrides or [])])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.commands.shared import AsJson, ConfigFile, Overrides, load, mistakes_explained
+from sweeps.commands.shared import AsJson, ConfigFile, Overrides, load_stored, mistakes_explained
 
 if TYPE_CHECKING:
     from sweeps.records import Records
@@ -33,7 +33,7 @@ def status(
     sees the folder, and after the end. `--watch --json` prints a line for each look.
     """
     with mistakes_explained():
-        parsed = load(config, overrides)
+        parsed = load_stored(config, overrides)
         from sweeps.records import Records
 
         looks = _looks(Records(parsed), every if watch else None)

@@ -62,7 +62,10 @@ class Mistake:
     says: tuple[str, ...]
     overrides: tuple[str, ...] = ()
     change: Callable[[Path], None] = nothing
+    file: str = "sweep.yaml"
 
+
+BENCHMARK = "{name: exact_match, validation: validation.jsonl, test: test.jsonl}"
 
 MISTAKES = {
     "unknown key": Mistake(
@@ -148,6 +151,112 @@ MISTAKES = {
     "starting point outside of the space": Mistake(
         ("start: mask_ratio 0.95",), ("search.start=[{mask_ratio: 0.95}]",)
     ),
+    "hook that calls nobody": Mistake(
+        ("hooks.on_end", "expected a command, a webhook, or both"), ("hooks.on_end={}",)
+    ),
+    "webhook that is no address": Mistake(
+        ("hooks.on_failure", "http://"), ("hooks.on_failure.webhook=example.org",)
+    ),
+    "unknown occasion of a hook": Mistake(
+        ("unknown key 'hooks.on_fail'", "'on_failure'"), ("hooks.on_fail.command=ls",)
+    ),
+    "money without a price": Mistake(
+        ("budget", "price_per_gpu_hour"), ("budget.money=10", "resources.gpus_per_worker=1")
+    ),
+    "GPU-hours without a GPU": Mistake(
+        ("gpu_hours", "resources.gpus_per_worker is 0"), ("budget.gpu_hours=1",)
+    ),
+    "budget of nothing": Mistake(
+        ("budget.wall_hours", "greater than 0"), ("budget.wall_hours=0",)
+    ),
+    "unknown budget": Mistake(
+        ("unknown key 'budget.wall_hour'", "'wall_hours'"), ("budget.wall_hour=1",)
+    ),
+    "failed share above 1": Mistake(
+        ("failures.most_failed_share", "got 1.5"), ("failures.most_failed_share=1.5",)
+    ),
+    "unknown way with trials out of memory": Mistake(
+        ("failures.on_oom", "'halve'"), ("failures.on_oom=halv",)
+    ),
+    "unknown kind of trial group": Mistake(
+        ("resources.trial_group", "'warm'"), ("resources.trial_group=wram",)
+    ),
+    "no workers": Mistake(("resources.workers", "got 0"), ("resources.workers=0",)),
+    "half a trial": Mistake(("search.trials", "2.5"), ("search.trials=2.5",)),
+    "a word for a number": Mistake(("training.examples", "'many'"), ("training.examples=many",)),
+    "NaN for a learning rate": Mistake(("learning_rate nan",), ("space.learning_rate=.nan",)),
+    "endless learning rate": Mistake(
+        ("learning_rate inf", "above 0"), ("space.learning_rate=.inf",)
+    ),
+    "range upside down": Mistake(
+        ("low 0.5 is above high 0.1",), ("space.mask_ratio={low: 0.5, high: 0.1}",)
+    ),
+    "steps that miss the end": Mistake(
+        ("steps of 0.2", "do not end at high 0.9"),
+        ("space.mask_ratio={low: 0.0, high: 0.9, step: 0.2}",),
+    ),
+    "logarithm of nothing": Mistake(
+        ("logarithmic", "low above 0"), ("space.learning_rate={low: 0, high: 1, log: true}",)
+    ),
+    "no choice at all": Mistake(("accumulation_interval",), ("space.accumulation_interval=[]",)),
+    "interval of a half": Mistake(
+        ("accumulation_interval 1.5", "whole number"), ("space.accumulation_interval=[1.5]",)
+    ),
+    "examples longer than the context": Mistake(
+        ("data.max_length", "at most the model's context"),
+        ("domains.sums.data.max_length=100000",),
+    ),
+    "name with a slash": Mistake(("name",), ("name=a/b",)),
+    "domain with a blank": Mistake(
+        ("domain 'my sums'",),
+        (f"domains.my sums={{data: {{path: train.jsonl}}, benchmarks: [{BENCHMARK}]}}",),
+    ),
+    "no domain": Mistake(("domains",), ("domains={}",)),
+    "no benchmark": Mistake(("domains.sums.benchmarks",), ("domains.sums.benchmarks=[]",)),
+    "sensitivity without a margin": Mistake(
+        ("margin is missing",), ("study.kind=sensitivity", "study.nuisance=null")
+    ),
+    "unknown kind of study": Mistake(("study.kind", "'methods'"), ("study.kind=method",)),
+    "design without its nuisance parameters": Mistake(
+        ("study.nuisance is missing",), ("study.kind=drop",)
+    ),
+    "override of what is no list": Mistake(
+        ("'7' is no index into a list of 1",), ("domains.sums.benchmarks.7.name=x",)
+    ),
+    "override below a number": Mistake(
+        ("override 'training.examples.more=1'",), ("training.examples.more=1",)
+    ),
+    "override that is no YAML": Mistake(
+        ("override 'search.trials=[1'", "not valid YAML"), ("search.trials=[1",)
+    ),
+    "a file's name misspelt": Mistake(("did you mean 'sweep.yaml'?",), (), nothing, "swep.yaml"),
+    "a folder that is no sweep's": Mistake(
+        ("no sweep.yaml in this folder", "STORAGE/NAME"), (), empty_folder, "no_model"
+    ),
+    "a folder of another name": Mistake(("the sweep in it is named 'small'",), (), nothing, "."),
+}
+
+COMMAND_LINES = {
+    "unknown command": (["leaderbord", "sweep.yaml"], "'leaderboard'"),
+    "unknown option": (["run", "sweep.yaml", "--jion"], "--join"),
+    "no configuration": (["status"], "missing argument 'CONFIG'"),
+    "word for a number": (["leaderboard", "sweep.yaml", "--top", "ten"], "'--top'"),
+    "number out of bounds": (["leaderboard", "sweep.yaml", "--top", "0"], "'--top'"),
+    "option without its value": (["plan", "sweep.yaml", "--price"], "--price"),
+    "two options that exclude each other": (
+        ["plan", "sweep.yaml", "--measure", "--seconds-per-step", "1"],
+        "either --measure or --seconds-per-step",
+    ),
+    "option that lacks its partner": (
+        ["plan", "sweep.yaml", "--seconds-per-check", "1"],
+        "--seconds-per-step",
+    ),
+    "negative time": (["plan", "sweep.yaml", "--seconds-per-step", "-1"], "'--seconds-per-step'"),
+    "status of what never ran": (["status", "sweep.yaml"], "no sweep named 'small'"),
+    "export into what exists": (["export", "sweep.yaml"], "missing argument 'FOLDER'"),
+    "unknown option of no command": (["--versoin"], "--versoin"),
+    "finetune without a file": (["finetune", "absent.yaml"], "no such configuration file"),
+    "finetune with a sweep's file": (["finetune", "sweep.yaml"], "unknown key 'name'"),
 }
 
 
@@ -181,17 +290,32 @@ def assert_refused(result: Result) -> str:
     return message
 
 
-@pytest.mark.parametrize("command", ["run", "validate"])
-@pytest.mark.parametrize("name", MISTAKES)
+CALLS = [("validate", name) for name in MISTAKES] + [("run", name) for name in [*MISTAKES][::6]]
+
+
+@pytest.mark.parametrize(("command", "name"), CALLS)
 def test_refused_before_anything_starts(sweep_files: Path, command: str, name: str) -> None:
     mistake = MISTAKES[name]
     mistake.change(sweep_files)
     before = {path.relative_to(sweep_files) for path in sweep_files.rglob("*")}
-    message = assert_refused(call(command, "sweep.yaml", *mistake.overrides))
+    message = assert_refused(call(command, mistake.file, *mistake.overrides))
     for words in mistake.says:
         assert words in message
     # No storage, no tracking database, no half-made study.
     assert {path.relative_to(sweep_files) for path in sweep_files.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", COMMAND_LINES)
+def test_a_mistyped_command_line(sweep_files: Path, name: str) -> None:
+    arguments, says = COMMAND_LINES[name]
+    assert says in assert_refused(call(*arguments))
+    assert not (sweep_files / "runs").exists()
+
+
+def test_nothing_typed_shows_the_help() -> None:
+    result = CliRunner().invoke(cli.app, [])
+    assert result.exit_code == 0
+    assert "leaderboard" in result.stdout
 
 
 def test_without_a_mistake_validate_agrees_and_leaves_nothing(sweep_files: Path) -> None:
@@ -226,7 +350,7 @@ def test_one_changed_domain_stops_the_others_too(sweep_files: Path) -> None:
     tree["domains"] = {"first": tree["domains"]["sums"], "sums": tree["domains"]["sums"]}
     tree["domains"]["sums"] = {**tree["domains"]["sums"], "examples": 32}
     (sweep_files / "sweep.yaml").write_text(json.dumps(tree))
-    assert "domain.examples was None, now 32" in assert_refused(call("run", "sweep.yaml"))
+    assert "domain.examples was its default, now 32" in assert_refused(call("run", "sweep.yaml"))
     storage = f"sqlite:///{sweep_files / 'runs' / 'small' / 'optuna.db'}"
     assert optuna.get_all_study_names(storage) == ["small/sums"]
 
