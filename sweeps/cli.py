@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import typer
 
+from sweeps.commands.doctor import doctor
 from sweeps.commands.evaluate import evaluate_models
 from sweeps.commands.finetune import finetune
 from sweeps.commands.group import OneParagraphGroup
@@ -38,7 +39,7 @@ Any key may be overridden: `run my.yaml search.trials=4 space.mask_ratio='[0, 0.
 )
 
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Before": {"init": init, "validate": validate, "plan": plan},
+    "Before": {"init": init, "validate": validate, "plan": plan, "doctor": doctor},
     "A sweep": {
         "run": run,
         "status": status,

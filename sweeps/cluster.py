@@ -12,8 +12,9 @@ from pathlib import Path
 from sweeps.config import Resources
 from sweeps.errors import UserError
 
-DRIVER_CPUS = 0.01
-"""What a trial's Tune actor takes: it only waits for its workers."""
+HEAD_SHARE = {"node:__internal_head__": 0.0001}
+"""What actors take that only wait for others: nothing but a place on the head. It never leaves, it
+has no GPU to block, and no node is kept for their sake."""
 
 # Train polls its workers this often, and learns only then that they are up or gone.
 _WORKER_ENVIRONMENT = {
@@ -43,16 +44,28 @@ def ray_session(resources: Resources) -> Iterator[int]:
     Raises:
         UserError: Ray does not start, or not even one trial fits.
     """
+    joined = bool(os.environ.get("RAY_ADDRESS"))
+    with connected("auto" if joined else "local", {} if joined else _local_options(resources)):
+        import ray
+
+        yield concurrency(resources, ray.cluster_resources(), joined=joined)
+
+
+@contextmanager
+def connected(address: str, options: dict[str, object]) -> Iterator[None]:
+    """Ray as ``ray.init`` joins ("auto") or starts ("local") it.
+
+    Raises:
+        UserError: it cannot be joined or started.
+    """
     os.environ.update({k: v for k, v in _DRIVER_ENVIRONMENT.items() if k not in os.environ})
     import ray
 
-    joined = bool(os.environ.get("RAY_ADDRESS"))
-    options = {} if joined else _local_options(resources)
     if ray.is_initialized():
         raise UserError("Ray already runs in this process; call ray.shutdown() first")
-    _start_ray("auto" if joined else "local", options)
+    _start_ray(address, options)
     try:
-        yield concurrency(resources, ray.cluster_resources(), joined=joined)
+        yield
     finally:
         ray.shutdown()
 
@@ -97,7 +110,7 @@ def concurrency(resources: Resources, available: dict[str, float], *, joined: bo
     """
     fits = resources.concurrency
     need = {
-        "CPU": resources.workers * resources.cpus_per_worker + DRIVER_CPUS,
+        "CPU": resources.workers * resources.cpus_per_worker,
         "GPU": resources.workers * resources.gpus_per_worker,
     }
     if joined and _grows():

@@ -90,7 +90,23 @@ def _probe(address: str) -> str:
         return _http_problem(error.code)
     except (OSError, ValueError) as error:
         return f"it does not answer ({getattr(error, 'reason', error)})"
-    return "" if body.strip() == b"OK" else "something else than MLflow answers there"
+    return (
+        _refusal(address) if body.strip() == b"OK" else "something else than MLflow answers there"
+    )
+
+
+def _refusal(address: str) -> str:
+    """Whether the server turns this host name away, which it never does at /health."""
+    page = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+    try:
+        with urllib.request.urlopen(page, timeout=ANSWER_SECONDS):
+            return ""
+    except urllib.error.HTTPError as error:
+        refused = error.code == 403 and b"host header" in error.read(1000).lower()
+        error.close()
+        return _http_problem(403) if refused else ""
+    except OSError as error:
+        return f"it does not answer ({getattr(error, 'reason', error)})"
 
 
 def _http_problem(code: int) -> str:

@@ -11,7 +11,7 @@ import ray.train
 import ray.tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
-from sweeps.cluster import DRIVER_CPUS
+from sweeps.cluster import HEAD_SHARE
 from sweeps.config import Resources, SweepConfig
 from sweeps.halt import FailuresConfig, Halt
 from sweeps.jobs import Patience, job_trainable
@@ -55,7 +55,7 @@ def run_tuner(
     groups.start()
     trainable = job_trainable(groups.name, patience(config.failures))
     ray.tune.Tuner(
-        ray.tune.with_resources(trainable, {"CPU": DRIVER_CPUS}),
+        ray.tune.with_resources(trainable, HEAD_SHARE),
         tune_config=ray.tune.TuneConfig(
             search_alg=search,
             scheduler=scheduler(config),

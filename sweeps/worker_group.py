@@ -31,6 +31,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from sweeps.board import JobBoard, Message
+from sweeps.cluster import HEAD_SHARE
 from sweeps.failures import failed, kind_of
 from sweeps.jobs import JobClient
 
@@ -133,7 +134,9 @@ class WorkerGroups:
     def __init__(self, spec: GroupSpec, count: int) -> None:
         self._spec, self.count, self._living = spec, count, count
         self.name = f"gmt-board-{uuid.uuid4().hex[:8]}"
-        actor = ray.remote(JobBoard).options(name=self.name, num_cpus=0, max_concurrency=512)
+        actor = ray.remote(JobBoard).options(
+            name=self.name, num_cpus=0, resources=HEAD_SHARE, max_concurrency=512
+        )
         self.board: Any = actor.remote(spec.restarts, spec.wear_seconds)
         self._closing = threading.Event()
         self._lock = threading.Lock()

@@ -22,12 +22,15 @@ from sweeps.tracking import TrackingError
 
 
 @contextmanager
-def answering(status: int, body: bytes) -> Iterator[str]:
+def answering(status: int, body: bytes, api: tuple[int, bytes] = (200, b"{}")) -> Iterator[str]:
+    """A server whose /health page gives ``status`` and ``body``, and every other page ``api``."""
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status)
+            code, text = (status, body) if self.path == "/health" else api
+            self.send_response(code)
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(text)
 
         def log_message(self, *_: object) -> None:
             """Quiet."""
@@ -70,6 +73,18 @@ def test_an_answer_that_is_not_mlflow_is_reported(status: int, body: bytes, mess
 
 def test_a_healthy_answer_passes() -> None:
     with answering(200, b"OK") as uri:
+        check_store(uri)
+
+
+def test_a_refused_host_name_is_reported_though_the_server_is_healthy() -> None:
+    """MLflow checks the Host header of every request but those to /health."""
+    refusal = (403, b"Invalid Host header - possible DNS rebinding attack detected")
+    with (
+        answering(200, b"OK", api=refusal) as uri,
+        pytest.raises(TrackingError, match="--allowed-hosts"),
+    ):
+        check_store(uri)
+    with answering(200, b"OK", api=(401, b"")) as uri:  # it wants a password: it lives
         check_store(uri)
 
 

@@ -1,0 +1,239 @@
+"""The cluster files hold what Ray can check of them without a cloud, and our own rules."""
+
+from __future__ import annotations
+
+import copy
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft7Validator, ValidationError
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = ("cluster.yaml", "cluster-local.yaml")
+
+
+def read(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+    return config
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    return read("cluster.yaml")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_ray_accepts_it(name: str) -> None:
+    """As the first half of `ray up`, which fills in Ray's own defaults."""
+    validate_config(prepare_config(read(name)))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("no_such_key",), 1),
+        (("head_node_type",), "head.tpu"),
+        (("available_node_types", "worker.gpu.spot", "resources", "GPU"), "four"),
+        (("available_node_types", "worker.gpu.spot", "min_workers"), 99),
+    ],
+)
+def test_the_check_sees_mistakes(
+    config: dict[str, Any], path: tuple[str, ...], value: Any
+) -> None:
+    broken = copy.deepcopy(config)
+    part = broken
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    with pytest.raises((ValidationError, ValueError)):
+        validate_config(prepare_config(broken))
+
+
+def test_head_trains_nothing_and_workers_come_on_demand(config: dict[str, Any]) -> None:
+    types = config["available_node_types"]
+    head = types[config["head_node_type"]]
+    assert head["resources"] == {"CPU": 0} and head["max_workers"] == 0
+    workers = [kind for name, kind in types.items() if name != config["head_node_type"]]
+    markets = [kind["node_config"].get("InstanceMarketOptions") for kind in workers]
+    assert markets == [{"MarketType": "spot"}, None]
+    for kind in workers:
+        assert kind["resources"]["GPU"] >= 1 and kind["min_workers"] == 0
+    assert any(kind["max_workers"] for kind in workers)
+    assert config["idle_timeout_minutes"] > 0
+    local = read("cluster-local.yaml")["head_start_ray_commands"][-1]
+    assert "--num-cpus=0" in local
+
+
+def test_every_node_is_closed_tagged_and_encrypted(config: dict[str, Any]) -> None:
+    for kind in config["available_node_types"].values():
+        node = kind["node_config"]
+        # With a group of one's own Ray makes none, which would open SSH to the world.
+        assert node["SecurityGroupIds"] and "security_group" not in config["provider"]
+        assert node["MetadataOptions"] == {"HttpTokens": "required"}
+        assert all(disk["Ebs"]["Encrypted"] for disk in node["BlockDeviceMappings"])
+        tagged = {spec["ResourceType"] for spec in node["TagSpecifications"]}
+        assert tagged == {"instance", "volume"}
+        for spec in node["TagSpecifications"]:
+            assert {"project", "owner"} == {tag["Key"] for tag in spec["Tags"]}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_ray_asks_for_the_token_and_listens_to_no_stranger(name: str) -> None:
+    config = read(name)
+    assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    for kind in ("head", "worker"):
+        start = config[f"{kind}_start_ray_commands"][-1]
+        assert "RAY_AUTH_MODE=token" in start
+        assert "0.0.0.0" not in start
+    assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nodes_install_the_pinned_set(name: str) -> None:
+    config = read(name)
+    mounted = config["file_mounts"]
+    ours = {there: here for there, here in mounted.items() if there.startswith("~/gmt-sweep/")}
+    assert {Path(here).name for here in ours.values()} == {Path(there).name for there in ours}
+    assert all((ROOT / here).is_file() for here in ours.values())
+    commands = config["setup_commands"] + config["head_setup_commands"]
+    named = re.findall(r"~/gmt-sweep/[\w.]+", "\n".join(commands))
+    assert set(named) <= set(ours)
+    assert "ray-wheels" not in "\n".join(commands)
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert {"ray", "torch"} <= {pin.partition("==")[0] for pin in pins}
+
+
+def test_setting_a_node_up_again_does_nothing(tmp_path: Path) -> None:
+    """The second run finds its stamp, installs nothing and changes no file."""
+    project, home = tmp_path / "gmt-sweep", tmp_path / "home"
+    project.mkdir()
+    (home / ".local" / "bin").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    for name in ("pyproject.toml", "constraints.txt"):
+        (project / name).write_text("x")
+    script = project / "setup_node.sh"
+    script.write_text((ROOT / "tools" / "cluster" / "setup_node.sh").read_text())
+    calls = tmp_path / "calls"
+    for program in (home / ".local" / "bin" / "uv", tmp_path / "bin" / "python3"):
+        program.write_text(f'#!/bin/sh\necho "$0 $*" >> {calls}\nmkdir -p {home}/env\n')
+        program.chmod(0o755)
+    environment = {"HOME": str(home), "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+
+    def set_up() -> int:
+        subprocess.run(["bash", str(script)], env=environment, check=True)
+        return len(calls.read_text().splitlines())
+
+    first = set_up()
+    bashrc = (home / ".bashrc").read_text()
+    assert first == 3 and bashrc.count("RAY_AUTH_MODE=token") == 1
+    assert set_up() == first and (home / ".bashrc").read_text() == bashrc
+    (project / "constraints.txt").write_text("other pins")
+    assert set_up() > first
+
+
+def test_pins_are_exact_and_cover_what_is_declared() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all("==" in pin and "+" not in pin for pin in pins)
+    names = {pin.partition("==")[0].lower().replace("_", "-") for pin in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = list(project["project"]["dependencies"])
+    for name, group in project["project"]["optional-dependencies"].items():
+        if name not in ("gpu", "vllm"):  # not tested here: they want a GPU
+            declared += group
+    declared += project["dependency-groups"]["dev"] + project["build-system"]["requires"]
+    assert {line.partition(">=")[0].partition("[")[0].lower() for line in declared} <= names
+
+
+def closed(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+    """A JSON schema of an object with these keys and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+TEXT, COUNT = {"type": "string"}, {"type": "integer", "minimum": 0}
+TEXTS = {"type": "object", "additionalProperties": TEXT}
+CONTAINER = closed(
+    ("name", "image", "resources"),
+    name=TEXT,
+    image=TEXT,
+    resources=closed(("requests", "limits"), requests=TEXTS, limits=TEXTS),
+    volumeMounts={
+        "type": "array",
+        "items": closed(("name", "mountPath"), name=TEXT, mountPath=TEXT),
+    },
+)
+POD = closed(
+    ("spec",),
+    spec=closed(
+        ("containers",),
+        containers={"type": "array", "items": CONTAINER, "minItems": 1},
+        volumes={
+            "type": "array",
+            "items": closed(
+                ("name",),
+                name=TEXT,
+                persistentVolumeClaim=closed(("claimName",), claimName=TEXT),
+                emptyDir=closed(medium=TEXT, sizeLimit=TEXT),
+            ),
+        },
+    ),
+)
+RAY_JOB = closed(
+    ("apiVersion", "kind", "metadata", "spec"),
+    apiVersion={"const": "ray.io/v1"},
+    kind={"const": "RayJob"},
+    metadata=closed(("name",), name=TEXT, labels=TEXTS),
+    spec=closed(
+        ("entrypoint", "rayClusterSpec"),
+        entrypoint=TEXT,
+        shutdownAfterJobFinishes={"type": "boolean"},
+        ttlSecondsAfterFinished=COUNT,
+        backoffLimit=COUNT,
+        rayClusterSpec=closed(
+            ("rayVersion", "headGroupSpec"),
+            rayVersion=TEXT,
+            enableInTreeAutoscaling={"type": "boolean"},
+            autoscalerOptions=closed(idleTimeoutSeconds=COUNT),
+            authOptions=closed(("mode",), mode={"const": "token"}),
+            headGroupSpec=closed(
+                ("rayStartParams", "template"), rayStartParams=TEXTS, template=POD
+            ),
+            workerGroupSpecs={
+                "type": "array",
+                "items": closed(
+                    ("groupName", "rayStartParams", "template"),
+                    groupName=TEXT,
+                    replicas=COUNT,
+                    minReplicas=COUNT,
+                    maxReplicas=COUNT,
+                    rayStartParams=TEXTS,
+                    template=POD,
+                ),
+            },
+        ),
+    ),
+)
+"""What the manifest uses of KubeRay's schema for `ray.io/v1` RayJob, every key spelt as there."""
+
+
+def test_the_manifest_for_kuberay() -> None:
+    job = read("examples/kuberay/rayjob.yaml")
+    Draft7Validator(RAY_JOB).validate(job)
+    cluster = job["spec"]["rayClusterSpec"]
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert f"\nray=={cluster['rayVersion']}\n" in pins
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    misspelt = copy.deepcopy(job)
+    misspelt["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["minReplica"] = 1
+    assert not Draft7Validator(RAY_JOB).is_valid(misspelt)

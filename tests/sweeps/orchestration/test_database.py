@@ -1,0 +1,138 @@
+"""The copy of the studies' database: whole, soon, and what a lost head is brought back from."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+
+from sweeps import database
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[Path, Path]:
+    """The live database's file, and its copy's in the storage."""
+    (tmp_path / "head").mkdir()
+    (tmp_path / "storage").mkdir()
+    return tmp_path / "head" / "optuna.db", tmp_path / "storage" / "optuna.db"
+
+
+def write(file: Path, word: str) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("create table if not exists words (word text)")
+        connection.execute("insert into words values (?)", (word,))
+
+
+def words(file: Path) -> list[str]:
+    with closing(sqlite3.connect(file)) as connection:
+        return [row[0] for row in connection.execute("select word from words")]
+
+
+def test_on_one_machine_there_is_one_file(places: tuple[Path, Path]) -> None:
+    live, _ = places
+    with database.kept(live, live):
+        write(live, "a")
+    assert [path.name for path in live.parent.iterdir()] == ["optuna.db"]
+
+
+def test_every_change_is_copied_within_a_beat(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BEAT_SECONDS", 0.05)
+    live, copy = places
+    with database.kept(live, copy):
+        for number, word in enumerate("abc", start=1):
+            write(live, word)
+            end = time.monotonic() + 10
+            while (not copy.exists() or len(words(copy)) < number) and time.monotonic() < end:
+                time.sleep(0.02)
+            assert words(copy) == list("abc")[:number]
+        write(live, "d")
+    assert words(copy) == list("abcd")  # the end does not wait for a beat
+
+
+def test_a_lost_disk_is_brought_back(places: tuple[Path, Path]) -> None:
+    live, copy = places
+    with database.kept(live, copy):
+        write(live, "a")
+    for file in live.parent.iterdir():
+        file.unlink()
+    with database.kept(live, copy):
+        assert words(live) == ["a"]
+        write(live, "b")
+    assert words(copy) == ["a", "b"]
+
+
+def test_what_the_copy_has_not_seen_is_kept(places: tuple[Path, Path]) -> None:
+    """The driver was killed after its last copy: its own disk is ahead."""
+    live, copy = places
+    with database.kept(live, copy):
+        write(live, "a")
+    write(live, "b")
+    assert not database.bring_back(live, copy)
+    assert words(live) == ["a", "b"]
+
+
+def test_a_driver_that_went_on_elsewhere_is_ahead(places: tuple[Path, Path]) -> None:
+    live, copy = places
+    with database.kept(live, copy):
+        write(live, "a")
+    other = live.parent.parent / "new-head" / "optuna.db"
+    with database.kept(other, copy):
+        write(other, "elsewhere")
+    write(live, "forgotten")
+    assert database.bring_back(live, copy)
+    assert words(live) == ["a", "elsewhere"]
+    assert words(live.with_suffix(".superseded")) == ["a", "forgotten"]
+
+
+WRITER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=30)
+connection.execute("create table if not exists words (word text)")
+print("ready", flush=True)
+for number in range(10**9):
+    with connection:  # two rows or none
+        connection.execute("insert into words values (?)", (number,))
+        connection.execute("insert into words values (?)", (number,))
+"""
+
+
+def test_a_copy_is_consistent_while_another_process_writes(places: tuple[Path, Path]) -> None:
+    live, copy = places
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(live)], stdout=subprocess.PIPE)
+    try:
+        assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
+        for _ in range(10):
+            database.copy_out(live, copy)
+            found = words(copy)
+            assert len(found) % 2 == 0 and found[::2] == found[1::2]
+    finally:
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+    database.copy_out(live, copy)  # also of what a killed writer left
+
+
+def test_optuna_goes_on_from_the_copy(places: tuple[Path, Path]) -> None:
+    live, copy = places
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def study() -> optuna.Study:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{live}")
+        return optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
+
+    with database.kept(live, copy):
+        first = study()
+        first.tell(first.ask(), 1.0)
+        first.ask()  # running when the head is lost
+    live.unlink()
+    with database.kept(live, copy):
+        states = [trial.state.name for trial in study().get_trials(deepcopy=False)]
+    assert states == ["COMPLETE", "RUNNING"]
