@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -263,6 +264,9 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
     """
 
     root = Path(config.data_root or ".")
+    if os.environ.get("RAY_ADDRESS"):  # what is generated here must be there on every node
+        shared = Path(config.storage).expanduser().resolve() / "cache"
+        os.environ.setdefault("GMT_SWEEP_CACHE", str(shared))
 
     def domain(parts: DomainConfig) -> DomainConfig:
         return parts.model_copy(

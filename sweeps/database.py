@@ -7,6 +7,7 @@ copy is what brings the studies back when the head, and its disk, are gone.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sqlite3
 import threading
@@ -24,6 +25,7 @@ def kept(live: Path, copy: Path) -> Iterator[None]:
     if live == copy:
         yield
         return
+    live.parent.mkdir(parents=True, exist_ok=True)
     bring_back(live, copy)
     stopping = threading.Event()
 
@@ -53,7 +55,6 @@ def bring_back(live: Path, copy: Path) -> bool:
     """
     if not copy.exists() or (live.exists() and _mark(live) == _digest(copy)):
         return False
-    live.parent.mkdir(parents=True, exist_ok=True)
     if live.exists():
         live.replace(live.with_suffix(".superseded"))
     for left in ("-wal", "-shm", "-journal"):  # they belong to the file that is gone
@@ -65,7 +66,8 @@ def bring_back(live: Path, copy: Path) -> bool:
 
 def copy_out(live: Path, copy: Path) -> None:
     """Replace the copy, whole at every moment, by a consistent one, whoever writes meanwhile."""
-    whole, arriving = live.with_suffix(".snapshot"), copy.with_suffix(".arriving")
+    own = f".{os.getpid()}"  # a second driver beside this one copies too
+    whole, arriving = live.with_suffix(own), copy.with_suffix(own)
     with closing(sqlite3.connect(live)) as source, closing(sqlite3.connect(whole)) as target:
         source.backup(target)
     shutil.copyfile(whole, arriving)

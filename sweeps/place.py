@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -31,8 +33,20 @@ class StudyPlace:
         return self.folder / RESOLVED
 
     def optuna_file(self) -> Path:
-        """The file of ``optuna_url``; absent before the first study."""
+        """The file of ``optuna_url``, the newest there is; absent before the first study."""
+        live, copy = self.optuna_live(), self.optuna_copy()
+        return live if live.exists() or not copy.exists() else copy
+
+    def optuna_copy(self) -> Path:
+        """The database in the storage: the file itself, or in a cluster its newest copy."""
         return self.folder / "optuna.db"
+
+    def optuna_live(self) -> Path:
+        """The file that a driver writes: in a cluster on its own disk, see `sweeps.database`."""
+        if not os.environ.get("RAY_ADDRESS"):
+            return self.optuna_copy()
+        key = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
+        return Path("~/.gmt-sweep").expanduser() / f"{self.folder.name}-{key}" / "optuna.db"
 
     def queue_lock(self) -> Path:
         """The lock under which points are queued."""

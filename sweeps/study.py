@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 
 import optuna
 
-from sweeps import preflight
+from sweeps import database, preflight
 from sweeps.budget import Ledger, trial_hours
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.designs.build import build_design
@@ -116,6 +116,18 @@ def run_studies(
     driver: Driver,
 ) -> StudyResult:
     """Run every domain's study in groups that are there already; paths are resolved."""
+    place = place_of(config)
+    with database.kept(place.optuna_live(), place.optuna_copy()):
+        return _run_domains(config, display, tracker, groups, driver)
+
+
+def _run_domains(
+    config: SweepConfig,
+    display: Display,
+    tracker: Tracker,
+    groups: WorkerGroups,
+    driver: Driver,
+) -> StudyResult:
     studies = {domain: open_study(config, domain) for domain in config.domains}
     save_config(config)
     halt = Halt(_ledger(config, studies), config.failures.most_failed_share)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.cluster import ray_session
 from sweeps.config import Resources
+from sweeps.shared_storage import require_shared
 
 if TYPE_CHECKING:
     from sweeps.worker_group import WorkerGroups
@@ -19,9 +20,10 @@ def worker_session(resources: Resources, folder: Path) -> Iterator[WorkerGroups]
     """A Ray session, and as many groups as trials run at once; their files go to ``folder``.
 
     Raises:
-        UserError: as `ray_session`.
+        UserError: as `ray_session`, or ``folder`` is not the same one on every node.
     """
     with ray_session(resources) as concurrency:
+        require_shared(folder)
         from sweeps.tune import worker_groups  # Ray is imported with its environment set
 
         with worker_groups(resources, concurrency, folder) as groups:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from sweeps import shared_storage
 from sweeps.doctor import machine, services, storage
 from sweeps.doctor.finding import Finding
 from sweeps.doctor.versions import check_same, versions
@@ -57,7 +58,7 @@ def look(question: Question) -> Answer:
         disk=machine.free_disk(Path("/tmp")),
         sandbox=services.sandbox_level(),
         tracker=services.tracker_problem(question.tracker) if question.tracker else "",
-        storage=storage.answer(folder, question.word, question.node),
+        storage=shared_storage.answer(folder, question.word, question.node),
         clock=time.time(),
     )
 
@@ -102,7 +103,7 @@ def check_cluster(folder: Path, tracker: str) -> dict[str, list[Finding]]:
     here, found = versions(), {}
     # The head may have no CPU to give, and every node must be asked: no resources, a fixed place.
     task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(look)
-    with storage.probe(folder) as word:
+    with shared_storage.probe(folder) as word:
         asked = []
         for node in (each for each in ray.nodes() if each["Alive"]):
             question = Question(str(folder), tracker, word, node["NodeID"][:12])

@@ -65,15 +65,26 @@ class LocalCluster:
 
     def status(self, job: str) -> str:
         """The job's state: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
-        said = self.laptop.run(f"ray job status --address {DASHBOARD} {job}", check=False).stdout
-        found = re.search(
-            r"Status for job '\w+': (\w+)|Job '\w+' (succeeded|failed|was stopped)", said
-        )
-        return "" if found is None else (found[1] or found[2]).upper()
+        return str(self.ask(f"api/jobs/{job}").get("status", ""))
 
     def logs(self, job: str) -> str:
         """What the job printed so far."""
-        return self.laptop.run(f"ray job logs --address {DASHBOARD} {job}", check=False).stdout
+        return str(self.ask(f"api/jobs/{job}/logs").get("logs", ""))
+
+    def stop(self, job: str) -> None:
+        """`ray job stop`: the driver is asked to end."""
+        self._at_root(f"ray job stop --address {DASHBOARD} --no-wait {job}")
+
+    def ask(self, page: str) -> dict[str, Any]:
+        """A page of the dashboard as the laptop reads it through its tunnel; {} without one."""
+        token = (self.laptop.home / ".ray" / "auth_token").read_text().strip()
+        header = f"Authorization: Bearer {token}"
+        said = self.laptop.run(f"curl -s -m 10 -H '{header}' '{DASHBOARD}/{page}'", check=False)
+        try:
+            found: dict[str, Any] = json.loads(said.stdout)
+        except ValueError:
+            return {}
+        return found
 
     def finish(self, job: str, seconds: float) -> str:
         """Wait for the job's end; returns what it printed. Raises when it did not succeed."""
@@ -100,16 +111,8 @@ class LocalCluster:
         return self.head.run(f"tail -n 40 {logs}.out; tail -n 20 {logs}.log", check=False).stdout
 
     def nodes(self) -> int:
-        """How many nodes are alive, as the dashboard says to the laptop."""
-        token = (self.laptop.home / ".ray" / "auth_token").read_text().strip()
-        said = self.laptop.run(
-            f"curl -s -m 5 -H 'Authorization: Bearer {token}' {DASHBOARD}/nodes?view=summary",
-            check=False,
-        ).stdout
-        try:
-            summary = json.loads(said)["data"]["summary"]
-        except (ValueError, KeyError):
-            return 0
+        """How many nodes are alive."""
+        summary = self.ask("nodes?view=summary").get("data", {}).get("summary", [])
         return sum(node["raylet"].get("state") == "ALIVE" for node in summary)
 
     def _at_root(self, line: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -126,7 +129,8 @@ class LocalCluster:
         small = "ray start --object-store-memory=100000000"
         for kind, cpus in (("head", ""), ("worker", f" --num-cpus={self.cpus}")):
             key = f"{kind}_start_ray_commands"
-            config[key] = [_patient(line.replace("ray start", small + cpus)) for line in config[key]]
+            lines = [line.replace("ray start", small + cpus) for line in config[key]]
+            config[key] = [_patient(line) for line in lines]
         text = json.dumps(config["head_setup_commands"])
         config["head_setup_commands"] = json.loads(text.replace("/shared", str(self.hosts.shared)))
         return config

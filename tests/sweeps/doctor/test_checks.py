@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeps import shared_storage
 from sweeps.doctor import machine, nodes, services, shipping, storage
 from sweeps.doctor.finding import Finding
 from sweeps.doctor.machine import GIB, Gpu
@@ -114,16 +115,16 @@ def test_storage_that_can_be_written_or_not(tmp_path: Path) -> None:
 
 
 def test_storage_that_a_node_shares(tmp_path: Path) -> None:
-    with storage.probe(tmp_path) as word:
-        problem = storage.answer(tmp_path, word, "node")
+    with shared_storage.probe(tmp_path) as word:
+        problem = shared_storage.answer(tmp_path, word, "node")
         assert not failed(storage.check_shared(tmp_path, word, "node", problem))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_storage_that_is_another_folder_on_the_node(tmp_path: Path) -> None:
-    with storage.probe(tmp_path / "driver") as word:
+    with shared_storage.probe(tmp_path / "driver") as word:
         (tmp_path / "node").mkdir()
-        problem = storage.answer(tmp_path / "node", word, "node")
+        problem = shared_storage.answer(tmp_path / "node", word, "node")
         finding = storage.check_shared(tmp_path / "driver", word, "node", problem)
         assert failed(finding) and "not seen" in finding.said
         # It sees ours, as a copy that is synchronized in one direction would show it.
@@ -182,13 +183,19 @@ def test_this_repository_ships_its_code_and_the_embedded_world_alone() -> None:
     files = shipping.shipped_files(ROOT)
     assert not failed(shipping.check_shipped(files))
     names = {file.path for file in files}
-    assert {"sweeps/cli.py", "sweeps/mini/assets/model.safetensors"} <= names
+    code = {
+        str(path.relative_to(ROOT))
+        for package in ("gmt_core", "evaluators", "sweeps")
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert code and code <= names
     assert not any(re.match(r"(tests|docs|benchmarks|\.git|\.venv)/", name) for name in names)
 
 
 def test_a_node_is_asked_what_the_driver_is(tmp_path: Path) -> None:
     tracker = f"sqlite:///{tmp_path / 'm.db'}"
-    with storage.probe(tmp_path) as word:
+    with shared_storage.probe(tmp_path) as word:
         question = nodes.Question(str(tmp_path), tracker, word, "node")
         found = nodes.look(question)
         findings = nodes.check_node(question, found, versions(), found.clock, found.clock)

@@ -18,7 +18,6 @@ from sweeps import database
 @pytest.fixture
 def places(tmp_path: Path) -> tuple[Path, Path]:
     """The live database's file, and its copy's in the storage."""
-    (tmp_path / "head").mkdir()
     (tmp_path / "storage").mkdir()
     return tmp_path / "head" / "optuna.db", tmp_path / "storage" / "optuna.db"
 
@@ -36,6 +35,7 @@ def words(file: Path) -> list[str]:
 
 def test_on_one_machine_there_is_one_file(places: tuple[Path, Path]) -> None:
     live, _ = places
+    live.parent.mkdir()
     with database.kept(live, live):
         write(live, "a")
     assert [path.name for path in live.parent.iterdir()] == ["optuna.db"]
@@ -106,6 +106,7 @@ for number in range(10**9):
 
 def test_a_copy_is_consistent_while_another_process_writes(places: tuple[Path, Path]) -> None:
     live, copy = places
+    live.parent.mkdir()
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(live)], stdout=subprocess.PIPE)
     try:
         assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
