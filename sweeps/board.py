@@ -20,6 +20,9 @@ Message = dict[str, Any]
 BEAT_SECONDS = 10.0
 """The longest rank 0 leaves its peers waiting in one broadcast."""
 
+WATCH_SECONDS = 2.0
+"""How often a group's rank 0 is asked whether it lives."""
+
 LEASE_SECONDS = 300.0
 """A job whose results nobody has asked for so long is stopped: whoever wanted it is gone."""
 
@@ -51,6 +54,7 @@ class JobBoard:
         self._busy: dict[str, str] = {}  # group to the id of the job it has not let go of
         self._since: dict[str, float] = {}  # group to when it took that job
         self._workers: dict[str, Any] = {}  # group to its rank 0
+        self._watches: set[asyncio.Task[None]] = set()
         self._closed, self._broken = False, ""
         self._changed = asyncio.Condition()
 
@@ -111,7 +115,30 @@ class JobBoard:
                 return {"do": "wait"}
             self._busy[group] = job_id
             self._since[group] = time.monotonic()
+            if worker is not None:
+                watch = asyncio.create_task(self._watch(group, worker, job))
+                self._watches.add(watch)  # else it may be collected while it waits
+                watch.add_done_callback(self._watches.discard)
             return {"do": "run", **job.message}
+
+    async def _watch(self, group: str, worker: Any, job: _Job) -> None:
+        """Let another group go on with a job whose worker is dead: its own group may wait long for
+        the room that a lost machine leaves. A lost machine is no failed attempt of the job."""
+        import ray
+
+        while self._busy.get(group) == job.message["id"] and self._workers.get(group) is worker:
+            try:
+                await worker.__ray_ready__.remote()
+            except ray.exceptions.ActorUnavailableError:
+                pass  # it may come back; a dead machine is told so by Ray within half a minute
+            except ray.exceptions.RayActorError as error:
+                async with self._changed:
+                    if self._workers.get(group) is worker:
+                        self._busy.pop(group, None)
+                        job.attempt -= "node has died" in str(error)
+                        self._changed.notify_all()
+                return
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def offer(self, job_id: str, result: Message) -> str:
         """For rank 0: hand over an intermediate result; "go", "stop", or "wait" (ask again)."""

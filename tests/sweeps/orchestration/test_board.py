@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError
 
 from sweeps import board as module
 from sweeps.board import JobBoard, Message
@@ -163,5 +164,78 @@ def test_a_closed_board_stops_jobs_and_sends_groups_home() -> None:
         await board.close()
         assert await board.offer("1", {"step": 1}) == "stop"
         assert await board.fetch("a") == {"do": "leave"}
+
+    run(steps())
+
+
+class DiedError(RayActorError):
+    """As Ray tells it of an actor."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
+
+
+class Worker:
+    """Rank 0 as the board asks it: alive until it has died of something."""
+
+    def __init__(self) -> None:
+        self.died_of: str | None = None
+
+    @property
+    def __ray_ready__(self) -> Worker:
+        return self
+
+    async def remote(self) -> None:
+        if self.died_of is not None:
+            raise DiedError(self.died_of)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("died_of", "attempts"), [("The actor died because its node has died.", 0), ("killed", 1)]
+)
+def test_another_group_goes_on_with_what_a_dead_worker_had(
+    died_of: str, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group itself waits for room, which a lost machine leaves none of. That the machine was
+    lost is no failed attempt of the job."""
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+
+    async def steps() -> None:
+        board, worker = JobBoard(3), Worker()
+        await board.submit(job("1"))
+        assert (await board.fetch("a", worker))["id"] == "1"
+        assert await board.fetch("b", Worker()) == {"do": "wait"}
+        worker.died_of = died_of
+        await until(lambda: "a" not in board._busy)
+        assert board._jobs["1"].attempt == attempts
+        assert (await board.fetch("b", Worker()))["id"] == "1"
+        assert await board.fetch("a", Worker()) == {"do": "wait"}  # started again, too late
+        await board.finish("1", {"score": 0.5})
+        assert await board.take("1", 1) == {"score": 0.5, "last": True}
+
+    run(steps())
+
+
+def test_a_group_that_was_faster_keeps_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its workers were started again before the board heard of the death of the old ones."""
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+
+    async def steps() -> None:
+        board, old = JobBoard(3), Worker()
+        await board.submit(job("1"))
+        await board.fetch("a", old)
+        old.died_of = "killed"
+        assert (await board.fetch("a", Worker()))["id"] == "1"
+        await asyncio.sleep(0.05)
+        assert board._busy == {"a": "1"}
 
     run(steps())
