@@ -27,6 +27,8 @@ def kept(live: Path, copy: Path) -> Iterator[None]:
         return
     live.parent.mkdir(parents=True, exist_ok=True)
     bring_back(live, copy)
+    with closing(sqlite3.connect(live)) as connection:
+        connection.execute("pragma journal_mode = wal")  # who copies holds up nobody who writes
     stopping = threading.Event()
 
     def beat() -> None:
@@ -70,6 +72,7 @@ def copy_out(live: Path, copy: Path) -> None:
     whole, arriving = live.with_suffix(own), copy.with_suffix(own)
     with closing(sqlite3.connect(live)) as source, closing(sqlite3.connect(whole)) as target:
         source.backup(target)
+        target.execute("pragma journal_mode = delete")  # the other mode is for local disks only
     shutil.copyfile(whole, arriving)
     arriving.replace(copy)
     _marks(live).write_text(_digest(whole))
