@@ -1,0 +1,162 @@
+"""`ray up cluster.yaml` against moto's AWS: what Ray asks of the cloud is what the file says.
+
+Moto starts no machine, so `ray up` is ended where it waits for the head's SSH server. What comes
+after that, `test_local_cluster.py` shows on hosts of our own. Moto also takes any instance type,
+price and quota, and opens and closes no port: those only AWS itself can check.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("moto")
+boto3 = pytest.importorskip("boto3")
+
+ROOT = Path(__file__).resolve().parents[2]
+REGION = "us-west-2"
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An environment in which AWS is moto's server, and the home an empty folder."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_DEFAULT_REGION": REGION,
+        "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HOME": str(tmp_path_factory.mktemp("home")),
+    }
+    program = str(Path(sys.executable).with_name("moto_server"))
+    server = subprocess.Popen(
+        [program, "-H", "127.0.0.1", "-p", str(port)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + 120
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            assert time.monotonic() < end, "moto does not start"
+            time.sleep(0.2)
+        yield environment
+    finally:
+        server.kill()
+        server.wait()
+
+
+def client(aws: dict[str, str], service: str) -> Any:
+    return boto3.client(
+        service,
+        region_name=REGION,
+        endpoint_url=aws["AWS_ENDPOINT_URL"],
+        aws_access_key_id="none",
+        aws_secret_access_key="none",
+    )
+
+
+@pytest.fixture(scope="module")
+def head(aws: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The instance that `ray up` asked for, with the placeholders of the file filled in."""
+    ec2 = client(aws, "ec2")
+    vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    group = ec2.create_security_group(GroupName="own", Description="own", VpcId=vpc)["GroupId"]
+    image = ec2.describe_images()["Images"][0]["ImageId"]
+    text = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
+    text = text.replace("ami-00000000000000000", image).replace("sg-00000000000000000", group)
+    file = tmp_path_factory.mktemp("cluster") / "cluster.yaml"
+    file.write_text(text)
+    token = Path(aws["HOME"]) / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("0" * 64)
+    ray = str(Path(sys.executable).with_name("ray"))
+    with (file.parent / "log").open("w") as log:
+        up = subprocess.Popen(
+            [ray, "up", "-y", "--no-config-cache", str(file)],
+            cwd=ROOT,
+            env=aws,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+        )
+        try:
+            return wait_for_head(ec2, up, file.parent / "log")
+        finally:
+            up.kill()
+            up.wait()
+
+
+def wait_for_head(ec2: Any, up: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
+    end = time.monotonic() + 180
+    while time.monotonic() < end and up.poll() is None:
+        for reservation in ec2.describe_instances()["Reservations"]:
+            instance: dict[str, Any] = reservation["Instances"][0]
+            names = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
+            if names.get("ray-node-type") == "head":
+                return instance
+        time.sleep(0.5)
+    raise AssertionError(log.read_text()[-3000:])
+
+
+def test_only_the_head_is_started_and_carries_the_tags(
+    aws: dict[str, str], head: dict[str, Any]
+) -> None:
+    found = client(aws, "ec2").describe_instances()["Reservations"]
+    assert sum(len(each["Instances"]) for each in found) == 1
+    tags = {tag["Key"]: tag["Value"] for tag in head["Tags"]}
+    assert tags["project"] == "gmt-sweep" and tags["owner"] == "unknown"
+    assert tags["ray-cluster-name"] == "gmt-sweep" and tags["ray-user-node-type"] == "head.cpu"
+    assert head["InstanceType"] == "m6i.2xlarge"
+
+
+def test_its_disk_is_encrypted_and_goes_with_it(aws: dict[str, str], head: dict[str, Any]) -> None:
+    disks = [disk["Ebs"] for disk in head["BlockDeviceMappings"]]
+    assert len(disks) == 1 and disks[0]["DeleteOnTermination"]
+    volume = client(aws, "ec2").describe_volumes(VolumeIds=[disks[0]["VolumeId"]])["Volumes"][0]
+    assert (volume["Size"], volume["VolumeType"], volume["Encrypted"]) == (200, "gp3", True)
+
+
+def test_it_may_start_workers_and_read_object_storage(
+    aws: dict[str, str], head: dict[str, Any]
+) -> None:
+    iam = client(aws, "iam")
+    profile = head["IamInstanceProfile"]["Arn"].rpartition("/")[2]
+    role = iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"][0]
+    attached = iam.list_attached_role_policies(RoleName=role["RoleName"])["AttachedPolicies"]
+    assert {"AmazonEC2FullAccess", "AmazonS3FullAccess"} <= {p["PolicyName"] for p in attached}
+
+
+def test_its_security_group_is_ours_alone_and_ray_opened_nothing(
+    aws: dict[str, str], head: dict[str, Any]
+) -> None:
+    assert [group["GroupName"] for group in head["SecurityGroups"]] == ["own"]
+    groups = client(aws, "ec2").describe_security_groups()["SecurityGroups"]
+    assert {group["GroupName"] for group in groups} == {"own", "default"}
+    for group in groups:
+        for rule in group["IpPermissions"]:
+            assert not rule.get("IpRanges"), f"{group['GroupName']} is open: {rule}"
+
+
+def test_the_file_names_all_it_needs(head: dict[str, Any]) -> None:
+    """A placeholder that this test did not fill in would have stopped `ray up`."""
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    assert set(config["available_node_types"]) == {
+        "head.cpu",
+        "worker.gpu.spot",
+        "worker.gpu.on_demand",
+    }
