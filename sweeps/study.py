@@ -5,6 +5,7 @@ The Optuna storage is the truth: running the same configuration again continues 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +51,11 @@ class StudyResult:
 
 
 def tracking_uri(config: SweepConfig) -> str:
-    """The MLflow address: the configured one, or a sqlite file in the storage folder."""
+    """The MLflow address: the configured one, ``MLFLOW_TRACKING_URI`` (a cluster's nodes have it),
+    or a sqlite file in the storage folder."""
     storage = Path(config.storage).expanduser().resolve()
-    return config.tracking.uri or f"sqlite:///{storage / 'mlflow.db'}"
+    given = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return given or f"sqlite:///{storage / 'mlflow.db'}"
 
 
 def open_study(config: SweepConfig, domain: str) -> optuna.Study:

@@ -46,6 +46,8 @@ class LocalCluster:
 
     def down(self) -> None:
         """`ray down` from the laptop, and MLflow's server, which is not Ray's."""
+        self.tunnel.kill()
+        self.tunnel.wait()
         self._at_root(
             "ray exec ~/cluster-local.yaml 'bash ~/gmt-sweep/mlflow_server.sh stop'; "
             "ray down -y ~/cluster-local.yaml",
