@@ -1,0 +1,223 @@
+"""What orchestrating many trials costs: trials that do nothing, on 16 logical nodes.
+
+`python benchmarks/scale.py --out FOLDER` starts Ray's in-process cluster (a head without CPUs and
+16 nodes of one CPU, all on this machine), an MLflow server, and one search whose trials tell of a
+few steps and end at once, at most 4 at a time. All but the training is the real thing: Tune,
+Optuna on sqlite with its copy, worker groups, outboxes, MLflow over HTTP. Times are wall seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+STEPS = 20
+MEMORY: list[tuple[float, float]] = []
+CALLS: dict[str, list[float]] = {}
+
+
+def trivial(
+    job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
+) -> dict[str, Any]:
+    """A trial without training: events of some steps, and a score that follows from its point."""
+    from sweeps.outbox import Outbox
+
+    run = json.loads(job["run"])
+    score = 1.0 - abs(run["method"].get("mask_ratio", 0.0) - 0.4)
+    with Outbox(Path(job["folder"]) / "events.jsonl") as outbox:
+        for step in range(1, STEPS + 1):
+            metrics = {"train/loss": 1.0 / step, "train/learning_rate": 1e-3, "gmt/kept": 0.6}
+            outbox.append("step", step=step, metrics=metrics)
+    result = {"state": "finished", "score": score, "step": STEPS, "steps": STEPS}
+    return {**result, "metrics": {"eval/score": score}, "progress": 100.0}
+
+
+def main() -> None:
+    """Measure once, and write the trials' times and a summary."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--nodes", type=int, default=16)
+    parser.add_argument("--at-once", type=int, default=4)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="scale-") as place:
+        folder = Path(place)
+        os.environ["HOME"] = place  # the live database of a cluster's driver lies there
+        os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+        with mlflow_server(folder) as uri, ray_cluster(arguments.nodes) as address:
+            os.environ["RAY_ADDRESS"] = address
+            ended, started = measure(folder, uri, arguments.trials, arguments.at_once)
+    summary = summarize(ended, started)
+    print(json.dumps(summary, indent=1))
+    if arguments.out is not None:
+        write(arguments.out, ended, started, summary)
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """MLflow's server with one worker on a sqlite file."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    command = [str(Path(sys.executable).with_name("mlflow")), "server", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "mlflow.log").open("w") as log:
+        server = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        until_healthy(uri)
+        yield uri
+    finally:
+        os.killpg(server.pid, 9)
+        server.wait()
+
+
+def until_healthy(uri: str) -> None:
+    """Wait for the server's first answer."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"{uri}/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise TimeoutError(uri)
+
+
+@contextmanager
+def ray_cluster(nodes: int) -> Iterator[str]:
+    """A head and ``nodes`` logical nodes of one CPU; yields the address."""
+    from ray.cluster_utils import Cluster
+
+    small = {"object_store_memory": 80 * 2**20}
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": True, **small},
+    )
+    try:
+        for number in range(nodes):
+            cluster.add_node(wait=number == nodes - 1, num_cpus=1, **small)
+        cluster.wait_for_nodes(timeout=300)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[float], float]:
+    """Run the search; returns when each trial had ended (sorted) and when the first was asked for,
+    in Unix seconds."""
+    import sweeps.session
+    import sweeps.tune
+    from sweeps import study
+    from sweeps.final_scores import TestScores
+    from sweeps.load import load_tree, parse_config
+    from sweeps.mlflow_tracker import MlflowTracker
+    from sweeps.search import StudySearch
+
+    sweeps.tune.run_job = trivial
+    sweeps.session.score_on_test = lambda config, domain, place, *rest: TestScores.read(place)
+    for owner, name in (
+        (StudySearch, "suggest"),
+        (StudySearch, "on_trial_complete"),
+        (MlflowTracker, "begin_trial"),
+        (MlflowTracker, "flush"),
+        (MlflowTracker, "end_trial"),
+    ):
+        timed(owner, name)
+    tree = load_tree(ROOT / "sweeps" / "configs" / "mini.yaml", [f"storage={folder}/runs"])
+    tree["domains"] = {"math": tree["domains"]["math"]}
+    tree["tracking"] = {"uri": uri}
+    tree["resources"]["concurrency"] = at_once
+    tree["search"] |= {"trials": trials, "scheduler": {"name": "none"}, "start": []}
+    study.run(parse_config(tree))
+    found = study.open_study(parse_config(tree), "math").get_trials(deepcopy=False)
+    ended = [trial.datetime_complete for trial in found]
+    began = min(trial.datetime_start for trial in found if trial.datetime_start)
+    return sorted(moment.timestamp() for moment in ended if moment), began.timestamp()
+
+
+def timed(owner: type, name: str) -> None:
+    """Keep the seconds of every call, and after each the driver's resident memory."""
+    inner, calls = getattr(owner, name), CALLS.setdefault(f"{owner.__name__}.{name}", [])
+
+    def outer(*arguments: Any, **options: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return inner(*arguments, **options)
+        finally:
+            calls.append(time.perf_counter() - began)
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            MEMORY.append((time.time(), pages * os.sysconf("SC_PAGE_SIZE") / 2**20))
+
+    setattr(owner, name, outer)
+
+
+def summarize(ended: list[float], started: float) -> dict[str, Any]:
+    """The times of a trial in windows of 50, and what the parts cost at the first and the last."""
+    first = ended[0]  # the groups' start is before it
+    windows = {}
+    for low in range(0, len(ended) - 1, 50):
+        high = min(low + 50, len(ended) - 1)
+        windows[f"{low + 1}-{high + 1}"] = round((ended[high] - ended[low]) / (high - low), 3)
+    at_50, at_end = ended[min(50, len(ended) - 1)] - first, ended[-1] - first
+    parts = {}
+    for name, calls in CALLS.items():
+        # A search asks again and again while nothing is free; only what made a trial counts.
+        quarter = max(1, len(calls) // 4)
+        parts[name] = {
+            "calls": len(calls),
+            "first_quarter_ms": round(1000 * statistics.median(calls[:quarter]), 1),
+            "last_quarter_ms": round(1000 * statistics.median(calls[-quarter:]), 1),
+            "longest_ms": round(1000 * max(calls), 1),
+            "total_s": round(sum(calls), 2),
+        }
+    return {
+        "trials": len(ended),
+        "seconds_to_first_end": round(first - started, 1),
+        "seconds_for_50": round(at_50, 1),
+        "seconds_for_all": round(at_end, 1),
+        "growth_of_time": round(at_end / at_50, 2),
+        "growth_of_trials": round((len(ended) - 1) / min(50, len(ended) - 1), 2),
+        "seconds_per_trial_by_window": windows,
+        "driver_mib_at_first_end": round(memory_at(first)),
+        "driver_mib_at_last_end": round(memory_at(ended[-1])),
+        "parts": parts,
+    }
+
+
+def memory_at(moment: float) -> float:
+    """The driver's resident MiB at the last look before ``moment``."""
+    return max((look for look in MEMORY if look[0] <= moment), default=(0.0, 0.0))[1]
+
+
+def write(out: Path, ended: list[float], started: float, summary: dict[str, Any]) -> None:
+    """``scale.json`` and ``trials.csv``: the end of each trial in seconds since the first ask."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "scale.json").write_text(json.dumps(summary, indent=1) + "\n")
+    with (out / "trials.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["ended", "seconds", "driver_mib"])
+        for number, moment in enumerate(ended, start=1):
+            rows.writerow([number, round(moment - started, 3), round(memory_at(moment), 1)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""A sweep from Python: two searches of one domain, each with another number of workers per trial.
+
+    python examples/sweep_script.py
+    ray job submit --working-dir . -- python examples/sweep_script.py --storage /shared/runs
+
+Everything of the YAML file may be changed in between, and every result is an object here. Run
+again, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# A job's working directory is the repository; its packages need not be installed on the nodes.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from sweeps import study
+from sweeps.load import load_tree, parse_config
+
+CONFIG = Path(__file__).resolve().parents[1] / "sweeps" / "configs" / "mini.yaml"
+
+
+def main() -> None:
+    """Run both studies and say what came out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--storage", default="runs", help="a folder that all nodes share")
+    parser.add_argument("--trials", type=int, default=4)
+    arguments = parser.parse_args()
+    for workers in (1, 2):
+        tree = load_tree(CONFIG, [f"storage={arguments.storage}", f"name=script-{workers}"])
+        tree["domains"] = {"math": tree["domains"]["math"]}
+        tree["search"]["trials"] = arguments.trials
+        tree["resources"] |= {"workers": workers, "concurrency": 1}
+        best = study.run(parse_config(tree)).domains["math"].best
+        found = "no trial finished" if best is None else f"{best.score:.3f} with {best.mask_ratio}"
+        print(f"{workers} workers per trial: {found}")
+
+
+if __name__ == "__main__":
+    main()
