@@ -126,9 +126,10 @@ class JobBoard:
         the room that a lost machine leaves. A lost machine is no failed attempt of the job."""
         import ray
 
+        ready = worker.__ray_ready__
         while self._busy.get(group) == job.message["id"] and self._workers.get(group) is worker:
             try:
-                await worker.__ray_ready__.remote()
+                await ready.remote()
             except ray.exceptions.ActorUnavailableError:
                 pass  # it may come back; a dead machine is told so by Ray within half a minute
             except ray.exceptions.RayActorError as error:
