@@ -34,11 +34,13 @@ class Block(Counter):
     def of(cls, pools: Sequence[LocalPool], dtype: torch.dtype) -> Block:
         """Join the magnitudes of all pools, at least one, on the device of the first."""
         sizes = [sum(member.numel for member in pool) for pool in pools]
-        pieces = [member.bits(slice(None)) for pool in pools for member in pool]
+        members = [member for pool in pools for member in pool]
         # Numbers of bins of several pools need more than sixteen bits.
         key = torch.promote_types(INT_OF[dtype], torch.int32)
-        bits = torch.empty(sum(sizes), dtype=key, device=pieces[0].device)
-        torch.cat([piece.to(bits.device) for piece in pieces], out=bits)
+        bits = torch.empty(sum(sizes), dtype=key, device=members[0].device)
+        parts = bits.split([member.numel for member in members])
+        for part, member in zip(parts, members, strict=True):
+            part.copy_(member.bits(slice(None)))
         return cls(bits, sizes, magnitude_bits(dtype))
 
     def histogram(self, intervals: Intervals, bin_width: int) -> Tensor:

@@ -19,7 +19,7 @@ from gmt_core.magnitudes import LocalPool
 from gmt_core.radix import DIGIT_BITS, Intervals, descend, narrow, radix_select
 from gmt_core.stream import Interval, Scanner, Stream
 
-_HELD: Final = 1 << 21  # bytes gathered at most; selecting among them takes three times as many
+_HELD: Final = 1 << 21  # bytes of the integers gathered at most; selecting takes as many again
 _LEAST: Final = 1 << 13  # elements of the sample
 _MOST: Final = 1 << 17
 _DEVIATIONS: Final = 3.0  # of the sampled rank; a miss costs more passes, never exactness
@@ -30,18 +30,19 @@ def bracketed_select(pool: LocalPool, kept: int, scanner: Scanner) -> int:
     """The bits of the exact `kept`-th largest magnitude; NonFiniteGradientError on NaN or inf."""
     dtype, numel = scanner.dtype, sum(member.numel for member in pool)
     interval = _bracket(_sample(pool, numel), kept, numel, dtype)
-    seen = scanner.scan(pool, interval, most=_HELD // dtype.itemsize, check=True)
+    seen = scanner.scan(pool, interval, most=_HELD // max(4, dtype.itemsize), check=True)
     rank = kept - seen.above
     if not 1 <= rank <= seen.inside:
-        return int(radix_select(Stream([pool], dtype), [kept], dtype))
+        return int(radix_select(Stream([pool], scanner), [kept], dtype))
     if not interval.width:
         return interval.low
     if seen.histogram is None:
         inside = torch.cat(seen.pieces).sub_(interval.low)
+        seen.pieces.clear()
         return interval.low + _largest(inside, rank, interval.width)
     digit, left = descend(seen.counts().unsqueeze(0), torch.tensor([rank]))
     intervals = Intervals(torch.tensor([interval.low]), interval.width)
-    return int(narrow(Stream([pool], dtype), intervals.bin(digit, interval.bin_width), left))
+    return int(narrow(Stream([pool], scanner), intervals.bin(digit, interval.bin_width), left))
 
 
 def _largest(bits: Tensor, rank: int, width: int) -> int:

@@ -69,7 +69,7 @@ class LocalGradient:
     def magnitudes(self, dtype: torch.dtype, saliency: Saliency) -> Magnitudes:
         """What the local elements are ranked by, compared in that dtype."""
         weight = self.flat_weight() if saliency == "product" else None
-        return Magnitudes(flat_view(self.gradient), dtype, weight)
+        return Magnitudes(self.gradient, dtype, weight)
 
 
 def local_gradients(

@@ -15,11 +15,11 @@ Saliency = Literal["gradient", "product"]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be thousands
 class Magnitudes:
-    """|g|, or |g * w| where there are weights, of one flat local tensor."""
+    """|g|, or |g * w| where there are weights, of one local tensor, in the order of its memory."""
 
-    gradient: Tensor  # flat
+    gradient: Tensor  # one block of memory
     dtype: torch.dtype  # of the comparison; it holds every magnitude exactly
     weight: Tensor | None = None  # flat, in the order of the gradient's memory
 
@@ -34,8 +34,11 @@ class Magnitudes:
         return self.gradient.device
 
     def bits(self, part: slice, out: Tensor | None = None) -> Tensor:
-        """The magnitudes of some elements: the integer of the dtype's size, never negative."""
-        values = self.gradient[part]
+        """The magnitudes of some elements as integers of the dtype's size, never negative.
+
+        Raises ValueError where the gradient is not one block of memory.
+        """
+        values = flat_view(self.gradient)[part]
         if self.weight is not None:
             values = (values * self.weight[part]).to(values.dtype)
         integer = INT_OF[self.dtype]
@@ -47,5 +50,5 @@ LocalPool = Sequence[Magnitudes]  # what this rank holds of the elements that ar
 
 
 def plain_pool(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Magnitudes]:
-    """The magnitudes of some tensors; ValueError where one is no dense block of memory."""
-    return [Magnitudes(flat_view(tensor.detach()), dtype) for tensor in tensors]
+    """The magnitudes of some tensors."""
+    return [Magnitudes(tensor.detach(), dtype) for tensor in tensors]

@@ -23,9 +23,9 @@ _RUN: Final = 1024  # elements: what `_count` and `_inside` take in whole intege
 class Stream(Counter):
     """Takes about 6 MiB however large the pools are."""
 
-    def __init__(self, pools: Sequence[LocalPool], dtype: torch.dtype) -> None:
-        """Pools whose magnitudes are compared in that dtype."""
-        self._pools, self._scanner = pools, Scanner(dtype)
+    def __init__(self, pools: Sequence[LocalPool], scanner: Scanner) -> None:
+        """Pools whose magnitudes are compared in the scanner's dtype."""
+        self._pools, self._scanner = pools, scanner
 
     def histogram(self, intervals: Intervals, bin_width: int) -> Tensor:
         """Scan one pool after the other."""

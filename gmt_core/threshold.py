@@ -117,7 +117,7 @@ def counter_of(pools: Sequence[LocalPool], dtype: torch.dtype) -> Counter:
         return cast(Counter, kernels.KernelCounter(pools))
     if sum(member.numel for member in members) <= _TOGETHER:
         return Block.of(pools, dtype)
-    return Stream(pools, dtype)
+    return Stream(pools, Scanner(dtype))
 
 
 def _kernels_for(members: LocalPool) -> ModuleType | None:

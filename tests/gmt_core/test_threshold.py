@@ -77,7 +77,7 @@ def test_every_counter_agrees(kind: str, dtype: torch.dtype) -> None:
     for kept in ([1, 70], [49, 1], [2500, 35], [4999, 69], [5000, 2]):
         pairs = zip(tensors, kept, strict=True)
         expected = [int(by_sorting(x, k).view(INT_OF[dtype])) for x, k in pairs]
-        counters: list[Counter] = [Block.of(pools, dtype), Stream(pools, dtype)]
+        counters: list[Counter] = [Block.of(pools, dtype), Stream(pools, Scanner(dtype))]
         for counter in counters:
             assert radix_select(counter, kept, dtype).tolist() == expected
         assert bracketed_select(pools[0], kept[0], Scanner(dtype)) == expected[0]
