@@ -97,6 +97,7 @@ class _Buffers:
     @classmethod
     def of(cls, size: int, integer: torch.dtype, device: torch.device) -> _Buffers:
         """For chunks of at most that many elements."""
+        size = -(-size // _RUN) * _RUN  # each buffer begins where whole integers can be read
         bits, spare = torch.empty(2, size, dtype=integer, device=device)
         reached, above = torch.empty(2, size, dtype=torch.bool, device=device)
         return cls(bits, spare, reached, above)

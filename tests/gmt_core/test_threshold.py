@@ -104,6 +104,14 @@ def test_a_scan_counts_and_gathers_what_an_interval_holds(dtype: torch.dtype) ->
             )
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sizes_that_are_no_multiple_of_anything(dtype: torch.dtype) -> None:
+    tensors = [draw("normal", LARGE + extra, dtype) for extra in (1, 3, 7, 1023)]
+    kept = [x.numel() // 3 for x in tensors]
+    expected = [by_sorting(x, k) for x, k in zip(tensors, kept, strict=True)]
+    assert [float(t) for t in magnitude_thresholds(tensors, kept)] == [float(t) for t in expected]
+
+
 def scans_for(x: Tensor, kept: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many passes the selection took; its result is checked."""
     count, scan = 0, Scanner.scan
