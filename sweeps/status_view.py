@@ -33,6 +33,8 @@ def headline(status: SweepStatus) -> str:
     if not status.drivers:
         return f"{status.name} does not run: it was stopped, or ended before all was done."
     who = "; ".join(str(driver) for driver in status.drivers)
+    if all(domain.done >= domain.total for domain in status.domains):
+        return f"{status.name} runs, by {who}. All trials are done; the report is being written."
     if status.per_hour is None:
         return f"{status.name} runs, by {who}. No trial has ended since then."
     left = time_text(status.seconds_left)

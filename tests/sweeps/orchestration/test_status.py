@@ -115,6 +115,8 @@ def test_complete_with_its_report(sweep_files: Path) -> None:
     assert found.state == "complete"
     assert shown(found).splitlines()[0] == "small is complete."
     assert f"sums: {page}" in shown(found)
+    with driving(place_of(config).folder):
+        assert "All trials are done; the report is being written" in shown(status(Records(config)))
 
 
 @pytest.mark.parametrize("source", ["sweep.yaml", "runs/small"])
