@@ -32,7 +32,8 @@ A sweep is one YAML file: a model, domains (training data and benchmarks) and a 
 Every domain becomes one Optuna study, run by Ray, recorded in MLflow, with a report.
 
 **Start here**: `python -m sweeps run sweeps/configs/mini.yaml` runs three small domains on a
-laptop's CPU. `validate` says what is wrong with a file of your own before anything runs.
+laptop's CPU. `init` writes a file of your own, `validate` says what is wrong with it, and `plan`
+what it will cost.
 
 Any key may be overridden: `run my.yaml search.trials=4 space.mask_ratio='[0, 0.2, 0.4]'`.
 """,

@@ -30,11 +30,18 @@ class Records:
                 "its storage, as storage=runs"
             )
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._open()
+
+    def _open(self) -> None:
+        self._file = self.place.optuna_file().stat().st_ino
         self._storage = optuna.storages.RDBStorage(self.place.optuna_url())
         self._studies: dict[str, optuna.Study] = {}
 
     def study(self, domain: str) -> optuna.Study | None:
         """The domain's study; None before it has begun."""
+        if self.place.optuna_file().stat().st_ino != self._file:
+            self._storage.engine.dispose()  # of a cluster's sweep, copies follow one another here
+            self._open()
         name = f"{self.config.name}/{domain}"
         if domain not in self._studies and name in optuna.get_all_study_names(self._storage):
             self._studies[domain] = optuna.load_study(study_name=name, storage=self._storage)

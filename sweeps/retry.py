@@ -9,6 +9,8 @@ import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial
 
+from sweeps.drivers import living_drivers
+from sweeps.errors import UserError
 from sweeps.finetune.result import forget_result
 from sweeps.place import FAILURE_FILE
 from sweeps.pump import SENT_FILE
@@ -21,7 +23,15 @@ def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, 
 
     A trial goes on from its checkpoint where it has one; a recorded divergence is forgotten, or
     it would be reported again without a try. Returns the trials' numbers by domain.
+
+    Raises:
+        UserError: a process runs the sweep; on a cluster it would write over what is queued here.
     """
+    if drivers := living_drivers(records.place.folder):
+        raise UserError(
+            f"this sweep is being run, by {drivers[0]}: wait for it, or stop it with `stop`, and "
+            "then try its failed trials again"
+        )
     queued: dict[str, list[int]] = {}
     with FileLock(records.place.queue_lock()):
         for domain in records.config.domains:

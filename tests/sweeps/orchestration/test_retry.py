@@ -78,6 +78,15 @@ def test_an_interrupted_trial_has_not_failed(sweep_files: Path) -> None:
     assert queue_failed(Records(config)) == {"sums": []}
 
 
+def test_not_while_somebody_runs_it(sweep_files: Path) -> None:
+    config = play(OOM)
+    with driving(place_of(config).folder) as driver:
+        result = call("retry", "runs/small", "--failed")
+    assert result.exit_code == 2
+    assert f"this sweep is being run, by {driver}" in result.stderr
+    assert waiting(config) == []
+
+
 def test_the_command_says_how_to_go_on(sweep_files: Path) -> None:
     play(FINISHED, OOM, OOM)
     folder = sweep_files / "runs" / "small"

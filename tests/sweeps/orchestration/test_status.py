@@ -158,3 +158,17 @@ def test_looking_changes_nothing(sweep_files: Path) -> None:
     before = place_of(config).optuna_file().read_bytes()
     call("runs/small")
     assert place_of(config).optuna_file().read_bytes() == before
+
+
+def test_a_newer_copy_of_the_database_is_seen(sweep_files: Path) -> None:
+    config = play(FINISHED)
+    records = Records(config)
+    file = place_of(config).optuna_file()
+    older = file.read_bytes()
+    assert len(records.rows("sums")) == 1
+    play(FINISHED)
+    copy = file.with_suffix(".partial")
+    copy.write_bytes(file.read_bytes())
+    file.write_bytes(older)
+    copy.replace(file)
+    assert len(records.rows("sums")) == 2
