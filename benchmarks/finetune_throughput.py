@@ -14,7 +14,6 @@ import csv
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -44,6 +43,7 @@ from sweeps.finetune.trainer import Trainer
 
 VOCABULARY, MAX_LENGTH, EXAMPLES = 8192, 256, 512
 ROWS, ACCUMULATION = 4, 2  # an update sees 8 examples
+UPDATES_OF_MEMORY = 12  # enough to meet a long batch
 PACKS = 2  # TRL's packed rows of MAX_LENGTH tokens: about 8 examples too
 TRAINERS = ("ours", "transformers", "trl", "ours_packed", "trl_packed", "ours_gmt")
 
@@ -269,16 +269,22 @@ def build(name: str, world: Path) -> Callable[[int], Spent]:
             return ours(world, packing=name == "ours_packed")
 
 
-def peak_memory(name: str, world: str, box: Any) -> None:
+def peak_memory(name: str, world: str, threads: int, box: Any) -> None:
     """In a process of its own: how far training rises above the loaded model, in MiB."""
     warnings.simplefilter("ignore")
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     updates = build(name, Path(world))
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    before = pages * resource.getpagesize()
-    updates(2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    box.put((peak - before) / 2**20)
+    # Not getrusage: a spawned process inherits the peak of the one that started it.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    updates(UPDATES_OF_MEMORY)
+    box.put(resident("VmHWM") - before)
+
+
+def resident(which: str) -> float:
+    """Resident memory, now (VmRSS) or at its peak (VmHWM), in MiB; Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -298,14 +304,16 @@ def measure(options: argparse.Namespace) -> None:
                 taken[name].append(updates(options.updates))
                 spent = taken[name][-1]
                 print(turn, name, f"{spent.tokens / spent.wall:.0f} tokens/s", flush=True)
-        memory = {name: _in_a_process(name, world) for name in names} if options.memory else {}
+        memory: dict[str, float] = {}
+        if options.memory:
+            memory = {name: _in_a_process(name, world, options.threads) for name in names}
     write(options.folder, taken, memory)
 
 
-def _in_a_process(name: str, world: Path) -> float:
+def _in_a_process(name: str, world: Path, threads: int) -> float:
     context = multiprocessing.get_context("spawn")
     box = context.Queue()
-    process = context.Process(target=peak_memory, args=(name, str(world), box))
+    process = context.Process(target=peak_memory, args=(name, str(world), threads, box))
     process.start()
     mebibytes = float(box.get())
     process.join()

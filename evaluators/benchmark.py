@@ -118,6 +118,7 @@ class Benchmark(ABC):
     metric: str  # the primary one: "accuracy", "pass@k", "f1", "mc2" or "bits_per_byte"
     sandbox_level: str | None = None
     aggregation: Aggregation = "items"
+    splits_are_files: bool = False  # the validation items are not told from the test's otherwise
 
     @abstractmethod
     def load(self, path: Path, split: Split) -> list[Item]:

@@ -33,6 +33,14 @@ def is_hub(source: Path | str) -> bool:
     return str(source).startswith("hub:")
 
 
+def check_hub(source: Path | str) -> re.Match[str]:
+    """The parts "name" and "revision" of a hub source; DataError where one is missing."""
+    match = _HUB.fullmatch(str(source))
+    if match is None:
+        raise DataError(f"{source}: expected hub:owner/name@revision, revision included")
+    return match
+
+
 def read_text(path: Path) -> str:
     """The UTF-8 text of `path`, unpacked if it ends in .gz; a DataError where it has none."""
     try:
@@ -121,9 +129,7 @@ def _parsed(path: Path, line: int, text: str, expected: str) -> Any:
 
 
 def _hub_rows(source: str, hub: HubSplit) -> Iterator[tuple[int, Any]]:
-    match = _HUB.fullmatch(source)
-    if match is None:
-        raise DataError(f"{source}: expected hub:owner/name@revision, revision included")
+    match = check_hub(source)
     import datasets
 
     number = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evaluators.benchmarks.user import is_user_benchmark
+from evaluators.rows import is_hub
 from sweeps.finetune import hub
 from sweeps.finetune.config import BenchmarkConfig, DataConfig, FinetuneConfig, ModelConfig
 from sweeps.mini.world import resolve as resolve_mini
@@ -23,9 +25,11 @@ def resolve_data(data: DataConfig, root: Path) -> DataConfig:
 
 
 def resolve_benchmark(benchmark: BenchmarkConfig, root: Path) -> BenchmarkConfig:
-    """The items' files."""
+    """The items' files or hub names, and the file of a benchmark of the user's own."""
     places = {"validation": benchmark.validation, "test": benchmark.test}
-    return benchmark.model_copy(update={name: _local(path, root) for name, path in places.items()})
+    if is_user_benchmark(benchmark.name):
+        places["name"] = benchmark.name
+    return benchmark.model_copy(update={name: _items(path, root) for name, path in places.items()})
 
 
 def resolve_run(run: FinetuneConfig, root: Path) -> FinetuneConfig:
@@ -43,6 +47,10 @@ def resolve_run(run: FinetuneConfig, root: Path) -> FinetuneConfig:
 def _named(path: str, root: Path) -> str:
     opened = resolve_mini(path)
     return opened if opened != path else hub.resolve(path, root)
+
+
+def _items(path: str, root: Path) -> str:
+    return path if is_hub(path) else _local(path, root)
 
 
 def _local(path: str, root: Path) -> str:

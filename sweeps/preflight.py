@@ -31,7 +31,7 @@ def check_inputs(config: SweepConfig) -> None:
     Raises:
         ValueError: naming the file (and the line) and what was expected.
     """
-    from evaluators.benchmarks import build
+    from sweeps.finetune.benchmarks import build_benchmark, check_test_source
     from sweeps.finetune.examples import read_examples
     from sweeps.finetune.memory import check_memory
     from sweeps.finetune.model import check_context
@@ -51,13 +51,9 @@ def check_inputs(config: SweepConfig) -> None:
             check_memory(config.trial(name, point), config.resources.workers, device)
         read_examples(domain.data, domain.benchmarks)
         for benchmark in domain.benchmarks:
-            built = build(benchmark.name, metric=benchmark.metric, sandbox=benchmark.sandbox)
+            built = build_benchmark(benchmark)
             built.load(Path(benchmark.validation), "validation")
-            if not Path(benchmark.test).exists():
-                raise UserError(
-                    f"{benchmark.test}: no such file or folder; benchmark '{benchmark.name}' "
-                    "reads its test items there for the report"
-                )
+            check_test_source(benchmark, built)
 
 
 def _training_device(config: SweepConfig) -> torch.device | None:

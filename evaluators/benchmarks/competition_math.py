@@ -60,6 +60,7 @@ class CompetitionMath(AnswerBenchmark):
     """Accuracy of the final answer by the protocol's rule, and the robust one beside it."""
 
     name = "math"
+    splits_are_files = True
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """Validation: the held-out problems of the training file. Test, all: every row."""

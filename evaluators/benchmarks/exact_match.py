@@ -28,6 +28,7 @@ class ExactMatch(AnswerBenchmark):
     """Accuracy of the extracted final answer after normalising numbers."""
 
     name = "exact_match"
+    splits_are_files = True
 
     def __init__(self, metric: str) -> None:
         super().__init__(metric, PROTOCOL)

@@ -99,6 +99,8 @@ def prompt_and_reference(row: Mapping[str, str]) -> tuple[str, str]:
 class GSM8K(AnswerBenchmark):
     """Accuracy of the final number; "gsm8k_metamath" is an early form of the preset table1."""
 
+    splits_are_files = True
+
     def __init__(self, metric: str, rules: Protocol) -> None:
         super().__init__(metric, rules)
         self.name = "gsm8k_metamath" if rules is EARLY_METAMATH else "gsm8k"

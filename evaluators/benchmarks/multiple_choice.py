@@ -28,6 +28,7 @@ class MultipleChoice(ChoiceBenchmark):
     """Accuracy of the most likely choice; the reference is the right choice."""
 
     name = "multiple_choice"
+    splits_are_files = True
 
     def __init__(self, metric: str) -> None:
         super().__init__(metric, PROTOCOL)

@@ -30,6 +30,7 @@ class PassAt1(ProgramBenchmark):
     """The fraction of greedy completions that pass every test."""
 
     name = "pass_at_1"
+    splits_are_files = True
     limits = Limits(1.0)
 
     def __init__(self, metric: str, *, sandbox: str | None) -> None:

@@ -30,6 +30,7 @@ class ShortAnswer(GenerativeBenchmark):
     """Mean token F1 between the first line of the completion and the reference."""
 
     name = "short_answer"
+    splits_are_files = True
 
     def __init__(self, metric: str) -> None:
         super().__init__(metric, PROTOCOL)

@@ -220,6 +220,7 @@ class _Answers(AnswerBenchmark):
         super().__init__(metric, definition.rules)
         self.name = definition.name
         self._definition = definition
+        self.splits_are_files = definition.validation is None
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """The rows of `split`."""
@@ -238,6 +239,7 @@ class _Choices(ChoiceBenchmark):
         super().__init__(metric, definition.rules)
         self.name = definition.name
         self._definition = definition
+        self.splits_are_files = definition.validation is None
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """The rows of `split`."""
@@ -262,6 +264,7 @@ class _Programs(ProgramBenchmark):
         self.name = definition.name
         self.limits = Limits(definition.timeout)
         self._definition = definition
+        self.splits_are_files = definition.validation is None
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """The rows of `split`."""

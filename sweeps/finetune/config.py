@@ -166,9 +166,15 @@ class BatchConfig(StrictModel):
 
 
 class BenchmarkConfig(StrictModel):
-    """One benchmark of the domain; `limit` and `test_limit` count items (None = all)."""
+    """One benchmark of the domain; `limit` and `test_limit` count items (None = all).
+
+    `preset` chooses the protocol (`table1`, `table2`: the paper's tables; None: the benchmark's
+    own choice). `validation` and `test`: a file or folder each, or hub:owner/name@revision. They
+    may be the same, where the benchmark tells its validation items from its test items.
+    """
 
     name: str
+    preset: Literal["plain", "table1", "table2", "full"] | None = None
     validation: str
     test: str
     limit: PositiveInt | None = None

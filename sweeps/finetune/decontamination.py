@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluators import benchmarks as registry
 from evaluators.benchmark import Item
+from sweeps.finetune.benchmarks import build_benchmark
 from sweeps.finetune.config import BenchmarkConfig
 from sweeps.finetune.example import Example
 
@@ -27,7 +27,7 @@ def benchmark_ngrams(benchmarks: Sequence[BenchmarkConfig], n: int) -> set[NGram
     """The word n-grams of all items; a text shorter than `n` words has none."""
     found: set[NGram] = set()
     for config in benchmarks:
-        built = registry.build(config.name, metric=config.metric, sandbox=config.sandbox)
+        built = build_benchmark(config)
         items = built.load(Path(config.validation), "validation")
         items += built.load(Path(config.test), "test")
         found.update(_telling(items, n))

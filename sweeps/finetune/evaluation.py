@@ -10,10 +10,10 @@ from typing import Any, Literal, final
 
 import torch
 
-from evaluators import benchmarks as registry
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item
 from evaluators.evaluate import evaluate, select
 from evaluators.language_model import LanguageModel
+from sweeps.finetune.benchmarks import build_benchmark
 from sweeps.finetune.cache import Cache, signature
 from sweeps.finetune.config import BenchmarkConfig, EvaluationConfig, ModelConfig
 from sweeps.finetune.group import Group
@@ -82,20 +82,17 @@ def evaluate_model(
         path, limit = config.validation, config.limit
         if split == "test":
             path, limit = config.test, config.test_limit
-        benchmark = _build(config)
+        benchmark = build_benchmark(config)
         items = select(benchmark.load(Path(path), split), limit)
-        results[config.name] = evaluate(lm, benchmark, items, rank=rank, world_size=size)
+        results[benchmark.name] = evaluate(lm, benchmark, items, rank=rank, world_size=size)
     return results
 
 
 def _part(config: BenchmarkConfig, check_limit: int | None, cache: Cache) -> _Part:
-    benchmark = _build(config)
+    benchmark = build_benchmark(config)
     path = config.validation
     load = partial(benchmark.load, Path(path), "validation")
-    all_items = cache.value(("items", config.name, path, signature(path)), load)
+    key = ("items", config.name, signature(config.name), config.preset, path, signature(path))
+    all_items = cache.value(key, load)
     items = select(all_items, config.limit)
     return _Part(benchmark, items, select(items, check_limit))
-
-
-def _build(config: BenchmarkConfig) -> Benchmark:
-    return registry.build(config.name, metric=config.metric, sandbox=config.sandbox)
