@@ -15,6 +15,7 @@ from evaluators.language_model import TextModel
 from evaluators.protocol import Aggregation
 from evaluators.statistics import (
     clustered_standard_error,
+    independent_number,
     mean_and_standard_error,
     mean_over_groups,
     normal_interval,
@@ -203,19 +204,22 @@ def _estimate(
     """Score, standard error and the ends of the 95 % interval."""
     values = [record.score for record in records]
     clusters = [record.cluster or record.id for record in records]
-    clustered = len(set(clusters)) < len(clusters)
+    groups = None
     if benchmark.aggregation == "groups":
         groups = [record.group for record in records]
         score, error = mean_over_groups(values, groups, clusters)
     else:
-        score, error = mean_and_standard_error(values)
-        if clustered:
-            error = clustered_standard_error(values, clusters)
-        elif all(value in (0.0, 1.0) for value in values):
-            # The normal one would have no width where all are right, or none.
-            return score, error, *wilson_interval(sum(values), len(values))
-    low, high = normal_interval(score, error)
-    return score, error, max(0.0, low), min(1.0, high)
+        score = mean_and_standard_error(values)[0]
+        error = clustered_standard_error(values, clusters)
+    alone = groups is None and len(set(clusters)) == len(clusters)
+    if error > 0 and not (alone and set(values) <= {0.0, 1.0}):
+        low, high = normal_interval(score, error)
+        return score, error, max(0.0, low), min(1.0, high)
+    # The normal one has no width where all are right, or none, and none is known for one value.
+    if groups is not None and math.isnan(error):
+        return score, error, 0.0, 1.0
+    n = independent_number(clusters, groups)
+    return score, error, *wilson_interval(min(max(score, 0.0), 1.0) * n, n)
 
 
 def _mean(benchmark: Benchmark, records: Sequence[ItemRecord], values: Sequence[float]) -> float:

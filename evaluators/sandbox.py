@@ -20,6 +20,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import final
 
+from evaluators._sandbox.wire import WireError
 from evaluators.errors import SandboxError, unknown_name
 
 LEVELS = ("bubblewrap", "rlimits")
@@ -30,6 +31,9 @@ _START = (
     "from evaluators._sandbox import runner; sys.path.pop(); runner.main()"
 )
 _START_SECONDS = 60.0
+_GONE = "took its sandbox down"
+# What a machine without time to spare can do to a program that is right.
+_UNDECIDED = (WireError.IDLE, _GONE)
 
 
 @dataclass(frozen=True)
@@ -89,21 +93,32 @@ def run_programs(
 ) -> list[ExecutionResult]:
     """Run each program in a fresh process and its tests in another; results in order.
 
-    `timeout` is in seconds of CPU time (three times that plus two by the clock), `memory_mb`
-    bounds the address space. Equal programs run once. A text is a program with its tests inside,
-    which it can therefore cheat; it passes when it says that it ran to its end. `workers`
-    programs run at a time: by default one on each usable CPU.
+    `timeout` is in seconds of CPU time, `memory_mb` bounds the address space. A program that
+    neither runs nor waits for a CPU is ended after three times the timeout plus two seconds by
+    the clock. One that was ended without having used its CPU time, or whose sandbox went down
+    with it, gets a second run, alone, so that a busy machine fails no program. Equal programs
+    run once. A text is a program with its tests inside, which it can therefore cheat; it passes
+    when it says that it ran to its end. `workers` programs run at a time: by default one on each
+    usable CPU.
     """
     if level not in LEVELS:
         raise SandboxError(str(unknown_name("sandbox level", level, LEVELS)))
-    jobs = list(
-        dict.fromkeys(Program(each) if isinstance(each, str) else each for each in programs)
-    )
-    if not jobs:
-        return []
-    waiting: SimpleQueue[int] = SimpleQueue()
-    for index in range(len(jobs)):
-        waiting.put(index)
+    given = [Program(each) if isinstance(each, str) else each for each in programs]
+    jobs = list(dict.fromkeys(given))
+    count = workers or len(os.sched_getaffinity(0))
+    results = _run(jobs, level, timeout, memory_mb, count)
+    again = [job for job in jobs if results[job].reason in _UNDECIDED]
+    results |= _run(again, level, timeout, memory_mb, 1)
+    return [results[each] for each in given]
+
+
+def _run(
+    jobs: Sequence[Program], level: str, timeout: float, memory_mb: int, workers: int
+) -> dict[Program, ExecutionResult]:
+    """The results of different programs, `workers` of which run at a time."""
+    waiting: SimpleQueue[Program] = SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
     results: dict[Program, ExecutionResult] = {}
 
     def work() -> None:
@@ -113,23 +128,23 @@ def run_programs(
         ):
             Path(folder).chmod(0o711)  # an unprivileged child must reach its own folder
             worker: _Worker | None = None
-            for index in _until_empty(waiting):
+            for job in _until_empty(waiting):
                 worker = worker or up.enter_context(_Worker(level, Path(folder)))
-                result = worker.run(jobs[index], timeout, memory_mb)
-                if result is None:  # whatever it was, it is this program's own fault
-                    result = ExecutionResult(False, "took its sandbox down")
+                result = worker.run(job, timeout, memory_mb)
+                if result is None:
+                    result = ExecutionResult(False, _GONE)
                     up.close()
                     worker = None
-                results[jobs[index]] = result
+                results[job] = result
 
-    count = min(workers or len(os.sched_getaffinity(0)), len(jobs))
-    with ThreadPoolExecutor(count) as pool:
+    count = min(workers, len(jobs))
+    with ThreadPoolExecutor(max(1, count)) as pool:
         for future in [pool.submit(work) for _ in range(count)]:
             future.result()
-    return [results[Program(each) if isinstance(each, str) else each] for each in programs]
+    return results
 
 
-def _until_empty(queue: SimpleQueue[int]) -> Iterator[int]:
+def _until_empty(queue: SimpleQueue[Program]) -> Iterator[Program]:
     with contextlib.suppress(Empty):
         while True:
             yield queue.get_nowait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -77,8 +77,27 @@ def normal_interval(
     return mean - reach, mean + reach
 
 
-def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a proportion (Wilson 1927): within [0, 1], also for none or all of `n`."""
+def independent_number(clusters: Sequence[str], groups: Sequence[str] | None = None) -> float:
+    """How many independent values the mean of equal ones is worth: 1 / max_c w_c.
+
+    w_c is the share of a cluster in the mean over all values; in the mean of the groups' means,
+    where `groups` are given. Values that are all 0 are then no likelier, at any true mean, than
+    as many independent zeros: what was missed may all lie in the heaviest cluster.
+    """
+    shares: dict[tuple[str, str], float] = defaultdict(float)
+    names = groups or [""] * len(clusters)
+    sizes = Counter(names)
+    for group, cluster in zip(names, clusters, strict=True):
+        shares[group, cluster] += 1 / (sizes[group] * len(sizes))
+    return 1 / max(shares.values())
+
+
+def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a proportion (Wilson 1927): within [0, 1], also for none or all of `n`.
+
+    For the mean of scores between 0 and 1 it is at least as wide as it need be, since no such
+    scores of that mean spread further than right and wrong.
+    """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"expected 0 <= successes <= n and n >= 1, found {successes} of {n}")
     z = NormalDist().inv_cdf((1 + confidence) / 2)

@@ -103,7 +103,7 @@ def _judged(job: dict[str, Any], keeper: socket.socket) -> tuple[bool, str]:
     )
     theirs.close()
     (pid,) = struct.unpack("i", keeper.recv(64))
-    # CPU time decides, so that a busy machine fails no program; wall time ends sleepers.
+    # CPU time decides; wall time ends sleepers, and `sandbox` asks about those a second time.
     deadline = time.monotonic() + 3 * job["timeout"] + 2
     # What was decoded takes about eight times the memory of the text.
     wire = Wire(ours, deadline, job["memory_mb"] * 2**20 // 8, _Busy(pid))
@@ -154,7 +154,9 @@ def _test(job: dict[str, Any], wire: Wire) -> None:
 
 
 class _Busy:
-    """Whether a process used a tenth of a second of CPU time since it was last asked about."""
+    """Whether a process wants the CPU: it would run now, or used a tenth of a second of CPU time
+    since it was last asked about.
+    """
 
     def __init__(self, pid: int) -> None:
         self._stat = Path(f"/proc/{pid}/stat")
@@ -166,7 +168,7 @@ class _Busy:
         except OSError:
             return False
         before, self._ticks = self._ticks, int(words[11]) + int(words[12])
-        return self._ticks - before >= os.sysconf("SC_CLK_TCK") / 10
+        return words[0] in "RD" or self._ticks - before >= os.sysconf("SC_CLK_TCK") / 10
 
 
 def _end_orphans() -> None:

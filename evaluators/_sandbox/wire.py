@@ -30,7 +30,8 @@ class WireError(Exception):
     """The other end is gone, late, or says what it should not."""
 
     GONE = "ended before its tests did"
-    LATE = "timeout"
+    LATE = "timeout"  # the CPU time is used up
+    IDLE = "timeout by the clock"  # it is not: asleep, or the machine had no time for it
     NOISE = "wrote into the pipe of its judge"
 
 
@@ -143,7 +144,7 @@ class Wire:
             if any(select.select(reading, channel if writing else [], [], left)):
                 return
             if not self._busy():
-                raise WireError(WireError.LATE)
+                raise WireError(WireError.IDLE)
             self._deadline = time.monotonic() + PATIENCE
 
     def _bytes(self, size: int) -> bytes:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from evaluators._sandbox.runner import _Busy
+from evaluators._sandbox.wire import WireError
 from evaluators.errors import SandboxError
-from evaluators.sandbox import LEVELS, resolve_level, run_programs
+from evaluators.sandbox import LEVELS, ExecutionResult, resolve_level, run_programs
 
 
 def usable(level: str) -> bool:
@@ -66,7 +68,7 @@ def test_endless_loops_end(level):
         "assert True\n",
         timeout=0.3,
     )
-    assert found == ["timeout", "timeout", "timeout", "passed"]
+    assert found == ["timeout", "timeout", "timeout by the clock", "passed"]
     assert time.monotonic() - start < 20
 
 
@@ -173,3 +175,57 @@ def test_levels_are_chosen_by_name(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(SandboxError, match='accept the weaker level "rlimits"'):
         resolve_level(None)
+
+
+def test_what_the_clock_ended_runs_once_more_alone(monkeypatch):
+    """A machine without time to spare, or memory, must not decide what a program is worth."""
+    at_once, runs = 0, []
+
+    def run(self, program, timeout, memory_mb):
+        nonlocal at_once
+        at_once += 1
+        time.sleep(0.05)
+        runs.append((program.source, at_once))
+        at_once -= 1
+        first = sum(source == program.source for source, _ in runs) == 1
+        match program.source:
+            case "slow":
+                return ExecutionResult(not first, WireError.IDLE if first else "passed")
+            case "sleeper":
+                return ExecutionResult(False, WireError.IDLE)
+            case "killed":
+                return None if first else ExecutionResult(True, "passed")
+            case "loop":
+                return ExecutionResult(False, WireError.LATE)
+        return ExecutionResult(True, "passed")
+
+    monkeypatch.setattr("evaluators.sandbox._Worker.run", run)
+    programs = ["slow", "fine", "loop", "sleeper", "killed"]
+    found = run_programs(programs, level="rlimits", workers=3)
+    assert [result.reason for result in found] == [
+        "passed",
+        "passed",
+        "timeout",
+        "timeout by the clock",
+        "passed",
+    ]
+    again = runs[len(programs) :]
+    assert again == [("slow", 1), ("sleeper", 1), ("killed", 1)]
+
+
+def test_a_process_that_wants_the_cpu_is_not_idle(tmp_path):
+    busy = _Busy(os.getpid())
+    busy._stat = tmp_path / "stat"
+
+    def stat(state: str, ticks: int) -> None:
+        busy._stat.write_text(f"7 (a) b) {state} {'0 ' * 10}{ticks} 0 0")
+
+    stat("S", 0)
+    assert not busy()
+    stat("R", 0)  # no time for it on this machine
+    assert busy()
+    stat("S", 50)  # it worked since it was last asked about
+    assert busy()
+    assert not busy()
+    busy._stat.unlink()
+    assert not busy()

@@ -15,6 +15,7 @@ from evaluators.split import is_validation
 from evaluators.statistics import (
     clustered_standard_error,
     holm,
+    independent_number,
     mcnemar,
     mean_and_standard_error,
     mean_over_groups,
@@ -223,3 +224,55 @@ def test_clusters_and_groups_reach_the_result():
 def test_the_interval_of_a_perfect_score_has_a_width():
     found = summarise(build("exact_match"), [record(str(n), 1.0, 1.0, 4) for n in range(50)])
     assert (found.low, found.high) == pytest.approx((0.9287, 1.0), abs=1e-3)
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("aggregation", "places", "independent"),
+    [
+        ("items", [("", f"c{n % 20}") for n in range(60)], 20),
+        ("groups", [(f"g{n % 4}", "") for n in range(80)], 80),
+        ("groups", [("small", ""), ("small", "")] + [("large", "")] * 50, 4),
+        ("groups", [(f"g{n % 4}", f"c{n % 12}") for n in range(120)], 12),
+    ],
+)
+def test_no_score_is_certain(score, aggregation, places, independent):
+    rows = [
+        ItemRecord(f"i{n}", "", "", "x", score, 1.0, 4, 1, False, group, cluster)
+        for n, (group, cluster) in enumerate(places)
+    ]
+    benchmark = build("exact_match")
+    benchmark.aggregation = aggregation
+    found = summarise(benchmark, rows)
+    expected = wilson_interval(score * independent, independent)
+    assert (found.score, found.standard_error) == (score, 0.0)
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert found.high - found.low > 0.04
+
+
+def test_a_group_of_one_item_leaves_the_interval_open():
+    rows = [
+        ItemRecord(f"i{n}", "", "", "x", 1.0, 1.0, 4, 1, False, "b" if n else "a")
+        for n in range(50)
+    ]
+    benchmark = build("exact_match")
+    benchmark.aggregation = "groups"
+    found = summarise(benchmark, rows)
+    assert math.isnan(found.standard_error)
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1))
+def test_the_heaviest_cluster_bounds_the_independent_number(places):
+    groups, clusters = [g for g, _ in places], [f"{g}{c}" for g, c in places]
+    assert 1 - 1e-9 <= independent_number(clusters) <= len(set(clusters)) + 1e-9
+    # All zeros are likeliest, at a given mean, when all that is right lies in one cluster.
+    most = independent_number(clusters, groups)
+    shares = {
+        c: sum(
+            1 / (groups.count(g) * len(set(groups))) for g, d in zip(groups, clusters) if d == c
+        )
+        for c in clusters
+    }
+    assert sum(shares.values()) == pytest.approx(1)
+    assert most == pytest.approx(1 / max(shares.values()))
