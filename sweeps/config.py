@@ -71,6 +71,7 @@ class TrainingConfig(_Strict):
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
     parallel: Literal["ddp", "fsdp"] = "ddp"
     checkpoint_updates: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_async: bool = False
     statistics_every: Annotated[int, Field(ge=0)] = 1
     threads: Annotated[int, Field(ge=1)] | None = None
 
@@ -229,6 +230,7 @@ class SweepConfig(_Strict):
             optimizer=shared.optimizer,
             parallel=shared.parallel,
             checkpoint_updates=shared.checkpoint_updates,
+            checkpoint_async=shared.checkpoint_async,
             statistics_every=shared.statistics_every,
             seed=int(point.get("seed", self.seed)),
             threads=shared.threads,

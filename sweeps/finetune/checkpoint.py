@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ from sweeps.finetune.group import Group
 from sweeps.finetune.identity import digest, run_identity
 from sweeps.finetune.reporter import Check
 
-_STATE, _SHARDS = "state.pt", "shards"
-_SHARDED = ("model", "optimizer")
+_STATE, SHARDS = "state.pt", "shards"
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,14 @@ class Checkpoint:
     masker: dict[str, Any]
     train_seconds: float
     eval_seconds: float
+
+    def shards(self) -> dict[str, Any]:
+        """What each rank writes for itself where the model is sharded."""
+        return {"model": self.model, "optimizer": self.optimizer}
+
+    def without_shards(self) -> Checkpoint:
+        """What one rank writes for all there."""
+        return replace(self, model={}, optimizer={})
 
 
 def run_fingerprint(config: FinetuneConfig, workers: int) -> str:
@@ -56,26 +63,41 @@ def save(
     called on every rank, model and optimizer are this rank's shards, and each rank writes its
     own by torch.distributed.checkpoint; without, one rank calls it and writes all.
     """
-    leads = group is None or group.leads
-    place = _folders(folder) / f"step-{checkpoint.step:010d}"
-    partial = place.with_suffix(".partial")
-    if leads:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    if group is None:
+        finish(begin(folder, checkpoint.step), fingerprint, checkpoint, keep)
+        return
+    partial = partial_folder(folder, checkpoint.step)
+    if group.leads:
+        begin(folder, checkpoint.step)
+    group.wait()
+    distributed().save(checkpoint.shards(), checkpoint_id=partial / SHARDS)
+    if group.leads:
+        finish(partial, fingerprint, checkpoint.without_shards(), keep)
+    group.wait()
+
+
+def partial_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies before it is whole."""
+    return _folders(folder) / f"step-{step:010d}.partial"
+
+
+def begin(folder: Path, step: int) -> Path:
+    """An empty folder for the checkpoint of `step`, which nobody reads yet."""
+    partial = partial_folder(folder, step)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def finish(partial: Path, fingerprint: str, checkpoint: Checkpoint, keep: int) -> None:
+    """Write the rest of a checkpoint, give its folder its name, drop all but the `keep` latest."""
     check = None if checkpoint.check is None else vars(checkpoint.check)
-    state = {**vars(checkpoint), "check": check, "fingerprint": fingerprint}
-    if group is not None:
-        group.wait()
-        shards = {name: state.pop(name) for name in _SHARDED}
-        _distributed().save(shards, checkpoint_id=partial / _SHARDS)
-    if leads:
-        _write(state, partial / _STATE)
-        shutil.rmtree(place, ignore_errors=True)  # of the same step, saved before a kill
-        partial.rename(place)
-        for old in saved(folder)[:-keep]:
-            shutil.rmtree(old)
-    if group is not None:
-        group.wait()
+    _write({**vars(checkpoint), "check": check, "fingerprint": fingerprint}, partial / _STATE)
+    place = partial.with_suffix("")
+    shutil.rmtree(place, ignore_errors=True)  # of the same step, saved before a kill
+    partial.rename(place)
+    for old in saved(partial.parent.parent)[:-keep]:
+        shutil.rmtree(old)
 
 
 def load(
@@ -95,13 +117,13 @@ def load(
         )
     if shards is not None:
         parts = shards()
-        _distributed().load(parts, checkpoint_id=places[-1] / _SHARDS)
+        distributed().load(parts, checkpoint_id=places[-1] / SHARDS)
         state |= parts
     check = state.pop("check")
     return Checkpoint(**state, check=None if check is None else Check(**check))
 
 
-def _distributed() -> Any:
+def distributed() -> Any:
     """torch.distributed.checkpoint: half a second of import that only sharded runs pay."""
     from torch.distributed import checkpoint
 

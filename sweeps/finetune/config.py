@@ -207,6 +207,7 @@ class FinetuneConfig(StrictModel):
 
     A checkpoint is saved at every validation check but the last, and every
     `checkpoint_updates` updates where given; the `keep_checkpoints` latest stay until the end.
+    `checkpoint_async`: written in the background, from a copy in the CPU's memory.
     The mask is measured every `statistics_every` updates, 0 is never. `micro_splits` takes each
     micro-batch in so many parts: less memory, the same gradient but for rounding.
     """
@@ -230,6 +231,7 @@ class FinetuneConfig(StrictModel):
     threads: PositiveInt | None = None
     micro_splits: PositiveInt = 1
     checkpoint_updates: PositiveInt | None = None
+    checkpoint_async: bool = False
     keep_checkpoints: PositiveInt = 1
     keep: Literal["none", "model"] = "model"
 

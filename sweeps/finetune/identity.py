@@ -15,6 +15,7 @@ Tree = dict[str, Any]
 
 BESIDE_THE_RESULT = {
     "checkpoint_updates",
+    "checkpoint_async",
     "keep_checkpoints",
     "keep",
     "statistics_every",

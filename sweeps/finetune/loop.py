@@ -20,6 +20,7 @@ from sweeps.finetune.model import check_context, check_vocabulary, load_model, s
 from sweeps.finetune.optimizers import check_optimizer
 from sweeps.finetune.reporter import Check, Reporter
 from sweeps.finetune.result import RunResult, read_result, write_result
+from sweeps.finetune.saver import Saver
 from sweeps.finetune.schedule import check_steps
 from sweeps.finetune.surroundings import borrowed_process
 from sweeps.finetune.trainer import DivergedError, Trainer
@@ -96,12 +97,27 @@ class _Run:
         self._validation = Validation(config.evaluation, group, store)
         self._model.to(device)
         self._trainer = Trainer(config, self._model, data, group, device)
+        self._saver = Saver(
+            folder,
+            fingerprint,
+            config.keep_checkpoints,
+            group if self._trainer.parallel.sharded else None,
+            background=config.checkpoint_async,
+        )
         self._train_seconds = self._eval_seconds = 0.0
         self._step = 0
         self._last: Check | None = None
 
     def go(self, reporter: Reporter) -> RunResult:
         """Train to the end, a stop, or a divergence."""
+        try:
+            result = self._go(reporter)
+            self._saver.wait()
+        finally:
+            self._saver.close()
+        return result
+
+    def _go(self, reporter: Reporter) -> RunResult:
         self._resume()
         if self._last is not None and not reporter.check(self._last):
             return self._stopped()
@@ -175,13 +191,7 @@ class _Run:
             train_seconds=self._train_seconds,
             eval_seconds=self._eval_seconds,
         )
-        checkpoint.save(
-            self._folder,
-            self._fingerprint,
-            state,
-            self._config.keep_checkpoints,
-            group=self._group if sharded else None,
-        )
+        self._saver.save(state)
 
     def _stopped(self) -> RunResult:
         """The checkpoint stays: who stopped the run may let it go on, or discard it."""
@@ -209,6 +219,7 @@ class _Run:
         return result
 
     def _record(self, result: RunResult) -> None:
+        self._saver.wait()
         if self._group.leads:
             write_result(self._folder, self._fingerprint, result)
             checkpoint.discard(self._folder)

@@ -66,12 +66,14 @@ def test_the_loss_curve_does_not_depend_on_the_workers(
     assert largest_difference(trained, parameters(model)) < 1e-6
 
 
-def kill_and_resume(world: Path, folder: Path, parallel: str) -> None:
+def kill_and_resume(world: Path, folder: Path, parallel: str, background: bool) -> None:
     """On one rank: an unbroken run, one that dies and goes on, and one that is stopped."""
-    run = config(world, **settings(world, parallel, checkpoint_updates=1, keep_checkpoints=2))
+    often = {"checkpoint_updates": 1, "keep_checkpoints": 2, "checkpoint_async": background}
+    run = config(world, **settings(world, parallel, **often))
     finetune(run, folder / "whole", MemoryReporter())
     with pytest.raises(Killed):
         finetune(run, folder / "killed", MemoryReporter(die_at_step=4))
+    dist.barrier()
     kept = [place.name for place in saved(folder / "killed")]
     assert kept == ["step-0000000002", "step-0000000003"]
     reporter = MemoryReporter()
@@ -80,9 +82,13 @@ def kill_and_resume(world: Path, folder: Path, parallel: str) -> None:
     assert finetune(run, folder / "stop", MemoryReporter(stop_at=2)).state == "stopped"
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_a_killed_group_goes_on_bit_for_bit(world: Path, tmp_path: Path, parallel: str) -> None:
-    run_ranks(kill_and_resume, 2, tmp_path, world, tmp_path, parallel)
+@pytest.mark.parametrize(
+    ("parallel", "background"), [("ddp", False), ("fsdp", False), ("fsdp", True)]
+)
+def test_a_killed_group_goes_on_bit_for_bit(
+    world: Path, tmp_path: Path, parallel: str, background: bool
+) -> None:
+    run_ranks(kill_and_resume, 2, tmp_path, world, tmp_path, parallel, background)
     whole, killed = (parameters(tmp_path / name / "model") for name in ("whole", "killed"))
     assert_equal(whole, killed)
 

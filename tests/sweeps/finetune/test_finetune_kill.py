@@ -9,10 +9,14 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+import torch
+
 from sweeps.finetune.checkpoint import saved
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.reporter import Check
+from sweeps.finetune.saver import _copied
 from tests.sweeps.finetune.tiny import MemoryReporter, assert_equal, config, parameters
 
 KILLS = 3
@@ -37,11 +41,13 @@ def work(settings: FinetuneConfig, folder: Path, at_step: int) -> None:
     finetune(settings, folder, KillingReporter(at_step))
 
 
-def test_killed_three_times_is_bit_equal(world: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("background", [False, True])
+def test_killed_three_times_is_bit_equal(world: Path, tmp_path: Path, background: bool) -> None:
     settings = config(
         world,
         examples=8 * STEPS,
         checkpoint_updates=2,
+        checkpoint_async=background,
         keep_checkpoints=2,
         method={"name": "random", "mask_ratio": 0.4},
     )
@@ -65,3 +71,26 @@ def test_killed_three_times_is_bit_equal(world: Path, tmp_path: Path) -> None:
     assert_equal(parameters(resumed.model_folder), parameters(whole.model_folder))
     assert resumed.score == whole.score
     assert not (folder / "checkpoint").exists()
+
+
+def test_what_fails_in_the_background_is_raised(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("sweeps.finetune.checkpoint._write", full)
+    settings = config(world, checkpoint_updates=1, checkpoint_async=True)
+    with pytest.raises(OSError, match="no space left"):
+        finetune(settings, tmp_path / "run", MemoryReporter())
+    assert saved(tmp_path / "run") == []
+
+
+def test_a_copy_is_what_the_state_was() -> None:
+    tensor = torch.arange(3.0)
+    state = {"a": [tensor, (tensor[1:], 2)], "b": None}
+    copy = _copied(state)
+    tensor.zero_()
+    assert copy["a"][0].tolist() == [0.0, 1.0, 2.0]
+    assert copy["a"][1][0].tolist() == [1.0, 2.0]
+    assert (copy["a"][1][1], copy["b"]) == (2, None)
