@@ -34,10 +34,11 @@ def check_inputs(config: SweepConfig) -> None:
     from sweeps.finetune.benchmarks import build_benchmark, check_test_source
     from sweeps.finetune.examples import read_examples
     from sweeps.finetune.memory import check_memory
-    from sweeps.finetune.model import check_context
+    from sweeps.finetune.model import check_attention, check_context
     from sweeps.finetune.optimizers import check_optimizer
 
     check_optimizer(config.training.optimizer)
+    check_attention(config.model)
     for name, domain in config.domains.items():
         check_context(config.model, domain.data.max_length)
         device = _training_device(config)

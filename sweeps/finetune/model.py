@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ class ModelError(ValueError):
 def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
     """The causal language model on the CPU, in the dtype for `device`, and its tokenizer."""
     read_model_config(config)
+    check_attention(config)
     # Seconds of import: only a process that really loads a model pays them.
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -101,6 +103,16 @@ def _attention(config: ModelConfig, device: torch.device) -> str | None:
     computed = computing_dtype(config.dtype) or training_dtype(config.dtype, device)
     fits = device.type == "cuda" and computed == torch.bfloat16
     return "flash_attention_2" if fits and is_flash_attn_2_available() else None
+
+
+def check_attention(config: ModelConfig) -> None:
+    """Raise ModelError where the attention that is asked for by name is not installed."""
+    if config.attention == "flash_attention_2" and find_spec("flash_attn") is None:
+        raise ModelError(
+            "model.attention: 'flash_attention_2' needs flash-attn, which is not installed; "
+            "install it (pip install flash-attn), or choose 'sdpa', or 'auto', which takes it "
+            "where it is"
+        )
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:

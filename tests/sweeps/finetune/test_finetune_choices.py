@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -17,7 +23,7 @@ from sweeps.finetune import memory
 from sweeps.finetune.config import MethodConfig, ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.memory import check_memory, memory_need, stored_parameters
-from sweeps.finetune.model import ModelError, load_model, training_dtype
+from sweeps.finetune.model import ModelError, load_model, read_model_config, training_dtype
 from sweeps.finetune.optimizers import OptimizerError, check_optimizer
 from sweeps.finetune.result import RunResult
 from sweeps.finetune.throughput import Throughput
@@ -87,6 +93,45 @@ def test_eight_bits_need_a_library(world: Path, tmp_path: Path) -> None:
     with pytest.raises(OptimizerError, match="bitsandbytes, which is not installed"):
         run(world, tmp_path / "run", optimizer="adamw_8bit")
     check_optimizer("adamw")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed"
+)
+def test_flash_attention_needs_a_library(world: Path) -> None:
+    model = ModelConfig(path=str(world / "model"), attention="flash_attention_2")
+    with pytest.raises(ModelError, match="needs flash-attn, which is not installed"):
+        load_model(model, CPU)
+
+
+def test_code_of_a_model_runs_only_where_it_is_trusted(world: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(world / "model", tmp_path / "model")
+    (folder / "modeling_own.py").write_text("raise AssertionError('this code was run')")
+    facts = json.loads((folder / "config.json").read_text())
+    names = {"AutoConfig": "modeling_own.C", "AutoModelForCausalLM": "modeling_own.M"}
+    own = {"model_type": "own", "auto_map": names}
+    (folder / "config.json").write_text(json.dumps({**facts, **own}))
+    with pytest.raises(ModelError, match="trust_remote_code"):
+        load_model(ModelConfig(path=str(folder)), CPU)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (GatedRepoError, "the model is gated: ask for access, and set HF_TOKEN"),
+        (RepositoryNotFoundError, r"no model of that name \(or it is private: set HF_TOKEN\)"),
+        (RevisionNotFoundError, "the model has no revision 'v9'"),
+    ],
+)
+def test_what_the_hub_refuses_is_said(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], said: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error.__new__(error)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(ModelError, match=f"model.path some/model: .*{said}"):
+        read_model_config(ModelConfig(path="some/model", revision="v9"))
 
 
 def test_half_fine_tuning_freezes_half_of_the_blocks(world: Path, tmp_path: Path) -> None:
