@@ -43,7 +43,7 @@ from sweeps.finetune.trainer import Trainer
 
 VOCABULARY, MAX_LENGTH, EXAMPLES = 8192, 256, 512
 ROWS, ACCUMULATION = 4, 2  # an update sees 8 examples
-UPDATES_OF_MEMORY = 12  # enough to meet a long batch
+UPDATES_OF_MEMORY = 6  # enough to meet a long batch
 PACKS = 2  # TRL's packed rows of MAX_LENGTH tokens: about 8 examples too
 TRAINERS = ("ours", "transformers", "trl", "ours_packed", "trl_packed", "ours_gmt")
 

@@ -1,0 +1,269 @@
+"""A run on a real tiny model and real data, against transformers' Trainer and a script that sorts.
+
+    python benchmarks/finetune_equality.py DATA --out benchmarks/records/DATE_name
+
+DATA holds models/stories260K (a Hugging Face folder) and train/gsm8k/train.jsonl. Float32, one
+thread. Three comparisons: the loss of every update of SFT with transformers' Trainer; of GMT with
+a loop of plain PyTorch that sorts every gradient; and the model of `python -m sweeps finetune`
+killed with signal 9 at random updates, three times, with that of a run that was not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.data import TrainingData, load_training_data
+from sweeps.finetune.loop import finetune
+from sweeps.finetune.model import load_model
+from sweeps.finetune.order import DataOrder
+from sweeps.finetune.schedule import learning_rate
+
+BATCH, ACCUMULATION, RATIO, WARMUP, PEAK = 8, 2, 0.5, 0.1, 2e-3
+
+
+def config(data: Path, updates: int, ratio: float) -> FinetuneConfig:
+    """A run of `updates` updates of eight examples, in two micro-batches each."""
+    rows = str(data / "train/gsm8k/train.jsonl")
+    return FinetuneConfig.model_validate(
+        {
+            "model": {"path": str(data / "models/stories260K"), "dtype": "float32"},
+            "data": {"path": rows, "format": "gsm8k", "part": "train", "max_length": 384},
+            "method": {"name": "gmt" if ratio else "sft", "mask_ratio": ratio},
+            "batch": {"hold": "global_batch", "global_batch": BATCH},
+            "accumulation_interval": ACCUMULATION,
+            "learning_rate": PEAK,
+            "warmup_ratio": WARMUP,
+            "examples": updates * BATCH,
+            "threads": 1,
+            "checkpoint_updates": 5,
+            "evaluation": {
+                "checks": 1,
+                "benchmarks": [
+                    {
+                        "name": "gsm8k",
+                        "metric": "bits_per_byte",
+                        "validation": rows,
+                        "test": rows,
+                        "limit": 20,
+                    }
+                ],
+            },
+        }
+    )
+
+
+class Losses:
+    """Keeps the loss of every update."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def step(self, step: int, metrics: Any) -> None:
+        """Keep one."""
+        self.values.append(metrics["train/loss"])
+
+    def check(self, check: Any) -> bool:
+        """Go on."""
+        return True
+
+
+def ours(settings: FinetuneConfig) -> list[float]:
+    """The losses of a run."""
+    losses = Losses()
+    with tempfile.TemporaryDirectory() as folder:
+        finetune(settings, Path(folder), losses)
+    return losses.values
+
+
+def batches(data: TrainingData, settings: FinetuneConfig, updates: int) -> list[list[int]]:
+    """The examples of each update."""
+    order = DataOrder(len(data), settings.seed)
+    return [list(order.batch(update, BATCH)) for update in range(updates)]
+
+
+def padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """A batch as transformers' Trainer wants it."""
+    length = max(len(row["input_ids"]) for row in rows)
+
+    def column(name: str, fill: int) -> torch.Tensor:
+        return torch.tensor([row[name] + [fill] * (length - len(row[name])) for row in rows])
+
+    ids = column("input_ids", 0)
+    mask = [[1] * len(r["input_ids"]) + [0] * (length - len(r["input_ids"])) for r in rows]
+    return {
+        "input_ids": ids,
+        "labels": column("labels", -100),
+        "attention_mask": torch.tensor(mask),
+    }
+
+
+def labelled(data: TrainingData, place: int) -> dict[str, list[int]]:
+    """An example with labels on its response."""
+    tokens, first = list(data.tokens[place]), data.first[place]
+    return {"input_ids": tokens, "labels": [-100] * first + tokens[first:]}
+
+
+def trainer_losses(settings: FinetuneConfig, data: TrainingData, updates: int) -> list[float]:
+    """What transformers' Trainer logs for the same batches."""
+    model = AutoModelForCausalLM.from_pretrained(settings.model.path, dtype=torch.float32)
+    found: list[float] = []
+
+    class Watch(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                found.append(logs["loss"])
+
+    class InOrder(Trainer):
+        def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        InOrder(
+            model=model,
+            args=TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=BATCH // ACCUMULATION,
+                gradient_accumulation_steps=ACCUMULATION,
+                max_steps=updates,
+                learning_rate=PEAK,
+                lr_scheduler_type="cosine",
+                warmup_steps=math.ceil(WARMUP * updates),
+                optim="adamw_torch_fused",
+                weight_decay=0.0,
+                max_grad_norm=1.0,
+                logging_steps=1,
+                save_strategy="no",
+                report_to=[],
+                use_cpu=True,
+                disable_tqdm=True,
+                dataloader_pin_memory=False,
+            ),
+            train_dataset=[
+                labelled(data, place)
+                for batch in batches(data, settings, updates)
+                for place in batch
+            ],
+            data_collator=padded,
+            callbacks=[Watch()],
+        ).train()
+    return found
+
+
+def sorting_losses(settings: FinetuneConfig, data: TrainingData, updates: int) -> list[float]:
+    """GMT in plain PyTorch, one example at a time: mean gradient, clip, sort, mask, step."""
+    model = AutoModelForCausalLM.from_pretrained(settings.model.path, dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0, fused=True)
+    found = []
+    for update, batch in enumerate(batches(data, settings, updates)):
+        rows = [labelled(data, place) for place in batch]
+        targets = sum(label != -100 for row in rows for label in row["labels"][1:])
+        total = 0.0
+        for row in rows:
+            logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
+            labels = torch.tensor(row["labels"][1:])
+            loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / targets
+            loss.backward()
+            total += loss.item()
+        torch.nn.utils.clip_grads_with_norm_(
+            model.parameters(),
+            1.0,
+            torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]),
+        )
+        for parameter in model.parameters():
+            size = parameter.grad.abs()
+            kept = size.numel() - int(RATIO * size.numel())
+            threshold = size.flatten().sort(descending=True).values[kept - 1]
+            parameter.grad[size < threshold] = 0
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(update, steps=updates, peak=PEAK, warmup_ratio=WARMUP)
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(total)
+    return found
+
+
+def killed_and_whole(settings: FinetuneConfig, kills: list[int]) -> tuple[bool, list[int]]:
+    """Whether the weights' files are equal, byte for byte; and the lines at each kill."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        text = settings.model_dump(mode="json")
+        (folder / "run.yaml").write_text(yaml.safe_dump(text))
+
+        def start(name: str) -> subprocess.Popen[bytes]:
+            command = [sys.executable, "-m", "sweeps", "finetune", str(folder / "run.yaml")]
+            return subprocess.Popen([*command, f"folder={folder / name}"])
+
+        if start("whole").wait():
+            raise RuntimeError("the run failed")
+        metrics, seen = folder / "killed" / "metrics.jsonl", []
+        for at in kills:
+            process = start("killed")
+            while process.poll() is None and _lines(metrics) < at:
+                time.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+            if process.wait() != -signal.SIGKILL:
+                raise RuntimeError("the run ended before it was killed")
+            seen.append(_lines(metrics))
+        if start("killed").wait():
+            raise RuntimeError("the run failed")
+        weights = [folder / name / "model" / "model.safetensors" for name in ("whole", "killed")]
+        return weights[0].read_bytes() == weights[1].read_bytes(), seen
+
+
+def _lines(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def main() -> None:
+    """Compare, print and write the curves."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--updates", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    sft, gmt = (config(given.data, given.updates, ratio) for ratio in (0.0, RATIO))
+    _, tokenizer = load_model(sft.model, torch.device("cpu"))
+    data = load_training_data(sft.data, tokenizer)
+    curves = {
+        "ours_sft": ours(sft),
+        "trainer_sft": trainer_losses(sft, data, given.updates),
+        "ours_gmt": ours(gmt),
+        "sorting_gmt": sorting_losses(gmt, data, given.updates),
+    }
+    given.out.mkdir(parents=True, exist_ok=True)
+    with (given.out / "loss_curves.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["update", *curves])
+        rows = zip(*curves.values(), strict=True)
+        writer.writerows([update, *row] for update, row in enumerate(rows, start=1))
+    for one, other in (("ours_sft", "trainer_sft"), ("ours_gmt", "sorting_gmt")):
+        pairs = zip(curves[one], curves[other], strict=True)
+        apart = max(abs(a - b) for a, b in pairs)
+        first, last = curves[one][0], curves[one][-1]
+        print(f"{one}, {other}: {apart:.2e} apart at most; loss {first:.4f} to {last:.4f}")
+    kills = sorted(random.Random(given.seed).sample(range(1, given.updates), 3))
+    same, seen = killed_and_whole(gmt, kills)
+    print(f"killed after the lines {seen} of the metrics: weights byte-equal: {same}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""SFT and GMT side by side on an accelerator: tokens per second, MFU, peak memory.
+
+    python benchmarks/finetune_gpu.py --out benchmarks/records/DATE_finetune_gpu
+    torchrun --nproc-per-node 8 benchmarks/finetune_gpu.py --out FOLDER --parallel fsdp
+
+A Llama of 1.2 billion random parameters (Llama-3.2-1B's shape, vocabulary of 32,000) in bfloat16,
+random examples that fill the context, AdamW. The two methods take turns on one model each.
+`--shape tiny` tries the script where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.data import load_training_data
+from sweeps.finetune.group import Group
+from sweeps.finetune.model import load_model
+from sweeps.finetune.trainer import Trainer
+from sweeps.single_run import process_group
+
+SHAPES = {
+    "1b": {
+        "vocab_size": 32000,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    "tiny": {
+        "vocab_size": 500,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
+}
+MARKS = ("<s>", "</s>", "<unk>")
+
+
+def save_world(folder: Path, shape: dict[str, int], length: int, examples: int) -> None:
+    """Model, tokenizer and rows of exactly `length` tokens, loss on the second half."""
+    vocabulary = shape["vocab_size"]
+    words = {mark: number for number, mark in enumerate(MARKS)}
+    words |= {f"w{number}": number for number in range(len(MARKS), vocabulary)}
+    raw = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    ).save_pretrained(folder / "model")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        **shape, max_position_embeddings=length, tie_word_embeddings=True, bos_token_id=0,
+        eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder / "model")
+    draw = torch.Generator().manual_seed(1)
+    with (folder / "train.jsonl").open("w", encoding="utf-8") as stream:
+        for _ in range(examples):
+            ids = torch.randint(len(MARKS), vocabulary, (length - 2,), generator=draw).tolist()
+            text = [f"w{number}" for number in ids]
+            half = length // 2
+            row = {"prompt": " ".join(text[:half]), "response": " " + " ".join(text[half:])}
+            stream.write(json.dumps(row) + "\n")
+
+
+def trainer(world: Path, given: argparse.Namespace, group: Group, ratio: float) -> Trainer:
+    """A trainer of one method, on the accelerator where there is one."""
+    rows = str(world / "train.jsonl")
+    config = FinetuneConfig.model_validate(
+        {
+            "model": {
+                "path": str(world / "model"),
+                "dtype": "auto",
+                "gradient_checkpointing": given.gradient_checkpointing,
+                "compile": given.compile,
+            },
+            "data": {"path": rows, "max_length": given.length},
+            "method": {"name": "gmt" if ratio else "sft", "mask_ratio": ratio},
+            "batch": {"mini_batch": given.rows},
+            "accumulation_interval": given.accumulation,
+            "learning_rate": 1e-5,
+            "examples": 10_000 * given.rows * given.accumulation * group.size,
+            "parallel": given.parallel,
+            "statistics_every": given.statistics_every,
+            "evaluation": {
+                "benchmarks": [{"name": "exact_match", "validation": rows, "test": rows}]
+            },
+        }
+    )
+    device = group.device()
+    model, tokenizer = load_model(config.model, device)
+    return Trainer(
+        config, model.to(device), load_training_data(config.data, tokenizer), group, device
+    )
+
+
+def measure(made: Trainer, first: int, given: argparse.Namespace) -> dict[str, float]:
+    """Medians over some updates after the first, and the peak of memory in GiB."""
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    seen, start = [], time.perf_counter()
+    for update in range(first, first + given.updates):
+        seen.append(made.update(update))
+    if cuda:
+        torch.cuda.synchronize()
+    keys = [key for key in ("train/tokens_per_second", "train/mfu") if key in seen[0]]
+    found = {key: statistics.median(each[key] for each in seen) for key in keys}
+    found["seconds_per_update"] = (time.perf_counter() - start) / given.updates
+    if cuda:
+        found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    return found
+
+
+def main() -> None:
+    """Measure in turns, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--shape", choices=SHAPES, default="1b")
+    parser.add_argument("--length", type=int, default=2048)
+    parser.add_argument("--rows", type=int, default=8, help="examples per micro-batch and worker")
+    parser.add_argument("--accumulation", type=int, default=4)
+    parser.add_argument("--updates", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--mask-ratio", type=float, default=0.3)
+    parser.add_argument("--statistics-every", type=int, default=10)
+    parser.add_argument("--parallel", choices=("ddp", "fsdp"), default="ddp")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    given = parser.parse_args()
+    with process_group(), tempfile.TemporaryDirectory() as folder:
+        group, world = Group.current(), Path(folder)
+        save_world(world, SHAPES[given.shape], given.length, 512)
+        rounds: list[dict[str, dict[str, float]]] = []
+        made = {"sft": trainer(world, given, group, 0.0)}
+        made["gmt"] = trainer(world, given, group, given.mask_ratio)
+        for each in made.values():
+            for update in range(2):
+                each.update(update)
+        for number in range(given.rounds):
+            first = 2 + number * given.updates
+            rounds.append({n: measure(each, first, given) for n, each in made.items()})
+            if group.leads:
+                print(number, json.dumps(rounds[-1]), flush=True)
+    if group.leads:
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+        settings = {name: str(value) for name, value in vars(given).items() if name != "out"}
+        record = {"torch": torch.__version__, "device": device, **settings, "rounds": rounds}
+        given.out.mkdir(parents=True, exist_ok=True)
+        (given.out / "finetune_gpu.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
