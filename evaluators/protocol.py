@@ -79,6 +79,11 @@ def choose(
     return protocols[preset]
 
 
+def is_own(benchmark: str) -> bool:
+    """Whether `benchmark` is the path of a file in which a user defines one."""
+    return benchmark.endswith((".yaml", ".yml", ".py"))
+
+
 def prompt_text(name: str) -> str:
     """The text of `name` among the prompts that lie beside the benchmarks."""
     return (_PROMPTS / name).read_text(encoding="utf-8")

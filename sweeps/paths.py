@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluators.benchmarks.user import is_user_benchmark
+from evaluators.protocol import is_own
 from evaluators.rows import is_hub
 from sweeps.finetune import hub
 from sweeps.finetune.config import BenchmarkConfig, DataConfig, FinetuneConfig, ModelConfig
@@ -27,7 +27,7 @@ def resolve_data(data: DataConfig, root: Path) -> DataConfig:
 def resolve_benchmark(benchmark: BenchmarkConfig, root: Path) -> BenchmarkConfig:
     """The items' files or hub names, and the file of a benchmark of the user's own."""
     places = {"validation": benchmark.validation, "test": benchmark.test}
-    if is_user_benchmark(benchmark.name):
+    if is_own(benchmark.name):
         places["name"] = benchmark.name
     return benchmark.model_copy(update={name: _items(path, root) for name, path in places.items()})
 

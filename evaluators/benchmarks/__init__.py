@@ -22,9 +22,9 @@ from evaluators.benchmarks import (
     truthfulqa,
     tydiqa,
 )
-from evaluators.benchmarks.user import build_user_benchmark, is_user_benchmark
+from evaluators.benchmarks.user import build_user_benchmark
 from evaluators.errors import unknown_name
-from evaluators.protocol import Protocol, choose
+from evaluators.protocol import Protocol, choose, is_own
 
 BITS_PER_BYTE = "bits_per_byte"
 
@@ -116,7 +116,7 @@ def build(
     `evaluators.protocol`. `sandbox` is the level for generated programs, see
     `evaluators.sandbox.resolve_level`; benchmarks that run none ignore it only when it is None.
     """
-    if is_user_benchmark(name):
+    if is_own(name):
         return build_user_benchmark(name, metric=metric, sandbox=sandbox, preset=preset)
     if name not in NAMES:
         raise unknown_name("benchmark", name, NAMES)

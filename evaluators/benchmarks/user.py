@@ -89,11 +89,6 @@ class Definition:
         )
 
 
-def is_user_benchmark(name: str) -> bool:
-    """Whether `name` is the path of a file that defines a benchmark."""
-    return name.endswith((".yaml", ".yml", ".py"))
-
-
 def build_user_benchmark(
     path: str, *, metric: str | None, sandbox: str | None, preset: str | None
 ) -> Benchmark:

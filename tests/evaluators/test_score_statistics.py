@@ -270,7 +270,9 @@ def test_the_heaviest_cluster_bounds_the_independent_number(places):
     most = independent_number(clusters, groups)
     shares = {
         c: sum(
-            1 / (groups.count(g) * len(set(groups))) for g, d in zip(groups, clusters) if d == c
+            1 / (groups.count(g) * len(set(groups)))
+            for g, d in zip(groups, clusters, strict=True)
+            if d == c
         )
         for c in clusters
     }
