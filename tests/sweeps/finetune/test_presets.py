@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from evaluators.benchmark import Item
 from evaluators.protocol import prompt_text
-from sweeps import cli
-from sweeps.config import SweepConfig
+from sweeps.config import SweepConfig, resolve_paths
 from sweeps.errors import UserError
 from sweeps.finetune.benchmarks import build_benchmark, check_test_source
 from sweeps.finetune.cache import Cache
@@ -20,6 +19,7 @@ from sweeps.finetune.evaluation import Validation
 from sweeps.finetune.group import Group
 from sweeps.load import load_config
 from sweeps.paths import resolve_benchmark
+from sweeps.preflight import check_inputs
 from tests.sweeps.finetune.tiny import save_model, save_rows
 
 CONFIGS = Path(__file__).parents[3] / "sweeps" / "configs"
@@ -129,7 +129,6 @@ def test_what_cannot_be_fetched_offline_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    config = str(CONFIGS / "math_mistral7b.yaml")
     model = str(save_model(tmp_path / "model"))
     own = [f"model.path={model}", "model.revision=null", "domains.math.data.max_length=32"]
     own += ["resources.gpus_per_worker=0", "domains.math.data.decontaminate=null"]
@@ -143,6 +142,5 @@ def test_what_cannot_be_fetched_offline_is_said(
             "hub:openai/gsm8k@e53f048856ff4f594e959d75785d2c2d37b678ee: split",
         ),
     ):
-        result = CliRunner().invoke(cli.app, ["validate", config, *overrides])
-        assert result.exit_code == 2
-        assert said in result.stderr, result.stderr
+        with pytest.raises(ValueError, match=re.escape(said)):
+            check_inputs(resolve_paths(load_config(CONFIGS / "math_mistral7b.yaml", overrides)))
