@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO, final
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from sweeps.report.data import TrialRow
+
 
 @dataclass
 class Tally:
@@ -40,6 +42,16 @@ class Tally:
         if not ended:
             return None
         return (time.monotonic() - self.started) / ended * self.left()
+
+
+def recorded_best(row: TrialRow | None) -> dict[str, Any] | None:
+    """An earlier session's best trial, as `Tally.best` holds it."""
+    if row is None:
+        return None
+    names: tuple[str, ...] = ("mask_ratio", "accumulation_interval", "learning_rate")
+    names += ("method", "seed") if row.stage else ()
+    kept = {name: getattr(row, name) for name in ("number", "state", "score", "seconds")}
+    return {**kept, "point": {name: getattr(row, name) for name in names}, "failure": ""}
 
 
 class Display(ABC):

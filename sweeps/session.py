@@ -20,7 +20,7 @@ from sweeps.final_scores import TestScores, score_on_test
 from sweeps.halt import Halt
 from sweeps.identity import git_commit
 from sweeps.place import place_of
-from sweeps.progress import Display, Tally
+from sweeps.progress import Display, Tally, recorded_best
 from sweeps.pump import SENT_FILE, TrackerPump
 from sweeps.report.data import TrialRow
 from sweeps.report.write import ReportPaths
@@ -162,6 +162,7 @@ class DomainSession:
         from sweeps.tune import run_tuner
 
         tally = Tally(self.domain, wanted, done, self.groups.count)
+        tally.best = recorded_best(best_row(trial_rows(self.study, self.config.seed)))
         self.study.sampler = build_sampler(
             self.config.search, self.config.seed, len(self.study.get_trials(deepcopy=False))
         )

@@ -16,7 +16,9 @@ from sweeps.drivers import driving
 from sweeps.load import load_config
 from sweeps.outbox import Outbox
 from sweeps.place import place_of
+from sweeps.progress import recorded_best
 from sweeps.records import Records
+from sweeps.rows import best_row
 from sweeps.status import SweepStatus, status
 from sweeps.status_view import view
 from sweeps.trial import EVENTS_FILE
@@ -172,3 +174,11 @@ def test_a_newer_copy_of_the_database_is_seen(sweep_files: Path) -> None:
     file.write_bytes(older)
     copy.replace(file)
     assert len(records.rows("sums")) == 2
+
+
+def test_a_session_begins_with_the_best_of_those_before(sweep_files: Path) -> None:
+    best = recorded_best(best_row(Records(play(STOPPED, FINISHED)).rows("sums")))
+    assert best is not None
+    assert (best["number"], best["score"]) == (1, 0.5)
+    assert set(best["point"]) == {"mask_ratio", "accumulation_interval", "learning_rate"}
+    assert recorded_best(None) is None
