@@ -124,6 +124,8 @@ def ray_cluster(nodes: int) -> Iterator[str]:
 def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[float], float]:
     """Run the search; returns when each trial had ended (sorted) and when the first was asked for,
     in Unix seconds."""
+    import optuna
+
     import sweeps.session
     import sweeps.tune
     from sweeps import study
@@ -148,7 +150,8 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
     tree["resources"]["concurrency"] = at_once
     tree["search"] |= {"trials": trials, "scheduler": {"name": "none"}, "start": []}
     study.run(parse_config(tree))
-    found = study.open_study(parse_config(tree), "math").get_trials(deepcopy=False)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/runs/mini/optuna.db")
+    found = optuna.load_study(study_name="mini/math", storage=storage).get_trials(deepcopy=False)
     ended = [trial.datetime_complete for trial in found]
     began = min(trial.datetime_start for trial in found if trial.datetime_start)
     return sorted(moment.timestamp() for moment in ended if moment), began.timestamp()

@@ -86,6 +86,10 @@ class JobBoard:
             job.asked = time.monotonic()
             return job.results[0] if job.results else None
 
+    async def is_held(self, job_id: str) -> bool:
+        """Whether a group works on the job; else it waits for one."""
+        return job_id in self._busy.values()
+
     async def taken(self, job_id: str) -> None:
         """For whoever submitted it: the job shall go on after the result that was taken."""
         async with self._changed:

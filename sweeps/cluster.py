@@ -74,7 +74,7 @@ def _start_ray(address: str, options: dict[str, object]) -> None:
     import ray
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _listening_to(address):
             warnings.simplefilter("ignore")  # Ray's own deprecations, none of them the user's
             ray.init(
                 address=address,
@@ -98,6 +98,22 @@ def _local_options(resources: Resources) -> dict[str, object]:
     # leaks the placement groups of stopped trials, and the sweep hangs.
     cpus = resources.concurrency * resources.workers * resources.cpus_per_worker + 1
     return {"num_cpus": int(cpus + 0.999), "include_dashboard": True}
+
+
+@contextmanager
+def _listening_to(address: str) -> Iterator[None]:
+    """While a Ray of this machine alone starts: it takes 127.0.0.1 and not every interface.
+
+    Ray has a switch for that, but reads it from the environment when it is imported.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = before and address != "local"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def concurrency(resources: Resources, available: dict[str, float], *, joined: bool) -> int:

@@ -70,6 +70,8 @@ class JobClient:
                     raise GroupLostError(result["lost"])
                 self._unread = True
                 return result
+            if not ray.get(self._board.is_held.remote(self._id)):
+                silent = time.monotonic() + self._silence  # it waits for room, which may be long
         self._kill_group()
         if until <= silent:
             raise GroupLostError("it took longer than failures.trial_hours allows", "timeout")

@@ -215,7 +215,9 @@ def test_another_group_goes_on_with_what_a_dead_worker_had(
         assert (await board.fetch("a", worker))["id"] == "1"
         assert await board.fetch("b", Worker()) == {"do": "wait"}
         worker.died_of = died_of
+        assert await board.is_held("1")
         await until(lambda: "a" not in board._busy)
+        assert not await board.is_held("1")
         assert board._jobs["1"].attempt == attempts
         assert (await board.fetch("b", Worker()))["id"] == "1"
         assert await board.fetch("a", Worker()) == {"do": "wait"}  # started again, too late
