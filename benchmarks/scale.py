@@ -83,23 +83,23 @@ def mlflow_server(folder: Path) -> Iterator[str]:
             command, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        until_healthy(uri)
+        until_healthy(uri, folder / "mlflow.log")
         yield uri
     finally:
         os.killpg(server.pid, 9)
         server.wait()
 
 
-def until_healthy(uri: str) -> None:
+def until_healthy(uri: str, log: Path) -> None:
     """Wait for the server's first answer."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while time.monotonic() < end:
         try:
             with urllib.request.urlopen(f"{uri}/health", timeout=5):
                 return
         except OSError:
             time.sleep(0.5)
-    raise TimeoutError(uri)
+    raise TimeoutError(f"{uri}: {log.read_text()[-2000:]}")
 
 
 @contextmanager

@@ -51,13 +51,18 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     )
     try:
         end = time.monotonic() + 120
-        while socket.socket().connect_ex(("127.0.0.1", port)):
+        while not answers(port):
             assert time.monotonic() < end, "moto does not start"
             time.sleep(0.2)
         yield environment
     finally:
         server.kill()
         server.wait()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def client(aws: dict[str, str], service: str) -> Any:
