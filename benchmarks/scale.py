@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import os
+import random
 import socket
 import statistics
 import subprocess
@@ -53,8 +54,17 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--nodes", type=int, default=16)
     parser.add_argument("--at-once", type=int, default=4)
+    parser.add_argument(
+        "--asks", type=int, nargs="*", help="only time Optuna after so many trials"
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.asks:
+        found = {trials: ask_milliseconds(trials) for trials in arguments.asks}
+        print(json.dumps(found))
+        if arguments.out is not None:
+            (arguments.out / "asks.json").write_text(json.dumps(found) + "\n")
+        return
     with tempfile.TemporaryDirectory(prefix="scale-") as place:
         folder = Path(place)
         os.environ["HOME"] = place  # the live database of a cluster's driver lies there
@@ -66,6 +76,43 @@ def main() -> None:
     print(json.dumps(summary, indent=1))
     if arguments.out is not None:
         write(arguments.out, ended, started, summary)
+
+
+def ask_milliseconds(trials: int, repeats: int = 9) -> float:
+    """Median milliseconds until a study of so many finished trials has suggested another one."""
+    import optuna
+
+    from sweeps.load import load_config
+    from sweeps.search import build_sampler
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    config = load_config(ROOT / "sweeps" / "configs" / "mini.yaml")
+    space, choose = config.space_of("math"), random.Random(0)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    space.suggest(trial)
+    ranges = trial.distributions
+    drawn = [
+        {
+            "mask_ratio": choose.randrange(10) / 10,
+            "accumulation_interval": choose.choice([1, 2, 4]),
+            "learning_rate": choose.uniform(3e-4, 5e-3),
+        }
+        for _ in range(trials)
+    ]
+    full = optuna.create_study(direction="maximize", sampler=build_sampler(config.search, 0, 0))
+    full.add_trials(
+        [
+            optuna.trial.create_trial(params=point, distributions=ranges, value=choose.random())
+            for point in drawn
+        ]
+    )
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        space.suggest(full.ask())
+        seconds.append(time.perf_counter() - began)
+    return round(1000 * statistics.median(seconds), 1)
 
 
 @contextmanager
