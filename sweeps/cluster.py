@@ -146,6 +146,8 @@ def concurrency(resources: Resources, available: dict[str, float], *, joined: bo
 def _grows() -> bool:
     """Whether the joined cluster has an autoscaler, so that what is not there yet may come.
 
-    `ray up` leaves this file on the head node, where submitted jobs run.
+    `ray up` leaves this file on the head node, where submitted jobs run; KubeRay says by this
+    variable that it made the pod.
     """
-    return Path("~/ray_bootstrap_config.yaml").expanduser().exists()
+    by_launcher = Path("~/ray_bootstrap_config.yaml").expanduser().exists()
+    return by_launcher or os.environ.get("RAY_USAGE_STATS_KUBERAY_IN_USE") == "1"

@@ -199,3 +199,31 @@ def test_mlflow_does_not_answer_for_a_while(cluster: LocalCluster) -> None:
     cluster.head.run("pkill -CONT -f 'uvicorn.*mlflow'")
     cluster.finish(job, 480)
     sweep.check_complete()
+
+
+def test_the_head_s_disk_is_lost(cluster: LocalCluster) -> None:
+    """The studies come back from the copy in the storage, and nothing is run again."""
+    sweep = Sweep(cluster, "driver")
+    cluster.head.run("rm -r ~/.gmt-sweep")
+    before = sweep.steps()
+    said = cluster.finish(sweep.submit(), 240)
+    assert "all 3 trials are done already" in said
+    assert sweep.steps() == before
+    sweep.check_complete()
+
+
+def test_a_sweep_uses_what_comes_while_it_runs(cluster: LocalCluster) -> None:
+    """It starts on one worker; the other is switched on later and takes its share."""
+    lost = cluster.hosts["worker-1"]
+    lost.kill()
+    cluster.wait_for_nodes(2)
+    sweep = Sweep(cluster, "grows", trials=4)
+    job = sweep.submit()
+    wait(lambda: bool(sweep.steps()), lambda: cluster.logs(job)[-2000:], 240)
+    assert len(sweep.steps()) == 1
+    cluster.hosts.restart("worker-1")
+    sweep.wait_until_under_way(job)
+    trainers = "pgrep -fc RayTrainWorker"
+    wait(lambda: lost.run(trainers, check=False).stdout.strip() != "0", lambda: "idle", 120)
+    cluster.finish(job, 480)
+    sweep.check_complete()
