@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
+from urllib.parse import urlsplit
 
 import optuna
 
@@ -26,6 +27,7 @@ from sweeps.halt import Halt
 from sweeps.hooked_display import calling_hooks
 from sweeps.identity import study_definition
 from sweeps.load import save_config
+from sweeps.mlflow_store import public_address
 from sweeps.place import place_of
 from sweeps.progress import Display, LineDisplay
 from sweeps.report.data import TrialRow
@@ -52,9 +54,18 @@ class StudyResult:
 
 def tracking_uri(config: SweepConfig) -> str:
     """The MLflow address: the configured one, ``MLFLOW_TRACKING_URI`` (a cluster's nodes have it),
-    or a sqlite file in the storage folder."""
+    or a sqlite file in the storage folder.
+
+    Raises:
+        UserError: it holds a password, which the records of a sweep would show to everybody.
+    """
     storage = Path(config.storage).expanduser().resolve()
     given = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if given and urlsplit(given).password:
+        raise UserError(
+            f"tracking.uri {public_address(given)}: expected an address without a password; give "
+            "it in the environment, as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
     return given or f"sqlite:///{storage / 'mlflow.db'}"
 
 

@@ -51,3 +51,8 @@ def test_without_a_sweep_it_checks_what_holds_for_all(
 def test_a_mistake_in_the_sweep_is_one_paragraph() -> None:
     code, said = run(MINI, "storagee=x")
     assert code == 2 and "storage" in said and "Traceback" not in said
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
+    code, said = run(MINI, "tracking.uri=http://me:secret@head:5000")
+    assert code == 2 and "MLFLOW_TRACKING_PASSWORD" in said and "secret" not in said
