@@ -125,7 +125,12 @@ class Sweep:
         command += ["--default-artifact-root", str(self.folder / "artifacts")]
         quiet = subprocess.DEVNULL
         self.server = subprocess.Popen(
-            command, stdout=quiet, stderr=quiet, start_new_session=True, cwd=self.folder
+            command,
+            stdout=quiet,
+            stderr=quiet,
+            start_new_session=True,
+            cwd=self.folder,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )
         wait_until(self._answers, START_SECONDS, "MLflow to answer")
 
