@@ -1,0 +1,85 @@
+"""What a person sees: MLflow's page behind the published link, and the report on two screens."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sweeps.mlflow_tracker import MlflowTracker
+from sweeps.report.data import ScoreLabel, StudyData, TrialRow
+from sweeps.report.write import write_report
+from sweeps.tracking import StudyInfo, TrialInfo
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(BROWSER is None, reason="needs Chromium"),
+]
+STUDY = StudyInfo("s", "mini", "math", "domain: math\n", "abc", "note", {"trials": "4"})
+WIDTH_SCRIPT = """<script>addEventListener("load", () => { document.body.dataset.overflow =
+document.documentElement.scrollWidth - innerWidth; })</script>"""
+
+
+def page(address: str, profile: Path, width: int, height: int = 1600) -> str:
+    """The page's elements once its scripts have run."""
+    command = [
+        str(BROWSER),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={profile}",
+        f"--window-size={width},{height}",
+        "--virtual-time-budget=40000",
+        "--dump-dom",
+        address,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=True)
+    return done.stdout
+
+
+def test_the_published_link_opens_on_the_charts_of_the_trials(server: str, tmp_path: Path) -> None:
+    tracker = MlflowTracker(server)
+    tracker.begin_study(STUDY)
+    for number in range(4):
+        ratio = 0.2 * number
+        point = {"mask_ratio": ratio, "learning_rate": 1e-3, "accumulation_interval": 1}
+        tracker.begin_trial(TrialInfo(f"t{number}", number, point, 0))
+        tracker.end_trial(f"t{number}", "finished", {"final/score": 0.5 + ratio / 10})
+    tracker.end_study("finished", [], {"final/score": 0.56})
+    [(_, link)] = tracker.links()
+    shown = page(link, tmp_path / "profile", 1600)
+    for text in ("000 m0.00", "003 m0.60", "mask_ratio", "final/score"):
+        assert text in shown, text
+    # Plotly draws parallel coordinates and scatter plots under these names.
+    for element in ("parcoords", "scatterlayer"):
+        assert element in shown, element
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_report_fits_a_phone_and_a_desk(tmp_path: Path, width: int) -> None:
+    rows = tuple(
+        TrialRow(n, f"{n:03d}-k", "finished", n / 10, 1, 1e-3, 0, 0.5 + n / 100, 8, 8, 1.0)
+        for n in range(8)
+    )
+    data = StudyData(
+        name="mini",
+        domain="math",
+        label=ScoreLabel.of([("exact_match", None)]),
+        rows=rows,
+        best=rows[-1],
+        test_results={},
+        config_yaml="name: mini\n",
+    )
+    html = write_report(data, tmp_path / "report").html
+    html.write_text(html.read_text() + WIDTH_SCRIPT)
+    shown = page(html.as_uri(), tmp_path / "profile", width, 3000)
+    assert 'data-overflow="0"' in shown
+    assert shown.count("<svg") + shown.count("<img") > 0
+    assert "mask ratio" in shown
