@@ -29,6 +29,7 @@ from sweeps.finetune.config import (
 from sweeps.halt import FailuresConfig
 from sweeps.hooks import HooksConfig
 from sweeps.paths import resolve_benchmark, resolve_data, resolve_model
+from sweeps.search_config import Objective, SearchConfig
 from sweeps.space import Point, SpaceConfig
 from sweeps.study_config import NuisanceConfig, StudyConfig
 
@@ -74,36 +75,6 @@ class TrainingConfig(_Strict):
     checkpoint_async: bool = False
     statistics_every: Annotated[int, Field(ge=0)] = 1
     threads: Annotated[int, Field(ge=1)] | None = None
-
-
-class SchedulerConfig(_Strict):
-    """Early stopping by ASHA on the validation score at each check; ``none`` stops no trial."""
-
-    name: Literal["asha", "none"] = "none"
-    grace_checks: Annotated[int, Field(ge=1)] = 1
-    reduction_factor: Annotated[float, Field(gt=1)] = 3.0
-
-
-class StartingPoint(_Strict):
-    """A point to try first; what it leaves out is drawn by the sampler."""
-
-    mask_ratio: float | None = None
-    accumulation_interval: int | None = None
-    learning_rate: float | None = None
-
-    def given(self) -> dict[str, float]:
-        """The parameters that the point fixes."""
-        return {name: value for name, value in self if value is not None}
-
-
-class SearchConfig(_Strict):
-    """How the space is searched. ``start`` holds points tried before the sampler's own."""
-
-    trials: Annotated[int, Field(ge=1)] = 20
-    sampler: Literal["tpe", "random", "qmc"] = "tpe"
-    startup_trials: Annotated[int, Field(ge=1)] = 4
-    scheduler: SchedulerConfig = SchedulerConfig()
-    start: tuple[StartingPoint, ...] = ()
 
 
 class KeepConfig(_Strict):
@@ -182,6 +153,13 @@ class SweepConfig(_Strict):
     def _trials_can_be_built(self) -> Self:
         for name, domain in self.domains.items():
             space = domain.space or self.space
+            if "kept_fraction" in self.search.objectives and not self.training.statistics_every:
+                raise ValueError(
+                    "search.objectives: kept_fraction is not measured with "
+                    "training.statistics_every 0: expected 1 or more"
+                )
+            if self.search.sampler == "grid" and self.study.kind == "search":
+                self._check_grid(name, space)
             for point in self.search.start:
                 space.check_point(point.given())
             nuisance = domain.nuisance or self.study.nuisance
@@ -195,6 +173,12 @@ class SweepConfig(_Strict):
                 self._check_trial(name, point_of)
         return self
 
+    def _check_grid(self, domain: str, space: SpaceConfig) -> None:
+        try:
+            space.grid()
+        except ValueError as error:
+            raise ValueError(f"domain '{domain}': space.{error}") from None
+
     def _check_trial(self, domain: str, point: Point) -> None:
         place = f"domain '{domain}'"
         try:
@@ -207,6 +191,16 @@ class SweepConfig(_Strict):
     def space_of(self, domain: str) -> SpaceConfig:
         """The domain's own search space, or the sweep's."""
         return self.domains[domain].space or self.space
+
+    def search_trials(self, domain: str) -> int:
+        """How many trials a domain's search has, without replicates: a grid has all its points."""
+        if self.search.sampler == "grid":
+            return len(self.space_of(domain).grid())
+        return self.search.trials
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """What a study's sampler aims at; a fixed design is judged by the score."""
+        return self.search.objectives if self.study.kind == "search" else ("score",)
 
     def trial(self, domain: str, point: Point) -> FinetuneConfig:
         """The run that a point of a domain's space stands for. A ratio of 0 is plain SFT."""

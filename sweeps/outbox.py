@@ -18,6 +18,8 @@ from sweeps.tracking import Tracker
 
 Event = dict[str, Any]
 SYNC_SECONDS = 1.0
+EVENTS_FILE = "events.jsonl"
+"""A trial's outbox, in its folder."""
 
 
 @final

@@ -132,8 +132,9 @@ def build_display() -> Display:
 
 
 def point_text(point: dict[str, Any]) -> str:
-    """``mask 0.20  N 4  lr 1.0e-03``, with method and seed where a design gives them."""
-    given = f"{point['method']:<13} s{point['seed']}  " if "method" in point else ""
+    """``mask 0.20  N 4  lr 1.0e-03``, with method and seed where these vary."""
+    given = f"{point['method']:<13} " if "method" in point else ""
+    given += f"s{point['seed']}  " if "seed" in point else ""
     return (
         f"{given}"
         f"mask {point['mask_ratio']:.2f}  N {point['accumulation_interval']:<2}  "

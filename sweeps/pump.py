@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from sweeps.outbox import OutboxReader, forward
+from sweeps.outbox import EVENTS_FILE, OutboxReader, forward
 from sweeps.tracking import StudyInfo, Tracker, TrackingError, TrialInfo, TrialState
-from sweeps.trial import EVENTS_FILE
 
 SENT_FILE = "sent"
 """Lies in a trial's folder once the tracker has all of it."""

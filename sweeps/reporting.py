@@ -8,6 +8,7 @@ import optuna
 import yaml
 
 from sweeps.config import SweepConfig
+from sweeps.designs.point import REPLICATE
 from sweeps.efficiency import MEASURED, read
 from sweeps.final_scores import TestScores
 from sweeps.identity import git_commit
@@ -21,7 +22,7 @@ from sweeps.report.page import Drawn
 from sweeps.report.sensitivity import SensitivityData, analyse
 from sweeps.report.sensitivity_page import cost
 from sweeps.report.write import ReportPaths, write_files, write_report, write_sensitivity
-from sweeps.rows import best_row, trial_rows
+from sweeps.rows import best_row, own_rows, trial_rows
 
 MANIFEST = "manifest"
 CAVEATS = {
@@ -113,10 +114,12 @@ def search_data(
         name=config.name,
         domain=domain,
         label=label_of(config, domain),
-        rows=rows,
+        rows=own_rows(rows),
         best=best_row(rows),
         test_results=scores.entries,
         config_yaml=config_yaml(config),
+        replicates=tuple(row for row in rows if row.stage == REPLICATE),
+        objectives=config.objectives(),
     )
 
 

@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.report.data import TrialRow
-from sweeps.search import INTERRUPTED, retried
+from sweeps.search import INTERRUPTED, REACHED, retried
 
 _STATES = {
     TrialState.RUNNING: "running",
@@ -30,9 +30,15 @@ def trial_rows(study: optuna.Study, seed: int) -> tuple[TrialRow, ...]:
     return tuple(sorted(rows, key=lambda row: row.number))
 
 
+def own_rows(rows: tuple[TrialRow, ...]) -> tuple[TrialRow, ...]:
+    """What a study chooses among: a search's own trials, not the replicates of its best. Every
+    trial of a fixed design has a stage, and all of them are its own."""
+    return tuple(row for row in rows if not row.stage) or rows
+
+
 def best_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
     """The finished trial with the highest validation score; the earlier one of two equals."""
-    finished = [row for row in rows if row.state == "finished" and row.score is not None]
+    finished = [r for r in own_rows(rows) if r.state == "finished" and r.score is not None]
     return max(finished, key=lambda row: (row.score or 0.0, -row.number), default=None)
 
 
@@ -47,25 +53,24 @@ def best_rows(rows: tuple[TrialRow, ...], count: int) -> tuple[TrialRow, ...]:
 
 def best_sft_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
     """The best finished trial without masking: the control."""
-    return best_row(tuple(row for row in rows if row.mask_ratio == 0))
+    return best_row(tuple(row for row in rows if row.is_sft()))
 
 
 def _row(trial: FrozenTrial, seed: int) -> TrialRow:
     attrs: dict[str, Any] = trial.user_attrs
-    outcome: dict[str, Any] = attrs.get("outcome", {})
-    last_step = max(trial.intermediate_values, default=0)
-    score = outcome.get("score", trial.intermediate_values.get(last_step))
+    # Without an outcome it runs, or was interrupted: what counts is its last check.
+    outcome: dict[str, Any] = attrs.get("outcome", attrs.get(REACHED, {}))
     return TrialRow(
         number=attrs["number"],
         key=attrs["key"],
         state="interrupted" if INTERRUPTED in attrs else _STATES[trial.state],
-        mask_ratio=round(trial.params["mask_ratio"], 10),
+        mask_ratio=round(trial.params.get("mask_ratio", 0.0), 10),
         accumulation_interval=int(trial.params["accumulation_interval"]),
         learning_rate=trial.params["learning_rate"],
         seed=int(trial.params.get("seed", seed)),
-        score=score,
-        step=int(outcome.get("step", last_step)),
-        steps=int(outcome.get("steps", last_step)),
+        score=outcome.get("score"),
+        step=int(outcome.get("step", 0)),
+        steps=int(outcome.get("steps", 0)),
         seconds=float(outcome.get("seconds", 0.0)),
         metrics=outcome.get("metrics", {}),
         method=trial.params.get("method", "gmt"),

@@ -8,42 +8,28 @@ told as what it is, and an interrupted trial is queued again under its own key.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, Protocol, final
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
-from sweeps.config import SearchConfig
+from sweeps.designs.point import REPLICATE
+from sweeps.objectives import reached
+from sweeps.pruners import LatestTries
+from sweeps.search_config import Objective
 from sweeps.space import Point
 
 Suggestion = dict[str, Any]
 """What a trial is started with: the job of its group."""
 
 INTERRUPTED, RETRY_OF, DRIVER = "interrupted", "retry_of", "driver"
+REACHED, HOPELESS = "reached", "hopeless"
+"""Of a trial that runs: its last check, and the pruner's verdict once it has been said."""
+
 FINISHED = str(Searcher.FINISHED)
 """Tune's word for: no further trial."""
-
-
-def build_sampler(search: SearchConfig, seed: int, finished: int) -> optuna.samplers.BaseSampler:
-    """The sampler by name; its seed moves on with the trials that an earlier session finished."""
-    seed = (seed * 100_003 + finished) % 2**32
-    if search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    if search.sampler == "qmc":
-        return optuna.samplers.QMCSampler(seed=seed, scramble=True)
-    with warnings.catch_warnings():
-        # Multivariate TPE has been "experimental" for years and is what Optuna advises.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=seed,
-            n_startup_trials=search.startup_trials,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-        )
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -82,12 +68,27 @@ def queue_interrupted(study: optuna.Study) -> int:
     superseded = retried(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
         if INTERRUPTED in trial.user_attrs and trial.number not in superseded:
-            number = trial.user_attrs.get("number", trial.number)
-            # A session killed while it drew the point leaves a part of it, or what was queued.
-            point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            study.enqueue_trial(point, user_attrs={"number": number, RETRY_OF: trial.number})
+            study.add_trial(_next_try(trial))
             queued += 1
     return queued
+
+
+def _next_try(trial: FrozenTrial) -> FrozenTrial:
+    """What `enqueue_trial` would queue, with the checks and rungs that the trial has behind it:
+    it goes on from its checkpoint and does not pass them again."""
+    number = trial.user_attrs.get("number", trial.number)
+    attrs = {"number": number, RETRY_OF: trial.number}
+    kept = (REACHED, HOPELESS)
+    attrs |= {name: trial.user_attrs[name] for name in kept if name in trial.user_attrs}
+    rungs = {k: v for k, v in trial.system_attrs.items() if k.startswith("completed_rung_")}
+    # A session killed while it drew the point leaves a part of it, or what was queued.
+    point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    return create_trial(
+        state=TrialState.WAITING,
+        system_attrs={"fixed_params": point, **rungs},
+        user_attrs=attrs,
+        intermediate_values=trial.intermediate_values,
+    )
 
 
 def queue_points(study: optuna.Study, points: Iterable[Point]) -> int:
@@ -122,7 +123,11 @@ class Space(Protocol):
 class StudySearch(Searcher):
     """Tune's searcher over one Optuna study. ``suggestion(number, point)`` makes a trial's job;
     ``driver``: the id of this process, ``more``: whether the study still lacks trials,
-    ``halting``: whether it is to stop before that."""
+    ``halting``: whether it is to stop before that.
+
+    ``checks``: validation checks of a whole trial; the pruner counts in them. With several
+    ``objectives`` no intermediate score is reported: Optuna has no place for it.
+    """
 
     def __init__(
         self,
@@ -130,14 +135,18 @@ class StudySearch(Searcher):
         space: Space,
         suggestion: Callable[[int, Point], Suggestion],
         *,
+        checks: int = 1,
+        objectives: Sequence[Objective] = ("score",),
         driver: str = "",
         more: Callable[[], bool] = lambda: True,
         halting: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self._study, self._space, self._suggestion = study, space, suggestion
+        self._checks, self._objectives = checks, objectives
         self._driver, self._more, self._halting = driver, more, halting
         self._open: dict[str, optuna.Trial] = {}
+        self._folders: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher for a snapshot that is never restored."""
@@ -153,28 +162,48 @@ class StudySearch(Searcher):
         job = self._suggestion(number, self._space.suggest(trial))
         trial.set_user_attr("number", number)
         trial.set_user_attr("key", job["key"])
-        self._open[trial_id] = trial
+        self._open[trial_id], self._folders[trial_id] = trial, job.get("folder", "")
         return job
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An intermediate validation score, for Optuna's record of the trial."""
         if (trial := self._open.get(trial_id)) is not None:
-            _report(trial, result)
+            self._report(trial, result)
+
+    def is_hopeless(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Record an intermediate score and ask the study's pruner. The last check is none of
+        them: a trial that got so far has finished."""
+        trial = self._open.get(trial_id)
+        if trial is None:
+            return False
+        self._report(trial, result)
+        if HOPELESS not in trial.user_attrs and self._is_judged(trial):
+            others = LatestTries(self._study, retried(self._study))
+            if self._study.pruner.prune(others, _stored(trial)):
+                trial.set_user_attr(HOPELESS, True)  # a kill right now changes no verdict
+        return HOPELESS in trial.user_attrs
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell Optuna how the trial ended: COMPLETE, PRUNED or FAIL."""
-        trial = self._open.pop(trial_id, None)
+        trial, folder = self._open.pop(trial_id, None), self._folders.pop(trial_id, "")
         result = result or {}
-        if trial is None or (self._halting() and not has_ended(result, error)):
-            return  # a trial that the halt cut short stays open, to be marked as interrupted
-        state = ending(result, error)
-        trial.set_user_attr("outcome", outcome(result, state))
+        if trial is None or self._was_cut_short(trial, result, error):
+            return  # what a halt cut short stays open, to be marked as interrupted
+        state, values = ending(result, error), None
         if state == "finished":
-            self._study.tell(trial, float(result["score"]))
+            values = reached(self._objectives, _metrics(result), result["score"], folder)
+            if values is None:
+                state, result = "failed", {**result, "failure": self._unmeasured()}
+        ended = outcome(result, state)
+        if values is not None:
+            ended["metrics"] |= {f"objective/{k}": v for k, v in values.items() if k != "score"}
+        trial.set_user_attr("outcome", ended)
+        if values is not None:
+            self._study.tell(trial, list(values.values()))
         elif state == "stopped_early":
-            _report(trial, result)
+            self._report(trial, result)
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
             self._study.tell(trial, state=TrialState.FAIL)
@@ -184,6 +213,32 @@ class StudySearch(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as ``save``."""
+
+    def _is_judged(self, trial: optuna.Trial) -> bool:
+        """A replicate is run to its end, and no measure for others."""
+        return len(self._objectives) == 1 and trial.params.get("stage") != REPLICATE
+
+    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+        score, step, steps = (result.get(name) for name in ("score", "step", "steps"))
+        if score is None or step is None or not math.isfinite(score):
+            return
+        steps = steps or step
+        trial.set_user_attr(REACHED, {"score": score, "step": step, "steps": steps})
+        check = self._checks * int(step) // int(steps)
+        # A trial whose group was lost starts again and repeats its checks; Optuna keeps the first.
+        if self._is_judged(trial) and check not in _stored(trial).intermediate_values:
+            trial.report(float(score), check)
+
+    def _was_cut_short(self, trial: optuna.Trial, result: dict[str, Any], error: bool) -> bool:
+        is_over = has_ended(result, error) or HOPELESS in trial.user_attrs
+        return self._halting() and not is_over
+
+    def _unmeasured(self) -> str:
+        return f"not every objective was measured: {', '.join(self._objectives)}"
+
+
+def _stored(trial: optuna.Trial) -> FrozenTrial:
+    return trial.storage.get_trial(trial._trial_id)
 
 
 def has_ended(result: dict[str, Any], error: bool) -> bool:
@@ -244,13 +299,3 @@ def _failure(result: dict[str, Any], state: str) -> str:
         return "the training loss was not a finite number"
     score = result.get("score")
     return "its workers were lost" if score is None else f"its score was {score}"
-
-
-def _report(trial: optuna.Trial, result: dict[str, Any]) -> None:
-    score, step = result.get("score"), result.get("step")
-    if score is None or step is None or not math.isfinite(score):
-        return
-    # A trial whose group was lost starts again and repeats its checks; Optuna keeps the first.
-    known = trial.storage.get_trial(trial._trial_id).intermediate_values
-    if int(step) not in known:
-        trial.report(float(score), int(step))

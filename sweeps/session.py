@@ -9,6 +9,7 @@ import optuna
 from filelock import FileLock
 from optuna.trial import TrialState as OptunaState
 
+from sweeps.agenda import SearchSpace, has_unplanned, queue_missing
 from sweeps.config import SweepConfig
 from sweeps.designs.build import build_design
 from sweeps.designs.point import DesignSpace
@@ -21,15 +22,16 @@ from sweeps.halt import Halt
 from sweeps.identity import git_commit
 from sweeps.place import place_of
 from sweeps.progress import Display, Tally, recorded_best
+from sweeps.pruners import build_pruner
 from sweeps.pump import SENT_FILE, TrackerPump
 from sweeps.report.data import TrialRow
 from sweeps.report.write import ReportPaths
 from sweeps.reporting import config_yaml, study_finals, write_study_report
 from sweeps.rows import best_row, best_sft_row, trial_rows
+from sweeps.samplers import build_sampler
 from sweeps.search import (
     DRIVER,
     StudySearch,
-    build_sampler,
     finished_trials,
     mark_interrupted,
     queue_interrupted,
@@ -83,7 +85,7 @@ class DomainSession:
         self.place = place_of(config)
         self.design = build_design(config, domain)
         self.jobs = TrialJobs(config, domain, study)
-        self.space = DesignSpace() if self.design else config.space_of(domain)
+        self.space = DesignSpace() if self.design else SearchSpace(config.space_of(domain))
 
     def run(self) -> DomainResult:
         """Run what is missing, score the chosen on the test items, write the report.
@@ -132,19 +134,18 @@ class DomainSession:
         if self.config.study.kind == "efficiency":
             return 0
         if self.design is None:
-            known = len(finished_trials(self.study)) + self._runs_elsewhere()
-            return max(0, self.config.search.trials - known)
+            with FileLock(self.place.queue_lock()):
+                return queue_missing(self.study, self.config, self.domain, self._others())
         points = self.design.points(trial_rows(self.study, self.config.seed))
         with FileLock(self.place.queue_lock()):  # two drivers must not queue a point twice
             return queue_points(self.study, [point.params() for point in points])
 
     def _more(self) -> bool:
         """Whether a trial is still to be started, by whichever driver comes first."""
-        trials = self.study.get_trials(deepcopy=False)
-        if self.design is not None:
-            return any(trial.state is OptunaState.WAITING for trial in trials)
-        running = sum(trial.state is OptunaState.RUNNING for trial in trials)
-        return len(finished_trials(self.study)) + running < self.config.search.trials
+        waiting = self.study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
+        if waiting or self.design is not None:
+            return bool(waiting)
+        return has_unplanned(self.study, self.config)
 
     def _others(self) -> set[str]:
         """The ids of the other drivers of this sweep."""
@@ -166,10 +167,14 @@ class DomainSession:
         self.study.sampler = build_sampler(
             self.config.search, self.config.seed, len(self.study.get_trials(deepcopy=False))
         )
+        if self.design is None:
+            self.study.pruner = build_pruner(self.config.search, self.config.evaluation.checks)
         search = StudySearch(
             self.study,
             self.space,
             self.jobs.suggestion,
+            checks=self.config.evaluation.checks,
+            objectives=self.config.objectives(),
             driver=self.driver.id,
             more=self._more,
             halting=self.halt.due,

@@ -123,10 +123,10 @@ class _MlflowRun:
         from sweeps.finetune.identity import digest
         from sweeps.identity import git_commit
         from sweeps.mlflow_tracker import MlflowTracker
-        from sweeps.outbox import Outbox
+        from sweeps.outbox import EVENTS_FILE, Outbox
         from sweeps.pump import TrackerPump
         from sweeps.tracking import StudyInfo, TrialInfo
-        from sweeps.trial import EVENTS_FILE, TrialReporter
+        from sweeps.trial import TrialReporter
 
         tree = run.model_dump(mode="json")
         self._key = f"000-{digest(tree)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -10,6 +12,10 @@ if TYPE_CHECKING:
     import optuna
 
 Point = dict[str, float | int | str]
+
+Method = Literal["sft", "gmt", "random", "hft"]
+MASKING: tuple[Method, ...] = ("gmt", "random")
+"""The methods that have a mask ratio; half fine-tuning freezes half of the tensors instead."""
 
 SCIENTIFIC_PARAMETER = "mask_ratio"
 """The playbook's scientific parameter; the other two are nuisance parameters."""
@@ -51,12 +57,26 @@ class FloatRange(BaseModel):
         """One value, drawn by the study's sampler."""
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
-    def contains(self, value: float) -> bool:
+    def contains(self, value: Any) -> bool:
         """Whether a starting point may hold ``value``: within the ends, and on the grid."""
         if not self.low <= value <= self.high:
             return False
         steps = 0.0 if self.step is None else (value - self.low) / self.step
-        return abs(steps - round(steps)) < GRID_TOLERANCE
+        return bool(abs(steps - round(steps)) < GRID_TOLERANCE)
+
+    def grid(self) -> tuple[float, ...]:
+        """Every value of a range with steps.
+
+        Raises:
+            ValueError: there are endlessly many.
+        """
+        if self.step is None and self.low < self.high:
+            raise ValueError(
+                f"the sampler grid needs finite choices: expected a list, or low, high and step, "
+                f"got {self}"
+            )
+        steps = 0 if self.step is None else round((self.high - self.low) / self.step)
+        return tuple(self.low + index * (self.step or 0.0) for index in range(steps + 1))
 
     def __str__(self) -> str:
         grid = f" in steps of {self.step:g}" if self.step is not None else ""
@@ -74,11 +94,15 @@ class Choices(BaseModel):
         """Every choice."""
         return self.choices
 
+    def grid(self) -> tuple[float, ...]:
+        """Every choice, as ``values``."""
+        return self.choices
+
     def suggest(self, trial: optuna.Trial, name: str) -> float:
         """One value, drawn by the study's sampler."""
         return trial.suggest_categorical(name, self.choices)
 
-    def contains(self, value: float) -> bool:
+    def contains(self, value: Any) -> bool:
         """Whether a starting point may hold ``value``."""
         return value in self.choices
 
@@ -116,11 +140,13 @@ class SpaceConfig(BaseModel):
     """What a study searches: mask ratio, accumulation interval N and learning rate.
 
     ``accumulation_interval`` is the paper's word for what others call
-    ``gradient_accumulation_steps``.
+    ``gradient_accumulation_steps``. With ``method`` the method is searched too: a mask ratio is
+    then drawn for masking methods only, and is 0 for the others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    method: Annotated[tuple[Method, ...], Field(min_length=1)] | None = None
     mask_ratio: Parameter
     accumulation_interval: Parameter
     learning_rate: Parameter
@@ -133,6 +159,8 @@ class SpaceConfig(BaseModel):
                     f"mask_ratio {value}: expected a fraction in [0, 1), the share of gradient "
                     "elements that is zeroed (0 is plain fine-tuning)"
                 )
+        if self.method is not None:
+            self._check_method(self.method)
         if isinstance(self.accumulation_interval, FloatRange):
             raise ValueError(
                 "accumulation_interval: expected a list of whole numbers, as [1, 2, 4]"
@@ -148,6 +176,15 @@ class SpaceConfig(BaseModel):
                 raise ValueError(f"learning_rate {value}: expected a number above 0")
         return self
 
+    def _check_method(self, methods: tuple[Method, ...]) -> None:
+        if len(set(methods)) < len(methods):
+            raise ValueError(f"method: expected each once, got {list(methods)}")
+        if set(methods) & set(MASKING) and min(self.mask_ratio.values()) <= 0:
+            raise ValueError(
+                "mask_ratio 0 is plain fine-tuning, which is the method sft of a space with "
+                "'method': expected ratios above 0"
+            )
+
     def parameters(self) -> dict[str, FloatRange | Choices]:
         """The three parameters by name."""
         return {
@@ -162,26 +199,71 @@ class SpaceConfig(BaseModel):
 
     def suggest(self, trial: optuna.Trial) -> Point:
         """One point of the space."""
-        return self.point({name: p.suggest(trial, name) for name, p in self.parameters().items()})
+        method = {} if self.method is None else {"method": _draw_method(trial, self.method)}
+        drawn = {name: p.suggest(trial, name) for name, p in self._of(method).items()}
+        return self.point({**method, **drawn})
 
-    def point(self, params: dict[str, float]) -> Point:
+    def point(self, params: Mapping[str, Any]) -> Point:
         """The point that a trial's stored parameters stand for."""
-        # 0.1 + 2 * 0.1 is 0.30000000000000004: a ratio is a decimal that people type.
         return {
             **params,
-            "mask_ratio": round(params["mask_ratio"], 10),
+            # 0.1 + 2 * 0.1 is 0.30000000000000004: a ratio is a decimal that people type.
+            "mask_ratio": round(params.get("mask_ratio", 0.0), 10),
             "accumulation_interval": int(params["accumulation_interval"]),
         }
 
-    def check_point(self, point: dict[str, float]) -> None:
+    def grid(self) -> list[Point]:
+        """Every point of a finite space, as Optuna stores it.
+
+        Raises:
+            ValueError: the space is not finite; names the parameter.
+        """
+        methods = [{}] if self.method is None else [{"method": name} for name in self.method]
+        return [
+            {**method, **dict(zip(parameters, values, strict=True))}
+            for method in methods
+            for parameters in [self._of(method)]
+            for values in product(*(_grid_of(name, p) for name, p in parameters.items()))
+        ]
+
+    def check_point(self, point: Mapping[str, float | str]) -> None:
         """Refuse a starting point that the space does not hold.
 
         Raises:
             ValueError: naming the parameter and what the space allows.
         """
-        for name, value in point.items():
-            allowed = self.parameters()[name]
-            if not allowed.contains(value):
+        given = dict(point)
+        if "method" in given:
+            self._check_given(given)
+        for name, value in given.items():
+            if name != "method" and not (allowed := self.parameters()[name]).contains(value):
                 raise ValueError(
                     f"start: {name} {value} is outside of the space: expected {allowed}"
                 )
+
+    def _check_given(self, point: Mapping[str, float | str]) -> None:
+        method = point["method"]
+        if method not in (self.method or ()):
+            named = "no method, for space.method is not given"
+            expected = named if self.method is None else "one of " + ", ".join(self.method)
+            raise ValueError(
+                f"start: method {method} is outside of the space: expected {expected}"
+            )
+        if "mask_ratio" in point and method not in MASKING:
+            raise ValueError(f"start: the method {method} has no mask_ratio: expected none")
+
+    def _of(self, point: Mapping[str, Any]) -> dict[str, FloatRange | Choices]:
+        """The numbers that a point with this method has."""
+        masks = point.get("method", MASKING[0]) in MASKING
+        return {n: p for n, p in self.parameters().items() if masks or n != "mask_ratio"}
+
+
+def _draw_method(trial: optuna.Trial, methods: tuple[Method, ...]) -> str:
+    return str(trial.suggest_categorical("method", methods))
+
+
+def _grid_of(name: str, allowed: FloatRange | Choices) -> tuple[float, ...]:
+    try:
+        return allowed.grid()
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None

@@ -12,6 +12,7 @@ from typing import Any, Literal, final
 
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.outbox import EVENTS_FILE
 from sweeps.config import SweepConfig
 from sweeps.drivers import Driver, living_drivers
 from sweeps.place import FAILURE_FILE, RUN_FILE
@@ -21,7 +22,6 @@ from sweeps.report.data import ScoreLabel, TrialRow
 from sweeps.rows import best_row
 from sweeps.search import INTERRUPTED
 from sweeps.space import Point
-from sweeps.trial import EVENTS_FILE
 from sweeps.workload import workload
 
 SHOWN_EVENTS = 6

@@ -34,6 +34,7 @@ from sweeps.report.data import TrialRow
 from sweeps.report.write import ReportPaths
 from sweeps.reporting import declare, write_study_report
 from sweeps.rows import trial_rows
+from sweeps.search_config import DIRECTIONS
 from sweeps.session import DomainResult, DomainSession
 from sweeps.tracking import Tracker
 from sweeps.workers import worker_session
@@ -77,7 +78,8 @@ def open_study(config: SweepConfig, domain: str) -> optuna.Study:
     study = optuna.create_study(
         study_name=f"{config.name}/{domain}",
         storage=optuna.storages.RDBStorage(place.optuna_url()),
-        direction="maximize",
+        directions=[DIRECTIONS[name] for name in config.objectives()],
+        pruner=optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
     preflight.check_same_study(study, config, domain)

@@ -12,12 +12,8 @@ import torch.distributed as dist
 from sweeps.final_scores import score_model
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.reporter import Check
-from sweeps.outbox import Outbox
+from sweeps.outbox import EVENTS_FILE, Outbox
 from sweeps.system_metrics import SystemMetrics
-
-EVENTS_FILE = "events.jsonl"
-PROGRESS = "progress"
-"""The share of the run's examples seen so far, in percent."""
 
 
 @final
@@ -39,10 +35,7 @@ class TrialReporter:
         self.step(check.step, {**check.metrics, "eval/score": check.score})
         if check.done:
             return True
-        progress = 100 * check.step / check.steps
-        return self._offer(
-            {"score": check.score, "step": check.step, "steps": check.steps, PROGRESS: progress}
-        )
+        return self._offer({"score": check.score, "step": check.step, "steps": check.steps})
 
 
 def run_job(
@@ -73,11 +66,11 @@ def run_trial(
     cache = memory.setdefault("cache", Cache())
     if "derived" in job:
         drop = None if job["derived"] is None else DropConfig(**job["derived"])
-        return {**asdict(score_derived(config, drop, folder, cache)), PROGRESS: 100.0}
+        return asdict(score_derived(config, drop, folder, cache))
     outbox = Outbox(folder / EVENTS_FILE) if dist.get_rank() == 0 else None
     try:
         result = finetune(config, folder, TrialReporter(outbox, offer), cache)
     finally:
         if outbox is not None:
             outbox.close()
-    return None if result.state == "stopped" else {**asdict(result), PROGRESS: 100.0}
+    return None if result.state == "stopped" else asdict(result)

@@ -9,7 +9,9 @@ from typing import Any, final
 
 import ray.train
 import ray.tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeps.cluster import HEAD_SHARE
 from sweeps.config import Resources, SweepConfig
@@ -17,7 +19,7 @@ from sweeps.halt import FailuresConfig, Halt
 from sweeps.jobs import Patience, job_trainable
 from sweeps.observer import StudyObserver
 from sweeps.search import StudySearch
-from sweeps.trial import PROGRESS, run_job
+from sweeps.trial import run_job
 from sweeps.worker_group import GroupSpec, WorkerGroups
 
 LONG_SECONDS = 300.0
@@ -42,6 +44,27 @@ class HaltStopper(ray.tune.Stopper):
         return self._halt.due()
 
 
+@final
+class EarlyStopping(FIFOScheduler):
+    """Stops a trial when the pruner of its Optuna study says so; starts them as they come."""
+
+    def __init__(self, search: StudySearch) -> None:
+        super().__init__()
+        self._search = search
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its scheduler for a snapshot that is never restored."""
+        return {}
+
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
+    ) -> str:
+        """After a validation check, but the last: go on or stop."""
+        hopeless = self._search.is_hopeless(trial.trial_id, result)
+        decision: str = TrialScheduler.STOP if hopeless else TrialScheduler.CONTINUE
+        return decision
+
+
 def run_tuner(
     config: SweepConfig,
     search: StudySearch,
@@ -58,7 +81,7 @@ def run_tuner(
         ray.tune.with_resources(trainable, HEAD_SHARE),
         tune_config=ray.tune.TuneConfig(
             search_alg=search,
-            scheduler=scheduler(config),
+            scheduler=EarlyStopping(search),
             num_samples=trials,
             max_concurrent_trials=groups.count,
             reuse_actors=True,
@@ -97,24 +120,4 @@ def scaling(resources: Resources) -> ray.train.ScalingConfig:
         num_workers=resources.workers,
         use_gpu=resources.gpus_per_worker > 0,
         resources_per_worker=per_worker,
-    )
-
-
-def scheduler(config: SweepConfig) -> TrialScheduler:
-    """ASHA over validation checks, or every trial to its end.
-
-    Rungs are shares of the budget of examples, not updates: with another accumulation interval the
-    same examples take another number of updates.
-    """
-    wanted = config.search.scheduler
-    if wanted.name == "none" or config.study.kind != "search":
-        return FIFOScheduler()
-    return AsyncHyperBandScheduler(
-        time_attr=PROGRESS,
-        metric="score",
-        mode="max",
-        max_t=100,
-        # One less: a check falls on a whole update, which may lie a little before the exact share.
-        grace_period=max(1, 100 * wanted.grace_checks // config.evaluation.checks - 1),
-        reduction_factor=wanted.reduction_factor,
     )

@@ -42,7 +42,9 @@ def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wo
         return Workload(0, 0)
     if config.study.kind == "search":
         done = sum(row.state in ENDED for row in rows)
-        return Workload(config.search.trials, done)
+        again = config.search.replicates
+        replicates = 0 if again is None else again.best * again.seeds
+        return Workload(config.search_trials(domain) + replicates, done)
     from sweeps.designs.build import build_design  # seconds of imports that a search needs not
 
     design = build_design(config, domain)
@@ -99,7 +101,7 @@ def kept_models(config: SweepConfig, domain: str) -> int:
     if config.study.kind == "efficiency":
         return 0
     if config.study.kind == "search":
-        every = config.search.trials
+        every = config.search_trials(domain)
         return every if config.keep.models == "all" else min(every, config.keep.models + 1)
     from sweeps.designs.build import build_design
 

@@ -20,6 +20,6 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
         study.validate(parsed)
     domains = ", ".join(parsed.domains)
     kind = parsed.study.kind
-    what = f"{parsed.search.trials * len(parsed.domains)} trials" if kind == "search" else kind
+    what = f"{sum(map(parsed.search_trials, parsed.domains))} trials" if kind == "search" else kind
     print(f"{config} is fine: {what} over {domains}. Run it with:")
     print(f"  {command_line('run', config, overrides)}")

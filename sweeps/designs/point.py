@@ -17,7 +17,8 @@ DERIVED = ("pretrained", *DROPS)
 """Scored without training: the base model, and what is left of an SFT model after a drop."""
 
 METHODS = (*TRAINED, *DERIVED)
-STAGES = ("tuning", "replicate", "fresh")
+REPLICATE = "replicate"
+STAGES = ("tuning", REPLICATE, "fresh")
 MOST = 2**31 - 1
 
 

@@ -76,6 +76,15 @@ class TrialRow:
     stage: str = ""
     train_fraction: float = 1.0
 
+    def is_sft(self) -> bool:
+        """Whether it is plain fine-tuning; half fine-tuning has no mask ratio either."""
+        return self.mask_ratio == 0 and self.method in ("sft", "gmt", "random")
+
+    def same_point(self, other: TrialRow) -> bool:
+        """Whether the two differ in seed and stage at most."""
+        names = ("method", "mask_ratio", "accumulation_interval", "learning_rate")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
 
 @final
 @dataclass(frozen=True)
@@ -85,6 +94,8 @@ class StudyData:
     `label` names the score. `test_results` has "best" and "sft", each mapping
     "<benchmark>/score", "<benchmark>/standard_error", "<benchmark>/n" (see `benchmark_entries`);
     empty when the test items were not read. `commands` repeat the study, one shell line each.
+    `rows` are the search's own trials, `replicates` its best points with other seeds. `objectives`
+    beside the score are in each row's metrics as "objective/<name>".
     """
 
     name: str
@@ -95,6 +106,8 @@ class StudyData:
     test_results: Mapping[str, Mapping[str, float]]
     config_yaml: str
     commands: tuple[str, ...] = ()
+    replicates: tuple[TrialRow, ...] = ()
+    objectives: tuple[str, ...] = ("score",)
 
 
 def benchmark_entries(
@@ -115,9 +128,12 @@ def scored(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
 
 
 def best_by_mask_ratio(rows: tuple[TrialRow, ...]) -> dict[float, TrialRow]:
-    """Mask ratio -> its best comparable trial, ascending: best over the nuisance parameters."""
+    """Mask ratio -> its best comparable trial, ascending: best over the nuisance parameters, and
+    over the masking methods where these are searched too; 0 is plain fine-tuning."""
     best: dict[float, TrialRow] = {}
     for row in scored(rows):
+        if row.mask_ratio == 0 and not row.is_sft():
+            continue  # half fine-tuning has no mask ratio
         if row.mask_ratio not in best or _score(row) > _score(best[row.mask_ratio]):
             best[row.mask_ratio] = row
     return dict(sorted(best.items()))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from matplotlib.figure import Figure
 
+from sweeps.report import replicates
 from sweeps.report.data import (
     COUNT,
     SCORE,
@@ -24,7 +25,7 @@ TOP_TRIALS = 10
 STATES = {"finished": "finished", "stopped_early": "stopped early"}
 
 
-def render(data: StudyData, score: Figure, curve: Figure) -> str:
+def render(data: StudyData, score: Figure, curve: Figure, fronts: Sequence[Drawn] = ()) -> str:
     """The whole page of a search."""
     title = f"{data.name}: {data.domain}"
     return page(
@@ -33,9 +34,10 @@ def render(data: StudyData, score: Figure, curve: Figure) -> str:
             f"<h1>{escape(title)}</h1>",
             f'<p class="lead">{escape(_lead(data))}</p>',
             _cards(data),
-            _figures(data, score, curve),
+            _figures(data, score, curve, fronts),
             _test_results(data),
             _best_trials(data),
+            replicates.render(data),
             _caveat(data),
             reproduction(data.commands, data.config_yaml),
         ],
@@ -58,7 +60,9 @@ def _cards(data: StudyData) -> str:
         ("sft", "Best SFT (mask ratio 0)", _score(data, sft), _place(sft)),
     ]
     if best is not None:
+        method = [("", "Method", best.method, "of the best trial")]
         point = [
+            *(method if len({row.method for row in data.rows}) > 1 else []),
             ("", "Mask ratio", f"{best.mask_ratio:.3g}", "gradient elements zeroed"),
             ("", "Accumulation interval", str(best.accumulation_interval), "mini-batches/update"),
             ("", "Learning rate", f"{best.learning_rate:.2e}", "of the best trial"),
@@ -67,7 +71,7 @@ def _cards(data: StudyData) -> str:
     return cards(items)
 
 
-def _figures(data: StudyData, score: Figure, curve: Figure) -> str:
+def _figures(data: StudyData, score: Figure, curve: Figure, fronts: Sequence[Drawn]) -> str:
     no_sft = 0.0 not in best_by_mask_ratio(data.rows)
     control = " No SFT trial (mask ratio 0) has finished, so there is no line." if no_sft else ""
     parts = [
@@ -85,6 +89,7 @@ def _figures(data: StudyData, score: Figure, curve: Figure) -> str:
             "If the line still improves at its end, more trials may find a better point.",
             curve,
         ),
+        *fronts,
     ]
     return '<div class="figures">' + "".join(drawn(part) for part in parts) + "</div>"
 
@@ -140,9 +145,12 @@ def _count(results: Mapping[str, float], name: str) -> str:
 
 def _best_trials(data: StudyData) -> str:
     ranked = sorted(scored(data.rows), key=lambda row: (-(row.score or 0.0), row.number))
+    methods = {row.method for row in data.rows}
+    named = len(methods) > 1
     heads = [
         "trial",
         data.label.text,
+        *(["method"] if named else []),
         "mask ratio",
         "N",
         "learning rate",
@@ -154,6 +162,7 @@ def _best_trials(data: StudyData) -> str:
         [
             str(row.number),
             _score(data, row),
+            *([row.method] if named else []),
             f"{row.mask_ratio:.3g}",
             str(row.accumulation_interval),
             f"{row.learning_rate:.2e}",

@@ -8,11 +8,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sweeps.report.drawing import BAND, GREY, INK, LINE_COLOUR, MARKERS, SFT_COLOUR, canvas, legend
+from sweeps.report.front import Front
 from sweeps.report.page import NO_VALUE, Drawn, table
 from sweeps.report.sensitivity import SensitivityData, SensitivityResult
 from sweeps.report.settings import setting_at
 from sweeps.statistics.arms import Interval
-from sweeps.statistics.front import pareto_front
 
 VERDICT_COLOURS = {"equivalent": "#2f855a", "different": "#c53030", "inconclusive": GREY}
 
@@ -205,26 +205,10 @@ def front(data: SensitivityData, result: SensitivityResult) -> Drawn:
         points.append((one.mean, float(np.mean(seconds))))
     if len(points) < 2:
         return Drawn("front", title, "It takes two ratios with a score.")
-    best = set(pareto_front(points))
-    figure, axes = canvas("training seconds, mean of replicates", label.text)
-    for index, (score, cost) in enumerate(points):
-        colour = SFT_COLOUR if index in best else GREY
-        axes.scatter(cost, label.shown(score), color=colour, s=42, zorder=3)
-        axes.annotate(
-            result.arms[index].name,
-            (cost, label.shown(score)),
-            xytext=(5, 4),
-            textcoords="offset points",
-            fontsize=9,
-            color=INK,
-        )
-    rows = [
-        [one.name, label.number(score), f"{cost:.2f}", "yes" if i in best else "no"]
-        for i, (one, (score, cost)) in enumerate(zip(result.arms, points, strict=True))
-    ]
+    found = Front("mask ratio", "seconds", [one.name for one in result.arms], points)
+    figure = found.figure(label, "training seconds, mean of replicates")
     caption = (
         "Numbers are mask ratios; coloured ones are on the Pareto front. Trials that ran side by "
         "side shared the machine: differences of a few percent in time mean nothing."
     )
-    heads = ["mask ratio", label.text, "seconds", "on the front"]
-    return Drawn("front", title, caption, figure, table(heads, rows))
+    return Drawn("front", title, caption, figure, found.table(label))

@@ -12,6 +12,7 @@ from typing import Any, final
 
 from sweeps.report.data import StudyData, TrialRow
 from sweeps.report.drawing import png
+from sweeps.report.front import search_fronts
 from sweeps.report.html import render
 from sweeps.report.page import Drawn
 from sweeps.report.plots import best_score_so_far, score_against_mask_ratio
@@ -58,8 +59,10 @@ class ReportPaths:
 def write_report(data: StudyData, folder: Path) -> ReportPaths:
     """Write a search's report.html, report.png and trials.csv, replacing older ones."""
     score, curve = score_against_mask_ratio(data), best_score_so_far(data)
-    parts = [Drawn("report", "", "", score)]
-    return write_files(folder, render(data, score, curve), parts, data.rows)
+    fronts = search_fronts(data)
+    parts = [Drawn("report", "", "", score), *fronts]
+    rows = (*data.rows, *data.replicates)
+    return write_files(folder, render(data, score, curve, fronts), parts, rows)
 
 
 def write_sensitivity(data: SensitivityData, folder: Path) -> ReportPaths:

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from sweeps import pump as pump_module
-from sweeps.outbox import Outbox
+from sweeps.outbox import EVENTS_FILE, Outbox
 from sweeps.pump import SENT_FILE, TrackerPump, final_metrics
 from sweeps.tracking import MemoryTracker, StudyInfo, Tracker, TrackingError, TrialInfo
-from sweeps.trial import EVENTS_FILE
 
 STUDY = StudyInfo("small/sums", "small", "sums", "", "abc", "", {})
 ENDED: dict[str, Any] = {

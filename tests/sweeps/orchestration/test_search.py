@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import hypothesis.strategies as st
 import optuna
 import pytest
+from hypothesis import given, settings
 from optuna.trial import TrialState
 
-from sweeps.config import SearchConfig
 from sweeps.search import (
     StudySearch,
     Suggestion,
-    build_sampler,
     finished_trials,
     mark_interrupted,
     outcome,
@@ -35,13 +35,18 @@ def job(number: int, point: Point) -> Suggestion:
 
 
 def search_over(study: optuna.Study) -> StudySearch:
-    return StudySearch(study, SPACE, job)
+    return StudySearch(study, SPACE, job, checks=8)
 
 
 def last(**changes: Any) -> dict[str, Any]:
     """A run's last result as Tune gives it to its searchers: flat."""
     result = {"state": "finished", "score": 0.75, "step": 8, "steps": 8, "time_total_s": 2.5}
     return {**result, "metrics/eval/sums/accuracy": 0.75, **changes}
+
+
+def at(step: int, score: float) -> dict[str, Any]:
+    """The result of a validation check."""
+    return {"score": score, "step": step, "steps": 8}
 
 
 def test_a_suggestion_carries_its_point_and_is_recorded(study: optuna.Study) -> None:
@@ -56,7 +61,7 @@ def test_a_suggestion_carries_its_point_and_is_recorded(study: optuna.Study) -> 
 def test_a_finished_trial_is_complete_with_its_score(study: optuna.Study) -> None:
     search = search_over(study)
     search.suggest("a")
-    search.on_trial_result("a", {"score": 0.5, "step": 4})
+    search.on_trial_result("a", at(4, 0.5))
     search.on_trial_complete("a", last())
     (trial,) = study.trials
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.75)
@@ -76,8 +81,8 @@ def test_a_finished_trial_is_complete_with_its_score(study: optuna.Study) -> Non
 def test_a_trial_stopped_early_is_pruned_at_its_last_check(study: optuna.Study) -> None:
     search = search_over(study)
     search.suggest("a")
-    search.on_trial_result("a", {"score": 0.5, "step": 2})
-    search.on_trial_complete("a", {"score": 0.4, "step": 4, "steps": 8})
+    search.on_trial_result("a", at(2, 0.5))
+    search.on_trial_complete("a", at(4, 0.4))
     (trial,) = study.trials
     assert trial.state is TrialState.PRUNED
     assert trial.intermediate_values == {2: 0.5, 4: 0.4}
@@ -92,7 +97,7 @@ def test_a_trial_stopped_early_is_pruned_at_its_last_check(study: optuna.Study) 
         (last(score=math.nan), False, "its score was nan"),
         (last(score=math.inf), False, "its score was inf"),
         (None, True, "its workers were lost"),
-        ({"score": 0.5, "step": 4, "failure": "the group is gone"}, True, "the group is gone"),
+        ({**at(4, 0.5), "failure": "the group is gone"}, True, "the group is gone"),
     ],
 )
 def test_a_trial_that_fails_says_why(
@@ -110,7 +115,7 @@ def test_a_trial_that_fails_says_why(
 def test_what_is_not_finite_never_reaches_optuna(study: optuna.Study) -> None:
     search = search_over(study)
     search.suggest("a")
-    search.on_trial_result("a", {"score": math.nan, "step": 2})
+    search.on_trial_result("a", at(2, math.nan))
     search.on_trial_result("a", {"step": 3})
     search.on_trial_complete("a", last(**{"metrics/eval/loss": math.nan}))
     (trial,) = study.trials
@@ -121,10 +126,10 @@ def test_what_is_not_finite_never_reaches_optuna(study: optuna.Study) -> None:
 def test_repeated_and_unknown_reports_are_harmless(study: optuna.Study) -> None:
     search = search_over(study)
     search.suggest("a")
-    search.on_trial_result("a", {"score": 0.5, "step": 4})
-    search.on_trial_result("a", {"score": 0.6, "step": 4})  # its group was lost and started again
-    search.on_trial_result("b", {"score": 0.6, "step": 4})
-    search.on_trial_complete("a", {"score": 0.5, "step": 4})
+    search.on_trial_result("a", at(4, 0.5))
+    search.on_trial_result("a", at(4, 0.6))  # its group was lost and started again
+    search.on_trial_result("b", at(4, 0.6))
+    search.on_trial_complete("a", at(4, 0.5))
     search.on_trial_complete("a", last())
     search.on_trial_complete("b", last())
     (trial,) = study.trials
@@ -176,33 +181,58 @@ def test_a_session_killed_while_it_drew_the_point_loses_no_starting_point(
     assert (again["point"]["mask_ratio"], again["point"]["learning_rate"]) == (0.2, 2e-3)
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_a_samplers_seed_repeats_and_moves_on(name: str) -> None:
-    def draw(seed: int, finished: int) -> list[Point]:
-        config = SearchConfig.model_validate({"trials": 3, "sampler": name})
-        sampler = build_sampler(config, seed, finished)
-        study = optuna.create_study(sampler=sampler, direction="maximize")
-        points = []
-        for _ in range(3):
-            trial = study.ask()
-            points.append(SPACE.suggest(trial))
-            study.tell(trial, 0.5)
-        return points
-
-    assert draw(0, 0) == draw(0, 0)
-    assert draw(0, 0) != draw(0, 3)  # a resumed session does not repeat its suggestions
-    assert draw(0, 0) != draw(1, 0)
+NUMBERS = st.one_of(st.none(), st.floats(-1, 1), st.sampled_from([math.nan, math.inf, -math.inf]))
+RESULTS = st.fixed_dictionaries(
+    {"score": NUMBERS, "step": st.integers(1, 8), "steps": st.just(8)},
+    optional={
+        "state": st.sampled_from(["finished", "failed", "diverged"]),
+        "failure": st.just("out of memory"),
+    },
+)
 
 
-def test_tpe_is_used_after_its_start_up_trials() -> None:
-    config = SearchConfig.model_validate({"trials": 30, "startup_trials": 4})
-    study = optuna.create_study(sampler=build_sampler(config, 0, 0), direction="maximize")
+def expected(result: dict[str, Any] | None, error: bool) -> TrialState:
+    """What is true of a trial, told without a look at the code."""
+    result = result or {}
+    lost = error or not result
+    scoreless = result.get("score") is None or not math.isfinite(result["score"])
+    if lost or scoreless or result.get("state") in ("failed", "diverged"):
+        return TrialState.FAIL
+    return TrialState.COMPLETE if result.get("state") == "finished" else TrialState.PRUNED
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    checks=st.lists(RESULTS, max_size=4),
+    result=st.one_of(st.none(), RESULTS),
+    error=st.booleans(),
+    ends=st.booleans(),
+)
+def test_every_ending_is_told_as_what_it_is(
+    checks: list[dict[str, Any]], result: dict[str, Any] | None, error: bool, ends: bool
+) -> None:
+    study = optuna.create_study(direction="maximize")
     search = search_over(study)
-    ratios = []
-    for index in range(30):
-        suggested = search.suggest(str(index))
-        ratios.append(suggested["point"]["mask_ratio"])
-        search.on_trial_complete(str(index), last(score=1 - abs(ratios[-1] - 0.7)))
-    late = ratios[15:]
-    assert sum(abs(ratio - 0.7) <= 0.2 for ratio in late) > len(late) / 2
+    search.suggest("a")
+    for check in checks:
+        search.is_hopeless("a", check)
+        search.on_trial_result("a", check)
+    if ends:
+        search.on_trial_complete("a", result, error=error)
+        (trial,) = study.trials
+        assert trial.state is expected(result, error)
+        said = trial.user_attrs["outcome"]
+        assert bool(said["failure"]) == (trial.state is TrialState.FAIL)
+        assert mark_interrupted(study) == []
+        assert finished_trials(study) == [trial]
+        assert queue_interrupted(study) == 0
+    else:  # the session is gone: it is not over, and queued again
+        assert [each.number for each in mark_interrupted(study)] == [0]
+        assert finished_trials(study) == []
+        assert queue_interrupted(study) == 1
+    for trial in study.trials:
+        values = [*(trial.values or []), *trial.intermediate_values.values()]
+        assert all(math.isfinite(value) for value in values)
+        assert trial.state is not TrialState.RUNNING
+        if trial.state is TrialState.COMPLETE:
+            assert trial.value == (result or {})["score"]

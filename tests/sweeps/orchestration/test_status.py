@@ -14,14 +14,13 @@ from typer.testing import CliRunner, Result
 from sweeps import cli
 from sweeps.drivers import driving
 from sweeps.load import load_config
-from sweeps.outbox import Outbox
+from sweeps.outbox import EVENTS_FILE, Outbox
 from sweeps.place import place_of
 from sweeps.progress import recorded_best
 from sweeps.records import Records
 from sweeps.rows import best_row
 from sweeps.status import SweepStatus, status
 from sweeps.status_view import view
-from sweeps.trial import EVENTS_FILE
 from tests.sweeps.orchestration.played import (
     FINISHED,
     OOM,

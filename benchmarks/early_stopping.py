@@ -1,0 +1,207 @@
+"""Early stopping on the mini world: the steps it saves, and what the best score pays for them.
+
+    python benchmarks/early_stopping.py record --folder FOLDER      # every trial to its end
+    python benchmarks/early_stopping.py replay --folder FOLDER      # the pruner over those curves
+
+``record`` runs each seed's random points one after another in this process, without Ray, and keeps
+the score at every check. Random points do not depend on scores, so a search with early stopping
+would have tried the very same ones: ``replay`` hands the recorded scores to the searcher and the
+pruner that a study uses, in the order in which two trials side by side would have sent them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import optuna
+
+from sweeps.config import SweepConfig, resolve_paths
+from sweeps.finetune.loop import Cache, finetune
+from sweeps.finetune.reporter import Check
+from sweeps.load import load_config
+from sweeps.pruners import build_pruner
+from sweeps.search import StudySearch
+from sweeps.space import Point
+
+CONFIG = Path(__file__).resolve().parent.parent / "sweeps" / "configs" / "mini.yaml"
+DOMAIN, CHECKS, POINTS, SEEDS, CONCURRENCY = "math", 8, 24, 5, 2
+ITEMS = 128
+"""Validation items behind a final score: its standard error over items."""
+
+CURVES = "curves.json"
+# The first is the setting that the bar is about, chosen before a curve was recorded: the default.
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {"name": "asha", "grace_checks": 1, "reduction_factor": 3},
+    {"name": "asha", "grace_checks": 1, "reduction_factor": 2},
+    {"name": "asha", "grace_checks": 2, "reduction_factor": 2},
+    {"name": "asha", "grace_checks": 2, "reduction_factor": 3},
+    {"name": "hyperband", "grace_checks": 1, "reduction_factor": 3},
+    {"name": "median", "grace_checks": 2},
+)
+Trial = dict[str, Any]
+
+
+class Recorder:
+    """Keeps each check; stops nothing."""
+
+    def __init__(self) -> None:
+        self.checks: list[Check] = []
+
+    def step(self, step: int, metrics: Any) -> None:
+        """Nothing: the scores are enough."""
+
+    def check(self, check: Check) -> bool:
+        """Keep it once."""
+        if not self.checks or self.checks[-1].step != check.step:
+            self.checks.append(check)
+        return True
+
+
+def sweep(seed: int, scheduler: dict[str, Any] | None = None) -> SweepConfig:
+    """The demo's sweep with more checks: its space, budget and items are not touched."""
+    changes = [f"search.scheduler.{key}={value}" for key, value in (scheduler or {}).items()]
+    config = load_config(CONFIG, [f"evaluation.checks={CHECKS}", f"seed={seed}", *changes])
+    return resolve_paths(config)
+
+
+def points(config: SweepConfig) -> list[Point]:
+    """The random points of a seed."""
+    sampler = optuna.samplers.RandomSampler(seed=config.seed)
+    study = optuna.create_study(sampler=sampler, direction="maximize")
+    return [config.space_of(DOMAIN).suggest(study.ask()) for _ in range(POINTS)]
+
+
+def record(folder: Path) -> None:
+    """Run what is missing of every seed; each trial is written as it ends."""
+    path, cache = folder / CURVES, Cache()
+    trials = json.loads(path.read_text()) if path.exists() else []
+    known = {(trial["seed"], trial["number"]) for trial in trials}
+    for seed in range(SEEDS):
+        config = sweep(seed)
+        for number, point in enumerate(points(config)):
+            if (seed, number) in known:
+                continue
+            trials.append({"seed": seed, "number": number, "point": point})
+            trials[-1] |= run(config, point, cache)
+            path.write_text("[\n" + ",\n".join(map(json.dumps, trials)) + "\n]\n")
+            print(seed, number, point, trials[-1]["scores"], flush=True)
+
+
+def run(config: SweepConfig, point: Point, cache: Cache) -> dict[str, Any]:
+    """One trial to its end: its updates and scores at each check."""
+    recorder, started = Recorder(), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        result = finetune(config.trial(DOMAIN, point), Path(folder), recorder, cache)
+    return {
+        "state": result.state,
+        "updates": [check.step for check in recorder.checks],
+        "scores": [check.score for check in recorder.checks],
+        "seconds": time.perf_counter() - started,
+    }
+
+
+@dataclass(frozen=True)
+class Search:
+    """A replayed search: examples trained on as a share of the full search's, the best final
+    score among the trials that finished, and how many finished."""
+
+    share: float
+    best: float
+    finished: int
+
+
+def replay_one(config: SweepConfig, trials: list[Trial]) -> Search:
+    """Two trials side by side, a check of either at a time: all checks take equally long."""
+    study = optuna.create_study(direction="maximize")
+    study.pruner = build_pruner(config.search, CHECKS)
+    for trial in trials:
+        study.enqueue_trial(trial["point"])
+    search = StudySearch(
+        study, config.space_of(DOMAIN), lambda n, _: {"key": str(n)}, checks=CHECKS
+    )
+    waiting, running, checks = deque(enumerate(trials)), deque[tuple[int, int]](), 0
+    while waiting or running:
+        while waiting and len(running) < CONCURRENCY:
+            number, _ = waiting.popleft()
+            search.suggest(str(number))
+            running.append((number, 0))
+        number, check = running.popleft()
+        checks += 1
+        if not tell(search, number, check, trials[number]):
+            running.append((number, check + 1))
+    best = [t.value for t in study.trials if t.state.name == "COMPLETE" and t.value is not None]
+    return Search(checks / (CHECKS * len(trials)), max(best), len(best))
+
+
+def tell(search: StudySearch, number: int, check: int, trial: Trial) -> bool:
+    """Hand one recorded check to the searcher; whether the trial is over."""
+    updates = trial["updates"]
+    result: dict[str, Any] = {"steps": updates[-1]}
+    if check >= len(trial["scores"]):  # it diverged before this check
+        search.on_trial_complete(str(number), {"state": "diverged"})
+        return True
+    result |= {"score": trial["scores"][check], "step": updates[check]}
+    if check == CHECKS - 1:
+        search.on_trial_complete(str(number), {**result, "state": "finished"})
+        return True
+    if search.is_hopeless(str(number), result):
+        search.on_trial_complete(str(number), result)
+        return True
+    return False
+
+
+def replay(folder: Path) -> None:
+    """Every setting over every seed whose trials are all recorded; prints and writes a table."""
+    trials = json.loads((folder / CURVES).read_text())
+    seeds = [s for s in range(SEEDS) if sum(t["seed"] == s for t in trials) == POINTS]
+    found = []
+    for setting in SETTINGS:
+        name = ", ".join(f"{key} {value}" for key, value in setting.items())
+        for seed in seeds:
+            mine = [trial for trial in trials if trial["seed"] == seed]
+            full = max(t["scores"][-1] for t in mine if t["state"] == "finished")
+            one = replay_one(sweep(seed, setting), mine)
+            error = math.sqrt(full * (1 - full) / ITEMS)
+            found.append({"setting": name, "seed": seed, "full_best": full, "error": error})
+            found[-1] |= asdict(one)
+    for name in dict.fromkeys(row["setting"] for row in found):
+        rows = [row for row in found if row["setting"] == name]
+        print(f"| {name} | {line(rows)} |")
+    (folder / "replays.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def line(rows: list[dict[str, Any]]) -> str:
+    """Means over seeds: share of the steps, best scores, their difference and standard errors."""
+    lost = [row["full_best"] - row["best"] for row in rows]
+    within = sum(row["full_best"] - row["best"] <= row["error"] for row in rows)
+    over_seeds = stdev(lost) / math.sqrt(len(lost)) if len(lost) > 1 else math.nan
+    return " | ".join(
+        [
+            f"{mean(row['share'] for row in rows):.2f}",
+            f"{max(row['share'] for row in rows):.2f}",
+            f"{mean(row['full_best'] for row in rows):.4f}",
+            f"{mean(row['best'] for row in rows):.4f}",
+            f"{mean(lost):.4f} ± {over_seeds:.4f}",
+            f"{mean(row['error'] for row in rows):.4f}",
+            f"{within} of {len(rows)}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["record", "replay"])
+    parser.add_argument("--folder", type=Path, required=True)
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    {"record": record, "replay": replay}[given.command](given.folder)

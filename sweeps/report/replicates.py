@@ -1,0 +1,66 @@
+"""The best points of a search again with other seeds: what of their lead is luck."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import final
+
+from sweeps.report.data import StudyData, TrialRow, scored
+from sweeps.report.page import NO_VALUE, section, table
+
+
+@final
+@dataclass(frozen=True)
+class Repeated:
+    """A trial of the search, and the scores of its point with other seeds."""
+
+    trial: TrialRow
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Without the search's own score, for which the point was chosen."""
+        return mean(self.scores)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds; None for a single one."""
+        return stdev(self.scores) if len(self.scores) > 1 else None
+
+
+def repeated(rows: tuple[TrialRow, ...], replicates: tuple[TrialRow, ...]) -> list[Repeated]:
+    """Each repeated trial of the search, the best score first."""
+    ranked = sorted(scored(rows), key=lambda row: (-(row.score or 0.0), row.number))
+    found: list[Repeated] = []
+    for row in ranked:
+        if any(row.same_point(other.trial) for other in found):
+            continue
+        again = [other.score for other in scored(replicates) if row.same_point(other)]
+        scores = tuple(score for score in again if score is not None)
+        if scores:
+            found.append(Repeated(row, scores))
+    return found
+
+
+def render(data: StudyData) -> str:
+    """The section of a search's page; empty without replicates."""
+    found = repeated(data.rows, data.replicates)
+    if not found:
+        return ""
+    heads = ["trial", f"{data.label.text} in the search", "mean of other seeds", "spread", "seeds"]
+    rows = [
+        [
+            str(one.trial.number),
+            data.label.number(one.trial.score or 0.0),
+            data.label.number(one.mean),
+            NO_VALUE if one.spread is None else f"{one.spread:.{data.label.decimals}f}",
+            str(len(one.scores)),
+        ]
+        for one in found
+    ]
+    return section(
+        "The best points with other seeds",
+        table(heads, rows) + '<p class="small">Spread is the standard deviation over seeds. The '
+        "best trial stays the one that the search chose: these scores choose nothing.</p>",
+    )

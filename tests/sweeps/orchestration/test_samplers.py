@@ -1,0 +1,103 @@
+"""Optuna's samplers by name: seeded, moving on after a resume, and able to search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import optuna
+import pytest
+import torch
+
+from sweeps.samplers import build_sampler
+from sweeps.search import StudySearch
+from sweeps.search_config import SearchConfig
+from sweeps.space import Point, SpaceConfig
+
+SPACE = SpaceConfig.model_validate(
+    {
+        "mask_ratio": {"low": 0.0, "high": 0.9, "step": 0.1},
+        "accumulation_interval": [1, 2],
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    }
+)
+CONDITIONAL = SpaceConfig.model_validate(
+    {
+        "method": ["sft", "gmt", "random", "hft"],
+        "mask_ratio": {"low": 0.1, "high": 0.9, "step": 0.1},
+        "accumulation_interval": [1, 2],
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    }
+)
+NAMES = ["tpe", "random", "qmc", "gp", "nsga2", "grid"]
+
+
+def draw(name: str, seed: int, recorded: int, space: SpaceConfig, count: int = 6) -> list[Point]:
+    """The points of a study that prefers high ratios; past the start-up, learnt ones."""
+    config = SearchConfig.model_validate({"sampler": name, "startup_trials": 4})
+    study = optuna.create_study(
+        sampler=build_sampler(config, seed, recorded), direction="maximize"
+    )
+    points = []
+    for _ in range(count):
+        trial = study.ask()
+        points.append(space.suggest(trial))
+        study.tell(trial, float(points[-1]["mask_ratio"]))
+    return points
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Optuna says errors only, and the Gaussian process has one thread."""
+    verbosity, threads = optuna.logging.get_verbosity(), torch.get_num_threads()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    torch.set_num_threads(1)
+    yield
+    optuna.logging.set_verbosity(verbosity)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_repeats_and_moves_on(name: str) -> None:
+    first = draw(name, 0, 0, SPACE)
+    assert first == draw(name, 0, 0, SPACE)
+    assert first != draw(name, 0, 3, SPACE)  # a resumed session does not repeat its suggestions
+    assert first != draw(name, 1, 0, SPACE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mask_ratio_is_drawn_for_masking_methods_only(name: str) -> None:
+    points = draw(name, 0, 0, CONDITIONAL, count=12)
+    assert len({point["method"] for point in points}) > 1
+    for point in points:
+        assert (point["mask_ratio"] > 0) == (point["method"] in ("gmt", "random"))
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp"])
+def test_models_are_used_after_the_start_up_trials(name: str) -> None:
+    late = [float(point["mask_ratio"]) for point in draw(name, 0, 0, SPACE, count=16)[8:]]
+    assert sum(ratio >= 0.6 for ratio in late) > len(late) / 2
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "gp", "qmc", "random"])
+def test_several_objectives(name: str) -> None:
+    config = SearchConfig.model_validate({"sampler": name, "startup_trials": 4})
+    study = optuna.create_study(
+        sampler=build_sampler(config, 0, 0), directions=["maximize", "minimize"]
+    )
+    search = StudySearch(
+        study,
+        SPACE,
+        lambda n, point: {"key": str(n), "point": point},
+        checks=4,
+        objectives=("score", "seconds"),
+    )
+    for number in range(6):
+        ratio = search.suggest(str(number))["point"]["mask_ratio"]
+        search.on_trial_result(str(number), {"score": 0.1, "step": 1, "steps": 4})
+        search.on_trial_complete(
+            str(number),
+            {"score": ratio, "state": "finished", "metrics/cost/train_seconds": 2 - ratio},
+        )
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 6
+    highest = max(trial.values[0] for trial in study.trials)
+    assert {trial.values[0] for trial in study.best_trials} == {highest}
