@@ -171,13 +171,12 @@ class StudySearch(Searcher):
             self._report(trial, result)
 
     def is_hopeless(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Record an intermediate score and ask the study's pruner. The last check is none of
-        them: a trial that got so far has finished."""
+        """Record an intermediate score and ask the study's pruner, once for each check. The last
+        check is none of them: a trial that got so far has finished."""
         trial = self._open.get(trial_id)
         if trial is None:
             return False
-        self._report(trial, result)
-        if HOPELESS not in trial.user_attrs and self._is_judged(trial):
+        if self._report(trial, result):
             others = LatestTries(self._study, retried(self._study))
             if self._study.pruner.prune(others, _stored(trial)):
                 trial.set_user_attr(HOPELESS, True)  # a kill right now changes no verdict
@@ -218,16 +217,19 @@ class StudySearch(Searcher):
         """A replicate is run to its end, and no measure for others."""
         return len(self._objectives) == 1 and trial.params.get("stage") != REPLICATE
 
-    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> bool:
+        """Record a check; whether it is a new one."""
         score, step, steps = (result.get(name) for name in ("score", "step", "steps"))
         if score is None or step is None or not math.isfinite(score):
-            return
+            return False
         steps = steps or step
         trial.set_user_attr(REACHED, {"score": score, "step": step, "steps": steps})
         check = self._checks * int(step) // int(steps)
         # A trial whose group was lost starts again and repeats its checks; Optuna keeps the first.
-        if self._is_judged(trial) and check not in _stored(trial).intermediate_values:
+        is_new = self._is_judged(trial) and check not in _stored(trial).intermediate_values
+        if is_new:
             trial.report(float(score), check)
+        return is_new
 
     def _was_cut_short(self, trial: optuna.Trial, result: dict[str, Any], error: bool) -> bool:
         is_over = has_ended(result, error) or HOPELESS in trial.user_attrs

@@ -37,60 +37,71 @@ def config(name: str, **changes: Any) -> SearchConfig:
 
 
 class Session:
-    """Two trials side by side over a study, check by check, as Tune would run them."""
+    """Two trials side by side over a study, check by check, as Tune would run them.
 
-    def __init__(self, study: optuna.Study, name: str) -> None:
-        self.study = study
+    Trials are named by the order in which they were first started; ``names`` gives the name of
+    each trial number, which tells a later session whom it took up again.
+    """
+
+    def __init__(self, study: optuna.Study, name: str, names: dict[int, int]) -> None:
+        self.study, self.names = study, names
         study.pruner = build_pruner(config(name), CHECKS)
         self.search = StudySearch(
             study, SPACE, lambda n, point: {"key": str(n), "number": n}, checks=CHECKS
         )
-        self.running: dict[int, int] = {}  # trial to its next check
+        self.running: dict[int, int] = {}  # trial to its last check
+        self.ids: dict[int, str] = {}
 
-    def start(self, after: int) -> int:
-        """One more trial, which goes on after a check."""
-        number = int(self.search.suggest(f"t{len(self.study.trials)}-{after}")["number"])
-        self.ids = {**getattr(self, "ids", {}), number: list(self.search._open)[-1]}
-        self.running[number] = after
-        return number
+    def start(self) -> int:
+        """One more trial."""
+        trial_id = f"t{len(self.ids)}"
+        number = int(self.search.suggest(trial_id)["number"])
+        name = self.names.setdefault(number, len(self.names))
+        self.running[name], self.ids[name] = 0, trial_id
+        return name
 
-    def check(self, number: int) -> None:
+    def check(self, name: int) -> None:
         """The next check of a trial: it goes on, is stopped, or finishes."""
-        self.running[number] += 1
-        step, trial_id = self.running[number], self.ids[number]
-        result = {"score": score(number, step), "step": step, "steps": CHECKS}
+        self.running[name] += 1
+        step, trial_id = self.running[name], self.ids[name]
+        result = {"score": score(name, step), "step": step, "steps": CHECKS}
         if step == CHECKS:
             self.search.on_trial_complete(trial_id, {**result, "state": "finished"})
         elif self.search.is_hopeless(trial_id, result):
             self.search.on_trial_complete(trial_id, result)
         else:
             return
-        del self.running[number]
+        del self.running[name]
 
 
-def score(number: int, step: int) -> float:
+def score(name: int, step: int) -> float:
     """A learning curve: the same for a trial whenever it runs."""
-    chance = random.Random(number)
-    height, noise = chance.random(), random.Random(100 * number + step).random()
+    chance = random.Random(name)
+    height, noise = chance.random(), random.Random(100 * name + step).random()
     return height * (1 - 0.7**step) + 0.1 * noise
 
 
-def run(study: optuna.Study, name: str, kills: int = 0) -> dict[int, tuple[str, int]]:
+def run(
+    study: optuna.Study, name: str, kills: int = 0, trials: int = TRIALS
+) -> dict[int, tuple[str, int]]:
     """A whole search, killed now and then; each trial's state and last check."""
-    session, started = Session(study, name), 0
+    session, started = Session(study, name, {}), 0
     dice = random.Random(5)  # whose check comes next is chance, the same with and without kills
-    moments = set(random.Random(kills).sample(range(1, 40), kills))
+    moments = set(random.Random(kills).sample(range(2, 12), kills))
     moment = 0
-    while started < TRIALS or session.running:
+    while started < trials or session.running:
         moment += 1
         if moment in moments:
             session = killed(session, name)
-        while len(session.running) < 2 and started < TRIALS:
-            session.start(0)
+        while len(session.running) < 2 and started < trials:
+            session.start()
             started += 1
         session.check(dice.choice(sorted(session.running)))
     return {
-        int(trial.user_attrs["number"]): (trial.state.name, max(trial.intermediate_values))
+        session.names[trial.user_attrs["number"]]: (
+            trial.state.name,
+            max(trial.intermediate_values),
+        )
         for trial in study.trials
         if trial.state is not TrialState.FAIL
     }
@@ -101,13 +112,12 @@ def killed(session: Session, name: str) -> Session:
     before = session.running
     mark_interrupted(session.study)
     assert queue_interrupted(session.study) == len(before)
-    after = Session(session.study, name)
+    after = Session(session.study, name, session.names)
     for _ in before:
-        number = after.start(0)
-        after.running[number] = before[number]
-        if before[number]:  # a trial that goes on reports its last check again
-            after.running[number] -= 1
-            after.check(number)
+        trial = after.start()
+        if before[trial]:  # a trial that goes on reports its last check again
+            after.running[trial] = before[trial] - 1
+            after.check(trial)
     assert after.running == before
     return after
 
@@ -140,21 +150,20 @@ def test_a_killed_search_decides_as_one_that_was_not(name: str, kills: int) -> N
 
 
 def test_rungs_survive_in_a_file(study: optuna.Study) -> None:
-    whole = run(optuna.create_study(direction="maximize"), "asha")
-    assert run(study, "asha", kills=2) == whole
+    whole = run(optuna.create_study(direction="maximize"), "asha", trials=5)
+    assert run(study, "asha", kills=1, trials=5) == whole
 
 
 def test_a_verdict_outlives_a_kill_before_it_was_told(study: optuna.Study) -> None:
-    session = Session(study, "asha")
-    good, bad = session.start(0), session.start(0)
+    session = Session(study, "asha", {})
+    good, bad = session.start(), session.start()
     first = {"score": 0.9, "step": 1, "steps": CHECKS}
     assert not session.search.is_hopeless(session.ids[good], first)
     assert session.search.is_hopeless(session.ids[bad], {**first, "score": 0.1})
     mark_interrupted(study)  # killed here, before Tune has stopped it
     queue_interrupted(study)
-    after = Session(study, "asha")
-    again = {after.start(0): None for _ in range(2)}
-    assert list(again) == [good, bad]
+    after = Session(study, "asha", session.names)
+    assert [after.start(), after.start()] == [good, bad]
     assert not after.search.is_hopeless(after.ids[good], first)
     assert after.search.is_hopeless(after.ids[bad], {**first, "score": 0.1})
 
@@ -204,10 +213,10 @@ def test_nobody_is_stopped_before_the_grace_checks(name: str) -> None:
 
 def test_tune_is_told_to_stop_what_is_hopeless() -> None:
     study = optuna.create_study(direction="maximize")
-    session = Session(study, "asha")
+    session = Session(study, "asha", {})
     scheduler = EarlyStopping(session.search)
     controller = cast("TuneController", None)
-    ids = [session.ids[session.start(0)] for _ in range(2)]
+    ids = [session.ids[session.start()] for _ in range(2)]
 
     def decision(trial_id: str, value: float) -> str:
         trial = cast("Trial", type("Stub", (), {"trial_id": trial_id}))
@@ -229,8 +238,8 @@ def test_replicates_are_neither_stopped_nor_a_measure_for_others() -> None:
             return {}
 
     study = optuna.create_study(direction="maximize")
-    session = Session(study, "asha")
-    session.check(session.start(0))
+    session = Session(study, "asha", {})
+    session.check(session.start())
     search = StudySearch(study, Replicated(), job, checks=CHECKS)
     search.suggest("r")
     assert not search.is_hopeless("r", {"score": -1.0, "step": 1, "steps": CHECKS})

@@ -201,7 +201,7 @@ def expected(result: dict[str, Any] | None, error: bool) -> TrialState:
     return TrialState.COMPLETE if result.get("state") == "finished" else TrialState.PRUNED
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     checks=st.lists(RESULTS, max_size=4),
     result=st.one_of(st.none(), RESULTS),
