@@ -83,3 +83,35 @@ def test_a_starting_point_on_the_grid_is_held() -> None:
             wide.check_point({"mask_ratio": ratio})
     with pytest.raises(ValueError, match="expected one of 1, 4"):
         wide.check_point({"accumulation_interval": 2})
+
+
+def test_a_space_of_methods_has_ratios_for_those_that_mask() -> None:
+    wide = space(method=["sft", "gmt", "random", "hft"], mask_ratio=[0.2, 0.4])
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = set()
+    for _ in range(40):
+        trial = study.ask()
+        point = wide.suggest(trial)
+        masks = point["method"] in ("gmt", "random")
+        assert ("mask_ratio" in trial.params) == masks
+        assert point["mask_ratio"] in ((0.2, 0.4) if masks else (0.0,))
+        assert wide.point(trial.params) == point
+        seen.add(point["method"])
+    assert seen == {"sft", "gmt", "random", "hft"}
+
+
+def test_without_methods_a_point_has_none() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert set(space().suggest(study.ask())) == set(SPACE)
+
+
+def test_a_grid_is_the_product_of_finite_choices() -> None:
+    finite = space(mask_ratio={"low": 0.0, "high": 0.3, "step": 0.1})
+    points = [finite.point(point) for point in finite.grid()]
+    assert [point["mask_ratio"] for point in points] == [0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3]
+    assert [point["accumulation_interval"] for point in points] == [1, 4] * 4
+    for point in finite.grid():
+        finite.check_point(point)
+    assert len(space(learning_rate={"low": 1e-3, "high": 1e-3}).grid()) == 4
+    with pytest.raises(ValueError, match="learning_rate: the sampler grid needs finite choices"):
+        space(learning_rate={"low": 1e-4, "high": 1e-3, "log": True}).grid()
