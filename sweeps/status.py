@@ -12,9 +12,9 @@ from typing import Any, Literal, final
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.outbox import EVENTS_FILE
 from sweeps.config import SweepConfig
 from sweeps.drivers import Driver, living_drivers
+from sweeps.outbox import EVENTS_FILE
 from sweeps.place import FAILURE_FILE, RUN_FILE
 from sweeps.progress import point_text, time_text
 from sweeps.records import Records
