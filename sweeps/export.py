@@ -91,7 +91,8 @@ def chosen(config: SweepConfig, rows: tuple[TrialRow, ...]) -> TrialRow | None:
 def run_yaml(config: SweepConfig, domain: str, row: TrialRow) -> str:
     """The trial as a configuration for `finetune`, with the sweep's own paths."""
     point: Point = DesignPoint.of(row).params()
-    if not row.stage:  # a search's point has no method of its own: it is the sweep's
+    is_drawn = config.space_of(domain).method is not None
+    if not row.stage and not is_drawn:  # then the method is the sweep's
         del point["method"]
     tree: dict[str, Any] = config.trial(domain, point).model_dump(mode="json", exclude_none=True)
     if config.data_root is not None:
@@ -109,7 +110,9 @@ def model_card(
     base = {"base_model": config.model.path, "library_name": "transformers", "tags": ["gmt"]}
     method = (
         "ordinary fine-tuning (SFT)"
-        if not row.mask_ratio
+        if row.is_sft()
+        else "Half Fine-Tuning (HFT)"
+        if row.method == "hft"
         else f"Gradient-Mask Tuning (arXiv 2406.15330), mask ratio {row.mask_ratio:g}"
         if row.method == "gmt"
         else f"random masking, mask ratio {row.mask_ratio:g}"
