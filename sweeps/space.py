@@ -76,7 +76,8 @@ class FloatRange(BaseModel):
                 f"got {self}"
             )
         steps = 0 if self.step is None else round((self.high - self.low) / self.step)
-        return tuple(self.low + index * (self.step or 0.0) for index in range(steps + 1))
+        values = (self.low + index * (self.step or 0.0) for index in range(steps + 1))
+        return tuple(min(value, self.high) for value in values)  # 3 * 0.1 is above 0.3
 
     def __str__(self) -> str:
         grid = f" in steps of {self.step:g}" if self.step is not None else ""
