@@ -28,7 +28,7 @@ from typing import Any, final
 import yaml
 
 ROOT = Path(__file__).parents[1]
-START_SECONDS, END_SECONDS = 180.0, 420.0
+START_SECONDS, END_SECONDS = 300.0, 600.0
 OUTAGE_SECONDS = 120.0
 
 
@@ -213,7 +213,9 @@ def driver_killed(sweep: Sweep, chance: random.Random) -> None:
     started = descendants(process.pid)
     process.kill()
     process.wait()
-    wait_until(lambda: not any(map(_is_alive, started)), 60, "its processes to go")
+    left = [f"{pid} {_title(pid)}" for pid in _left_after(60, started)]
+    if left:
+        raise AssertionError(f"still there after 60 s: {', '.join(left)}")
     sweep.finish(sweep.start())
 
 
@@ -411,6 +413,14 @@ def _at_a_random_moment(sweep: Sweep, chance: random.Random) -> subprocess.Popen
     sweep.wait_for_trial(chance.randrange(5))
     time.sleep(2 * chance.random())
     return process
+
+
+def _left_after(seconds: float, pids: list[int]) -> list[int]:
+    """Those that are still alive when all should have gone."""
+    end = time.monotonic() + seconds
+    while (left := [pid for pid in pids if _is_alive(pid)]) and time.monotonic() < end:
+        time.sleep(0.2)
+    return left
 
 
 def _kill_one(sweep: Sweep, chance: random.Random, title: str) -> None:
