@@ -2,6 +2,7 @@
 
     python benchmarks/early_stopping.py record --folder FOLDER      # every trial to its end
     python benchmarks/early_stopping.py replay --folder FOLDER      # the pruner over those curves
+    python benchmarks/early_stopping.py confirm --folder FOLDER     # one of them as a real sweep
 
 ``record`` runs each seed's random points one after another in this process, without Ray, and keeps
 the score at every check. Random points do not depend on scores, so a search with early stopping
@@ -16,13 +17,14 @@ import json
 import math
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import optuna
+from scipy.stats import spearmanr
 
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.finetune.loop import Cache, finetune
@@ -30,6 +32,7 @@ from sweeps.finetune.reporter import Check
 from sweeps.load import load_config
 from sweeps.pruners import build_pruner
 from sweeps.search import StudySearch
+from sweeps.search_config import StartingPoint
 from sweeps.space import Point
 
 CONFIG = Path(__file__).resolve().parent.parent / "sweeps" / "configs" / "mini.yaml"
@@ -38,14 +41,17 @@ ITEMS = 128
 """Validation items behind a final score: its standard error over items."""
 
 CURVES = "curves.json"
-# The first is the setting that the bar is about, chosen before a curve was recorded: the default.
+# The first is the setting that the bar is about, the default, chosen before any replay.
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"name": "asha", "grace_checks": 1, "reduction_factor": 3},
     {"name": "asha", "grace_checks": 1, "reduction_factor": 2},
     {"name": "asha", "grace_checks": 2, "reduction_factor": 2},
     {"name": "asha", "grace_checks": 2, "reduction_factor": 3},
+    {"name": "asha", "grace_checks": 3, "reduction_factor": 2},
+    {"name": "asha", "grace_checks": 4, "reduction_factor": 2},  # the demo's: one rung, half-way
     {"name": "hyperband", "grace_checks": 1, "reduction_factor": 3},
     {"name": "median", "grace_checks": 2},
+    {"name": "median", "grace_checks": 4},
 )
 Trial = dict[str, Any]
 
@@ -121,7 +127,8 @@ class Search:
 
 def replay_one(config: SweepConfig, trials: list[Trial]) -> Search:
     """Two trials side by side, a check of either at a time: all checks take equally long."""
-    study = optuna.create_study(direction="maximize")
+    # Hyperband draws a trial's bracket from the study's name.
+    study = optuna.create_study(study_name=f"seed {config.seed}", direction="maximize")
     study.pruner = build_pruner(config.search, CHECKS)
     for trial in trials:
         study.enqueue_trial(trial["point"])
@@ -165,7 +172,7 @@ def replay(folder: Path) -> None:
     seeds = [s for s in range(SEEDS) if sum(t["seed"] == s for t in trials) == POINTS]
     found = []
     for setting in SETTINGS:
-        name = ", ".join(f"{key} {value}" for key, value in setting.items())
+        name = ", ".join(str(value) for value in setting.values())
         for seed in seeds:
             mine = [trial for trial in trials if trial["seed"] == seed]
             full = max(t["scores"][-1] for t in mine if t["state"] == "finished")
@@ -176,7 +183,19 @@ def replay(folder: Path) -> None:
     for name in dict.fromkeys(row["setting"] for row in found):
         rows = [row for row in found if row["setting"] == name]
         print(f"| {name} | {line(rows)} |")
+    for seed in seeds:
+        mine = [trial for trial in trials if trial["seed"] == seed]
+        text = " | ".join(f"{value:.2f}" for value in correlations(mine))
+        print(f"| seed {seed} | {text} |")
     (folder / "replays.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def correlations(trials: list[Trial]) -> list[float]:
+    """Spearman's rank correlation of the scores at each check with the final ones."""
+    finished = [trial["scores"] for trial in trials if trial["state"] == "finished"]
+    final = [scores[-1] for scores in finished]
+    at_checks = [[scores[check] for scores in finished] for check in range(CHECKS - 1)]
+    return [float(spearmanr(scores, final).statistic) for scores in at_checks]
 
 
 def line(rows: list[dict[str, Any]]) -> str:
@@ -197,11 +216,29 @@ def line(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def confirm(folder: Path) -> None:
+    """The first setting on seed 0's points by a real sweep, two trials side by side on Ray."""
+    from sweeps.study import run as run_sweep
+    from sweeps.tracking import MemoryTracker
+
+    config = sweep(0, SETTINGS[0])
+    start = [StartingPoint.model_validate(point) for point in points(config)]
+    search = config.search.model_copy(update={"trials": POINTS, "start": tuple(start)})
+    storage = str((folder / "sweep").resolve())
+    parts = {DOMAIN: config.domains[DOMAIN]}
+    changes = {"search": search, "storage": storage, "domains": parts}
+    rows = run_sweep(config.model_copy(update=changes), tracker=MemoryTracker()).domains[DOMAIN]
+    share = mean(row.step / row.steps for row in rows.rows)
+    best = rows.best.score if rows.best is not None else None
+    states = Counter(row.state for row in rows.rows)
+    print(f"on Ray, seed 0: {share:.2f} of the steps, best {best}, {dict(states)}")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["record", "replay"])
+    parser.add_argument("command", choices=["record", "replay", "confirm"])
     parser.add_argument("--folder", type=Path, required=True)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    {"record": record, "replay": replay}[given.command](given.folder)
+    {"record": record, "replay": replay, "confirm": confirm}[given.command](given.folder)
