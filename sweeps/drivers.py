@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import final
 
 from filelock import FileLock, Timeout
@@ -70,7 +71,7 @@ def request_stop(folder: Path) -> list[Driver]:
 def driving(folder: Path, *, join: bool = False) -> Iterator[Driver]:
     """Be a driver of the sweep in ``folder``: the only one, unless it joins by choice.
 
-    A request to stop reaches the main thread as KeyboardInterrupt.
+    A request to stop, and SIGTERM, reach the main thread as KeyboardInterrupt.
 
     Raises:
         UserError: another process drives it, and this one did not choose to join.
@@ -90,16 +91,17 @@ def driving(folder: Path, *, join: bool = False) -> Iterator[Driver]:
         (home / f"{driver.id}.json").write_text(json.dumps(asdict(driver)))
     over = threading.Event()
     request = home / f"{driver.id}.stop"
-    watch = threading.Thread(target=_interrupt_on, args=(request, over), daemon=True)
-    watch.start()
-    try:
-        yield driver
-    finally:
-        over.set()
-        watch.join()
-        for suffix in (".json", ".stop", ".lock"):
-            (home / f"{driver.id}{suffix}").unlink(missing_ok=True)
-        lock.release()
+    with _interruptible() as number:
+        watch = threading.Thread(target=_pass_on, args=(request, over, number), daemon=True)
+        watch.start()
+        try:
+            yield driver
+        finally:
+            over.set()
+            watch.join()
+            for suffix in (".json", ".stop", ".lock"):
+                (home / f"{driver.id}{suffix}").unlink(missing_ok=True)
+            lock.release()
 
 
 def _this_process() -> Driver:
@@ -111,9 +113,31 @@ def _this_process() -> Driver:
     return Driver(uuid.uuid4().hex[:8], socket.gethostname(), os.getpid(), user, started)
 
 
-def _interrupt_on(request: Path, over: threading.Event) -> None:
+def _pass_on(request: Path, over: threading.Event, number: int) -> None:
+    """Send this process the signal, once the request is there."""
     while not over.wait(POLL_SECONDS):
         if request.exists():
             request.unlink(missing_ok=True)
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             return
+
+
+@contextmanager
+def _interruptible() -> Iterator[signal.Signals]:
+    """Yields the signal that raises KeyboardInterrupt in the main thread.
+
+    SIGTERM, for a process that a script started in the background ignores SIGINT. Only the main
+    thread may set a handler; elsewhere SIGINT is what there is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield signal.SIGINT
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)

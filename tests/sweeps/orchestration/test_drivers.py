@@ -68,6 +68,20 @@ def test_a_killed_driver_is_no_driver(tmp_path: Path, process: Process) -> None:
         assert driver.pid == os.getpid()
 
 
+def test_a_driver_in_the_background_of_a_script_hears_a_request_to_stop(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DRIVE, str(tmp_path)]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as such a script does
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "driving\n"
+        request_stop(tmp_path)
+        assert process.wait(timeout=20) == 130
+
+
 def test_a_request_to_stop_ends_a_driver_like_ctrl_c(tmp_path: Path, process: Process) -> None:
     asked = request_stop(tmp_path)
     assert [driver.pid for driver in asked] == [process.pid]
