@@ -141,6 +141,9 @@ class WorkerGroups:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        # Errors of threads that Ray's end surprised. Their frames hold handles, and Ray ends the
+        # process, with exit code 1, when a handle dies while its session does: they outlive it.
+        self._held: list[BaseException] = []
         for name in ("ray.train", "ray.tune"):  # failures are told by the display, in a line
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -189,6 +192,9 @@ class WorkerGroups:
                 self._trainer(group).fit()
                 failures, reason = 0, "its group of workers left"
             except BaseException as error:
+                if self._closing.is_set():
+                    self._held.append(error)
+                    return
                 lived = time.monotonic() - started
                 failures = 1 if lived > STEADY_SECONDS else failures + 1
                 reason = f"its group of workers is gone: {error}"
