@@ -43,12 +43,12 @@ class Cache:
 
 
 def signature(path: str) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and modification time of what is at `path` (files, comma separated, or a
-    folder's files), so that a changed file is never served from the cache.
+    """Name, size and modification time of what is at `path` (files, comma separated, or all
+    below a folder), so that a changed file is never served from the cache.
     """
     found: list[Path] = []
     for part in path.split(","):
         place = Path(part.strip()).expanduser()
-        found.extend(sorted(place.iterdir()) if place.is_dir() else [place])
+        found.extend(sorted(place.rglob("*")) if place.is_dir() else [place])
     stats = [(file, file.stat()) for file in found if file.is_file()]
     return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats)

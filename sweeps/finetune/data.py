@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+from evaluators.protocol import is_own
 from evaluators.tokens import TokenCodec
 from sweeps.finetune.chat import check_template, in_chat_template
 from sweeps.finetune.config import BenchmarkConfig, DataConfig
 from sweeps.finetune.example import Example
 from sweeps.finetune.examples import DataCounts, read_examples
+from sweeps.finetune.identity import content
 from sweeps.finetune.loss import MicroBatch, collate
 from sweeps.finetune.packing import pack
 from sweeps.finetune.rows import RowError
-from sweeps.finetune.sources import content_digest, is_on_hub, source_bytes
+from sweeps.finetune.sources import is_on_hub, source_bytes
 from sweeps.finetune.token_store import TokenStore, cached
 
 # Below, reading and tokenising take less than a second or two.
@@ -83,14 +85,20 @@ def _cache_key(
     if is_on_hub(config.path):
         if config.revision is None:  # may hold other rows tomorrow
             return None
-        content = config.revision
+        rows = config.revision
     elif source_bytes(config.path) < _CACHED_BYTES:
         return None
     else:
-        content = content_digest(config.path)
+        rows = content(config.path)
     read = benchmarks if config.decontaminate is not None else ()
-    others = [content_digest(f"{each.validation},{each.test}") for each in read]
-    return (config, content, *others, _tokenizer_digest(tokenizer), _code_digest())
+    others = [_items_key(each) for each in read]
+    return (config, rows, *others, _tokenizer_digest(tokenizer), _code_digest())
+
+
+def _items_key(config: BenchmarkConfig) -> tuple[object, ...]:
+    """All that decides the items of a benchmark."""
+    own = content(config.name) if is_own(config.name) else config.name
+    return (own, config.preset, content(config.validation), content(config.test))
 
 
 def _tokenised(

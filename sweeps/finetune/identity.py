@@ -24,6 +24,7 @@ BESIDE_THE_RESULT = {
 }
 """Settings that decide nothing about a run's result but rounding: it may go on with others."""
 
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth"}
 _WHOLE_BYTES, _BLOCK_BYTES, _BLOCKS = 64 << 20, 1 << 20, 16
 
 
@@ -55,8 +56,8 @@ def digest(tree: Mapping[str, Any], length: int = 10) -> str:
 
 def content(paths: str) -> str:
     """A digest of the files at ``paths`` (comma separated), or the hub's name as it is."""
-    parts = [Path(part.strip()) for part in paths.split(",")]
-    if not all(part.exists() for part in parts):
+    parts = [Path(part.strip()).expanduser() for part in paths.split(",") if part.strip()]
+    if not parts or not all(part.exists() for part in parts):
         return paths
     return "+".join(_of_path(part) for part in parts)
 
@@ -75,11 +76,12 @@ def _hidden(file: Path, root: Path) -> bool:
 @cache
 def _of_file(path: str, size: int, modified: int) -> str:
     """``modified`` (ns) only tells this process when to read again. Weights of many gigabytes are
-    known by their size and evenly spaced blocks."""
+    known by their size and evenly spaced blocks; data are read whole, for one row may differ."""
     found = hashlib.sha256(str(size).encode())
     with Path(path).open("rb") as file:
-        if size <= _WHOLE_BYTES:
-            found.update(file.read())
+        if size <= _WHOLE_BYTES or Path(path).suffix not in _WEIGHTS:
+            while block := file.read(_BLOCK_BYTES):
+                found.update(block)
         else:
             for block in range(_BLOCKS + 1):
                 file.seek((size - _BLOCK_BYTES) * block // _BLOCKS)

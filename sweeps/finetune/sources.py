@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,15 +48,6 @@ def files(paths: str) -> list[Path]:
 def source_bytes(paths: str) -> int:
     """The size of the local files."""
     return sum(path.stat().st_size for path in files(paths))
-
-
-def content_digest(paths: str) -> str:
-    """The SHA-256 of the contents of local files, in their order."""
-    digest = hashlib.sha256()
-    for path in files(paths):
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
 
 
 def read_file(path: Path) -> Iterator[Row | RowError]:
