@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from resident_memory import peak_growth
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -150,16 +151,7 @@ def peak(options: argparse.Namespace) -> None:
     """Print the growth of the peak of resident memory, in MiB, while one engine works once."""
     task, engine = options.peak
     work = engines(options)[task][engine]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = resident("VmRSS")
-    work()
-    print(resident("VmHWM") - before)
-
-
-def resident(which: str) -> float:
-    """Resident memory, now (VmRSS) or at its peak (VmHWM), in MiB; Linux only."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))
+    print(peak_growth(work))
 
 
 def main() -> None:

@@ -12,27 +12,23 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from finetune_peers import by_sorting, by_the_trainer
 
 from sweeps.finetune.config import FinetuneConfig
-from sweeps.finetune.data import TrainingData, load_training_data
+from sweeps.finetune.data import load_training_data
 from sweeps.finetune.loop import Cache, finetune
 from sweeps.finetune.model import load_model
-from sweeps.finetune.order import DataOrder
-from sweeps.finetune.schedule import learning_rate
 
 BATCH, ACCUMULATION, RATIO, WARMUP, PEAK = 8, 2, 0.5, 0.1, 2e-3
 
@@ -97,115 +93,6 @@ def ours(settings: FinetuneConfig, cache: Cache) -> list[float]:
     return losses.values
 
 
-def batches(data: TrainingData, settings: FinetuneConfig, updates: int) -> list[list[int]]:
-    """The examples of each update."""
-    order = DataOrder(len(data), settings.seed)
-    return [list(order.batch(update, BATCH)) for update in range(updates)]
-
-
-def padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """A batch as transformers' Trainer wants it."""
-    length = max(len(row["input_ids"]) for row in rows)
-
-    def column(name: str, fill: int) -> torch.Tensor:
-        return torch.tensor([row[name] + [fill] * (length - len(row[name])) for row in rows])
-
-    ids = column("input_ids", 0)
-    mask = [[1] * len(r["input_ids"]) + [0] * (length - len(r["input_ids"])) for r in rows]
-    return {
-        "input_ids": ids,
-        "labels": column("labels", -100),
-        "attention_mask": torch.tensor(mask),
-    }
-
-
-def labelled(data: TrainingData, place: int) -> dict[str, list[int]]:
-    """An example with labels on its response."""
-    tokens, first = list(data.tokens[place]), data.first[place]
-    return {"input_ids": tokens, "labels": [-100] * first + tokens[first:]}
-
-
-def trainer_losses(settings: FinetuneConfig, data: TrainingData, updates: int) -> list[float]:
-    """What transformers' Trainer logs for the same batches."""
-    model = AutoModelForCausalLM.from_pretrained(settings.model.path, dtype=torch.float32)
-    found: list[float] = []
-
-    class Watch(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "loss" in logs:
-                found.append(logs["loss"])
-
-    class InOrder(Trainer):
-        def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
-            return torch.utils.data.SequentialSampler(self.train_dataset)
-
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        InOrder(
-            model=model,
-            args=TrainingArguments(
-                output_dir=folder,
-                per_device_train_batch_size=BATCH // ACCUMULATION,
-                gradient_accumulation_steps=ACCUMULATION,
-                max_steps=updates,
-                learning_rate=PEAK,
-                lr_scheduler_type="cosine",
-                warmup_steps=math.ceil(WARMUP * updates),
-                optim="adamw_torch_fused",
-                weight_decay=0.0,
-                max_grad_norm=1.0,
-                logging_steps=1,
-                save_strategy="no",
-                report_to=[],
-                use_cpu=True,
-                disable_tqdm=True,
-                dataloader_pin_memory=False,
-            ),
-            train_dataset=[
-                labelled(data, place)
-                for batch in batches(data, settings, updates)
-                for place in batch
-            ],
-            data_collator=padded,
-            callbacks=[Watch()],
-        ).train()
-    return found
-
-
-def sorting_losses(settings: FinetuneConfig, data: TrainingData, updates: int) -> list[float]:
-    """GMT in plain PyTorch, one example at a time: mean gradient, clip, sort, mask, step."""
-    dtype = torch.float64 if settings.model.dtype == "float64" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(settings.model.path, dtype=dtype)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0, fused=True)
-    found = []
-    for update, batch in enumerate(batches(data, settings, updates)):
-        rows = [labelled(data, place) for place in batch]
-        targets = sum(label != -100 for row in rows for label in row["labels"][1:])
-        total = 0.0
-        for row in rows:
-            logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
-            labels = torch.tensor(row["labels"][1:])
-            loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / targets
-            loss.backward()
-            total += loss.item()
-        torch.nn.utils.clip_grads_with_norm_(
-            model.parameters(),
-            1.0,
-            torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]),
-        )
-        for parameter in model.parameters():
-            size = parameter.grad.abs()
-            kept = size.numel() - int(RATIO * size.numel())
-            threshold = size.flatten().sort(descending=True).values[kept - 1]
-            parameter.grad[size < threshold] = 0
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(update, steps=updates, peak=PEAK, warmup_ratio=WARMUP)
-        optimizer.step()
-        optimizer.zero_grad()
-        found.append(total)
-    return found
-
-
 def killed_and_whole(settings: FinetuneConfig, kills: list[int]) -> tuple[bool, list[int]]:
     """Whether the weights' files are equal, byte for byte; and the lines at each kill."""
     with tempfile.TemporaryDirectory() as place:
@@ -267,13 +154,13 @@ def compare_curves(given: argparse.Namespace) -> None:
     _, tokenizer = load_model(sft.model, torch.device("cpu"))
     data, cache = load_training_data(sft.data, tokenizer), Cache()
     curves: dict[str, list[float]] = {}
-    for name, peer, settings, losses in (
-        ("ours_sft", "trainer_sft", sft, trainer_losses),
-        ("ours_gmt", "sorting_gmt", gmt, sorting_losses),
-        ("ours_gmt_float64", "sorting_gmt_float64", wide, sorting_losses),
+    for name, peer, settings, held_against in (
+        ("ours_sft", "trainer_sft", sft, by_the_trainer),
+        ("ours_gmt", "sorting_gmt", gmt, by_sorting),
+        ("ours_gmt_float64", "sorting_gmt_float64", wide, by_sorting),
     ):
         curves[name] = mine = ours(settings, cache)
-        curves[peer] = theirs = losses(settings, data, given.updates)
+        curves[peer] = theirs = held_against(settings, data)[0]
         apart = max(abs(a - b) for a, b in zip(mine, theirs, strict=True))
         print(
             f"{name}, {peer}: {apart:.2e} apart at most over {len(mine)} updates; "

@@ -18,8 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from made_up_world import save_world
 
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import load_training_data
@@ -46,33 +45,6 @@ SHAPES = {
         "num_key_value_heads": 2,
     },
 }
-MARKS = ("<s>", "</s>", "<unk>")
-
-
-def save_world(folder: Path, shape: dict[str, int], length: int, examples: int) -> None:
-    """Model, tokenizer and rows of exactly `length` tokens, loss on the second half."""
-    vocabulary = shape["vocab_size"]
-    words = {mark: number for number, mark in enumerate(MARKS)}
-    words |= {f"w{number}": number for number in range(len(MARKS), vocabulary)}
-    raw = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    ).save_pretrained(folder / "model")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        **shape, max_position_embeddings=length, tie_word_embeddings=True, bos_token_id=0,
-        eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder / "model")
-    draw = torch.Generator().manual_seed(1)
-    with (folder / "train.jsonl").open("w", encoding="utf-8") as stream:
-        for _ in range(examples):
-            ids = torch.randint(len(MARKS), vocabulary, (length - 2,), generator=draw).tolist()
-            text = [f"w{number}" for number in ids]
-            half = length // 2
-            row = {"prompt": " ".join(text[:half]), "response": " " + " ".join(text[half:])}
-            stream.write(json.dumps(row) + "\n")
 
 
 def trainer(world: Path, given: argparse.Namespace, group: Group, ratio: float) -> Trainer:
@@ -143,7 +115,14 @@ def main() -> None:
     given = parser.parse_args()
     with process_group(), tempfile.TemporaryDirectory() as folder:
         group, world = Group.current(), Path(folder)
-        save_world(world, SHAPES[given.shape], given.length, 512)
+        lengths = [given.length - 2] * 512  # the first and the last token come from the tokenizer
+        save_world(
+            world,
+            SHAPES[given.shape],
+            context=given.length,
+            lengths=lengths,
+            dtype=torch.bfloat16,
+        )
         rounds: list[dict[str, dict[str, float]]] = []
         made = {"sft": trainer(world, given, group, 0.0)}
         made["gmt"] = trainer(world, given, group, given.mask_ratio)

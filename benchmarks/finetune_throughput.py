@@ -27,13 +27,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from made_up_world import save_world
+from resident_memory import peak_growth
+from transformers import AutoModelForCausalLM
 
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import TrainingData, load_training_data
@@ -41,7 +37,15 @@ from sweeps.finetune.group import Group
 from sweeps.finetune.model import load_model
 from sweeps.finetune.trainer import Trainer
 
-VOCABULARY, MAX_LENGTH, EXAMPLES = 8192, 256, 512
+MAX_LENGTH, EXAMPLES = 256, 512
+SHAPE = {
+    "vocab_size": 8192,
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+}
 ROWS, ACCUMULATION = 4, 2  # an update sees 8 examples
 UPDATES_OF_MEMORY = 6  # enough to meet a long batch
 PACKS = 2  # TRL's packed rows of MAX_LENGTH tokens: about 8 examples too
@@ -72,42 +76,11 @@ class Clock:
         return Spent(tokens, time.perf_counter() - self._wall, time.process_time() - self._cpu)
 
 
-def save_world(folder: Path) -> None:
-    """A Llama of 8.4 million parameters, its tokenizer, and short examples of unequal length."""
-    words = {"<s>": 0, "</s>": 1, "<unk>": 2}
-    words |= {f"w{number}": number for number in range(3, VOCABULARY)}
-    raw = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    ).save_pretrained(folder / "model")
-    torch.manual_seed(0)
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=256,
-            intermediate_size=688,
-            num_hidden_layers=8,
-            num_attention_heads=8,
-            num_key_value_heads=8,
-            max_position_embeddings=MAX_LENGTH,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=1,
-            tie_word_embeddings=True,
-        )
-    ).save_pretrained(folder / "model")
+def save_examples(world: Path) -> None:
+    """A Llama of 8.4 million parameters, and short examples of unequal length."""
     draw = torch.Generator().manual_seed(1)
     lengths = torch.empty(EXAMPLES).log_normal_(4.0, 0.5, generator=draw).clamp(16, 200).int()
-    with (folder / "train.jsonl").open("w") as stream:
-        for length in lengths.tolist():
-            ids = torch.randint(3, VOCABULARY, (length,), generator=draw).tolist()
-            text = [f"w{number}" for number in ids]
-            row = {
-                "prompt": " ".join(text[: length // 2]),
-                "response": " " + " ".join(text[length // 2 :]),
-            }
-            stream.write(json.dumps(row) + "\n")
+    save_world(world, SHAPE, context=MAX_LENGTH, lengths=lengths.tolist())
 
 
 def config(world: Path, *, packing: bool, mask_ratio: float = 0.0) -> FinetuneConfig:
@@ -274,17 +247,7 @@ def peak_memory(name: str, world: str, threads: int, box: Any) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
     updates = build(name, Path(world))
-    # Not getrusage: a spawned process inherits the peak of the one that started it.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
-    updates(UPDATES_OF_MEMORY)
-    box.put(resident("VmHWM") - before)
-
-
-def resident(which: str) -> float:
-    """Resident memory, now (VmRSS) or at its peak (VmHWM), in MiB; Linux only."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))
+    box.put(peak_growth(lambda: updates(UPDATES_OF_MEMORY)))
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -294,7 +257,7 @@ def measure(options: argparse.Namespace) -> None:
     names = options.trainers
     with tempfile.TemporaryDirectory() as temporary:
         world = Path(temporary)
-        save_world(world)
+        save_examples(world)
         trainers = {name: build(name, world) for name in names}
         taken: dict[str, list[Spent]] = {name: [] for name in names}
         for updates in trainers.values():

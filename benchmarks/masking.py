@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 from masking_steps import gpu_rows, step_rows
+from resident_memory import peak_growth
 from torch import Tensor
 
 from gmt_core import GradientMask, GradientMasker, kept_count, magnitude_threshold
@@ -113,14 +114,6 @@ def selection_row(x: Tensor, magnitudes: Tensor, ratio: float, rounds: int) -> R
     return row
 
 
-def resident_peak() -> int:
-    """Bytes: the most of this process's memory that was resident since it was last reset."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("VmHWM: not in /proc/self/status; the memory benchmark needs Linux")
-
-
 def memory_row(
     name: str, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, scope: str
 ) -> Row:
@@ -129,10 +122,7 @@ def memory_row(
     method.mask_([torch.randn(300_000)], 0)  # code and pools that stay, whatever the model
     gradients = [torch.randn(shape, dtype=dtype) for shape in shapes]
     ctypes.CDLL(None).malloc_trim(0)  # nor may freed memory hide what masking takes
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident
-    before = resident_peak()
-    method.mask_(gradients, 1)
-    extra = (resident_peak() - before) / 2**20
+    extra = peak_growth(lambda: method.mask_(gradients, 1))
     elements = sum(g.numel() for g in gradients)
     return {"model": name, "dtype": str(dtype).removeprefix("torch."), "scope": scope,
             "elements": elements, "extra_mib": round(extra, 2)}  # fmt: skip

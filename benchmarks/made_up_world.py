@@ -1,0 +1,49 @@
+"""A Llama of random weights with a tokenizer of numbered words, and random examples for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+MARKS = ("<s>", "</s>", "<unk>")
+
+
+def save_world(
+    folder: Path,
+    shape: Mapping[str, int],
+    *,
+    context: int,
+    lengths: Iterable[int],
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """model/, of a LlamaConfig with tied embeddings, and the examples, whose path is returned.
+
+    An example has a word for each of its `length` tokens, the first half of them in the prompt.
+    """
+    words = {mark: number for number, mark in enumerate(MARKS)}
+    words |= {f"w{number}": number for number in range(len(MARKS), shape["vocab_size"])}
+    raw = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    ).save_pretrained(folder / "model")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        **shape, max_position_embeddings=context, tie_word_embeddings=True, bos_token_id=0,
+        eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(dtype).save_pretrained(folder / "model")
+    draw = torch.Generator().manual_seed(1)
+    rows = folder / "train.jsonl"
+    with rows.open("w", encoding="utf-8") as stream:
+        for length in lengths:
+            ids = torch.randint(len(MARKS), len(words), (length,), generator=draw).tolist()
+            text, half = [f"w{number}" for number in ids], length // 2
+            row = {"prompt": " ".join(text[:half]), "response": " " + " ".join(text[half:])}
+            stream.write(json.dumps(row) + "\n")
+    return rows
