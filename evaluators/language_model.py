@@ -15,7 +15,7 @@ from evaluators.forward import Forward
 from evaluators.generation import Choose, Decoding, Generator, most_likely
 from evaluators.likelihood import Scorer, Window
 from evaluators.prefixes import Cluster, shared_prefixes
-from evaluators.sampling import Sampler, Sampling
+from evaluators.sampling import Sampler, Sampling, check_seeds
 from evaluators.stops import StopFinder, cut_at_stop
 from evaluators.tokens import TokenCodec, end_tokens
 
@@ -147,8 +147,7 @@ class LanguageModel(TextModel):
         """`generate` for prompts that are token ids already."""
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, found {max_new_tokens}")
-        if sampling is not None and len(seeds) != len(rows):
-            raise ValueError(f"expected one seed for each of {len(rows)} prompts: {len(seeds)}")
+        check_seeds(sampling, seeds, len(rows))
         _require_tokens(rows, "prompt")
         limit = max(1, min(max_new_tokens, self.context // 2))
         rows = [self._left_truncated(list(row), self.context - limit) for row in rows]

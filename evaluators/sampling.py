@@ -35,6 +35,12 @@ def sample_seed(item_id: str, sample: int, seed: int = 0) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def check_seeds(sampling: Sampling | None, seeds: Sequence[int], prompts: int) -> None:
+    """Raise ValueError where there is not one seed for each prompt to draw from."""
+    if sampling is not None and len(seeds) != prompts:
+        raise ValueError(f"expected one seed for each of {prompts} prompts: {len(seeds)}")
+
+
 @final
 class Sampler:
     """Chooses tokens for rows, each of which draws from random numbers of its own."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 from evaluators.language_model import Completion, LogLikelihood, TextModel
-from evaluators.sampling import Sampling
+from evaluators.sampling import Sampling, check_seeds
 from evaluators.tokens import TokenCodec
 
 
@@ -50,8 +50,7 @@ class VllmModel(TextModel):
         seeds: Sequence[int] = (),
     ) -> list[Completion]:
         """The completion of each prompt, in order; see `TextModel`."""
-        if sampling is not None and len(seeds) != len(prompts):
-            raise ValueError(f"expected one seed for each of {len(prompts)} prompts: {len(seeds)}")
+        check_seeds(sampling, seeds, len(prompts))
         parameters = [
             self._parameters(
                 max_tokens=max_new_tokens,

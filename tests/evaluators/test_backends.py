@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from evaluators.language_model import LanguageModel
 from evaluators.lm_eval_backend import MissingHarness, harness_model, run_tasks
 from evaluators.sampling import Sampling
 from evaluators.vllm_backend import MissingVllm, VllmModel
+from tests.evaluators.conftest import build_model
 
 needs_harness = pytest.mark.skipif(
     importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed"
@@ -55,22 +56,7 @@ TASKS = {
 
 @pytest.fixture
 def long_model(tokenizer) -> LlamaForCausalLM:
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=8192,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-        initializer_range=0.5,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return LlamaForCausalLM(config).eval()
+    return build_model(tokenizer, context=8192).eval()
 
 
 def task_config(name: str, folder: Path) -> Path:

@@ -33,20 +33,22 @@ PAIRS = [(prompt, tail) for prompt in PROMPTS for tail in (" yes", " no it is", 
 Patch = pytest.MonkeyPatch
 
 
+# Wide enough that the largest logit is never nearly tied.
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 96,
+    "initializer_range": 0.5,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
 def build_mistral(tokenizer, window: int) -> MistralForCausalLM:
-    config = MistralConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=96,
-        sliding_window=window,
-        initializer_range=0.5,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
+    config = MistralConfig(vocab_size=len(tokenizer), sliding_window=window, **SHAPE)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return MistralForCausalLM(config)
@@ -103,19 +105,8 @@ def test_a_sliding_window_equals_hugging_face(tokenizer, monkeypatch, window):
 
 
 def test_a_model_with_recurrent_layers_works_without_sharing(tokenizer):
-    config = Lfm2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=96,
-        layer_types=["conv", "full_attention"],
-        initializer_range=0.5,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
+    layers = ["conv", "full_attention"]
+    config = Lfm2Config(vocab_size=len(tokenizer), layer_types=layers, **SHAPE)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Lfm2ForCausalLM(config).eval()
