@@ -40,10 +40,15 @@ class Magnitudes:
         """
         values = flat_view(self.gradient)[part]
         if self.weight is not None:
-            values = (values * self.weight[part]).to(values.dtype)
+            values = products(values, self.weight[part])
         integer = INT_OF[self.dtype]
         read = values.to(self.dtype).view(integer)
         return torch.bitwise_and(read, torch.iinfo(integer).max, out=out)
+
+
+def products(gradient: Tensor, weight: Tensor) -> Tensor:
+    """g * w in the dtype of the gradient: threshold and mask must round it alike."""
+    return (gradient * weight).to(gradient.dtype)
 
 
 LocalPool = Sequence[Magnitudes]  # what this rank holds of the elements that are ranked together

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gmt_core.accelerated import kernels_for
 from gmt_core.flat import INT_OF, chunks_of, flat_view
+from gmt_core.magnitudes import products
 from gmt_core.permutation import Permutation
 
 
@@ -65,10 +66,7 @@ class KeepLargest(Rule):
 
     def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
         """Compare magnitudes with the threshold, in the wider of the two dtypes."""
-        magnitudes = chunk.abs()
-        wide = torch.promote_types(magnitudes.dtype, self.threshold.dtype)
-        # A tensor without dimensions would be rounded to the chunk's dtype, and ties with it.
-        return magnitudes.to(wide) >= self.threshold.to(device=chunk.device, dtype=wide)
+        return _at_least(chunk, self.threshold)
 
     def zero_(self, gradient: Tensor) -> None:
         """One operation and no temporary: what a hard shrinkage at the next value below keeps."""
@@ -104,9 +102,14 @@ class KeepLargestProduct(Rule):
 
     def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
         """Compare the magnitudes of the products, in the wider of the two dtypes."""
-        products = (chunk * self.weight[start : start + chunk.numel()]).to(chunk.dtype).abs()
-        wide = torch.promote_types(products.dtype, self.threshold.dtype)
-        return products.to(wide) >= self.threshold.to(device=chunk.device, dtype=wide)
+        found = products(chunk, self.weight[start : start + chunk.numel()])
+        return _at_least(found, self.threshold)
+
+
+def _at_least(values: Tensor, threshold: Tensor) -> Tensor:
+    wide = torch.promote_types(values.dtype, threshold.dtype)
+    # A tensor without dimensions would be rounded to the values' dtype, and ties with it.
+    return values.abs().to(wide) >= threshold.to(device=values.device, dtype=wide)
 
 
 @final
