@@ -50,14 +50,16 @@ class ElementSample:
     @torch.no_grad()
     def keeps(self, gradient: LocalGradient, rule: Rule) -> Tensor:
         """Which of the sampled elements of a gradient, not yet masked, the rule keeps: bool."""
-        first, pieces = self.firsts[gradient.place], []
-        for start, chunk in chunks_of(gradient.gradient):
-            keeps = rule.keeps(chunk, start)
-            if keeps is None:
-                keeps = torch.ones_like(chunk, dtype=torch.bool)
-            pieces.append(keeps[first :: self.step])
-            first = _next(first, self.step, chunk.numel())
-        return torch.cat(pieces) if pieces else gradient.gradient.new_empty(0, dtype=torch.bool)
+        first, done = self.firsts[gradient.place], 0
+        local = gradient.gradient
+        number = len(range(first, local.numel(), self.step))
+        found = torch.ones(number, dtype=torch.bool, device=local.device)
+        for start, chunk in chunks_of(local):
+            keeps, count = rule.keeps(chunk, start), len(range(first, chunk.numel(), self.step))
+            if keeps is not None:
+                found[done : done + count] = keeps[first :: self.step]
+            first, done = _next(first, self.step, chunk.numel()), done + count
+        return found
 
 
 def _next(first: int, step: int, numel: int) -> int:

@@ -179,17 +179,27 @@ def apply_and_count_(gradient: Tensor, rule: Rule) -> Tally:
 @torch.no_grad()
 def apply_and_count_all_(gradients: Sequence[Tensor], rules: Sequence[Rule]) -> list[Tally]:
     """`apply_and_count_` to each gradient with its rule."""
-    rows = []
-    for gradient, rule in zip(gradients, rules, strict=True):
-        nonzero, energy = gradient.count_nonzero(), _energy(gradient)
-        kept = rule.zero_and_count_(gradient)
-        energy_kept = energy if isinstance(rule, KeepAll) else _energy(gradient)
-        rows.append((kept, nonzero, energy, energy_kept))
+    # A table for each device: a small tensor for each number, made between larger temporaries,
+    # would keep the allocator from using their memory again.
+    tables = {
+        device: torch.empty(len(gradients), 4, dtype=torch.float64, device=device)
+        for device in dict.fromkeys(gradient.device for gradient in gradients)
+    }
+    for place, (gradient, rule) in enumerate(zip(gradients, rules, strict=True)):
+        row = tables[gradient.device][place]
+        row[1], row[2] = gradient.count_nonzero(), _energy(gradient)
+        row[0] = rule.zero_and_count_(gradient)
+        row[3] = row[2] if isinstance(rule, KeepAll) else _energy(gradient)
     # Read at the end, so that a device is not waited for in between.
+    rows = {device: table.tolist() for device, table in tables.items()}
     return [
-        Tally(gradient.numel(), int(row[0]), int(row[1]), float(row[2]), float(row[3]))
-        for gradient, row in zip(gradients, rows, strict=True)
+        _tally(gradient, rows[gradient.device][place]) for place, gradient in enumerate(gradients)
     ]
+
+
+def _tally(gradient: Tensor, row: Sequence[float]) -> Tally:
+    kept, nonzero, energy, energy_kept = row
+    return Tally(gradient.numel(), int(kept), int(nonzero), energy, energy_kept)
 
 
 def _energy(gradient: Tensor) -> Tensor:

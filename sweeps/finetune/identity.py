@@ -80,8 +80,8 @@ def _of_file(path: str, size: int, modified: int) -> str:
     found = hashlib.sha256(str(size).encode())
     with Path(path).open("rb") as file:
         if size <= _WHOLE_BYTES or Path(path).suffix not in _WEIGHTS:
-            while block := file.read(_BLOCK_BYTES):
-                found.update(block)
+            while part := file.read(_BLOCK_BYTES):
+                found.update(part)
         else:
             for block in range(_BLOCKS + 1):
                 file.seek((size - _BLOCK_BYTES) * block // _BLOCKS)
