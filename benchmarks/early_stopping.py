@@ -29,11 +29,11 @@ from scipy.stats import spearmanr
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.finetune.loop import Cache, finetune
 from sweeps.finetune.reporter import Check
-from sweeps.load import load_config
-from sweeps.pruners import build_pruner
-from sweeps.search import StudySearch
-from sweeps.search_config import StartingPoint
-from sweeps.space import Point
+from sweeps.folder.load import load_config
+from sweeps.search.pruners import build_pruner
+from sweeps.search.study_search import StudySearch
+from sweeps.settings.search_config import StartingPoint
+from sweeps.settings.space import Point
 
 CONFIG = Path(__file__).resolve().parent.parent / "sweeps" / "configs" / "mini.yaml"
 DOMAIN, CHECKS, POINTS, SEEDS, CONCURRENCY = "math", 8, 24, 5, 2
@@ -219,7 +219,7 @@ def line(rows: list[dict[str, Any]]) -> str:
 def confirm(folder: Path) -> None:
     """The first setting on seed 0's points by a real sweep, two trials side by side on Ray."""
     from sweeps.study import run as run_sweep
-    from sweeps.tracking import MemoryTracker
+    from sweeps.tracking.tracker import MemoryTracker
 
     config = sweep(0, SETTINGS[0])
     start = [StartingPoint.model_validate(point) for point in points(config)]

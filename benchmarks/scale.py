@@ -36,7 +36,7 @@ def trivial(
     job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
 ) -> dict[str, Any]:
     """A trial without training: events of some steps, and a score that follows from its point."""
-    from sweeps.outbox import Outbox
+    from sweeps.tracking.outbox import Outbox
 
     run = json.loads(job["run"])
     score = 1.0 - abs(run["method"].get("mask_ratio", 0.0) - 0.4)
@@ -82,8 +82,8 @@ def ask_milliseconds(trials: int, repeats: int = 9) -> float:
     """Median milliseconds until a study of so many finished trials has suggested another one."""
     import optuna
 
-    from sweeps.load import load_config
-    from sweeps.search import build_sampler
+    from sweeps.folder.load import load_config
+    from sweeps.search.samplers import build_sampler
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     config = load_config(ROOT / "sweeps" / "configs" / "mini.yaml")
@@ -174,14 +174,14 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
     import optuna
 
     import sweeps.session
-    import sweeps.tune
+    import sweeps.workers.tune
     from sweeps import study
-    from sweeps.final_scores import TestScores
-    from sweeps.load import load_tree, parse_config
-    from sweeps.mlflow_tracker import MlflowTracker
-    from sweeps.search import StudySearch
+    from sweeps.folder.load import load_tree, parse_config
+    from sweeps.search.study_search import StudySearch
+    from sweeps.tracking.mlflow_tracker import MlflowTracker
+    from sweeps.workers.final_scores import TestScores
 
-    sweeps.tune.run_job = trivial
+    sweeps.workers.tune.run_job = trivial
     sweeps.session.score_on_test = lambda config, domain, place, *rest: TestScores.read(place)
     for owner, name in (
         (StudySearch, "suggest"),

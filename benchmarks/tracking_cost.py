@@ -29,9 +29,9 @@ def step_cost(folder: Path) -> dict[str, float]:
     from sweeps.config import resolve_paths
     from sweeps.finetune.config import FinetuneConfig
     from sweeps.finetune.loop import finetune
-    from sweeps.load import load_config
-    from sweeps.outbox import Outbox
-    from sweeps.trial import TrialReporter
+    from sweeps.folder.load import load_config
+    from sweeps.tracking.outbox import Outbox
+    from sweeps.workers.trial import TrialReporter
 
     mini = Path(__file__).parents[1] / "sweeps" / "configs" / "mini.yaml"
     config = resolve_paths(load_config(mini))
@@ -72,10 +72,10 @@ def through_the_server(folder: Path) -> dict[str, float]:
     """Seconds from the first event read to the last one stored, and what the server then has."""
     from mlflow import MlflowClient
 
-    from sweeps.mlflow_tracker import MlflowTracker
-    from sweeps.outbox import Outbox
-    from sweeps.pump import TrackerPump
-    from sweeps.tracking import StudyInfo, TrialInfo
+    from sweeps.tracking.mlflow_tracker import MlflowTracker
+    from sweeps.tracking.outbox import Outbox
+    from sweeps.tracking.pump import TrackerPump
+    from sweeps.tracking.tracker import StudyInfo, TrialInfo
 
     for number in range(TRIALS):
         with Outbox(folder / f"t{number}" / "events.jsonl") as outbox:

@@ -119,7 +119,7 @@ def one(mode: str, trials: int, folder: Path) -> None:
 
 def sweep(folder: Path, trials: int, group: str) -> Any:
     """The demo's math domain, its points drawn at random, nothing stopped early."""
-    from sweeps.load import load_tree, parse_config
+    from sweeps.folder.load import load_tree, parse_config
 
     tree = load_tree(ROOT / "sweeps" / "configs" / "mini.yaml")
     tree["domains"] = {"math": tree["domains"]["math"]}
@@ -153,7 +153,7 @@ def points(trials: int, folder: Path) -> Iterator[tuple[str, Path]]:
     import optuna
 
     from sweeps.config import resolve_paths
-    from sweeps.search import build_sampler
+    from sweeps.search.samplers import build_sampler
 
     config = resolve_paths(sweep(folder, trials, "warm"))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -168,8 +168,8 @@ def train(run: str, folder: Path, cache: Any = None) -> Any:
     """One run in this process, its steps written as those of a trial are."""
     from sweeps.finetune.config import FinetuneConfig
     from sweeps.finetune.loop import finetune
-    from sweeps.outbox import Outbox
-    from sweeps.trial import EVENTS_FILE, TrialReporter
+    from sweeps.tracking.outbox import Outbox
+    from sweeps.workers.trial import EVENTS_FILE, TrialReporter
 
     folder.mkdir(parents=True, exist_ok=True)
     with Outbox(folder / EVENTS_FILE) as outbox:

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sweeps import study
-from sweeps.load import load_tree, parse_config
+from sweeps.folder.load import load_tree, parse_config
 
 CONFIG = Path(__file__).resolve().parents[1] / "sweeps" / "configs" / "mini.yaml"
 

@@ -15,7 +15,6 @@ from pydantic import (
     model_validator,
 )
 
-from sweeps.budget import BudgetConfig
 from sweeps.errors import UserError, explain
 from sweeps.finetune.config import (
     BatchConfig,
@@ -26,12 +25,13 @@ from sweeps.finetune.config import (
     MethodConfig,
     ModelConfig,
 )
-from sweeps.halt import FailuresConfig
-from sweeps.hooks import HooksConfig
-from sweeps.paths import resolve_benchmark, resolve_data, resolve_model
-from sweeps.search_config import Objective, SearchConfig
-from sweeps.space import Point, SpaceConfig
-from sweeps.study_config import NuisanceConfig, StudyConfig
+from sweeps.settings.budget import BudgetConfig
+from sweeps.settings.halt import FailuresConfig
+from sweeps.settings.hooks import HooksConfig
+from sweeps.settings.paths import resolve_benchmark, resolve_data, resolve_model
+from sweeps.settings.search_config import Objective, SearchConfig
+from sweeps.settings.space import Point, SpaceConfig
+from sweeps.settings.study_config import NuisanceConfig, StudyConfig
 
 
 class _Strict(BaseModel):

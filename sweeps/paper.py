@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from sweeps import preflight, study
+from sweeps import study
 from sweeps.config import SweepConfig, resolve_paths
-from sweeps.drivers import driving
+from sweeps.display.hooked_display import calling_hooks
+from sweeps.display.progress import Display, LineDisplay
 from sweeps.errors import UserError
-from sweeps.final_scores import TestScores
-from sweeps.hooked_display import calling_hooks
-from sweeps.load import parse_config
-from sweeps.place import place_of
-from sweeps.progress import Display, LineDisplay
+from sweeps.folder.drivers import driving
+from sweeps.folder.load import parse_config
+from sweeps.folder.place import place_of
+from sweeps.plans import preflight
 from sweeps.report.best_ratio import best_ratio
 from sweeps.report.data import ScoreLabel, TrialRow
 from sweeps.report.page import Drawn
@@ -23,11 +23,13 @@ from sweeps.report.paper import PaperDomain, write_paper
 from sweeps.report.sensitivity import analyse, headline
 from sweeps.report.sensitivity_page import cost, figures
 from sweeps.report.settings import winner
-from sweeps.reporting import config_yaml, label_of, sensitivity_data, study_figure
-from sweeps.rows import best_row, trial_rows
-from sweeps.study_config import Kind
-from sweeps.tracking import SERVE, Tracker
-from sweeps.workers import worker_session
+from sweeps.results.reporting import config_yaml, label_of, sensitivity_data, study_figure
+from sweeps.search.records import Records
+from sweeps.search.rows import best_row
+from sweeps.settings.study_config import Kind
+from sweeps.tracking.tracker import SERVE, Tracker
+from sweeps.workers.final_scores import TestScores
+from sweeps.workers.session import worker_session
 
 
 @final
@@ -150,7 +152,7 @@ def _rows(config: SweepConfig, domain: str, kind: Kind) -> tuple[TrialRow, ...]:
     named = config.model_copy(update={"name": f"{config.name}-{kind}"})
     if kind not in config.study.paper or not place_of(named).optuna_file().exists():
         return ()
-    return trial_rows(study.open_study(study_of(config, kind), domain), config.seed)
+    return Records(study_of(config, kind)).rows(domain)
 
 
 def report(config: SweepConfig) -> Path:
@@ -173,8 +175,10 @@ def _domain(config: SweepConfig, domain: str) -> PaperDomain:
     every: tuple[TrialRow, ...] = rows
     for kind in _recorded(config):
         one = study_of(config, kind)
-        opened = study.open_study(one, domain)
-        rows_of_kind = trial_rows(opened, one.seed)
+        records = Records(one)
+        opened, rows_of_kind = records.study(domain), records.rows(domain)
+        if opened is None:
+            continue
         every += rows_of_kind
         scores = TestScores.read(place_of(one).study(domain))
         if kind == "sensitivity":

@@ -9,27 +9,23 @@ import optuna
 from filelock import FileLock
 from optuna.trial import TrialState as OptunaState
 
-from sweeps.agenda import SearchSpace, has_unplanned, queue_missing
 from sweeps.config import SweepConfig
 from sweeps.designs.build import build_design
 from sweeps.designs.point import DesignSpace
-from sweeps.disk import drop_weights, remove_orphans
-from sweeps.drivers import Driver, living_drivers
-from sweeps.efficiency import measured
+from sweeps.display.progress import Display, Tally, recorded_best
 from sweeps.errors import UserError
-from sweeps.final_scores import TestScores, score_on_test
-from sweeps.halt import Halt
-from sweeps.identity import git_commit
-from sweeps.place import place_of
-from sweeps.progress import Display, Tally, recorded_best
-from sweeps.pruners import build_pruner
-from sweeps.pump import SENT_FILE, TrackerPump
+from sweeps.folder.drivers import Driver, living_drivers
+from sweeps.folder.identity import git_commit
+from sweeps.folder.place import place_of
 from sweeps.report.data import TrialRow
 from sweeps.report.write import ReportPaths
-from sweeps.reporting import config_yaml, study_finals, write_study_report
-from sweeps.rows import best_row, best_sft_row, trial_rows
-from sweeps.samplers import build_sampler
-from sweeps.search import (
+from sweeps.results.reporting import config_yaml, study_finals, write_study_report
+from sweeps.search.agenda import SearchSpace, has_unplanned, queue_missing
+from sweeps.search.disk import drop_weights, remove_orphans
+from sweeps.search.pruners import build_pruner
+from sweeps.search.rows import best_row, best_sft_row, trial_rows
+from sweeps.search.samplers import build_sampler
+from sweeps.search.study_search import (
     DRIVER,
     StudySearch,
     finished_trials,
@@ -37,11 +33,15 @@ from sweeps.search import (
     queue_interrupted,
     queue_points,
 )
-from sweeps.tracking import StudyInfo, Tracker, TrialState
-from sweeps.trial_jobs import TrialJobs
+from sweeps.search.trial_jobs import TrialJobs
+from sweeps.settings.halt import Halt
+from sweeps.tracking.pump import SENT_FILE, TrackerPump
+from sweeps.tracking.tracker import StudyInfo, Tracker, TrialState
+from sweeps.workers.efficiency import measured
+from sweeps.workers.final_scores import TestScores, score_on_test
 
 if TYPE_CHECKING:
-    from sweeps.worker_group import WorkerGroups
+    from sweeps.workers.group import WorkerGroups
 
 
 TRACKER_PATIENCE_SECONDS = 180.0
@@ -159,8 +159,8 @@ class DomainSession:
         return sum(trial.user_attrs.get(DRIVER) in others for trial in running)
 
     def _search(self, done: int, wanted: int, pump: TrackerPump) -> None:
-        from sweeps.observer import StudyObserver
-        from sweeps.tune import run_tuner
+        from sweeps.workers.observer import StudyObserver
+        from sweeps.workers.tune import run_tuner
 
         tally = Tally(self.domain, wanted, done, self.groups.count)
         tally.best = recorded_best(best_row(trial_rows(self.study, self.config.seed)))
@@ -187,7 +187,7 @@ class DomainSession:
 
     def _send_unsent(self, pump: TrackerPump) -> None:
         """Begin and end again what an earlier session could not tell the tracker."""
-        from sweeps.observer import trial_info
+        from sweeps.workers.observer import trial_info
 
         for trial in finished_trials(self.study):
             attrs = trial.user_attrs

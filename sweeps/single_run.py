@@ -17,8 +17,8 @@ from sweeps.config import TrackingConfig
 from sweeps.errors import explain
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.result import RunResult
-from sweeps.load import load_tree
-from sweeps.paths import resolve_run
+from sweeps.folder.load import load_tree
+from sweeps.settings.paths import resolve_run
 
 
 class SingleRun(FinetuneConfig):
@@ -121,12 +121,12 @@ class _MlflowRun:
 
     def __init__(self, uri: str, run: FinetuneConfig, place: Path) -> None:
         from sweeps.finetune.identity import digest
-        from sweeps.identity import git_commit
-        from sweeps.mlflow_tracker import MlflowTracker
-        from sweeps.outbox import EVENTS_FILE, Outbox
-        from sweeps.pump import TrackerPump
-        from sweeps.tracking import StudyInfo, TrialInfo
-        from sweeps.trial import TrialReporter
+        from sweeps.folder.identity import git_commit
+        from sweeps.tracking.mlflow_tracker import MlflowTracker
+        from sweeps.tracking.outbox import EVENTS_FILE, Outbox
+        from sweeps.tracking.pump import TrackerPump
+        from sweeps.tracking.tracker import StudyInfo, TrialInfo
+        from sweeps.workers.trial import TrialReporter
 
         tree = run.model_dump(mode="json")
         self._key = f"000-{digest(tree)}"

@@ -5,44 +5,39 @@ The Optuna storage is the truth: running the same configuration again continues 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, final
-from urllib.parse import urlsplit
 
 import optuna
 
-from sweeps import database, preflight
-from sweeps.budget import Ledger, trial_hours
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.designs.build import build_design
-from sweeps.disk_need import check_disk
-from sweeps.drivers import Driver, driving
+from sweeps.display.hooked_display import calling_hooks
+from sweeps.display.progress import Display, LineDisplay
 from sweeps.errors import UserError
-from sweeps.failures import kind_of
-from sweeps.final_scores import TestScores
-from sweeps.halt import Halt
-from sweeps.hooked_display import calling_hooks
-from sweeps.identity import study_definition
-from sweeps.load import save_config
-from sweeps.mlflow_store import public_address
-from sweeps.place import place_of
-from sweeps.progress import Display, LineDisplay
-from sweeps.report.data import TrialRow
-from sweeps.report.write import ReportPaths
-from sweeps.reporting import declare, write_study_report
-from sweeps.rows import trial_rows
-from sweeps.search_config import DIRECTIONS
+from sweeps.folder import database
+from sweeps.folder.drivers import Driver, driving
+from sweeps.folder.identity import study_definition
+from sweeps.folder.load import save_config
+from sweeps.folder.place import place_of
+from sweeps.plans import preflight
+from sweeps.plans.disk_need import check_disk
+from sweeps.results.reporting import declare
+from sweeps.search.rows import trial_rows
 from sweeps.session import DomainResult, DomainSession
-from sweeps.tracking import Tracker
-from sweeps.workers import worker_session
+from sweeps.settings.budget import Ledger, trial_hours
+from sweeps.settings.failures import kind_of
+from sweeps.settings.halt import Halt
+from sweeps.settings.search_config import DIRECTIONS
+from sweeps.tracking.mlflow_store import tracking_uri
+from sweeps.tracking.tracker import Tracker
+from sweeps.workers.session import worker_session
 
 if TYPE_CHECKING:
-    from sweeps.worker_group import WorkerGroups
+    from sweeps.workers.group import WorkerGroups
 
-__all__ = ["StudyResult", "leaderboard", "place_of", "report", "run", "validate"]
+__all__ = ["StudyResult", "place_of", "run", "validate"]
 
 
 @final
@@ -51,23 +46,6 @@ class StudyResult:
     """What a sweep came to, by domain."""
 
     domains: dict[str, DomainResult]
-
-
-def tracking_uri(config: SweepConfig) -> str:
-    """The MLflow address: the configured one, ``MLFLOW_TRACKING_URI`` (a cluster's nodes have it),
-    or a sqlite file in the storage folder.
-
-    Raises:
-        UserError: it holds a password, which the records of a sweep would show to everybody.
-    """
-    storage = Path(config.storage).expanduser().resolve()
-    given = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if given and urlsplit(given).password:
-        raise UserError(
-            f"tracking.uri {public_address(given)}: expected an address without a password; give "
-            "it in the environment, as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        )
-    return given or f"sqlite:///{storage / 'mlflow.db'}"
 
 
 def open_study(config: SweepConfig, domain: str) -> optuna.Study:
@@ -203,45 +181,6 @@ def check(config: SweepConfig, tracker: Tracker, *, adopt: bool = False) -> None
 
 def build_tracker(config: SweepConfig) -> Tracker:
     """The MLflow tracker of a sweep."""
-    from sweeps.mlflow_tracker import MlflowTracker
+    from sweeps.tracking.mlflow_tracker import MlflowTracker
 
-    return MlflowTracker(tracking_uri(config))
-
-
-def report(config: SweepConfig) -> dict[str, ReportPaths]:
-    """Write the reports of finished or unfinished studies again, from the storage alone.
-
-    Raises:
-        UserError: nothing of this sweep is in the storage.
-    """
-    config = resolve_paths(config)
-    place = place_of(config)
-    return {
-        domain: write_study_report(
-            config, domain, open_study(config, domain), rows, TestScores.read(place.study(domain))
-        )
-        for domain, rows in recorded_rows(config).items()
-    }
-
-
-def leaderboard(config: SweepConfig) -> dict[str, list[TrialRow]]:
-    """Each domain's trials, the best validation score first, those without one last."""
-    return {
-        domain: sorted(rows, key=lambda row: (row.score is None, -(row.score or 0.0)))
-        for domain, rows in recorded_rows(config).items()
-    }
-
-
-def recorded_rows(config: SweepConfig) -> dict[str, tuple[TrialRow, ...]]:
-    """Every domain's trials as the storage has them.
-
-    Raises:
-        UserError: nothing of this sweep is in the storage.
-    """
-    config = resolve_paths(config)
-    if not place_of(config).optuna_file().exists():
-        raise UserError(
-            f"no sweep named '{config.name}' in {config.storage}: run it first, or give its "
-            "storage, as storage=runs"
-        )
-    return {d: trial_rows(open_study(config, d), config.seed) for d in config.domains}
+    return MlflowTracker(tracking_uri(config.tracking.uri, config.storage))

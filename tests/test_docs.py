@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.load import load_config
+from sweeps.folder.load import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tracked or new, but never an ignored file (an environment holds thousands of documents).

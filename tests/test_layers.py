@@ -81,6 +81,14 @@ FLOORS = (
     Floor("sweeps", own=PACKAGES),
 )
 
+# The rooms of the orchestration, from the ground up: each may use what stands before it.
+ROOMS = (
+    *("finetune", "mini", "statistics", "report", "errors", "tracking", "settings", "config"),
+    *("designs", "folder", "search", "display", "workers", "plans", "results"),
+    *("session", "study", "paper", "single_run", "evaluation_run", "doctor"),
+    *("commands", "cli", "__main__"),
+)
+
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -150,6 +158,18 @@ def test_imports_point_downwards(module: str) -> None:
     if floor.libraries is not None:
         refused |= outside - floor.libraries
     assert not refused, f"{module} imports {refused}, which {floor.prefix} may not"
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if name.startswith("sweeps.")])
+def test_rooms_use_only_rooms_below(module: str) -> None:
+    below = ROOMS[: ROOMS.index(room_of(module)) + 1]
+    used = {name for name in imports(module) if name.startswith("sweeps.")}
+    above = {name for name in used if room_of(name) not in below}
+    assert not above, f"{module} imports {above}, which stands above {room_of(module)}"
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -41,7 +41,7 @@ def init(
     """
     with mistakes_explained():
         from sweeps.errors import UserError
-        from sweeps.initial import MINI, MINI_MODEL, OwnData
+        from sweeps.plans.initial import MINI, MINI_MODEL, OwnData
 
         if path.exists():
             raise UserError(f"{path} exists already: give another file, or remove it")
@@ -83,7 +83,7 @@ def _both(validation: str | None, test: str | None) -> tuple[str, str]:
 def _text(stem: str, model: str, names: list[str], own: Any) -> str:
     """The configuration, checked as `validate` would check it."""
     from sweeps.errors import UserError
-    from sweeps.initial import configuration, default_length, mini_domain, model_facts
+    from sweeps.plans.initial import configuration, default_length, mini_domain, model_facts
 
     if own is not None and len(names) != 1:
         raise UserError(f"--train describes one domain, and {len(names)} are named")
@@ -106,8 +106,8 @@ def _check(text: str) -> None:
     import yaml
 
     from sweeps.config import resolve_paths
-    from sweeps.load import parse_config
-    from sweeps.preflight import check_inputs
+    from sweeps.folder.load import parse_config
+    from sweeps.plans.preflight import check_inputs
 
     check_inputs(resolve_paths(parse_config(yaml.safe_load(text), "the new configuration")))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.commands.shared import AsJson, ConfigFile, Overrides, load, mistakes_explained
+from sweeps.commands.shared import AsJson, ConfigFile, Overrides, load_stored, mistakes_explained
 
 if TYPE_CHECKING:
     from sweeps.report.data import ScoreLabel, TrialRow
@@ -22,10 +22,11 @@ def leaderboard(
 ) -> None:
     """The best trials per domain, by score on the validation items; works while a sweep runs."""
     with mistakes_explained():
-        parsed = load(config, overrides)
-        from sweeps import study
+        parsed = load_stored(config, overrides)
+        from sweeps.search.records import Records
+        from sweeps.search.rows import ranked
 
-        boards = {name: rows[:top] for name, rows in study.leaderboard(parsed).items()}
+        boards = {name: ranked(rows)[:top] for name, rows in Records(parsed).begun().items()}
     if as_json:
         plain = {
             name: [{**asdict(row), "metrics": dict(row.metrics)} for row in rows]
@@ -33,7 +34,7 @@ def leaderboard(
         }
         print(json.dumps(plain, indent=1))
         return
-    from sweeps.reporting import label_of
+    from sweeps.results.reporting import label_of
 
     for name, rows in boards.items():
         _print_board(name, rows, label_of(parsed, name))

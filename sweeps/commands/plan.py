@@ -20,7 +20,7 @@ from sweeps.commands.shared import (
 
 if TYPE_CHECKING:
     from sweeps.config import SweepConfig
-    from sweeps.planning import PaceOf, SweepPlan
+    from sweeps.plans.planning import PaceOf, SweepPlan
     from sweeps.report.data import TrialRow
 
 
@@ -76,13 +76,13 @@ def _planned(
     price: float | None,
 ) -> SweepPlan:
     from sweeps.config import resolve_paths
-    from sweeps.place import place_of
-    from sweeps.planning import joined_cluster, plan, this_machine
+    from sweeps.folder.place import place_of
+    from sweeps.plans.planning import joined_cluster, plan, this_machine
 
     config = resolve_paths(config)
     rows: dict[str, tuple[TrialRow, ...]] = dict.fromkeys(config.domains, ())
     if place_of(config).optuna_file().is_file():
-        from sweeps.records import Records
+        from sweeps.search.records import Records
 
         records = Records(config)
         rows = {name: records.rows(name) for name in config.domains}
@@ -95,7 +95,7 @@ def _planned(
 def _pace_of(
     config: SweepConfig, step: float | None, check: float | None, measure: bool
 ) -> PaceOf:
-    from sweeps.pace import Pace, count_items, given_pace, measured_pace, recorded_pace
+    from sweeps.plans.pace import Pace, count_items, given_pace, measured_pace, recorded_pace
 
     def pace_of(domain: str, rows: tuple[TrialRow, ...]) -> Pace | None:
         if step is not None:
@@ -110,6 +110,6 @@ def _pace_of(
 def _print(found: SweepPlan, run: str) -> None:
     from rich.console import Console
 
-    from sweeps.plan_view import view
+    from sweeps.plans.plan_view import view
 
     Console(soft_wrap=True, highlight=False, markup=False).print(*view(found, run), sep="\n")

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from sweeps.commands.shared import ConfigFile, Overrides, load, mistakes_explained
+from sweeps.commands.shared import ConfigFile, Overrides, load_stored, mistakes_explained
 
 
 def report(config: ConfigFile, overrides: Overrides = None) -> None:
     """Write the reports of a sweep again, finished or not, from its records alone."""
     with mistakes_explained():
-        parsed = load(config, overrides)
-        from sweeps import study
+        parsed = load_stored(config, overrides)
+        from sweeps.results.reporting import rewrite
 
-        for domain, paths in study.report(parsed).items():
+        for domain, paths in rewrite(parsed).items():
             print(f"{domain}: {paths.html}")
 
 
@@ -27,8 +27,8 @@ def export(
 ) -> None:
     """Write the best configuration as a single run's YAML, and its model with a model card."""
     with mistakes_explained():
-        parsed = load(config, overrides)
-        from sweeps.export import export as export_best
+        parsed = load_stored(config, overrides)
+        from sweeps.results.export import export as export_best
 
         for domain, found in export_best(parsed, folder).items():
             model = "its weights are gone" if found.model is None else str(found.model)

@@ -39,8 +39,8 @@ def retry(
         kinds = _checked(kind or [])
         if not failed and not kinds:
             raise UserError("which trials? Expected --failed for all, or --kind oom for some")
-        from sweeps.records import Records
-        from sweeps.retry import queue_failed
+        from sweeps.search.records import Records
+        from sweeps.search.retry import queue_failed
 
         records = Records(load_stored(config, overrides))
         queued = {name: found for name, found in queue_failed(records, kinds).items() if found}
@@ -58,7 +58,7 @@ def retry(
 
 def _checked(kinds: list[str]) -> list[str]:
     from sweeps.errors import UserError, nearest
-    from sweeps.failures import KINDS
+    from sweeps.settings.failures import KINDS
 
     for kind in kinds:
         if kind not in KINDS:

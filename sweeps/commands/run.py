@@ -20,7 +20,7 @@ from sweeps.commands.shared import (
 
 if TYPE_CHECKING:
     from sweeps.config import SweepConfig
-    from sweeps.progress import Display
+    from sweeps.display.progress import Display
     from sweeps.report.data import TrialRow
     from sweeps.study import StudyResult
 
@@ -57,7 +57,7 @@ def resume(
     file, it only says which folder is meant.
     """
     with mistakes_explained():
-        from sweeps.place import place_of
+        from sweeps.folder.place import place_of
 
         folder = place_of(load(config, overrides)).folder
         stored = load(str(folder), overrides) if folder.is_dir() else _never_run(folder)
@@ -102,7 +102,7 @@ def paper(config: ConfigFile, overrides: Overrides = None) -> None:
 @contextmanager
 def _shown(again: str) -> Iterator[Display]:
     """A display for a long command; stopped, it says what to type to go on."""
-    from sweeps.progress import build_display
+    from sweeps.display.progress import build_display
 
     display = build_display()
     try:
@@ -128,7 +128,7 @@ def _print_best(name: str, best: TrialRow | None) -> None:
 
 
 def _next_steps(result: StudyResult) -> list[tuple[str, str]]:
-    from sweeps.tracking import SERVE
+    from sweeps.tracking.tracker import SERVE
 
     steps = [(f"{name}: report", str(d.report.html)) for name, d in result.domains.items()]
     shared = []

@@ -42,7 +42,7 @@ def load(config: str, overrides: list[str] | None) -> SweepConfig:
     Raises:
         UserError: what is wrong with it.
     """
-    from sweeps.load import load_config
+    from sweeps.folder.load import load_config
 
     return load_config(config, overrides or [])
 
@@ -53,7 +53,7 @@ def load_stored(config: str, overrides: list[str] | None) -> SweepConfig:
     Raises:
         UserError: what is wrong with it.
     """
-    from sweeps.place import place_of
+    from sweeps.folder.place import place_of
 
     place = place_of(load(config, overrides))
     return load(str(place.folder if place.config_file().is_file() else config), overrides)

@@ -14,8 +14,8 @@ import typer
 from sweeps.commands.shared import AsJson, ConfigFile, Overrides, load_stored, mistakes_explained
 
 if TYPE_CHECKING:
-    from sweeps.records import Records
-    from sweeps.status import SweepStatus
+    from sweeps.display.status import SweepStatus
+    from sweeps.search.records import Records
 
 
 def status(
@@ -34,7 +34,7 @@ def status(
     """
     with mistakes_explained():
         parsed = load_stored(config, overrides)
-        from sweeps.records import Records
+        from sweeps.search.records import Records
 
         looks = _looks(Records(parsed), every if watch else None)
     try:
@@ -49,7 +49,7 @@ def status(
 
 def _looks(records: Records, every: float | None) -> Iterator[SweepStatus]:
     """One look, or one after another for as long as somebody runs the sweep."""
-    from sweeps.status import status as status_of
+    from sweeps.display.status import status as status_of
 
     look = status_of(records)
     yield look
@@ -64,7 +64,7 @@ def _show(looks: Iterator[SweepStatus]) -> None:
     from rich.console import Console, Group
     from rich.live import Live
 
-    from sweeps.status_view import view
+    from sweeps.display.status_view import view
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if not sys.stdout.isatty():

@@ -19,7 +19,7 @@ from sweeps.commands.shared import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sweeps.drivers import Driver
+    from sweeps.folder.drivers import Driver
 
 POLL_SECONDS = 0.2
 
@@ -35,8 +35,8 @@ def stop(
     """
     with mistakes_explained():
         parsed = load(config, overrides)
-        from sweeps.drivers import request_stop
-        from sweeps.place import place_of
+        from sweeps.folder.drivers import request_stop
+        from sweeps.folder.place import place_of
 
         folder = place_of(parsed).folder
         if not folder.is_dir():
@@ -59,7 +59,7 @@ def stop(
 
 def _wait(folder: Path, asked: list[Driver], seconds: float) -> list[Driver]:
     """Those of ``asked`` that still live after so many seconds, or none of them before."""
-    from sweeps.drivers import living_drivers
+    from sweeps.folder.drivers import living_drivers
 
     deadline = time.monotonic() + seconds
     ids = {driver.id for driver in asked}

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from sweeps.report.data import TrialRow
-from sweeps.space import Point
+from sweeps.settings.space import Point
 
 if TYPE_CHECKING:
     import optuna

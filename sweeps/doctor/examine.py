@@ -23,12 +23,12 @@ def examine(config: str | None, overrides: Sequence[str], joined: bool) -> Findi
     Raises:
         UserError: the configuration is wrong, or the cluster cannot be joined.
     """
-    from sweeps.load import load_config
-    from sweeps.study import tracking_uri
+    from sweeps.folder.load import load_config
+    from sweeps.tracking.mlflow_store import tracking_uri
 
     parsed = None if config is None else load_config(config, overrides)
     folder = Path("runs" if parsed is None else parsed.storage).expanduser().resolve()
-    uri = "" if parsed is None else tracking_uri(parsed)
+    uri = "" if parsed is None else tracking_uri(parsed.tracking.uri, parsed.storage)
     found = {DRIVER: examine_driver(folder, uri, parsed, joined)}
     return found | examine_nodes(folder, uri) if joined else found
 
@@ -59,8 +59,8 @@ def examine_driver(
 
 def examine_nodes(folder: Path, uri: str) -> Findings:
     """Every node of the cluster of ``RAY_ADDRESS``."""
-    from sweeps.cluster import connected
     from sweeps.doctor.nodes import check_cluster
+    from sweeps.workers.cluster import connected
 
     # The pump beside the driver is all that talks to MLflow; a file is nobody else's business.
     tracker = uri if uri.startswith("http") else ""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from sweeps import shared_storage
 from sweeps.doctor import machine, services, storage
 from sweeps.doctor.finding import Finding
 from sweeps.doctor.versions import check_same, versions
+from sweeps.workers import shared_storage
 
 ANSWER_SECONDS = 90.0
 """A node's first task starts a process and imports torch."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sweeps.doctor.finding import Finding
-from sweeps.mlflow_store import check_store, public_address
-from sweeps.tracking import TrackingError
+from sweeps.tracking.mlflow_store import check_store, public_address
+from sweeps.tracking.tracker import TrackingError
 
 
 def tracker_problem(uri: str) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sweeps.doctor.finding import Finding
 from sweeps.errors import UserError
-from sweeps.preflight import writable
-from sweeps.shared_storage import SHARED, problem
+from sweeps.plans.preflight import writable
+from sweeps.workers.shared_storage import SHARED, problem
 
 
 def check_writable(storage: Path) -> Finding:

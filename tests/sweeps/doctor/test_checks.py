@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import shared_storage
 from sweeps.doctor import machine, nodes, services, shipping, storage
 from sweeps.doctor.finding import Finding
 from sweeps.doctor.machine import GIB, Gpu
@@ -20,6 +19,7 @@ from sweeps.doctor.versions import (
     read_pins,
     versions,
 )
+from sweeps.workers import shared_storage
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = {"python": "3.11.7", "torch": "2.13.0", "ray": "2.60.0"}

@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 from sweeps import cli
 from sweeps.finetune.reporter import FolderReporter
 from sweeps.single_run import load_single_run
-from sweeps.tracking import MemoryTracker, StudyRecord
-from sweeps.trial import run_trial
+from sweeps.tracking.tracker import MemoryTracker, StudyRecord
+from sweeps.workers.trial import run_trial
 from tests.sweeps.finetune.tiny import assert_equal, config, parameters
 
 
@@ -97,7 +97,7 @@ def test_mlflow_is_told_where_asked(
         addresses.append(uri)
         return MemoryTracker(store)
 
-    monkeypatch.setattr("sweeps.mlflow_tracker.MlflowTracker", tracker)
+    monkeypatch.setattr("sweeps.tracking.mlflow_tracker.MlflowTracker", tracker)
     done = call(str(run_yaml), "folder=out", "tracking.uri=http://somewhere")
     assert done.exit_code == 0, done.output
     assert addresses == ["http://somewhere"]

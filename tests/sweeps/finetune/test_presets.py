@@ -17,9 +17,9 @@ from sweeps.finetune.cache import Cache
 from sweeps.finetune.config import BenchmarkConfig, EvaluationConfig
 from sweeps.finetune.evaluation import Validation
 from sweeps.finetune.group import Group
-from sweeps.load import load_config
-from sweeps.paths import resolve_benchmark
-from sweeps.preflight import check_inputs
+from sweeps.folder.load import load_config
+from sweeps.plans.preflight import check_inputs
+from sweeps.settings.paths import resolve_benchmark
 from tests.sweeps.finetune.tiny import save_model, save_rows
 
 CONFIGS = Path(__file__).parents[3] / "sweeps" / "configs"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.config import resolve_paths
-from sweeps.load import load_config
+from sweeps.folder.load import load_config
 from sweeps.mini.calibrate import BENCHMARKS, Line, Setting, header, main, run_config, table
 from sweeps.mini.world import resolve
 

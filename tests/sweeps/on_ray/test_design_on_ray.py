@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sweeps import paper
-from sweeps.load import parse_config
+from sweeps.folder.load import parse_config
 from sweeps.study import run
-from sweeps.tracking import MemoryTracker
+from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import Tree, tree
 
 pytestmark = pytest.mark.slow

@@ -5,8 +5,8 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from sweeps.cluster import ray_session
 from sweeps.config import Resources
+from sweeps.workers.cluster import ray_session
 
 
 def test_no_process_of_a_local_ray_listens_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:

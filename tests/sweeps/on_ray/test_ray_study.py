@@ -17,9 +17,9 @@ from sweeps.finetune.config import FinetuneConfig, ModelConfig
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.model import load_model
 from sweeps.finetune.order import DataOrder
-from sweeps.load import parse_config
+from sweeps.folder.load import parse_config
 from sweeps.study import StudyResult, place_of, run
-from sweeps.tracking import MemoryTracker
+from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import benchmark, data, point, tree
 
 POINT = point(0.4, 2, 3e-3)

@@ -8,15 +8,15 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from sweeps.agenda import SearchSpace, has_unplanned, queue_missing
 from sweeps.config import SweepConfig
 from sweeps.designs.design import FRESH_SEEDS_FROM
 from sweeps.errors import UserError
-from sweeps.final_scores import TestScores as Scores
-from sweeps.load import parse_config
-from sweeps.reporting import search_data
-from sweeps.rows import best_row, best_sft_row, own_rows, trial_rows
-from sweeps.search import DRIVER, StudySearch, mark_interrupted, queue_interrupted
+from sweeps.folder.load import parse_config
+from sweeps.results.reporting import search_data
+from sweeps.search.agenda import SearchSpace, has_unplanned, queue_missing
+from sweeps.search.rows import best_row, best_sft_row, own_rows, trial_rows
+from sweeps.search.study_search import DRIVER, StudySearch, mark_interrupted, queue_interrupted
+from sweeps.workers.final_scores import TestScores as Scores
 
 Tree = dict[str, Any]
 METHODS = {

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
-from sweeps import board as module
-from sweeps.board import JobBoard, Message
-from sweeps.failures import failed
+from sweeps.settings.failures import failed
+from sweeps.workers import board as module
+from sweeps.workers.board import JobBoard, Message
 
 
 def job(name: str, key: str | None = None) -> Message:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cluster import concurrency
 from sweeps.config import Resources
 from sweeps.errors import UserError
+from sweeps.workers.cluster import concurrency
 
 PAIR = Resources(workers=2, cpus_per_worker=1, gpus_per_worker=0.5, concurrency=4)
 

@@ -10,7 +10,7 @@ import pytest
 
 from sweeps.config import resolve_paths
 from sweeps.errors import UserError
-from sweeps.load import parse_config
+from sweeps.folder.load import parse_config
 
 Tree = dict[str, Any]
 POINT = {"mask_ratio": 0.2, "accumulation_interval": 2, "learning_rate": 1e-3}

@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeps import database
+from sweeps.folder import database
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import optuna
 import pytest
 
 from sweeps.config import KeepConfig
-from sweeps.disk import drop_weights, remove_orphans
 from sweeps.report.data import TrialRow
+from sweeps.search.disk import drop_weights, remove_orphans
 
 
 def row(number: int, score: float, ratio: float, state: str = "finished") -> TrialRow:

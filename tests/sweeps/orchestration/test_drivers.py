@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.drivers import driving, living_drivers, request_stop
 from sweeps.errors import UserError
+from sweeps.folder.drivers import driving, living_drivers, request_stop
 
 DRIVE = """
 import sys, time
 from pathlib import Path
-from sweeps.drivers import driving
+from sweeps.folder.drivers import driving
 try:
     with driving(Path(sys.argv[1])):
         print("driving", flush=True)

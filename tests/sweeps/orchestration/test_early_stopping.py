@@ -12,11 +12,11 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from sweeps.pruners import build_pruner
-from sweeps.search import StudySearch, mark_interrupted, queue_interrupted
-from sweeps.search_config import SearchConfig
-from sweeps.space import Point, SpaceConfig
-from sweeps.tune import EarlyStopping
+from sweeps.search.pruners import build_pruner
+from sweeps.search.study_search import StudySearch, mark_interrupted, queue_interrupted
+from sweeps.settings.search_config import SearchConfig
+from sweeps.settings.space import Point, SpaceConfig
+from sweeps.workers.tune import EarlyStopping
 
 CHECKS, TRIALS = 8, 14
 SPACE = SpaceConfig.model_validate(

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from evaluators.errors import DataError
-from sweeps.budget import BudgetConfig, Ledger
-from sweeps.failures import KINDS, FailureKind, cause, failed, kind_of
 from sweeps.finetune.model import ModelError
-from sweeps.halt import ENOUGH_TO_JUDGE, Halt
+from sweeps.settings.budget import BudgetConfig, Ledger
+from sweeps.settings.failures import KINDS, FailureKind, cause, failed, kind_of
+from sweeps.settings.halt import ENOUGH_TO_JUDGE, Halt
 
 
 def wrapped(error: Exception) -> Exception:

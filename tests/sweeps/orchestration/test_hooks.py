@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from sweeps.display.hooked_display import calling_hooks
+from sweeps.display.progress import Display, LineDisplay, Tally
 from sweeps.errors import UserError
-from sweeps.hooked_display import calling_hooks
-from sweeps.hooks import Caller, Hook, HooksConfig, tell
-from sweeps.load import parse_config
-from sweeps.progress import Display, LineDisplay, Tally
-from sweeps.reporting import config_yaml
+from sweeps.folder.load import parse_config
+from sweeps.results.reporting import config_yaml
+from sweeps.settings.hooks import Caller, Hook, HooksConfig, tell
 
 SECRET = "T0K3N"
 POINT = {"mask_ratio": 0.2, "accumulation_interval": 4, "learning_rate": 1e-3}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from sweeps.config import resolve_paths
 from sweeps.finetune.identity import content, digest
-from sweeps.identity import differences, git_commit, study_definition, trial_key
-from sweeps.load import parse_config
+from sweeps.folder.identity import differences, git_commit, study_definition, trial_key
+from sweeps.folder.load import parse_config
 
 Tree = dict[str, Any]
 KEYS = st.text(max_size=3)

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from sweeps import cli
-from sweeps.load import load_config
+from sweeps.folder.load import load_config
 
 
 def call(*arguments: str) -> Result:

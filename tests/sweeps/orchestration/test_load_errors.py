@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.errors import UserError, nearest
-from sweeps.load import load_config
+from sweeps.folder.load import load_config
 
 
 def test_overrides_reach_every_kind_of_place(sweep_files: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 from sweeps.config import resolve_paths
 from sweeps.designs.build import build_design, mask_ratio
 from sweeps.errors import UserError
-from sweeps.export import export, run_yaml
-from sweeps.identity import study_definition
-from sweeps.load import parse_config
+from sweeps.folder.identity import study_definition
+from sweeps.folder.load import parse_config
 from sweeps.paper import check, report, study_of
 from sweeps.report.data import TrialRow
+from sweeps.results.export import export, run_yaml
 from sweeps.single_run import load_single_run
 from sweeps.study import open_study
 
@@ -174,5 +174,5 @@ def test_export_writes_the_model_with_its_card(tree: Tree, tmp_path: Path) -> No
     assert "| test items of sums | 0.500 | 0.304 to 0.696 | 40 |" in card
     assert "base_model: mini:model" in card
     assert "train.jsonl" in card
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="exists: give another folder"):
         export(config, tmp_path / "out")

@@ -12,13 +12,13 @@ from typer.testing import CliRunner, Result
 
 from sweeps import cli
 from sweeps.config import resolve_paths
-from sweeps.disk_need import DiskNeed, check_disk, disk_need
+from sweeps.designs.workload import kept_models, workload
 from sweeps.errors import UserError
-from sweeps.load import load_config, parse_config
-from sweeps.pace import ItemCounts, Pace, count_items, given_pace, recorded_pace
-from sweeps.planning import Machine, plan
-from sweeps.records import Records
-from sweeps.workload import kept_models, workload
+from sweeps.folder.load import load_config, parse_config
+from sweeps.plans.disk_need import DiskNeed, check_disk, disk_need
+from sweeps.plans.pace import ItemCounts, Pace, count_items, given_pace, recorded_pace
+from sweeps.plans.planning import Machine, plan
+from sweeps.search.records import Records
 from tests.sweeps.orchestration.played import FINISHED, OOM, STOPPED, play
 
 Tree = dict[str, Any]
@@ -122,7 +122,7 @@ def test_a_full_disk_is_refused_before_the_start(
 ) -> None:
     config = resolve_paths(parse_config({**tree, "storage": str(tmp_path)}))
     check_disk(config)
-    monkeypatch.setattr("sweeps.disk_need.free_bytes", lambda _: 1_000_000)
+    monkeypatch.setattr("sweeps.plans.disk_need.free_bytes", lambda _: 1_000_000)
     with pytest.raises(UserError, match=r"0\.00 GiB are free, and the sweep needs up to 0\.0"):
         check_disk(config)
 

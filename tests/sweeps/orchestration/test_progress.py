@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.progress import LineDisplay, Tally, build_display, ending_line, table, time_text
+from sweeps.display.progress import (
+    LineDisplay,
+    Tally,
+    build_display,
+    ending_line,
+    table,
+    time_text,
+)
 
 POINT = {"mask_ratio": 0.2, "accumulation_interval": 4, "learning_rate": 1e-3}
 TRIAL: dict[str, Any] = {

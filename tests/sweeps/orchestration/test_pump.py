@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sweeps import pump as pump_module
-from sweeps.outbox import EVENTS_FILE, Outbox
-from sweeps.pump import SENT_FILE, TrackerPump, final_metrics
-from sweeps.tracking import MemoryTracker, StudyInfo, Tracker, TrackingError, TrialInfo
+from sweeps.tracking import pump as pump_module
+from sweeps.tracking.outbox import EVENTS_FILE, Outbox
+from sweeps.tracking.pump import SENT_FILE, TrackerPump, final_metrics
+from sweeps.tracking.tracker import MemoryTracker, StudyInfo, Tracker, TrackingError, TrialInfo
 
 STUDY = StudyInfo("small/sums", "small", "sums", "", "abc", "", {})
 ENDED: dict[str, Any] = {

@@ -15,14 +15,14 @@ from typer.testing import CliRunner, Result
 
 from sweeps import cli
 from sweeps.config import SweepConfig
-from sweeps.drivers import driving, living_drivers
-from sweeps.place import place_of
-from sweeps.pump import SENT_FILE
-from sweeps.records import Records
-from sweeps.retry import queue_failed
-from sweeps.search import finished_trials, mark_interrupted
+from sweeps.designs.workload import workload
+from sweeps.folder.drivers import driving, living_drivers
+from sweeps.folder.place import place_of
+from sweeps.search.records import Records
+from sweeps.search.retry import queue_failed
+from sweeps.search.study_search import finished_trials, mark_interrupted
 from sweeps.study import open_study
-from sweeps.workload import workload
+from sweeps.tracking.pump import SENT_FILE
 from tests.sweeps.orchestration.played import (
     DIVERGED,
     FINISHED,
@@ -126,7 +126,7 @@ def test_nobody_runs_it(sweep_files: Path) -> None:
 DRIVE = """
 import sys, time
 from pathlib import Path
-from sweeps.drivers import driving
+from sweeps.folder.drivers import driving
 with driving(Path(sys.argv[1])):
     try:
         time.sleep(60)
@@ -157,7 +157,9 @@ def test_one_who_does_not_stop_is_named(
     sweep_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = place_of(play(FINISHED)).folder
-    monkeypatch.setattr("sweeps.drivers.POLL_SECONDS", 60.0)  # it looks for requests too seldom
+    monkeypatch.setattr(
+        "sweeps.folder.drivers.POLL_SECONDS", 60.0
+    )  # it looks for requests too seldom
     with driving(folder) as driver:
         result = call("stop", "runs/small", "--wait", "0.1")
         assert result.exit_code == 2

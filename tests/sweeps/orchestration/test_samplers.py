@@ -8,10 +8,10 @@ import optuna
 import pytest
 import torch
 
-from sweeps.samplers import build_sampler
-from sweeps.search import StudySearch
-from sweeps.search_config import SearchConfig
-from sweeps.space import Point, SpaceConfig
+from sweeps.search.samplers import build_sampler
+from sweeps.search.study_search import StudySearch
+from sweeps.settings.search_config import SearchConfig
+from sweeps.settings.space import Point, SpaceConfig
 
 SPACE = SpaceConfig.model_validate(
     {

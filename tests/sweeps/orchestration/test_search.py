@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from optuna.trial import TrialState
 
-from sweeps.search import (
+from sweeps.search.study_search import (
     StudySearch,
     Suggestion,
     finished_trials,
@@ -19,7 +19,7 @@ from sweeps.search import (
     outcome,
     queue_interrupted,
 )
-from sweeps.space import Point, SpaceConfig
+from sweeps.settings.space import Point, SpaceConfig
 
 SPACE = SpaceConfig.model_validate(
     {

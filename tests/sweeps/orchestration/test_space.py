@@ -8,7 +8,7 @@ import optuna
 import pytest
 from pydantic import ValidationError
 
-from sweeps.space import Choices, FloatRange, SpaceConfig, parameter
+from sweeps.settings.space import Choices, FloatRange, SpaceConfig, parameter
 
 SPACE = {"mask_ratio": [0.0, 0.2], "accumulation_interval": [1, 4], "learning_rate": 1e-3}
 

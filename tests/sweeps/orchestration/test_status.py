@@ -12,15 +12,15 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from sweeps import cli
-from sweeps.drivers import driving
-from sweeps.load import load_config
-from sweeps.outbox import EVENTS_FILE, Outbox
-from sweeps.place import place_of
-from sweeps.progress import recorded_best
-from sweeps.records import Records
-from sweeps.rows import best_row
-from sweeps.status import SweepStatus, status
-from sweeps.status_view import view
+from sweeps.display.progress import recorded_best
+from sweeps.display.status import SweepStatus, status
+from sweeps.display.status_view import view
+from sweeps.folder.drivers import driving
+from sweeps.folder.load import load_config
+from sweeps.folder.place import place_of
+from sweeps.search.records import Records
+from sweeps.search.rows import best_row
+from sweeps.tracking.outbox import EVENTS_FILE, Outbox
 from tests.sweeps.orchestration.played import (
     FINISHED,
     OOM,

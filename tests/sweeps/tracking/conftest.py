@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.mlflow_store import check_store
-from sweeps.tracking import TrackingError
+from sweeps.tracking.mlflow_store import check_store
+from sweeps.tracking.tracker import TrackingError
 
 START_SECONDS = 90.0
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.mlflow_tracker import MlflowTracker
 from sweeps.report.data import ScoreLabel, StudyData, TrialRow
 from sweeps.report.write import write_report
-from sweeps.tracking import StudyInfo, TrialInfo
+from sweeps.tracking.mlflow_tracker import MlflowTracker
+from sweeps.tracking.tracker import StudyInfo, TrialInfo
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.mlflow_tracker import MlflowTracker
-from sweeps.tracking import StudyInfo, TrialInfo
+from sweeps.tracking.mlflow_tracker import MlflowTracker
+from sweeps.tracking.tracker import StudyInfo, TrialInfo
 
 STUDY = StudyInfo("s", "mini", "math", "domain: math\n", "abc", "note", {"trials": "1"})
 TRIAL = TrialInfo("t", 0, {"mask_ratio": 0.5, "learning_rate": 0.01}, 0)

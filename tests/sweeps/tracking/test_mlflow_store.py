@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import mlflow_store
-from sweeps.mlflow_store import check_store, public_address, sqlite_path
-from sweeps.mlflow_tracker import MlflowTracker
-from sweeps.tracking import TrackingError
+from sweeps.tracking import mlflow_store
+from sweeps.tracking.mlflow_store import check_store, public_address, sqlite_path
+from sweeps.tracking.mlflow_tracker import MlflowTracker
+from sweeps.tracking.tracker import TrackingError
 
 
 @contextmanager
@@ -142,7 +142,8 @@ def test_passwords_are_not_shown() -> None:
 
 def test_importing_the_tracker_does_not_import_mlflow() -> None:
     code = (
-        "import sys, sweeps.tracking, sweeps.outbox, sweeps.mlflow_tracker as m; "
+        "import sys, sweeps.tracking.tracker, sweeps.tracking.outbox; "
+        "import sweeps.tracking.mlflow_tracker as m; "
         "m.MlflowTracker('sqlite:///x.db'); assert 'mlflow' not in sys.modules"
     )
     root = Path(__file__).parents[3]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.outbox import Outbox, OutboxReader, forward
-from sweeps.tracking import MemoryTracker, StudyInfo, TrackingError, TrialInfo
+from sweeps.tracking.outbox import Outbox, OutboxReader, forward
+from sweeps.tracking.tracker import MemoryTracker, StudyInfo, TrackingError, TrialInfo
 
 STUDY = StudyInfo("s", "s", "math", "", "", "", {})
 TRIAL = TrialInfo("t", 0, {}, 0)
@@ -84,7 +84,7 @@ def test_a_killed_writer_loses_nothing_it_appended(tmp_path: Path) -> None:
     path = tmp_path / "o.jsonl"
     code = (
         "import os, pathlib, sys\n"
-        "from sweeps.outbox import Outbox\n"
+        "from sweeps.tracking.outbox import Outbox\n"
         "outbox = Outbox(pathlib.Path(sys.argv[1]))\n"
         "for step in range(50): outbox.append('step', step=step, metrics={})\n"
         "os.kill(os.getpid(), 9)"

@@ -12,8 +12,15 @@ from typing import Any, final
 
 import pytest
 
-from sweeps.mlflow_tracker import MlflowTracker
-from sweeps.tracking import MemoryTracker, StudyInfo, Tracker, TrackingError, TrialInfo, run_name
+from sweeps.tracking.mlflow_tracker import MlflowTracker
+from sweeps.tracking.tracker import (
+    MemoryTracker,
+    StudyInfo,
+    Tracker,
+    TrackingError,
+    TrialInfo,
+    run_name,
+)
 
 # MLflow 3.17's own use of SQLAlchemy 2.1, nothing a caller can change.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")

@@ -1,0 +1,66 @@
+"""Where the studies of a sweep lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from sweeps.config import SweepConfig
+
+RESOLVED = "sweep.yaml"
+"""In a sweep's folder: its configuration, with defaults and absolute paths, as it was run last."""
+
+RUN_FILE, FAILURE_FILE = "run.yaml", "failure.log"
+"""In a trial's folder: what it runs, for `finetune` to repeat it alone, and why it failed."""
+
+
+@final
+@dataclass(frozen=True)
+class StudyPlace:
+    """Where the studies of one sweep lie: everything below ``storage/name``."""
+
+    folder: Path
+
+    def optuna_url(self) -> str:
+        """The storage that holds every study of the sweep."""
+        return f"sqlite:///{self.optuna_file()}"
+
+    def config_file(self) -> Path:
+        """The sweep's configuration with every path resolved, as it was run last."""
+        return self.folder / RESOLVED
+
+    def optuna_file(self) -> Path:
+        """The file of ``optuna_url``, the newest there is; absent before the first study."""
+        live, copy = self.optuna_live(), self.optuna_copy()
+        return live if live.exists() or not copy.exists() else copy
+
+    def optuna_copy(self) -> Path:
+        """The database in the storage: the file itself, or in a cluster its newest copy."""
+        return self.folder / "optuna.db"
+
+    def optuna_live(self) -> Path:
+        """The file that a driver writes: in a cluster on its own disk (`folder.database`)."""
+        if not os.environ.get("RAY_ADDRESS"):
+            return self.optuna_copy()
+        key = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
+        return Path("~/.gmt-sweep").expanduser() / f"{self.folder.name}-{key}" / "optuna.db"
+
+    def queue_lock(self) -> Path:
+        """The lock under which points are queued."""
+        return self.folder / "queue.lock"
+
+    def study(self, domain: str) -> Path:
+        """The folder of one domain's study: its trials, test scores and report."""
+        return self.folder / domain
+
+    def trial(self, domain: str, key: str) -> Path:
+        """The folder of one trial."""
+        return self.study(domain) / "trials" / key
+
+
+def place_of(config: SweepConfig) -> StudyPlace:
+    """The folder that a sweep's name stands for in its storage."""
+    return StudyPlace(Path(config.storage).expanduser().resolve() / config.name)

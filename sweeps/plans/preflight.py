@@ -1,0 +1,157 @@
+"""Everything that can be known to be wrong before a process starts or a run is recorded."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+
+from sweeps.config import SweepConfig
+from sweeps.errors import UserError
+from sweeps.folder.identity import differences, study_definition
+from sweeps.settings.space import Point
+from sweeps.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    import torch
+
+DEFINITION, ADOPTED = "definition", "adopted"
+
+
+def check_inputs(config: SweepConfig) -> None:
+    """Read the model's folder, every training row and every validation item once.
+
+    The test items' files are only asked to exist: nothing before the report may read them.
+
+    Raises:
+        ValueError: naming the file (and the line) and what was expected.
+    """
+    from sweeps.finetune.benchmarks import build_benchmark, check_test_source
+    from sweeps.finetune.examples import read_examples
+    from sweeps.finetune.memory import check_memory
+    from sweeps.finetune.model import check_attention, check_context
+    from sweeps.finetune.optimizers import check_optimizer
+
+    check_optimizer(config.training.optimizer)
+    check_attention(config.model)
+    for name, domain in config.domains.items():
+        check_context(config.model, domain.data.max_length)
+        device = _training_device(config)
+        if device is not None:
+            interval = config.space_of(name).intervals()[0]
+            point: Point = {
+                "mask_ratio": 0.0,
+                "accumulation_interval": interval,
+                "learning_rate": 1e-3,
+            }
+            check_memory(config.trial(name, point), config.resources.workers, device)
+        read_examples(domain.data, domain.benchmarks)
+        for benchmark in domain.benchmarks:
+            built = build_benchmark(benchmark)
+            built.load(Path(benchmark.validation), "validation")
+            check_test_source(benchmark, built)
+
+
+def _training_device(config: SweepConfig) -> torch.device | None:
+    """What trials run on, where this machine has it too; a GPU may be on other nodes only."""
+    import torch
+
+    if not config.resources.gpus_per_worker:
+        return torch.device("cpu")
+    return torch.device("cuda") if torch.cuda.is_available() else None
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Create ``folder`` and write to it; what was created is gone again afterwards, if empty.
+
+    A mistake that is found later must leave no folder behind, and neither must `validate`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    created = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        _remove_empty(created)
+        raise UserError(
+            f"storage {folder}: cannot be written ({error.strerror}); give a folder that you may "
+            "write to, as storage=runs"
+        ) from None
+    try:
+        yield
+    finally:
+        _remove_empty(created)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Innermost first, up to the first one that holds something."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def check_tracker(tracker: Tracker) -> None:
+    """Ask the tracker for an answer.
+
+    Raises:
+        UserError: it gives none.
+    """
+    try:
+        tracker.check()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def check_same_study(
+    study: optuna.Study, config: SweepConfig, domain: str, *, adopt: bool = False
+) -> None:
+    """Refuse to mix trials of two definitions in one study, unless the user says so.
+
+    ``adopt``: the study takes the new definition and keeps the old one on record.
+
+    Raises:
+        UserError: naming each difference, and the ways on.
+    """
+    now = json.loads(json.dumps(study_definition(config, domain)))
+    before = study.user_attrs.get(DEFINITION, now)
+    if before == now:
+        return
+    if adopt:
+        study.set_user_attr(ADOPTED, [*study.user_attrs.get(ADOPTED, []), before])
+        study.set_user_attr(DEFINITION, now)
+        return
+    changed = "; ".join(differences(before, now))
+    raise UserError(
+        f"a study named '{config.name}' with another definition is already in "
+        f"{config.storage}: {changed}. Give this one another name, as name={config.name}2; or go "
+        "back to the first definition to continue it; or, if the trials of both may stand in one "
+        "study, say so with `run --adopt`"
+    )
+
+
+def check_recorded(database: Path, config: SweepConfig, *, adopt: bool = False) -> None:
+    """Compare every domain with the study that ``database`` may have of it, before any is run.
+
+    ``adopt``: as `check_same_study`.
+
+    Raises:
+        UserError: as ``check_same_study``.
+    """
+    if not database.exists():
+        return
+    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+    recorded = set(optuna.get_all_study_names(storage))
+    for domain in config.domains:
+        name = f"{config.name}/{domain}"
+        if name in recorded:
+            recorded_study = optuna.load_study(study_name=name, storage=storage)
+            check_same_study(recorded_study, config, domain, adopt=adopt)

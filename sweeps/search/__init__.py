@@ -1,0 +1,1 @@
+"""One Optuna study: which trial comes next, what became of it, and its records."""

@@ -1,0 +1,102 @@
+"""What a search still has to run: the sampler's trials or a grid's points, then replicates."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any, final
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.config import SweepConfig
+from sweeps.designs.design import FRESH_SEEDS_FROM
+from sweeps.designs.point import MOST, REPLICATE, STAGES
+from sweeps.report.data import TrialRow, scored
+from sweeps.search.rows import own_rows, trial_rows
+from sweeps.search.study_search import DRIVER, finished_trials, queue_points
+from sweeps.settings.space import Point, SpaceConfig
+
+
+@final
+class SearchSpace:
+    """A search space, whose points may carry the seed and the stage of a replicate."""
+
+    def __init__(self, space: SpaceConfig) -> None:
+        self._space = space
+
+    def suggest(self, trial: optuna.Trial) -> Point:
+        """The sampler's point, or the queued one of a replicate."""
+        point = self._space.suggest(trial)
+        queued = trial.storage.get_trial(trial._trial_id).system_attrs.get("fixed_params", {})
+        if "stage" in queued:
+            point["seed"] = trial.suggest_int("seed", 0, MOST)
+            point["stage"] = trial.suggest_categorical("stage", STAGES)
+        return point
+
+    def point(self, params: dict[str, Any]) -> Point:
+        """The point that a trial's stored parameters stand for."""
+        return self._space.point(params)
+
+
+def queue_missing(
+    study: optuna.Study, config: SweepConfig, domain: str, others: Container[str] = ()
+) -> int:
+    """How many trials are to be run now; those whose points are known are queued.
+
+    ``others``: the ids of other drivers, whose running trials are theirs. Replicates come once
+    the search itself has ended, everywhere: ask again then.
+    """
+    elsewhere = [t for t in _own(study, TrialState.RUNNING) if t.user_attrs.get(DRIVER) in others]
+    if config.search.sampler == "grid":
+        missing = queue_points(study, config.space_of(domain).grid())
+    else:
+        known = len(finished_own(study)) + len(elsewhere)
+        missing = max(0, config.search.trials - known)
+    if missing or elsewhere:
+        return missing
+    return queue_points(study, replicates(study, config))
+
+
+def has_unplanned(study: optuna.Study, config: SweepConfig) -> bool:
+    """Whether the sampler is to draw another point, beside those that are queued."""
+    begun = len(finished_own(study)) + len(_own(study, TrialState.RUNNING))
+    return config.search.sampler != "grid" and begun < config.search.trials
+
+
+def finished_own(study: optuna.Study) -> list[FrozenTrial]:
+    """The search's own trials that need no further work; replicates are not among them."""
+    return [trial for trial in finished_trials(study) if not _is_replicate(trial)]
+
+
+def _own(study: optuna.Study, state: TrialState) -> list[FrozenTrial]:
+    trials = study.get_trials(deepcopy=False, states=(state,))
+    return [trial for trial in trials if not _is_replicate(trial)]
+
+
+def _is_replicate(trial: FrozenTrial) -> bool:
+    return "stage" in trial.params or "stage" in trial.system_attrs.get("fixed_params", {})
+
+
+def replicates(study: optuna.Study, config: SweepConfig) -> list[Point]:
+    """The best points of a search that has ended, each with seeds that no trial of it had."""
+    asked = config.search.replicates
+    if asked is None:
+        return []
+    rows = scored(own_rows(trial_rows(study, config.seed)))
+    first = config.seed + FRESH_SEEDS_FROM
+    chosen = distinct_best(rows, asked.best)
+    params = {trial.user_attrs.get("key"): trial.params for trial in study.get_trials()}
+    return [
+        {**params[row.key], "seed": seed, "stage": REPLICATE}
+        for row in chosen
+        for seed in range(first, first + asked.seeds)
+    ]
+
+
+def distinct_best(rows: list[TrialRow], count: int) -> list[TrialRow]:
+    """The first ``count`` different points by score, the earlier trial of equals first."""
+    found: list[TrialRow] = []
+    for row in sorted(rows, key=lambda row: (-(row.score or 0.0), row.number)):
+        if len(found) < count and not any(row.same_point(other) for other in found):
+            found.append(row)
+    return found

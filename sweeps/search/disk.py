@@ -1,0 +1,47 @@
+"""What a study keeps on the disk, and what it removes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import optuna
+
+from sweeps.config import KeepConfig
+from sweeps.designs.design import Design
+from sweeps.report.data import TrialRow
+from sweeps.search.rows import best_rows, best_sft_row
+
+ENDED = ("finished", "stopped_early", "failed")
+
+
+def drop_weights(
+    trials: Path, rows: tuple[TrialRow, ...], keep: KeepConfig, design: Design | None
+) -> None:
+    """Remove models that are needed no more: neither kept by policy, nor to be scored, nor to
+    derive others. Checkpoints of ended trials go with them. ``trials``: the trials' folder."""
+    kept = _kept(rows, keep, design)
+    for row in rows:
+        if row.state in ENDED and row.key not in kept:
+            for part in ("model", "checkpoint"):
+                shutil.rmtree(trials / row.key / part, ignore_errors=True)
+
+
+def _kept(rows: tuple[TrialRow, ...], keep: KeepConfig, design: Design | None) -> set[str]:
+    if keep.models == "all":
+        return {row.key for row in rows}
+    if design is not None:
+        return {row.key for row in rows if design.keeps_model(row, rows)}
+    sft = best_sft_row(rows)
+    return {row.key for row in (*best_rows(rows, keep.models), *([sft] if sft else []))}
+
+
+def remove_orphans(folder: Path, study: optuna.Study) -> None:
+    """Remove what killed sessions left in a study's ``folder``: trials that no record names, and
+    Tune's snapshots, which nothing reads."""
+    known = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
+    for trial in (folder / "trials").glob("*"):
+        if trial.name not in known:
+            shutil.rmtree(trial, ignore_errors=True)
+    for snapshot in folder.glob("tune-*"):
+        shutil.rmtree(snapshot, ignore_errors=True)

@@ -1,0 +1,67 @@
+"""Early stopping by Optuna's pruners, whose memory is the study's storage and so outlives us."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import final
+
+import optuna
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.settings.search_config import SearchConfig
+
+
+def build_pruner(search: SearchConfig, checks: int) -> BasePruner:
+    """The pruner by name. Its steps are validation checks, 1 to ``checks``, and not updates: with
+    another accumulation interval the same examples take another number of updates."""
+    asked, grace = search.scheduler, search.scheduler.grace_checks
+    startup = search.startup_trials
+    match asked.name:
+        case "none":
+            return NopPruner()
+        case "asha":
+            return SuccessiveHalvingPruner(
+                min_resource=grace, reduction_factor=asked.reduction_factor
+            )
+        case "hyperband":
+            return HyperbandPruner(
+                min_resource=grace,
+                max_resource=max(grace, checks),
+                reduction_factor=asked.reduction_factor,
+            )
+        case "median":
+            return MedianPruner(n_startup_trials=startup, n_warmup_steps=grace)
+        case "percentile":
+            return PercentilePruner(
+                asked.percentile, n_startup_trials=startup, n_warmup_steps=grace
+            )
+        case "patient":
+            median = MedianPruner(n_startup_trials=startup, n_warmup_steps=grace)
+            return PatientPruner(median, patience=asked.patience)
+
+
+@final
+class LatestTries(optuna.Study):
+    """A study as its pruner shall see it: an interrupted try and the one that took it up again
+    are one trial, which competes once."""
+
+    def __init__(self, study: optuna.Study, superseded: Container[int]) -> None:
+        """``superseded``: Optuna's numbers of the tries to leave out."""
+        super().__init__(study.study_name, study._storage, study.sampler, study.pruner)
+        self._superseded = superseded
+
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The trials but those."""
+        trials = super().get_trials(deepcopy, states)
+        return [trial for trial in trials if trial.number not in self._superseded]

@@ -1,0 +1,62 @@
+"""A sweep's records as anybody may read them, from any terminal, while it runs or long after."""
+
+from __future__ import annotations
+
+from typing import final
+
+import optuna
+
+from sweeps.config import SweepConfig, resolve_paths
+from sweeps.errors import UserError
+from sweeps.folder.place import place_of
+from sweeps.report.data import TrialRow
+from sweeps.search.rows import trial_rows
+
+
+@final
+class Records:
+    """Opens a sweep's storage and changes nothing in it.
+
+    Raises:
+        UserError: nothing of this sweep is there.
+    """
+
+    def __init__(self, config: SweepConfig) -> None:
+        self.config = resolve_paths(config)
+        self.place = place_of(self.config)
+        if not self.place.optuna_file().is_file():
+            raise UserError(
+                f"no sweep named '{config.name}' in {self.config.storage}: run it first, or give "
+                "its storage, as storage=runs"
+            )
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._open()
+
+    def _open(self) -> None:
+        self._file = self.place.optuna_file().stat().st_ino
+        self._storage = optuna.storages.RDBStorage(self.place.optuna_url())
+        self._studies: dict[str, optuna.Study] = {}
+
+    def study(self, domain: str) -> optuna.Study | None:
+        """The domain's study; None before it has begun."""
+        if self.place.optuna_file().stat().st_ino != self._file:
+            self._storage.engine.dispose()  # of a cluster's sweep, copies follow one another here
+            self._open()
+        name = f"{self.config.name}/{domain}"
+        if domain not in self._studies and name in optuna.get_all_study_names(self._storage):
+            self._studies[domain] = optuna.load_study(study_name=name, storage=self._storage)
+        return self._studies.get(domain)
+
+    def begun(self) -> dict[str, tuple[TrialRow, ...]]:
+        """The trials of every domain whose study has begun."""
+        return {name: self.rows(name) for name in self.config.domains if self.study(name)}
+
+    def trials(self, domain: str) -> list[optuna.trial.FrozenTrial]:
+        """The domain's trials as Optuna has them, every try of each."""
+        study = self.study(domain)
+        return [] if study is None else study.get_trials(deepcopy=False)
+
+    def rows(self, domain: str) -> tuple[TrialRow, ...]:
+        """The domain's trials, as `trial_rows` gives them."""
+        study = self.study(domain)
+        return () if study is None else trial_rows(study, self.config.seed)

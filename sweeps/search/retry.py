@@ -1,0 +1,70 @@
+"""Failed trials queued again: a further try of the same trial, under its own number and key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import optuna
+from filelock import FileLock
+from optuna.trial import FrozenTrial
+
+from sweeps.errors import UserError
+from sweeps.finetune.result import forget_result
+from sweeps.folder.drivers import living_drivers
+from sweeps.folder.place import FAILURE_FILE
+from sweeps.search.records import Records
+from sweeps.search.study_search import INTERRUPTED, RETRY_OF, retried
+from sweeps.tracking.pump import SENT_FILE
+
+
+def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, list[int]]:
+    """Queue every failed trial, or those of some kinds (`sweeps.settings.failures`), once more.
+
+    A trial goes on from its checkpoint where it has one; a recorded divergence is forgotten, or
+    it would be reported again without a try. Returns the trials' numbers by domain.
+
+    Raises:
+        UserError: a process runs the sweep; on a cluster it would write over what is queued here.
+    """
+    if drivers := living_drivers(records.place.folder):
+        raise UserError(
+            f"this sweep is being run, by {drivers[0]}: wait for it, or stop it with `stop`, and "
+            "then try its failed trials again"
+        )
+    queued: dict[str, list[int]] = {}
+    with FileLock(records.place.queue_lock()):
+        for domain in records.config.domains:
+            study = records.study(domain)
+            failed = [] if study is None else _failed(study, kinds)
+            for trial in failed:
+                _forget(records.place.trial(domain, trial.user_attrs["key"]))
+                _queue(study, trial)
+            queued[domain] = [int(trial.user_attrs["number"]) for trial in failed]
+    return queued
+
+
+def _failed(study: optuna.Study, kinds: Collection[str]) -> list[FrozenTrial]:
+    superseded = retried(study)
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
+        if "key" in trial.user_attrs
+        and INTERRUPTED not in trial.user_attrs
+        and trial.number not in superseded
+        and (not kinds or trial.user_attrs.get("outcome", {}).get("kind") in kinds)
+    ]
+
+
+def _queue(study: optuna.Study | None, trial: FrozenTrial) -> None:
+    assert study is not None
+    point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    attrs = {"number": trial.user_attrs["number"], RETRY_OF: trial.number}
+    study.enqueue_trial(point, user_attrs=attrs)
+
+
+def _forget(folder: Path) -> None:
+    """What the failed try left behind that would stand for the next one."""
+    forget_result(folder)
+    for name in (FAILURE_FILE, SENT_FILE):
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""Where MLflow runs are kept: a sqlite file or a server, checked before MLflow touches it.
+
+MLflow itself waits minutes for a server that does not answer and reports a bad sqlite path as a
+database traceback; the check here takes seconds and says one sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from sweeps.errors import UserError
+from sweeps.tracking.tracker import TrackingError
+
+SQLITE = "sqlite:///"
+ANSWER_SECONDS = 5.0
+
+
+def check_store(uri: str) -> None:
+    """Raise `TrackingError` unless the store at `uri` can be used; takes 5 s at most."""
+    if uri.startswith(SQLITE):
+        _check_sqlite(uri, sqlite_path(uri))
+    elif urlsplit(uri).scheme in ("http", "https"):
+        _check_server(public_address(uri))
+    else:
+        raise TrackingError(
+            f"tracking uri {uri!r}: expected sqlite:///FILE or http(s)://HOST:PORT, "
+            "such as sqlite:///mlflow.db."
+        )
+
+
+def tracking_uri(given: str | None, storage: str) -> str:
+    """The MLflow address: the given one, ``MLFLOW_TRACKING_URI`` (a cluster's nodes have it), or a
+    sqlite file in the storage folder.
+
+    Raises:
+        UserError: it holds a password, which the records of a sweep would show to everybody.
+    """
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri and urlsplit(uri).password:
+        raise UserError(
+            f"tracking.uri {public_address(uri)}: expected an address without a password; give "
+            "it in the environment, as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return uri or f"sqlite:///{Path(storage).expanduser().resolve() / 'mlflow.db'}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The absolute path of a sqlite uri's file; None if the uri is not a sqlite one."""
+    if not uri.startswith(SQLITE):
+        return None
+    return Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()
+
+
+def public_address(uri: str) -> str:
+    """The server's address without user name and password, which must not reach a terminal."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+
+
+def _check_sqlite(uri: str, path: Path | None) -> None:
+    if path is None or not path.name or path.is_dir():
+        raise TrackingError(f"tracking uri {uri!r}: expected a file name after {SQLITE}.")
+    if not path.parent.is_dir():
+        raise TrackingError(
+            f"tracking uri {uri!r}: the folder {path.parent} does not exist; create it first."
+        )
+    existed = path.exists()
+    try:
+        connection = sqlite3.connect(path, timeout=ANSWER_SECONDS - 1, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")  # takes the write lock, writes nothing
+            connection.execute("ROLLBACK")
+        finally:
+            connection.close()
+    except (sqlite3.Error, OSError) as error:
+        raise TrackingError(
+            f"tracking uri {uri!r}: {path} cannot be written ({error})."
+        ) from error
+    finally:
+        if not existed and path.exists() and path.stat().st_size == 0:
+            path.unlink()
+
+
+def _check_server(address: str) -> None:
+    outcome: list[str] = []
+    # A thread, because neither name resolution nor several addresses of one name keep a timeout.
+    probe = threading.Thread(target=lambda: outcome.append(_probe(address)), daemon=True)
+    probe.start()
+    probe.join(ANSWER_SECONDS)
+    problem = outcome[0] if outcome else f"no answer within {ANSWER_SECONDS:g} s"
+    if problem:
+        raise TrackingError(f"MLflow server {address} cannot be used: {problem}.")
+
+
+def _probe(address: str) -> str:
+    """What is wrong with the server, or "" if it answers."""
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=ANSWER_SECONDS) as answer:
+            body = answer.read(64)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return _http_problem(error.code)
+    except (OSError, ValueError) as error:
+        return f"it does not answer ({getattr(error, 'reason', error)})"
+    return (
+        _refusal(address) if body.strip() == b"OK" else "something else than MLflow answers there"
+    )
+
+
+def _refusal(address: str) -> str:
+    """Whether the server turns this host name away, which it never does at /health."""
+    page = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+    try:
+        with urllib.request.urlopen(page, timeout=ANSWER_SECONDS):
+            return ""
+    except urllib.error.HTTPError as error:
+        refused = error.code == 403 and b"host header" in error.read(1000).lower()
+        error.close()
+        return _http_problem(403) if refused else ""
+    except OSError as error:
+        return f"it does not answer ({getattr(error, 'reason', error)})"
+
+
+def _http_problem(code: int) -> str:
+    if code == 401:  # it lives; the real calls carry MLFLOW_TRACKING_USERNAME and _PASSWORD
+        return ""
+    if code == 403:
+        return "it refuses this host name (403); start it with --allowed-hosts HOST:PORT"
+    return f"its /health page answers with status {code}"

@@ -1,0 +1,350 @@
+"""Writes a study to MLflow: one experiment per domain, a parent run per study, a child per trial.
+
+MLflow cannot be given a run's id, and keeps both values when a step is logged twice. So runs are
+found by their tags, and before a reopened run gets a point the stored steps are read once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+import sys
+import time as clock
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import which
+from typing import TYPE_CHECKING, final
+
+from sweeps.tracking.mlflow_store import check_store, public_address, sqlite_path
+from sweeps.tracking.tracker import (
+    SERVE,
+    StudyInfo,
+    Tracker,
+    TrackingError,
+    TrialInfo,
+    TrialState,
+    parameter_texts,
+    require_same_parameters,
+    run_name,
+)
+
+if TYPE_CHECKING:  # MLflow takes seconds to import: only those who track pay
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, Run
+
+    from sweeps.tracking.compare_view import PublishedView
+
+BATCH_POINTS = 1000  # MLflow's limit for one request
+FAILURE_CHARACTERS = 5000
+STATUS: dict[TrialState, str] = {
+    "finished": "FINISHED",
+    "stopped_early": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+@final
+@dataclass
+class _OpenRun:
+    """A trial's run. `reopened`: it may hold points unknown to `seen` (metric -> steps)."""
+
+    run_id: str
+    reopened: bool
+    seen: dict[str, set[int]] = field(default_factory=dict)
+    buffer: list[Metric] = field(default_factory=list)
+
+
+@final
+@dataclass(frozen=True)
+class _OpenStudy:
+    info: StudyInfo
+    experiment_id: str
+    run_id: str
+    views: tuple[PublishedView, ...]
+    found: Mapping[str, Run]  # trials of earlier sessions by key
+
+
+@final
+class MlflowTracker(Tracker):
+    """Tracks to "sqlite:///FILE" or "http(s)://HOST:PORT".
+
+    Artifacts of a sqlite store lie in a folder beside the file, those of a server where it says.
+    """
+
+    def __init__(self, uri: str) -> None:
+        for name, value in QUIET.items():  # before the first import of mlflow, which reads them
+            os.environ.setdefault(name, value)
+        self._uri = uri
+        self._client_or_none: MlflowClient | None = None
+        self._study: _OpenStudy | None = None
+        self._runs: dict[str, _OpenRun] = {}
+
+    def check(self) -> None:
+        """Raise `TrackingError` within about 5 seconds if the store cannot be used."""
+        check_store(self._uri)
+
+    def begin_study(self, info: StudyInfo) -> str:
+        """Create or reopen the parent run and publish the compare view; returns the run id.
+
+        A reopened study keeps the parameters it had; config.yaml is the present one.
+        """
+        from sweeps.tracking.compare_view import publish_study
+
+        self.check()
+        with _reported("begin the study"):
+            experiment_id = self._experiment(f"gmt/{info.domain}")
+            run_id, is_new = self._parent(experiment_id, info)
+            self._client.log_text(run_id, info.config_yaml, "config.yaml")
+            views = publish_study(self._client, experiment_id, run_id, info.name, info.trial_kind)
+            found = {} if is_new else self._children(experiment_id, run_id)
+        self._study = _OpenStudy(info, experiment_id, run_id, views, found)
+        self._runs = {}
+        return run_id
+
+    def begin_trial(self, trial: TrialInfo) -> None:
+        """Create or reopen the child run."""
+        study = self._current()
+        with _reported(f"begin trial {trial.key!r}"):
+            if trial.key in self._runs:
+                run = self._client.get_run(self._runs[trial.key].run_id)
+            elif trial.key in study.found:
+                run = study.found[trial.key]
+                self._runs[trial.key] = _OpenRun(run.info.run_id, reopened=True)
+            else:
+                run = self._create_child(study, trial)
+                self._runs[trial.key] = _OpenRun(run.info.run_id, reopened=False)
+            require_same_parameters(trial, run.data.params)
+            self._resume(run)
+            # Also for a found run: a crash may have come between creating it and this line.
+            self._client.log_batch(run.info.run_id, params=_params(trial))
+
+    def log(
+        self, key: str, step: int, metrics: Mapping[str, float], time: float | None = None
+    ) -> None:
+        """Buffer the points that the run does not have yet."""
+        from mlflow.entities import Metric
+
+        run = self._run(key)
+        stamp = int((clock.time() if time is None else time) * 1000)
+        for name, value in _named(metrics).items():
+            steps = run.seen[name] if name in run.seen else self._load_steps(run, name)
+            if step not in steps:
+                steps.add(step)
+                run.buffer.append(Metric(name, _finite(value), stamp, step))
+
+    def flush(self) -> None:
+        """Send the buffers. A request repeated after an outage changes nothing: MLflow drops a
+        point that equals a stored one in step, value and time."""
+        self._current()
+        for key, run in self._runs.items():
+            while run.buffer:
+                with _reported(f"log trial {key!r}"):
+                    self._client.log_batch(run.run_id, metrics=run.buffer[:BATCH_POINTS])
+                del run.buffer[:BATCH_POINTS]
+
+    def end_trial(
+        self, key: str, state: TrialState, finals: Mapping[str, float], failure: str = ""
+    ) -> None:
+        """Flush, then finals, state and status of the child run."""
+        run = self._run(key)
+        self.flush()
+        with _reported(f"end trial {key!r}"):
+            self._finish(run.run_id, state, finals, failure)
+        run.seen.clear()  # a long study must not keep every step of every trial in memory
+        run.reopened = True
+
+    def end_study(
+        self, state: TrialState, artifacts: Sequence[Path], finals: Mapping[str, float]
+    ) -> None:
+        """Flush, then artifacts, finals, state and status of the parent run."""
+        study = self._current()
+        self.flush()
+        with _reported("end the study"):
+            for path in artifacts:
+                self._client.log_artifact(study.run_id, str(path))
+            self._finish(study.run_id, state, finals, "")
+
+    def links(self) -> list[tuple[str, str]]:
+        """The compare views, and for a sqlite store the command that serves them."""
+        study, path = self._current(), sqlite_path(self._uri)
+        if path is None:
+            address = public_address(self._uri)
+            return [(view.label, address + view.url_path) for view in study.views]
+        address = "http://127.0.0.1:5000"
+        return [
+            (SERVE, _serve_command(path)),
+            *((f"then {view.label}", address + view.url_path) for view in study.views),
+        ]
+
+    @property
+    def _client(self) -> MlflowClient:
+        if self._client_or_none is None:
+            from mlflow import MlflowClient
+
+            self._client_or_none = MlflowClient(self._uri)
+        return self._client_or_none
+
+    def _experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            path = sqlite_path(self._uri)
+            # Without a place MLflow would create ./mlruns wherever the command was started.
+            place = None if path is None else (path.parent / f"{path.stem}-artifacts").as_uri()
+            return str(self._client.create_experiment(name, artifact_location=place))
+        if found.lifecycle_stage != "active":
+            raise TrackingError(
+                f"MLflow experiment {name!r} was deleted; bring it back with "
+                f"`mlflow experiments restore --experiment-id {found.experiment_id}`."
+            )
+        return str(found.experiment_id)
+
+    def _parent(self, experiment_id: str, info: StudyInfo) -> tuple[str, bool]:
+        """Run id of the study and whether it is new."""
+        from mlflow.entities import Param
+
+        query = f"tags.`gmt.kind` = 'study' and tags.`gmt.study` = '{info.key}'"
+        found = self._client.search_runs([experiment_id], query, max_results=1)
+        tags = {
+            "gmt.kind": "study",
+            "gmt.study": info.key,
+            "gmt.state": "running",
+            "mlflow.note.content": info.note,
+            "mlflow.source.name": "gmt-sweep",
+            "mlflow.source.git.commit": info.git_commit,
+        }
+        if found:
+            run_id = str(found[0].info.run_id)
+            for name, value in tags.items():
+                self._client.set_tag(run_id, name, value)
+            self._client.update_run(run_id, status="RUNNING")
+            return run_id, False
+        run = self._client.create_run(experiment_id, run_name=info.name, tags=tags)
+        params = [Param(name, value) for name, value in info.parameters.items()]
+        self._client.log_batch(run.info.run_id, params=params)
+        return str(run.info.run_id), True
+
+    def _children(self, experiment_id: str, parent_id: str) -> dict[str, Run]:
+        query, token = f"tags.`mlflow.parentRunId` = '{parent_id}'", None
+        found: dict[str, Run] = {}
+        while True:
+            page = self._client.search_runs([experiment_id], query, page_token=token)
+            found |= {run.data.tags["gmt.trial_key"]: run for run in page}
+            token = page.token
+            if not token:
+                return found
+
+    def _create_child(self, study: _OpenStudy, trial: TrialInfo) -> Run:
+        tags = {
+            "gmt.kind": study.info.trial_kind,
+            "gmt.study": study.info.key,
+            "gmt.trial_key": trial.key,
+            "gmt.state": "running",
+            "mlflow.parentRunId": study.run_id,
+            "mlflow.source.name": "gmt-sweep",
+            "mlflow.source.git.commit": study.info.git_commit,
+        }
+        if trial.parent_key:
+            tags["gmt.parent_key"] = trial.parent_key
+        return self._client.create_run(study.experiment_id, run_name=run_name(trial), tags=tags)
+
+    def _resume(self, run: Run) -> None:
+        if run.data.tags.get("gmt.state") in ("failed", "interrupted"):
+            self._client.set_tag(run.info.run_id, "gmt.state", "running")
+            self._client.set_tag(run.info.run_id, "gmt.failure", "")
+            self._client.update_run(run.info.run_id, status="RUNNING")
+
+    def _load_steps(self, run: _OpenRun, name: str) -> set[int]:
+        stored: set[int] = set()
+        if run.reopened:
+            with _reported(f"read {name}"):
+                history = self._client.get_metric_history(run.run_id, name)
+            stored = {point.step for point in history}
+        run.seen[name] = stored
+        return stored
+
+    def _finish(
+        self, run_id: str, state: TrialState, finals: Mapping[str, float], failure: str
+    ) -> None:
+        from mlflow.entities import Metric
+
+        stored = self._client.get_run(run_id).data.metrics
+        stamp = int(clock.time() * 1000)
+        # At step 0 MLflow draws bars; the latest time wins where a resumed trial ends again.
+        new = [
+            Metric(name, _finite(value), stamp, 0)
+            for name, value in _named(finals).items()
+            if name not in stored or stored[name] != value
+        ]
+        for start in range(0, len(new), BATCH_POINTS):
+            self._client.log_batch(run_id, metrics=new[start : start + BATCH_POINTS])
+        self._client.set_tag(run_id, "gmt.state", state)
+        if failure:
+            self._client.set_tag(run_id, "gmt.failure", failure[-FAILURE_CHARACTERS:])
+        self._client.set_terminated(run_id, STATUS[state])
+
+    def _current(self) -> _OpenStudy:
+        if self._study is None:
+            raise TrackingError("begin_study must be called before any other tracker call.")
+        return self._study
+
+    def _run(self, key: str) -> _OpenRun:
+        self._current()
+        if key not in self._runs:
+            raise TrackingError(f"trial {key!r} was not begun: call begin_trial first.")
+        return self._runs[key]
+
+
+def _params(trial: TrialInfo) -> list[Param]:
+    from mlflow.entities import Param
+
+    from sweeps.tracking.compare_view import LOG_LEARNING_RATE
+
+    texts = parameter_texts(trial)
+    if "learning_rate" in trial.parameters:
+        texts[LOG_LEARNING_RATE] = f"{math.log10(float(trial.parameters['learning_rate'])):.4f}"
+    return [Param(name, value) for name, value in texts.items()]
+
+
+def _named(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Names as MLflow takes them: "pass@1" becomes "pass_at_1"."""
+    return {
+        re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_")): value
+        for name, value in metrics.items()
+    }
+
+
+def _finite(value: float) -> float:
+    """Infinity as NaN: MLflow would store 1.8e308 and flatten every chart it appears in."""
+    return float("nan") if math.isinf(value) else value
+
+
+@contextmanager
+def _reported(action: str) -> Iterator[None]:
+    """Turn what MLflow raises into one sentence."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        reason = str(error).strip().partition("\n")[0][:500]
+        raise TrackingError(f"MLflow could not {action}: {reason}") from error
+
+
+def _serve_command(database: Path) -> str:
+    """What serves a local store with few processes, from this environment, active or not."""
+    beside = Path(sys.executable).with_name("mlflow")
+    program = str(beside) if which("mlflow") is None and beside.exists() else "mlflow"
+    where = ["--backend-store-uri", f"sqlite:///{database}", "--port", "5000", "--workers", "1"]
+    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join([program, 'server', *where])}"

@@ -1,0 +1,134 @@
+"""The study's one writer to its tracker, in a thread of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from sweeps.tracking.outbox import EVENTS_FILE, OutboxReader, forward
+from sweeps.tracking.tracker import StudyInfo, Tracker, TrackingError, TrialInfo, TrialState
+
+SENT_FILE = "sent"
+"""Lies in a trial's folder once the tracker has all of it."""
+
+BEAT_SECONDS = 1.0
+"""How often new events are sent, and how soon a tracker that did not answer is asked again."""
+
+
+@final
+class TrackerPump:
+    """The study's one writer: a thread that forwards the outboxes of open trials each second.
+
+    A tracker that does not answer delays nothing and loses nothing: events stay in the outboxes
+    and calls in the queue until it answers again.
+    """
+
+    def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
+        self._tracker, self._say = tracker, say
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._readers: dict[str, OutboxReader] = {}
+        self._waiting: Callable[[], None] | None = None
+        self._complained = self._begun = False
+        self._deadline = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
+        self._thread.start()
+
+    def begin_study(self, info: StudyInfo) -> None:
+        """The study starts, or goes on."""
+        self._calls.put(lambda: self._begin_study(info))
+
+    def _begin_study(self, info: StudyInfo) -> None:
+        self._tracker.begin_study(info)
+        self._begun = True
+
+    def links(self) -> tuple[tuple[str, str], ...]:
+        """Where the tracker shows the study; nothing while it does not know of it."""
+        return tuple(self._tracker.links()) if self._begun else ()
+
+    def begin(self, info: TrialInfo, folder: Path) -> None:
+        """A trial starts, or goes on."""
+
+        def call() -> None:
+            self._tracker.begin_trial(info)
+            self._readers[info.key] = OutboxReader(folder / EVENTS_FILE)
+
+        self._calls.put(call)
+
+    def end(self, key: str, folder: Path, ended: dict[str, Any]) -> None:
+        """A trial ended, with this outcome (see `sweeps.search.study_search.outcome`)."""
+        state: TrialState = ended["state"]
+        finals, failure = final_metrics(ended), ended["failure"]
+
+        def call() -> None:
+            forward(self._readers[key], self._tracker, key)
+            self._tracker.end_trial(key, state, finals, failure)
+            del self._readers[key]
+            folder.mkdir(parents=True, exist_ok=True)  # absent when its workers never started
+            (folder / SENT_FILE).touch()
+
+        self._calls.put(call)
+
+    def interrupt(self, key: str) -> None:
+        """The session stops while this trial runs; another session will go on with it."""
+
+        def call() -> None:
+            if key in self._readers:
+                forward(self._readers[key], self._tracker, key)
+                self._tracker.end_trial(key, "interrupted", {})
+                del self._readers[key]
+
+        self._calls.put(call)
+
+    def finish_study(
+        self, state: TrialState, artifacts: Sequence[Path], finals: dict[str, float]
+    ) -> None:
+        """The study ended, or its session did."""
+        self._calls.put(lambda: self._tracker.end_study(state, artifacts, finals))
+
+    def close(self, timeout: float) -> bool:
+        """Send what is left; False when the tracker did not take it all in ``timeout`` s."""
+        self._deadline = time.monotonic() + timeout
+        self._stopping.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and self._waiting is None and self._calls.empty()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(BEAT_SECONDS):
+            self._pump()
+        while not self._pump() and time.monotonic() < self._deadline:
+            time.sleep(BEAT_SECONDS / 2)
+
+    def _pump(self) -> bool:
+        """Do what can be done now; True when nothing is left waiting."""
+        try:
+            while self._waiting is not None or not self._calls.empty():
+                self._waiting = self._waiting or self._calls.get()
+                self._waiting()
+                self._waiting = None
+            for key, reader in self._readers.items():
+                forward(reader, self._tracker, key)
+        except (TrackingError, OSError) as error:  # no answer, or a full disk under the outbox
+            if not self._complained:
+                self._say(f"tracking: {error} The study goes on; its events are kept and re-sent.")
+            self._complained = True
+            return False
+        self._complained = False
+        return True
+
+
+def final_metrics(ended: dict[str, Any]) -> dict[str, float]:
+    """The trial's last numbers under ``final/`` and ``cost/``."""
+    finals = {"cost/wall_seconds": float(ended["seconds"])}
+    if ended["score"] is not None:
+        finals["final/score"] = float(ended["score"])
+    for name, value in ended["metrics"].items():
+        if name.startswith("cost/"):
+            finals[name] = value
+        elif name.startswith("eval/"):
+            finals["final/" + name.removeprefix("eval/")] = value
+    return finals

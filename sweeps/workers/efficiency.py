@@ -1,0 +1,67 @@
+"""The efficiency study of one domain: one measurement as a Ray task, its report, its record."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+from sweeps.config import SweepConfig
+from sweeps.designs.build import mask_ratio, plan_of
+from sweeps.folder.place import place_of
+
+MEASURED = "measured.json"
+METHODS = ("sft", "random", "gmt")
+
+
+def measured(config: SweepConfig, domain: str) -> dict[str, Any]:
+    """What an earlier session measured, or a new measurement; keys "methods" and "place"."""
+    path = place_of(config).study(domain) / MEASURED
+    if not path.exists():
+        result = _measure_remotely(config, domain)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(result, indent=1) + "\n")
+        partial.replace(path)
+    return read(path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A measurement's record."""
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _measure_remotely(config: SweepConfig, domain: str) -> dict[str, Any]:
+    import ray
+
+    resources, rounds = config.resources, config.study.rounds
+    task = ray.remote(measure).options(
+        num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
+    )
+    interval, rate = plan_of(config, domain).combinations[0]
+    runs = {}
+    for name in METHODS:
+        ratio = 0.0 if name == "sft" else mask_ratio(config, domain)
+        point = {"mask_ratio": ratio, "accumulation_interval": interval, "learning_rate": rate}
+        run = config.trial(domain, {**point, "method": name})
+        # As many updates as are measured, with the first and the warm-up ones.
+        updates = rounds + 4
+        run = run.model_copy(update={"examples": updates * run.effective_batch(1)})
+        runs[name] = run.model_dump_json()
+    result: dict[str, Any] = ray.get(task.remote(runs, rounds))
+    return result
+
+
+def measure(runs: dict[str, str], rounds: int) -> dict[str, Any]:
+    """The measurement itself, in the process that does it. `runs`: configs as JSON by method."""
+    import torch
+
+    from sweeps.finetune.config import FinetuneConfig
+    from sweeps.finetune.efficiency import measure_updates
+
+    configs = {name: FinetuneConfig.model_validate_json(text) for name, text in runs.items()}
+    cuda = torch.cuda.is_available()
+    place = torch.cuda.get_device_name() if cuda else f"a CPU ({platform.machine()})"
+    return {"methods": measure_updates(configs, rounds), "place": place}

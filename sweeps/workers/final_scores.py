@@ -1,0 +1,148 @@
+"""The test items, read once, after every choice has been made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, final
+
+from evaluators.benchmark import BenchmarkResult, bits_per_byte
+from sweeps.config import SweepConfig
+from sweeps.errors import UserError
+from sweeps.finetune.config import BenchmarkConfig
+from sweeps.report.data import benchmark_entries
+
+if TYPE_CHECKING:
+    from sweeps.workers.group import WorkerGroups
+
+FILE = "test_scores.json"
+
+
+@final
+@dataclass(frozen=True)
+class TestScores:
+    """``entries[role]`` as `StudyData.test_results` wants them, and ``keys``: whose they are.
+
+    A search has the roles "best" and "sft"; in a fixed design every tested trial is its own role.
+    ``items[role][benchmark]``: one [id, score, weight] per item, for paired comparisons.
+    """
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    items: Mapping[str, Mapping[str, list[list[Any]]]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """What an earlier session measured, or nothing."""
+        path = folder / FILE
+        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+
+    def write(self, folder: Path) -> None:
+        """Keep it, atomically."""
+        partial = folder / f"{FILE}.partial"
+        partial.write_text(json.dumps(asdict(self)))
+        partial.replace(folder / FILE)
+
+
+def score_on_test(
+    config: SweepConfig,
+    domain: str,
+    folder: Path,
+    chosen: Mapping[str, str],
+    models: Mapping[str, dict[str, Any]],
+    groups: WorkerGroups,
+) -> TestScores:
+    """Score the chosen trials' models on the test items, unless that was done already.
+
+    ``chosen``: role to the key of the trial that validation items chose. ``models``: key to
+    ``{"model": ModelConfig, "drop": None or what is dropped of an update}`` as plain values.
+    Each model is one job for a group of workers. What an earlier session measured is not measured
+    again.
+    """
+    keys = dict(chosen)
+    before = TestScores.read(folder)
+    if before.keys == keys:
+        return before
+    known = {key: role for role, key in before.keys.items()}
+    missing = {key: models[key] for key in keys.values() if key not in known}
+    fresh = _scored(config, domain, missing, groups)
+    entries = {key: before.entries[role] for key, role in known.items()}
+    items = {key: before.items.get(role, {}) for key, role in known.items()}
+    entries |= {key: result["entries"] for key, result in fresh.items()}
+    items |= {key: result["items"] for key, result in fresh.items()}
+    scores = TestScores(
+        keys,
+        {role: entries[key] for role, key in keys.items()},
+        {role: items[key] for role, key in keys.items()},
+    )
+    scores.write(folder)
+    return scores
+
+
+def _scored(
+    config: SweepConfig, domain: str, models: dict[str, dict[str, Any]], groups: WorkerGroups
+) -> dict[str, dict[str, Any]]:
+    shared = {
+        "benchmarks": [b.model_dump() for b in config.domains[domain].benchmarks],
+        "threads": config.training.threads,
+    }
+    jobs = [
+        {"key": f"{domain}/test/{key}", "scoring": {**source, **shared}}
+        for key, source in models.items()
+    ]
+    results = groups.run(jobs)
+    for result in results:
+        if "refused" in result:
+            raise UserError(result["refused"])
+        if "failure" in result:
+            raise RuntimeError(f"scoring on the test items failed: {result['failure']}")
+    return dict(zip(models, results, strict=True))
+
+
+def score_model(
+    model: dict[str, Any],
+    drop: dict[str, Any] | None,
+    benchmarks: list[dict[str, Any]],
+    threads: int | None,
+) -> dict[str, Any]:
+    """A model's test scores and those of its items, equal on every rank of the group.
+
+    A mistake in the test items is told as ``{"refused": sentence}``.
+    """
+    from sweeps.finetune.config import DropConfig, ModelConfig
+    from sweeps.finetune.derived import load_derived
+    from sweeps.finetune.evaluation import evaluate_model
+    from sweeps.finetune.group import Group
+    from sweeps.finetune.surroundings import borrowed_process
+
+    group = Group.current()
+    device = group.device()
+    parsed = [BenchmarkConfig(**benchmark) for benchmark in benchmarks]
+    dropped = None if drop is None else DropConfig(**drop)
+    with borrowed_process(device, threads):
+        loaded, tokenizer = load_derived(ModelConfig(**model), dropped, device)
+        try:
+            scored = evaluate_model(loaded.to(device).eval(), tokenizer, parsed, "test", group)
+        except ValueError as error:
+            return {"refused": str(error)}
+    entries: dict[str, float] = {}
+    for name, result in scored.items():
+        entries |= benchmark_entries(name, result.score, result.standard_error, result.n)
+    return {"entries": entries, "items": _items(scored)}
+
+
+def _items(scored: Mapping[str, BenchmarkResult]) -> dict[str, list[list[Any]]]:
+    """Scores by item; bits per byte are pooled, so there an item weighs as many as its bytes."""
+    return {
+        name: [
+            [r.id, -bits_per_byte(r.reference_nats, r.reference_bytes), r.reference_bytes]
+            if result.metric == "bits_per_byte"
+            else [r.id, r.score, 1]
+            for r in result.records
+        ]
+        for name, result in scored.items()
+    }

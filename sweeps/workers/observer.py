@@ -1,0 +1,109 @@
+"""Between Tune and the people who watch: the display, and the tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, final
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial as TuneTrial
+
+from sweeps.display.progress import Display, Tally
+from sweeps.folder.place import FAILURE_FILE
+from sweeps.search.study_search import ending, has_ended, outcome
+from sweeps.settings.halt import Halt
+from sweeps.tracking.pump import TrackerPump
+from sweeps.tracking.tracker import TrialInfo
+
+
+@final
+class StudyObserver(Callback):
+    """Tune's callback for one study."""
+
+    def __init__(
+        self,
+        tally: Tally,
+        display: Display,
+        pump: TrackerPump,
+        halt: Halt,
+        seed: int,
+        drop_weights: Callable[[], None],
+    ) -> None:
+        self._tally, self._display, self._pump, self._seed = tally, display, pump, seed
+        self._halt, self._drop_weights = halt, drop_weights
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for a snapshot that is never restored."""
+        return {}
+
+    def on_trial_start(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        """Open the trial's record."""
+        job = trial.config
+        self._tally.running[job["key"]] = {"number": job["number"], "point": job["point"]}
+        self._halt.ledger.began(job["key"])
+        self._pump.begin(trial_info(job, self._seed), Path(job["folder"]))
+        self._display.show(self._tally)
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[TuneTrial],
+        trial: TuneTrial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Show an intermediate score."""
+        running = self._tally.running.get(trial.config["key"])
+        if running is not None:
+            running.update({k: result[k] for k in ("step", "steps", "score") if k in result})
+            self._display.show(self._tally)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        """Close the record of a trial that finished, was stopped early, or failed by itself."""
+        self._end(trial, dict(trial.last_result or {}), error=False)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        """Close the record of a trial whose group was lost."""
+        result = {**(trial.last_result or {}), "failure": str(trial.get_error() or "lost")}
+        self._end(trial, result, error=True)
+
+    def _end(self, trial: TuneTrial, result: dict[str, Any], error: bool) -> None:
+        job, folder = trial.config, Path(trial.config["folder"])
+        self._halt.ledger.ended(job["key"])
+        if self._halt.due() and not has_ended(result, error):
+            return  # cut short by the halt: its session marks it as interrupted
+        state = ending(result, error)
+        ended = {**outcome(result, state), "number": job["number"], "point": job["point"]}
+        self._halt.ended(ended)
+        if state == "failed":
+            write_log(folder, ended["failure"])
+        tally = self._tally
+        tally.running.pop(job["key"], None)
+        tally.endings[state] += 1
+        if state == "finished" and (tally.best is None or ended["score"] > tally.best["score"]):
+            tally.best = ended
+        self._pump.end(job["key"], folder, ended)
+        self._drop_weights()
+        self._display.ended(tally, ended)
+
+
+def write_log(folder: Path, failure: str) -> None:
+    """The whole of a failure, where the one line that people are shown says it lies."""
+    with suppress(OSError):  # the disk may be the reason
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FAILURE_FILE).write_text(failure + "\n")
+
+
+def trial_info(job: dict[str, Any], seed: int) -> TrialInfo:
+    """A group's job as the tracker knows it."""
+    parameters = {name: value for name, value in job["point"].items() if name != "seed"}
+    own_seed, parent = job["point"].get("seed", seed), job.get("parent_key", "")
+    return TrialInfo(job["key"], job["number"], parameters, own_seed, parent)

@@ -1,0 +1,30 @@
+"""Ray, and the groups of workers that all studies of a session share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeps.config import Resources
+from sweeps.workers.cluster import ray_session
+from sweeps.workers.shared_storage import require_shared
+
+if TYPE_CHECKING:
+    from sweeps.workers.group import WorkerGroups
+
+
+@contextmanager
+def worker_session(resources: Resources, folder: Path) -> Iterator[WorkerGroups]:
+    """A Ray session, and as many groups as trials run at once; their files go to ``folder``.
+
+    Raises:
+        UserError: as `ray_session`, or ``folder`` is not the same one on every node.
+    """
+    with ray_session(resources) as concurrency:
+        require_shared(folder)
+        from sweeps.workers.tune import worker_groups  # Ray is imported with its environment set
+
+        with worker_groups(resources, concurrency, folder) as groups:
+            yield groups

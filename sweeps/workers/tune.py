@@ -1,0 +1,123 @@
+"""What runs: a study's Tuner, and the groups of workers that do its trials."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any, final
+
+import ray.train
+import ray.tune
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from sweeps.config import Resources, SweepConfig
+from sweeps.search.study_search import StudySearch
+from sweeps.settings.halt import FailuresConfig, Halt
+from sweeps.workers.cluster import HEAD_SHARE
+from sweeps.workers.group import GroupSpec, WorkerGroups
+from sweeps.workers.jobs import Patience, job_trainable
+from sweeps.workers.observer import StudyObserver
+from sweeps.workers.trial import run_job
+
+LONG_SECONDS = 300.0
+"""From here on the start of a fresh group hardly counts."""
+
+_WEAR = {"warm": math.inf, "auto": LONG_SECONDS, "isolated": 0.0}
+
+
+@final
+class HaltStopper(ray.tune.Stopper):
+    """Tune's question whether to stop everything."""
+
+    def __init__(self, halt: Halt) -> None:
+        self._halt = halt
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial is stopped here."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the study is to halt."""
+        return self._halt.due()
+
+
+@final
+class EarlyStopping(FIFOScheduler):
+    """Stops a trial when the pruner of its Optuna study says so; starts them as they come."""
+
+    def __init__(self, search: StudySearch) -> None:
+        super().__init__()
+        self._search = search
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its scheduler for a snapshot that is never restored."""
+        return {}
+
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
+    ) -> str:
+        """After a validation check, but the last: go on or stop."""
+        hopeless = self._search.is_hopeless(trial.trial_id, result)
+        decision: str = TrialScheduler.STOP if hopeless else TrialScheduler.CONTINUE
+        return decision
+
+
+def run_tuner(
+    config: SweepConfig,
+    search: StudySearch,
+    observer: StudyObserver,
+    halt: Halt,
+    trials: int,
+    groups: WorkerGroups,
+    folder: str,
+) -> None:
+    """Run ``trials`` trials of ``search``, as many at once as there are groups."""
+    groups.start()
+    trainable = job_trainable(groups.name, patience(config.failures))
+    ray.tune.Tuner(
+        ray.tune.with_resources(trainable, HEAD_SHARE),
+        tune_config=ray.tune.TuneConfig(
+            search_alg=search,
+            scheduler=EarlyStopping(search),
+            num_samples=trials,
+            max_concurrent_trials=groups.count,
+            reuse_actors=True,
+        ),
+        run_config=ray.tune.RunConfig(
+            # Tune's own snapshots are never restored: a new name for each session.
+            name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
+            storage_path=folder,
+            callbacks=[observer],
+            failure_config=ray.tune.FailureConfig(max_failures=1),
+            stop=HaltStopper(halt),
+            verbose=0,
+        ),
+    ).fit()
+
+
+def patience(failures: FailuresConfig) -> Patience:
+    """How long trials are waited for."""
+    hours = math.inf if failures.trial_hours is None else failures.trial_hours
+    return Patience(failures.silence_seconds, 3600 * hours, halve=failures.on_oom == "halve")
+
+
+def worker_groups(resources: Resources, count: int, folder: Path) -> WorkerGroups:
+    """The groups of a session, to be entered; their own files go to ``folder``."""
+    wear = _WEAR[resources.trial_group]
+    spec = GroupSpec(run_job, scaling(resources), storage=str(folder), wear_seconds=wear)
+    return WorkerGroups(spec, count)
+
+
+def scaling(resources: Resources) -> ray.train.ScalingConfig:
+    """The workers of one trial."""
+    per_worker = {"CPU": resources.cpus_per_worker}
+    if resources.gpus_per_worker:
+        per_worker["GPU"] = resources.gpus_per_worker
+    return ray.train.ScalingConfig(
+        num_workers=resources.workers,
+        use_gpu=resources.gpus_per_worker > 0,
+        resources_per_worker=per_worker,
+    )
