@@ -11,14 +11,18 @@ import sqlite3
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from sweeps.errors import UserError
-from sweeps.tracking.tracker import TrackingError
+from sweeps.tracking.tracker import TrackingError, TrackingRefused
 
 SQLITE = "sqlite:///"
 ANSWER_SECONDS = 5.0
+REFUSALS = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST"}
+"""MLflow's codes for what no second try mends, such as a point for a deleted run."""
 
 
 def check_store(uri: str) -> None:
@@ -133,3 +137,21 @@ def _http_problem(code: int) -> str:
     if code == 403:
         return "it refuses this host name (403); start it with --allowed-hosts HOST:PORT"
     return f"its /health page answers with status {code}"
+
+
+@contextmanager
+def reported(action: str) -> Iterator[None]:
+    """Turn what MLflow raises into one sentence.
+
+    Raises:
+        TrackingRefused: MLflow answered, and would answer the same again.
+        TrackingError: anything else, such as an outage.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        reason = str(error).strip().partition("\n")[0][:500]
+        kind = TrackingRefused if getattr(error, "error_code", "") in REFUSALS else TrackingError
+        raise kind(f"MLflow could not {action}: {reason}") from error

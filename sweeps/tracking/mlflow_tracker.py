@@ -6,35 +6,33 @@ found by their tags, and before a reopened run gets a point the stored steps are
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import shlex
 import sys
 import time as clock
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, final
 
-from sweeps.tracking.mlflow_store import check_store, public_address, sqlite_path
+from sweeps.tracking.mlflow_store import check_store, public_address, reported, sqlite_path
+from sweeps.tracking.mlflow_values import finite, named, params
 from sweeps.tracking.tracker import (
     SERVE,
     StudyInfo,
     Tracker,
     TrackingError,
+    TrackingRefused,
     TrialInfo,
     TrialState,
-    parameter_texts,
     require_same_parameters,
     run_name,
 )
 
 if TYPE_CHECKING:  # MLflow takes seconds to import: only those who track pay
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, Run
+    from mlflow.entities import Metric, Run
 
     from sweeps.tracking.compare_view import PublishedView
 
@@ -58,12 +56,14 @@ QUIET = {
 @final
 @dataclass
 class _OpenRun:
-    """A trial's run. `reopened`: it may hold points unknown to `seen` (metric -> steps)."""
+    """A trial's run. `reopened`: it may hold points unknown to `seen` (metric -> steps);
+    `refused`: MLflow takes no points of it any more."""
 
     run_id: str
     reopened: bool
     seen: dict[str, set[int]] = field(default_factory=dict)
     buffer: list[Metric] = field(default_factory=list)
+    refused: bool = False
 
 
 @final
@@ -103,7 +103,7 @@ class MlflowTracker(Tracker):
         from sweeps.tracking.compare_view import publish_study
 
         self.check()
-        with _reported("begin the study"):
+        with reported("begin the study"):
             experiment_id = self._experiment(f"gmt/{info.domain}")
             run_id, is_new = self._parent(experiment_id, info)
             self._client.log_text(run_id, info.config_yaml, "config.yaml")
@@ -116,7 +116,7 @@ class MlflowTracker(Tracker):
     def begin_trial(self, trial: TrialInfo) -> None:
         """Create or reopen the child run."""
         study = self._current()
-        with _reported(f"begin trial {trial.key!r}"):
+        with reported(f"begin trial {trial.key!r}"):
             if trial.key in self._runs:
                 run = self._client.get_run(self._runs[trial.key].run_id)
             elif trial.key in study.found:
@@ -128,7 +128,7 @@ class MlflowTracker(Tracker):
             require_same_parameters(trial, run.data.params)
             self._resume(run)
             # Also for a found run: a crash may have come between creating it and this line.
-            self._client.log_batch(run.info.run_id, params=_params(trial))
+            self._client.log_batch(run.info.run_id, params=params(trial))
 
     def log(
         self, key: str, step: int, metrics: Mapping[str, float], time: float | None = None
@@ -137,22 +137,38 @@ class MlflowTracker(Tracker):
         from mlflow.entities import Metric
 
         run = self._run(key)
+        if run.refused:
+            return
         stamp = int((clock.time() if time is None else time) * 1000)
-        for name, value in _named(metrics).items():
+        for name, value in named(metrics).items():
             steps = run.seen[name] if name in run.seen else self._load_steps(run, name)
             if step not in steps:
                 steps.add(step)
-                run.buffer.append(Metric(name, _finite(value), stamp, step))
+                run.buffer.append(Metric(name, finite(value), stamp, step))
 
     def flush(self) -> None:
         """Send the buffers. A request repeated after an outage changes nothing: MLflow drops a
-        point that equals a stored one in step, value and time."""
+        point that equals a stored one in step, value and time.
+
+        Raises:
+            TrackingRefused: after all others were sent; what was refused is forgotten.
+        """
         self._current()
+        refusal: TrackingRefused | None = None
         for key, run in self._runs.items():
-            while run.buffer:
-                with _reported(f"log trial {key!r}"):
-                    self._client.log_batch(run.run_id, metrics=run.buffer[:BATCH_POINTS])
-                del run.buffer[:BATCH_POINTS]
+            try:
+                self._send(key, run)
+            except TrackingRefused as error:
+                run.buffer.clear()
+                run.refused, refusal = True, error
+        if refusal is not None:
+            raise refusal
+
+    def _send(self, key: str, run: _OpenRun) -> None:
+        while run.buffer:
+            with reported(f"log trial {key!r}"):
+                self._client.log_batch(run.run_id, metrics=run.buffer[:BATCH_POINTS])
+            del run.buffer[:BATCH_POINTS]
 
     def end_trial(
         self, key: str, state: TrialState, finals: Mapping[str, float], failure: str = ""
@@ -160,7 +176,7 @@ class MlflowTracker(Tracker):
         """Flush, then finals, state and status of the child run."""
         run = self._run(key)
         self.flush()
-        with _reported(f"end trial {key!r}"):
+        with reported(f"end trial {key!r}"):
             self._finish(run.run_id, state, finals, failure)
         run.seen.clear()  # a long study must not keep every step of every trial in memory
         run.reopened = True
@@ -171,7 +187,7 @@ class MlflowTracker(Tracker):
         """Flush, then artifacts, finals, state and status of the parent run."""
         study = self._current()
         self.flush()
-        with _reported("end the study"):
+        with reported("end the study"):
             for path in artifacts:
                 self._client.log_artifact(study.run_id, str(path))
             self._finish(study.run_id, state, finals, "")
@@ -268,7 +284,7 @@ class MlflowTracker(Tracker):
     def _load_steps(self, run: _OpenRun, name: str) -> set[int]:
         stored: set[int] = set()
         if run.reopened:
-            with _reported(f"read {name}"):
+            with reported(f"read {name}"):
                 history = self._client.get_metric_history(run.run_id, name)
             stored = {point.step for point in history}
         run.seen[name] = stored
@@ -283,8 +299,8 @@ class MlflowTracker(Tracker):
         stamp = int(clock.time() * 1000)
         # At step 0 MLflow draws bars; the latest time wins where a resumed trial ends again.
         new = [
-            Metric(name, _finite(value), stamp, 0)
-            for name, value in _named(finals).items()
+            Metric(name, finite(value), stamp, 0)
+            for name, value in named(finals).items()
             if name not in stored or stored[name] != value
         ]
         for start in range(0, len(new), BATCH_POINTS):
@@ -304,42 +320,6 @@ class MlflowTracker(Tracker):
         if key not in self._runs:
             raise TrackingError(f"trial {key!r} was not begun: call begin_trial first.")
         return self._runs[key]
-
-
-def _params(trial: TrialInfo) -> list[Param]:
-    from mlflow.entities import Param
-
-    from sweeps.tracking.compare_view import LOG_LEARNING_RATE
-
-    texts = parameter_texts(trial)
-    if "learning_rate" in trial.parameters:
-        texts[LOG_LEARNING_RATE] = f"{math.log10(float(trial.parameters['learning_rate'])):.4f}"
-    return [Param(name, value) for name, value in texts.items()]
-
-
-def _named(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Names as MLflow takes them: "pass@1" becomes "pass_at_1"."""
-    return {
-        re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_")): value
-        for name, value in metrics.items()
-    }
-
-
-def _finite(value: float) -> float:
-    """Infinity as NaN: MLflow would store 1.8e308 and flatten every chart it appears in."""
-    return float("nan") if math.isinf(value) else value
-
-
-@contextmanager
-def _reported(action: str) -> Iterator[None]:
-    """Turn what MLflow raises into one sentence."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        reason = str(error).strip().partition("\n")[0][:500]
-        raise TrackingError(f"MLflow could not {action}: {reason}") from error
 
 
 def _serve_command(database: Path) -> str:

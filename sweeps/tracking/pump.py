@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, final
 
 from sweeps.tracking.outbox import EVENTS_FILE, OutboxReader, forward
-from sweeps.tracking.tracker import StudyInfo, Tracker, TrackingError, TrialInfo, TrialState
+from sweeps.tracking.tracker import (
+    StudyInfo,
+    Tracker,
+    TrackingError,
+    TrackingRefused,
+    TrialInfo,
+    TrialState,
+)
 
 SENT_FILE = "sent"
 """Lies in a trial's folder once the tracker has all of it."""
@@ -24,7 +31,8 @@ class TrackerPump:
     """The study's one writer: a thread that forwards the outboxes of open trials each second.
 
     A tracker that does not answer delays nothing and loses nothing: events stay in the outboxes
-    and calls in the queue until it answers again.
+    and calls in the queue until it answers again. What it answers and refuses, such as a point for
+    a run that somebody deleted, is left out, with a line.
     """
 
     def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
@@ -43,7 +51,10 @@ class TrackerPump:
         self._calls.put(lambda: self._begin_study(info))
 
     def _begin_study(self, info: StudyInfo) -> None:
-        self._tracker.begin_study(info)
+        try:
+            self._tracker.begin_study(info)
+        except TrackingRefused as error:  # nothing can be sent before: ask until it is mended
+            raise TrackingError(str(error)) from error
         self._begun = True
 
     def links(self) -> tuple[tuple[str, str], ...]:
@@ -65,6 +76,8 @@ class TrackerPump:
         finals, failure = final_metrics(ended), ended["failure"]
 
         def call() -> None:
+            if key not in self._readers:  # its beginning was refused
+                return
             forward(self._readers[key], self._tracker, key)
             self._tracker.end_trial(key, state, finals, failure)
             del self._readers[key]
@@ -112,6 +125,10 @@ class TrackerPump:
                 self._waiting = None
             for key, reader in self._readers.items():
                 forward(reader, self._tracker, key)
+        except TrackingRefused as error:
+            self._waiting = None
+            self._say(f"tracking: {error} The study goes on without it.")
+            return False
         except (TrackingError, OSError) as error:  # no answer, or a full disk under the outbox
             if not self._complained:
                 self._say(f"tracking: {error} The study goes on; its events are kept and re-sent.")

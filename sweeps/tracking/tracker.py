@@ -28,6 +28,11 @@ class TrackingError(ValueError):
 
 
 @final
+class TrackingRefused(TrackingError):
+    """The tracker will not take this, however often it is sent: a run was deleted, perhaps."""
+
+
+@final
 @dataclass(frozen=True)
 class StudyInfo:
     """One study: `key` is its identity across restarts, the rest describes it to a reader.
@@ -209,10 +214,10 @@ def parameter_texts(trial: TrialInfo) -> dict[str, str]:
 
 
 def require_same_parameters(trial: TrialInfo, stored: Mapping[str, str]) -> None:
-    """Raise `TrackingError` if the stored parameters of this key are not the trial's."""
+    """Raise `TrackingRefused` if the stored parameters of this key are not the trial's."""
     for name, value in parameter_texts(trial).items():
         if name in stored and stored[name] != value:
-            raise TrackingError(
+            raise TrackingRefused(
                 f"trial {trial.key!r}: parameter {name} is {value} now but was stored as "
                 f"{stored[name]}; a different point needs a different key."
             )

@@ -12,7 +12,14 @@ import pytest
 from sweeps.tracking import pump as pump_module
 from sweeps.tracking.outbox import EVENTS_FILE, Outbox
 from sweeps.tracking.pump import SENT_FILE, TrackerPump, final_metrics
-from sweeps.tracking.tracker import MemoryTracker, StudyInfo, Tracker, TrackingError, TrialInfo
+from sweeps.tracking.tracker import (
+    MemoryTracker,
+    StudyInfo,
+    Tracker,
+    TrackingError,
+    TrackingRefused,
+    TrialInfo,
+)
 
 STUDY = StudyInfo("small/sums", "small", "sums", "", "abc", "", {})
 ENDED: dict[str, Any] = {
@@ -30,12 +37,16 @@ class FailingTracker(Tracker):
 
     def __init__(self, inner: MemoryTracker) -> None:
         self.inner, self.down, self.refused = inner, False, 0
+        self.never: str | None = None  # the first call of this name is refused for good
         self.calls: list[str] = []
 
     def _through(self, name: str, call: Callable[[], Any]) -> Any:
         if self.down:
             self.refused += 1
             raise TrackingError("the server does not answer.")
+        if name == self.never:
+            self.never = None
+            raise TrackingRefused("the run is deleted.")
         self.calls.append(name)
         return call()
 
@@ -141,6 +152,24 @@ def test_an_outage_loses_and_doubles_nothing(tracker: FailingTracker, tmp_path: 
     assert all((folder / SENT_FILE).exists() for folder in folders)
     assert len(said) == 1  # one line for the whole outage
     assert "does not answer" in said[0]
+
+
+@pytest.mark.parametrize("name", ["begin k0", "log k0 3", "flush", "end k0"])
+def test_what_is_refused_for_good_holds_up_nobody(
+    tracker: FailingTracker, tmp_path: Path, name: str
+) -> None:
+    said: list[str] = []
+    pump = TrackerPump(tracker, said.append)
+    folders = [tmp_path / f"k{number}" for number in range(2)]
+    tracker.never = name
+    for number, folder in enumerate(folders):
+        write_steps(folder, range(20))
+        pump.begin(info(number), folder)
+        pump.end(f"k{number}", folder, ENDED)
+    assert pump.close(timeout=10)
+    assert tracker.inner.store[STUDY.key].trials["k1"].points == POINTS
+    assert (folders[1] / SENT_FILE).exists()
+    assert said == ["tracking: the run is deleted. The study goes on without it."]
 
 
 def test_the_next_session_sends_what_this_one_could_not(

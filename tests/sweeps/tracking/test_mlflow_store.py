@@ -12,13 +12,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sweeps.tracking import mlflow_store
 from sweeps.tracking.mlflow_store import check_store, public_address, sqlite_path
 from sweeps.tracking.mlflow_tracker import MlflowTracker
-from sweeps.tracking.tracker import TrackingError
+from sweeps.tracking.tracker import StudyInfo, TrackingError, TrackingRefused, TrialInfo
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 
 @contextmanager
@@ -148,3 +152,30 @@ def test_importing_the_tracker_does_not_import_mlflow() -> None:
     )
     root = Path(__file__).parents[3]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
+def test_a_run_that_somebody_deleted_is_refused_once_and_keeps_no_other_back(
+    tmp_path: Path,
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracker = MlflowTracker(uri)
+    tracker.begin_study(StudyInfo("s/sums", "s", "sums", "", "abc", "", {}))
+    for number in range(2):
+        tracker.begin_trial(TrialInfo(f"k{number}", number, {"mask_ratio": 0.2}, 0))
+        tracker.log(f"k{number}", 0, {"train/loss": 1.0})
+    client = MlflowClient(uri)
+    [experiment] = [e for e in client.search_experiments() if e.name == "gmt/sums"]
+
+    def runs() -> dict[str, Run]:
+        found = client.search_runs([experiment.experiment_id])
+        return {run.data.tags.get("gmt.trial_key", ""): run for run in found}
+
+    client.delete_run(runs()["k0"].info.run_id)
+    with pytest.raises(TrackingRefused, match="'k0'"):
+        tracker.flush()
+    assert runs()["k1"].data.metrics["train/loss"] == 1.0
+    tracker.log("k0", 1, {"train/loss": 0.5})
+    tracker.flush()
