@@ -228,7 +228,7 @@ class DomainSession:
     def _test_scores(self, rows: tuple[TrialRow, ...]) -> TestScores:
         folder = self.place.study(self.domain)
         if self.config.study.kind == "efficiency":
-            measured(self.config, self.domain)
+            measured(self.config, self.domain, self.groups)
         models = {row.key: self.jobs.model(row) for row in self._chosen(rows).values()}
         chosen = {role: row.key for role, row in self._chosen(rows).items()}
         return score_on_test(self.config, self.domain, folder, chosen, models, self.groups)

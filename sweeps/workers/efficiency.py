@@ -1,25 +1,35 @@
-"""The efficiency study of one domain: one measurement as a Ray task, its report, its record."""
+"""The efficiency study of one domain: one measurement by a group of workers, and its record."""
 
 from __future__ import annotations
 
 import json
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.config import SweepConfig
 from sweeps.designs.build import mask_ratio, plan_of
 from sweeps.folder.place import place_of
+from sweeps.workers.board import Message
+from sweeps.workers.final_scores import completed
+
+if TYPE_CHECKING:
+    from sweeps.workers.group import WorkerGroups
 
 MEASURED = "measured.json"
 METHODS = ("sft", "random", "gmt")
 
 
-def measured(config: SweepConfig, domain: str) -> dict[str, Any]:
-    """What an earlier session measured, or a new measurement; keys "methods" and "place"."""
+def measured(config: SweepConfig, domain: str, groups: WorkerGroups) -> dict[str, Any]:
+    """What an earlier session measured, or a new measurement; keys "methods" and "place".
+
+    Raises:
+        UserError: the measurement failed.
+    """
     path = place_of(config).study(domain) / MEASURED
     if not path.exists():
-        result = _measure_remotely(config, domain)
+        (result,) = completed(groups.run([_job(config, domain)]), "the measurement of efficiency")
+        result = {name: result[name] for name in ("methods", "place")}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(result, indent=1) + "\n")
@@ -33,13 +43,9 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _measure_remotely(config: SweepConfig, domain: str) -> dict[str, Any]:
-    import ray
-
-    resources, rounds = config.resources, config.study.rounds
-    task = ray.remote(measure).options(
-        num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
-    )
+def _job(config: SweepConfig, domain: str) -> Message:
+    # By a group, which has the hardware already: it would not leave a task of its own any.
+    rounds = config.study.rounds
     interval, rate = plan_of(config, domain).combinations[0]
     runs = {}
     for name in METHODS:
@@ -50,12 +56,11 @@ def _measure_remotely(config: SweepConfig, domain: str) -> dict[str, Any]:
         updates = rounds + 4
         run = run.model_copy(update={"examples": updates * run.effective_batch(1)})
         runs[name] = run.model_dump_json()
-    result: dict[str, Any] = ray.get(task.remote(runs, rounds))
-    return result
+    return {"key": f"{domain}/efficiency", "measuring": {"runs": runs, "rounds": rounds}}
 
 
 def measure(runs: dict[str, str], rounds: int) -> dict[str, Any]:
-    """The measurement itself, in the process that does it. `runs`: configs as JSON by method."""
+    """The measurement itself, in one process of a group. `runs`: configs as JSON by method."""
     import torch
 
     from sweeps.finetune.config import FinetuneConfig

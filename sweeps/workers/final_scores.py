@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, final
@@ -13,6 +13,7 @@ from sweeps.config import SweepConfig
 from sweeps.errors import UserError
 from sweeps.finetune.config import BenchmarkConfig
 from sweeps.report.data import benchmark_entries
+from sweeps.workers.board import Message
 
 if TYPE_CHECKING:
     from sweeps.workers.group import WorkerGroups
@@ -94,13 +95,24 @@ def _scored(
         {"key": f"{domain}/test/{key}", "scoring": {**source, **shared}}
         for key, source in models.items()
     ]
-    results = groups.run(jobs)
+    return dict(zip(models, completed(groups.run(jobs), "scoring on the test items"), strict=True))
+
+
+def completed(results: Sequence[Message], what: str) -> Sequence[Message]:
+    """The results of jobs that the driver itself had done.
+
+    Raises:
+        UserError: a job found a mistake in the user's data, or failed.
+    """
     for result in results:
         if "refused" in result:
             raise UserError(result["refused"])
         if "failure" in result:
-            raise RuntimeError(f"scoring on the test items failed: {result['failure']}")
-    return dict(zip(models, results, strict=True))
+            raise UserError(
+                f"{what} failed: {result['failure'].splitlines()[0]}. The trials are kept; the "
+                "same command tries this again"
+            )
+    return results
 
 
 def score_model(

@@ -33,7 +33,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from sweeps.settings.failures import failed, kind_of
 from sweeps.workers.board import JobBoard, Message
 from sweeps.workers.cluster import HEAD_SHARE
-from sweeps.workers.jobs import JobClient
+from sweeps.workers.jobs import MOST_TRIES, GroupLostError, JobClient
 
 STEADY_SECONDS = 300.0
 """A group that lived so long was not lost for a reason that the next one would meet at once."""
@@ -127,6 +127,18 @@ def _is_lost_peer(error: Exception) -> bool:
     )
 
 
+def result_of(client: JobClient, job: Message) -> Message:
+    """The last result of a submitted job, also where it loses a group or two."""
+    for _ in range(MOST_TRIES - 1):
+        with contextlib.suppress(GroupLostError):
+            return client.last()
+        client.submit(job)
+    try:
+        return client.last()
+    except GroupLostError as error:
+        return failed(error.kind, str(error))
+
+
 @final
 class WorkerGroups:
     """The groups of a session, `count` of them, from the first line of a ``with`` to its end."""
@@ -171,17 +183,14 @@ class WorkerGroups:
                 thread.join(10)
 
     def run(self, jobs: Sequence[Message]) -> list[Message]:
-        """Have every job run by some group, side by side; their last results, in order.
-
-        Raises:
-            GroupLostError: a job was lost with its group.
-        """
+        """Have every job run by some group, side by side; their last results, in order. A job that
+        loses its group is given to another one, as a trial is; then its loss is its result."""
         if jobs:
             self.start()
         clients = [JobClient(self.board, silence_seconds=math.inf) for _ in jobs]
         for client, job in zip(clients, jobs, strict=True):
             client.submit(job)
-        return [client.last() for client in clients]
+        return [result_of(client, job) for client, job in zip(clients, jobs, strict=True)]
 
     def _keep(self) -> None:
         """One group after another: isolated ones leave after a job, and any may be lost."""

@@ -13,6 +13,7 @@ from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.reporter import Check
 from sweeps.tracking.outbox import EVENTS_FILE, Outbox
 from sweeps.tracking.system_metrics import SystemMetrics
+from sweeps.workers.efficiency import measure
 from sweeps.workers.final_scores import score_model
 
 
@@ -41,10 +42,12 @@ class TrialReporter:
 def run_job(
     job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Run one job of a group (see `sweeps.workers.group.RunJob`) on every rank: a trial, or the
-    scoring of a model on test items."""
+    """Run one job of a group (see `sweeps.workers.group.RunJob`) on every rank: a trial, the
+    scoring of a model on test items, or a measurement, which rank 0 makes alone."""
     if "scoring" in job:
         return score_model(**job["scoring"])
+    if "measuring" in job:
+        return measure(**job["measuring"]) if dist.get_rank() == 0 else None
     return run_trial(job, offer, memory)
 
 
