@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+import torch
 from datasets import load_dataset
 from trl import SFTConfig, SFTTrainer
 
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="folder for checkpoints and the result")
     parser.add_argument("--mask-ratio", type=float, default=0.2, help="share zeroed, in [0, 1)")
     parser.add_argument("--max-steps", type=int, default=-1, help="updates; default: 3 epochs")
-    parser.add_argument("--cpu", action="store_true", help="train on the CPU")
+    parser.add_argument("--cpu", action="store_true", help="even where a GPU is")
     options = parser.parse_args()
 
     trainer = SFTTrainer(
@@ -34,7 +35,8 @@ def main() -> None:
         SFTConfig(
             output_dir=options.output,
             max_steps=options.max_steps,
-            use_cpu=options.cpu,
+            # Where there is none: TRL asks for bf16 otherwise.
+            use_cpu=options.cpu or not torch.accelerator.is_available(),
             per_device_train_batch_size=4,
             gradient_accumulation_steps=4,
             learning_rate=1e-4,
