@@ -257,7 +257,7 @@ class FinetuneConfig(StrictModel):
         return _given(self.batch.global_batch)
 
     def micro_batch(self, workers: int) -> int:
-        """Examples per forward pass of one worker; raises BatchError when not whole."""
+        """Examples of one of the N mini-batches on a worker; raises BatchError when not whole."""
         if self.batch.hold == "mini_batch":
             return _given(self.batch.mini_batch)
         size, parts = _given(self.batch.global_batch), self.accumulation_interval * workers
