@@ -14,7 +14,6 @@ from typing import Literal
 
 from evaluators.errors import unknown_name
 
-PRESETS = ("table1", "table2", "full")
 Aggregation = Literal["items", "groups"]
 _PROMPTS = Path(__file__).parent / "benchmarks" / "prompts"
 

@@ -76,7 +76,6 @@ _ENTRIES: Mapping[str, _Entry] = MappingProxyType(
         ),
         "text": _single(lambda metric, *_: text.Text(metric), text.PROTOCOL),
         "gsm8k": _Entry(_plain(gsm8k.GSM8K), gsm8k.PROTOCOLS, "plain"),
-        "gsm8k_metamath": _single(_plain(gsm8k.GSM8K), gsm8k.EARLY_METAMATH),
         "math": _Entry(_plain(competition_math.CompetitionMath), competition_math.PROTOCOLS),
         "humaneval": _Entry(
             _programs(humaneval.HumanEval, plus=False), humaneval.PROTOCOLS, runs_code=True

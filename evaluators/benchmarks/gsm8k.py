@@ -41,12 +41,6 @@ PLAIN = Protocol(
     extraction="number_after_marker",
     equality="normalised",
 )
-EARLY_METAMATH = replace(
-    PLAIN,
-    version="gsm8k_metamath-1",
-    prompt=METAMATH_PROMPT,
-    decoding=Decoding(512, ("Instruction:", "Question:")),
-)
 FEW_SHOT = Protocol(
     version="gsm8k-cot-8-shot-1",
     validation=VALIDATION,
@@ -97,13 +91,10 @@ def prompt_and_reference(row: Mapping[str, str]) -> tuple[str, str]:
 
 @final
 class GSM8K(AnswerBenchmark):
-    """Accuracy of the final number; "gsm8k_metamath" is an early form of the preset table1."""
+    """Accuracy of the final number."""
 
+    name = "gsm8k"
     splits_are_files = True
-
-    def __init__(self, metric: str, rules: Protocol) -> None:
-        super().__init__(metric, rules)
-        self.name = "gsm8k_metamath" if rules is EARLY_METAMATH else "gsm8k"
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """Validation: the held-out questions of the training file. Test, all: every row."""

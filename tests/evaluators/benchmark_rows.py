@@ -70,9 +70,6 @@ def gsm8k(folder: Path) -> Path:
     )  # fmt: skip
 
 
-gsm8k_metamath = gsm8k
-
-
 def math(folder: Path) -> Path:
     return jsonl(
         folder / "data.jsonl",
@@ -223,4 +220,4 @@ ROWS: dict[str, Callable[[Path], Path]] = {
         *(exact_match, pass_at_1, multiple_choice, short_answer, text, gsm8k, math, humaneval),
         *(humaneval_plus, mbpp, mbpp_plus, mmlu, bbh, tydiqa, truthfulqa_mc2),
     )
-} | {"gsm8k_metamath": gsm8k}
+}

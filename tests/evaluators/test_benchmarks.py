@@ -256,7 +256,7 @@ def test_gsm8k_validation_is_the_held_out_part_of_the_questions(tmp_path):
     assert [(item.prompt, item.reference) for item in items] == held
     assert "<<" not in held[0][1]
     assert items[0].reference.endswith(f"\nThe answer is: {items[0].answer}")
-    assert "step by step" in build("gsm8k_metamath").load(path, "test")[0].prompt
+    assert "step by step" in build("gsm8k", preset="table1").load(path, "test")[0].prompt
 
 
 def test_mbpp_splits_by_task_id_and_runs_the_setup_after_the_code(tmp_path):

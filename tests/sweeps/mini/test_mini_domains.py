@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 
 from sweeps.mini import arithmetic, knowledge, programs
-from sweeps.mini.splits import SPLITS, Row, collect, split_of
+from sweeps.mini.splits import Row, Split, collect, split_of
 
 Items = Callable[..., list[Row]]
 EVALUATIONS: dict[str, Items] = {
@@ -58,12 +59,12 @@ def test_every_content_is_in_one_split() -> None:
                 arithmetic.draw, lambda p: p.content, arithmetic.prompt, split, 100, 0
             )
         }
-        for split in SPLITS
+        for split in get_args(Split)
     }
     assert not contents["train"] & contents["validation"]
     assert not contents["train"] & contents["test"]
     assert not contents["validation"] & contents["test"]
-    assert {split_of(arithmetic.draw(rng).content) for _ in range(200)} == set(SPLITS)
+    assert {split_of(arithmetic.draw(rng).content) for _ in range(200)} == set(get_args(Split))
 
 
 def test_ids_are_distinct() -> None:
