@@ -132,6 +132,16 @@ class SweepConfig(_Strict):
     domains: Annotated[dict[str, DomainConfig], Field(min_length=1)]
     hooks: HooksConfig = HooksConfig()
 
+    @field_validator("storage")
+    @classmethod
+    def _storage_is_a_folder(cls, storage: str) -> str:
+        if "://" in storage:
+            raise ValueError(
+                f"{storage!r}: expected a folder, on a cluster one that all nodes see; "
+                "mount the bucket (Mountpoint for S3, gcsfuse, a file gateway) and give that path"
+            )
+        return storage
+
     @field_validator("domains")
     @classmethod
     def _domain_names(cls, domains: dict[str, DomainConfig]) -> dict[str, DomainConfig]:

@@ -120,6 +120,10 @@ MISTAKES = {
         ("http://127.0.0.1:9", "does not answer"), ("tracking.uri=http://127.0.0.1:9",)
     ),
     "tracking address of no known kind": Mistake(("ftp://x",), ("tracking.uri=ftp://x",)),
+    "storage in a bucket": Mistake(
+        ("storage", "'s3://bucket/runs'", "expected a folder", "mount the bucket"),
+        ("storage=s3://bucket/runs",),
+    ),
     "storage below a file": Mistake(
         ("storage", "cannot be written"), ("storage=train.jsonl/below",)
     ),
