@@ -12,11 +12,9 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, final
 
+import mlflow_server
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -109,7 +108,7 @@ class Sweep:
 
     def __init__(self, folder: Path, storage: Path | None = None) -> None:
         self.folder, self.storage = folder, storage or folder / "runs"
-        self.port = _free_port()
+        self.port = mlflow_server.free_port()
         self.server: subprocess.Popen[bytes] | None = None
         self._processes: list[subprocess.Popen[str]] = []
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,26 +118,12 @@ class Sweep:
 
     def start_server(self) -> None:
         """A real MLflow server on the loopback interface, with its store in the folder."""
-        store = f"sqlite:///{self.folder / 'mlflow.db'}"
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--backend-store-uri", store, "--workers", "1"]
-        command += ["--default-artifact-root", str(self.folder / "artifacts")]
-        quiet = subprocess.DEVNULL
-        self.server = subprocess.Popen(
-            command,
-            stdout=quiet,
-            stderr=quiet,
-            start_new_session=True,
-            cwd=self.folder,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        )
-        wait_until(self._answers, START_SECONDS, "MLflow to answer")
+        self.server = mlflow_server.start(self.folder, self.port)
 
     def stop_server(self) -> None:
         """Kill it, with its workers."""
         if self.server is not None:
-            os.killpg(self.server.pid, signal.SIGKILL)
-            self.server.wait()
+            mlflow_server.kill(self.server)
             self.server = None
 
     def start(self, *options: str, **environment: str) -> subprocess.Popen[str]:
@@ -188,15 +173,6 @@ class Sweep:
                 _kill(pid)
             process.wait()
         self.stop_server()
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{self.port}/health", timeout=2
-            ) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
 
 Fault = Callable[[Sweep, random.Random], None]
@@ -452,12 +428,6 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

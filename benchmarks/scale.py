@@ -13,17 +13,16 @@ import csv
 import json
 import os
 import random
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import mlflow_server
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -69,7 +68,7 @@ def main() -> None:
         folder = Path(place)
         os.environ["HOME"] = place  # the live database of a cluster's driver lies there
         os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-        with mlflow_server(folder) as uri, ray_cluster(arguments.nodes) as address:
+        with mlflow_server.serving(folder) as uri, ray_cluster(arguments.nodes) as address:
             os.environ["RAY_ADDRESS"] = address
             ended, started = measure(folder, uri, arguments.trials, arguments.at_once)
     summary = summarize(ended, started)
@@ -113,40 +112,6 @@ def ask_milliseconds(trials: int, repeats: int = 9) -> float:
         space.suggest(full.ask())
         seconds.append(time.perf_counter() - began)
     return round(1000 * statistics.median(seconds), 1)
-
-
-@contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """MLflow's server with one worker on a sqlite file."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    command = [str(Path(sys.executable).with_name("mlflow")), "server", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "mlflow.log").open("w") as log:
-        server = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        until_healthy(uri, folder / "mlflow.log")
-        yield uri
-    finally:
-        os.killpg(server.pid, 9)
-        server.wait()
-
-
-def until_healthy(uri: str, log: Path) -> None:
-    """Wait for the server's first answer."""
-    end = time.monotonic() + 240
-    while time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(f"{uri}/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise TimeoutError(f"{uri}: {log.read_text()[-2000:]}")
 
 
 @contextmanager

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import time
-import urllib.request
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import mlflow_server
 
 TRIALS, POINTS = 100, 500
 
@@ -81,20 +77,7 @@ def through_the_server(folder: Path) -> dict[str, float]:
         with Outbox(folder / f"t{number}" / "events.jsonl") as outbox:
             for step in range(1, POINTS + 1):
                 outbox.append("step", step=step, metrics={"train/loss": 1 / step})
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    quiet = subprocess.DEVNULL
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = subprocess.Popen(
-        command, stdout=quiet, stderr=quiet, start_new_session=True, cwd=folder, env=environment
-    )
-    try:
-        _wait(f"{uri}/health")
+    with mlflow_server.serving(folder) as uri:
         pump = TrackerPump(MlflowTracker(uri), print)
         started = time.perf_counter()
         pump.begin_study(StudyInfo("cost/math", "cost", "math", "", "none", "", {}))
@@ -110,20 +93,6 @@ def through_the_server(folder: Path) -> dict[str, float]:
         runs = client.search_runs([experiment.experiment_id], max_results=1000)
         stored = sum(len(client.get_metric_history(r.info.run_id, "train/loss")) for r in runs)
         return {"seconds": seconds, "all_sent": sent, "runs": len(runs), "points": stored}
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def _wait(address: str) -> None:
-    end = time.monotonic() + 180
-    while time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(address, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.3)
-    raise TimeoutError(address)
 
 
 def main() -> None:
