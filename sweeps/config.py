@@ -30,7 +30,7 @@ from sweeps.settings.halt import FailuresConfig
 from sweeps.settings.hooks import HooksConfig
 from sweeps.settings.paths import resolve_benchmark, resolve_data, resolve_model
 from sweeps.settings.search_config import Objective, SearchConfig
-from sweeps.settings.space import Point, SpaceConfig
+from sweeps.settings.space import Point, SpaceConfig, plain_point
 from sweeps.settings.study_config import NuisanceConfig, StudyConfig
 
 
@@ -175,12 +175,7 @@ class SweepConfig(_Strict):
             nuisance = domain.nuisance or self.study.nuisance
             fixed = () if nuisance is None else nuisance.combinations()
             for interval in {*space.intervals(), *(interval for interval, _ in fixed)}:
-                point_of: Point = {
-                    "mask_ratio": 0.0,
-                    "accumulation_interval": interval,
-                    "learning_rate": 1e-3,
-                }
-                self._check_trial(name, point_of)
+                self._check_trial(name, plain_point(interval))
         return self
 
     def _check_grid(self, domain: str, space: SpaceConfig) -> None:

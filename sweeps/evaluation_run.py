@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item, Split
-from evaluators.benchmarks import NAMES, build, presets
+from evaluators.benchmarks import NAMES, build, presets, runs_code
 from evaluators.errors import unknown_name
 from evaluators.evaluate import evaluate, select
 from evaluators.item_cache import ItemCache, evaluation_key, weights_sha256
@@ -63,11 +63,10 @@ class Options:
         chosen = []
         for name in dict.fromkeys(names):
             # What a benchmark cannot have is not asked of it where others can.
-            runs_code = name.startswith(("humaneval", "mbpp", "pass_at_1"))
             benchmark = build(
                 name,
                 metric=metric,
-                sandbox=sandbox if runs_code or len(names) == 1 else None,
+                sandbox=sandbox if runs_code(name) or len(names) == 1 else None,
                 preset=preset if name not in NAMES or presets(name) or len(names) == 1 else None,
             )
             chosen.append((name, benchmark, _source(name, sources, data_folder)))

@@ -94,6 +94,11 @@ _ENTRIES: Mapping[str, _Entry] = MappingProxyType(
 NAMES = tuple(_ENTRIES)
 
 
+def runs_code(name: str) -> bool:
+    """Whether a benchmark of this project runs what a model wrote, and so needs a sandbox."""
+    return name in _ENTRIES and _ENTRIES[name].runs_code
+
+
 def presets(name: str) -> tuple[str, ...]:
     """The presets that the benchmark called `name` has."""
     if name not in NAMES:

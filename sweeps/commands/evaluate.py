@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from sweeps.commands.shared import refuse
+
 
 def evaluate_models(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder or hub name.")],
@@ -32,7 +34,7 @@ def evaluate_models(
         int | None, typer.Option(min=1, help="The items per benchmark, the same ones each time.")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="bits_per_byte prices references, nothing is generated.")
+        str | None, typer.Option(help="bits_per_byte: how likely the reference answers are.")
     ] = None,
     sandbox: Annotated[
         str | None, typer.Option(help="bubblewrap or rlimits, for benchmarks that run code.")
@@ -75,12 +77,11 @@ def evaluate_models(
             cache=cache.expanduser(),
         )
         report = run(options)
+        show(report)
         if json_out is not None:
             write_json(report, json_out)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+    except (ValueError, OSError) as error:
+        refuse(str(error))
     except KeyboardInterrupt:
         print("\nStopped. Scored items are kept: the same command goes on.", file=sys.stderr)
         raise typer.Exit(130) from None
-    show(report)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from sweeps.commands.shared import refuse
+
 
 def finetune(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="The run's YAML file.")],
@@ -28,7 +30,7 @@ def finetune(
         result = run_single(parsed)
     except ValueError as error:
         if leads:
-            print(f"error: {error}", file=sys.stderr)
+            refuse(str(error))
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         if leads:

@@ -12,8 +12,6 @@ from sweeps.report.data import TrialRow
 if TYPE_CHECKING:
     from sweeps.designs.design import Design
 
-ENDED = ("finished", "stopped_early", "failed")
-
 
 @final
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wo
     if config.study.kind == "efficiency":
         return Workload(0, 0)
     if config.study.kind == "search":
-        done = sum(row.state in ENDED for row in rows)
+        done = sum(row.has_ended() for row in rows)
         again = config.search.replicates
         replicates = 0 if again is None else again.best * again.seeds
         return Workload(config.search_trials(domain) + replicates, done)
@@ -50,7 +48,7 @@ def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wo
     design = build_design(config, domain)
     assert design is not None
     points = whole(design, rows)
-    ended = {DesignPoint.of(row) for row in rows if row.state in ENDED}
+    ended = {DesignPoint.of(row) for row in rows if row.has_ended()}
     derived = sum(point.method in DERIVED and point not in ended for point in points)
     return Workload(len(points), sum(point in ended for point in points), derived)
 
@@ -64,7 +62,7 @@ def whole(design: Design, rows: tuple[TrialRow, ...]) -> list[DesignPoint]:
     known = rows
     points = design.points(known)
     while True:
-        there = {DesignPoint.of(row) for row in known if row.state in ENDED}
+        there = {DesignPoint.of(row) for row in known if row.has_ended()}
         missing = [point for point in points if point not in there]
         if not missing:
             return points

@@ -21,7 +21,7 @@ from sweeps.report.data import ScoreLabel, TrialRow
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
 from sweeps.search.study_search import INTERRUPTED
-from sweeps.settings.space import Point
+from sweeps.settings.space import plain_point
 from sweeps.tracking.outbox import EVENTS_FILE
 
 SHOWN_EVENTS = 6
@@ -169,12 +169,7 @@ def row_text(row: TrialRow) -> str:
 
 def _steps(config: SweepConfig, domain: str, row: TrialRow) -> int:
     """Updates of a whole trial; masking changes nothing about their number."""
-    interval, rate = row.accumulation_interval, row.learning_rate
-    point: Point = {
-        "mask_ratio": 0.0,
-        "accumulation_interval": interval,
-        "learning_rate": rate,
-    }
+    point = plain_point(row.accumulation_interval)
     return config.trial(domain, point).steps(config.resources.workers)
 
 

@@ -45,10 +45,12 @@ class OwnData:
 
     def tree(self, small: bool, max_length: int) -> dict[str, Any]:
         """The domain as a configuration has it."""
+        from evaluators.benchmarks import runs_code  # seconds of imports that few need
+
         benchmark: dict[str, Any] = {"name": self.benchmark}
         if small and self.benchmark not in _OWN_METRIC_SUITS:
             benchmark["metric"] = "bits_per_byte"
-        if self.benchmark in _RUNS_CODE:
+        if runs_code(self.benchmark):
             benchmark["sandbox"] = "bubblewrap"
         items = {"validation": self.validation, "test": self.test}
         rows = {"path": self.train, "format": self.format, "max_length": max_length}
@@ -58,7 +60,6 @@ class OwnData:
 
 
 _OWN_METRIC_SUITS = ("exact_match", "multiple_choice", "short_answer", "text")
-_RUNS_CODE = ("pass_at_1", "humaneval", "humaneval_plus", "mbpp", "mbpp_plus")
 
 
 @final
@@ -105,11 +106,13 @@ def mini_domain(name: str) -> dict[str, Any]:
             f"domain '{name}' is not one of the embedded world ({nearest(name, list(MINI))}); for "
             "data of your own give --train, --validation, --test, --format and --benchmark too"
         )
+    from evaluators.benchmarks import runs_code
+
     parts = MINI[name]
     benchmarks = []
     for benchmark, place in parts["benchmarks"]:
         items = {"validation": f"{place}/validation.jsonl", "test": f"{place}/test.jsonl"}
-        sandbox = {"sandbox": "rlimits"} if benchmark in _RUNS_CODE else {}
+        sandbox = {"sandbox": "rlimits"} if runs_code(benchmark) else {}
         benchmarks.append({"name": benchmark, **sandbox, **items})
     return {"data": {"path": parts["data"], "max_length": 128}, "benchmarks": benchmarks}
 

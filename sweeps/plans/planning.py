@@ -13,6 +13,7 @@ from sweeps.designs.workload import Workload, stages, workload
 from sweeps.plans.disk_need import DiskNeed, disk_need, free_bytes
 from sweeps.plans.pace import Pace
 from sweeps.report.data import TrialRow
+from sweeps.settings.space import plain_point
 
 PaceOf = Callable[[str, tuple[TrialRow, ...]], Pace | None]
 """A domain, and its trials on record, to what one of its trials takes."""
@@ -185,10 +186,7 @@ def _intervals(config: SweepConfig, domain: str) -> list[int]:
 
 
 def _updates(config: SweepConfig, domain: str, interval: int, workers: int) -> int:
-    run = config.trial(
-        domain, {"mask_ratio": 0.0, "accumulation_interval": interval, "learning_rate": 1e-3}
-    )
-    return run.steps(workers)
+    return config.trial(domain, plain_point(interval)).steps(workers)
 
 
 def _total(parts: list[float | None]) -> float | None:

@@ -14,7 +14,7 @@ import optuna
 from sweeps.config import SweepConfig
 from sweeps.errors import UserError
 from sweeps.folder.identity import differences, study_definition
-from sweeps.settings.space import Point
+from sweeps.settings.space import plain_point
 from sweeps.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -44,12 +44,8 @@ def check_inputs(config: SweepConfig) -> None:
         device = _training_device(config)
         if device is not None:
             interval = config.space_of(name).intervals()[0]
-            point: Point = {
-                "mask_ratio": 0.0,
-                "accumulation_interval": interval,
-                "learning_rate": 1e-3,
-            }
-            check_memory(config.trial(name, point), config.resources.workers, device)
+            run = config.trial(name, plain_point(interval))
+            check_memory(run, config.resources.workers, device)
         read_examples(domain.data, domain.benchmarks)
         for benchmark in domain.benchmarks:
             built = build_benchmark(benchmark)

@@ -76,6 +76,10 @@ class TrialRow:
     stage: str = ""
     train_fraction: float = 1.0
 
+    def has_ended(self) -> bool:
+        """Whether it runs no more and is not to be continued."""
+        return self.state in ("finished", "stopped_early", "failed")
+
     def is_sft(self) -> bool:
         """Whether it is plain fine-tuning; half fine-tuning has no mask ratio either."""
         return self.mask_ratio == 0 and self.method in ("sft", "gmt", "random")

@@ -12,8 +12,6 @@ from sweeps.designs.design import Design
 from sweeps.report.data import TrialRow
 from sweeps.search.rows import best_rows, best_sft_row
 
-ENDED = ("finished", "stopped_early", "failed")
-
 
 def drop_weights(
     trials: Path, rows: tuple[TrialRow, ...], keep: KeepConfig, design: Design | None
@@ -22,7 +20,7 @@ def drop_weights(
     derive others. Checkpoints of ended trials go with them. ``trials``: the trials' folder."""
     kept = _kept(rows, keep, design)
     for row in rows:
-        if row.state in ENDED and row.key not in kept:
+        if row.has_ended() and row.key not in kept:
             for part in ("model", "checkpoint"):
                 shutil.rmtree(trials / row.key / part, ignore_errors=True)
 

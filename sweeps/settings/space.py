@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 
 Point = dict[str, float | int | str]
 
+
+def plain_point(accumulation_interval: int, learning_rate: float = 1e-3) -> Point:
+    """SFT at an interval: for what depends on neither mask nor rate, as the number of updates."""
+    return {
+        "mask_ratio": 0.0,
+        "accumulation_interval": accumulation_interval,
+        "learning_rate": learning_rate,
+    }
+
+
 Method = Literal["sft", "gmt", "random", "hft"]
 MASKING: tuple[Method, ...] = ("gmt", "random")
 """The methods that have a mask ratio; half fine-tuning freezes half of the tensors instead."""
