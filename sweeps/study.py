@@ -25,6 +25,7 @@ from sweeps.plans import preflight
 from sweeps.plans.disk_need import check_disk
 from sweeps.results.reporting import declare
 from sweeps.search.rows import trial_rows
+from sweeps.search.whole_storage import WholeStorage
 from sweeps.session import DomainResult, DomainSession
 from sweeps.settings.budget import Ledger, trial_hours
 from sweeps.settings.failures import kind_of
@@ -55,7 +56,7 @@ def open_study(config: SweepConfig, domain: str) -> optuna.Study:
     place.folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=f"{config.name}/{domain}",
-        storage=optuna.storages.RDBStorage(place.optuna_url()),
+        storage=WholeStorage(place.optuna_url()),
         directions=[DIRECTIONS[name] for name in config.objectives()],
         pruner=optuna.pruners.NopPruner(),
         load_if_exists=True,

@@ -83,8 +83,19 @@ FLOORS = (
 
 # The rooms of the orchestration, from the ground up: each may use what stands before it.
 ROOMS = (
-    *("finetune", "mini", "statistics", "report", "errors", "tracking", "settings", "config"),
-    *("designs", "folder", "search", "display", "workers", "plans", "results"),
+    *("finetune", "mini", "statistics", "report", "errors", "interrupts"),
+    *(
+        "tracking",
+        "settings",
+        "config",
+        "designs",
+        "folder",
+        "search",
+        "display",
+        "workers",
+        "plans",
+        "results",
+    ),
     *("session", "study", "paper", "single_run", "evaluation_run", "doctor"),
     *("commands", "cli", "__main__"),
 )

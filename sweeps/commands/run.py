@@ -15,7 +15,6 @@ from sweeps.commands.shared import (
     command_line,
     load,
     mistakes_explained,
-    signals_interrupt,
 )
 
 if TYPE_CHECKING:
@@ -102,15 +101,17 @@ def paper(config: ConfigFile, overrides: Overrides = None) -> None:
 @contextmanager
 def _shown(again: str) -> Iterator[Display]:
     """A display for a long command; stopped, it says what to type to go on."""
-    from sweeps.display.progress import build_display
+    from sweeps.display.progress import build_display, while_heard
+    from sweeps.interrupts import interruptible
 
     display = build_display()
     try:
-        with mistakes_explained(), signals_interrupt():
+        with mistakes_explained(), interruptible():
             yield display
     except KeyboardInterrupt:
         display.close()
-        print(f"\nStopped. Finished trials are kept. To go on:\n  {again}", flush=True)
+        with while_heard():
+            print(f"\nStopped. Finished trials are kept. To go on:\n  {again}", flush=True)
         raise typer.Exit(130) from None
     finally:
         display.close()

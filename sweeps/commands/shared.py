@@ -1,9 +1,8 @@
-"""What the commands have in common: their arguments, and how mistakes and signals end them."""
+"""What the commands have in common: their arguments, and how mistakes end them."""
 
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +14,6 @@ from sweeps.commands.completion import complete_override
 from sweeps.commands.group import PROGRAM
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from sweeps.config import SweepConfig
 
 ConfigFile = Annotated[
@@ -79,19 +76,3 @@ def refuse(message: str) -> NoReturn:
     """End with a mistake's one paragraph."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     raise typer.Exit(2)
-
-
-@contextmanager
-def signals_interrupt() -> Iterator[None]:
-    """A polite kill and a closed terminal end like Ctrl-C: trials are marked, processes gone."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    before = {each: signal.signal(each, interrupt) for each in signals}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO, final
 
@@ -74,6 +78,20 @@ class Display(ABC):
         """The last study is over."""
 
 
+@contextmanager
+def while_heard() -> Iterator[None]:
+    """What is printed to a terminal that was closed, or a pipe nobody reads, is dropped, and so
+    is all that follows: the sweep goes on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # Python prints what is left when it ends
+        os.close(nowhere)
+
+
 @final
 class LineDisplay(Display):
     """Plain lines: one for each trial that ends."""
@@ -83,7 +101,8 @@ class LineDisplay(Display):
 
     def say(self, text: str) -> None:
         """Print the line at once."""
-        print(text, file=self._stream, flush=True)
+        with while_heard():
+            print(text, file=self._stream, flush=True)
 
     def show(self, tally: Tally) -> None:
         """Nothing between endings."""
@@ -110,11 +129,13 @@ class LiveDisplay(Display):
 
     def say(self, text: str) -> None:
         """Print above the table."""
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        with while_heard():
+            self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def show(self, tally: Tally) -> None:
         """Redraw the table."""
-        self._live.update(table(tally))
+        with while_heard():
+            self._live.update(table(tally))
 
     def ended(self, tally: Tally, trial: dict[str, Any]) -> None:
         """Print the trial above the table and redraw it."""
@@ -123,7 +144,8 @@ class LiveDisplay(Display):
 
     def close(self) -> None:
         """Take the table off the screen."""
-        self._live.stop()
+        with while_heard():
+            self._live.stop()
 
 
 def build_display() -> Display:

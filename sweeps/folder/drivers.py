@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import getpass
 import json
+import math
 import os
-import signal
 import socket
 import threading
 import time
@@ -14,15 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import final
 
 from filelock import FileLock, Timeout
 
 from sweeps.errors import UserError
+from sweeps.interrupts import interruptible, shielded
 
 POLL_SECONDS = 0.5
 """How soon a driver notices that it was asked to stop."""
+
+PATIENCE_SECONDS = 30.0
+"""How long a driver may take to stop before the request is passed on once more."""
 
 
 @final
@@ -71,7 +74,8 @@ def request_stop(folder: Path) -> list[Driver]:
 def driving(folder: Path, *, join: bool = False) -> Iterator[Driver]:
     """Be a driver of the sweep in ``folder``: the only one, unless it joins by choice.
 
-    A request to stop, and SIGTERM, reach the main thread as KeyboardInterrupt.
+    A request to stop, as the signals of `sweeps.interrupts`, reaches the main thread as
+    KeyboardInterrupt.
 
     Raises:
         UserError: another process drives it, and this one did not choose to join.
@@ -91,7 +95,7 @@ def driving(folder: Path, *, join: bool = False) -> Iterator[Driver]:
         (home / f"{driver.id}.json").write_text(json.dumps(asdict(driver)))
     over = threading.Event()
     request = home / f"{driver.id}.stop"
-    with _interruptible() as number:
+    with interruptible() as number:
         watch = threading.Thread(target=_pass_on, args=(request, over, number), daemon=True)
         watch.start()
         try:
@@ -99,9 +103,10 @@ def driving(folder: Path, *, join: bool = False) -> Iterator[Driver]:
         finally:
             over.set()
             watch.join()
-            for suffix in (".json", ".stop", ".lock"):
-                (home / f"{driver.id}{suffix}").unlink(missing_ok=True)
-            lock.release()
+            with shielded():
+                for suffix in (".json", ".stop", ".lock"):
+                    (home / f"{driver.id}{suffix}").unlink(missing_ok=True)
+                lock.release()
 
 
 def _this_process() -> Driver:
@@ -114,30 +119,9 @@ def _this_process() -> Driver:
 
 
 def _pass_on(request: Path, over: threading.Event, number: int) -> None:
-    """Send this process the signal, once the request is there."""
+    """Send this process the signal once the request is there, and again while it goes on."""
+    asked = -math.inf
     while not over.wait(POLL_SECONDS):
-        if request.exists():
-            request.unlink(missing_ok=True)
+        if time.monotonic() - asked > PATIENCE_SECONDS and request.exists():
+            asked = time.monotonic()
             os.kill(os.getpid(), number)
-            return
-
-
-@contextmanager
-def _interruptible() -> Iterator[signal.Signals]:
-    """Yields the signal that raises KeyboardInterrupt in the main thread.
-
-    SIGTERM, for a process that a script started in the background ignores SIGINT. Only the main
-    thread may set a handler; elsewhere SIGINT is what there is.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield signal.SIGINT
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield signal.SIGTERM
-    finally:
-        signal.signal(signal.SIGTERM, before)

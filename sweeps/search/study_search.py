@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from sweeps.designs.point import REPLICATE
+from sweeps.interrupts import shielded
 from sweeps.search.objectives import reached
 from sweeps.search.pruners import LatestTries
 from sweeps.settings.search_config import Objective
@@ -47,13 +48,12 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     ]
 
 
+@shielded()
 def mark_interrupted(study: optuna.Study, living: Container[str] = ()) -> list[FrozenTrial]:
     """Close the trials that a dead or stopping driver left running; they can be queued again.
 
     ``living``: the ids of other drivers, whose trials go on.
     """
-    # An interrupt may have come within a transaction, which would keep its lock for ever.
-    study._storage.remove_session()
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     orphans = [trial for trial in running if trial.user_attrs.get(DRIVER) not in living]
     for trial in orphans:
