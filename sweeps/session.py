@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 TRACKER_PATIENCE_SECONDS = 180.0
 """How long the end of a study waits for a tracker that does not answer."""
 
+TRACKER_HASTE_SECONDS = 5.0
+"""The same, where a person has asked for the end."""
+
 
 @final
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ class DomainSession:
             if self.halt.due():
                 return self._halted(pump)
             return self._conclude(pump, complete=not self._runs_elsewhere())
-        except BaseException:
-            self._interrupted(pump)
+        except BaseException as error:
+            self._interrupted(pump, error)
             raise
 
     def _run_missing(self, pump: TrackerPump) -> None:
@@ -221,8 +224,7 @@ class DomainSession:
         finals = study_finals(self.config, self.domain, self.study, rows, scores)
         state: TrialState = "finished" if complete else "interrupted"
         pump.finish_study(state, [p for p in paths.all() if p.exists()], finals)
-        if not pump.close(timeout=TRACKER_PATIENCE_SECONDS):
-            self.display.say("tracking: not everything could be sent; run it again to send it")
+        self._close(pump, TRACKER_PATIENCE_SECONDS)
         return DomainResult(self.domain, rows, best_row(rows), scores, paths, pump.links())
 
     def _test_scores(self, rows: tuple[TrialRow, ...]) -> TestScores:
@@ -240,13 +242,25 @@ class DomainSession:
         roles = {"best": best_row(rows), "sft": best_sft_row(rows)}
         return {role: row for role, row in roles.items() if row is not None}
 
-    def _interrupted(self, pump: TrackerPump) -> None:
-        """Mark what was running, in Optuna and in the tracker, within a few seconds."""
-        for trial in mark_interrupted(self.study, self._others()):
-            if "key" in trial.user_attrs:
-                pump.interrupt(trial.user_attrs["key"])
+    def _interrupted(self, pump: TrackerPump, error: BaseException) -> None:
+        """Mark what was running, in Optuna and in the tracker; trouble with that is said, and
+        never takes the place of ``error``. Who asked for the end waits for it only seconds."""
+        try:
+            for trial in mark_interrupted(self.study, self._others()):
+                if "key" in trial.user_attrs:
+                    pump.interrupt(trial.user_attrs["key"])
+        except Exception as trouble:
+            self.display.say(
+                f"{self.domain}: what ran is still on record as running ({trouble}); the next "
+                "`run` or `resume` mends that"
+            )
         pump.finish_study("interrupted", [], {})
-        pump.close(timeout=5)
+        patient = isinstance(error, UserError)
+        self._close(pump, TRACKER_PATIENCE_SECONDS if patient else TRACKER_HASTE_SECONDS)
+
+    def _close(self, pump: TrackerPump, patience_seconds: float) -> None:
+        if not pump.close(timeout=patience_seconds):
+            self.display.say("tracking: not everything could be sent; run it again to send it")
 
     def _info(self) -> StudyInfo:
         shared = self.config
