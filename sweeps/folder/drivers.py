@@ -54,12 +54,20 @@ def living_drivers(folder: Path) -> list[Driver]:
         try:
             lock.acquire()
         except Timeout:
-            living.append(Driver(**json.loads(record.read_text())))
+            living += _recorded(record)
             continue
         for suffix in (".json", ".stop", ".lock"):
             record.with_suffix(suffix).unlink(missing_ok=True)
         lock.release()
     return sorted(living, key=lambda driver: driver.started)
+
+
+def _recorded(record: Path) -> list[Driver]:
+    """The driver on record; none where it ended this moment."""
+    try:
+        return [Driver(**json.loads(record.read_text()))]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def request_stop(folder: Path) -> list[Driver]:
@@ -92,7 +100,9 @@ def driving(folder: Path, *, join: bool = False) -> Iterator[Driver]:
                 "`stop`, or help it with `run --join`"
             )
         lock.acquire()
-        (home / f"{driver.id}.json").write_text(json.dumps(asdict(driver)))
+        partial = home / f"{driver.id}.partial"
+        partial.write_text(json.dumps(asdict(driver)))
+        partial.replace(home / f"{driver.id}.json")  # who looks at it never sees half of it
     over = threading.Event()
     request = home / f"{driver.id}.stop"
     with interruptible() as number:

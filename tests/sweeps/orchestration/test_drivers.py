@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from sweeps.errors import UserError
 from sweeps.folder.drivers import driving, living_drivers, request_stop
@@ -44,6 +45,20 @@ def test_nobody_drives_what_nobody_runs(tmp_path: Path) -> None:
 
 
 Process = subprocess.Popen[str]
+
+
+@pytest.mark.parametrize("text", ["", '{"id": "a"', '{"id": "a"}', None])
+def test_a_record_that_comes_or_goes_this_moment_is_passed_over(
+    tmp_path: Path, text: str | None
+) -> None:
+    with driving(tmp_path) as driver:
+        record = tmp_path / "drivers" / "other.json"
+        with FileLock(record.with_suffix(".lock")):
+            if text is None:
+                record.symlink_to(tmp_path / "gone")
+            else:
+                record.write_text(text)
+            assert living_drivers(tmp_path) == [driver]
 
 
 def test_a_second_driver_is_refused_with_the_name_of_the_first(
