@@ -17,7 +17,7 @@ from sweeps.display.hooked_display import calling_hooks
 from sweeps.display.progress import Display, LineDisplay
 from sweeps.errors import UserError
 from sweeps.folder import database
-from sweeps.folder.drivers import Driver, driving
+from sweeps.folder.drivers import Driver, driving, living_drivers
 from sweeps.folder.identity import study_definition
 from sweeps.folder.load import save_config
 from sweeps.folder.place import place_of
@@ -112,7 +112,9 @@ def run_studies(
 ) -> StudyResult:
     """Run every domain's study in groups that are there already; paths are resolved."""
     place = place_of(config)
-    with database.kept(place.optuna_live(), place.optuna_copy()):
+    live, copy = place.optuna_live(), place.optuna_copy()
+    others = [other for other in living_drivers(place.folder) if other.id != driver.id]
+    with database.kept(live, copy, display.say, shared=any(o.host == driver.host for o in others)):
         return _run_domains(config, display, tracker, groups, driver)
 
 

@@ -7,36 +7,64 @@ copy is what brings the studies back when the head, and its disk, are gone.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock
 
 BEAT_SECONDS = 2.0
 """What a lost head can cost at most: the records of this time, and no trial's checkpoint."""
 
 
 @contextmanager
-def kept(live: Path, copy: Path) -> Iterator[None]:
-    """Bring the database back if need be, and copy it on while the block runs, and at its end."""
+def kept(
+    live: Path, copy: Path, say: Callable[[str], None], *, shared: bool = False
+) -> Iterator[None]:
+    """Bring the database back if need be, and copy it on while the block runs, and at its end.
+
+    ``shared``: another living driver writes the same file, which then is the newest there is.
+    """
     if live == copy:
         yield
         return
     live.parent.mkdir(parents=True, exist_ok=True)
-    bring_back(live, copy)
+    bring_back(live, copy, shared=shared)
     with closing(sqlite3.connect(live)) as connection:
         connection.execute("pragma journal_mode = wal")  # who copies holds up nobody who writes
+    try:
+        with _copied_on(live, copy, say):
+            yield
+    except BaseException:
+        with suppress(*_TROUBLE):  # what ends the sweep says more than this
+            copy_out(live, copy)
+        raise
+    copy_out(live, copy)
+
+
+_TROUBLE = (OSError, sqlite3.Error)
+
+
+@contextmanager
+def _copied_on(live: Path, copy: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Copy the database out after every change; trouble with it is said once, and passes."""
     stopping = threading.Event()
 
     def beat() -> None:
         seen: tuple[int, ...] = ()
+        complained = False
         while not stopping.wait(BEAT_SECONDS):
-            if (now := _state(live)) != seen:
-                copy_out(live, copy)
-                seen = now
+            try:
+                if (now := _state(live)) != seen:
+                    copy_out(live, copy)
+                    seen = now
+            except _TROUBLE as error:
+                if not complained:
+                    say(f"the records' copy {copy} could not be written ({error}); tried again")
+                complained = True
 
     thread = threading.Thread(target=beat, name="database", daemon=True)
     thread.start()
@@ -45,38 +73,48 @@ def kept(live: Path, copy: Path) -> Iterator[None]:
     finally:
         stopping.set()
         thread.join()
-        if live.exists():
-            copy_out(live, copy)
 
 
-def bring_back(live: Path, copy: Path) -> bool:
+def bring_back(live: Path, copy: Path, *, shared: bool = False) -> bool:
     """Make ``live`` the newest there is; True when that was the copy.
 
     A copy that this disk did not write comes from a driver that went on elsewhere: then it is the
-    newer one, and what lies here is set aside.
+    newer one, and what lies here is set aside; not so where it is ``shared`` (see `kept`).
     """
-    if not copy.exists() or (live.exists() and _mark(live) == _digest(copy)):
-        return False
-    if live.exists():
-        live.replace(live.with_suffix(".superseded"))
-    for left in ("-wal", "-shm", "-journal"):  # they belong to the file that is gone
-        live.with_name(live.name + left).unlink(missing_ok=True)
-    shutil.copyfile(copy, live)
-    _marks(live).write_text(_digest(copy))
+    with _turn(live):
+        if not copy.exists():
+            return False
+        if live.exists() and (shared or _digest(copy) in _marked(live)):
+            return False
+        if live.exists():
+            live.replace(live.with_suffix(".superseded"))
+        for left in ("-wal", "-shm", "-journal"):  # they belong to the file that is gone
+            live.with_name(live.name + left).unlink(missing_ok=True)
+        shutil.copyfile(copy, live)
+        _mark(live, _digest(copy))
     return True
 
 
 def copy_out(live: Path, copy: Path) -> None:
     """Replace the copy, whole at every moment, by a consistent one, whoever writes meanwhile."""
-    own = f".{os.getpid()}"  # a second driver beside this one copies too
-    whole, arriving = live.with_suffix(own), copy.with_suffix(own)
-    with closing(sqlite3.connect(live)) as source, closing(sqlite3.connect(whole)) as target:
-        source.backup(target)
-        target.execute("pragma journal_mode = delete")  # the other mode is for local disks only
-    shutil.copyfile(whole, arriving)
-    arriving.replace(copy)
-    _marks(live).write_text(_digest(whole))
-    whole.unlink()
+    if not live.exists():
+        return
+    whole, arriving = live.with_suffix(".whole"), copy.with_suffix(".arriving")
+    with _turn(live):
+        with closing(sqlite3.connect(live)) as source, closing(sqlite3.connect(whole)) as target:
+            source.backup(target)
+            target.execute("pragma journal_mode = delete")  # the other is for local disks only
+        shutil.copyfile(whole, arriving)
+        digest = _digest(whole)
+        _mark(live, *_marked(live), digest)  # a kill between this and the next: both are ours
+        arriving.replace(copy)
+        _mark(live, digest)
+        whole.unlink()
+
+
+def _turn(live: Path) -> FileLock:
+    """A second driver beside this one copies too: one after the other."""
+    return FileLock(live.with_suffix(".turn"))
 
 
 def _state(live: Path) -> tuple[int, ...]:
@@ -95,5 +133,12 @@ def _marks(live: Path) -> Path:
     return live.with_suffix(".copied")
 
 
-def _mark(live: Path) -> str:
-    return _marks(live).read_text() if _marks(live).exists() else ""
+def _marked(live: Path) -> list[str]:
+    """The digests that a copy made from here has."""
+    return _marks(live).read_text().split() if _marks(live).exists() else []
+
+
+def _mark(live: Path, *digests: str) -> None:
+    partial = live.with_suffix(".marking")
+    partial.write_text("\n".join(digests))
+    partial.replace(_marks(live))

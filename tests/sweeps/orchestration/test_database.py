@@ -36,7 +36,7 @@ def words(file: Path) -> list[str]:
 def test_on_one_machine_there_is_one_file(places: tuple[Path, Path]) -> None:
     live, _ = places
     live.parent.mkdir()
-    with database.kept(live, live):
+    with database.kept(live, live, print):
         write(live, "a")
     assert [path.name for path in live.parent.iterdir()] == ["optuna.db"]
 
@@ -46,7 +46,7 @@ def test_every_change_is_copied_within_a_beat(
 ) -> None:
     monkeypatch.setattr(database, "BEAT_SECONDS", 0.05)
     live, copy = places
-    with database.kept(live, copy):
+    with database.kept(live, copy, print):
         for number, word in enumerate("abc", start=1):
             write(live, word)
             end = time.monotonic() + 10
@@ -59,11 +59,11 @@ def test_every_change_is_copied_within_a_beat(
 
 def test_a_lost_disk_is_brought_back(places: tuple[Path, Path]) -> None:
     live, copy = places
-    with database.kept(live, copy):
+    with database.kept(live, copy, print):
         write(live, "a")
     for file in live.parent.iterdir():
         file.unlink()
-    with database.kept(live, copy):
+    with database.kept(live, copy, print):
         assert words(live) == ["a"]
         write(live, "b")
     assert words(copy) == ["a", "b"]
@@ -72,7 +72,7 @@ def test_a_lost_disk_is_brought_back(places: tuple[Path, Path]) -> None:
 def test_what_the_copy_has_not_seen_is_kept(places: tuple[Path, Path]) -> None:
     """The driver was killed after its last copy: its own disk is ahead."""
     live, copy = places
-    with database.kept(live, copy):
+    with database.kept(live, copy, print):
         write(live, "a")
     write(live, "b")
     assert not database.bring_back(live, copy)
@@ -81,15 +81,80 @@ def test_what_the_copy_has_not_seen_is_kept(places: tuple[Path, Path]) -> None:
 
 def test_a_driver_that_went_on_elsewhere_is_ahead(places: tuple[Path, Path]) -> None:
     live, copy = places
-    with database.kept(live, copy):
+    with database.kept(live, copy, print):
         write(live, "a")
     other = live.parent.parent / "new-head" / "optuna.db"
-    with database.kept(other, copy):
+    with database.kept(other, copy, print):
         write(other, "elsewhere")
     write(live, "forgotten")
     assert database.bring_back(live, copy)
     assert words(live) == ["a", "elsewhere"]
     assert words(live.with_suffix(".superseded")) == ["a", "forgotten"]
+
+
+def test_a_driver_killed_between_copy_and_mark_left_its_own_copy(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, copy = places
+    with database.kept(live, copy, print):
+        write(live, "a")
+    write(live, "b")
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        found = replace(self, target)
+        if target == copy:
+            raise KeyboardInterrupt
+        return found
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "replace", killed)
+        database.copy_out(live, copy)
+    assert words(copy) == ["a", "b"]
+    write(live, "c")
+    assert not database.bring_back(live, copy)
+    assert words(live) == ["a", "b", "c"]
+
+
+def test_what_a_living_driver_writes_is_never_set_aside(places: tuple[Path, Path]) -> None:
+    live, copy = places
+    with database.kept(live, copy, print):
+        write(live, "a")
+        copy.write_bytes(b"of another moment")
+        with database.kept(live, copy, print, shared=True):
+            write(live, "b")
+        write(live, "c")
+    assert words(live) == words(copy) == ["a", "b", "c"]
+    assert not live.with_suffix(".superseded").exists()
+
+
+def test_a_copy_that_fails_is_said_once_and_tried_again(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BEAT_SECONDS", 0.05)
+    live, copy = places
+    said: list[str] = []
+    with database.kept(live, copy, said.append):
+        copy.parent.rename(copy.parent.with_name("unmounted"))
+        write(live, "a")
+        end = time.monotonic() + 10
+        while not said and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        copy.parent.with_name("unmounted").rename(copy.parent)
+        while not copy.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        assert words(copy) == ["a"]
+    assert len(said) == 1
+    assert "could not be written" in said[0]
+
+
+def test_a_last_copy_that_fails_hides_no_error(places: tuple[Path, Path]) -> None:
+    live, copy = places
+    with pytest.raises(ValueError, match="first"), database.kept(live, copy, print):
+        copy.parent.rename(copy.parent.with_name("unmounted"))
+        write(live, "a")
+        raise ValueError("first")
 
 
 WRITER = """
@@ -129,11 +194,11 @@ def test_optuna_goes_on_from_the_copy(places: tuple[Path, Path]) -> None:
         storage = optuna.storages.RDBStorage(f"sqlite:///{live}")
         return optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
 
-    with database.kept(live, copy):
+    with database.kept(live, copy, print):
         first = study()
         first.tell(first.ask(), 1.0)
         first.ask()  # running when the head is lost
     live.unlink()
-    with database.kept(live, copy):
+    with database.kept(live, copy, print):
         states = [trial.state.name for trial in study().get_trials(deepcopy=False)]
     assert states == ["COMPLETE", "RUNNING"]
