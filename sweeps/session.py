@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 
 import optuna
 from filelock import FileLock
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from sweeps.config import SweepConfig
@@ -86,6 +87,7 @@ class DomainSession:
         self.tracker, self.display, self.groups = tracker, display, groups
         self.driver, self.halt = driver, halt
         self.place = place_of(config)
+        self.turn = FileLock(self.place.queue_lock())
         self.design = build_design(config, domain)
         self.jobs = TrialJobs(config, domain, study)
         self.space = DesignSpace() if self.design else SearchSpace(config.space_of(domain))
@@ -99,8 +101,9 @@ class DomainSession:
         Raises:
             UserError: trials failed for a reason that others would share.
         """
-        mark_interrupted(self.study, self._others())  # the killed could not do it themselves
-        queue_interrupted(self.study)
+        with self.turn:
+            self._mark_interrupted()  # the killed could not do it themselves
+            queue_interrupted(self.study)
         if not self._others():
             remove_orphans(self.place.study(self.domain), self.study)
         pump = TrackerPump(self.tracker, self.display.say)
@@ -137,10 +140,10 @@ class DomainSession:
         if self.config.study.kind == "efficiency":
             return 0
         if self.design is None:
-            with FileLock(self.place.queue_lock()):
+            with self.turn:
                 return queue_missing(self.study, self.config, self.domain, self._others())
         points = self.design.points(trial_rows(self.study, self.config.seed))
-        with FileLock(self.place.queue_lock()):  # two drivers must not queue a point twice
+        with self.turn:  # two drivers must not queue a point twice
             return queue_points(self.study, [point.params() for point in points])
 
     def _more(self) -> bool:
@@ -154,6 +157,10 @@ class DomainSession:
         """The ids of the other drivers of this sweep."""
         living = {driver.id for driver in living_drivers(self.place.folder)}
         return living - {self.driver.id}
+
+    def _mark_interrupted(self) -> list[FrozenTrial]:
+        with self.turn:  # another driver may have begun a trial and not yet put its name to it
+            return mark_interrupted(self.study, self._others())
 
     def _runs_elsewhere(self) -> int:
         """How many trials other drivers run right now."""
@@ -179,11 +186,12 @@ class DomainSession:
             checks=self.config.evaluation.checks,
             objectives=self.config.objectives(),
             driver=self.driver.id,
+            turn=self.turn,
             more=self._more,
             halting=self.halt.due,
         )
         observer = StudyObserver(
-            tally, self.display, pump, self.halt, self.config.seed, self._drop_weights
+            search, tally, self.display, pump, self.halt, self.config.seed, self._drop_weights
         )
         folder = str(self.place.study(self.domain))
         run_tuner(self.config, search, observer, self.halt, wanted - done, self.groups, folder)
@@ -210,7 +218,7 @@ class DomainSession:
 
     def _halted(self, pump: TrackerPump) -> DomainResult:
         """The study ends before its trials are done: by its budget, or by their failures."""
-        for trial in mark_interrupted(self.study, self._others()):
+        for trial in self._mark_interrupted():
             pump.interrupt(trial.user_attrs.get("key", ""))
         if not self.halt.by_budget:
             raise UserError(f"{self.domain}: stopped, for {self.halt.reason}")
@@ -246,7 +254,7 @@ class DomainSession:
         """Mark what was running, in Optuna and in the tracker; trouble with that is said, and
         never takes the place of ``error``. Who asked for the end waits for it only seconds."""
         try:
-            for trial in mark_interrupted(self.study, self._others()):
+            for trial in self._mark_interrupted():
                 if "key" in trial.user_attrs:
                     pump.interrupt(trial.user_attrs["key"])
         except Exception as trouble:

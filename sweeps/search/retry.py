@@ -14,7 +14,7 @@ from sweeps.finetune.result import forget_result
 from sweeps.folder.drivers import living_drivers
 from sweeps.folder.place import FAILURE_FILE
 from sweeps.search.records import Records
-from sweeps.search.study_search import INTERRUPTED, RETRY_OF, retried
+from sweeps.search.study_search import RETRY_OF, finished_trials
 from sweeps.tracking.pump import SENT_FILE
 
 
@@ -45,14 +45,11 @@ def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, 
 
 
 def _failed(study: optuna.Study, kinds: Collection[str]) -> list[FrozenTrial]:
-    superseded = retried(study)
     return [
         trial
-        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
-        if "key" in trial.user_attrs
-        and INTERRUPTED not in trial.user_attrs
-        and trial.number not in superseded
-        and (not kinds or trial.user_attrs.get("outcome", {}).get("kind") in kinds)
+        for trial in finished_trials(study)
+        if (outcome := trial.user_attrs.get("outcome", {})).get("state") == "failed"
+        and (not kinds or outcome["kind"] in kinds)
     ]
 
 

@@ -61,6 +61,13 @@ def best_sft_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
     return best_row(tuple(row for row in rows if row.is_sft()))
 
 
+def _state(trial: FrozenTrial) -> str:
+    if INTERRUPTED in trial.user_attrs:
+        return "interrupted"
+    said = trial.user_attrs.get("outcome", {}).get("state")  # for Optuna, to diverge is not FAIL
+    return said if said and trial.state.is_finished() else _STATES[trial.state]
+
+
 def _row(trial: FrozenTrial, seed: int) -> TrialRow:
     attrs: dict[str, Any] = trial.user_attrs
     # Without an outcome it runs, or was interrupted: what counts is its last check.
@@ -68,7 +75,7 @@ def _row(trial: FrozenTrial, seed: int) -> TrialRow:
     return TrialRow(
         number=attrs["number"],
         key=attrs["key"],
-        state="interrupted" if INTERRUPTED in attrs else _STATES[trial.state],
+        state=_state(trial),
         mask_ratio=round(trial.params.get("mask_ratio", 0.0), 10),
         accumulation_interval=int(trial.params["accumulation_interval"]),
         learning_rate=trial.params["learning_rate"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, final
 
 import optuna
@@ -39,12 +40,9 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     return [
         trial
         for trial in study.get_trials(deepcopy=False)
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        or (
-            trial.state is TrialState.FAIL
-            and INTERRUPTED not in trial.user_attrs
-            and trial.number not in superseded
-        )
+        if trial.state.is_finished()
+        and INTERRUPTED not in trial.user_attrs
+        and trial.number not in superseded
     ]
 
 
@@ -119,11 +117,14 @@ class Space(Protocol):
         """The point of this trial."""
 
 
+_NO_TURNS: AbstractContextManager[None] = nullcontext()
+
+
 @final
 class StudySearch(Searcher):
     """Tune's searcher over one Optuna study. ``suggestion(number, point)`` makes a trial's job;
-    ``driver``: the id of this process, ``more``: whether the study still lacks trials,
-    ``halting``: whether it is to stop before that.
+    ``driver``: the id of this process, ``turn``: what drivers of one study hold in turn,
+    ``more``: whether it still lacks trials, ``halting``: whether it is to stop before that.
 
     ``checks``: validation checks of a whole trial; the pruner counts in them. With several
     ``objectives`` no intermediate score is reported: Optuna has no place for it.
@@ -138,15 +139,17 @@ class StudySearch(Searcher):
         checks: int = 1,
         objectives: Sequence[Objective] = ("score",),
         driver: str = "",
+        turn: AbstractContextManager[object] = _NO_TURNS,
         more: Callable[[], bool] = lambda: True,
         halting: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self._study, self._space, self._suggestion = study, space, suggestion
         self._checks, self._objectives = checks, objectives
-        self._driver, self._more, self._halting = driver, more, halting
+        self._driver, self._turn, self._more, self._halting = driver, turn, more, halting
         self._open: dict[str, optuna.Trial] = {}
         self._folders: dict[str, str] = {}
+        self._told: dict[str, dict[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher for a snapshot that is never restored."""
@@ -154,10 +157,13 @@ class StudySearch(Searcher):
 
     def suggest(self, trial_id: str) -> Suggestion | str:
         """Ask Optuna for the next point, unless the study halts or other drivers took the rest."""
-        if self._halting() or not self._more():
+        if self._halting():
             return FINISHED
-        trial = self._study.ask()
-        trial.set_user_attr(DRIVER, self._driver)
+        with self._turn:  # what waits is asked for once, and has its driver's name before all else
+            if not self._more():
+                return FINISHED
+            trial = self._study.ask()
+            trial.set_user_attr(DRIVER, self._driver)
         number = int(trial.user_attrs.get("number", trial.number))
         job = self._suggestion(number, self._space.suggest(trial))
         trial.set_user_attr("number", number)
@@ -185,7 +191,11 @@ class StudySearch(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell Optuna how the trial ended: COMPLETE, PRUNED or FAIL."""
+        """Tell Optuna how the trial ended: COMPLETE, PRUNED or FAIL.
+
+        A divergence, too, is PRUNED: samplers pass over what is FAIL, and would draw such a point
+        again, while TPE takes what was pruned without a value for the worst of all.
+        """
         trial, folder = self._open.pop(trial_id, None), self._folders.pop(trial_id, "")
         result = result or {}
         if trial is None or self._was_cut_short(trial, result, error):
@@ -199,13 +209,19 @@ class StudySearch(Searcher):
         if values is not None:
             ended["metrics"] |= {f"objective/{k}": v for k, v in values.items() if k != "score"}
         trial.set_user_attr("outcome", ended)
+        self._told[trial_id] = ended
         if values is not None:
             self._study.tell(trial, list(values.values()))
-        elif state == "stopped_early":
+            return
+        if state == "stopped_early":
             self._report(trial, result)
-            self._study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self._study.tell(trial, state=TrialState.FAIL)
+        is_verdict = state == "stopped_early" or ended["kind"] == "diverged"
+        self._study.tell(trial, state=TrialState.PRUNED if is_verdict else TrialState.FAIL)
+
+    def told(self, trial_id: str) -> dict[str, Any] | None:
+        """The outcome of a trial that is complete, to be asked for once; None where a halt cut
+        it short. Tune tells its searcher first: whoever comes later goes by this."""
+        return self._told.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the Optuna storage is the state."""

@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from sweeps.display.progress import Display, Tally
 from sweeps.folder.place import FAILURE_FILE
-from sweeps.search.study_search import ending, has_ended, outcome
+from sweeps.search.study_search import StudySearch, outcome
 from sweeps.settings.halt import Halt
 from sweeps.tracking.pump import TrackerPump
 from sweeps.tracking.tracker import TrialInfo
@@ -24,6 +24,7 @@ class StudyObserver(Callback):
 
     def __init__(
         self,
+        search: StudySearch,
         tally: Tally,
         display: Display,
         pump: TrackerPump,
@@ -31,6 +32,7 @@ class StudyObserver(Callback):
         seed: int,
         drop_weights: Callable[[], None],
     ) -> None:
+        self._search = search
         self._tally, self._display, self._pump, self._seed = tally, display, pump, seed
         self._halt, self._drop_weights = halt, drop_weights
 
@@ -78,10 +80,13 @@ class StudyObserver(Callback):
     def _end(self, trial: TuneTrial, result: dict[str, Any], error: bool) -> None:
         job, folder = trial.config, Path(trial.config["folder"])
         self._halt.ledger.ended(job["key"])
-        if self._halt.due() and not has_ended(result, error):
+        told = self._search.told(trial.trial_id)
+        if told is None:
             return  # cut short by the halt: its session marks it as interrupted
-        state = ending(result, error)
-        ended = {**outcome(result, state), "number": job["number"], "point": job["point"]}
+        state = told["state"]
+        if error:  # of which Tune tells its searcher nothing more
+            told = outcome(result, state)
+        ended = {**told, "number": job["number"], "point": job["point"]}
         self._halt.ended(ended)
         if state == "failed":
             write_log(folder, ended["failure"])

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from optuna.trial import TrialState
 
+from sweeps.search.rows import trial_rows
 from sweeps.search.study_search import (
+    FINISHED,
     StudySearch,
     Suggestion,
     finished_trials,
@@ -107,7 +109,9 @@ def test_a_trial_that_fails_says_why(
     search.suggest("a")
     search.on_trial_complete("a", result, error=error)
     (trial,) = study.trials
-    assert (trial.state, trial.value) == (TrialState.FAIL, None)
+    state = TrialState.PRUNED if "finite" in why or "score was" in why else TrialState.FAIL
+    assert (trial.state, trial.value) == (state, None)
+    assert [row.state for row in trial_rows(study, seed=0)] == ["failed"]
     assert why in trial.user_attrs["outcome"]["failure"]
     assert finished_trials(study) == [trial]  # failed for good: not run again
 
@@ -181,6 +185,71 @@ def test_a_session_killed_while_it_drew_the_point_loses_no_starting_point(
     assert (again["point"]["mask_ratio"], again["point"]["learning_rate"]) == (0.2, 2e-3)
 
 
+def test_drivers_take_what_waits_in_turn(study: optuna.Study) -> None:
+    """What has no driver's name while others look is an orphan to them, and closed."""
+
+    class Turn:
+        held = False
+
+        def __enter__(self) -> None:
+            self.held = True
+
+        def __exit__(self, *exception: object) -> None:
+            self.held = False
+            assert mark_interrupted(study, living={"me"}) == []
+
+    turn, queued = Turn(), [{"mask_ratio": 0.2}]
+    for point in queued:
+        study.enqueue_trial(point)
+
+    def more() -> bool:
+        assert turn.held
+        return bool(study.get_trials(states=(TrialState.WAITING,)))
+
+    search = StudySearch(study, SPACE, job, driver="me", turn=turn, more=more)
+    assert search.suggest("a")["point"]["mask_ratio"] == 0.2
+    assert search.suggest("b") == FINISHED
+    assert len(study.trials) == 1
+
+
+@pytest.mark.parametrize("halts", [False, True])
+def test_what_a_trial_came_to_is_decided_once(study: optuna.Study, halts: bool) -> None:
+    halting: list[bool] = []
+    search = StudySearch(study, SPACE, job, checks=8, halting=lambda: bool(halting))
+    search.suggest("a")
+    search.suggest("b")
+    if halts:
+        halting.append(True)
+    search.on_trial_complete("a", at(4, 0.5))
+    search.on_trial_complete("b", last())
+    halting.append(True)  # between Tune's call of its searcher and that of its callbacks
+    told = search.told("a")
+    assert told is None if halts else told is not None and told["state"] == "stopped_early"
+    assert search.told("a") is None
+    assert (search.told("b") or {})["state"] == "finished"
+
+
+@pytest.mark.parametrize("told", [TrialState.PRUNED, TrialState.FAIL])
+def test_tpe_learns_where_trials_diverge(told: TrialState) -> None:
+    """Told as FAIL, which is what would have it draw such points again and again."""
+    sampler = optuna.samplers.TPESampler(n_startup_trials=10, seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    search = search_over(study)
+    diverged = 0
+    for number in range(60):
+        rate = search.suggest(str(number))["point"]["learning_rate"]
+        if rate < 1e-3:  # half of the range, and the best end is beside the other half
+            score = 0.5 + 0.1 * math.log10(rate)
+            search.on_trial_complete(str(number), last(score=score))
+            continue
+        diverged += number >= 20
+        if told is TrialState.PRUNED:
+            search.on_trial_complete(str(number), last(state="diverged", score=None))
+        else:
+            study.tell(number, state=told)
+    assert diverged <= 20 if told is TrialState.PRUNED else diverged == 40
+
+
 NUMBERS = st.one_of(st.none(), st.floats(-1, 1), st.sampled_from([math.nan, math.inf, -math.inf]))
 RESULTS = st.fixed_dictionaries(
     {"score": NUMBERS, "step": st.integers(1, 8), "steps": st.just(8)},
@@ -194,9 +263,10 @@ RESULTS = st.fixed_dictionaries(
 def expected(result: dict[str, Any] | None, error: bool) -> TrialState:
     """What is true of a trial, told without a look at the code."""
     result = result or {}
-    lost = error or not result
-    scoreless = result.get("score") is None or not math.isfinite(result["score"])
-    if lost or scoreless or result.get("state") in ("failed", "diverged"):
+    number = result.get("score") is not None
+    if result.get("state") == "diverged" or (number and not math.isfinite(result["score"])):
+        return TrialState.PRUNED  # a verdict on the point
+    if error or not number or result.get("state") == "failed":
         return TrialState.FAIL
     return TrialState.COMPLETE if result.get("state") == "finished" else TrialState.PRUNED
 
@@ -222,7 +292,8 @@ def test_every_ending_is_told_as_what_it_is(
         (trial,) = study.trials
         assert trial.state is expected(result, error)
         said = trial.user_attrs["outcome"]
-        assert bool(said["failure"]) == (trial.state is TrialState.FAIL)
+        failed = trial.state is TrialState.FAIL or said["kind"] == "diverged"
+        assert bool(said["failure"]) == failed == (said["state"] == "failed")
         assert mark_interrupted(study) == []
         assert finished_trials(study) == [trial]
         assert queue_interrupted(study) == 0
