@@ -5,7 +5,6 @@ The Optuna storage is the truth: running the same configuration again continues 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -21,13 +20,13 @@ from sweeps.folder.drivers import Driver, driving, living_drivers
 from sweeps.folder.identity import study_definition
 from sweeps.folder.load import save_config
 from sweeps.folder.place import place_of
+from sweeps.folder.spending import SpendingFiles
 from sweeps.plans import preflight
 from sweeps.plans.disk_need import check_disk
 from sweeps.results.reporting import declare
-from sweeps.search.rows import trial_rows
 from sweeps.search.whole_storage import WholeStorage
 from sweeps.session import DomainResult, DomainSession
-from sweeps.settings.budget import Ledger, trial_hours
+from sweeps.settings.budget import Ledger
 from sweeps.settings.failures import kind_of
 from sweeps.settings.halt import Halt
 from sweeps.settings.search_config import DIRECTIONS
@@ -44,9 +43,10 @@ __all__ = ["StudyResult", "place_of", "run", "validate"]
 @final
 @dataclass(frozen=True)
 class StudyResult:
-    """What a sweep came to, by domain."""
+    """What a sweep came to, by domain. ``stopped``: how its budget ended it; else empty."""
 
     domains: dict[str, DomainResult]
+    stopped: str = ""
 
 
 def open_study(config: SweepConfig, domain: str) -> optuna.Study:
@@ -100,7 +100,9 @@ def run(
         calling_hooks(config, display) as shown,
         worker_session(config.resources, place.folder) as groups,
     ):
-        return run_studies(config, shown, tracker, groups, driver)
+        result = run_studies(config, shown, tracker, groups, driver)
+        shown.stopped = result.stopped
+        return result
 
 
 def run_studies(
@@ -127,7 +129,9 @@ def _run_domains(
 ) -> StudyResult:
     studies = {domain: open_study(config, domain) for domain in config.domains}
     save_config(config)
-    halt = Halt(_ledger(config, studies), config.failures.most_failed_share)
+    gpus = config.resources.workers * config.resources.gpus_per_worker
+    ledger = Ledger(config.budget, gpus, SpendingFiles(place_of(config).folder, driver.id))
+    halt = Halt(ledger, config.failures.most_failed_share)
     results = {}
     for domain, study in studies.items():
         session = DomainSession(config, domain, study, tracker, display, groups, driver, halt)
@@ -140,14 +144,9 @@ def _run_domains(
                 f"{domain}: the disk with {place_of(config).folder} is full (No space left on "
                 "device). Free some space and run it again: it goes on from there"
             ) from error
-    return StudyResult(results)
-
-
-def _ledger(config: SweepConfig, studies: Mapping[str, optuna.Study]) -> Ledger:
-    """The sweep's spending so far."""
-    gpus = config.resources.workers * config.resources.gpus_per_worker
-    hours = sum(trial_hours(trial_rows(study, config.seed)) for study in studies.values())
-    return Ledger(config.budget, gpus, before=hours * gpus)
+        finally:
+            ledger.balance()
+    return StudyResult(results, stopped=halt.reason)
 
 
 def validate(config: SweepConfig) -> None:

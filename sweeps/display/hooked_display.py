@@ -13,7 +13,7 @@ from sweeps.settings.hooks import Caller
 
 
 @contextmanager
-def calling_hooks(config: SweepConfig, display: Display) -> Iterator[Display]:
+def calling_hooks(config: SweepConfig, display: Display) -> Iterator[HookedDisplay]:
     """The display to run a sweep with. The hooks hear how the ``with`` block ended."""
     hooked = HookedDisplay(config, display)
     try:
@@ -25,16 +25,17 @@ def calling_hooks(config: SweepConfig, display: Display) -> Iterator[Display]:
         hooked.over("failed", f"{type(error).__name__}: {error}".splitlines()[0])
         raise
     else:
-        hooked.over("finished", "")
+        hooked.over("stopped" if hooked.stopped else "finished", hooked.stopped)
 
 
 @final
 class HookedDisplay(Display):
-    """Shows through another display, and calls hooks."""
+    """Shows through another display, and calls hooks. ``stopped``: why the sweep ended before its
+    trials were done, if it did so as it was told to: by its budget."""
 
     def __init__(self, config: SweepConfig, display: Display) -> None:
         self._sweep = {"sweep": config.name, "folder": str(place_of(config).folder)}
-        self._display = display
+        self._display, self.stopped = display, ""
         self._caller = Caller(config.hooks, display.say)
         self._domains: dict[str, dict[str, Any]] = {}
 

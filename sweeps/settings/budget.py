@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Annotated, Self, final
+from collections.abc import Callable
+from typing import Annotated, Protocol, Self, final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sweeps.report.data import TrialRow
+BALANCE_SECONDS = 10.0
+"""What a killed driver can have spent beside its book."""
 
 Amount = Annotated[float, Field(gt=0)]
 
@@ -17,8 +18,9 @@ class BudgetConfig(BaseModel):
     """At any of these limits the running trials are stopped and the report is written.
 
     ``wall_hours``: of this call of `run`. ``gpu_hours`` and ``money``: of the whole sweep, all
-    domains and all calls. A stopped trial goes on from its checkpoint when the sweep is run again
-    with a larger budget.
+    domains, calls and drivers, and every try of a trial, also one that failed or was interrupted;
+    test items are not in it. A stopped trial goes on from its checkpoint when the sweep is run
+    again with a larger budget.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -39,24 +41,35 @@ class BudgetConfig(BaseModel):
         return self.gpu_hours is not None or self.money is not None
 
 
+class Book(Protocol):
+    """Where the drivers of a sweep keep what each has spent."""
+
+    def record(self, gpu_hours: float) -> None:
+        """Keep what this driver has spent so far."""
+
+    def elsewhere(self) -> float:
+        """GPU-hours of all the others, living or gone."""
+
+
 @final
 class Ledger:
     """Counts what the trials of a sweep spend; a trial holds ``gpus`` GPUs while it runs.
 
-    ``before``: GPU-hours that earlier calls spent.
+    Time counts whatever becomes of it: of a try that failed or was interrupted as of any other.
     """
 
     def __init__(
         self,
         budget: BudgetConfig,
         gpus: float,
-        before: float = 0.0,
+        book: Book,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._budget, self._gpus, self._clock = budget, gpus, clock
+        self._budget, self._gpus, self._book, self._clock = budget, gpus, book, clock
         self._started = clock()
-        self._spent = before
+        self._ended = 0.0
         self._running: dict[str, float] = {}
+        self.balance()
 
     def began(self, key: str) -> None:
         """A trial starts."""
@@ -66,12 +79,24 @@ class Ledger:
         """A trial ended, or was stopped."""
         began = self._running.pop(key, None)
         if began is not None:
-            self._spent += self._hours_since(began) * self._gpus
+            self._ended += self._hours_since(began) * self._gpus
+            self.balance()
+
+    def balance(self) -> None:
+        """Write down what this driver has spent, and read what the others have."""
+        self._balanced = self._clock()
+        self._book.record(self._own())
+        self._elsewhere = self._book.elsewhere()
 
     def gpu_hours(self) -> float:
-        """Of ended and running trials."""
+        """Of ended and running trials, also of earlier calls and other drivers."""
+        if self._clock() - self._balanced >= BALANCE_SECONDS:
+            self.balance()
+        return self._own() + self._elsewhere
+
+    def _own(self) -> float:
         running = sum(self._hours_since(began) for began in self._running.values())
-        return self._spent + running * self._gpus
+        return self._ended + running * self._gpus
 
     def exceeded(self) -> str:
         """The limit that is reached, as a sentence with the way on; empty below all limits."""
@@ -90,13 +115,3 @@ class Ledger:
 
     def _hours_since(self, moment: float) -> float:
         return (self._clock() - moment) / 3600
-
-
-def trial_hours(rows: Iterable[TrialRow]) -> float:
-    """Hours that recorded trials took, over all their attempts where they say so."""
-    return sum(_seconds(row) for row in rows) / 3600
-
-
-def _seconds(row: TrialRow) -> float:
-    parts = (row.metrics.get(f"cost/{part}_seconds", 0.0) for part in ("train", "eval"))
-    return max(row.seconds, sum(parts))

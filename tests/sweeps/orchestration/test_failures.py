@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evaluators.errors import DataError
 from sweeps.finetune.model import ModelError
-from sweeps.settings.budget import BudgetConfig, Ledger
+from sweeps.folder.spending import SpendingFiles
+from sweeps.settings.budget import Book, BudgetConfig, Ledger
 from sweeps.settings.failures import KINDS, FailureKind, cause, failed, kind_of
 from sweeps.settings.halt import ENOUGH_TO_JUDGE, Halt
 
@@ -65,8 +67,21 @@ class Clock:
         return self.hours * 3600
 
 
+class Books(Book):
+    """In memory. ``others``: what the other drivers have spent."""
+
+    def __init__(self, others: float = 0.0) -> None:
+        self.own, self.others = 0.0, others
+
+    def record(self, gpu_hours: float) -> None:
+        self.own = gpu_hours
+
+    def elsewhere(self) -> float:
+        return self.others
+
+
 def ledger(clock: Clock, before: float = 0.0, **budget: float) -> Ledger:
-    return Ledger(BudgetConfig.model_validate(budget), gpus=4.0, before=before, clock=clock)
+    return Ledger(BudgetConfig.model_validate(budget), 4.0, Books(before), clock)
 
 
 def test_gpu_hours_are_of_ended_running_and_earlier_trials() -> None:
@@ -80,6 +95,30 @@ def test_gpu_hours_are_of_ended_running_and_earlier_trials() -> None:
     assert spent.gpu_hours() == pytest.approx(1 + 4 * 0.5 + 4 * 0.25)
     spent.ended("unknown")
     assert spent.exceeded() == ""
+
+
+def test_what_any_driver_spends_counts_for_all_and_outlives_it(tmp_path: Path) -> None:
+    clock, limit = Clock(), BudgetConfig(gpu_hours=4.0)
+    first = Ledger(limit, 1.0, SpendingFiles(tmp_path, "first"), clock)
+    second = Ledger(limit, 2.0, SpendingFiles(tmp_path, "second"), clock)
+    assert not list(tmp_path.iterdir())
+    first.began("a")
+    second.began("b")
+    clock.hours = 1.0
+    first.ended("a")  # by itself, by the halt or by a failure
+    second.balance()  # as at an interrupt, with "b" still running
+    third = Ledger(limit, 1.0, SpendingFiles(tmp_path, "third"), clock)
+    clock.hours = 1.01  # time for another look
+    assert third.gpu_hours() == first.gpu_hours() == pytest.approx(1.0 + 2.0)
+    third.began("a")  # once more, as after `retry`
+    clock.hours = 2.1
+    assert "gpu_hours" in third.exceeded()
+
+
+def test_an_unreadable_book_is_passed_over(tmp_path: Path) -> None:
+    SpendingFiles(tmp_path, "first").record(1.5)
+    (tmp_path / "spent" / "second.gpu_hours").write_text("")
+    assert SpendingFiles(tmp_path, "third").elsewhere() == 1.5
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,13 @@ def test_a_sweep_tells_of_failures_and_of_its_end(tree: dict[str, Any], server: 
     assert end["domains"]["sums"]["endings"] == {"finished": 1, "failed": 1}
 
 
+def test_a_sweep_that_its_budget_ends_is_stopped(tree: dict[str, Any], server: Server) -> None:
+    with calling_hooks(hooked(tree, server), LineDisplay()) as display:
+        display.stopped = "the budget is spent: wall_hours 1 of 1"
+    ((_, _, end),) = server.posted
+    assert (end["state"], end["reason"]) == ("stopped", display.stopped)
+
+
 @pytest.mark.parametrize(
     ("error", "state"), [(KeyboardInterrupt(), "stopped"), (RuntimeError("lost"), "failed")]
 )

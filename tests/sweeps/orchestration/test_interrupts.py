@@ -100,18 +100,16 @@ from sweeps.search.study_search import mark_interrupted
 from sweeps.search.whole_storage import WholeStorage
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-study = optuna.create_study(storage=WholeStorage(sys.argv[1]))
+storage = WholeStorage(sys.argv[1])
 with interruptible():
     while True:
+        study = optuna.create_study(storage=storage)
         try:
             print("works", flush=True)
             while True:
                 trial = study.ask()
                 trial.set_user_attr("x", trial.suggest_float("x", 0.0, 1.0))
                 study.tell(trial, 1.0)
-                if len(study.get_trials(deepcopy=False)) > 50:
-                    optuna.delete_study(study_name=study.study_name, storage=study._storage)
-                    study = optuna.create_study(storage=study._storage)
         except KeyboardInterrupt:
             mark_interrupted(study)
             running = [t for t in study.get_trials(deepcopy=False) if t.state.name == "RUNNING"]

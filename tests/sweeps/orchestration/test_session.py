@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from sweeps import session
+from sweeps.cli import app
 from sweeps.config import resolve_paths
 from sweeps.display.progress import LineDisplay
 from sweeps.errors import UserError
 from sweeps.folder.drivers import driving
-from sweeps.folder.load import load_config
+from sweeps.folder.load import load_config, parse_config
+from sweeps.folder.place import place_of
+from sweeps.folder.spending import SpendingFiles
 from sweeps.session import DomainSession
 from sweeps.settings.budget import BudgetConfig, Ledger
 from sweeps.settings.halt import Halt
-from sweeps.study import open_study
+from sweeps.study import open_study, run_studies
 from sweeps.tracking.pump import TrackerPump
 from sweeps.tracking.tracker import MemoryTracker
 
@@ -31,7 +35,8 @@ def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> str:
         raise error
 
     monkeypatch.setattr(DomainSession, "_run_missing", fails)
-    halt = Halt(Ledger(BudgetConfig(), gpus=0.0), 0.5)
+    book = SpendingFiles(Path.cwd() / "runs" / "small", "me")
+    halt = Halt(Ledger(BudgetConfig(), 0.0, book), 0.5)
     groups: Any = None
     with driving(Path.cwd() / "runs" / "small") as driver:
         one = DomainSession(
@@ -81,3 +86,21 @@ def test_only_who_asked_for_the_end_is_not_kept_waiting_for_the_tracker(
     monkeypatch.setattr(TrackerPump, "close", slow)
     assert "not everything could be sent" in ending(error, monkeypatch)
     assert given == [patience]
+
+
+def test_a_spent_budget_is_told_and_how_to_go_on(
+    sweep_files: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = resolve_paths(parse_config(tree | {"budget": {"wall_hours": 1e-9}}))
+    groups: Any = None
+    with driving(place_of(config).folder) as driver:
+        result = run_studies(config, LineDisplay(), MemoryTracker(), groups, driver)
+    assert "wall_hours" in result.stopped
+    assert result.domains["sums"].report.html.is_file()
+    monkeypatch.setattr("sweeps.study.run", lambda *given, **options: result)
+    said = CliRunner().invoke(app, ["run", "sweep.yaml"])
+    assert said.exit_code == 0
+    assert said.stdout.endswith(f"Stopped, for {result.stopped}:\n  {AGAIN}\n")
+
+
+AGAIN = "python -m sweeps run sweep.yaml"

@@ -1,0 +1,39 @@
+"""What each driver of a sweep has spent: a file for each, so that none writes another's."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import final
+
+from sweeps.settings.budget import Book
+
+
+@final
+class SpendingFiles(Book):
+    """In the sweep's folder; they outlive their drivers, since what is spent stays spent."""
+
+    def __init__(self, folder: Path, driver: str) -> None:
+        """``driver``: the id of this process."""
+        self._home = folder / "spent"
+        self._own = self._home / f"{driver}.gpu_hours"
+
+    def record(self, gpu_hours: float) -> None:
+        """Write it, whole or not at all; a disk that is full this moment is not said here."""
+        if gpu_hours:
+            with suppress(OSError):
+                self._home.mkdir(parents=True, exist_ok=True)
+                partial = self._own.with_suffix(".partial")
+                partial.write_text(repr(gpu_hours))
+                partial.replace(self._own)
+
+    def elsewhere(self) -> float:
+        """The sum of the other files."""
+        return sum(_hours(file) for file in self._home.glob("*.gpu_hours") if file != self._own)
+
+
+def _hours(file: Path) -> float:
+    try:
+        return float(file.read_text())
+    except (OSError, ValueError):  # a storage that does not answer this moment
+        return 0.0
