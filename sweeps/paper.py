@@ -35,10 +35,12 @@ from sweeps.workers.session import worker_session
 @final
 @dataclass(frozen=True)
 class PaperResult:
-    """The report over all studies, and where the tracker shows each."""
+    """The report over all studies, and where the tracker shows each. ``stopped``: how the budget
+    ended one of them; else empty."""
 
     html: Path
     links: tuple[tuple[str, str], ...]
+    stopped: str
 
 
 def run(
@@ -47,7 +49,8 @@ def run(
     """Run, or continue, every study that `study.paper` lists, and write one report over them.
 
     Raises:
-        ValueError: something the user gave is wrong; nothing was started.
+        UserError: something the user gave is wrong, or somebody runs it already; nothing was
+            started.
     """
     config = resolve_paths(config)
     display, tracker = display or LineDisplay(), tracker or study.build_tracker(config)
@@ -56,6 +59,7 @@ def run(
     study.check(study_of(config, first, final=False), tracker)
     links: dict[tuple[str, str], None] = {}
     with (
+        driving(place_of(config).folder),  # the whole: it is one, and to be stopped, by its name
         calling_hooks(config, display) as shown,
         worker_session(config.resources, place_of(config).folder) as groups,
     ):
@@ -65,12 +69,13 @@ def run(
             preflight.check_recorded(place_of(one).optuna_file(), one)
             with driving(place_of(one).folder) as driver:
                 result = study.run_studies(one, shown, tracker, groups, driver)
+            shown.stopped = shown.stopped or result.stopped
             for domain, found in result.domains.items():
                 links |= {
                     (a if a == SERVE else f"{kind}, {domain}: {a}", b): None
                     for a, b in found.links
                 }
-    return PaperResult(report(config), tuple(links))
+    return PaperResult(report(config), tuple(links), shown.stopped)
 
 
 def check(config: SweepConfig) -> None:

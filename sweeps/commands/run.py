@@ -80,6 +80,7 @@ def run_sweep(config: SweepConfig, again: str, *, join: bool, adopt: bool) -> No
     print()
     for label, text in _next_steps(result):
         print(f"{label}:\n  {text}")
+    _say_stopped(result.stopped, again)
 
 
 def paper(config: ConfigFile, overrides: Overrides = None) -> None:
@@ -90,12 +91,14 @@ def paper(config: ConfigFile, overrides: Overrides = None) -> None:
     """
     with mistakes_explained():
         parsed = load(config, overrides)
-    with _shown(command_line("paper", config, overrides)) as display:
+    again = command_line("paper", config, overrides)
+    with _shown(again) as display:
         from sweeps import paper as studies
 
         result = studies.run(parsed, display)
     for label, text in (*result.links, ("report", str(result.html))):
         print(f"{label}:\n  {text}")
+    _say_stopped(result.stopped, again)
 
 
 @contextmanager
@@ -115,6 +118,11 @@ def _shown(again: str) -> Iterator[Display]:
         raise typer.Exit(130) from None
     finally:
         display.close()
+
+
+def _say_stopped(stopped: str, again: str) -> None:
+    if stopped:
+        print(f"\nStopped, for {stopped}:\n  {again}")
 
 
 def _print_best(name: str, best: TrialRow | None) -> None:

@@ -72,7 +72,7 @@ def mistakes_explained() -> Iterator[None]:
         refuse(str(error))
 
 
-def refuse(message: str) -> NoReturn:
-    """End with a mistake's one paragraph."""
+def refuse(message: str, code: int = 2) -> NoReturn:
+    """End with a mistake's one paragraph, or with that of another trouble."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise typer.Exit(2)
+    raise typer.Exit(code)

@@ -14,6 +14,7 @@ import typer
 from sweeps.commands.shared import AsJson, ConfigFile, Overrides, load_stored, mistakes_explained
 
 if TYPE_CHECKING:
+    from sweeps.config import SweepConfig
     from sweeps.display.status import SweepStatus
     from sweeps.search.records import Records
 
@@ -36,6 +37,8 @@ def status(
         parsed = load_stored(config, overrides)
         from sweeps.search.records import Records
 
+        _look_at_one_study(parsed)
+
         looks = _looks(Records(parsed), every if watch else None)
     try:
         if as_json:
@@ -45,6 +48,22 @@ def status(
             _show(looks)
     except KeyboardInterrupt:  # by the one who watches: the sweep goes on
         raise typer.Exit(0) from None
+
+
+def _look_at_one_study(config: SweepConfig) -> None:
+    """Refuse the name of a running `paper`, whose studies are sweeps of their own."""
+    from sweeps.errors import UserError
+    from sweeps.folder.drivers import living_drivers
+    from sweeps.folder.place import place_of
+
+    place = place_of(config)
+    drivers = living_drivers(place.folder)
+    if drivers and not place.optuna_file().is_file():
+        kinds = ", ".join(f"{config.name}-{kind}" for kind in config.study.paper)
+        raise UserError(
+            f"`paper` runs {config.name}, by {drivers[0]}. Each of its studies is a sweep of its "
+            f"own ({kinds}): give the folder of one, as {place.folder}-{config.study.paper[0]}"
+        )
 
 
 def _looks(records: Records, every: float | None) -> Iterator[SweepStatus]:

@@ -39,6 +39,7 @@ def stop(
         from sweeps.folder.place import place_of
 
         folder = place_of(parsed).folder
+        is_paper = not place_of(parsed).optuna_file().is_file()
         if not folder.is_dir():
             refuse(f"no sweep named '{parsed.name}' in {folder.parent}: nothing to stop")
     asked = request_stop(folder)
@@ -52,9 +53,13 @@ def stop(
         refuse(
             f"not stopped within {wait:g} s: {'; '.join(map(str, left))}. It was asked and may "
             f"still stop; if it hangs, end its process (kill {left[0].pid} on {left[0].host}): "
-            "nothing that is finished is lost"
+            "nothing that is finished is lost",
+            code=1,
         )
-    print(f"Stopped. Finished trials are kept. To go on:\n  {command_line('resume', str(folder))}")
+    again = command_line("resume", str(folder))
+    if is_paper:  # of several studies, none of which has this name
+        again = command_line("paper", config, overrides)
+    print(f"Stopped. Finished trials are kept. To go on:\n  {again}")
 
 
 def _wait(folder: Path, asked: list[Driver], seconds: float) -> list[Driver]:

@@ -8,13 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
+from typer.testing import CliRunner, Result
 
+from sweeps import paper
+from sweeps.cli import app
 from sweeps.errors import UserError
 from sweeps.folder.drivers import driving, living_drivers, request_stop
+from sweeps.folder.load import parse_config
+from sweeps.tracking.tracker import MemoryTracker
 
 DRIVE = """
 import sys, time
@@ -32,7 +39,14 @@ except KeyboardInterrupt:
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that drives the sweep in `tmp_path`."""
-    command = [sys.executable, "-c", DRIVE, str(tmp_path)]
+    with driven(tmp_path) as driver:
+        yield driver
+
+
+@contextmanager
+def driven(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that drives the sweep in ``folder``."""
+    command = [sys.executable, "-c", DRIVE, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "driving\n"
@@ -95,6 +109,36 @@ def test_a_driver_in_the_background_of_a_script_hears_a_request_to_stop(tmp_path
         assert process.stdout.readline() == "driving\n"
         request_stop(tmp_path)
         assert process.wait(timeout=20) == 130
+
+
+def command(name: str, *words: str) -> Result:
+    return CliRunner().invoke(app, [name, "sweep.yaml", *words])
+
+
+def test_a_paper_is_stopped_and_asked_for_by_its_own_name(sweep_files: Path) -> None:
+    """Its studies lie beside that name, one after another."""
+    folder = sweep_files / "runs" / "small"
+    with driven(folder) as driver:
+        asked = command("status")
+        assert asked.exit_code == 2
+        assert f"`paper` runs small, by process {driver.pid}" in asked.stderr
+        assert f"{folder}-search" in asked.stderr
+        result = command("stop")
+        assert driver.wait(timeout=20) == 130
+    assert result.exit_code == 0
+    assert "sweeps paper sweep.yaml" in result.stdout
+
+
+def test_a_second_paper_is_refused_by_the_name_of_the_first(
+    sweep_files: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nuisance = {"accumulation_interval": 1, "learning_rate": 1e-3}
+    study = {"kind": "sensitivity", "margin": 0.02, "nuisance": nuisance}
+    config = parse_config(tree | {"study": study})
+    monkeypatch.setattr("sweeps.study.check", lambda *given: None)
+    refused = pytest.raises(UserError, match="being run already, by process")
+    with driven(sweep_files / "runs" / "small"), refused:
+        paper.run(config, tracker=MemoryTracker())
 
 
 def test_a_request_to_stop_ends_a_driver_like_ctrl_c(tmp_path: Path, process: Process) -> None:
