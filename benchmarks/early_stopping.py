@@ -31,9 +31,9 @@ from sweeps.finetune.loop import Cache, finetune
 from sweeps.finetune.reporter import Check
 from sweeps.folder.load import load_config
 from sweeps.search.pruners import build_pruner
-from sweeps.search.study_search import StudySearch
 from sweeps.settings.search_config import StartingPoint
 from sweeps.settings.space import Point
+from sweeps.workers.study_search import StudySearch
 
 CONFIG = Path(__file__).resolve().parent.parent / "sweeps" / "configs" / "mini.yaml"
 DOMAIN, CHECKS, POINTS, SEEDS, CONCURRENCY = "math", 8, 24, 5, 2

@@ -23,7 +23,8 @@ from sweeps.report.paper import PaperDomain, write_paper
 from sweeps.report.sensitivity import analyse, headline
 from sweeps.report.sensitivity_page import cost, figures
 from sweeps.report.settings import winner
-from sweeps.results.reporting import config_yaml, label_of, sensitivity_data, study_figure
+from sweeps.results.label import label_of
+from sweeps.results.reporting import config_yaml, sensitivity_data, study_figure
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
 from sweeps.settings.study_config import Kind

@@ -26,20 +26,20 @@ from sweeps.search.disk import drop_weights, remove_orphans
 from sweeps.search.pruners import build_pruner
 from sweeps.search.rows import best_row, best_sft_row, trial_rows
 from sweeps.search.samplers import build_sampler
-from sweeps.search.study_search import (
+from sweeps.search.trial_jobs import TrialJobs
+from sweeps.search.tries import (
     DRIVER,
-    StudySearch,
     finished_trials,
     mark_interrupted,
     queue_interrupted,
     queue_points,
 )
-from sweeps.search.trial_jobs import TrialJobs
 from sweeps.settings.halt import Halt
 from sweeps.tracking.pump import SENT_FILE, TrackerPump
 from sweeps.tracking.tracker import StudyInfo, Tracker, TrialState
 from sweeps.workers.efficiency import measured
 from sweeps.workers.final_scores import TestScores, score_on_test
+from sweeps.workers.study_search import StudySearch
 
 if TYPE_CHECKING:
     from sweeps.workers.group import WorkerGroups

@@ -227,6 +227,9 @@ def test_packages_hold_no_code(name: str) -> None:
     [
         ("gmt_core", {"ray", "mlflow", "optuna", "transformers", "datasets", "pydantic"}),
         ("evaluators", {"ray", "mlflow", "optuna", "gmt_core"}),
+        # Who only looks at a sweep waits for nothing that trains.
+        ("sweeps.search", {"ray", "torch", "mlflow", "transformers"}),
+        ("sweeps.display", {"ray", "torch", "mlflow", "transformers"}),
     ],
 )
 def test_importing_brings_in_nothing_heavy(package: str, heavy: set[str]) -> None:

@@ -20,7 +20,7 @@ from sweeps.folder.place import FAILURE_FILE, RUN_FILE
 from sweeps.report.data import ScoreLabel, TrialRow
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
-from sweeps.search.study_search import INTERRUPTED
+from sweeps.search.tries import INTERRUPTED
 from sweeps.settings.space import plain_point
 from sweeps.tracking.outbox import EVENTS_FILE
 

@@ -12,7 +12,7 @@ from sweeps.designs.point import REPLICATE
 from sweeps.folder.identity import git_commit
 from sweeps.folder.place import place_of
 from sweeps.report.comparison import ComparisonData, drawn_of
-from sweeps.report.data import ScoreLabel, StudyData, TrialRow
+from sweeps.report.data import StudyData, TrialRow
 from sweeps.report.efficiency import efficiency
 from sweeps.report.kind_page import render as render_kind
 from sweeps.report.page import Drawn
@@ -20,6 +20,7 @@ from sweeps.report.sensitivity import SensitivityData, analyse
 from sweeps.report.sensitivity_page import cost
 from sweeps.report.write import ReportPaths, write_files, write_report, write_sensitivity
 from sweeps.results.importance import importances
+from sweeps.results.label import label_of
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row, own_rows
 from sweeps.workers.efficiency import MEASURED, read
@@ -66,11 +67,6 @@ def declare(study: optuna.Study, config: SweepConfig, domain: str) -> None:
             "seeds": asked.seeds,
         },
     )
-
-
-def label_of(config: SweepConfig, domain: str) -> ScoreLabel:
-    """What a domain's score is called and how it is shown."""
-    return ScoreLabel.of([(b.name, b.metric) for b in config.domains[domain].benchmarks])
 
 
 def write_study_report(

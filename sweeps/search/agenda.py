@@ -13,7 +13,7 @@ from sweeps.designs.design import FRESH_SEEDS_FROM
 from sweeps.designs.point import MOST, REPLICATE, STAGES
 from sweeps.report.data import TrialRow, scored
 from sweeps.search.rows import own_rows, trial_rows
-from sweeps.search.study_search import DRIVER, finished_trials, queue_points
+from sweeps.search.tries import DRIVER, finished_trials, queue_points
 from sweeps.settings.space import Point, SpaceConfig
 
 

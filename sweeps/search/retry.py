@@ -14,7 +14,7 @@ from sweeps.finetune.result import forget_result
 from sweeps.folder.drivers import living_drivers
 from sweeps.folder.place import FAILURE_FILE
 from sweeps.search.records import Records
-from sweeps.search.study_search import RETRY_OF, finished_trials
+from sweeps.search.tries import RETRY_OF, finished_trials
 from sweeps.tracking.pump import SENT_FILE
 
 

@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.report.data import TrialRow
-from sweeps.search.study_search import INTERRUPTED, REACHED, retried
+from sweeps.search.tries import INTERRUPTED, REACHED, retried
 
 _STATES = {
     TrialState.RUNNING: "running",

@@ -15,8 +15,10 @@ from sweeps.folder.place import RUN_FILE, place_of
 from sweeps.report.data import TrialRow
 from sweeps.report.settings import SFT, scored_at
 from sweeps.search.rows import trial_rows
-from sweeps.search.study_search import Suggestion
 from sweeps.settings.space import Point
+
+Suggestion = dict[str, Any]
+"""What a trial is started with: the job of its group."""
 
 
 @final

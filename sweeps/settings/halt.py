@@ -49,7 +49,7 @@ class Halt:
         return bool(self.reason)
 
     def ended(self, outcome: dict[str, Any]) -> None:
-        """A trial ended, with this outcome (see `sweeps.search.study_search.outcome`)."""
+        """A trial ended, with this outcome (see `sweeps.search.endings.outcome`)."""
         # A divergence is what the search wants to know of a point, and no fault.
         has_failed = outcome["state"] == "failed" and outcome["kind"] != "diverged"
         self._endings[has_failed] += 1

@@ -71,7 +71,7 @@ class TrackerPump:
         self._calls.put(call)
 
     def end(self, key: str, folder: Path, ended: dict[str, Any]) -> None:
-        """A trial ended, with this outcome (see `sweeps.search.study_search.outcome`)."""
+        """A trial ended, with this outcome (see `sweeps.search.endings.outcome`)."""
         state: TrialState = ended["state"]
         finals, failure = final_metrics(ended), ended["failure"]
 

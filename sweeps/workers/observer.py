@@ -12,10 +12,11 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from sweeps.display.progress import Display, Tally
 from sweeps.folder.place import FAILURE_FILE
-from sweeps.search.study_search import StudySearch, outcome
+from sweeps.search.endings import outcome
 from sweeps.settings.halt import Halt
 from sweeps.tracking.pump import TrackerPump
 from sweeps.tracking.tracker import TrialInfo
+from sweeps.workers.study_search import StudySearch
 
 
 @final

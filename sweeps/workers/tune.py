@@ -14,12 +14,12 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeps.config import Resources, SweepConfig
-from sweeps.search.study_search import StudySearch
 from sweeps.settings.halt import FailuresConfig, Halt
 from sweeps.workers.cluster import HEAD_SHARE
 from sweeps.workers.group import GroupSpec, WorkerGroups
 from sweeps.workers.jobs import Patience, job_trainable
 from sweeps.workers.observer import StudyObserver
+from sweeps.workers.study_search import StudySearch
 from sweeps.workers.trial import run_job
 
 LONG_SECONDS = 300.0

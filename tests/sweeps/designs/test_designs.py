@@ -14,7 +14,7 @@ from sweeps.designs.point import DesignPoint, DesignSpace
 from sweeps.designs.sensitivity import SensitivityDesign
 from sweeps.report.data import TrialRow
 from sweeps.report.settings import winner
-from sweeps.search.study_search import queue_points
+from sweeps.search.tries import queue_points
 
 ONE = ((1, 1e-3),)
 TWO = ((1, 1e-3), (2, 1e-3))

@@ -8,10 +8,10 @@ from typing import Any
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.folder.load import load_config, save_config
 from sweeps.folder.place import place_of
-from sweeps.search.study_search import StudySearch
 from sweeps.search.trial_jobs import TrialJobs
 from sweeps.study import open_study
 from sweeps.workers.observer import write_log
+from sweeps.workers.study_search import StudySearch
 
 FINISHED = {"state": "finished", "score": 0.5, "step": 8, "steps": 8, "time_total_s": 12.0}
 OOM = {"state": "failed", "kind": "oom", "failure": "CUDA out of memory\nTraceback of it"}

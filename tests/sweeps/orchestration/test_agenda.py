@@ -15,8 +15,9 @@ from sweeps.folder.load import parse_config
 from sweeps.results.reporting import search_data
 from sweeps.search.agenda import SearchSpace, has_unplanned, queue_missing
 from sweeps.search.rows import best_row, best_sft_row, own_rows, trial_rows
-from sweeps.search.study_search import DRIVER, StudySearch, mark_interrupted, queue_interrupted
+from sweeps.search.tries import DRIVER, mark_interrupted, queue_interrupted
 from sweeps.workers.final_scores import TestScores as Scores
+from sweeps.workers.study_search import StudySearch
 
 Tree = dict[str, Any]
 METHODS = {

@@ -13,9 +13,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from sweeps.search.pruners import build_pruner
-from sweeps.search.study_search import StudySearch, mark_interrupted, queue_interrupted
+from sweeps.search.tries import mark_interrupted, queue_interrupted
 from sweeps.settings.search_config import SearchConfig
 from sweeps.settings.space import Point, SpaceConfig
+from sweeps.workers.study_search import StudySearch
 from sweeps.workers.tune import EarlyStopping
 
 CHECKS, TRIALS = 8, 14

@@ -16,7 +16,7 @@ import sqlalchemy
 
 from sweeps.display.progress import LineDisplay
 from sweeps.interrupts import interruptible, shielded
-from sweeps.search.study_search import mark_interrupted
+from sweeps.search.tries import mark_interrupted
 from sweeps.search.whole_storage import WholeStorage
 
 
@@ -96,7 +96,7 @@ WORKER = """
 import sys
 import optuna
 from sweeps.interrupts import interruptible
-from sweeps.search.study_search import mark_interrupted
+from sweeps.search.tries import mark_interrupted
 from sweeps.search.whole_storage import WholeStorage
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -20,7 +20,7 @@ from sweeps.folder.drivers import driving, living_drivers
 from sweeps.folder.place import place_of
 from sweeps.search.records import Records
 from sweeps.search.retry import queue_failed
-from sweeps.search.study_search import finished_trials, mark_interrupted
+from sweeps.search.tries import finished_trials, mark_interrupted
 from sweeps.study import open_study
 from sweeps.tracking.pump import SENT_FILE
 from tests.sweeps.orchestration.played import (

@@ -7,8 +7,9 @@ from typing import Any
 import optuna
 
 from sweeps.search.rows import best_row, best_sft_row, trial_rows
-from sweeps.search.study_search import StudySearch, mark_interrupted, queue_interrupted
+from sweeps.search.tries import mark_interrupted, queue_interrupted
 from sweeps.settings.space import SpaceConfig
+from sweeps.workers.study_search import StudySearch
 
 SPACE = SpaceConfig.model_validate(
     {"mask_ratio": [0.0, 0.2], "accumulation_interval": [1, 2], "learning_rate": [1e-3, 2e-3]}

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sweeps.search.samplers import build_sampler
-from sweeps.search.study_search import StudySearch
 from sweeps.settings.search_config import SearchConfig
 from sweeps.settings.space import Point, SpaceConfig
+from sweeps.workers.study_search import StudySearch
 
 SPACE = SpaceConfig.model_validate(
     {

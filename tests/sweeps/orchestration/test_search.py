@@ -11,17 +11,12 @@ import pytest
 from hypothesis import given, settings
 from optuna.trial import TrialState
 
+from sweeps.search.endings import outcome
 from sweeps.search.rows import trial_rows
-from sweeps.search.study_search import (
-    FINISHED,
-    StudySearch,
-    Suggestion,
-    finished_trials,
-    mark_interrupted,
-    outcome,
-    queue_interrupted,
-)
+from sweeps.search.trial_jobs import Suggestion
+from sweeps.search.tries import finished_trials, mark_interrupted, queue_interrupted
 from sweeps.settings.space import Point, SpaceConfig
+from sweeps.workers.study_search import FINISHED, StudySearch
 
 SPACE = SpaceConfig.model_validate(
     {

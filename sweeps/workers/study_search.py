@@ -8,106 +8,25 @@ told as what it is, and an interrupted trial is queued again under its own key.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, final
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from sweeps.designs.point import REPLICATE
-from sweeps.interrupts import shielded
+from sweeps.search.endings import ending, has_ended, metrics_of, outcome
 from sweeps.search.objectives import reached
 from sweeps.search.pruners import LatestTries
+from sweeps.search.trial_jobs import Suggestion
+from sweeps.search.tries import DRIVER, HOPELESS, REACHED, retried
 from sweeps.settings.search_config import Objective
 from sweeps.settings.space import Point
 
-Suggestion = dict[str, Any]
-"""What a trial is started with: the job of its group."""
-
-INTERRUPTED, RETRY_OF, DRIVER = "interrupted", "retry_of", "driver"
-REACHED, HOPELESS = "reached", "hopeless"
-"""Of a trial that runs: its last check, and the pruner's verdict once it has been said."""
-
 FINISHED = str(Searcher.FINISHED)
 """Tune's word for: no further trial."""
-
-
-def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that need no further work: complete, stopped early, or failed for good."""
-    superseded = retried(study)
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished()
-        and INTERRUPTED not in trial.user_attrs
-        and trial.number not in superseded
-    ]
-
-
-@shielded()
-def mark_interrupted(study: optuna.Study, living: Container[str] = ()) -> list[FrozenTrial]:
-    """Close the trials that a dead or stopping driver left running; they can be queued again.
-
-    ``living``: the ids of other drivers, whose trials go on.
-    """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    orphans = [trial for trial in running if trial.user_attrs.get(DRIVER) not in living]
-    for trial in orphans:
-        study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
-        study.tell(trial.number, state=TrialState.FAIL)
-    return orphans
-
-
-def queue_interrupted(study: optuna.Study) -> int:
-    """Queue every interrupted trial once more, at the same point, number and key."""
-    queued = 0
-    superseded = retried(study)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-        if INTERRUPTED in trial.user_attrs and trial.number not in superseded:
-            study.add_trial(_next_try(trial))
-            queued += 1
-    return queued
-
-
-def _next_try(trial: FrozenTrial) -> FrozenTrial:
-    """What `enqueue_trial` would queue, with the checks and rungs that the trial has behind it:
-    it goes on from its checkpoint and does not pass them again."""
-    number = trial.user_attrs.get("number", trial.number)
-    attrs = {"number": number, RETRY_OF: trial.number}
-    kept = (REACHED, HOPELESS)
-    attrs |= {name: trial.user_attrs[name] for name in kept if name in trial.user_attrs}
-    rungs = {k: v for k, v in trial.system_attrs.items() if k.startswith("completed_rung_")}
-    # A session killed while it drew the point leaves a part of it, or what was queued.
-    point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    return create_trial(
-        state=TrialState.WAITING,
-        system_attrs={"fixed_params": point, **rungs},
-        user_attrs=attrs,
-        intermediate_values=trial.intermediate_values,
-    )
-
-
-def queue_points(study: optuna.Study, points: Iterable[Point]) -> int:
-    """Queue the points that the study does not have yet; returns how many trials now wait."""
-    trials = study.get_trials(deepcopy=False)
-    known = {_identity({**t.system_attrs.get("fixed_params", {}), **t.params}) for t in trials}
-    for point in points:
-        if _identity(point) not in known:
-            study.enqueue_trial(point)
-    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    return len(waiting)
-
-
-def _identity(point: Point) -> tuple[tuple[str, float | int | str], ...]:
-    return tuple(sorted(point.items()))
-
-
-def retried(study: optuna.Study) -> set[int]:
-    """Optuna's numbers of the interrupted tries that a later trial took up again."""
-    trials = study.get_trials(deepcopy=False)
-    return {trial.user_attrs[RETRY_OF] for trial in trials if RETRY_OF in trial.user_attrs}
 
 
 class Space(Protocol):
@@ -202,7 +121,7 @@ class StudySearch(Searcher):
             return  # what a halt cut short stays open, to be marked as interrupted
         state, values = ending(result, error), None
         if state == "finished":
-            values = reached(self._objectives, _metrics(result), result["score"], folder)
+            values = reached(self._objectives, metrics_of(result), result["score"], folder)
             if values is None:
                 state, result = "failed", {**result, "failure": self._unmeasured()}
         ended = outcome(result, state)
@@ -257,63 +176,3 @@ class StudySearch(Searcher):
 
 def _stored(trial: optuna.Trial) -> FrozenTrial:
     return trial.storage.get_trial(trial._trial_id)
-
-
-def has_ended(result: dict[str, Any], error: bool) -> bool:
-    """Whether a trial ended by itself; Tune stops others at an intermediate result."""
-    return error or "state" in result
-
-
-def ending(result: dict[str, Any], error: bool) -> str:
-    """A trial's ending as a `TrialState` of the tracker, from its last result."""
-    score = result.get("score")
-    broken = error or result.get("state") in ("failed", "diverged")
-    if broken or score is None or not math.isfinite(score):
-        return "failed"
-    return "finished" if result.get("state") == "finished" else "stopped_early"
-
-
-def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
-    """What the report needs of a trial, kept with it in the Optuna storage."""
-    kept: dict[str, Any] = {
-        name: result[name] for name in ("step", "steps", "model_folder") if name in result
-    }
-    score = result.get("score")
-    return {
-        **kept,
-        "state": state,
-        "score": score if score is not None and math.isfinite(score) else None,
-        "seconds": result.get("time_total_s", 0.0),
-        "metrics": {k: v for k, v in _metrics(result).items() if math.isfinite(v)},
-        "failure": _failure(result, state),
-        "kind": _kind(result, state),
-    }
-
-
-def _kind(result: dict[str, Any], state: str) -> str:
-    """The kind of a failure (see `sweeps.settings.failures`); empty for every other ending."""
-    if state != "failed":
-        return ""
-    score = result.get("score")
-    if result.get("state") == "diverged" or (score is not None and not math.isfinite(score)):
-        return "diverged"
-    return str(result.get("kind", "infrastructure"))
-
-
-def _metrics(result: dict[str, Any]) -> dict[str, float]:
-    """The run's metrics; Tune gives its searchers every result flat, as ``metrics/<name>``."""
-    flat = {k.removeprefix("metrics/"): v for k, v in result.items() if k.startswith("metrics/")}
-    return {**flat, **result.get("metrics", {})}
-
-
-def _failure(result: dict[str, Any], state: str) -> str:
-    """Why a trial failed; empty for every other ending."""
-    if state != "failed":
-        return ""
-    said = result.get("failure") or result.get("reason")
-    if said:
-        return str(said)
-    if result.get("state") == "diverged":
-        return "the training loss was not a finite number"
-    score = result.get("score")
-    return "its workers were lost" if score is None else f"its score was {score}"
