@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,11 +65,27 @@ def connected(address: str, options: dict[str, object]) -> Iterator[None]:
 
     if ray.is_initialized():
         raise UserError("Ray already runs in this process; call ray.shutdown() first")
-    _start_ray(address, options)
+    with _sigterm_kept():
+        _start_ray(address, options)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Afterwards SIGTERM has the handler that it had before. Ray sets two: one of Python, which
+    ends the process at once, and one for crashes, which aborts it three seconds later, whatever it
+    has not marked or written by then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start_ray(address: str, options: dict[str, object]) -> None:
