@@ -96,7 +96,7 @@ def run(
     place = place_of(config)
     # First the right to drive: one who is refused must not have started anything.
     with (
-        driving(place.folder, join=join) as driver,
+        driving(place.folder, join=join, one_host=place.is_copied()) as driver,
         calling_hooks(config, display) as shown,
         worker_session(config.resources, place.folder) as groups,
     ):

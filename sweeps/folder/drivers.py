@@ -79,9 +79,10 @@ def request_stop(folder: Path) -> list[Driver]:
 
 
 @contextmanager
-def driving(folder: Path, *, join: bool = False) -> Iterator[Driver]:
+def driving(folder: Path, *, join: bool = False, one_host: bool = False) -> Iterator[Driver]:
     """Be a driver of the sweep in ``folder``: the only one, unless it joins by choice.
 
+    ``one_host``: the sweep's database is on its drivers' own disk, so they share one machine.
     A request to stop, as the signals of `sweeps.interrupts`, reaches the main thread as
     KeyboardInterrupt.
 
@@ -94,6 +95,12 @@ def driving(folder: Path, *, join: bool = False) -> Iterator[Driver]:
     lock = FileLock(home / f"{driver.id}.lock", timeout=0)
     with FileLock(home / "gate"):
         others = living_drivers(folder)
+        elsewhere = [other for other in others if other.host != driver.host]
+        if elsewhere and join and one_host:
+            raise UserError(
+                f"this sweep is being run on another machine, by {elsewhere[0]}, which has its "
+                "database on its own disk: join it from there"
+            )
         if others and not join:
             raise UserError(
                 f"this sweep is being run already, by {others[0]}. Wait for it, stop it with "

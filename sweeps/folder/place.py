@@ -48,6 +48,10 @@ class StudyPlace:
         key = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
         return Path("~/.gmt-sweep").expanduser() / f"{self.folder.name}-{key}" / "optuna.db"
 
+    def is_copied(self) -> bool:
+        """Whether the storage has a copy only, of a database on the driver's own disk."""
+        return self.optuna_live() != self.optuna_copy()
+
     def queue_lock(self) -> Path:
         """The lock under which points are queued."""
         return self.folder / "queue.lock"

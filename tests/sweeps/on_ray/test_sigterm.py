@@ -1,4 +1,4 @@
-"""A polite kill of a driver: Ray, once started, has neither its say about the signal nor its haste."""
+"""A polite kill of a driver: Ray, once started, has no say in how that ends."""
 
 from __future__ import annotations
 

@@ -149,3 +149,15 @@ def test_a_request_to_stop_ends_a_driver_like_ctrl_c(tmp_path: Path, process: Pr
     while living_drivers(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert request_stop(tmp_path) == []
+
+
+def test_a_database_on_a_drivers_own_disk_is_joined_on_its_machine_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with driving(tmp_path), driving(tmp_path, join=True, one_host=True):
+        monkeypatch.setattr("sweeps.folder.drivers.socket.gethostname", lambda: "another")
+        refused = driving(tmp_path, join=True, one_host=True)
+        with pytest.raises(UserError, match="run on another machine"), refused:
+            pass
+        with driving(tmp_path, join=True):  # one database for all: join from anywhere
+            assert len(living_drivers(tmp_path)) == 3
