@@ -164,17 +164,28 @@ def point_text(point: dict[str, Any]) -> str:
     )
 
 
+_WHERE = {"log": "log", "alone": "command"}
+
+
 def ending_line(tally: Tally, trial: dict[str, Any]) -> str:
     """One ended trial: its place, point, score, and what is left of the study."""
     score = "no score" if trial["score"] is None else f"score {trial['score']:.4f}"
     words = {"stopped_early": "stopped early", "interrupted": "interrupted"}
     best = "" if tally.best is None else f"  best {tally.best['score']:.4f}"
-    reason = f"  {trial['failure'].splitlines()[0]}" if trial["failure"] else ""
     return (
         f"{tally.domain}  trial {trial['number']:>3}  {point_text(trial['point'])}  {score}  "
         f"{words.get(trial['state'], trial['state'])} in {trial['seconds']:.0f} s{best}  "
-        f"[{tally.done()}/{tally.trials}, {time_text(tally.seconds_left())} left]{reason}"
+        f"[{tally.done()}/{tally.trials}, {time_text(tally.seconds_left())} left]{_reason(trial)}"
     )
+
+
+def _reason(trial: dict[str, Any]) -> str:
+    """Of a failed trial why, where all of it is written, and what repeats it."""
+    if not trial["failure"]:
+        return ""
+    lines = [trial["failure"].splitlines()[0]]
+    lines += [f"{word}: {trial[name]}" for word, name in _WHERE.items() if name in trial]
+    return "".join(f"\n    {line}" for line in lines)
 
 
 def time_text(seconds: float | None) -> str:

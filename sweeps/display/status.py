@@ -16,7 +16,7 @@ from sweeps.config import SweepConfig
 from sweeps.designs.workload import workload
 from sweeps.display.progress import point_text, time_text
 from sweeps.folder.drivers import Driver, living_drivers
-from sweeps.folder.place import FAILURE_FILE, RUN_FILE
+from sweeps.folder.place import FAILURE_FILE, RUN_FILE, alone
 from sweeps.report.data import ScoreLabel, TrialRow
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
@@ -252,5 +252,5 @@ def _failure(records: Records, domain: str, row: TrialRow, outcome: dict[str, An
         kind=str(outcome.get("kind", "error")),
         cause=said.splitlines()[0] if said else "no cause is on record",
         log=str(log) if log.is_file() else None,
-        command=f"python -m sweeps finetune {run}" if run.is_file() else None,
+        command=alone(folder) if run.is_file() else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -63,6 +64,11 @@ class StudyPlace:
     def trial(self, domain: str, key: str) -> Path:
         """The folder of one trial."""
         return self.study(domain) / "trials" / key
+
+
+def alone(folder: Path) -> str:
+    """What to type to run a trial by itself, from its folder."""
+    return f"python -m sweeps finetune {shlex.quote(str(folder / RUN_FILE))}"
 
 
 def place_of(config: SweepConfig) -> StudyPlace:

@@ -11,7 +11,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
 from sweeps.display.progress import Display, Tally
-from sweeps.folder.place import FAILURE_FILE
+from sweeps.folder.place import FAILURE_FILE, alone
 from sweeps.search.endings import outcome
 from sweeps.settings.halt import Halt
 from sweeps.tracking.pump import TrackerPump
@@ -91,6 +91,8 @@ class StudyObserver(Callback):
         self._halt.ended(ended)
         if state == "failed":
             write_log(folder, ended["failure"])
+            ended["log"] = str(folder / FAILURE_FILE)
+            ended["command"] = alone(folder)
         tally = self._tally
         tally.running.pop(job["key"], None)
         tally.endings[state] += 1

@@ -50,12 +50,17 @@ def test_a_line_says_which_trial_and_how_it_ended() -> None:
     assert "finished in 12 s  best 0.6250  [3/12, ? left]" in line
 
 
-def test_a_failure_shows_its_first_line_only() -> None:
+def test_a_failure_shows_its_first_line_where_the_rest_lies_and_what_repeats_it() -> None:
     failed = {**TRIAL, "score": None, "state": "failed", "failure": "out of memory\nTraceback"}
-    line = ending_line(tally(), failed)
-    assert line.endswith("out of memory")
-    assert "no score" in line
-    assert "\n" not in line
+    where = {"log": "t2/failure.log", "command": "python -m sweeps finetune t2/run.yaml"}
+    shown = ending_line(tally(), {**failed, **where}).splitlines()
+    assert "no score" in shown[0]
+    assert shown[1:] == [
+        "    out of memory",
+        "    log: t2/failure.log",
+        "    alone: python -m sweeps finetune t2/run.yaml",
+    ]
+    assert ending_line(tally(), failed).endswith("\n    out of memory")
 
 
 def test_stopped_early_is_two_words() -> None:
