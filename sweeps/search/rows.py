@@ -85,7 +85,7 @@ def _row(trial: FrozenTrial, seed: int) -> TrialRow:
         steps=int(outcome.get("steps", 0)),
         seconds=float(outcome.get("seconds", 0.0)),
         metrics=outcome.get("metrics", {}),
-        method=trial.params.get("method", "gmt"),
+        method=attrs.get("method", trial.params.get("method", "gmt")),
         stage=trial.params.get("stage", ""),
         train_fraction=trial.params.get("train_fraction", 1.0),
     )

@@ -35,6 +35,7 @@ class TrialJobs:
         job: Suggestion = {
             "number": number,
             "point": point,
+            "method": point.get("method", self._config.training.method),
             "run": run.model_dump_json(),
             "workers": self._config.resources.workers,
         }

@@ -87,6 +87,8 @@ class StudySearch(Searcher):
         job = self._suggestion(number, self._space.suggest(trial))
         trial.set_user_attr("number", number)
         trial.set_user_attr("key", job["key"])
+        if "method" in job:  # a search's trials have the sweep's, which is no parameter of theirs
+            trial.set_user_attr("method", job["method"])
         self._open[trial_id], self._folders[trial_id] = trial, job.get("folder", "")
         return job
 

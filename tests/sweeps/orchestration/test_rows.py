@@ -49,6 +49,14 @@ def test_each_ending_has_its_row(study: optuna.Study) -> None:
     assert (row.steps, row.seconds, dict(row.metrics)) == (8, 3.0, {"eval/loss": 1.5})
 
 
+def test_the_method_of_the_sweep_is_its_trials_method(study: optuna.Study) -> None:
+    def job(number: int, point: Any) -> dict[str, Any]:
+        return {"key": "k", "point": point, "method": "random"}
+
+    StudySearch(study, SPACE, job).suggest("a")
+    assert [row.method for row in trial_rows(study, 0)] == ["random"]
+
+
 def test_a_trial_that_waits_has_no_row(study: optuna.Study) -> None:
     search_over(study, 0.2)
     assert trial_rows(study, seed=0) == ()
