@@ -23,7 +23,7 @@ from sweeps.search.retry import queue_failed
 from sweeps.search.tries import finished_trials, mark_interrupted
 from sweeps.study import open_study
 from sweeps.tracking.pump import SENT_FILE
-from tests.sweeps.orchestration.played import (
+from tests.sweeps.played import (
     DIVERGED,
     FINISHED,
     OOM,

@@ -19,7 +19,7 @@ from sweeps.plans.disk_need import DiskNeed, check_disk, disk_need
 from sweeps.plans.pace import ItemCounts, Pace, count_items, given_pace, recorded_pace
 from sweeps.plans.planning import Machine, plan
 from sweeps.search.records import Records
-from tests.sweeps.orchestration.played import FINISHED, OOM, STOPPED, play
+from tests.sweeps.played import FINISHED, OOM, STOPPED, play
 
 Tree = dict[str, Any]
 NUISANCE = {"accumulation_interval": [1, 2], "learning_rate": 1e-3}

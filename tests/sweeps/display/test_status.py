@@ -21,7 +21,7 @@ from sweeps.folder.place import place_of
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
 from sweeps.tracking.outbox import EVENTS_FILE, Outbox
-from tests.sweeps.orchestration.played import (
+from tests.sweeps.played import (
     FINISHED,
     OOM,
     RUNNING,
