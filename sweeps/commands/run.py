@@ -30,7 +30,8 @@ Join = Annotated[
 Adopt = Annotated[
     bool,
     typer.Option(
-        "--adopt", help="Go on although space or protocol changed: old and new trials stay mixed."
+        "--adopt",
+        help="Go on although what is searched or scored changed: old and new trials mix.",
     ),
 ]
 
