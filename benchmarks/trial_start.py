@@ -23,6 +23,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 MODES = ("bare", "warm", "isolated", "documented")
 TRIALS = 20
+WATCH_SECONDS = 5.0
+"""Between two looks at the memory: each reads the page tables of some twenty processes, which a
+sweep of many processes feels and one process does not."""
 
 
 def main() -> None:
@@ -65,9 +68,12 @@ def in_fresh_process(mode: str, trials: int) -> dict[str, Any]:
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
-            while process.poll() is None:
-                watch_memory(process.pid, peaks)
-                time.sleep(0.5)
+            while True:
+                try:
+                    process.wait(WATCH_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    watch_memory(process.pid, peaks)
         total = time.perf_counter() - started
         if process.returncode:
             raise RuntimeError((Path(place) / "log.txt").read_text()[-3000:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,14 @@ from sweeps.finetune.trainer import Trainer
 
 WARM_UP = 2
 """Rounds that are not counted: the first updates allocate memory."""
+
+
+def measure(runs: Mapping[str, str], rounds: int) -> dict[str, Any]:
+    """`measure_updates` of `runs` (configs as JSON by method), and the hardware it was done on."""
+    configs = {name: FinetuneConfig.model_validate_json(text) for name, text in runs.items()}
+    cuda = torch.cuda.is_available()
+    place = torch.cuda.get_device_name() if cuda else f"a CPU ({platform.machine()})"
+    return {"methods": measure_updates(configs, rounds), "place": place}
 
 
 def measure_updates(

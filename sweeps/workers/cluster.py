@@ -21,6 +21,7 @@ has no GPU to block, and no node is kept for their sake."""
 # Train polls its workers this often, and learns only then that they are up or gone.
 _WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per group; trials resume without it
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -34,6 +35,7 @@ _DRIVER_ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no score
     # Else the raylet warns that a group's helper processes are many for a small machine.
     "RAY_worker_maximum_startup_concurrency": "8",
+    "RAY_prestart_worker_first_driver": "0",  # none of them would have our environment
 }
 
 

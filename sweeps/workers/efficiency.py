@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,16 +56,3 @@ def _job(config: SweepConfig, domain: str) -> Message:
         run = run.model_copy(update={"examples": updates * run.effective_batch(1)})
         runs[name] = run.model_dump_json()
     return {"key": f"{domain}/efficiency", "measuring": {"runs": runs, "rounds": rounds}}
-
-
-def measure(runs: dict[str, str], rounds: int) -> dict[str, Any]:
-    """The measurement itself, in one process of a group. `runs`: configs as JSON by method."""
-    import torch
-
-    from sweeps.finetune.config import FinetuneConfig
-    from sweeps.finetune.efficiency import measure_updates
-
-    configs = {name: FinetuneConfig.model_validate_json(text) for name, text in runs.items()}
-    cuda = torch.cuda.is_available()
-    place = torch.cuda.get_device_name() if cuda else f"a CPU ({platform.machine()})"
-    return {"methods": measure_updates(configs, rounds), "place": place}

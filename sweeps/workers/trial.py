@@ -13,7 +13,6 @@ from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.reporter import Check
 from sweeps.tracking.outbox import EVENTS_FILE, Outbox
 from sweeps.tracking.system_metrics import SystemMetrics
-from sweeps.workers.efficiency import measure
 from sweeps.workers.final_scores import score_model
 
 
@@ -47,6 +46,8 @@ def run_job(
     if "scoring" in job:
         return score_model(**job["scoring"])
     if "measuring" in job:
+        from sweeps.finetune.efficiency import measure
+
         return measure(**job["measuring"]) if dist.get_rank() == 0 else None
     return run_trial(job, offer, memory)
 
