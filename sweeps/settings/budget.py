@@ -72,8 +72,8 @@ class Ledger:
         self.balance()
 
     def began(self, key: str) -> None:
-        """A trial starts."""
-        self._running[key] = self._clock()
+        """A trial starts, or is started again by Tune, whose actor for it was lost."""
+        self._running.setdefault(key, self._clock())
 
     def ended(self, key: str) -> None:
         """A trial ended, or was stopped."""

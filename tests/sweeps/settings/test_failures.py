@@ -97,6 +97,17 @@ def test_gpu_hours_are_of_ended_running_and_earlier_trials() -> None:
     assert spent.exceeded() == ""
 
 
+def test_what_a_trial_spent_before_its_actor_was_lost_counts_too() -> None:
+    clock = Clock()
+    spent = ledger(clock)
+    spent.began("a")
+    clock.hours = 0.5
+    spent.began("a")
+    clock.hours = 0.75
+    spent.ended("a")
+    assert spent.gpu_hours() == pytest.approx(4 * 0.75)
+
+
 def test_what_any_driver_spends_counts_for_all_and_outlives_it(tmp_path: Path) -> None:
     clock, limit = Clock(), BudgetConfig(gpu_hours=4.0)
     first = Ledger(limit, 1.0, SpendingFiles(tmp_path, "first"), clock)
