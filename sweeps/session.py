@@ -28,7 +28,6 @@ from sweeps.search.rows import best_row, best_sft_row, trial_rows
 from sweeps.search.samplers import build_sampler
 from sweeps.search.trial_jobs import TrialJobs
 from sweeps.search.tries import (
-    DRIVER,
     finished_trials,
     mark_interrupted,
     queue_interrupted,
@@ -101,9 +100,7 @@ class DomainSession:
         Raises:
             UserError: trials failed for a reason that others would share.
         """
-        with self.turn:
-            self._mark_interrupted()  # the killed could not do it themselves
-            queue_interrupted(self.study)
+        self._take_up()
         if not self._others():
             remove_orphans(self.place.study(self.domain), self.study)
         pump = TrackerPump(self.tracker, self.display.say)
@@ -113,7 +110,7 @@ class DomainSession:
             self._run_missing(pump)
             if self.halt.due():
                 return self._halted(pump)
-            return self._conclude(pump, complete=not self._runs_elsewhere())
+            return self._conclude(pump, complete=not self._running())
         except BaseException as error:
             self._interrupted(pump, error)
             raise
@@ -131,6 +128,8 @@ class DomainSession:
                 f"{self.groups.count} at a time"
             )
             self._search(done, done + left, pump)
+            if not self.halt.due():
+                self._take_up()
             before = done
         if before < 0 and not left and self.config.study.kind != "efficiency":
             done = len(finished_trials(self.study))
@@ -162,11 +161,15 @@ class DomainSession:
         with self.turn:  # another driver may have begun a trial and not yet put its name to it
             return mark_interrupted(self.study, self._others())
 
-    def _runs_elsewhere(self) -> int:
-        """How many trials other drivers run right now."""
-        others = self._others()
-        running = self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
-        return sum(trial.user_attrs.get(DRIVER) in others for trial in running)
+    def _take_up(self) -> None:
+        """Queue again what drivers that were killed could not mark themselves."""
+        with self.turn:
+            self._mark_interrupted()
+            queue_interrupted(self.study)
+
+    def _running(self) -> list[FrozenTrial]:
+        """Trials that other drivers run right now, or ran until they were killed."""
+        return self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
 
     def _search(self, done: int, wanted: int, pump: TrackerPump) -> None:
         from sweeps.workers.observer import StudyObserver

@@ -14,16 +14,22 @@ from sweeps.cli import app
 from sweeps.config import resolve_paths
 from sweeps.display.progress import LineDisplay
 from sweeps.errors import UserError
-from sweeps.folder.drivers import driving
+from sweeps.folder.drivers import driving, living_drivers
 from sweeps.folder.load import load_config, parse_config
 from sweeps.folder.place import place_of
 from sweeps.folder.spending import SpendingFiles
+from sweeps.search.agenda import SearchSpace
+from sweeps.search.trial_jobs import TrialJobs
 from sweeps.session import DomainSession
 from sweeps.settings.budget import BudgetConfig, Ledger
 from sweeps.settings.halt import Halt
 from sweeps.study import open_study, run_studies
 from sweeps.tracking.pump import TrackerPump
 from sweeps.tracking.tracker import MemoryTracker
+from sweeps.workers.study_search import FINISHED as NO_MORE
+from sweeps.workers.study_search import StudySearch
+from tests.sweeps.driven import driven
+from tests.sweeps.played import FINISHED
 
 
 def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -101,6 +107,48 @@ def test_a_spent_budget_is_told_and_how_to_go_on(
     said = CliRunner().invoke(app, ["run", "sweep.yaml"])
     assert said.exit_code == 0
     assert said.stdout.endswith(f"Stopped, for {result.stopped}:\n  {AGAIN}\n")
+
+
+class Groups:
+    """No workers: a job's scores are nothing."""
+
+    count, scored = 1, False
+
+    def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
+        self.scored = True
+        return [{"entries": {}, "items": {}} for _ in jobs]
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_what_a_killed_helper_ran_is_run_before_the_end(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    config = resolve_paths(load_config("sweep.yaml"))
+    folder, study = place_of(config).folder, open_study(config, "sums")
+    groups: Any = Groups()
+
+    def search(one: DomainSession, done: int, wanted: int, pump: TrackerPump) -> None:
+        if dies:
+            helper.kill()
+            helper.wait()
+        mine = StudySearch(study, one.space, one.jobs.suggestion, more=one._more)
+        for number in range(done, wanted):
+            if mine.suggest(str(number)) != NO_MORE:
+                mine.on_trial_complete(str(number), FINISHED)
+
+    monkeypatch.setattr(DomainSession, "_search", search)
+    with driven(folder) as helper, driving(folder, join=True) as driver:
+        (other,) = (each for each in living_drivers(folder) if each.id != driver.id)
+        jobs = TrialJobs(config, "sums", study)
+        theirs = StudySearch(study, SearchSpace(config.space), jobs.suggestion, driver=other.id)
+        theirs.suggest("theirs")
+        halt = Halt(Ledger(BudgetConfig(), 0.0, SpendingFiles(folder, driver.id)), 0.5)
+        display, tracker = LineDisplay(io.StringIO()), MemoryTracker()
+        one = DomainSession(config, "sums", study, tracker, display, groups, driver, halt)
+        rows = one.run().rows
+    left = "finished" if dies else "running"
+    assert [row.state for row in rows] == [left, "finished", "finished"]
+    assert groups.scored == dies  # the test items are read once, when all trials are done
 
 
 AGAIN = "python -m sweeps run sweep.yaml"

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,7 @@ from sweeps.errors import UserError
 from sweeps.folder.drivers import driving, living_drivers, request_stop
 from sweeps.folder.load import parse_config
 from sweeps.tracking.tracker import MemoryTracker
-
-DRIVE = """
-import sys, time
-from pathlib import Path
-from sweeps.folder.drivers import driving
-try:
-    with driving(Path(sys.argv[1])):
-        print("driving", flush=True)
-        time.sleep(60)
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
+from tests.sweeps.driven import DRIVE, driven
 
 
 @pytest.fixture
@@ -41,17 +29,6 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that drives the sweep in `tmp_path`."""
     with driven(tmp_path) as driver:
         yield driver
-
-
-@contextmanager
-def driven(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that drives the sweep in ``folder``."""
-    command = [sys.executable, "-c", DRIVE, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
-        assert driver.stdout is not None
-        assert driver.stdout.readline() == "driving\n"
-        yield driver
-        driver.kill()
 
 
 def test_nobody_drives_what_nobody_runs(tmp_path: Path) -> None:
