@@ -124,7 +124,7 @@ class DomainSession:
             and not self.halt.due()
         ):
             self.display.say(
-                f"{self.domain}: {left} of {done + left} trials to run, "
+                f"{self.domain}: {left} of {done + left} trials to run{self._method()}, "
                 f"{self.groups.count} at a time"
             )
             self._search(done, done + left, pump)
@@ -134,6 +134,12 @@ class DomainSession:
         if before < 0 and not left and self.config.study.kind != "efficiency":
             done = len(finished_trials(self.study))
             self.display.say(f"{self.domain}: all {done} trials are done already")
+
+    def _method(self) -> str:
+        """What masks the trials of a search, where it is not GMT and none of them says it."""
+        shared = self.config.training.method
+        is_said = self.design is not None or self.config.space_of(self.domain).method is not None
+        return "" if is_said or shared == "gmt" else f" with method {shared}"
 
     def _missing(self) -> int:
         if self.config.study.kind == "efficiency":

@@ -53,7 +53,7 @@ def recorded_best(row: TrialRow | None) -> dict[str, Any] | None:
     if row is None:
         return None
     names: tuple[str, ...] = ("mask_ratio", "accumulation_interval", "learning_rate")
-    names += ("method", "seed") if row.stage else ()
+    names += ("method", "seed") if row.stage else ("method",) if row.method != "gmt" else ()
     kept = {name: getattr(row, name) for name in ("number", "state", "score", "seconds")}
     return {**kept, "point": {name: getattr(row, name) for name in names}, "failure": ""}
 

@@ -162,7 +162,7 @@ def _running(records: Records, domain: str) -> tuple[Running, ...]:
 
 def row_text(row: TrialRow) -> str:
     """A recorded trial's point, as `point_text` writes it."""
-    own = ("method", "seed") if row.stage else ()
+    own = ("method", "seed") if row.stage else ("method",) if row.method != "gmt" else ()
     names = ("mask_ratio", "accumulation_interval", "learning_rate", *own)
     return point_text({name: getattr(row, name) for name in names})
 
