@@ -217,6 +217,7 @@ class DomainSession:
             if not (folder / SENT_FILE).exists():
                 point = self.space.point(trial.params)
                 job = {"key": attrs["key"], "number": attrs["number"], "point": point}
+                job["method"] = attrs.get("method", self.config.training.method)
                 pump.begin(trial_info(job, self.config.seed), folder)
                 pump.end(attrs["key"], folder, attrs["outcome"])
 

@@ -111,7 +111,8 @@ def write_log(folder: Path, failure: str) -> None:
 
 
 def trial_info(job: dict[str, Any], seed: int) -> TrialInfo:
-    """A group's job as the tracker knows it."""
-    parameters = {name: value for name, value in job["point"].items() if name != "seed"}
+    """A group's job as the tracker knows it: a search's trials, too, name their method."""
+    given = {"method": job["method"], **job["point"]}
+    parameters = {name: value for name, value in given.items() if name != "seed"}
     own_seed, parent = job["point"].get("seed", seed), job.get("parent_key", "")
     return TrialInfo(job["key"], job["number"], parameters, own_seed, parent)

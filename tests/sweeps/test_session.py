@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from sweeps.tracking.tracker import MemoryTracker
 from sweeps.workers.study_search import FINISHED as NO_MORE
 from sweeps.workers.study_search import StudySearch
 from tests.sweeps.driven import driven
-from tests.sweeps.played import FINISHED
+from tests.sweeps.played import FINISHED, play
 
 
 def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -149,6 +150,36 @@ def test_what_a_killed_helper_ran_is_run_before_the_end(
     left = "finished" if dies else "running"
     assert [row.state for row in rows] == [left, "finished", "finished"]
     assert groups.scored == dies  # the test items are read once, when all trials are done
+
+
+@pytest.mark.parametrize(
+    ("method", "heading"),
+    [("gmt", "3 of 3 trials to run, 2"), ("random", "3 of 3 trials to run with method random, 2")],
+)
+def test_a_search_says_what_masks_its_trials(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch, method: str, heading: str
+) -> None:
+    monkeypatch.setattr(DomainSession, "_search", lambda *given: None)
+    config = resolve_paths(load_config("sweep.yaml", [f"training.method={method}"]))
+    said = io.StringIO()
+    groups: Any = SimpleNamespace(count=2)
+    with driving(place_of(config).folder) as driver:
+        run_studies(config, LineDisplay(said), MemoryTracker(), groups, driver)
+    assert f"sums: {heading} at a time" in said.getvalue()
+
+
+def test_what_the_tracker_was_not_told_is_told_later_with_its_method(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DomainSession, "_search", lambda *given: None)
+    monkeypatch.setattr(DomainSession, "_chosen", lambda *given: {})  # it has no model to score
+    config, tracker = play(FINISHED), MemoryTracker()
+    groups: Any = SimpleNamespace(count=1)
+    with driving(place_of(config).folder) as driver:
+        run_studies(config, LineDisplay(io.StringIO()), tracker, groups, driver)
+    (trial,) = tracker.store["small/sums"].trials.values()
+    assert trial.state == "finished"
+    assert trial.info.parameters["method"] == "gmt"
 
 
 AGAIN = "python -m sweeps run sweep.yaml"
