@@ -17,7 +17,6 @@ from sweeps.display.progress import Display, LineDisplay
 from sweeps.errors import UserError
 from sweeps.folder import database
 from sweeps.folder.drivers import Driver, driving, living_drivers
-from sweeps.folder.identity import study_definition
 from sweeps.folder.load import save_config
 from sweeps.folder.place import place_of
 from sweeps.folder.spending import SpendingFiles
@@ -49,8 +48,11 @@ class StudyResult:
     stopped: str = ""
 
 
-def open_study(config: SweepConfig, domain: str) -> optuna.Study:
-    """The domain's Optuna study, created with its starting points when it is new."""
+def open_study(config: SweepConfig, domain: str, *, adopt: bool = False) -> optuna.Study:
+    """The domain's Optuna study, created with its starting points when it is new.
+
+    ``adopt``: one of another definition takes this one.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = place_of(config)
     place.folder.mkdir(parents=True, exist_ok=True)
@@ -61,9 +63,10 @@ def open_study(config: SweepConfig, domain: str) -> optuna.Study:
         pruner=optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
-    preflight.check_same_study(study, config, domain)
-    if preflight.DEFINITION not in study.user_attrs:
-        study.set_user_attr(preflight.DEFINITION, study_definition(config, domain))
+    preflight.check_same_study(study, config, domain, adopt=adopt)
+    is_new = preflight.DEFINITION not in study.user_attrs
+    preflight.define(study, config, domain)
+    if is_new:
         declare(study, config, domain)
         if build_design(config, domain) is None:
             for point in config.search.start[: config.search.trials]:
@@ -100,7 +103,7 @@ def run(
         calling_hooks(config, display) as shown,
         worker_session(config.resources, place.folder) as groups,
     ):
-        result = run_studies(config, shown, tracker, groups, driver)
+        result = run_studies(config, shown, tracker, groups, driver, adopt=adopt)
         shown.stopped = result.stopped
         return result
 
@@ -111,23 +114,29 @@ def run_studies(
     tracker: Tracker,
     groups: WorkerGroups,
     driver: Driver,
+    *,
+    adopt: bool = False,
 ) -> StudyResult:
-    """Run every domain's study in groups that are there already; paths are resolved."""
+    """Run every domain's study in groups that are there already; paths are resolved.
+
+    ``adopt``: as ``run``.
+    """
     place = place_of(config)
     live, copy = place.optuna_live(), place.optuna_copy()
     others = [other for other in living_drivers(place.folder) if other.id != driver.id]
     with database.kept(live, copy, display.say, shared=any(o.host == driver.host for o in others)):
-        return _run_domains(config, display, tracker, groups, driver)
+        studies = {domain: open_study(config, domain, adopt=adopt) for domain in config.domains}
+        return _run_domains(config, studies, display, tracker, groups, driver)
 
 
 def _run_domains(
     config: SweepConfig,
+    studies: dict[str, optuna.Study],
     display: Display,
     tracker: Tracker,
     groups: WorkerGroups,
     driver: Driver,
 ) -> StudyResult:
-    studies = {domain: open_study(config, domain) for domain in config.domains}
     save_config(config)
     gpus = config.resources.workers * config.resources.gpus_per_worker
     ledger = Ledger(config.budget, gpus, SpendingFiles(place_of(config).folder, driver.id))
@@ -162,7 +171,7 @@ def validate(config: SweepConfig) -> None:
 def check(config: SweepConfig, tracker: Tracker, *, adopt: bool = False) -> None:
     """All that can be known to be wrong before a study starts.
 
-    ``adopt``: a recorded study of another definition takes this one.
+    ``adopt``: a recorded study may have another definition, where its trials may be mixed.
     What the rooms below find wrong with a user's input, they say by a ValueError of some kind.
     Any other ValueError, later, is a fault of ours and keeps its traceback.
 

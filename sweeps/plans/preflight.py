@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
+from optuna.distributions import check_distribution_compatibility
 
 from sweeps.config import SweepConfig
 from sweeps.errors import UserError
+from sweeps.finetune.identity import Tree
 from sweeps.folder.identity import differences, study_definition
 from sweeps.settings.space import plain_point
 from sweeps.tracking.tracker import Tracker
@@ -112,18 +114,17 @@ def check_same_study(
 ) -> None:
     """Refuse to mix trials of two definitions in one study, unless the user says so.
 
-    ``adopt``: the study takes the new definition and keeps the old one on record.
+    ``adopt``: they may be mixed, where Optuna's records can hold both.
 
     Raises:
         UserError: naming each difference, and the ways on.
     """
-    now = json.loads(json.dumps(study_definition(config, domain)))
+    now = _definition(config, domain)
     before = study.user_attrs.get(DEFINITION, now)
     if before == now:
         return
     if adopt:
-        study.set_user_attr(ADOPTED, [*study.user_attrs.get(ADOPTED, []), before])
-        study.set_user_attr(DEFINITION, now)
+        _check_mixable(study, config, domain)
         return
     changed = "; ".join(differences(before, now))
     raise UserError(
@@ -132,6 +133,45 @@ def check_same_study(
         "back to the first definition to continue it; or, if the trials of both may stand in one "
         "study, say so with `run --adopt`"
     )
+
+
+def _check_mixable(study: optuna.Study, config: SweepConfig, domain: str) -> None:
+    """Optuna holds on to a study's objectives, to what kind a parameter is, and to its list."""
+    changed = []
+    if config.study.kind == "search":
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        new = optuna.create_study().ask()
+        config.space_of(domain).suggest(new)
+        old = {n: d for trial in study.get_trials() for n, d in trial.distributions.items()}
+        for name in sorted(old.keys() & new.distributions.keys()):
+            try:
+                check_distribution_compatibility(old[name], new.distributions[name])
+            except ValueError:
+                changed.append(f"space.{name}")
+    aims = study.user_attrs[DEFINITION].get("search", {}).get("objectives", ["score"])
+    if aims != list(config.objectives()):
+        changed.append("search.objectives")
+    if changed:
+        raise UserError(
+            f"domain '{domain}': one study cannot hold trials of both: {', '.join(changed)} (a "
+            "range may get other ends, but a list no other values). Give this sweep another "
+            f"name, as name={config.name}2"
+        )
+
+
+def define(study: optuna.Study, config: SweepConfig, domain: str) -> None:
+    """Put the study's definition on record; one before it that was another stays on record too."""
+    now = _definition(config, domain)
+    before = study.user_attrs.get(DEFINITION, now)
+    if before != now:
+        study.set_user_attr(ADOPTED, [*study.user_attrs.get(ADOPTED, []), before])
+    study.set_user_attr(DEFINITION, now)
+
+
+def _definition(config: SweepConfig, domain: str) -> Tree:
+    """As it comes back from Optuna's records."""
+    found: Tree = json.loads(json.dumps(study_definition(config, domain)))
+    return found
 
 
 def check_recorded(database: Path, config: SweepConfig, *, adopt: bool = False) -> None:

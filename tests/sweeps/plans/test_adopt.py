@@ -1,0 +1,54 @@
+"""What `run --adopt` lets stand in one study, and who decides it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps import study
+from sweeps.config import SweepConfig, resolve_paths
+from sweeps.errors import UserError
+from sweeps.folder.load import load_config
+from sweeps.plans.preflight import ADOPTED, DEFINITION
+from sweeps.tracking.tracker import MemoryTracker
+from tests.sweeps.driven import driven
+from tests.sweeps.played import FINISHED, play
+
+
+def changed(*overrides: str) -> SweepConfig:
+    return resolve_paths(load_config("sweep.yaml", overrides))
+
+
+def recorded() -> dict[str, Any]:
+    return study.open_study(changed(), "sums").user_attrs
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("space.accumulation_interval=[1, 2, 4]", "space.accumulation_interval"),
+        ("space.mask_ratio=[0, 0.2]", "space.mask_ratio"),
+        ("search.objectives=[score, seconds]", "search.objectives"),
+    ],
+)
+def test_what_optuna_cannot_hold_in_one_study_is_refused(
+    sweep_files: Path, override: str, named: str
+) -> None:
+    play(FINISHED)
+    with pytest.raises(UserError, match=rf"cannot hold trials of both: {named} \("):
+        study.check(changed(override), MemoryTracker(), adopt=True)
+
+
+def test_only_who_drives_adopts(sweep_files: Path) -> None:
+    play(FINISHED)
+    before, wider = recorded(), changed("space.learning_rate.high=0.1", "evaluation.checks=2")
+    refused = pytest.raises(UserError, match="being run already")
+    with driven(sweep_files / "runs" / "small"), refused:
+        study.run(wider, tracker=MemoryTracker(), adopt=True)
+    assert recorded() == before
+    adopted = study.open_study(wider, "sums", adopt=True).user_attrs
+    assert adopted[ADOPTED] == [before[DEFINITION]]
+    assert adopted[DEFINITION]["evaluation"] == {"checks": 2}
+    assert study.open_study(wider, "sums", adopt=True).user_attrs == adopted  # once
