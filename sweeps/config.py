@@ -50,6 +50,7 @@ class Resources(_Strict):
     ``trial_group``: trials share living groups of workers (``warm``), since a fresh group takes
     several seconds to start, or each gets processes of its own (``isolated``); ``auto`` renews a
     group after a trial of five minutes or more, which the start hardly lengthens.
+    ``domains``: the studies run one after another, or take turns at the same places.
     """
 
     workers: Annotated[int, Field(ge=1)] = 1
@@ -57,6 +58,7 @@ class Resources(_Strict):
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     concurrency: Annotated[int, Field(ge=1)] = 1
     trial_group: Literal["auto", "warm", "isolated"] = "auto"
+    domains: Literal["in_turn", "side_by_side"] = "in_turn"
 
 
 class TrainingConfig(_Strict):

@@ -1,7 +1,9 @@
-"""One study of one domain: its missing trials, the test items at the end, its report."""
+"""The studies of domains: their missing trials, the test items at the end, their reports."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -42,6 +44,8 @@ from sweeps.workers.study_search import StudySearch
 
 if TYPE_CHECKING:
     from sweeps.workers.group import WorkerGroups
+    from sweeps.workers.observer import StudyObserver
+    from sweeps.workers.side_by_side import Wave
 
 
 TRACKER_PATIENCE_SECONDS = 180.0
@@ -67,9 +71,26 @@ class DomainResult:
     links: tuple[tuple[str, str], ...]
 
 
+def run_together(sessions: Sequence[DomainSession]) -> dict[str, DomainResult]:
+    """One study, or several side by side, from their first missing trials to their reports.
+
+    Raises:
+        UserError: trials failed for a reason that others would share.
+    """
+    with ExitStack() as stack:
+        for session in sessions:
+            stack.enter_context(session.opened())
+        one = sessions[0]  # what they share they all hold
+        while not one.halt.due() and (waves := [w for s in sessions if (w := s.wave())]):
+            from sweeps.workers.tune import run_tuner
+
+            run_tuner(one.config, waves, one.halt, one.groups, str(one.place.study(one.domain)))
+        return {session.domain: session.result() for session in sessions}
+
+
 @final
 class DomainSession:
-    """One study, from its first missing trial to its report."""
+    """One study, from its first missing trial to its report; see `run_together`."""
 
     def __init__(
         self,
@@ -90,50 +111,57 @@ class DomainSession:
         self.design = build_design(config, domain)
         self.jobs = TrialJobs(config, domain, study)
         self.space = DesignSpace() if self.design else SearchSpace(config.space_of(domain))
+        self._done_before = -1
 
-    def run(self) -> DomainResult:
-        """Run what is missing, score the chosen on the test items, write the report.
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """The study is on record as running; whatever ends the ``with`` too soon is, too."""
+        self._take_up()
+        if not self._others():
+            remove_orphans(self.place.study(self.domain), self.study)
+        self._pump = TrackerPump(self.tracker, self.display.say)
+        try:
+            self._pump.begin_study(self._info())
+            self._send_unsent()
+            yield
+        except BaseException as error:
+            self._interrupted(error)
+            raise
 
-        Where the budget ends it, the report is written without the test items, which are read
+    def wave(self) -> Wave | None:
+        """The trials that are missing now; a design's next ones may follow from their results.
+        None where none is missing, or those of the wave before all came to nothing."""
+        from sweeps.workers.side_by_side import Wave
+
+        is_first = self._done_before < 0
+        if not is_first:
+            self._take_up()
+        left, done = self._missing(), len(finished_trials(self.study))
+        is_stuck = done <= self._done_before
+        self._done_before = done
+        if not left or is_stuck:
+            if is_first and self.config.study.kind != "efficiency":
+                self.display.say(f"{self.domain}: all {done} trials are done already")
+            return None
+        self.display.say(
+            f"{self.domain}: {left} of {done + left} trials to run{self._method()}, "
+            f"{self.groups.count} at a time"
+        )
+        search = self._search()
+        return Wave(search, self._observer(search, done, done + left), left)
+
+    def result(self) -> DomainResult:
+        """Score the chosen on the test items and write the report.
+
+        Where the budget ended it, the report is written without the test items, which are read
         once, when all trials are done; so is it where other drivers still run trials of it.
 
         Raises:
             UserError: trials failed for a reason that others would share.
         """
-        self._take_up()
-        if not self._others():
-            remove_orphans(self.place.study(self.domain), self.study)
-        pump = TrackerPump(self.tracker, self.display.say)
-        try:
-            pump.begin_study(self._info())
-            self._send_unsent(pump)
-            self._run_missing(pump)
-            if self.halt.due():
-                return self._halted(pump)
-            return self._conclude(pump, complete=not self._running())
-        except BaseException as error:
-            self._interrupted(pump, error)
-            raise
-
-    def _run_missing(self, pump: TrackerPump) -> None:
-        """Trials until none is missing: a design's next stage follows from the one before."""
-        before = -1
-        while (
-            (left := self._missing())
-            and before < (done := len(finished_trials(self.study)))
-            and not self.halt.due()
-        ):
-            self.display.say(
-                f"{self.domain}: {left} of {done + left} trials to run{self._method()}, "
-                f"{self.groups.count} at a time"
-            )
-            self._search(done, done + left, pump)
-            if not self.halt.due():
-                self._take_up()
-            before = done
-        if before < 0 and not left and self.config.study.kind != "efficiency":
-            done = len(finished_trials(self.study))
-            self.display.say(f"{self.domain}: all {done} trials are done already")
+        if self.halt.due():
+            return self._halted()
+        return self._conclude(complete=not self._running())
 
     def _method(self) -> str:
         """What masks the trials of a search, where it is not GMT and none of them says it."""
@@ -177,18 +205,13 @@ class DomainSession:
         """Trials that other drivers run right now, or ran until they were killed."""
         return self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
 
-    def _search(self, done: int, wanted: int, pump: TrackerPump) -> None:
-        from sweeps.workers.observer import StudyObserver
-        from sweeps.workers.tune import run_tuner
-
-        tally = Tally(self.domain, wanted, done, self.groups.count)
-        tally.best = recorded_best(best_row(trial_rows(self.study, self.config.seed)))
+    def _search(self) -> StudySearch:
         self.study.sampler = build_sampler(
             self.config.search, self.config.seed, len(self.study.get_trials(deepcopy=False))
         )
         if self.design is None:
             self.study.pruner = build_pruner(self.config.search, self.config.evaluation.checks)
-        search = StudySearch(
+        return StudySearch(
             self.study,
             self.space,
             self.jobs.suggestion,
@@ -199,13 +222,18 @@ class DomainSession:
             more=self._more,
             halting=self.halt.due,
         )
-        observer = StudyObserver(
-            search, tally, self.display, pump, self.halt, self.config.seed, self._drop_weights
-        )
-        folder = str(self.place.study(self.domain))
-        run_tuner(self.config, search, observer, self.halt, wanted - done, self.groups, folder)
 
-    def _send_unsent(self, pump: TrackerPump) -> None:
+    def _observer(self, search: StudySearch, done: int, wanted: int) -> StudyObserver:
+        from sweeps.workers.observer import StudyObserver
+
+        tally = Tally(self.domain, wanted, done, self.groups.count)
+        tally.best = recorded_best(best_row(trial_rows(self.study, self.config.seed)))
+        seed = self.config.seed
+        return StudyObserver(
+            search, tally, self.display, self._pump, self.halt, seed, self._drop_weights
+        )
+
+    def _send_unsent(self) -> None:
         """Begin and end again what an earlier session could not tell the tracker."""
         from sweeps.workers.observer import trial_info
 
@@ -218,32 +246,32 @@ class DomainSession:
                 point = self.space.point(trial.params)
                 job = {"key": attrs["key"], "number": attrs["number"], "point": point}
                 job["method"] = attrs.get("method", self.config.training.method)
-                pump.begin(trial_info(job, self.config.seed), folder)
-                pump.end(attrs["key"], folder, attrs["outcome"])
+                self._pump.begin(trial_info(job, self.config.seed), folder)
+                self._pump.end(attrs["key"], folder, attrs["outcome"])
 
     def _drop_weights(self) -> None:
         rows = trial_rows(self.study, self.config.seed)
         trials = self.place.study(self.domain) / "trials"
         drop_weights(trials, rows, self.config.keep, self.design)
 
-    def _halted(self, pump: TrackerPump) -> DomainResult:
+    def _halted(self) -> DomainResult:
         """The study ends before its trials are done: by its budget, or by their failures."""
         for trial in self._mark_interrupted():
-            pump.interrupt(trial.user_attrs.get("key", ""))
+            self._pump.interrupt(trial.user_attrs.get("key", ""))
         if not self.halt.by_budget:
             raise UserError(f"{self.domain}: stopped, for {self.halt.reason}")
         self.display.say(f"{self.domain}: stopped, for {self.halt.reason}")
-        return self._conclude(pump, complete=False)
+        return self._conclude(complete=False)
 
-    def _conclude(self, pump: TrackerPump, *, complete: bool) -> DomainResult:
+    def _conclude(self, *, complete: bool) -> DomainResult:
         rows = trial_rows(self.study, self.config.seed)
         scores = self._test_scores(rows) if complete else TestScores()
         paths = write_study_report(self.config, self.domain, self.study, rows, scores)
         finals = study_finals(self.config, self.domain, self.study, rows, scores)
         state: TrialState = "finished" if complete else "interrupted"
-        pump.finish_study(state, [p for p in paths.all() if p.exists()], finals)
-        self._close(pump, TRACKER_PATIENCE_SECONDS)
-        return DomainResult(self.domain, rows, best_row(rows), scores, paths, pump.links())
+        self._pump.finish_study(state, [p for p in paths.all() if p.exists()], finals)
+        self._close(TRACKER_PATIENCE_SECONDS)
+        return DomainResult(self.domain, rows, best_row(rows), scores, paths, self._pump.links())
 
     def _test_scores(self, rows: tuple[TrialRow, ...]) -> TestScores:
         folder = self.place.study(self.domain)
@@ -260,24 +288,24 @@ class DomainSession:
         roles = {"best": best_row(rows), "sft": best_sft_row(rows)}
         return {role: row for role, row in roles.items() if row is not None}
 
-    def _interrupted(self, pump: TrackerPump, error: BaseException) -> None:
+    def _interrupted(self, error: BaseException) -> None:
         """Mark what was running, in Optuna and in the tracker; trouble with that is said, and
         never takes the place of ``error``. Who asked for the end waits for it only seconds."""
         try:
             for trial in self._mark_interrupted():
                 if "key" in trial.user_attrs:
-                    pump.interrupt(trial.user_attrs["key"])
+                    self._pump.interrupt(trial.user_attrs["key"])
         except Exception as trouble:
             self.display.say(
                 f"{self.domain}: what ran is still on record as running ({trouble}); the next "
                 "`run` or `resume` mends that"
             )
-        pump.finish_study("interrupted", [], {})
+        self._pump.finish_study("interrupted", [], {})
         patient = isinstance(error, UserError)
-        self._close(pump, TRACKER_PATIENCE_SECONDS if patient else TRACKER_HASTE_SECONDS)
+        self._close(TRACKER_PATIENCE_SECONDS if patient else TRACKER_HASTE_SECONDS)
 
-    def _close(self, pump: TrackerPump, patience_seconds: float) -> None:
-        if not pump.close(timeout=patience_seconds):
+    def _close(self, patience_seconds: float) -> None:
+        if not self._pump.close(timeout=patience_seconds):
             self.display.say("tracking: not everything could be sent; run it again to send it")
 
     def _info(self) -> StudyInfo:

@@ -24,7 +24,7 @@ from sweeps.plans import preflight
 from sweeps.plans.disk_need import check_disk
 from sweeps.results.reporting import declare
 from sweeps.search.whole_storage import WholeStorage
-from sweeps.session import DomainResult, DomainSession
+from sweeps.session import DomainResult, DomainSession, run_together
 from sweeps.settings.budget import Ledger
 from sweeps.settings.failures import kind_of
 from sweeps.settings.halt import Halt
@@ -141,16 +141,21 @@ def _run_domains(
     gpus = config.resources.workers * config.resources.gpus_per_worker
     ledger = Ledger(config.budget, gpus, SpendingFiles(place_of(config).folder, driver.id))
     halt = Halt(ledger, config.failures.most_failed_share)
-    results = {}
-    for domain, study in studies.items():
-        session = DomainSession(config, domain, study, tracker, display, groups, driver, halt)
+    sessions = [
+        DomainSession(config, domain, study, tracker.sibling(), display, groups, driver, halt)
+        for domain, study in studies.items()
+    ]
+    together = config.resources.domains == "side_by_side"
+    results: dict[str, DomainResult] = {}
+    for some in [sessions] if together else [[one] for one in sessions]:
         try:
-            results[domain] = session.run()
+            results |= run_together(some)
         except Exception as error:
             if isinstance(error, UserError) or kind_of(error) != "disk":
                 raise
+            names = ", ".join(one.domain for one in some)
             raise UserError(
-                f"{domain}: the disk with {place_of(config).folder} is full (No space left on "
+                f"{names}: the disk with {place_of(config).folder} is full (No space left on "
                 "device). Free some space and run it again: it goes on from there"
             ) from error
         finally:

@@ -59,7 +59,7 @@ def recorded_best(row: TrialRow | None) -> dict[str, Any] | None:
 
 
 class Display(ABC):
-    """Shows the studies of a sweep, one after another."""
+    """Shows the studies of a sweep, one after another or side by side."""
 
     @abstractmethod
     def say(self, text: str) -> None:
@@ -117,13 +117,13 @@ class LineDisplay(Display):
 
 @final
 class LiveDisplay(Display):
-    """A table that redraws itself in place."""
+    """A table that redraws itself in place, for each study that has something left."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._console = Console()
+        self._console, self._tallies = Console(), dict[str, Tally]()
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
         self._live.start()
 
@@ -134,8 +134,11 @@ class LiveDisplay(Display):
 
     def show(self, tally: Tally) -> None:
         """Redraw the table."""
+        from rich.console import Group
+
+        self._tallies[tally.domain] = tally
         with while_heard():
-            self._live.update(table(tally))
+            self._live.update(Group(*(table(t) for t in self._tallies.values() if t.left())))
 
     def ended(self, tally: Tally, trial: dict[str, Any]) -> None:
         """Print the trial above the table and redraw it."""

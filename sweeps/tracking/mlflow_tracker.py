@@ -95,6 +95,10 @@ class MlflowTracker(Tracker):
         """Raise `TrackingError` within about 5 seconds if the store cannot be used."""
         check_store(self._uri)
 
+    def sibling(self) -> MlflowTracker:
+        """Another client of the same store."""
+        return MlflowTracker(self._uri)
+
     def begin_study(self, info: StudyInfo) -> str:
         """Create or reopen the parent run and publish the compare view; returns the run id.
 

@@ -73,6 +73,10 @@ class Tracker(ABC):
         """Raise `TrackingError` within a few seconds if the store cannot be written."""
 
     @abstractmethod
+    def sibling(self) -> Tracker:
+        """A tracker of the same store, for another study at the same time."""
+
+    @abstractmethod
     def begin_study(self, info: StudyInfo) -> str:
         """Create the study, or reopen it by its key; returns the id of its record."""
 
@@ -149,6 +153,10 @@ class MemoryTracker(Tracker):
 
     def check(self) -> None:
         """Memory is always there."""
+
+    def sibling(self) -> MemoryTracker:
+        """Another view of the same memory."""
+        return MemoryTracker(self.store)
 
     def begin_study(self, info: StudyInfo) -> str:
         """Create or reopen the study; its id is its key."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -94,14 +95,14 @@ def _start_ray(address: str, options: dict[str, object]) -> None:
     import ray
 
     try:
-        with warnings.catch_warnings(), _listening_to(address):
+        with warnings.catch_warnings(), _to_itself(address) as environment:
             warnings.simplefilter("ignore")  # Ray's own deprecations, none of them the user's
             ray.init(
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=True,
-                runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+                runtime_env={"env_vars": _WORKER_ENVIRONMENT | environment},
                 **options,
             )
     except Exception as error:  # Ray raises bare exceptions and connection errors of many kinds
@@ -121,19 +122,31 @@ def _local_options(resources: Resources) -> dict[str, object]:
 
 
 @contextmanager
-def _listening_to(address: str) -> Iterator[None]:
-    """While a Ray of this machine alone starts: it takes 127.0.0.1 and not every interface.
+def _to_itself(address: str) -> Iterator[dict[str, str]]:
+    """While a Ray of this machine alone starts: it takes 127.0.0.1 and not every interface, and
+    its workers are told its address, by what is yielded. Train asks for it when a controller has
+    died, and beside another Ray on the machine it would not know which of the two to ask.
 
-    Ray has a switch for that, but reads it from the environment when it is imported.
+    Ray has a switch for the first, but reads it from the environment when it is imported.
     """
+    if address != "local":
+        yield {}
+        return
     from ray._private import ray_constants
 
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = before and address != "local"
+    before, port = ray_constants.ENABLE_RAY_CLUSTER, _free_port()
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE] = str(port)
     try:
-        yield
+        yield {"RAY_ADDRESS": f"127.0.0.1:{port}"}
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def concurrency(resources: Resources, available: dict[str, float], *, joined: bool) -> int:

@@ -1,4 +1,4 @@
-"""Between Tune and the people who watch: the display, and the tracker."""
+"""Between a study's trials and the people who watch: the display, and the tracker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
-from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
 from sweeps.display.progress import Display, Tally
@@ -20,8 +19,8 @@ from sweeps.workers.study_search import StudySearch
 
 
 @final
-class StudyObserver(Callback):
-    """Tune's callback for one study."""
+class StudyObserver:
+    """What is shown, recorded and counted of one study's trials."""
 
     def __init__(
         self,
@@ -37,13 +36,7 @@ class StudyObserver(Callback):
         self._tally, self._display, self._pump, self._seed = tally, display, pump, seed
         self._halt, self._drop_weights = halt, drop_weights
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks for a snapshot that is never restored."""
-        return {}
-
-    def on_trial_start(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
+    def began(self, trial: TuneTrial) -> None:
         """Open the trial's record."""
         job = trial.config
         self._tally.running[job["key"]] = {"number": job["number"], "point": job["point"]}
@@ -51,34 +44,16 @@ class StudyObserver(Callback):
         self._pump.begin(trial_info(job, self._seed), Path(job["folder"]))
         self._display.show(self._tally)
 
-    def on_trial_result(
-        self,
-        iteration: int,
-        trials: list[TuneTrial],
-        trial: TuneTrial,
-        result: dict[str, Any],
-        **info: Any,
-    ) -> None:
+    def checked(self, trial: TuneTrial, result: dict[str, Any]) -> None:
         """Show an intermediate score."""
         running = self._tally.running.get(trial.config["key"])
         if running is not None:
             running.update({k: result[k] for k in ("step", "steps", "score") if k in result})
             self._display.show(self._tally)
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
-        """Close the record of a trial that finished, was stopped early, or failed by itself."""
-        self._end(trial, dict(trial.last_result or {}), error=False)
-
-    def on_trial_error(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
-        """Close the record of a trial whose group was lost."""
-        result = {**(trial.last_result or {}), "failure": str(trial.get_error() or "lost")}
-        self._end(trial, result, error=True)
-
-    def _end(self, trial: TuneTrial, result: dict[str, Any], error: bool) -> None:
+    def ended(self, trial: TuneTrial, result: dict[str, Any], error: bool) -> None:
+        """Close the record of a trial that finished, was stopped early or failed; with ``error``
+        Tune has lost it."""
         job, folder = trial.config, Path(trial.config["folder"])
         self._halt.ledger.ended(job["key"])
         told = self._search.told(trial.trial_id)

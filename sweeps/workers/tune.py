@@ -1,9 +1,10 @@
-"""What runs: a study's Tuner, and the groups of workers that do its trials."""
+"""What runs: the Tuner of a study or several, and the groups of workers that do its trials."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -18,8 +19,7 @@ from sweeps.settings.halt import FailuresConfig, Halt
 from sweeps.workers.cluster import HEAD_SHARE
 from sweeps.workers.group import GroupSpec, WorkerGroups
 from sweeps.workers.jobs import Patience, job_trainable
-from sweeps.workers.observer import StudyObserver
-from sweeps.workers.study_search import StudySearch
+from sweeps.workers.side_by_side import Observers, Wave, Waves
 from sweeps.workers.trial import run_job
 
 LONG_SECONDS = 300.0
@@ -48,9 +48,9 @@ class HaltStopper(ray.tune.Stopper):
 class EarlyStopping(FIFOScheduler):
     """Stops a trial when the pruner of its Optuna study says so; starts them as they come."""
 
-    def __init__(self, search: StudySearch) -> None:
+    def __init__(self, waves: Waves) -> None:
         super().__init__()
-        self._search = search
+        self._waves = waves
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its scheduler for a snapshot that is never restored."""
@@ -60,29 +60,25 @@ class EarlyStopping(FIFOScheduler):
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> str:
         """After a validation check, but the last: go on or stop."""
-        hopeless = self._search.is_hopeless(trial.trial_id, result)
+        hopeless = self._waves.is_hopeless(trial.trial_id, result)
         decision: str = TrialScheduler.STOP if hopeless else TrialScheduler.CONTINUE
         return decision
 
 
 def run_tuner(
-    config: SweepConfig,
-    search: StudySearch,
-    observer: StudyObserver,
-    halt: Halt,
-    trials: int,
-    groups: WorkerGroups,
-    folder: str,
+    config: SweepConfig, waves: Sequence[Wave], halt: Halt, groups: WorkerGroups, folder: str
 ) -> None:
-    """Run ``trials`` trials of ``search``, as many at once as there are groups."""
+    """Run what the studies want, as many trials at once as there are groups. Tune's own files go
+    to ``folder``."""
     groups.start()
     trainable = job_trainable(groups.name, patience(config.failures))
+    search = Waves(waves)
     ray.tune.Tuner(
         ray.tune.with_resources(trainable, HEAD_SHARE),
         tune_config=ray.tune.TuneConfig(
             search_alg=search,
             scheduler=EarlyStopping(search),
-            num_samples=trials,
+            num_samples=sum(wave.trials for wave in waves),
             max_concurrent_trials=groups.count,
             reuse_actors=True,
         ),
@@ -90,7 +86,7 @@ def run_tuner(
             # Tune's own snapshots are never restored: a new name for each session.
             name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
             storage_path=folder,
-            callbacks=[observer],
+            callbacks=[Observers(search)],
             failure_config=ray.tune.FailureConfig(max_failures=1),
             stop=HaltStopper(halt),
             verbose=0,

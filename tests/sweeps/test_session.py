@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from sweeps import session
 from sweeps.cli import app
-from sweeps.config import resolve_paths
+from sweeps.config import SweepConfig, resolve_paths
 from sweeps.display.progress import LineDisplay
 from sweeps.errors import UserError
 from sweeps.folder.drivers import driving, living_drivers
@@ -21,12 +21,14 @@ from sweeps.folder.place import place_of
 from sweeps.folder.spending import SpendingFiles
 from sweeps.search.agenda import SearchSpace
 from sweeps.search.trial_jobs import TrialJobs
-from sweeps.session import DomainSession
+from sweeps.session import DomainSession, run_together
 from sweeps.settings.budget import BudgetConfig, Ledger
 from sweeps.settings.halt import Halt
 from sweeps.study import open_study, run_studies
 from sweeps.tracking.pump import TrackerPump
 from sweeps.tracking.tracker import MemoryTracker
+from sweeps.workers import tune
+from sweeps.workers.side_by_side import Wave
 from sweeps.workers.study_search import FINISHED as NO_MORE
 from sweeps.workers.study_search import StudySearch
 from tests.sweeps.driven import driven
@@ -38,10 +40,10 @@ def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> str:
     config = resolve_paths(load_config("sweep.yaml"))
     study, said = open_study(config, "sums"), io.StringIO()
 
-    def fails(self: DomainSession, pump: TrackerPump) -> None:
+    def fails(self: DomainSession) -> None:
         raise error
 
-    monkeypatch.setattr(DomainSession, "_run_missing", fails)
+    monkeypatch.setattr(DomainSession, "wave", fails)
     book = SpendingFiles(Path.cwd() / "runs" / "small", "me")
     halt = Halt(Ledger(BudgetConfig(), 0.0, book), 0.5)
     groups: Any = None
@@ -50,7 +52,7 @@ def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> str:
             config, "sums", study, MemoryTracker(), LineDisplay(said), groups, driver, halt
         )
         with pytest.raises(type(error)) as raised:
-            one.run()
+            run_together([one])
     assert raised.value is error
     return said.getvalue()
 
@@ -128,16 +130,16 @@ def test_what_a_killed_helper_ran_is_run_before_the_end(
     folder, study = place_of(config).folder, open_study(config, "sums")
     groups: Any = Groups()
 
-    def search(one: DomainSession, done: int, wanted: int, pump: TrackerPump) -> None:
+    def run_tuner(config: SweepConfig, waves: list[Wave], *given: object) -> None:
         if dies:
             helper.kill()
             helper.wait()
-        mine = StudySearch(study, one.space, one.jobs.suggestion, more=one._more)
-        for number in range(done, wanted):
-            if mine.suggest(str(number)) != NO_MORE:
-                mine.on_trial_complete(str(number), FINISHED)
+        (wave,) = waves
+        for number in range(wave.trials):
+            if wave.search.suggest(str(number)) != NO_MORE:
+                wave.search.on_trial_complete(str(number), FINISHED)
 
-    monkeypatch.setattr(DomainSession, "_search", search)
+    monkeypatch.setattr(tune, "run_tuner", run_tuner)
     with driven(folder) as helper, driving(folder, join=True) as driver:
         (other,) = (each for each in living_drivers(folder) if each.id != driver.id)
         jobs = TrialJobs(config, "sums", study)
@@ -146,7 +148,7 @@ def test_what_a_killed_helper_ran_is_run_before_the_end(
         halt = Halt(Ledger(BudgetConfig(), 0.0, SpendingFiles(folder, driver.id)), 0.5)
         display, tracker = LineDisplay(io.StringIO()), MemoryTracker()
         one = DomainSession(config, "sums", study, tracker, display, groups, driver, halt)
-        rows = one.run().rows
+        rows = run_together([one])["sums"].rows
     left = "finished" if dies else "running"
     assert [row.state for row in rows] == [left, "finished", "finished"]
     assert groups.scored == dies  # the test items are read once, when all trials are done
@@ -159,7 +161,7 @@ def test_what_a_killed_helper_ran_is_run_before_the_end(
 def test_a_search_says_what_masks_its_trials(
     sweep_files: Path, monkeypatch: pytest.MonkeyPatch, method: str, heading: str
 ) -> None:
-    monkeypatch.setattr(DomainSession, "_search", lambda *given: None)
+    monkeypatch.setattr(tune, "run_tuner", lambda *given: None)
     config = resolve_paths(load_config("sweep.yaml", [f"training.method={method}"]))
     said = io.StringIO()
     groups: Any = SimpleNamespace(count=2)
@@ -171,7 +173,7 @@ def test_a_search_says_what_masks_its_trials(
 def test_what_the_tracker_was_not_told_is_told_later_with_its_method(
     sweep_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DomainSession, "_search", lambda *given: None)
+    monkeypatch.setattr(tune, "run_tuner", lambda *given: None)
     monkeypatch.setattr(DomainSession, "_chosen", lambda *given: {})  # it has no model to score
     config, tracker = play(FINISHED), MemoryTracker()
     groups: Any = SimpleNamespace(count=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from sweeps.display.progress import (
     LineDisplay,
+    LiveDisplay,
     Tally,
     build_display,
     ending_line,
@@ -106,3 +108,22 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     lines = stream.getvalue().splitlines()
     assert lines == ["sums: 3 trials to run", ending_line(tally(), TRIAL)]
     assert isinstance(build_display(), LineDisplay)  # pytest's stdout is none
+
+
+def test_on_a_terminal_each_study_with_trials_left_has_a_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = io.StringIO()
+    terminal = partial(Console, file=screen, width=100, force_terminal=True)
+    monkeypatch.setattr("rich.console.Console", terminal)
+    display = LiveDisplay()
+    display.show(Tally("code", trials=2, finished_before=2, concurrency=2))
+    display.show(Tally("sums", trials=12, finished_before=3, concurrency=2))
+    display.show(Tally("words", trials=4, finished_before=0, concurrency=2))
+    display._live.refresh()
+    display.close()
+    shown = screen.getvalue()
+    assert "sums: 3 of 12 trials" in shown
+    assert "words: 0 of 4 trials" in shown
+    assert shown.rindex("sums:") < shown.rindex("words:")
+    assert "code:" not in shown

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 
 from sweeps.folder.load import parse_config
@@ -65,3 +67,32 @@ def test_several_objectives_have_a_front(tmp_path: Path) -> None:
     html = result.report.html.read_text()
     assert "Score and kept fraction" in html
     assert "Score and seconds" in html
+
+
+def test_domains_side_by_side_equal_domains_in_turn(tmp_path: Path) -> None:
+    domains = {
+        name: {"data": data(), "benchmarks": [benchmark(metric="bits_per_byte")]}
+        for name in ("math", "sums")
+    }
+    found = {}
+    for way in ("in_turn", "side_by_side"):
+        resources = {"workers": 1, "concurrency": 2, "domains": way}
+        config = tree(tmp_path / way, domains=domains, resources=resources)
+        tracker = MemoryTracker()
+        results = run(parse_config(config), tracker=tracker).domains
+        found[way] = {
+            name: [(row.key, row.score) for row in result.rows] for name, result in results.items()
+        }
+        assert {record.state for record in tracker.store.values()} == {"finished"}
+        began = {
+            name: min(t.datetime_start for t in started(tmp_path / way, name)) for name in domains
+        }
+        ended = max(t.datetime_complete for t in started(tmp_path / way, "math"))
+        assert (began["sums"] < ended) == (way == "side_by_side")
+    assert found["in_turn"] == found["side_by_side"]
+
+
+def started(storage: Path, domain: str) -> list[Any]:
+    """The trials of one study as Optuna has them."""
+    url = f"sqlite:///{storage / 'small' / 'optuna.db'}"
+    return optuna.load_study(study_name=f"small/{domain}", storage=url).get_trials()

@@ -16,6 +16,7 @@ from sweeps.search.pruners import build_pruner
 from sweeps.search.tries import mark_interrupted, queue_interrupted
 from sweeps.settings.search_config import SearchConfig
 from sweeps.settings.space import Point, SpaceConfig
+from sweeps.workers.side_by_side import Wave, Waves
 from sweeps.workers.study_search import StudySearch
 from sweeps.workers.tune import EarlyStopping
 
@@ -215,9 +216,13 @@ def test_nobody_is_stopped_before_the_grace_checks(name: str) -> None:
 def test_tune_is_told_to_stop_what_is_hopeless() -> None:
     study = optuna.create_study(direction="maximize")
     session = Session(study, "asha", {})
-    scheduler = EarlyStopping(session.search)
+    observer: Any = None
+    waves = Waves([Wave(session.search, observer, trials=2)])
+    scheduler = EarlyStopping(waves)
     controller = cast("TuneController", None)
-    ids = [session.ids[session.start()] for _ in range(2)]
+    ids = ["first", "second"]
+    for trial_id in ids:
+        waves.suggest(trial_id)
 
     def decision(trial_id: str, value: float) -> str:
         trial = cast("Trial", type("Stub", (), {"trial_id": trial_id}))

@@ -246,6 +246,18 @@ def test_trials_of_one_study_do_not_mix(store: Store) -> None:
     assert len(store.points("t0", "train/loss")) == 3
 
 
+def test_two_studies_at_once_do_not_mix(store: Store) -> None:
+    tracker = store.open()
+    other = tracker.sibling()
+    tracker.begin_study(STUDY)
+    other.begin_study(replace(STUDY, key="study-2", domain="code"))
+    write_trial(tracker)
+    other.begin_trial(replace(TRIAL, key="t1", number=1))
+    other.log("t1", 0, {"train/loss": 7.0})
+    other.flush()
+    assert (store.trials(), len(store.points("t0", "train/loss"))) == (["t0"], 3)
+
+
 def test_not_a_number_is_kept(store: Store) -> None:
     tracker = store.open()
     write_trial(tracker)
