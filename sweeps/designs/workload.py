@@ -99,8 +99,9 @@ def kept_models(config: SweepConfig, domain: str) -> int:
     if config.study.kind == "efficiency":
         return 0
     if config.study.kind == "search":
-        every = config.search_trials(domain)
-        return every if config.keep.models == "all" else min(every, config.keep.models + 1)
+        if config.keep.models == "all":
+            return workload(config, domain, ()).total
+        return min(config.search_trials(domain), config.keep.models + 1)
     from sweeps.designs.build import build_design
 
     design = build_design(config, domain)

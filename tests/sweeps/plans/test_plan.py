@@ -57,7 +57,10 @@ def test_derived_trials_train_nothing(tree: Tree) -> None:
 
 def test_models_that_are_kept(tree: Tree) -> None:
     assert kept_models(parse_config(tree), "sums") == 2  # the best, and the best SFT
-    assert kept_models(parse_config({**tree, "keep": {"models": "all"}}), "sums") == 3
+    every = {**tree, "keep": {"models": "all"}}
+    assert kept_models(parse_config(every), "sums") == 3
+    again = {**tree["search"], "replicates": {"best": 1, "seeds": 2}}
+    assert kept_models(parse_config({**every, "search": again}), "sums") == 3 + 2
     drop = design(tree, kind="drop", drop_rates=[0.1], seeds=4)
     assert kept_models(parse_config(drop), "sums") == 4  # the replicates, to derive from
 
