@@ -1,4 +1,4 @@
-"""A real MLflow server on the loopback interface, for the benchmarks that write to one."""
+"""A real MLflow server on the loopback interface, for benchmarks and tests that write to one."""
 
 from __future__ import annotations
 

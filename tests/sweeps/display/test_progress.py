@@ -19,16 +19,7 @@ from sweeps.display.progress import (
     table,
     time_text,
 )
-
-POINT = {"mask_ratio": 0.2, "accumulation_interval": 4, "learning_rate": 1e-3}
-TRIAL: dict[str, Any] = {
-    "number": 2,
-    "point": POINT,
-    "score": 0.5,
-    "state": "finished",
-    "seconds": 12.4,
-    "failure": "",
-}
+from tests.sweeps.ended_trial import POINT, TRIAL
 
 
 def tally(**changes: Any) -> Tally:

@@ -21,18 +21,9 @@ from sweeps.errors import UserError
 from sweeps.folder.load import parse_config
 from sweeps.results.reporting import config_yaml
 from sweeps.settings.hooks import Caller, Hook, HooksConfig, tell
+from tests.sweeps.ended_trial import POINT, TRIAL
 
 SECRET = "T0K3N"
-POINT = {"mask_ratio": 0.2, "accumulation_interval": 4, "learning_rate": 1e-3}
-TRIAL: dict[str, Any] = {
-    "number": 2,
-    "point": POINT,
-    "score": 0.5,
-    "state": "finished",
-    "seconds": 12.4,
-    "failure": "",
-    "metrics": {"eval/x": 1.0},
-}
 
 
 @dataclass
