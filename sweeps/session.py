@@ -330,4 +330,5 @@ class DomainSession:
                 "kind": shared.study.kind,
             },
             trial_kind="trial" if self.design is None else "replicate",
+            arms=() if self.design is None else self.design.arms,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from sweeps.designs.point import DesignPoint
 from sweeps.report.data import TrialRow
@@ -33,6 +33,9 @@ class Design(ABC):
     Everything is a function of the finished trials, so a study goes on where it stopped, and
     grows when it is given more seeds.
     """
+
+    arms: ClassVar[tuple[str, ...]] = ("method", "mask_ratio")
+    """The parameters that tell the arms apart."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan

@@ -79,6 +79,8 @@ class DropDesign(Design):
 class DataDesign(Design):
     """The methods on shares of the training rows, at the same number of examples seen."""
 
+    arms = ("method", "train_fraction")
+
     def __init__(self, plan: Plan, mask_ratio: float, fractions: tuple[float, ...]) -> None:
         super().__init__(plan)
         self.mask_ratio, self.fractions = mask_ratio, tuple(sorted(fractions))

@@ -14,6 +14,8 @@ from sweeps.report.settings import SFT, Rows, Setting, setting_at, winner
 class SensitivityDesign(Design):
     """The paper's Figure 2, with replicates; the masking method is the sweep's."""
 
+    arms = ("mask_ratio",)
+
     def __init__(self, plan: Plan, ratios: tuple[float, ...], method: str) -> None:
         super().__init__(plan)
         self.ratios, self.method = tuple(sorted(ratios)), method

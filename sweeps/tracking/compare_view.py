@@ -17,6 +17,8 @@ from typing import Any, final
 
 from mlflow import MlflowClient
 
+from sweeps.tracking.tracker import StudyInfo
+
 # Of several parameters MLflow's own pages prefer the alphabetically first ones, so the copy for
 # charts (which have no log axis) has a name that sorts after the three real ones.
 LOG_LEARNING_RATE = "optimizer_log10_lr"
@@ -36,17 +38,15 @@ class PublishedView:
 
 
 def publish_study(
-    client: MlflowClient, experiment_id: str, parent_run_id: str, study: str, kind: str
+    client: MlflowClient, experiment_id: str, parent_run_id: str, info: StudyInfo
 ) -> tuple[PublishedView, ...]:
-    """Publish every view of a study: its trials, and for replicates their means by mask ratio."""
-    one = publish(client, experiment_id, parent_run_id, name=f"{study}: {kind}s", kind=kind)
-    if kind != "replicate":
+    """Publish every view of a study: its trials, and a fixed design's means over replicates."""
+    kind, ids = info.trial_kind, (experiment_id, parent_run_id)
+    one = publish(client, *ids, name=f"{info.name}: {kind}s", kind=kind)
+    if not info.arms:
         return (one,)
-    name = f"{study}: means by mask ratio"
-    means = publish(
-        client, experiment_id, parent_run_id, name=name, kind=kind, group_by="mask_ratio"
-    )
-    return one, means
+    name = f"{info.name}: means by {' and '.join(info.arms)}"
+    return one, publish(client, *ids, name=name, kind=kind, group_by=info.arms)
 
 
 def publish(
@@ -57,20 +57,21 @@ def publish(
     name: str = "GMT study",
     *,
     kind: str = "trial",
-    group_by: str | None = None,
+    group_by: Sequence[str] = (),
 ) -> PublishedView:
     """Publish the view of one study's trials, best `metric` first; repeating it replaces it.
 
-    `kind`: the `gmt.kind` of the trials. `group_by`: a parameter whose equal values become one
-    row and one point, with the mean over them (the page knows no intervals).
+    `kind`: the `gmt.kind` of the trials. `group_by`: parameters whose equal values become one
+    row and one point, with the mean over them (the page knows no intervals). Of a design's stages
+    only the replicates are then shown: verdicts rest on those, never on tuning or fresh seeds.
     """
-    view_id = f"gmt-{parent_run_id[:12]}" + (f"-{group_by}" if group_by else "")
+    view_id = "-".join((f"gmt-{parent_run_id[:12]}", *group_by))
     state = json.dumps(_state(view_id, parent_run_id, metric, kind, group_by))
     value = {"name": name, "createdAt": int(time.time() * 1000), "state": state}
     client.set_experiment_tag(
         experiment_id, f"mlflow.sharedViewState.{view_id}", json.dumps(value)
     )
-    label = f"compare {kind}s" + (f", means by {group_by}" if group_by else "")
+    label = f"compare {kind}s" + (f", means by {' and '.join(group_by)}" if group_by else "")
     return PublishedView(view_id, url_path(experiment_id, view_id), label)
 
 
@@ -80,7 +81,9 @@ def url_path(experiment_id: str, view_id: str) -> str:
     return f"{page}?viewStateShareKey={view_id}&compareRunsMode=CHART"
 
 
-def _state(view_id: str, parent_run_id: str, metric: str, kind: str, group_by: str | None) -> Json:
+def _state(
+    view_id: str, parent_run_id: str, metric: str, kind: str, group_by: Sequence[str]
+) -> Json:
     sections = {name: _uuid(view_id, "section", name) for name in SECTIONS}
     return {
         "selectedColumns": _columns(metric),
@@ -94,7 +97,7 @@ def _state(view_id: str, parent_run_id: str, metric: str, kind: str, group_by: s
         "viewMaximized": False,
         "runListHidden": False,
         "isAccordionReordered": True,
-        "groupBy": None if group_by is None else _grouped(group_by),
+        "groupBy": _grouped(group_by) if group_by else None,
         "groupsExpanded": {},
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
@@ -118,9 +121,7 @@ def _state(view_id: str, parent_run_id: str, metric: str, kind: str, group_by: s
             for index, (section, chart) in enumerate(_charts(metric))
         ],
         # Sorting by a metric flattens the tree of runs; the filter then leaves the trials.
-        "searchFilter": (
-            f"tags.`gmt.kind` = '{kind}' and tags.`mlflow.parentRunId` = '{parent_run_id}'"
-        ),
+        "searchFilter": _filter(parent_run_id, kind, is_grouped=bool(group_by)),
         "orderByKey": f"metrics.`{metric}`",
         "orderByAsc": False,
         "startTime": "ALL",
@@ -130,9 +131,14 @@ def _state(view_id: str, parent_run_id: str, metric: str, kind: str, group_by: s
     }
 
 
-def _grouped(parameter: str) -> Json:
-    key = {"mode": "param", "groupByData": parameter}
-    return {"aggregateFunction": "average", "groupByKeys": [key]}
+def _filter(parent_run_id: str, kind: str, *, is_grouped: bool) -> str:
+    found = f"tags.`gmt.kind` = '{kind}' and tags.`mlflow.parentRunId` = '{parent_run_id}'"
+    return f"{found} and params.`stage` = 'replicate'" if is_grouped else found
+
+
+def _grouped(parameters: Sequence[str]) -> Json:
+    keys = [{"mode": "param", "groupByData": parameter} for parameter in parameters]
+    return {"aggregateFunction": "average", "groupByKeys": keys}
 
 
 def _columns(metric: str) -> list[str]:

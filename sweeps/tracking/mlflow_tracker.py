@@ -111,7 +111,7 @@ class MlflowTracker(Tracker):
             experiment_id = self._experiment(f"gmt/{info.domain}")
             run_id, is_new = self._parent(experiment_id, info)
             self._client.log_text(run_id, info.config_yaml, "config.yaml")
-            views = publish_study(self._client, experiment_id, run_id, info.name, info.trial_kind)
+            views = publish_study(self._client, experiment_id, run_id, info)
             found = {} if is_new else self._children(experiment_id, run_id)
         self._study = _OpenStudy(info, experiment_id, run_id, views, found)
         self._runs = {}

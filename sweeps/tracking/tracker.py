@@ -37,7 +37,8 @@ class TrackingRefused(TrackingError):
 class StudyInfo:
     """One study: `key` is its identity across restarts, the rest describes it to a reader.
 
-    `trial_kind`: what its trials are called in the tracker.
+    `trial_kind`: what its trials are called in the tracker. `arms`: the parameters that tell the
+    arms of a fixed design apart; none in a search.
     """
 
     key: str
@@ -48,6 +49,7 @@ class StudyInfo:
     note: str
     parameters: Mapping[str, str]
     trial_kind: TrialKind = "trial"
+    arms: tuple[str, ...] = ()
 
 
 @final

@@ -142,6 +142,22 @@ def test_data_has_every_method_on_every_share() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "design",
+    [
+        SensitivityDesign(plan(), RATIOS, "gmt"),
+        MethodsDesign(plan(), 0.4),
+        DropDesign(plan(), (0.2, 0.4)),
+        DataDesign(plan(), 0.4, (0.1, 1.0)),
+    ],
+)
+def test_a_design_names_what_tells_its_arms_apart(design: Design) -> None:
+    rows = run(design, lambda p: p.mask_ratio)
+    ends = [r for r in rows if r.stage == "replicate"]
+    arms = {(r.method, r.mask_ratio, r.train_fraction) for r in ends}
+    assert len({tuple(getattr(r, name) for name in design.arms) for r in ends}) == len(arms)
+
+
 @pytest.fixture
 def study() -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)

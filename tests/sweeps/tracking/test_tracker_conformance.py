@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from abc import ABC, abstractmethod
@@ -328,6 +329,37 @@ def test_mlflow_scheme(mlflow_store: MlflowStore) -> None:
         point.timestamp
         for point in mlflow_store.client.get_metric_history(run.info.run_id, "train/loss")
     } == {1_000_000, 1_001_000, 1_002_000}
+
+
+def test_mlflow_averages_the_replicates_of_an_arm_and_no_other_stage(
+    mlflow_store: MlflowStore,
+) -> None:
+    tracker = mlflow_store.open()
+    arms = ("method", "mask_ratio")
+    tracker.begin_study(replace(STUDY, trial_kind="replicate", arms=arms))
+    for number, stage in enumerate(("tuning", "replicate", "fresh")):
+        tracker.begin_trial(TrialInfo(f"t{number}", number, {**POINT, "stage": stage}, number))
+    [_, (_, every), (label, means)] = tracker.links()
+    assert label == "then compare replicates, means by method and mask_ratio"
+    assert [len(shown_by(mlflow_store, link)) for link in (every, means)] == [3, 1]
+    assert shown_by(mlflow_store, means) == ["t1"]
+    keys = view_of(mlflow_store, means)["groupBy"]["groupByKeys"]
+    assert [key["groupByData"] for key in keys] == [*arms]
+
+
+def view_of(store: MlflowStore, link: str) -> dict[str, Any]:
+    """The state of the page behind a link."""
+    view_id = link.partition("viewStateShareKey=")[2].partition("&")[0]
+    experiment = store.client.get_experiment(store.experiment_id())
+    state = json.loads(experiment.tags[f"mlflow.sharedViewState.{view_id}"])["state"]
+    return dict(json.loads(state))
+
+
+def shown_by(store: MlflowStore, link: str) -> list[str]:
+    """The keys of the trials that the page behind a link lists."""
+    search = view_of(store, link)["searchFilter"]
+    runs = store.client.search_runs([store.experiment_id()], search)
+    return [run.data.tags["gmt.trial_key"] for run in runs]
 
 
 def test_mlflow_infinity_does_not_flatten_charts(mlflow_store: MlflowStore) -> None:
