@@ -111,7 +111,7 @@ class DomainSession:
         self.design = build_design(config, domain)
         self.jobs = TrialJobs(config, domain, study)
         self.space = DesignSpace() if self.design else SearchSpace(config.space_of(domain))
-        self._done_before = -1
+        self._done_before, self._is_over = -1, False
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -125,7 +125,8 @@ class DomainSession:
             self._send_unsent()
             yield
         except BaseException as error:
-            self._interrupted(error)
+            if not self._is_over:  # else it is the error of a study beside this one
+                self._interrupted(error)
             raise
 
     def wave(self) -> Wave | None:
@@ -138,7 +139,7 @@ class DomainSession:
             self._take_up()
         left, done = self._missing(), len(finished_trials(self.study))
         is_stuck = done <= self._done_before
-        self._done_before = done
+        self._done_before = done if left else done - 1  # with none left, no wave came to nothing
         if not left or is_stuck:
             if is_first and self.config.study.kind != "efficiency":
                 self.display.say(f"{self.domain}: all {done} trials are done already")
@@ -271,6 +272,7 @@ class DomainSession:
         state: TrialState = "finished" if complete else "interrupted"
         self._pump.finish_study(state, [p for p in paths.all() if p.exists()], finals)
         self._close(TRACKER_PATIENCE_SECONDS)
+        self._is_over = True
         return DomainResult(self.domain, rows, best_row(rows), scores, paths, self._pump.links())
 
     def _test_scores(self, rows: tuple[TrialRow, ...]) -> TestScores:
@@ -310,11 +312,12 @@ class DomainSession:
 
     def _info(self) -> StudyInfo:
         shared = self.config
-        trials = str(shared.search.trials) if self.design is None else "fixed design"
+        is_search = self.design is None
+        trials = str(shared.search_trials(self.domain)) if is_search else "fixed design"
         note = (
             f"Search over mask ratio, accumulation interval and learning rate: {trials} trials, "
             f"sampler {shared.search.sampler}."
-            if self.design is None
+            if is_search
             else f"Fixed design '{shared.study.kind}': {shared.study.seeds} seeds for each arm."
         )
         return StudyInfo(
@@ -329,6 +332,6 @@ class DomainSession:
                 "trials": trials,
                 "kind": shared.study.kind,
             },
-            trial_kind="trial" if self.design is None else "replicate",
+            trial_kind="trial" if is_search else "replicate",
             arms=() if self.design is None else self.design.arms,
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from sweeps import session
@@ -21,18 +22,20 @@ from sweeps.folder.place import place_of
 from sweeps.folder.spending import SpendingFiles
 from sweeps.search.agenda import SearchSpace
 from sweeps.search.trial_jobs import TrialJobs
+from sweeps.search.tries import DRIVER
 from sweeps.session import DomainSession, run_together
 from sweeps.settings.budget import BudgetConfig, Ledger
 from sweeps.settings.halt import Halt
 from sweeps.study import open_study, run_studies
 from sweeps.tracking.pump import TrackerPump
-from sweeps.tracking.tracker import MemoryTracker
+from sweeps.tracking.tracker import MemoryTracker, StudyRecord
 from sweeps.workers import tune
+from sweeps.workers.final_scores import TestScores
 from sweeps.workers.side_by_side import Wave
 from sweeps.workers.study_search import FINISHED as NO_MORE
 from sweeps.workers.study_search import StudySearch
 from tests.sweeps.driven import driven
-from tests.sweeps.played import FINISHED, play
+from tests.sweeps.played import FINISHED, RUNNING, play
 
 
 def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -185,3 +188,62 @@ def test_what_the_tracker_was_not_told_is_told_later_with_its_method(
 
 
 AGAIN = "python -m sweeps run sweep.yaml"
+
+
+def test_the_tracker_hears_how_many_trials_a_grid_has(
+    sweep_files: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = tree["space"] | {"learning_rate": [1e-3, 1e-2]}
+    grid = {"space": rates, "search": {"sampler": "grid"}, "budget": {"wall_hours": 1e-9}}
+    config = resolve_paths(parse_config(tree | grid))
+    store: dict[str, StudyRecord] = {}
+    with driving(place_of(config).folder) as driver:
+        run_studies(config, LineDisplay(), MemoryTracker(store), cast(Any, Groups()), driver)
+    assert store["small/sums"].info.parameters["trials"] == str(10 * 2 * 2)
+
+
+def test_a_study_that_is_over_hears_nothing_of_the_trouble_beside_it(
+    sweep_files: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains = {name: tree["domains"]["sums"] for name in ("first", "second")}
+    beside = tree | {"domains": domains, "resources": {"domains": "side_by_side"}}
+    config = resolve_paths(parse_config(beside))
+
+    def scores(one: DomainSession, rows: object) -> TestScores:
+        if one.domain == "second":
+            raise UserError("scoring failed")
+        return TestScores()
+
+    monkeypatch.setattr(DomainSession, "wave", lambda one: None)
+    monkeypatch.setattr(DomainSession, "_test_scores", scores)
+    store: dict[str, StudyRecord] = {}
+    said, groups = io.StringIO(), cast(Any, Groups())
+    with (
+        driving(place_of(config).folder) as driver,
+        pytest.raises(UserError, match="scoring failed"),
+    ):
+        run_studies(config, LineDisplay(said), MemoryTracker(store), groups, driver)
+    states = {study.info.domain: study.state for study in store.values()}
+    assert states == {"first": "finished", "second": "interrupted"}
+    assert said.getvalue() == ""
+
+
+def test_what_a_helper_left_is_run_although_nothing_was_left_before(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = play(FINISHED, FINISHED, RUNNING)
+    folder, groups = place_of(config).folder, cast(Any, Groups())
+    halt = Halt(Ledger(BudgetConfig(), 0.0, SpendingFiles(folder, "me")), 0.5)
+    study, display = open_study(config, "sums"), LineDisplay(io.StringIO())
+    (theirs,) = study.get_trials(states=(TrialState.RUNNING,))
+    with driven(folder) as helper, driving(folder, join=True) as driver:
+        (other,) = (each for each in living_drivers(folder) if each.id != driver.id)
+        study._storage.set_trial_user_attr(theirs._trial_id, DRIVER, other.id)
+        one = DomainSession(config, "sums", study, MemoryTracker(), display, groups, driver, halt)
+        with one.opened():
+            assert one.wave() is None  # while a study beside it still runs
+            helper.kill()
+            helper.wait()
+            wave = one.wave()
+    assert wave is not None
+    assert wave.trials == 1
