@@ -76,20 +76,16 @@ def _planned(
     price: float | None,
 ) -> SweepPlan:
     from sweeps.config import resolve_paths
-    from sweeps.folder.place import place_of
     from sweeps.plans.planning import joined_cluster, plan, this_machine
+    from sweeps.search.records import recorded_rows
 
     config = resolve_paths(config)
-    rows: dict[str, tuple[TrialRow, ...]] = dict.fromkeys(config.domains, ())
-    if place_of(config).optuna_file().is_file():
-        from sweeps.search.records import Records
-
-        records = Records(config)
-        rows = {name: records.rows(name) for name in config.domains}
     machine = (joined_cluster if os.environ.get("RAY_ADDRESS") else this_machine)(config)
     if price is None:
         price = config.budget.price_per_gpu_hour
-    return plan(config, rows, machine, _pace_of(config, step, check, measure), price)
+    return plan(
+        config, recorded_rows(config), machine, _pace_of(config, step, check, measure), price
+    )
 
 
 def _pace_of(

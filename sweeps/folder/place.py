@@ -65,6 +65,10 @@ class StudyPlace:
         """The folder of one trial."""
         return self.study(domain) / "trials" / key
 
+    def model(self, domain: str, key: str) -> Path:
+        """The folder of a trial's model."""
+        return self.trial(domain, key) / "model"
+
 
 def alone(folder: Path) -> str:
     """What to type to run a trial by itself, from its folder."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from sweeps.config import SweepConfig
-from sweeps.designs.workload import kept_models
+from sweeps.designs.workload import kept_models, workload
 from sweeps.errors import UserError
 from sweeps.folder.place import place_of
+from sweeps.report.data import TrialRow
+from sweeps.search.records import recorded_rows
 
+Rows = tuple[TrialRow, ...]
+Recorded = Mapping[str, Rows]
 GIB = 2**30
 
 
@@ -31,26 +36,46 @@ class DiskNeed:
         return self.checkpoints + self.models
 
 
-def disk_need(config: SweepConfig, concurrency: int) -> DiskNeed | None:
-    """An upper bound for a sweep that begins anew; None for a model that is not here yet.
+def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> DiskNeed | None:
+    """An upper bound for the trials that are missing, beside what those on record have written;
+    None for a model that is not here yet. ``recorded``: the trials on record by domain.
 
     A checkpoint holds the weights and the optimizer's moments, in the dtype they are trained in.
     The next one is written before the last is removed, and so is a model before its trial ends.
     """
     from sweeps.finetune.memory import stored_parameters
-    from sweeps.plans.pace import shortest_run
 
     parameters = stored_parameters(Path(config.model.path).expanduser())
     if parameters is None:
         return None
+    left = {name: workload(config, name, rows).left for name, rows in recorded.items()}
+    running = min(concurrency, sum(left.values()))
     model = parameters * _bytes_per_parameter(config)
     copies = {"adamw": 3, "adamw_8bit": 2, "adafactor": 1}[config.training.optimizer]
-    kept = sum(kept_models(config, domain) for domain in config.domains)
-    run = shortest_run(config, next(iter(config.domains)))
-    checkpoints = 0
-    if config.evaluation.checks > 1 or config.training.checkpoint_updates is not None:
-        checkpoints = concurrency * (run.keep_checkpoints + 1) * copies * model
-    return DiskNeed(checkpoints, (kept + concurrency) * model, free_bytes(config))
+    kept = sum(min(left[name], _kept_more(config, name, recorded[name])) for name in left)
+    checkpoints = _checkpoints(config, running, recorded) * copies * model
+    return DiskNeed(checkpoints, (kept + running) * model, free_bytes(config))
+
+
+def _kept_more(config: SweepConfig, domain: str, rows: Rows) -> int:
+    """How many models a domain's study may keep beside those that are there."""
+    home = place_of(config)
+    there = sum(row.has_ended() and home.model(domain, row.key).exists() for row in rows)
+    return max(0, kept_models(config, domain) - there)
+
+
+def _checkpoints(config: SweepConfig, running: int, recorded: Recorded) -> int:
+    """How many more checkpoints lie there at once; a trial that goes on has some already."""
+    from sweeps.finetune.checkpoint import saved
+    from sweeps.plans.pace import shortest_run
+
+    if config.evaluation.checks == 1 and config.training.checkpoint_updates is None:
+        return 0
+    keep = shortest_run(config, next(iter(config.domains))).keep_checkpoints
+    home = place_of(config)
+    begun = [(d, r.key) for d, rows in recorded.items() for r in rows if not r.has_ended()]
+    there = sorted((len(saved(home.trial(*one))) for one in begun), reverse=True)[:running]
+    return running * (keep + 1) - sum(min(keep, count) for count in there)
 
 
 def free_bytes(config: SweepConfig) -> int:
@@ -61,14 +86,12 @@ def free_bytes(config: SweepConfig) -> int:
 
 
 def check_disk(config: SweepConfig) -> None:
-    """Refuse a sweep that cannot fit.
+    """Refuse a sweep whose missing trials cannot fit.
 
     Raises:
         UserError: it needs more than is free.
     """
-    if place_of(config).optuna_file().exists():
-        return  # what it has written already is part of what it needs
-    need = disk_need(config, config.resources.concurrency)
+    need = disk_need(config, config.resources.concurrency, recorded_rows(config))
     if need is not None and need.total > need.free:
         raise UserError(
             f"storage {config.storage}: {need.free / GIB:.2f} GiB are free, and the sweep needs "

@@ -102,7 +102,7 @@ def plan(
         hours=_times(both, 1 / machine.concurrency),
         price=price,
         money=None if price is None else _times(both, devices * price),
-        disk=disk_need(config, machine.concurrency),
+        disk=disk_need(config, machine.concurrency, rows),
         disk_free=free_bytes(config),
         stops_early=config.study.kind == "search" and stops_early(config),
     )

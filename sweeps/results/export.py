@@ -65,7 +65,7 @@ def _export(config: SweepConfig, domain: str, row: TrialRow, folder: Path) -> Ex
     run = folder / "run.yaml"
     run.write_text(run_yaml(config, domain, row), encoding="utf-8")
     place = place_of(resolve_paths(config))
-    source = place.trial(domain, row.key) / "model"
+    source = place.model(domain, row.key)
     if not source.is_dir():
         return Exported(run, None)
     shutil.copytree(source, folder / "model")

@@ -60,3 +60,11 @@ class Records:
         """The domain's trials, as `trial_rows` gives them."""
         study = self.study(domain)
         return () if study is None else trial_rows(study, self.config.seed)
+
+
+def recorded_rows(config: SweepConfig) -> dict[str, tuple[TrialRow, ...]]:
+    """The trials on record by domain: none of a sweep that was never run."""
+    if not place_of(config).optuna_file().is_file():
+        return dict.fromkeys(config.domains, ())
+    records = Records(config)
+    return {name: records.rows(name) for name in config.domains}

@@ -56,7 +56,7 @@ class TrialJobs:
         if row.method in DERIVED:
             point = DesignPoint.of(row).params()
             return {"model": base, "drop": self._drop(point, self._parent(point))}
-        folder = self._place.trial(self._domain, row.key) / "model"
+        folder = self._place.model(self._domain, row.key)
         return {"model": {**base, "path": str(folder), "revision": None}, "drop": None}
 
     def _parent(self, point: Point) -> str:
@@ -71,7 +71,7 @@ class TrialJobs:
         if not parent:
             return None
         return {
-            "tuned": str(self._place.trial(self._domain, parent) / "model"),
+            "tuned": str(self._place.model(self._domain, parent)),
             "rule": str(point["method"]).removeprefix("drop_"),
             "rate": point["mask_ratio"],
             "seed": point["seed"],

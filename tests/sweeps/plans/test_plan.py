@@ -18,8 +18,8 @@ from sweeps.folder.load import load_config, parse_config
 from sweeps.plans.disk_need import DiskNeed, check_disk, disk_need
 from sweeps.plans.pace import ItemCounts, Pace, count_items, given_pace, recorded_pace
 from sweeps.plans.planning import Machine, plan
-from sweeps.search.records import Records
-from tests.sweeps.played import FINISHED, OOM, STOPPED, play
+from sweeps.search.records import Records, recorded_rows
+from tests.sweeps.played import FINISHED, OOM, RUNNING, STOPPED, play, trial_folders
 
 Tree = dict[str, Any]
 NUISANCE = {"accumulation_interval": [1, 2], "learning_rate": 1e-3}
@@ -111,7 +111,7 @@ def test_one_domain_without_a_pace_leaves_the_time_open(tree: Tree) -> None:
 
 def test_the_disk_holds_checkpoints_and_models(tree: Tree) -> None:
     config = resolve_paths(parse_config({**tree, "model": {"path": "mini:model"}}))
-    need = disk_need(config, 2)
+    need = disk_need(config, 2, {"sums": ()})
     assert need is not None
     model = 4 * MINI_PARAMETERS
     # Two trials with two checkpoints each while one is written; two kept and two fresh models.
@@ -130,9 +130,35 @@ def test_a_full_disk_is_refused_before_the_start(
         check_disk(config)
 
 
+def test_a_sweep_that_has_begun_needs_room_for_what_is_missing(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = play(FINISHED, FINISHED, RUNNING)
+    folders = trial_folders(config)
+    (folders[0] / "model").mkdir()
+    (folders[2] / "checkpoint" / "step-0000000002").mkdir(parents=True)
+    need = disk_need(config, 2, recorded_rows(config))
+    assert need is not None
+    model = 4 * MINI_PARAMETERS
+    # One trial is left: its next checkpoint beside the one that is there, its own model until it
+    # ends, and one more model that is kept.
+    assert (need.checkpoints, need.models) == (3 * model, (1 + 1) * model)
+    monkeypatch.setattr("sweeps.plans.disk_need.free_bytes", lambda _: need.total)
+    check_disk(config)
+    monkeypatch.setattr("sweeps.plans.disk_need.free_bytes", lambda _: need.total - 1)
+    with pytest.raises(UserError, match="the sweep needs up to"):
+        check_disk(config)
+
+
+def test_a_sweep_that_is_complete_needs_no_room(sweep_files: Path) -> None:
+    config = play(FINISHED, FINISHED, FINISHED)
+    need = disk_need(config, 2, recorded_rows(config))
+    assert need is not None and need.total == 0
+
+
 def test_a_model_of_the_hub_has_no_size_yet(tree: Tree) -> None:
     config = parse_config({**tree, "model": {"path": "nobody/nothing"}})
-    assert disk_need(config, 1) is None
+    assert disk_need(config, 1, {"sums": ()}) is None
 
 
 def test_the_command_before_anything_has_run(sweep_files: Path) -> None:
