@@ -124,8 +124,8 @@ def _local_options(resources: Resources) -> dict[str, object]:
 @contextmanager
 def _to_itself(address: str) -> Iterator[dict[str, str]]:
     """While a Ray of this machine alone starts: it takes 127.0.0.1 and not every interface, and
-    its workers are told its address, by what is yielded. Train asks for it when a controller has
-    died, and beside another Ray on the machine it would not know which of the two to ask.
+    so do its workers, by what is yielded, which also tells them its address. Train asks for that
+    when a controller has died, and would not know which one to ask where there is another Ray.
 
     Ray has a switch for the first, but reads it from the environment when it is imported.
     """
@@ -138,10 +138,16 @@ def _to_itself(address: str) -> Iterator[dict[str, str]]:
     ray_constants.ENABLE_RAY_CLUSTER = False
     os.environ[ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE] = str(port)
     try:
-        yield {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+        yield {"RAY_ADDRESS": f"127.0.0.1:{port}", **_loopback()}
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
         del os.environ[ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE]
+
+
+def _loopback() -> dict[str, str]:
+    """For gloo and NCCL: where workers of one machine talk to each other."""
+    names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    return {"GLOO_SOCKET_IFNAME": names[0], "NCCL_SOCKET_IFNAME": names[0]} if names else {}
 
 
 def _free_port() -> int:

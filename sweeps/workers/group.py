@@ -28,12 +28,13 @@ from typing import Any, Protocol, final
 
 import ray
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from sweeps.settings.failures import failed, kind_of
 from sweeps.workers.board import JobBoard, Message
 from sweeps.workers.cluster import HEAD_SHARE
 from sweeps.workers.jobs import MOST_TRIES, GroupLostError, JobClient
+from sweeps.workers.rendezvous import torch_config
 
 STEADY_SECONDS = 300.0
 """A group that lived so long was not lost for a reason that the next one would meet at once."""
@@ -228,7 +229,7 @@ class WorkerGroups:
         return TorchTrainer(
             serve,
             train_loop_config={"board": self.board, "run_job": spec.run_job, "group": group},
-            torch_config=TorchConfig(timeout_s=1800),
+            torch_config=torch_config(),
             scaling_config=spec.scaling,
             run_config=ray.train.RunConfig(
                 name=group,

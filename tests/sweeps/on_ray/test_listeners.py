@@ -1,25 +1,64 @@
-"""A Ray of this machine alone listens to this machine alone."""
+"""A Ray of this machine alone, and the workers on it, listen to this machine alone."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from sweeps.config import Resources
 from sweeps.workers.cluster import ray_session
+from sweeps.workers.group import GroupSpec, WorkerGroups
+from sweeps.workers.jobs import JobClient
+from sweeps.workers.tune import scaling
+
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
-def test_no_process_of_a_local_ray_listens_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def listeners() -> set[tuple[Any, ...]]:
+    """Name, address and port of whatever this process or one that it started listens to."""
+    ours = psutil.Process()
+    return {
+        (process.name(), *connection.laddr)
+        for process in (ours, *ours.children(recursive=True))
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def sum_of_ranks(
+    job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
+) -> dict[str, Any]:
+    """What both workers together make; then rank 0 waits until the driver has looked around."""
+    import torch
+    import torch.distributed as dist
+
+    total = torch.tensor([dist.get_rank() + 1])
+    dist.all_reduce(total)
+    offer({"step": 1, "total": int(total), "worker": os.getpid()})
+    return {"done": True}
+
+
+def test_no_process_of_a_local_ray_listens_to_the_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with ray_session(Resources()) as concurrency:
+    resources = Resources(workers=2)
+    with ray_session(resources) as concurrency:
         assert concurrency == 1
-        ours = psutil.Process()
-        found = {
-            (process.name(), *connection.laddr)
-            for process in (ours, *ours.children(recursive=True))
-            for connection in process.net_connections(kind="inet")
-            if connection.status == psutil.CONN_LISTEN
-        }
+        spec = GroupSpec(sum_of_ranks, scaling(resources), storage=str(tmp_path))
+        with WorkerGroups(spec, concurrency) as groups:
+            groups.start()
+            client = JobClient(groups.board, silence_seconds=300)
+            client.submit({"key": "sum"})
+            result = client.next()
+            assert result["total"] == 3
+            assert psutil.pid_exists(result["worker"])
+            found = listeners()
+            assert client.last() == {"done": True}
     assert found
-    strangers = {each for each in found if each[1] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")}
-    assert not strangers
+    assert not {each for each in found if each[1] not in LOOPBACK}
