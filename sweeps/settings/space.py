@@ -27,9 +27,6 @@ Method = Literal["sft", "gmt", "random", "hft"]
 MASKING: tuple[Method, ...] = ("gmt", "random")
 """The methods that have a mask ratio; half fine-tuning freezes half of the tensors instead."""
 
-SCIENTIFIC_PARAMETER = "mask_ratio"
-"""The playbook's scientific parameter; the other two are nuisance parameters."""
-
 
 GRID_TOLERANCE = 1e-6
 """In steps: 0.3 is on the grid of 0.1, although 0.3 / 0.1 is 2.9999999999999996."""
