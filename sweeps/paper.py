@@ -60,7 +60,7 @@ def run(
     study.check(study_of(config, first, final=False), tracker)
     links: dict[tuple[str, str], None] = {}
     with (
-        driving(place_of(config).folder),  # the whole: it is one, and to be stopped, by its name
+        driving(place_of(config).folder, is_paper=True),  # one whole, to be stopped by its name
         calling_hooks(config, display) as shown,
         worker_session(config.resources, place_of(config).folder) as groups,
     ):

@@ -37,8 +37,7 @@ def status(
         parsed = load_stored(config, overrides)
         from sweeps.search.records import Records
 
-        _look_at_one_study(parsed)
-
+        _check_on_record(parsed)
         looks = _looks(Records(parsed), every if watch else None)
     try:
         if as_json:
@@ -50,20 +49,27 @@ def status(
         raise typer.Exit(0) from None
 
 
-def _look_at_one_study(config: SweepConfig) -> None:
-    """Refuse the name of a running `paper`, whose studies are sweeps of their own."""
+def _check_on_record(config: SweepConfig) -> None:
+    """Refuse what somebody runs and has nothing on record: a `paper`, whose studies are sweeps of
+    their own, or what has just been started."""
     from sweeps.errors import UserError
     from sweeps.folder.drivers import living_drivers
     from sweeps.folder.place import place_of
 
     place = place_of(config)
     drivers = living_drivers(place.folder)
-    if drivers and not place.optuna_file().is_file():
-        kinds = ", ".join(f"{config.name}-{kind}" for kind in config.study.paper)
+    if not drivers or place.optuna_file().is_file():
+        return
+    if not drivers[0].is_paper:
         raise UserError(
-            f"`paper` runs {config.name}, by {drivers[0]}. Each of its studies is a sweep of its "
-            f"own ({kinds}): give the folder of one, as {place.folder}-{config.study.paper[0]}"
+            f"{config.name} is being started, by {drivers[0]}: nothing is on record yet, ask "
+            "again in some seconds"
         )
+    kinds = ", ".join(f"{config.name}-{kind}" for kind in config.study.paper)
+    raise UserError(
+        f"`paper` runs {config.name}, by {drivers[0]}. Each of its studies is a sweep of its "
+        f"own ({kinds}): give the folder of one, as {place.folder}-{config.study.paper[0]}"
+    )
 
 
 def _looks(records: Records, every: float | None) -> Iterator[SweepStatus]:

@@ -38,8 +38,8 @@ def stop(
         from sweeps.folder.drivers import request_stop
         from sweeps.folder.place import place_of
 
-        folder = place_of(parsed).folder
-        is_paper = not place_of(parsed).optuna_file().is_file()
+        place = place_of(parsed)
+        folder = place.folder
         if not folder.is_dir():
             refuse(f"no sweep named '{parsed.name}' in {folder.parent}: nothing to stop")
     asked = request_stop(folder)
@@ -56,10 +56,11 @@ def stop(
             "nothing that is finished is lost",
             code=1,
         )
-    again = command_line("resume", str(folder))
-    if is_paper:  # of several studies, none of which has this name
-        again = command_line("paper", config, overrides)
-    print(f"Stopped. Finished trials are kept. To go on:\n  {again}")
+    again = "paper" if asked[0].is_paper else "run"
+    way_on = command_line(again, config, overrides)
+    if again == "run" and place.config_file().is_file():
+        way_on = command_line("resume", str(folder))
+    print(f"Stopped. Finished trials are kept. To go on:\n  {way_on}")
 
 
 def _wait(folder: Path, asked: list[Driver], seconds: float) -> list[Driver]:

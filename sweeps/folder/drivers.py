@@ -31,13 +31,15 @@ PATIENCE_SECONDS = 30.0
 @final
 @dataclass(frozen=True)
 class Driver:
-    """A process that runs a sweep. ``started``: local time on its host."""
+    """A process that runs a sweep. ``started``: local time on its host. ``is_paper``: what has
+    this name is a `paper`, whose studies are sweeps beside it."""
 
     id: str
     host: str
     pid: int
     user: str
     started: str
+    is_paper: bool = False
 
     def __str__(self) -> str:
         return f"process {self.pid} of {self.user} on {self.host}, since {self.started}"
@@ -79,7 +81,9 @@ def request_stop(folder: Path) -> list[Driver]:
 
 
 @contextmanager
-def driving(folder: Path, *, join: bool = False, one_host: bool = False) -> Iterator[Driver]:
+def driving(
+    folder: Path, *, join: bool = False, one_host: bool = False, is_paper: bool = False
+) -> Iterator[Driver]:
     """Be a driver of the sweep in ``folder``: the only one, unless it joins by choice.
 
     ``one_host``: the sweep's database is on its drivers' own disk, so they share one machine.
@@ -91,21 +95,10 @@ def driving(folder: Path, *, join: bool = False, one_host: bool = False) -> Iter
     """
     home = folder / "drivers"
     home.mkdir(parents=True, exist_ok=True)
-    driver = _this_process()
+    driver = _this_process(is_paper)
     lock = FileLock(home / f"{driver.id}.lock", timeout=0)
     with FileLock(home / "gate"):
-        others = living_drivers(folder)
-        elsewhere = [other for other in others if other.host != driver.host]
-        if elsewhere and join and one_host:
-            raise UserError(
-                f"this sweep is being run on another machine, by {elsewhere[0]}, which has its "
-                "database on its own disk: join it from there"
-            )
-        if others and not join:
-            raise UserError(
-                f"this sweep is being run already, by {others[0]}. Wait for it, stop it with "
-                "`stop`, or help it with `run --join`"
-            )
+        _check_others(living_drivers(folder), driver, join=join, one_host=one_host)
         lock.acquire()
         partial = home / f"{driver.id}.partial"
         partial.write_text(json.dumps(asdict(driver)))
@@ -126,13 +119,27 @@ def driving(folder: Path, *, join: bool = False, one_host: bool = False) -> Iter
                 lock.release()
 
 
-def _this_process() -> Driver:
+def _check_others(others: list[Driver], driver: Driver, *, join: bool, one_host: bool) -> None:
+    elsewhere = [other for other in others if other.host != driver.host]
+    if elsewhere and join and one_host:
+        raise UserError(
+            f"this sweep is being run on another machine, by {elsewhere[0]}, which has its "
+            "database on its own disk: join it from there"
+        )
+    if others and not join:
+        raise UserError(
+            f"this sweep is being run already, by {others[0]}. Wait for it, stop it with "
+            "`stop`, or help it with `run --join`"
+        )
+
+
+def _this_process(is_paper: bool) -> Driver:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user need not have a name
         user = str(os.getuid())
-    started = time.strftime("%Y-%m-%d %H:%M:%S")
-    return Driver(uuid.uuid4().hex[:8], socket.gethostname(), os.getpid(), user, started)
+    started, host = time.strftime("%Y-%m-%d %H:%M:%S"), socket.gethostname()
+    return Driver(uuid.uuid4().hex[:8], host, os.getpid(), user, started, is_paper)
 
 
 def _pass_on(request: Path, over: threading.Event, number: int) -> None:

@@ -95,7 +95,7 @@ def command(name: str, *words: str) -> Result:
 def test_a_paper_is_stopped_and_asked_for_by_its_own_name(sweep_files: Path) -> None:
     """Its studies lie beside that name, one after another."""
     folder = sweep_files / "runs" / "small"
-    with driven(folder) as driver:
+    with driven(folder, "paper") as driver:
         asked = command("status")
         assert asked.exit_code == 2
         assert f"`paper` runs small, by process {driver.pid}" in asked.stderr
@@ -104,6 +104,18 @@ def test_a_paper_is_stopped_and_asked_for_by_its_own_name(sweep_files: Path) -> 
         assert driver.wait(timeout=20) == 130
     assert result.exit_code == 0
     assert "sweeps paper sweep.yaml" in result.stdout
+
+
+def test_a_sweep_that_has_just_been_started_is_no_paper(sweep_files: Path) -> None:
+    """Ray starts for seconds before there is a record."""
+    with driven(sweep_files / "runs" / "small") as driver:
+        asked = command("status")
+        assert asked.exit_code == 2
+        assert f"small is being started, by process {driver.pid}" in asked.stderr
+        result = command("stop")
+        assert driver.wait(timeout=20) == 130
+    assert result.exit_code == 0
+    assert "sweeps run sweep.yaml" in result.stdout
 
 
 def test_a_second_paper_is_refused_by_the_name_of_the_first(
