@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 import optuna
@@ -38,7 +38,7 @@ from sweeps.search.tries import (
 from sweeps.settings.halt import Halt
 from sweeps.tracking.pump import SENT_FILE, TrackerPump
 from sweeps.tracking.tracker import StudyInfo, Tracker, TrialState
-from sweeps.workers.efficiency import measured
+from sweeps.workers.efficiency import MEASURED, measured
 from sweeps.workers.final_scores import TestScores, score_on_test
 from sweeps.workers.study_search import StudySearch
 
@@ -60,7 +60,8 @@ TRACKER_HASTE_SECONDS = 5.0
 class DomainResult:
     """One domain's study: its trials, the best on validation items, and its report.
 
-    ``links``: (label, text) pairs that say where the tracker shows it.
+    ``links``: (label, text) pairs that say where the tracker shows it. ``stopped``: how the
+    budget ended it before all was done; else empty.
     """
 
     domain: str
@@ -69,6 +70,7 @@ class DomainResult:
     test_scores: TestScores
     report: ReportPaths
     links: tuple[tuple[str, str], ...]
+    stopped: str = ""
 
 
 def run_together(sessions: Sequence[DomainSession]) -> dict[str, DomainResult]:
@@ -155,14 +157,20 @@ class DomainSession:
         """Score the chosen on the test items and write the report.
 
         Where the budget ended it, the report is written without the test items, which are read
-        once, when all trials are done; so is it where other drivers still run trials of it.
+        once, when all trials are done; so is it where other drivers still run trials of it. A
+        budget that the last trial reached ended nothing.
 
         Raises:
             UserError: trials failed for a reason that others would share.
         """
-        if self.halt.due():
+        if self.halt.due() and not (self.halt.by_budget and self._is_done()):
             return self._halted()
         return self._conclude(complete=not self._running())
+
+    def _is_done(self) -> bool:
+        if self.config.study.kind == "efficiency":
+            return (self.place.study(self.domain) / MEASURED).exists()
+        return not self._running() and not self._missing()
 
     def _method(self) -> str:
         """What masks the trials of a search, where it is not GMT and none of them says it."""
@@ -262,7 +270,7 @@ class DomainSession:
         if not self.halt.by_budget:
             raise UserError(f"{self.domain}: stopped, for {self.halt.reason}")
         self.display.say(f"{self.domain}: stopped, for {self.halt.reason}")
-        return self._conclude(complete=False)
+        return replace(self._conclude(complete=False), stopped=self.halt.reason)
 
     def _conclude(self, *, complete: bool) -> DomainResult:
         rows = trial_rows(self.study, self.config.seed)

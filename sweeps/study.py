@@ -160,7 +160,7 @@ def _run_domains(
             ) from error
         finally:
             ledger.balance()
-    return StudyResult(results, stopped=halt.reason)
+    return StudyResult(results, next((one.stopped for one in results.values() if one.stopped), ""))
 
 
 def validate(config: SweepConfig) -> None:

@@ -19,8 +19,8 @@ class BudgetConfig(BaseModel):
 
     ``wall_hours``: of this call of `run`. ``gpu_hours`` and ``money``: of the whole sweep, all
     domains, calls and drivers, and every try of a trial, also one that failed or was interrupted;
-    test items are not in it. A stopped trial goes on from its checkpoint when the sweep is run
-    again with a larger budget.
+    test items are not in it, and are scored wherever all trials are done, whatever is left. A
+    stopped trial goes on from its checkpoint when the sweep is run again with a larger budget.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,0 +1,119 @@
+"""A budget that is reached in the middle of a study, and one that its last trial reaches."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.config import SweepConfig, resolve_paths
+from sweeps.display.progress import LineDisplay
+from sweeps.folder.drivers import driving
+from sweeps.folder.load import parse_config
+from sweeps.folder.place import place_of
+from sweeps.folder.spending import SpendingFiles
+from sweeps.session import DomainResult, DomainSession, run_together
+from sweeps.settings.budget import BudgetConfig, Ledger
+from sweeps.settings.halt import Halt
+from sweeps.study import open_study
+from sweeps.tracking.tracker import MemoryTracker
+from sweeps.workers import tune
+from sweeps.workers.efficiency import MEASURED
+from sweeps.workers.side_by_side import Wave
+from tests.sweeps.played import FINISHED
+
+Tree = dict[str, Any]
+NUISANCE = {"accumulation_interval": 1, "learning_rate": 1e-3}
+SENSITIVITY = {"kind": "sensitivity", "margin": 0.02, "nuisance": NUISANCE}
+SMALL = SENSITIVITY | {"ratios": [0.0, 0.5], "seeds": 2, "fresh_seeds": 2}
+
+
+class Groups:
+    """No workers: a job's scores are nothing."""
+
+    count, scored = 1, False
+
+    def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
+        self.scored = True
+        return [{"entries": {}, "items": {}} for _ in jobs]
+
+
+def ended_by_budget(
+    config: SweepConfig, monkeypatch: pytest.MonkeyPatch, *, wave: int, cut_short: int
+) -> tuple[DomainResult, MemoryTracker, bool]:
+    """One hour is given, and passes in wave ``wave``, whose last ``cut_short`` trials never end.
+    Returns the result, the tracker, and whether test items were scored."""
+    now, waves, groups = [0.0], [0], Groups()
+    folder, tracker = place_of(config).folder, MemoryTracker()
+
+    def run_tuner(config: SweepConfig, given: list[Wave], *rest: object) -> None:
+        (one,) = given
+        for number in range(one.trials):
+            one.search.suggest(str(number))
+        is_last = waves[0] == wave
+        for number in range(one.trials - cut_short * is_last):
+            one.search.on_trial_complete(str(number), FINISHED)
+        waves[0], now[0] = waves[0] + 1, 3600.0 * is_last
+
+    monkeypatch.setattr(tune, "run_tuner", run_tuner)
+    study, display = open_study(config, "sums"), LineDisplay(io.StringIO())
+    with driving(folder) as driver:
+        book = SpendingFiles(folder, driver.id)
+        halt = Halt(Ledger(BudgetConfig(wall_hours=1), 0.0, book, lambda: now[0]), 0.5)
+        some: Any = groups
+        one = DomainSession(config, "sums", study, tracker, display, some, driver, halt)
+        return run_together([one])["sums"], tracker, groups.scored
+
+
+@pytest.mark.parametrize(
+    ("study", "wave", "cut_short", "is_done"),
+    [
+        ({}, 0, 0, True),
+        ({}, 0, 1, False),
+        (SMALL, 0, 0, False),  # the fresh seeds are still to come
+        (SMALL, 1, 0, True),
+        (SMALL, 1, 1, False),
+    ],
+)
+def test_a_study_whose_last_trial_reaches_the_budget_is_complete(
+    sweep_files: Path,
+    tree: Tree,
+    monkeypatch: pytest.MonkeyPatch,
+    study: Tree,
+    wave: int,
+    cut_short: int,
+    is_done: bool,
+) -> None:
+    config = resolve_paths(parse_config(tree | {"study": study}))
+    result, tracker, scored = ended_by_budget(config, monkeypatch, wave=wave, cut_short=cut_short)
+    assert scored == is_done
+    assert ("wall_hours" in result.stopped) == (not is_done)
+    assert tracker.store["small/sums"].state == ("finished" if is_done else "interrupted")
+    assert "interrupted" not in {row.state for row in result.rows} or not is_done
+
+
+@pytest.mark.parametrize("is_measured", [True, False])
+def test_an_efficiency_study_is_done_once_it_is_measured(
+    sweep_files: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch, is_measured: bool
+) -> None:
+    study = {"kind": "efficiency", "nuisance": NUISANCE, "mask_ratio": 0.5}
+    config = resolve_paths(parse_config(tree | {"study": study}))
+    halt = Halt(Ledger(BudgetConfig(wall_hours=1e-9), 0.0, SpendingFiles(Path(), "me")), 0.5)
+    opened, tracker = open_study(config, "sums"), MemoryTracker()
+    groups: Any = Groups()
+    home = place_of(config).study("sums")
+    if is_measured:
+        home.mkdir(parents=True)
+        (home / MEASURED).write_text('{"methods": {}, "place": "here"}')
+    monkeypatch.setattr(DomainSession, "_conclude", lambda one, complete: RESULT)
+    with driving(place_of(config).folder) as driver:
+        display = LineDisplay(io.StringIO())
+        one = DomainSession(config, "sums", opened, tracker, display, groups, driver, halt)
+        result = run_together([one])["sums"]
+    assert ("wall_hours" in result.stopped) == (not is_measured)
+
+
+NOTHING: Any = None
+RESULT = DomainResult("sums", (), None, NOTHING, NOTHING, ())
