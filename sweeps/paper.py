@@ -49,6 +49,8 @@ def run(
 ) -> PaperResult:
     """Run, or continue, every study that `study.paper` lists, and write one report over them.
 
+    A budget is each study's own; the first study that it ends ends the paper.
+
     Raises:
         UserError: something the user gave is wrong, or somebody runs it already; nothing was
             started.
@@ -70,12 +72,14 @@ def run(
             preflight.check_recorded(place_of(one).optuna_file(), one)
             with driving(place_of(one).folder) as driver:
                 result = study.run_studies(one, shown, tracker, groups, driver)
-            shown.stopped = shown.stopped or result.stopped
+            shown.stopped = result.stopped
             for domain, found in result.domains.items():
                 links |= {
                     (a if a == SERVE else f"{kind}, {domain}: {a}", b): None
                     for a, b in found.links
                 }
+            if result.stopped:  # what the next take from it would be another thing tomorrow
+                break
     return PaperResult(report(config), tuple(links), shown.stopped)
 
 

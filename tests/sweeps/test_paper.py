@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
-from sweeps.config import resolve_paths
+from sweeps.config import SweepConfig, resolve_paths
 from sweeps.designs.build import build_design, mask_ratio
+from sweeps.display.progress import LineDisplay
 from sweeps.errors import UserError
 from sweeps.folder.identity import study_definition
 from sweeps.folder.load import parse_config
-from sweeps.paper import check, report, study_of
+from sweeps.paper import check, report, run, study_of
 from sweeps.report.data import TrialRow
 from sweeps.results.export import export, run_yaml
 from sweeps.single_run import load_single_run
-from sweeps.study import open_study
+from sweeps.study import StudyResult, open_study
+from sweeps.tracking.tracker import MemoryTracker
 
 Tree = dict[str, Any]
 NUISANCE = {"accumulation_interval": 1, "learning_rate": [1e-3, 3e-3]}
@@ -176,3 +180,25 @@ def test_export_writes_the_model_with_its_card(tree: Tree, tmp_path: Path) -> No
     assert "train.jsonl" in card
     with pytest.raises(UserError, match="exists: give another folder"):
         export(config, tmp_path / "out")
+
+
+def test_the_study_that_a_budget_ends_is_the_last(
+    paper: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sensitivity would take the best of half a search, and be refused with that of the whole."""
+    ran: list[str] = []
+
+    def run_studies(one: SweepConfig, *given: object) -> StudyResult:
+        ran.append(one.study.kind)
+        return StudyResult({}, stopped="the budget is spent" if len(ran) == 2 else "")
+
+    monkeypatch.setattr("sweeps.study.check", lambda *given: None)
+    monkeypatch.setattr("sweeps.study.run_studies", run_studies)
+    monkeypatch.setattr("sweeps.paper.worker_session", lambda *given: nullcontext())
+    study = paper["study"] | {"nuisance": {**NUISANCE, "learning_rate": 1e-3}}
+    config = parse_config(paper | {"study": study, "storage": str(tmp_path)})
+    assert len(config.study.paper) > 2
+    result = run(config, LineDisplay(io.StringIO()), MemoryTracker())
+    assert ran == list(config.study.paper[:2])
+    assert result.stopped == "the budget is spent"
+    assert result.html.is_file()
