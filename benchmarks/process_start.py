@@ -2,9 +2,11 @@
 
     python benchmarks/process_start.py --out benchmarks/records/DATE_name
     python benchmarks/process_start.py --out FOLDER --against OTHER_CHECKOUT
+    python benchmarks/process_start.py --out FOLDER --uncompiled
 
-Each round starts one new process per checkout, in turns. The run is a trial of the demo
-(sweeps/configs/mini.yaml, domain math), without Ray: what a worker does for its first trial.
+Each round starts one new process per checkout, in turns; with ``--uncompiled`` also one that finds
+no bytecode. The run is a trial of the demo (sweeps/configs/mini.yaml, domain math), without Ray:
+what a worker does for its first trial.
 """
 
 from __future__ import annotations
@@ -48,13 +50,14 @@ print("START", first, wall, len(sys.modules), start("second") - first)
 COLUMNS = ("cpu_seconds", "wall_seconds", "modules", "cpu_seconds_of_the_next_trial")
 
 
-def start(checkout: Path) -> tuple[float, ...]:
+def start(checkout: Path, *, compiled: bool = True) -> tuple[float, ...]:
     """What COLUMNS says, of one new process."""
     with tempfile.TemporaryDirectory() as folder:
+        none = {"PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
             [sys.executable, "-c", CHILD, folder],
             cwd=checkout,
-            env={**os.environ, "PYTHONPATH": str(checkout)},
+            env={**os.environ, "PYTHONPATH": str(checkout), **({} if compiled else none)},
             capture_output=True,
             text=True,
             check=True,
@@ -68,15 +71,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--against", type=Path)
+    parser.add_argument("--uncompiled", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     checkouts = {"this": HERE} | ({"other": given.against.resolve()} if given.against else {})
     found: dict[str, list[tuple[float, ...]]] = {name: [] for name in checkouts}
+    if given.uncompiled:
+        found["uncompiled"] = []
     for checkout in checkouts.values():
         start(checkout)  # compiles, and fills the page cache
     for _ in range(given.rounds):
         for name, checkout in checkouts.items():
             found[name].append(start(checkout))
+        if given.uncompiled:
+            found["uncompiled"].append(start(HERE, compiled=False))
     given.out.mkdir(parents=True, exist_ok=True)
     with (given.out / "process_start.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
