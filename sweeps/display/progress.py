@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tally:
-    """The state of one study, as its callback keeps it. Seconds are wall time."""
+    """The state of one study, as its observer keeps it. Seconds are wall time; ``started``: when
+    its pace begins to count, which the first groups of workers, that start slowly, put off."""
 
     domain: str
     trials: int
@@ -31,6 +32,12 @@ class Tally:
     endings: Counter[str] = field(default_factory=Counter)
     running: dict[str, dict[str, Any]] = field(default_factory=dict)
     best: dict[str, Any] | None = None
+    is_under_way: bool = False
+
+    def heard(self) -> None:
+        """A trial was validated; before the first one, workers were still starting."""
+        if not self.is_under_way:
+            self.is_under_way, self.started = True, time.monotonic()
 
     def done(self) -> int:
         """Trials that need no further work."""

@@ -46,6 +46,7 @@ class StudyObserver:
 
     def checked(self, trial: TuneTrial, result: dict[str, Any]) -> None:
         """Show an intermediate score."""
+        self._tally.heard()
         running = self._tally.running.get(trial.config["key"])
         if running is not None:
             running.update({k: result[k] for k in ("step", "steps", "score") if k in result})

@@ -35,6 +35,15 @@ def test_a_tally_counts_this_session_and_the_ones_before() -> None:
     assert state.seconds_left() == pytest.approx(120, abs=5)
 
 
+def test_the_time_left_does_not_count_how_long_the_first_workers_took_to_start() -> None:
+    state = tally(started=time.monotonic() - 600)
+    state.heard()
+    state.started -= 30  # half a minute later
+    state.endings["finished"] = 3
+    state.heard()
+    assert state.seconds_left() == pytest.approx(60, abs=5)
+
+
 def test_a_line_says_which_trial_and_how_it_ended() -> None:
     state = tally(best={**TRIAL, "score": 0.625})
     line = ending_line(state, TRIAL)
