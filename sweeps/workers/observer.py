@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from sweeps.display.progress import Display, Tally
 from sweeps.folder.place import FAILURE_FILE, alone
-from sweeps.search.endings import outcome
+from sweeps.search.endings import has_ended, outcome
 from sweeps.settings.halt import Halt
 from sweeps.tracking.pump import TrackerPump
 from sweeps.tracking.tracker import TrialInfo
@@ -46,7 +46,8 @@ class StudyObserver:
 
     def checked(self, trial: TuneTrial, result: dict[str, Any]) -> None:
         """Show an intermediate score."""
-        self._tally.heard()
+        if not has_ended(result, error=False):
+            self._tally.heard()
         running = self._tally.running.get(trial.config["key"])
         if running is not None:
             running.update({k: result[k] for k in ("step", "steps", "score") if k in result})
