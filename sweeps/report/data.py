@@ -131,6 +131,20 @@ def scored(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
     return sorted(rows_with_score, key=lambda row: row.number)
 
 
+def best_first(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
+    """The rows that can be compared by score, the earlier one of two equals first."""
+    return sorted(scored(rows), key=_score, reverse=True)
+
+
+def distinct(rows: list[TrialRow]) -> list[TrialRow]:
+    """The first row of each point."""
+    found: list[TrialRow] = []
+    for row in rows:
+        if not any(row.same_point(other) for other in found):
+            found.append(row)
+    return found
+
+
 def best_by_mask_ratio(rows: tuple[TrialRow, ...]) -> dict[float, TrialRow]:
     """Mask ratio -> its best comparable trial, ascending: best over the nuisance parameters, and
     over the masking methods where these are searched too; 0 is plain fine-tuning."""

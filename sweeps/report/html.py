@@ -17,6 +17,7 @@ from sweeps.report.data import (
     StudyData,
     TrialRow,
     best_by_mask_ratio,
+    best_first,
     scored,
 )
 from sweeps.report.page import NO_VALUE, Drawn, cards, drawn, page, reproduction, table
@@ -144,7 +145,7 @@ def _count(results: Mapping[str, float], name: str) -> str:
 
 
 def _best_trials(data: StudyData) -> str:
-    ranked = sorted(scored(data.rows), key=lambda row: (-(row.score or 0.0), row.number))
+    ranked = best_first(data.rows)
     methods = {row.method for row in data.rows}
     named = len(methods) > 1
     heads = [

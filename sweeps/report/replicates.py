@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import final
 
-from sweeps.report.data import StudyData, TrialRow, scored
+from sweeps.report.data import StudyData, TrialRow, best_first, distinct, scored
 from sweeps.report.page import NO_VALUE, section, table
 
 
@@ -31,11 +31,8 @@ class Repeated:
 
 def repeated(rows: tuple[TrialRow, ...], replicates: tuple[TrialRow, ...]) -> list[Repeated]:
     """Each repeated trial of the search, the best score first."""
-    ranked = sorted(scored(rows), key=lambda row: (-(row.score or 0.0), row.number))
     found: list[Repeated] = []
-    for row in ranked:
-        if any(row.same_point(other.trial) for other in found):
-            continue
+    for row in distinct(best_first(rows)):
         again = [other.score for other in scored(replicates) if row.same_point(other)]
         scores = tuple(score for score in again if score is not None)
         if scores:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.config import SweepConfig
 from sweeps.designs.design import FRESH_SEEDS_FROM
 from sweeps.designs.point import MOST, REPLICATE, STAGES
-from sweeps.report.data import TrialRow, scored
+from sweeps.report.data import best_first, distinct
 from sweeps.search.rows import own_rows, trial_rows
 from sweeps.search.tries import DRIVER, finished_trials, queue_points
 from sweeps.settings.space import Point, SpaceConfig
@@ -82,21 +82,11 @@ def replicates(study: optuna.Study, config: SweepConfig) -> list[Point]:
     asked = config.search.replicates
     if asked is None:
         return []
-    rows = scored(own_rows(trial_rows(study, config.seed)))
     first = config.seed + FRESH_SEEDS_FROM
-    chosen = distinct_best(rows, asked.best)
+    chosen = distinct(best_first(own_rows(trial_rows(study, config.seed))))[: asked.best]
     params = {trial.user_attrs.get("key"): trial.params for trial in study.get_trials()}
     return [
         {**params[row.key], "seed": seed, "stage": REPLICATE}
         for row in chosen
         for seed in range(first, first + asked.seeds)
     ]
-
-
-def distinct_best(rows: list[TrialRow], count: int) -> list[TrialRow]:
-    """The first ``count`` different points by score, the earlier trial of equals first."""
-    found: list[TrialRow] = []
-    for row in sorted(rows, key=lambda row: (-(row.score or 0.0), row.number)):
-        if len(found) < count and not any(row.same_point(other) for other in found):
-            found.append(row)
-    return found

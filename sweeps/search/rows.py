@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.report.data import TrialRow
+from sweeps.report.data import TrialRow, best_first
 from sweeps.search.tries import INTERRUPTED, REACHED, retried
 
 _STATES = {
@@ -38,8 +38,7 @@ def own_rows(rows: tuple[TrialRow, ...]) -> tuple[TrialRow, ...]:
 
 def best_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
     """The finished trial with the highest validation score; the earlier one of two equals."""
-    finished = [r for r in own_rows(rows) if r.state == "finished" and r.score is not None]
-    return max(finished, key=lambda row: (row.score or 0.0, -row.number), default=None)
+    return next(iter(best_rows(rows, 1)), None)
 
 
 def ranked(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
@@ -49,11 +48,7 @@ def ranked(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
 
 def best_rows(rows: tuple[TrialRow, ...], count: int) -> tuple[TrialRow, ...]:
     """The ``count`` best finished trials, as `best_row` orders them."""
-    best: tuple[TrialRow, ...] = ()
-    left = rows
-    while len(best) < count and (found := best_row(left)) is not None:
-        best, left = (*best, found), tuple(row for row in left if row is not found)
-    return best
+    return tuple(best_first(own_rows(rows))[:count])
 
 
 def best_sft_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
