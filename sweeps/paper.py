@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from sweeps.results.label import label_of
 from sweeps.results.reporting import config_yaml, sensitivity_data, study_figure
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
-from sweeps.settings.study_config import Kind
+from sweeps.settings.study_config import KINDS, Kind
 from sweeps.tracking.tracker import SERVE, Tracker
 from sweeps.workers.final_scores import TestScores
 from sweeps.workers.session import worker_session
@@ -49,7 +50,7 @@ def run(
 ) -> PaperResult:
     """Run, or continue, every study that `study.paper` lists, and write one report over them.
 
-    A budget is each study's own; the first study that it ends ends the paper.
+    They share one budget; the first study that it ends ends the paper.
 
     Raises:
         UserError: something the user gave is wrong, or somebody runs it already; nothing was
@@ -58,6 +59,7 @@ def run(
     config = resolve_paths(config)
     display, tracker = display or LineDisplay(), tracker or study.build_tracker(config)
     check(config)
+    began = time.monotonic()
     first = config.study.paper[0]
     study.check(study_of(config, first, final=False), tracker)
     links: dict[tuple[str, str], None] = {}
@@ -71,7 +73,8 @@ def run(
             one = study_of(config, kind)
             preflight.check_recorded(place_of(one).optuna_file(), one)
             with driving(place_of(one).folder) as driver:
-                result = study.run_studies(one, shown, tracker, groups, driver)
+                ledger = study.build_ledger(one, driver, _folders(config), began)
+                result = study.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
             shown.stopped = result.stopped
             for domain, found in result.domains.items():
                 links |= {
@@ -81,6 +84,12 @@ def run(
             if result.stopped:  # what the next take from it would be another thing tomorrow
                 break
     return PaperResult(report(config), tuple(links), shown.stopped)
+
+
+def _folders(config: SweepConfig) -> list[Path]:
+    """Where the studies lie, or may."""
+    whole = place_of(config).folder
+    return [whole.with_name(f"{config.name}-{kind}") for kind in KINDS]
 
 
 def check(config: SweepConfig) -> None:

@@ -5,7 +5,9 @@ The Optuna storage is the truth: running the same configuration again continues 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 import optuna
@@ -116,17 +118,19 @@ def run_studies(
     driver: Driver,
     *,
     adopt: bool = False,
+    ledger: Ledger | None = None,
 ) -> StudyResult:
     """Run every domain's study in groups that are there already; paths are resolved.
 
-    ``adopt``: as ``run``.
+    ``adopt``: as ``run``. ``ledger``: of a budget that is not this sweep's alone.
     """
     place = place_of(config)
     live, copy = place.optuna_live(), place.optuna_copy()
     others = [other for other in living_drivers(place.folder) if other.id != driver.id]
     with database.kept(live, copy, display.say, shared=any(o.host == driver.host for o in others)):
         studies = {domain: open_study(config, domain, adopt=adopt) for domain in config.domains}
-        return _run_domains(config, studies, display, tracker, groups, driver)
+        ledger = ledger or build_ledger(config, driver)
+        return _run_domains(config, studies, display, tracker, groups, driver, ledger)
 
 
 def _run_domains(
@@ -136,10 +140,9 @@ def _run_domains(
     tracker: Tracker,
     groups: WorkerGroups,
     driver: Driver,
+    ledger: Ledger,
 ) -> StudyResult:
     save_config(config)
-    gpus = config.resources.workers * config.resources.gpus_per_worker
-    ledger = Ledger(config.budget, gpus, SpendingFiles(place_of(config).folder, driver.id))
     halt = Halt(ledger, config.failures.most_failed_share)
     sessions = [
         DomainSession(config, domain, study, tracker.sibling(), display, groups, driver, halt)
@@ -161,6 +164,16 @@ def _run_domains(
         finally:
             ledger.balance()
     return StudyResult(results, next((one.stopped for one in results.values() if one.stopped), ""))
+
+
+def build_ledger(
+    config: SweepConfig, driver: Driver, beside: Iterable[Path] = (), began: float | None = None
+) -> Ledger:
+    """The ledger of a sweep's budget. ``beside``: the folders of sweeps that share it; ``began``:
+    since when wall time counts, if not from now on."""
+    gpus = config.resources.workers * config.resources.gpus_per_worker
+    book = SpendingFiles(place_of(config).folder, driver.id, beside)
+    return Ledger(config.budget, gpus, book, began=began)
 
 
 def validate(config: SweepConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import final
@@ -13,10 +14,12 @@ from sweeps.settings.budget import Book
 class SpendingFiles(Book):
     """In the sweep's folder; they outlive their drivers, since what is spent stays spent."""
 
-    def __init__(self, folder: Path, driver: str) -> None:
-        """``driver``: the id of this process."""
+    def __init__(self, folder: Path, driver: str, beside: Iterable[Path] = ()) -> None:
+        """``driver``: the id of this process; ``beside``: folders of sweeps under the same
+        budget."""
         self._home = folder / "spent"
         self._own = self._home / f"{driver}.gpu_hours"
+        self._homes = {self._home, *(other / "spent" for other in beside)}
 
     def record(self, gpu_hours: float) -> None:
         """Write it, whole or not at all; a disk that is full this moment is not said here."""
@@ -29,7 +32,8 @@ class SpendingFiles(Book):
 
     def elsewhere(self) -> float:
         """The sum of the other files."""
-        return sum(_hours(file) for file in self._home.glob("*.gpu_hours") if file != self._own)
+        files = (file for home in self._homes for file in home.glob("*.gpu_hours"))
+        return sum(_hours(file) for file in files if file != self._own)
 
 
 def _hours(file: Path) -> float:

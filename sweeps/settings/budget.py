@@ -18,9 +18,10 @@ class BudgetConfig(BaseModel):
     """At any of these limits the running trials are stopped and the report is written.
 
     ``wall_hours``: of this call of `run`. ``gpu_hours`` and ``money``: of the whole sweep, all
-    domains, calls and drivers, and every try of a trial, also one that failed or was interrupted;
-    test items are not in it, and are scored wherever all trials are done, whatever is left. A
-    stopped trial goes on from its checkpoint when the sweep is run again with a larger budget.
+    domains, calls and drivers, and every try of a trial, also one that failed or was interrupted.
+    `paper` has one budget for all its studies. Test items are not in it, and are scored wherever
+    all trials are done, whatever is left. A stopped trial goes on from its checkpoint when the
+    sweep is run again with a larger budget.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -64,9 +65,11 @@ class Ledger:
         gpus: float,
         book: Book,
         clock: Callable[[], float] = time.monotonic,
+        began: float | None = None,
     ) -> None:
+        """``began``: since when wall time counts, on ``clock``; from now on by default."""
         self._budget, self._gpus, self._book, self._clock = budget, gpus, book, clock
-        self._started = clock()
+        self._started = clock() if began is None else began
         self._ended = 0.0
         self._running: dict[str, float] = {}
         self.balance()

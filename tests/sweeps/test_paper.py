@@ -188,7 +188,7 @@ def test_the_study_that_a_budget_ends_is_the_last(
     """Sensitivity would take the best of half a search, and be refused with that of the whole."""
     ran: list[str] = []
 
-    def run_studies(one: SweepConfig, *given: object) -> StudyResult:
+    def run_studies(one: SweepConfig, *given: object, **options: object) -> StudyResult:
         ran.append(one.study.kind)
         return StudyResult({}, stopped="the budget is spent" if len(ran) == 2 else "")
 
