@@ -24,8 +24,8 @@ from sweeps.report.paper import PaperDomain, write_paper
 from sweeps.report.sensitivity import analyse, headline
 from sweeps.report.sensitivity_page import cost, figures
 from sweeps.report.settings import winner
-from sweeps.results.label import label_of
 from sweeps.results.reporting import config_yaml, sensitivity_data, study_figure
+from sweeps.search.label import label_of
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
 from sweeps.settings.study_config import KINDS, Kind

@@ -34,7 +34,7 @@ def leaderboard(
         }
         print(json.dumps(plain, indent=1))
         return
-    from sweeps.results.label import label_of
+    from sweeps.search.label import label_of
 
     for name, rows in boards.items():
         _print_board(name, rows, label_of(parsed, name))

@@ -18,6 +18,7 @@ from sweeps.display.progress import point_text, time_text
 from sweeps.folder.drivers import Driver, living_drivers
 from sweeps.folder.place import FAILURE_FILE, RUN_FILE, alone
 from sweeps.report.data import ScoreLabel, TrialRow
+from sweeps.search.label import label_of
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
 from sweeps.search.tries import INTERRUPTED
@@ -126,9 +127,7 @@ def _domain(records: Records, domain: str, driven: bool) -> DomainStatus:
     page = records.place.study(domain) / "report" / "report.html"
     return DomainStatus(
         domain=domain,
-        label=ScoreLabel.of(
-            [(b.name, b.metric) for b in records.config.domains[domain].benchmarks]
-        ),
+        label=label_of(records.config, domain),
         total=work.total,
         done=work.done,
         states=states,

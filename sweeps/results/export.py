@@ -18,7 +18,7 @@ from sweeps.folder.identity import git_commit
 from sweeps.folder.place import place_of
 from sweeps.report.data import COUNT, SCORE, STANDARD_ERROR, ScoreLabel, TrialRow
 from sweeps.report.settings import winner
-from sweeps.results.label import label_of
+from sweeps.search.label import label_of
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
 from sweeps.settings.space import Point

@@ -20,7 +20,7 @@ from sweeps.report.sensitivity import SensitivityData, analyse
 from sweeps.report.sensitivity_page import cost
 from sweeps.report.write import ReportPaths, write_files, write_report, write_sensitivity
 from sweeps.results.importance import importances
-from sweeps.results.label import label_of
+from sweeps.search.label import label_of
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row, own_rows
 from sweeps.workers.efficiency import MEASURED, read
