@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from sweeps.finetune.whole_file import write_whole
+
 _NAME = "result.json"
 
 
@@ -29,9 +31,8 @@ class RunResult:
 
 def write_result(folder: Path, fingerprint: str, result: RunResult) -> None:
     """Record the result of the run with `fingerprint`, atomically."""
-    partial = folder / f"{_NAME}.partial"
-    partial.write_text(json.dumps({"fingerprint": fingerprint, **asdict(result)}, indent=1))
-    partial.replace(folder / _NAME)
+    record = {"fingerprint": fingerprint, **asdict(result)}
+    write_whole(folder / _NAME, json.dumps(record, indent=1))
 
 
 def read_result(folder: Path, fingerprint: str) -> RunResult | None:

@@ -19,6 +19,7 @@ from typing import final
 from filelock import FileLock, Timeout
 
 from sweeps.errors import UserError
+from sweeps.finetune.whole_file import write_whole
 from sweeps.interrupts import interruptible, shielded
 
 POLL_SECONDS = 0.5
@@ -100,9 +101,7 @@ def driving(
     with FileLock(home / "gate"):
         _check_others(living_drivers(folder), driver, join=join, one_host=one_host)
         lock.acquire()
-        partial = home / f"{driver.id}.partial"
-        partial.write_text(json.dumps(asdict(driver)))
-        partial.replace(home / f"{driver.id}.json")  # who looks at it never sees half of it
+        write_whole(home / f"{driver.id}.json", json.dumps(asdict(driver)))
     over = threading.Event()
     request = home / f"{driver.id}.stop"
     with interruptible() as number:

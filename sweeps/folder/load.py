@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from sweeps.config import SweepConfig
 from sweeps.errors import UserError, explain
+from sweeps.finetune.whole_file import write_whole
 from sweeps.folder.place import RESOLVED, place_of
 
 _SUFFIXES = (".yaml", ".yml")
@@ -78,11 +79,8 @@ def save_config(config: SweepConfig) -> None:
 
     Only its owner may read it: a webhook's address may be in it.
     """
-    target = place_of(config).config_file()
-    partial = target.with_suffix(".partial")
-    partial.touch(mode=0o600)
-    partial.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    partial.replace(target)
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    write_whole(place_of(config).config_file(), text, mode=0o600)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
+from sweeps.finetune.whole_file import write_whole
 from sweeps.settings.budget import Book
 
 
@@ -22,13 +23,11 @@ class SpendingFiles(Book):
         self._homes = {self._home, *(other / "spent" for other in beside)}
 
     def record(self, gpu_hours: float) -> None:
-        """Write it, whole or not at all; a disk that is full this moment is not said here."""
+        """Write it; a disk that is full this moment is not said here."""
         if gpu_hours:
             with suppress(OSError):
                 self._home.mkdir(parents=True, exist_ok=True)
-                partial = self._own.with_suffix(".partial")
-                partial.write_text(repr(gpu_hours))
-                partial.replace(self._own)
+                write_whole(self._own, repr(gpu_hours))
 
     def elsewhere(self) -> float:
         """The sum of the other files."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.config import SweepConfig
 from sweeps.designs.build import mask_ratio, plan_of
+from sweeps.finetune.whole_file import write_whole
 from sweeps.folder.place import place_of
 from sweeps.workers.board import Message
 from sweeps.workers.final_scores import completed
@@ -30,9 +31,7 @@ def measured(config: SweepConfig, domain: str, groups: WorkerGroups) -> dict[str
         (result,) = completed(groups.run([_job(config, domain)]), "the measurement of efficiency")
         result = {name: result[name] for name in ("methods", "place")}
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-        partial.replace(path)
+        write_whole(path, json.dumps(result, indent=1) + "\n")
     return read(path)
 
 

@@ -12,6 +12,7 @@ from evaluators.benchmark import BenchmarkResult, bits_per_byte
 from sweeps.config import SweepConfig
 from sweeps.errors import UserError
 from sweeps.finetune.config import BenchmarkConfig
+from sweeps.finetune.whole_file import write_whole
 from sweeps.report.data import benchmark_entries
 from sweeps.workers.board import Message
 
@@ -44,9 +45,7 @@ class TestScores:
 
     def write(self, folder: Path) -> None:
         """Keep it, atomically."""
-        partial = folder / f"{FILE}.partial"
-        partial.write_text(json.dumps(asdict(self)))
-        partial.replace(folder / FILE)
+        write_whole(folder / FILE, json.dumps(asdict(self)))
 
 
 def score_on_test(
