@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.commands.shared import AsJson, ConfigFile, Overrides, load_stored, mistakes_explained
+from sweeps.commands.shared import (
+    AsJson,
+    ConfigFile,
+    Overrides,
+    command_line,
+    load_stored,
+    mistakes_explained,
+)
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from sweeps.config import SweepConfig
-    from sweeps.display.status import SweepStatus
-    from sweeps.search.records import Records
+
+    View = list[RenderableType]
 
 
 def status(
@@ -31,71 +40,73 @@ def status(
     """How a sweep stands: who runs it, what is done, what failed and why, and the time left.
 
     It reads the sweep's folder only, so it works from another terminal, from another machine that
-    sees the folder, and after the end. `--watch --json` prints a line for each look.
+    sees the folder, and after the end. `--watch --json` prints a line for each look. Of a `paper`
+    it shows every study.
     """
     with mistakes_explained():
         parsed = load_stored(config, overrides)
-        from sweeps.search.records import Records
-
-        _check_on_record(parsed)
-        looks = _looks(Records(parsed), every if watch else None)
+        look_at, view = _eyes(parsed, command_line("paper", config, overrides))
+        looks = _looks(look_at, every if watch else None)
     try:
         if as_json:
             for look in looks:
                 print(json.dumps(asdict(look), indent=None if watch else 1), flush=True)
         else:
-            _show(looks)
+            _show(map(view, looks))
     except KeyboardInterrupt:  # by the one who watches: the sweep goes on
         raise typer.Exit(0) from None
 
 
+def _eyes(config: SweepConfig, again: str) -> tuple[Callable[[], Any], Callable[[Any], View]]:
+    """What looks at the sweep, or the paper, of this name, and what shows what it saw. ``again``:
+    how a paper is gone on with."""
+    from sweeps.display.paper_status import is_paper, paper_status, paper_view
+    from sweeps.display.status import status as status_of
+    from sweeps.display.status_view import view
+    from sweeps.search.records import Records
+
+    if is_paper(config):
+        return lambda: paper_status(config), lambda look: paper_view(look, again)
+    _check_on_record(config)
+    records = Records(config)
+    return lambda: status_of(records), view
+
+
 def _check_on_record(config: SweepConfig) -> None:
-    """Refuse what somebody runs and has nothing on record: a `paper`, whose studies are sweeps of
-    their own, or what has just been started."""
+    """Refuse what somebody has just started and has nothing on record yet."""
     from sweeps.errors import UserError
     from sweeps.folder.drivers import living_drivers
     from sweeps.folder.place import place_of
 
     place = place_of(config)
     drivers = living_drivers(place.folder)
-    if not drivers or place.optuna_file().is_file():
-        return
-    if not drivers[0].is_paper:
+    if drivers and not place.optuna_file().is_file():
         raise UserError(
             f"{config.name} is being started, by {drivers[0]}: nothing is on record yet, ask "
             "again in some seconds"
         )
-    kinds = ", ".join(f"{config.name}-{kind}" for kind in config.study.paper)
-    raise UserError(
-        f"`paper` runs {config.name}, by {drivers[0]}. Each of its studies is a sweep of its "
-        f"own ({kinds}): give the folder of one, as {place.folder}-{config.study.paper[0]}"
-    )
 
 
-def _looks(records: Records, every: float | None) -> Iterator[SweepStatus]:
-    """One look, or one after another for as long as somebody runs the sweep."""
-    from sweeps.display.status import status as status_of
-
-    look = status_of(records)
+def _looks(look_at: Callable[[], Any], every: float | None) -> Iterator[Any]:
+    """One look, or one after another for as long as somebody runs it."""
+    look = look_at()
     yield look
     while every is not None and look.drivers:
         time.sleep(every)
-        look = status_of(records)
+        look = look_at()
         yield look
 
 
-def _show(looks: Iterator[SweepStatus]) -> None:
+def _show(views: Iterator[View]) -> None:
     """In place on a terminal; one below the other elsewhere."""
     from rich.console import Console, Group
     from rich.live import Live
 
-    from sweeps.display.status_view import view
-
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if not sys.stdout.isatty():
-        for look in looks:
-            console.print(*view(look), sep="\n")
+        for lines in views:
+            console.print(*lines, sep="\n")
         return
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-        for look in looks:
-            live.update(Group(*view(look)), refresh=True)
+        for lines in views:
+            live.update(Group(*lines), refresh=True)

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 def view(status: SweepStatus) -> list[RenderableType]:
     """What is shown, from top to bottom."""
+    return [*body(status), *_way_on(status)]
+
+
+def body(status: SweepStatus) -> list[RenderableType]:
+    """All of it but what to type next."""
     lines: list[RenderableType] = [headline(status), *([table(status)] if status.domains else [])]
     for domain in status.domains:
         lines += [_running(domain, run) for run in domain.running]
@@ -23,7 +28,7 @@ def view(status: SweepStatus) -> list[RenderableType]:
     for failure in status.failures:
         lines += _failure(failure)
     reports = [f"  {d.domain}: {d.report}" for d in status.domains if d.report]
-    return [*lines, *(["reports", *reports] if reports else []), *_way_on(status)]
+    return [*lines, *(["reports", *reports] if reports else [])]
 
 
 def headline(status: SweepStatus) -> str:
