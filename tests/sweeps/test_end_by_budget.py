@@ -22,22 +22,12 @@ from sweeps.tracking.tracker import MemoryTracker
 from sweeps.workers import tune
 from sweeps.workers.efficiency import MEASURED
 from sweeps.workers.side_by_side import Wave
-from tests.sweeps.played import FINISHED
+from tests.sweeps.played import FINISHED, Groups
 
 Tree = dict[str, Any]
 NUISANCE = {"accumulation_interval": 1, "learning_rate": 1e-3}
 SENSITIVITY = {"kind": "sensitivity", "margin": 0.02, "nuisance": NUISANCE}
 SMALL = SENSITIVITY | {"ratios": [0.0, 0.5], "seeds": 2, "fresh_seeds": 2}
-
-
-class Groups:
-    """No workers: a job's scores are nothing."""
-
-    count, scored = 1, False
-
-    def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
-        self.scored = True
-        return [{"entries": {}, "items": {}} for _ in jobs]
 
 
 def ended_by_budget(

@@ -35,7 +35,7 @@ from sweeps.workers.side_by_side import Wave
 from sweeps.workers.study_search import FINISHED as NO_MORE
 from sweeps.workers.study_search import StudySearch
 from tests.sweeps.driven import driven
-from tests.sweeps.played import FINISHED, RUNNING, play
+from tests.sweeps.played import FINISHED, RUNNING, Groups, play
 
 
 def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -113,16 +113,6 @@ def test_a_spent_budget_is_told_and_how_to_go_on(
     said = CliRunner().invoke(app, ["run", "sweep.yaml"])
     assert said.exit_code == 0
     assert said.stdout.endswith(f"Stopped, for {result.stopped}:\n  {AGAIN}\n")
-
-
-class Groups:
-    """No workers: a job's scores are nothing."""
-
-    count, scored = 1, False
-
-    def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
-        self.scored = True
-        return [{"entries": {}, "items": {}} for _ in jobs]
 
 
 @pytest.mark.parametrize("dies", [True, False])
