@@ -10,6 +10,8 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 PROGRAM = "python -m sweeps"
+SCRIPT = "gmt-sweep"
+"""The installed command. Shells complete by one word: of `python -m sweeps` that were `python`."""
 
 
 @final
@@ -27,6 +29,8 @@ class OneParagraphGroup(TyperGroup):
     ) -> Any:
         """Run a command line; nothing typed stands for ``--help``."""
         typed = list(sys.argv[1:] if args is None else args) or ["--help"]
+        if typed[0] in ("--install-completion", "--show-completion"):
+            prog_name = SCRIPT
         try:
             code = super().main(
                 typed, prog_name, complete_var, False, windows_expand_args, **extra
