@@ -23,12 +23,20 @@ def nearest(word: str, known: list[str]) -> str:
 
 def explain(error: ValidationError, model: type[BaseModel], source: str) -> UserError:
     """A pydantic error as sentences with the place, what was expected and the nearest key."""
-    lines = [_sentence(dict(detail), model) for detail in error.errors()]
+    details: list[dict[str, Any]] = [dict(detail) for detail in error.errors()]
+    within = {detail["loc"][:-1] for detail in details}
+    # Of a list whose only item is refused, pydantic says as well that it is too short.
+    own = [d for d in details if d["type"] != "too_short" or d["loc"] not in within]
+    lines = [_sentence(detail, model) for detail in own]
     return UserError(f"{source}: " + "; ".join(dict.fromkeys(lines)))
 
 
+_CHOICE = re.compile(r"constrained-\w+$|literal\[")
+"""How pydantic calls the members of a union, as if they were keys."""
+
+
 def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
-    location = tuple(detail["loc"])
+    location = tuple(part for part in detail["loc"] if not _CHOICE.match(str(part)))
     place = ".".join(str(part) for part in location)
     if detail["type"] == "extra_forbidden":
         known = _keys_at(model, location[:-1])

@@ -224,6 +224,24 @@ MISTAKES = {
     "design without its nuisance parameters": Mistake(
         ("study.nuisance is missing",), ("study.kind=drop",)
     ),
+    "unknown study of the paper": Mistake(
+        ("study.paper.0: unknown value 'serch' (did you mean 'search'?)\n",),
+        ("study.paper=[serch]",),
+    ),
+    "neither a number of models nor all": Mistake(
+        ("keep.models: ", "got 'none'; keep.models: unknown value 'none' (expected one of: all)"),
+        ("keep.models=none",),
+    ),
+    "domains in no known order": Mistake(
+        ("resources.domains", "'side_by_side'"), ("resources.domains=side_by_sid",)
+    ),
+    "file that is not UTF-8": Mistake(
+        ("cannot be read as a text file",),
+        (),
+        lambda folder: (folder / "sweep.yaml").write_bytes(b"name: caf\xe9"),
+    ),
+    "empty file": Mistake(("found NoneType",), (), replace("sweep.yaml", "")),
+    "key that is a number": Mistake(("line 1", "found 1"), (), replace("sweep.yaml", "1: 2")),
     "override of what is no list": Mistake(
         ("'7' is no index into a list of 1",), ("domains.sums.benchmarks.7.name=x",)
     ),
@@ -258,6 +276,11 @@ COMMAND_LINES = {
     "negative time": (["plan", "sweep.yaml", "--seconds-per-step", "-1"], "'--seconds-per-step'"),
     "status of what never ran": (["status", "sweep.yaml"], "no sweep named 'small'"),
     "export into what exists": (["export", "sweep.yaml"], "missing argument 'FOLDER'"),
+    "unknown kind of failure": (["retry", "sweep.yaml", "--kind", "omm"], "mean 'oom'"),
+    "retry of nothing": (["retry", "sweep.yaml"], "--failed for all"),
+    "resume of what never ran": (["resume", "sweep.yaml"], "nothing to resume"),
+    "stop of what never ran": (["stop", "sweep.yaml"], "nothing to stop"),
+    "paper without its margin": (["paper", "sweep.yaml"], "study.margin is missing"),
     "unknown option of no command": (["--versoin"], "--versoin"),
     "finetune without a file": (["finetune", "absent.yaml"], "no such configuration file"),
     "finetune with a sweep's file": (["finetune", "sweep.yaml"], "unknown key 'name'"),
