@@ -18,11 +18,11 @@ from sweeps.designs.point import DesignSpace
 from sweeps.display.progress import Display, Tally, recorded_best
 from sweeps.errors import UserError
 from sweeps.folder.drivers import Driver, living_drivers
-from sweeps.folder.identity import git_commit
 from sweeps.folder.place import place_of
 from sweeps.report.data import TrialRow
 from sweeps.report.write import ReportPaths
-from sweeps.results.reporting import config_yaml, study_finals, write_study_report
+from sweeps.results.reporting import study_finals, write_study_report
+from sweeps.results.study_info import study_info
 from sweeps.search.agenda import SearchSpace, has_unplanned, queue_missing
 from sweeps.search.disk import drop_weights, remove_orphans
 from sweeps.search.pruners import build_pruner
@@ -37,7 +37,7 @@ from sweeps.search.tries import (
 )
 from sweeps.settings.halt import Halt
 from sweeps.tracking.pump import SENT_FILE, TrackerPump
-from sweeps.tracking.tracker import StudyInfo, Tracker, TrialState
+from sweeps.tracking.tracker import Tracker, TrialState
 from sweeps.workers.efficiency import MEASURED, measured
 from sweeps.workers.final_scores import TestScores, score_on_test
 from sweeps.workers.study_search import StudySearch
@@ -123,7 +123,7 @@ class DomainSession:
             remove_orphans(self.place.study(self.domain), self.study)
         self._pump = TrackerPump(self.tracker, self.display.say)
         try:
-            self._pump.begin_study(self._info())
+            self._pump.begin_study(study_info(self.config, self.domain, self.design))
             self._send_unsent()
             yield
         except BaseException as error:
@@ -317,29 +317,3 @@ class DomainSession:
     def _close(self, patience_seconds: float) -> None:
         if not self._pump.close(timeout=patience_seconds):
             self.display.say("tracking: not everything could be sent; run it again to send it")
-
-    def _info(self) -> StudyInfo:
-        shared = self.config
-        is_search = self.design is None
-        trials = str(shared.search_trials(self.domain)) if is_search else "fixed design"
-        note = (
-            f"Search over mask ratio, accumulation interval and learning rate: {trials} trials, "
-            f"sampler {shared.search.sampler}."
-            if is_search
-            else f"Fixed design '{shared.study.kind}': {shared.study.seeds} seeds for each arm."
-        )
-        return StudyInfo(
-            key=f"{shared.name}/{self.domain}",
-            name=shared.name,
-            domain=self.domain,
-            config_yaml=config_yaml(shared),
-            git_commit=git_commit(),
-            note=note,
-            parameters={
-                "model": shared.model.path,
-                "trials": trials,
-                "kind": shared.study.kind,
-            },
-            trial_kind="trial" if is_search else "replicate",
-            arms=() if self.design is None else self.design.arms,
-        )
