@@ -72,9 +72,13 @@ class Recorder:
         return True
 
 
-def sweep(seed: int, scheduler: dict[str, Any] | None = None) -> SweepConfig:
-    """The demo's sweep with more checks: its space, budget and items are not touched."""
+def sweep(
+    seed: int, scheduler: dict[str, Any] | None = None, items: int | None = None
+) -> SweepConfig:
+    """The demo's sweep with more checks: its space and budget are not touched. ``items``: how many
+    are scored at the checks before the last; None for as many as the demo's."""
     changes = [f"search.scheduler.{key}={value}" for key, value in (scheduler or {}).items()]
+    changes += [] if items is None else [f"evaluation.check_limit={items}"]
     config = load_config(CONFIG, [f"evaluation.checks={CHECKS}", f"seed={seed}", *changes])
     return resolve_paths(config)
 
@@ -86,13 +90,13 @@ def points(config: SweepConfig) -> list[Point]:
     return [config.space_of(DOMAIN).suggest(study.ask()) for _ in range(POINTS)]
 
 
-def record(folder: Path) -> None:
+def record(folder: Path, items: int | None) -> None:
     """Run what is missing of every seed; each trial is written as it ends."""
     path, cache = folder / CURVES, Cache()
     trials = json.loads(path.read_text()) if path.exists() else []
     known = {(trial["seed"], trial["number"]) for trial in trials}
     for seed in range(SEEDS):
-        config = sweep(seed)
+        config = sweep(seed, items=items)
         for number, point in enumerate(points(config)):
             if (seed, number) in known:
                 continue
@@ -166,7 +170,7 @@ def tell(search: StudySearch, number: int, check: int, trial: Trial) -> bool:
     return False
 
 
-def replay(folder: Path) -> None:
+def replay(folder: Path, items: int | None) -> None:
     """Every setting over every seed whose trials are all recorded; prints and writes a table."""
     trials = json.loads((folder / CURVES).read_text())
     seeds = [s for s in range(SEEDS) if sum(t["seed"] == s for t in trials) == POINTS]
@@ -176,7 +180,7 @@ def replay(folder: Path) -> None:
         for seed in seeds:
             mine = [trial for trial in trials if trial["seed"] == seed]
             full = max(t["scores"][-1] for t in mine if t["state"] == "finished")
-            one = replay_one(sweep(seed, setting), mine)
+            one = replay_one(sweep(seed, setting, items), mine)
             error = math.sqrt(full * (1 - full) / ITEMS)
             found.append({"setting": name, "seed": seed, "full_best": full, "error": error})
             found[-1] |= asdict(one)
@@ -216,12 +220,12 @@ def line(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def confirm(folder: Path) -> None:
+def confirm(folder: Path, items: int | None) -> None:
     """The first setting on seed 0's points by a real sweep, two trials side by side on Ray."""
     from sweeps.study import run as run_sweep
     from sweeps.tracking.tracker import MemoryTracker
 
-    config = sweep(0, SETTINGS[0])
+    config = sweep(0, SETTINGS[0], items)
     start = [StartingPoint.model_validate(point) for point in points(config)]
     search = config.search.model_copy(update={"trials": POINTS, "start": tuple(start)})
     storage = str((folder / "sweep").resolve())
@@ -238,7 +242,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["record", "replay", "confirm"])
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--items", type=int, help="scored at the checks before the last")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    {"record": record, "replay": replay, "confirm": confirm}[given.command](given.folder)
+    {"record": record, "replay": replay, "confirm": confirm}[given.command](given.folder, given.items)
