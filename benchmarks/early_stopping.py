@@ -246,4 +246,6 @@ if __name__ == "__main__":
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    {"record": record, "replay": replay, "confirm": confirm}[given.command](given.folder, given.items)
+    {"record": record, "replay": replay, "confirm": confirm}[given.command](
+        given.folder, given.items
+    )
