@@ -3,6 +3,7 @@
     python benchmarks/early_stopping.py record --folder FOLDER      # every trial to its end
     python benchmarks/early_stopping.py replay --folder FOLDER      # the pruner over those curves
     python benchmarks/early_stopping.py confirm --folder FOLDER     # one of them as a real sweep
+    python benchmarks/early_stopping.py search --folder FOLDER      # the demo's own: TPE, live
 
 ``record`` runs each seed's random points one after another in this process, without Ray, and keeps
 the score at every check. Random points do not depend on scores, so a search with early stopping
@@ -31,6 +32,7 @@ from sweeps.finetune.loop import Cache, finetune
 from sweeps.finetune.reporter import Check
 from sweeps.folder.load import load_config
 from sweeps.search.pruners import build_pruner
+from sweeps.search.samplers import build_sampler
 from sweeps.settings.search_config import StartingPoint
 from sweeps.settings.space import Point
 from sweeps.workers.study_search import StudySearch
@@ -53,6 +55,8 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"name": "median", "grace_checks": 2},
     {"name": "median", "grace_checks": 4},
 )
+# Declared before the first search of them: the default of ASHA, and what took half of the steps.
+SEARCHED: tuple[dict[str, Any], ...] = ({"name": "none"}, SETTINGS[0], SETTINGS[2])
 Trial = dict[str, Any]
 
 
@@ -194,6 +198,75 @@ def replay(folder: Path, items: int | None) -> None:
     (folder / "replays.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
+class Judged:
+    """Asks a study's searcher at every check whether to go on."""
+
+    def __init__(self, search: StudySearch, trial: str) -> None:
+        self.search, self.trial = search, trial
+
+    def step(self, step: int, metrics: Any) -> None:
+        """Nothing: the scores are enough."""
+
+    def check(self, check: Check) -> bool:
+        """Go on, unless the pruner sees no hope; the last check ends the trial anyway."""
+        told = {"score": check.score, "step": check.step, "steps": check.steps}
+        return check.done or not self.search.is_hopeless(self.trial, told)
+
+
+def search_one(config: SweepConfig, cache: Cache) -> Search:
+    """A search by the demo's sampler and from its starting points, one trial after another."""
+    study = optuna.create_study(
+        study_name=f"seed {config.seed}",
+        direction="maximize",
+        sampler=build_sampler(config.search, config.seed, 0),
+        pruner=build_pruner(config.search, CHECKS),
+    )
+    for point in config.search.start:
+        study.enqueue_trial(point.given())
+    search = StudySearch(
+        study,
+        config.space_of(DOMAIN),
+        lambda n, point: {"key": str(n), "point": point},
+        checks=CHECKS,
+    )
+    shares = []
+    for number in range(POINTS):
+        job: Any = search.suggest(str(number))
+        judge, run = Judged(search, str(number)), config.trial(DOMAIN, job["point"])
+        with tempfile.TemporaryDirectory() as folder:
+            result = finetune(run, Path(folder), judge, cache)
+        shares.append(result.step / result.steps)
+        told = asdict(result)
+        if result.state == "stopped":
+            del told["state"]  # as Tune has it: the last check, and no ending of its own
+        search.on_trial_complete(str(number), told)
+    best = [t.value for t in study.trials if t.state.name == "COMPLETE" and t.value is not None]
+    return Search(mean(shares), max(best), len(best))
+
+
+def search(folder: Path, items: int | None) -> None:
+    """The search as it is, and with each setting that saved half of the steps in the replay."""
+    path, cache = folder / "searches.json", Cache()
+    found = json.loads(path.read_text()) if path.exists() else []
+    known = {(row["setting"], row["seed"]) for row in found}
+    for setting in SEARCHED:
+        name = ", ".join(str(value) for value in setting.values())
+        for seed in range(SEEDS):
+            if (name, seed) in known:
+                continue
+            one = search_one(sweep(seed, setting, items), cache)
+            found.append({"setting": name, "seed": seed, **asdict(one)})
+            path.write_text(json.dumps(found, indent=1) + "\n")
+            print(name, seed, one, flush=True)
+    full = {row["seed"]: row["best"] for row in found if row["setting"] == "none"}
+    pooled = mean(full.values())
+    for row in found:
+        error = math.sqrt(pooled * (1 - pooled) / ITEMS)
+        row |= {"full_best": full[row["seed"]], "error": error}
+    for name in dict.fromkeys(row["setting"] for row in found):
+        print(f"| {name} | {line([row for row in found if row['setting'] == name])} |")
+
+
 def correlations(trials: list[Trial]) -> list[float]:
     """Spearman's rank correlation of the scores at each check with the final ones."""
     finished = [trial["scores"] for trial in trials if trial["state"] == "finished"]
@@ -240,12 +313,11 @@ def confirm(folder: Path, items: int | None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["record", "replay", "confirm"])
+    parser.add_argument("command", choices=["record", "replay", "confirm", "search"])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--items", type=int, help="scored at the checks before the last")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    {"record": record, "replay": replay, "confirm": confirm}[given.command](
-        given.folder, given.items
-    )
+    commands = {"record": record, "replay": replay, "confirm": confirm, "search": search}
+    commands[given.command](given.folder, given.items)
