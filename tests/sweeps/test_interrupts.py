@@ -95,8 +95,10 @@ def test_an_interrupt_within_a_write_keeps_no_lock(tmp_path: Path) -> None:
     assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL"]
 
 
+# numpy.random, which the first suggestion would import, drops what is raised within its import.
 WORKER = """
 import sys
+import numpy.random
 import optuna
 from sweeps.interrupts import interruptible
 from sweeps.search.tries import mark_interrupted
