@@ -450,7 +450,8 @@ def _storage(fault: str, folder: Path) -> Iterator[Path | None]:
 _CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
+head = {"num_cpus": 1, "include_dashboard": True, "dashboard_port": int(sys.argv[1])}
+cluster = Cluster(initialize_head=True, head_node_args=head)
 cluster.add_node(num_cpus=3)
 print("address", cluster.address, flush=True)
 for line in sys.stdin:
@@ -463,7 +464,7 @@ for line in sys.stdin:
 def _two_nodes(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Ray's own cluster of several nodes on one machine, in a process of its own."""
     with subprocess.Popen(
-        [sys.executable, "-c", _CLUSTER],
+        [sys.executable, "-c", _CLUSTER, str(mlflow_server.free_port())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=(folder / "cluster.txt").open("w"),
