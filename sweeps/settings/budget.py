@@ -74,13 +74,13 @@ class Ledger:
         self._running: dict[str, float] = {}
         self.balance()
 
-    def began(self, key: str) -> None:
+    def began(self, trial_id: str) -> None:
         """A trial starts, or is started again by Tune, whose actor for it was lost."""
-        self._running.setdefault(key, self._clock())
+        self._running.setdefault(trial_id, self._clock())
 
-    def ended(self, key: str) -> None:
+    def ended(self, trial_id: str) -> None:
         """A trial ended, or was stopped."""
-        began = self._running.pop(key, None)
+        began = self._running.pop(trial_id, None)
         if began is not None:
             self._ended += self._hours_since(began) * self._gpus
             self.balance()

@@ -40,7 +40,7 @@ class StudyObserver:
         """Open the trial's record."""
         job = trial.config
         self._tally.running[job["key"]] = {"number": job["number"], "point": job["point"]}
-        self._halt.ledger.began(job["key"])
+        self._halt.ledger.began(trial.trial_id)  # its key may be another domain's, too
         self._pump.begin(trial_info(job, self._seed), Path(job["folder"]))
         self._display.show(self._tally)
 
@@ -57,7 +57,7 @@ class StudyObserver:
         """Close the record of a trial that finished, was stopped early or failed; with ``error``
         Tune has lost it."""
         job, folder = trial.config, Path(trial.config["folder"])
-        self._halt.ledger.ended(job["key"])
+        self._halt.ledger.ended(trial.trial_id)
         told = self._search.told(trial.trial_id)
         if told is None:
             return  # cut short by the halt: its session marks it as interrupted
