@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.distributions import check_distribution_compatibility
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 
 from sweeps.config import SweepConfig
 from sweeps.errors import UserError
 from sweeps.finetune.identity import Tree
 from sweeps.folder.identity import differences, study_definition
-from sweeps.settings.space import plain_point
+from sweeps.settings.space import MASKING, SpaceConfig, plain_point
 from sweeps.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -139,13 +139,11 @@ def _check_mixable(study: optuna.Study, config: SweepConfig, domain: str) -> Non
     """Optuna holds on to a study's objectives, to what kind a parameter is, and to its list."""
     changed = []
     if config.study.kind == "search":
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        new = optuna.create_study().ask()
-        config.space_of(domain).suggest(new)
+        new = _distributions(config.space_of(domain))
         old = {n: d for trial in study.get_trials() for n, d in trial.distributions.items()}
-        for name in sorted(old.keys() & new.distributions.keys()):
+        for name in sorted(old.keys() & new.keys()):
             try:
-                check_distribution_compatibility(old[name], new.distributions[name])
+                check_distribution_compatibility(old[name], new[name])
             except ValueError:
                 changed.append(f"space.{name}")
     aims = study.user_attrs[DEFINITION].get("search", {}).get("objectives", ["score"])
@@ -157,6 +155,18 @@ def _check_mixable(study: optuna.Study, config: SweepConfig, domain: str) -> Non
             "range may get other ends, but a list no other values). Give this sweep another "
             f"name, as name={config.name}2"
         )
+
+
+def _distributions(space: SpaceConfig) -> dict[str, BaseDistribution]:
+    """How Optuna draws each parameter; some methods have a parameter that others lack."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study, found = optuna.create_study(), dict[str, BaseDistribution]()
+    for method in space.method or MASKING[:1]:
+        study.enqueue_trial({"method": method})
+        trial = study.ask()
+        space.suggest(trial)
+        found |= trial.distributions
+    return found
 
 
 def define(study: optuna.Study, config: SweepConfig, domain: str) -> None:

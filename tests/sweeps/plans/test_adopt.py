@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,18 @@ def test_what_optuna_cannot_hold_in_one_study_is_refused(
     play(FINISHED)
     with pytest.raises(UserError, match=rf"cannot hold trials of both: {named} \("):
         study.check(changed(override), MemoryTracker(), adopt=True)
+
+
+def test_a_list_that_only_some_methods_have_is_refused_whatever_is_drawn(
+    sweep_files: Path, tree: dict[str, Any]
+) -> None:
+    space = tree["space"] | {"method": ["gmt", "sft"], "mask_ratio": [0.2, 0.4]}
+    search = tree["search"] | {"start": [{"method": "gmt"}]}
+    (sweep_files / "sweep.yaml").write_text(json.dumps(tree | {"space": space, "search": search}))
+    play(FINISHED)
+    for _ in range(10):
+        with pytest.raises(UserError, match=r"both: space.mask_ratio \("):
+            study.check(changed("space.mask_ratio=[0.2]"), MemoryTracker(), adopt=True)
 
 
 def test_only_who_drives_adopts(sweep_files: Path) -> None:
