@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 
 from sweeps.config import SweepConfig
 from sweeps.designs.point import DERIVED, DesignPoint
-from sweeps.report.data import TrialRow
+from sweeps.report.data import TrialRow, best_first, distinct
 
 if TYPE_CHECKING:
     from sweeps.designs.design import Design
@@ -39,10 +39,7 @@ def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wo
     if config.study.kind == "efficiency":
         return Workload(0, 0)
     if config.study.kind == "search":
-        done = sum(row.has_ended() for row in rows)
-        again = config.search.replicates
-        replicates = 0 if again is None else again.best * again.seeds
-        return Workload(config.search_trials(domain) + replicates, done)
+        return _search(config, domain, rows)
     from sweeps.designs.build import build_design  # seconds of imports that a search needs not
 
     design = build_design(config, domain)
@@ -51,6 +48,19 @@ def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wo
     ended = {DesignPoint.of(row) for row in rows if row.has_ended()}
     derived = sum(point.method in DERIVED and point not in ended for point in points)
     return Workload(len(points), sum(point in ended for point in points), derived)
+
+
+def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Workload:
+    own = tuple(row for row in rows if not row.stage)
+    done, again = sum(row.has_ended() for row in own), config.search.replicates
+    trials = max(done, config.search_trials(domain))
+    if again is None:
+        return Workload(trials, done)
+    # How many different points there are to repeat is known only once the search has ended.
+    points = again.best if done < trials else len(distinct(best_first(own))[: again.best])
+    repeated = sum(row.has_ended() for row in rows if row.stage)
+    replicates = points * again.seeds
+    return Workload(trials + replicates, done + min(repeated, replicates))
 
 
 def whole(design: Design, rows: tuple[TrialRow, ...]) -> list[DesignPoint]:

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from sweeps.config import SweepConfig
 from sweeps.designs.design import FRESH_SEEDS_FROM
+from sweeps.designs.workload import workload
 from sweeps.errors import UserError
 from sweeps.folder.load import parse_config
 from sweeps.results.reporting import search_data
@@ -163,6 +164,33 @@ def test_a_search_that_grows_counts_its_own_trials_only(tree: Tree) -> None:
     grown = changed(tree, {"sampler": "tpe", "trials": 5})
     assert queue_missing(study, grown, "sums") == 2
     assert has_unplanned(study, grown)
+
+
+def left(study: optuna.Study, config: SweepConfig) -> int:
+    """What `status` and `plan` say is left."""
+    return workload(config, "sums", trial_rows(study, config.seed)).left
+
+
+def test_a_search_with_fewer_points_than_are_to_be_repeated_is_complete_all_the_same(
+    tree: Tree,
+) -> None:
+    config = changed(tree, {"sampler": "random", "replicates": {"best": 4, "seeds": 2}})
+    study = new_study(config)
+    assert left(study, config) == 3 + 4 * 2  # at most
+    run(study, config, 3)
+    assert left(study, config) == queue_missing(study, config, "sums") == 3 * 2
+    run(study, config, 3 * 2)
+    assert left(study, config) == queue_missing(study, config, "sums") == 0
+
+
+def test_replicates_on_record_are_no_trials_of_a_search_that_grows(tree: Tree) -> None:
+    config = changed(tree, {"sampler": "random", "replicates": {"best": 1, "seeds": 2}})
+    study = new_study(config)
+    run(study, config, 3)
+    queue_missing(study, config, "sums")
+    run(study, config, 2)
+    assert left(study, config) == 0
+    assert left(study, changed(tree, {"sampler": "random", "trials": 5})) == 2
 
 
 def test_half_fine_tuning_is_no_control(tree: Tree) -> None:
