@@ -48,11 +48,12 @@ def status(
         look_at, view = _eyes(parsed, command_line("paper", config, overrides))
         looks = _looks(look_at, every if watch else None)
     try:
-        if as_json:
-            for look in looks:
-                print(json.dumps(asdict(look), indent=None if watch else 1), flush=True)
-        else:
-            _show(map(view, looks))
+        with mistakes_explained():
+            if as_json:
+                for look in looks:
+                    print(json.dumps(asdict(look), indent=None if watch else 1), flush=True)
+            else:
+                _show(map(view, looks))
     except KeyboardInterrupt:  # by the one who watches: the sweep goes on
         raise typer.Exit(0) from None
 

@@ -74,6 +74,15 @@ def test_a_paper_that_is_complete(paper: Path, tree: Tree) -> None:
     assert "to go on" not in shown
 
 
+def test_a_study_whose_configuration_is_broken_is_named(paper: Path) -> None:
+    stored = paper / "small-search" / "sweep.yaml"
+    stored.write_text("nmae: small-search\n")
+    asked = call()
+    assert asked.exit_code == 2
+    assert asked.stderr.startswith("error: ")
+    assert str(stored.parent) in asked.stderr
+
+
 def test_what_never_ran_is_no_paper(sweep_files: Path) -> None:
     asked = call()
     assert asked.exit_code == 2
