@@ -177,14 +177,12 @@ def test_a_newer_copy_of_the_database_is_seen(sweep_files: Path) -> None:
 
 
 def test_a_method_other_than_gmt_is_shown(sweep_files: Path, tree: dict[str, Any]) -> None:
-    (sweep_files / "sweep.yaml").write_text(json.dumps(tree).replace('"batch"', RANDOM))
+    training = tree["training"] | {"method": "random"}
+    (sweep_files / "sweep.yaml").write_text(json.dumps(tree | {"training": training}))
     records = Records(play(FINISHED, RUNNING))
     assert shown(status(records)).count("random        mask 0.") == 1  # nobody runs the other
     best = recorded_best(best_row(records.rows("sums")))
     assert best is not None and best["point"]["method"] == "random"
-
-
-RANDOM = '"method": "random", "batch"'
 
 
 def test_a_session_begins_with_the_best_of_those_before(sweep_files: Path) -> None:
