@@ -10,14 +10,19 @@ from sweeps.tracking.tracker import StudyInfo
 
 
 def study_info(config: SweepConfig, domain: str, design: Design | None) -> StudyInfo:
-    """The study of one domain: a search, or where there is a ``design`` its fixed trials."""
-    trials = str(config.search_trials(domain)) if design is None else "fixed design"
-    note = (
-        f"Search over mask ratio, accumulation interval and learning rate: {trials} trials, "
-        f"sampler {config.search.sampler}."
-        if design is None
-        else f"Fixed design '{config.study.kind}': {config.study.seeds} seeds for each arm."
-    )
+    """The study of one domain: a search, a measurement of efficiency, or where there is a
+    ``design`` its fixed trials."""
+    if design is not None:
+        trials = "fixed design"
+        note = f"Fixed design '{config.study.kind}': {config.study.seeds} seeds for each arm."
+    elif config.study.kind == "efficiency":
+        trials, note = "0", "Training speed of each method beside SFT; it has no trials."
+    else:
+        trials = str(config.search_trials(domain))
+        note = (
+            f"Search over mask ratio, accumulation interval and learning rate: {trials} trials, "
+            f"sampler {config.search.sampler}."
+        )
     return StudyInfo(
         key=f"{config.name}/{domain}",
         name=config.name,

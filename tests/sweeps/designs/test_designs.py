@@ -154,6 +154,7 @@ def test_data_has_every_method_on_every_share() -> None:
 def test_a_design_names_what_tells_its_arms_apart(design: Design) -> None:
     rows = run(design, lambda p: p.mask_ratio)
     ends = [r for r in rows if r.stage == "replicate"]
+    assert ends
     arms = {(r.method, r.mask_ratio, r.train_fraction) for r in ends}
     assert len({tuple(getattr(r, name) for name in design.arms) for r in ends}) == len(arms)
 
