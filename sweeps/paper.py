@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from sweeps import study
 from sweeps.config import SweepConfig, resolve_paths
-from sweeps.display.hooked_display import calling_hooks
+from sweeps.display.hooked_display import HookedDisplay, calling_hooks
 from sweeps.display.progress import Display, LineDisplay
 from sweeps.errors import UserError
 from sweeps.folder.drivers import driving
 from sweeps.folder.load import parse_config
+from sweeps.folder.paper_place import put_on_record, report_folder, study_name, study_place
 from sweeps.folder.place import place_of
 from sweeps.plans import preflight
 from sweeps.report.best_ratio import best_ratio
@@ -32,6 +32,9 @@ from sweeps.settings.study_config import KINDS, Kind
 from sweeps.tracking.tracker import SERVE, Tracker
 from sweeps.workers.final_scores import TestScores
 from sweeps.workers.session import worker_session
+
+if TYPE_CHECKING:
+    from sweeps.workers.group import WorkerGroups
 
 
 @final
@@ -62,34 +65,39 @@ def run(
     began = time.monotonic()
     first = config.study.paper[0]
     study.check(study_of(config, first, final=False), tracker)
+    folder = place_of(config).folder
+    with driving(folder), calling_hooks(config, display) as shown:  # stopped by the paper's name
+        put_on_record(config)
+        with worker_session(config.resources, folder) as groups:
+            links = _run_studies(config, shown, tracker, groups, began)
+    return PaperResult(report(config), links, shown.stopped)
+
+
+def _run_studies(
+    config: SweepConfig,
+    shown: HookedDisplay,
+    tracker: Tracker,
+    groups: WorkerGroups,
+    began: float,
+) -> tuple[tuple[str, str], ...]:
+    """Each study in its turn, until the budget ends one; returns their links."""
     links: dict[tuple[str, str], None] = {}
-    with (
-        driving(place_of(config).folder, is_paper=True),  # one whole, to be stopped by its name
-        calling_hooks(config, display) as shown,
-        worker_session(config.resources, place_of(config).folder) as groups,
-    ):
-        for kind in config.study.paper:
-            shown.say(f"== {kind}")
-            one = study_of(config, kind)
-            preflight.check_recorded(place_of(one).optuna_file(), one)
-            with driving(place_of(one).folder) as driver:
-                ledger = study.build_ledger(one, driver, _folders(config), began)
-                result = study.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
-            shown.stopped = result.stopped
-            for domain, found in result.domains.items():
-                links |= {
-                    (a if a == SERVE else f"{kind}, {domain}: {a}", b): None
-                    for a, b in found.links
-                }
-            if result.stopped:  # what the next take from it would be another thing tomorrow
-                break
-    return PaperResult(report(config), tuple(links), shown.stopped)
-
-
-def _folders(config: SweepConfig) -> list[Path]:
-    """Where the studies lie, or may."""
-    whole = place_of(config).folder
-    return [whole.with_name(f"{config.name}-{kind}") for kind in KINDS]
+    folders = [study_place(config, kind).folder for kind in KINDS]
+    for kind in config.study.paper:
+        shown.say(f"== {kind}")
+        one, place = study_of(config, kind), study_place(config, kind)
+        preflight.check_recorded(place.optuna_file(), one)
+        with driving(place.folder) as driver:
+            ledger = study.build_ledger(one, driver, folders, began)
+            result = study.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
+        shown.stopped = result.stopped
+        for domain, found in result.domains.items():
+            links |= {
+                (a if a == SERVE else f"{kind}, {domain}: {a}", b): None for a, b in found.links
+            }
+        if result.stopped:  # what the next take from it would be another thing tomorrow
+            break
+    return tuple(links)
 
 
 def check(config: SweepConfig) -> None:
@@ -123,7 +131,7 @@ def study_of(config: SweepConfig, kind: Kind, *, final: bool = True) -> SweepCon
     ``final``: whether those are over; before that, stand-ins let everything else be checked.
     """
     tree = config.model_dump(mode="json")
-    tree["name"] = f"{config.name}-{kind}"
+    tree["name"] = study_name(config, kind)
     tree["study"]["kind"] = kind
     if kind in ("search", "sensitivity"):
         for parts in tree["domains"].values():
@@ -135,7 +143,7 @@ def study_of(config: SweepConfig, kind: Kind, *, final: bool = True) -> SweepCon
         chosen = parts["mask_ratio"] or tree["study"]["mask_ratio"]
         if kind in ("methods", "data", "efficiency") and chosen is None:
             parts["mask_ratio"] = _ratio(config, domain, final)
-    return parse_config(tree, f"{config.name}-{kind}")
+    return parse_config(tree, tree["name"])
 
 
 def _nuisance(config: SweepConfig, domain: str, final: bool) -> dict[str, Any]:
@@ -168,8 +176,7 @@ def _ratio(config: SweepConfig, domain: str, final: bool) -> float:
 
 def _rows(config: SweepConfig, domain: str, kind: Kind) -> tuple[TrialRow, ...]:
     """The trials of one kind's study, none if there is no such study."""
-    named = config.model_copy(update={"name": f"{config.name}-{kind}"})
-    if kind not in config.study.paper or not place_of(named).optuna_file().exists():
+    if kind not in _recorded(config):
         return ()
     return Records(study_of(config, kind)).rows(domain)
 
@@ -185,8 +192,8 @@ def report(config: SweepConfig) -> Path:
             ended = sum(row.state == "finished" for row in rows)
             found[domain] = (label_of(config, domain), best_row(rows), ended)
         shared.append(best_ratio(found))
-    folder = place_of(config).folder / "paper"
-    return write_paper(config.name, domains, shared, config_yaml(config), folder)
+    yaml = config_yaml(config)
+    return write_paper(config.name, domains, shared, yaml, report_folder(config))
 
 
 def _domain(config: SweepConfig, domain: str) -> PaperDomain:
@@ -210,8 +217,6 @@ def _domain(config: SweepConfig, domain: str) -> PaperDomain:
     return PaperDomain(domain, said, cost(every), tuple(parts))
 
 
-def _recorded(config: SweepConfig) -> Iterable[Kind]:
-    for kind in config.study.paper:
-        named = config.model_copy(update={"name": f"{config.name}-{kind}"})
-        if place_of(named).optuna_file().exists():
-            yield kind
+def _recorded(config: SweepConfig) -> list[Kind]:
+    kinds = config.study.paper
+    return [kind for kind in kinds if study_place(config, kind).optuna_file().exists()]

@@ -51,23 +51,39 @@ def run(
 def resume(
     config: ConfigFile, overrides: Overrides = None, join: Join = False, adopt: Adopt = False
 ) -> None:
-    """Go on with a sweep that was stopped, from the configuration in its folder.
+    """Go on with a sweep, or a paper, that was stopped, from the configuration in its folder.
 
     As `run`, but without the YAML file that the sweep was started from; where CONFIG is that
     file, it only says which folder is meant.
     """
     with mistakes_explained():
+        from sweeps.folder.paper_place import is_paper
         from sweeps.folder.place import place_of
 
         folder = place_of(load(config, overrides)).folder
         stored = load(str(folder), overrides) if folder.is_dir() else _never_run(folder)
-    run_sweep(stored, command_line("resume", str(folder), overrides), join=join, adopt=adopt)
+        again = command_line("resume", str(folder), overrides)
+        whole = is_paper(stored)
+        if whole and (join or adopt):
+            _refuse_for_a_paper("--join" if join else "--adopt")
+    if whole:
+        run_paper(stored, again)
+    else:
+        run_sweep(stored, again, join=join, adopt=adopt)
 
 
 def _never_run(folder: Path) -> NoReturn:
     from sweeps.errors import UserError
 
     raise UserError(f"nothing to resume: {folder} is not there; start the sweep with `run`")
+
+
+def _refuse_for_a_paper(option: str) -> NoReturn:
+    from sweeps.errors import UserError
+
+    raise UserError(
+        f"{option} is for one sweep: give the folder of one study of the paper, STORAGE/NAME-KIND"
+    )
 
 
 def run_sweep(config: SweepConfig, again: str, *, join: bool, adopt: bool) -> None:
@@ -92,11 +108,15 @@ def paper(config: ConfigFile, overrides: Overrides = None) -> None:
     """
     with mistakes_explained():
         parsed = load(config, overrides)
-    again = command_line("paper", config, overrides)
+    run_paper(parsed, command_line("paper", config, overrides))
+
+
+def run_paper(config: SweepConfig, again: str) -> None:
+    """Run a paper, with its progress and its ends; ``again``: what to type to go on."""
     with _shown(again) as display:
         from sweeps import paper as studies
 
-        result = studies.run(parsed, display)
+        result = studies.run(config, display)
     for label, text in (*result.links, ("report", str(result.html))):
         print(f"{label}:\n  {text}")
     _say_stopped(result.stopped, again)

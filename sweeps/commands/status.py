@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.commands.shared import (
-    AsJson,
-    ConfigFile,
-    Overrides,
-    command_line,
-    load_stored,
-    mistakes_explained,
-)
+from sweeps.commands.shared import AsJson, ConfigFile, Overrides, load_stored, mistakes_explained
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,7 +38,7 @@ def status(
     """
     with mistakes_explained():
         parsed = load_stored(config, overrides)
-        look_at, view = _eyes(parsed, command_line("paper", config, overrides))
+        look_at, view = _eyes(parsed)
         looks = _looks(look_at, every if watch else None)
     try:
         with mistakes_explained():
@@ -58,16 +51,16 @@ def status(
         raise typer.Exit(0) from None
 
 
-def _eyes(config: SweepConfig, again: str) -> tuple[Callable[[], Any], Callable[[Any], View]]:
-    """What looks at the sweep, or the paper, of this name, and what shows what it saw. ``again``:
-    how a paper is gone on with."""
-    from sweeps.display.paper_status import is_paper, paper_status, paper_view
+def _eyes(config: SweepConfig) -> tuple[Callable[[], Any], Callable[[Any], View]]:
+    """What looks at the sweep, or the paper, of this name, and what shows what it saw."""
+    from sweeps.display.paper_status import paper_status, paper_view
     from sweeps.display.status import status as status_of
     from sweeps.display.status_view import view
+    from sweeps.folder.paper_place import is_paper
     from sweeps.search.records import Records
 
     if is_paper(config):
-        return lambda: paper_status(config), lambda look: paper_view(look, again)
+        return lambda: paper_status(config), paper_view
     _check_on_record(config)
     records = Records(config)
     return lambda: status_of(records), view

@@ -56,9 +56,8 @@ def stop(
             "nothing that is finished is lost",
             code=1,
         )
-    again = "paper" if asked[0].is_paper else "run"
-    way_on = command_line(again, config, overrides)
-    if again == "run" and place.config_file().is_file():
+    way_on = command_line("run", config, overrides)
+    if place.config_file().is_file():
         way_on = command_line("resume", str(folder))
     print(f"Stopped. Finished trials are kept. To go on:\n  {way_on}")
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Literal, final
 
 from sweeps.config import SweepConfig
 from sweeps.display.status import SweepStatus, status
-from sweeps.display.status_view import body
+from sweeps.display.status_view import body, way_on
 from sweeps.folder.drivers import Driver, living_drivers
 from sweeps.folder.load import load_config
-from sweeps.folder.place import StudyPlace, place_of
+from sweeps.folder.paper_place import report_folder, study_name, study_place
+from sweeps.folder.place import place_of
 from sweeps.search.records import Records
+from sweeps.settings.study_config import Kind
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,23 +33,14 @@ class PaperStatus:
     report: str | None
 
 
-def is_paper(config: SweepConfig) -> bool:
-    """Whether what has this name is a paper that runs, or has studies on record."""
-    place = place_of(config)
-    if place.optuna_file().is_file():
-        return False
-    runs = any(driver.is_paper for driver in living_drivers(place.folder))
-    return runs or any(_is_on_record(study) for study in _places(config).values())
-
-
 def paper_status(config: SweepConfig) -> PaperStatus:
     """How the paper stands now."""
-    folder, places = place_of(config).folder, _places(config)
+    folder, page = place_of(config).folder, report_folder(config) / "report.html"
     drivers = tuple(living_drivers(folder))
-    begun = [place for place in places.values() if _is_on_record(place)]
-    studies = tuple(status(Records(load_config(place.folder))) for place in begun)
-    to_come = tuple(name for name, place in places.items() if place not in begun)
-    page = folder / "paper" / "report.html"
+    begun = [kind for kind in config.study.paper if _is_on_record(config, kind)]
+    places = [study_place(config, kind).folder for kind in begun]
+    studies = tuple(status(Records(load_config(place))) for place in places)
+    to_come = tuple(study_name(config, k) for k in config.study.paper if k not in begun)
     is_over = not to_come and page.is_file() and {one.state for one in studies} == {"complete"}
     return PaperStatus(
         name=config.name,
@@ -60,8 +53,8 @@ def paper_status(config: SweepConfig) -> PaperStatus:
     )
 
 
-def paper_view(found: PaperStatus, again: str) -> list[RenderableType]:
-    """What is shown, from top to bottom; ``again``: what to type to go on."""
+def paper_view(found: PaperStatus) -> list[RenderableType]:
+    """What is shown, from top to bottom."""
     lines: list[RenderableType] = [_headline(found)]
     for one in found.studies:
         lines += ["", *body(one)]
@@ -69,7 +62,7 @@ def paper_view(found: PaperStatus, again: str) -> list[RenderableType]:
         lines += ["", f"still to begin: {', '.join(found.to_come)}"]
     if found.report:
         lines += ["", f"report over all: {found.report}"]
-    return [*lines, *([f"to go on: {again}"] if found.state == "stopped" else [])]
+    return [*lines, *([way_on(found.folder)] if found.state == "stopped" else [])]
 
 
 def _headline(found: PaperStatus) -> str:
@@ -79,12 +72,6 @@ def _headline(found: PaperStatus) -> str:
     return f"The paper {found.name} {said}."
 
 
-def _places(config: SweepConfig) -> dict[str, StudyPlace]:
-    """Where the studies lie, or will, by name."""
-    home = place_of(config).folder
-    names = [f"{config.name}-{kind}" for kind in config.study.paper]
-    return {name: StudyPlace(home.with_name(name)) for name in names}
-
-
-def _is_on_record(place: StudyPlace) -> bool:
+def _is_on_record(config: SweepConfig, kind: Kind) -> bool:
+    place = study_place(config, kind)
     return place.config_file().is_file() and place.optuna_file().is_file()

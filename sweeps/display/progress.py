@@ -59,10 +59,15 @@ def recorded_best(row: TrialRow | None) -> dict[str, Any] | None:
     """An earlier session's best trial, as `Tally.best` holds it."""
     if row is None:
         return None
+    kept = {name: getattr(row, name) for name in ("number", "state", "score", "seconds")}
+    return {**kept, "point": recorded_point(row), "failure": ""}
+
+
+def recorded_point(row: TrialRow) -> dict[str, Any]:
+    """A recorded trial's point, as `point_text` takes it."""
     names: tuple[str, ...] = ("mask_ratio", "accumulation_interval", "learning_rate")
     names += ("method", "seed") if row.stage else ("method",) if row.method != "gmt" else ()
-    kept = {name: getattr(row, name) for name in ("number", "state", "score", "seconds")}
-    return {**kept, "point": {name: getattr(row, name) for name in names}, "failure": ""}
+    return {name: getattr(row, name) for name in names}
 
 
 class Display(ABC):

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config import SweepConfig
 from sweeps.designs.workload import workload
-from sweeps.display.progress import point_text, time_text
+from sweeps.display.progress import point_text, recorded_point, time_text
 from sweeps.folder.drivers import Driver, living_drivers
 from sweeps.folder.place import FAILURE_FILE, RUN_FILE, alone
 from sweeps.report.data import ScoreLabel, TrialRow
@@ -149,7 +149,7 @@ def _running(records: Records, domain: str) -> tuple[Running, ...]:
         found.append(
             Running(
                 number=trial.user_attrs["number"],
-                point=row_text(rows[key]),
+                point=point_text(recorded_point(rows[key])),
                 step=_last_step(folder / EVENTS_FILE),
                 steps=_steps(records.config, domain, rows[key]),
                 score=rows[key].score,
@@ -157,13 +157,6 @@ def _running(records: Records, domain: str) -> tuple[Running, ...]:
             )
         )
     return tuple(found)
-
-
-def row_text(row: TrialRow) -> str:
-    """A recorded trial's point, as `point_text` writes it."""
-    own = ("method", "seed") if row.stage else ("method",) if row.method != "gmt" else ()
-    names = ("mask_ratio", "accumulation_interval", "learning_rate", *own)
-    return point_text({name: getattr(row, name) for name in names})
 
 
 def _steps(config: SweepConfig, domain: str, row: TrialRow) -> int:

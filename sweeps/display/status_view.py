@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
-from sweeps.display.progress import time_text
-from sweeps.display.status import DomainStatus, Failure, Running, SweepStatus, row_text
+from sweeps.display.progress import point_text, recorded_point, time_text
+from sweeps.display.status import DomainStatus, Failure, Running, SweepStatus
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def view(status: SweepStatus) -> list[RenderableType]:
     """What is shown, from top to bottom."""
-    return [*body(status), *_way_on(status)]
+    return [*body(status), *_next_steps(status)]
 
 
 def body(status: SweepStatus) -> list[RenderableType]:
@@ -61,7 +62,7 @@ def table(status: SweepStatus) -> Table:
             str(len(domain.running)),
             str(domain.states.get("failed", 0)),
             "" if best is None else domain.label.number(best.score or 0.0),
-            "" if best is None else row_text(best),
+            "" if best is None else point_text(recorded_point(best)),
         )
     if any(domain.best is not None for domain in status.domains):
         result.caption = (
@@ -86,12 +87,18 @@ def _failure(failure: Failure) -> list[RenderableType]:
     return [*lines, *([f"  run it alone: {failure.command}"] if failure.command else [])]
 
 
-def _way_on(status: SweepStatus) -> list[RenderableType]:
+def way_on(folder: str) -> str:
+    """What to type to go on with what was stopped."""
+    return f"to go on: python -m sweeps resume {shlex.quote(folder)}"
+
+
+def _next_steps(status: SweepStatus) -> list[RenderableType]:
     lines: list[RenderableType] = []
     if status.state == "stopped":
-        lines.append(f"to go on: python -m sweeps resume {status.folder}")
+        lines.append(way_on(status.folder))
     if status.failures and not status.drivers:
         lines.append(
-            f"to try the failed trials again: python -m sweeps retry {status.folder} --failed"
+            "to try the failed trials again: python -m sweeps retry "
+            f"{shlex.quote(status.folder)} --failed"
         )
     return lines

@@ -32,15 +32,13 @@ PATIENCE_SECONDS = 30.0
 @final
 @dataclass(frozen=True)
 class Driver:
-    """A process that runs a sweep. ``started``: local time on its host. ``is_paper``: what has
-    this name is a `paper`, whose studies are sweeps beside it."""
+    """A process that runs a sweep. ``started``: local time on its host."""
 
     id: str
     host: str
     pid: int
     user: str
     started: str
-    is_paper: bool = False
 
     def __str__(self) -> str:
         return f"process {self.pid} of {self.user} on {self.host}, since {self.started}"
@@ -82,9 +80,7 @@ def request_stop(folder: Path) -> list[Driver]:
 
 
 @contextmanager
-def driving(
-    folder: Path, *, join: bool = False, one_host: bool = False, is_paper: bool = False
-) -> Iterator[Driver]:
+def driving(folder: Path, *, join: bool = False, one_host: bool = False) -> Iterator[Driver]:
     """Be a driver of the sweep in ``folder``: the only one, unless it joins by choice.
 
     ``one_host``: the sweep's database is on its drivers' own disk, so they share one machine.
@@ -96,7 +92,7 @@ def driving(
     """
     home = folder / "drivers"
     home.mkdir(parents=True, exist_ok=True)
-    driver = _this_process(is_paper)
+    driver = _this_process()
     lock = FileLock(home / f"{driver.id}.lock", timeout=0)
     with FileLock(home / "gate"):
         _check_others(living_drivers(folder), driver, join=join, one_host=one_host)
@@ -132,13 +128,13 @@ def _check_others(others: list[Driver], driver: Driver, *, join: bool, one_host:
         )
 
 
-def _this_process(is_paper: bool) -> Driver:
+def _this_process() -> Driver:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user need not have a name
         user = str(os.getuid())
-    started, host = time.strftime("%Y-%m-%d %H:%M:%S"), socket.gethostname()
-    return Driver(uuid.uuid4().hex[:8], host, os.getpid(), user, started, is_paper)
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    return Driver(uuid.uuid4().hex[:8], socket.gethostname(), os.getpid(), user, started)
 
 
 def _pass_on(request: Path, over: threading.Event, number: int) -> None:

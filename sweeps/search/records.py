@@ -8,6 +8,7 @@ import optuna
 
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.errors import UserError
+from sweeps.folder.paper_place import is_paper, study_place
 from sweeps.folder.place import place_of
 from sweeps.report.data import TrialRow
 from sweeps.search.rows import trial_rows
@@ -25,10 +26,7 @@ class Records:
         self.config = resolve_paths(config)
         self.place = place_of(self.config)
         if not self.place.optuna_file().is_file():
-            raise UserError(
-                f"no sweep named '{config.name}' in {self.config.storage}: run it first, or give "
-                "its storage, as storage=runs"
-            )
+            raise UserError(_missing(self.config))
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._open()
 
@@ -60,6 +58,16 @@ class Records:
         """The domain's trials, as `trial_rows` gives them."""
         study = self.study(domain)
         return () if study is None else trial_rows(study, self.config.seed)
+
+
+def _missing(config: SweepConfig) -> str:
+    if is_paper(config):
+        first = study_place(config, config.study.paper[0]).folder
+        return f"{config.name} is a paper: give one of its studies, as {first}"
+    return (
+        f"no sweep named '{config.name}' in {config.storage}: run it first, or give its storage, "
+        "as storage=runs"
+    )
 
 
 def recorded_rows(config: SweepConfig) -> dict[str, tuple[TrialRow, ...]]:

@@ -13,7 +13,7 @@ import sys, time
 from pathlib import Path
 from sweeps.folder.drivers import driving
 try:
-    with driving(Path(sys.argv[1]), is_paper=sys.argv[2:] == ["paper"]):
+    with driving(Path(sys.argv[1])):
         print("driving", flush=True)
         time.sleep(60)
 except KeyboardInterrupt:
@@ -22,9 +22,9 @@ except KeyboardInterrupt:
 
 
 @contextmanager
-def driven(folder: Path, *kind: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that drives the sweep in ``folder``; with "paper" the paper of that name."""
-    command = [sys.executable, "-c", DRIVE, str(folder), *kind]
+def driven(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that drives the sweep in ``folder``."""
+    command = [sys.executable, "-c", DRIVE, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "driving\n"

@@ -16,7 +16,7 @@ from sweeps.designs.build import build_design, mask_ratio
 from sweeps.display.progress import LineDisplay
 from sweeps.errors import UserError
 from sweeps.folder.identity import study_definition
-from sweeps.folder.load import parse_config
+from sweeps.folder.load import load_config, parse_config
 from sweeps.paper import check, report, run, study_of
 from sweeps.report.data import TrialRow
 from sweeps.results.export import export, run_yaml
@@ -202,3 +202,4 @@ def test_the_study_that_a_budget_ends_is_the_last(
     assert ran == list(config.study.paper[:2])
     assert result.stopped == "the budget is spent"
     assert result.html.is_file()
+    assert load_config(tmp_path / "small") == resolve_paths(config)

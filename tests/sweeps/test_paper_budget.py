@@ -20,7 +20,7 @@ from sweeps.settings.halt import Halt
 from sweeps.tracking.tracker import MemoryTracker
 from sweeps.workers import tune
 from sweeps.workers.side_by_side import Wave
-from tests.sweeps.played import FINISHED
+from tests.sweeps.played import FINISHED, Groups
 
 Tree = dict[str, Any]
 STUDY = {
@@ -31,15 +31,6 @@ STUDY = {
     "seeds": 2,
     "fresh_seeds": 2,
 }
-
-
-class Groups:
-    """No workers: a job's scores are nothing."""
-
-    count = 1
-
-    def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
-        return [{"entries": {}, "items": {}} for _ in jobs]
 
 
 @pytest.fixture

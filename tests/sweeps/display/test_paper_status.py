@@ -10,6 +10,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sweeps import cli
+from sweeps.config import SweepConfig, resolve_paths
+from sweeps.folder.load import load_config
+from sweeps.folder.paper_place import put_on_record
+from sweeps.folder.place import place_of
+from sweeps.paper import PaperResult
 from tests.sweeps.driven import driven
 from tests.sweeps.played import FINISHED, RUNNING, play
 
@@ -17,7 +22,7 @@ Tree = dict[str, Any]
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.app, ["status", "sweep.yaml", *arguments])
+    return CliRunner().invoke(cli.app, ["status", *(arguments or ("sweep.yaml",))])
 
 
 @pytest.fixture
@@ -27,13 +32,15 @@ def paper(sweep_files: Path, tree: Tree) -> Path:
     (sweep_files / "sweep.yaml").write_text(json.dumps(listed))
     (sweep_files / "search.yaml").write_text(json.dumps(listed | {"name": "small-search"}))
     play(FINISHED, RUNNING, source="search.yaml")
+    (sweep_files / "runs" / "small").mkdir()
+    put_on_record(resolve_paths(load_config("sweep.yaml")))
     return sweep_files / "runs"
 
 
 def test_a_paper_that_runs(paper: Path) -> None:
-    with driven(paper / "small", "paper") as whole, driven(paper / "small-search") as study:
+    with driven(paper / "small") as whole, driven(paper / "small-search") as study:
         shown = call()
-        plain = json.loads(call("--json").stdout)
+        plain = json.loads(call("sweep.yaml", "--json").stdout)
     assert shown.exit_code == 0, shown.output
     for words in (
         f"`paper` runs small, by process {whole.pid}",
@@ -53,25 +60,61 @@ def test_a_paper_that_runs(paper: Path) -> None:
 
 
 def test_a_paper_that_was_stopped_is_watched_once_and_says_how_to_go_on(paper: Path) -> None:
-    shown = call("--watch").stdout
+    shown = call("sweep.yaml", "--watch").stdout
     assert "The paper small does not run." in shown
     assert "small-search does not run" in shown
-    assert shown.endswith("to go on: python -m sweeps paper sweep.yaml\n")
-    (line,) = call("--watch", "--json").stdout.splitlines()
+    assert shown.endswith(f"to go on: python -m sweeps resume {paper / 'small'}\n")
+    (line,) = call("sweep.yaml", "--watch", "--json").stdout.splitlines()
     assert json.loads(line)["state"] == "stopped"
 
 
 def test_a_paper_that_is_complete(paper: Path, tree: Tree) -> None:
     (paper.parent / "sweep.yaml").write_text(json.dumps(tree | {"study": {"paper": ["search"]}}))
+    put_on_record(resolve_paths(load_config("sweep.yaml")))
     play(FINISHED, FINISHED, source="search.yaml")
     pages = [paper / "small-search" / "sums" / "report", paper / "small" / "paper"]
     for page in pages:
-        page.mkdir(parents=True)
+        page.mkdir(parents=True, exist_ok=True)
         (page / "report.html").touch()
     shown = call().stdout
     assert "The paper small is complete." in shown
     assert f"report over all: {pages[1] / 'report.html'}" in shown
     assert "to go on" not in shown
+
+
+def test_its_folder_says_that_it_is_a_paper(paper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call(str(paper / "small")).stdout == call().stdout
+    ran: list[SweepConfig] = []
+
+    def run(config: SweepConfig, *given: object) -> PaperResult:
+        ran.append(config)
+        return PaperResult(Path("report.html"), (), stopped="")
+
+    monkeypatch.setattr("sweeps.paper.run", run)
+    resumed = CliRunner().invoke(cli.app, ["resume", str(paper / "small")])
+    assert resumed.stdout == "report:\n  report.html\n"
+    assert [config.name for config in ran] == ["small"]
+    helped = CliRunner().invoke(cli.app, ["resume", str(paper / "small"), "--join"])
+    assert helped.exit_code == 2
+    assert "--join is for one sweep" in helped.stderr
+
+
+def test_a_sweep_of_the_same_name_keeps_its_folder(sweep_files: Path) -> None:
+    config = play(FINISHED)
+    stored = place_of(config).config_file().read_text()
+    put_on_record(config.model_copy(update={"seed": 7}))
+    assert place_of(config).config_file().read_text() == stored
+    assert "small does not run: it was stopped" in call().stdout
+
+
+@pytest.mark.parametrize("command", ["leaderboard", "report", "retry"])
+def test_what_is_of_one_sweep_asks_for_a_study(paper: Path, command: str) -> None:
+    options = ["--failed"] if command == "retry" else []
+    asked = CliRunner().invoke(cli.app, [command, str(paper / "small"), *options])
+    assert asked.exit_code == 2
+    assert (
+        f"small is a paper: give one of its studies, as {paper / 'small-search'}" in asked.stderr
+    )
 
 
 def test_a_study_whose_configuration_is_broken_is_named(paper: Path) -> None:

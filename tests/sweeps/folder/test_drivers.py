@@ -17,9 +17,11 @@ from typer.testing import CliRunner, Result
 
 from sweeps import paper
 from sweeps.cli import app
+from sweeps.config import resolve_paths
 from sweeps.errors import UserError
 from sweeps.folder.drivers import driving, living_drivers, request_stop
-from sweeps.folder.load import parse_config
+from sweeps.folder.load import load_config, parse_config
+from sweeps.folder.paper_place import put_on_record
 from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.driven import DRIVE, driven
 
@@ -94,8 +96,8 @@ def command(name: str, *words: str) -> Result:
 
 def test_a_paper_is_stopped_and_asked_for_by_its_own_name(sweep_files: Path) -> None:
     """Its studies lie beside that name, one after another."""
-    folder = sweep_files / "runs" / "small"
-    with driven(folder, "paper") as driver:
+    with driven(sweep_files / "runs" / "small") as driver:
+        put_on_record(resolve_paths(load_config("sweep.yaml")))
         asked = command("status")
         assert asked.exit_code == 0
         assert f"`paper` runs small, by process {driver.pid}" in asked.stdout
@@ -103,7 +105,7 @@ def test_a_paper_is_stopped_and_asked_for_by_its_own_name(sweep_files: Path) -> 
         result = command("stop")
         assert driver.wait(timeout=20) == 130
     assert result.exit_code == 0
-    assert "sweeps paper sweep.yaml" in result.stdout
+    assert f"sweeps resume {sweep_files / 'runs' / 'small'}" in result.stdout
 
 
 def test_a_sweep_that_has_just_been_started_is_no_paper(sweep_files: Path) -> None:

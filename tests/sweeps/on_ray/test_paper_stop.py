@@ -1,4 +1,4 @@
-"""A paper that was stopped in its second study, and the same command again."""
+"""A paper that was stopped in its second study, and what is typed then."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEARCH = {"trials": 2, "sampler": "random"}
 def test_a_stopped_paper_goes_on_where_it_was(tmp_path: Path, root: Path) -> None:
     sweep = tmp_path / "sweep.yaml"
     sweep.write_text(yaml.safe_dump(tree(tmp_path / "runs", study=DROP, search=SEARCH)))
-    config = resolve_paths(load_config(sweep))
+    config, folder = resolve_paths(load_config(sweep)), tmp_path / "runs" / "small"
     with started(root, "paper", sweep) as first:
         assert first.stdout is not None
         read_until("== drop", first)
@@ -37,19 +37,20 @@ def test_a_stopped_paper_goes_on_where_it_was(tmp_path: Path, root: Path) -> Non
         stopped = call(root, "stop", sweep)
         said = first.stdout.read()
         assert first.wait(60) == 130, said
-    assert "Finished trials are kept" in stopped and f"sweeps paper {sweep}" in stopped
+    assert "Finished trials are kept" in stopped
+    assert f"sweeps resume {folder}\n" in stopped
     before = {kind: finished(config, kind) for kind in config.study.paper}
     assert len(before["search"]) == 2
     assert 1 <= len(before["drop"]) < 8
 
-    said = call(root, "paper", sweep)
+    said = call(root, "resume", folder)
     assert "math: all 2 trials are done already" in said
     assert not re.search(r"trial +0 .* finished", said)
     after = {kind: finished(config, kind) for kind in config.study.paper}
     assert after["search"] == before["search"]
     assert after["drop"].items() >= before["drop"].items()
     assert len(after["drop"]) == 2 + 3 * 2
-    assert (tmp_path / "runs" / "small" / "paper" / "report.html").is_file()
+    assert (folder / "paper" / "report.html").is_file()
 
 
 def finished(config: SweepConfig, kind: Kind) -> dict[str, TrialRow]:
