@@ -158,11 +158,14 @@ def best_by_mask_ratio(rows: tuple[TrialRow, ...]) -> dict[float, TrialRow]:
 
 
 def best_so_far(rows: tuple[TrialRow, ...]) -> list[tuple[int, float]]:
-    """(trial number, best score up to it) in trial order."""
+    """(trial number, best score up to it) in trial order, from the first trial that can be
+    compared. One that was stopped early, or failed, has an end, too, and improved nothing."""
     curve: list[tuple[int, float]] = []
-    for row in scored(rows):
-        best = max(_score(row), curve[-1][1]) if curve else _score(row)
-        curve.append((row.number, best))
+    comparable = {row.number: _score(row) for row in scored(rows)}
+    for number in sorted(row.number for row in rows if row.has_ended()):
+        scores = [score for _, score in curve[-1:]]
+        scores += [comparable[number]] if number in comparable else []
+        curve += [(number, max(scores))] if scores else []
     return curve
 
 

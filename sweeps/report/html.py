@@ -114,12 +114,20 @@ def _test_results(data: StudyData) -> str:
         for name in names
     ]
     heads = ["benchmark", "best trial", "best SFT trial", "difference", "items"]
+    about = (
+        "The best trial is the best SFT trial: there is no difference to be shown."
+        if _is_control(data)
+        else "The difference counts the two as independent; they answered the same items, so its "
+        "error is likely too wide."
+    )
     return (
         f"<section><h2>Test items, read once</h2>{table(heads, rows)}"
-        '<p class="small">Score ± one standard error over items. The difference counts the two '
-        "as independent; they answered the same items, so its error is likely too wide.</p>"
-        "</section>"
+        f'<p class="small">Score ± one standard error over items. {about}</p></section>'
     )
+
+
+def _is_control(data: StudyData) -> bool:
+    return data.best is not None and data.best.is_sft()
 
 
 def _with_error(data: StudyData, results: Mapping[str, float], name: str) -> str:
@@ -133,7 +141,7 @@ def _difference(
     data: StudyData, best: Mapping[str, float], sft: Mapping[str, float], name: str
 ) -> str:
     score, error = f"{name}/{SCORE}", f"{name}/{STANDARD_ERROR}"
-    if score not in best or score not in sft:
+    if _is_control(data) or score not in best or score not in sft:
         return NO_VALUE
     both = math.hypot(best.get(error, math.nan), sft.get(error, math.nan))
     return f"{data.label.difference(best[score] - sft[score])} ± {_number(both)}"

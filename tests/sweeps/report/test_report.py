@@ -100,9 +100,17 @@ def test_only_trials_that_ran_to_the_end_are_compared() -> None:
 
 
 def test_best_so_far_never_falls() -> None:
-    assert best_so_far(ROWS) == [(0, 0.61), (1, 0.74321), (2, 0.74321), (5, 0.74321)]
+    best = 0.74321
+    assert best_so_far(ROWS) == [(0, 0.61), *((number, best) for number in range(1, 6))]
     assert best_so_far(tuple(reversed(ROWS))) == best_so_far(ROWS)
     assert best_so_far(()) == []
+
+
+def test_best_so_far_goes_on_to_the_last_trial_that_ended() -> None:
+    """Else a search whose last trials were hopeless would look as if it still improved."""
+    late = (row(6, 0.4, 0.99, "stopped_early"), row(7, 0.4, None, "running"))
+    assert best_so_far((*ROWS, *late))[-1] == (6, 0.74321)
+    assert best_so_far((row(0, 0.0, 0.9, "stopped_early"), row(1, 0.0, 0.61))) == [(1, 0.61)]
 
 
 def test_negative_scores_are_compared_too() -> None:
@@ -146,6 +154,14 @@ def test_test_items_come_with_errors_and_their_difference() -> None:
     assert "0.660 ± 0.040" in text
     assert "+0.060 ± 0.050" in text
     assert " 200" in text
+
+
+def test_where_the_best_trial_is_the_control_nothing_is_compared() -> None:
+    control = DATA.test_results["sft"]
+    text = page(replace(DATA, best=ROWS[2], test_results={"best": control, "sft": control})).text
+    assert "0.660 ± 0.040" in text
+    assert "+0.0" not in text
+    assert "The best trial is the best SFT trial" in text
 
 
 def test_a_missing_sft_result_leaves_a_gap_not_a_claim() -> None:
