@@ -24,8 +24,8 @@ from pathlib import Path
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item, items_sha256
 from evaluators.benchmarks import build, presets
 from evaluators.evaluate import evaluate
-from evaluators.language_model import Completion, LogLikelihood
 from evaluators.stops import cut_at_stop
+from evaluators.text_model import Completion, LogLikelihood
 
 FILES = {
     "gsm8k": "gsm8k/test.jsonl",

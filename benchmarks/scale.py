@@ -143,8 +143,8 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
     from sweeps import study
     from sweeps.folder.load import load_tree, parse_config
     from sweeps.tracking.mlflow_tracker import MlflowTracker
-    from sweeps.workers.final_scores import TestScores
     from sweeps.workers.study_search import StudySearch
+    from sweeps.workers.test_scores import TestScores
 
     sweeps.workers.tune.run_job = trivial
     sweeps.session.score_on_test = lambda config, domain, place, *rest: TestScores.read(place)

@@ -11,7 +11,6 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from evaluators.language_model import TextModel
 from evaluators.protocol import Aggregation
 from evaluators.statistics import (
     clustered_standard_error,
@@ -22,6 +21,7 @@ from evaluators.statistics import (
     ratio_standard_error,
     wilson_interval,
 )
+from evaluators.text_model import TextModel
 
 Split = Literal["validation", "test", "all"]
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item, ItemRecord, summarise
 from evaluators.errors import EvaluationError
 from evaluators.item_cache import ItemCache
-from evaluators.language_model import TextModel
+from evaluators.text_model import TextModel
 
 
 def select(items: Sequence[Item], limit: int | None) -> list[Item]:

@@ -1,11 +1,9 @@
-"""Generation and log-likelihood: the interface, and a Hugging Face model in memory behind it."""
+"""Generation and log-likelihood by a Hugging Face model in memory."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -15,66 +13,16 @@ from evaluators.forward import Forward
 from evaluators.generation import Choose, Decoding, Generator, most_likely
 from evaluators.likelihood import Scorer, Window
 from evaluators.prefixes import Cluster, shared_prefixes
-from evaluators.sampling import Sampler, Sampling, check_seeds
+from evaluators.sampler import Sampler
+from evaluators.sampling import Sampling, check_seeds
 from evaluators.stops import StopFinder, cut_at_stop
+from evaluators.text_model import Completion, LogLikelihood, TextModel
 from evaluators.tokens import TokenCodec, end_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 IdPair = tuple[Sequence[int], Sequence[int]]
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A generated text, cut before its stop string, and the number of tokens it took.
-
-    `truncated` where neither an end token nor a stop string came within the token limit.
-    """
-
-    text: str
-    tokens: int
-    truncated: bool
-
-
-@dataclass(frozen=True)
-class LogLikelihood:
-    """log p(continuation | context) <= 0 in nats, over `tokens` tokens of the continuation.
-
-    `is_greedy` where every token of the continuation is the most likely one.
-    """
-
-    nats: float
-    tokens: int
-    is_greedy: bool
-
-
-class TextModel(ABC):
-    """What a benchmark needs of a model."""
-
-    @abstractmethod
-    def generate(
-        self,
-        prompts: Sequence[str],
-        *,
-        max_new_tokens: int,
-        stops: Sequence[str] = (),
-        sampling: Sampling | None = None,
-        seeds: Sequence[int] = (),
-    ) -> list[Completion]:
-        """A completion of at most `max_new_tokens` tokens for each prompt, in order.
-
-        Each ends before the first of `stops`. Without `sampling` decoding is greedy; with it,
-        `seeds` has one number per prompt (see `sample_seed`), which alone decides what is drawn.
-        """
-
-    @abstractmethod
-    def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
-        """The log-likelihood of each (context, continuation)'s continuation, in order."""
-
-    def together(self) -> AbstractContextManager[None]:
-        """What ranks enter together before calls whose number differs between them."""
-        return nullcontext()
 
 
 @final

@@ -1,14 +1,10 @@
-"""How the next token is chosen: the most likely one, or one drawn from the distribution."""
+"""From what distribution the next token is drawn, and with which seed."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
-
-import torch
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -39,40 +35,3 @@ def check_seeds(sampling: Sampling | None, seeds: Sequence[int], prompts: int) -
     """Raise ValueError where there is not one seed for each prompt to draw from."""
     if sampling is not None and len(seeds) != prompts:
         raise ValueError(f"expected one seed for each of {prompts} prompts: {len(seeds)}")
-
-
-@final
-class Sampler:
-    """Chooses tokens for rows, each of which draws from random numbers of its own."""
-
-    def __init__(self, sampling: Sampling, seeds: Sequence[int], limit: int) -> None:
-        """`limit`: the most tokens of a row; one number in [0, 1) is drawn for each."""
-        self._sampling = sampling
-        self._numbers = torch.stack(
-            [
-                torch.rand(
-                    limit, generator=torch.Generator().manual_seed(seed), dtype=torch.double
-                )
-                for seed in seeds
-            ]
-        )
-
-    def __call__(self, logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
-        """The token [lines] of each line of `logits` [lines, vocabulary], which is row `rows[i]`.
-
-        The inverse of the cumulative distribution in the order of the ids: sorted by probability,
-        rounding could swap near equals and so change the draw.
-        """
-        probabilities = (logits.float() / self._sampling.temperature).softmax(dim=-1)
-        if self._sampling.top_p < 1:
-            probabilities = self._nucleus(probabilities)
-        cumulative = probabilities.double().cumsum(dim=-1)
-        drawn = self._numbers[list(rows), step].to(logits.device)[:, None] * cumulative[:, -1:]
-        chosen = torch.searchsorted(cumulative, drawn, right=True)[:, 0]
-        return chosen.clamp_(max=logits.shape[-1] - 1)
-
-    def _nucleus(self, probabilities: Tensor) -> Tensor:
-        """`probabilities` with 0 outside of the nucleus of each line."""
-        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        outside = ordered.double().cumsum(dim=-1) - ordered >= self._sampling.top_p
-        return ordered.masked_fill(outside, 0.0).gather(1, order.argsort(dim=-1))

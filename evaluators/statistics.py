@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import torch
-
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -135,6 +133,8 @@ def paired_bootstrap(
         raise ValueError(
             f"Paired scores must have the same length and not be empty, found {len(a)}, {len(b)}"
         )
+    import torch  # a second or two, and standard errors need none of it
+
     difference = torch.tensor(a, dtype=torch.float64) - torch.tensor(b, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     count = len(difference)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
-from evaluators.language_model import Completion, LogLikelihood, TextModel
 from evaluators.sampling import Sampling, check_seeds
+from evaluators.text_model import Completion, LogLikelihood, TextModel
 from evaluators.tokens import TokenCodec
 
 

@@ -24,14 +24,15 @@ from sweeps.report.paper import PaperDomain, write_paper
 from sweeps.report.sensitivity import analyse, headline
 from sweeps.report.sensitivity_page import cost, figures
 from sweeps.report.settings import winner
-from sweeps.results.reporting import config_yaml, sensitivity_data, study_figure
+from sweeps.results.manifest import config_yaml
+from sweeps.results.reporting import sensitivity_data, study_figure
 from sweeps.search.label import label_of
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
 from sweeps.settings.study_config import KINDS, Kind
 from sweeps.tracking.tracker import SERVE, Tracker
-from sweeps.workers.final_scores import TestScores
 from sweeps.workers.session import worker_session
+from sweeps.workers.test_scores import TestScores
 
 if TYPE_CHECKING:
     from sweeps.workers.group import WorkerGroups

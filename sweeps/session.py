@@ -21,7 +21,6 @@ from sweeps.folder.drivers import Driver, living_drivers
 from sweeps.folder.place import place_of
 from sweeps.report.data import TrialRow
 from sweeps.report.write import ReportPaths
-from sweeps.results.reporting import study_finals, write_study_report
 from sweeps.results.study_info import study_info
 from sweeps.search.agenda import SearchSpace, has_unplanned, queue_missing
 from sweeps.search.disk import drop_weights, remove_orphans
@@ -39,8 +38,9 @@ from sweeps.settings.halt import Halt
 from sweeps.tracking.pump import SENT_FILE, TrackerPump
 from sweeps.tracking.tracker import Tracker, TrialState
 from sweeps.workers.efficiency import MEASURED, measured
-from sweeps.workers.final_scores import TestScores, score_on_test
+from sweeps.workers.final_scores import score_on_test
 from sweeps.workers.study_search import StudySearch
+from sweeps.workers.test_scores import TestScores
 
 if TYPE_CHECKING:
     from sweeps.workers.group import WorkerGroups
@@ -121,6 +121,8 @@ class DomainSession:
         self._take_up()
         if not self._others():
             remove_orphans(self.place.study(self.domain), self.study)
+        if not self.halt.due() and self._missing():
+            self.groups.start()  # which takes long: first of all
         self._pump = TrackerPump(self.tracker, self.display.say)
         try:
             self._pump.begin_study(study_info(self.config, self.domain, self.design))
@@ -273,6 +275,9 @@ class DomainSession:
         return replace(self._conclude(complete=False), stopped=self.halt.reason)
 
     def _conclude(self, *, complete: bool) -> DomainResult:
+        # Matplotlib and scipy, a second or two: not before the trials.
+        from sweeps.results.reporting import study_finals, write_study_report
+
         rows = trial_rows(self.study, self.config.seed)
         scores = self._test_scores(rows) if complete else TestScores()
         paths = write_study_report(self.config, self.domain, self.study, rows, scores)

@@ -24,9 +24,8 @@ from sweeps.folder.place import place_of
 from sweeps.folder.spending import SpendingFiles
 from sweeps.plans import preflight
 from sweeps.plans.disk_need import check_disk
-from sweeps.results.reporting import declare
+from sweeps.results.manifest import declare
 from sweeps.search.whole_storage import WholeStorage
-from sweeps.session import DomainResult, DomainSession, run_together
 from sweeps.settings.budget import Ledger
 from sweeps.settings.failures import kind_of
 from sweeps.settings.halt import Halt
@@ -36,6 +35,7 @@ from sweeps.tracking.tracker import Tracker
 from sweeps.workers.session import worker_session
 
 if TYPE_CHECKING:
+    from sweeps.session import DomainResult
     from sweeps.workers.group import WorkerGroups
 
 __all__ = ["StudyResult", "place_of", "run", "validate"]
@@ -142,6 +142,8 @@ def _run_domains(
     driver: Driver,
     ledger: Ledger,
 ) -> StudyResult:
+    from sweeps.session import DomainSession, run_together  # Ray Tune is in it
+
     save_config(config)
     halt = Halt(ledger, config.failures.most_failed_share)
     sessions = [

@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord
 from evaluators.benchmarks.generative import cost_record, reference_costs
-from evaluators.language_model import LogLikelihood, TextModel
 from evaluators.protocol import Protocol
+from evaluators.text_model import LogLikelihood, TextModel
 
 
 class ChoiceBenchmark(Benchmark):

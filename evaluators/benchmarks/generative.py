@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord, Sample, bits_per_byte
-from evaluators.language_model import Completion, LogLikelihood, TextModel
 from evaluators.protocol import Protocol
 from evaluators.sampling import Sampling, sample_seed
 from evaluators.statistics import pass_at_k
+from evaluators.text_model import Completion, LogLikelihood, TextModel
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import final
 from evaluators.benchmark import Benchmark, Item, ItemRecord, Split
 from evaluators.benchmarks.generative import cost_record, reference_costs
 from evaluators.errors import DataError
-from evaluators.language_model import TextModel
 from evaluators.protocol import Protocol
 from evaluators.rows import HubSplit, is_hub, read_rows, read_text
 from evaluators.split import is_validation
+from evaluators.text_model import TextModel
 
 PIECE = 1000
 CONTEXT = 500

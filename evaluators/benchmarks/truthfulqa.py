@@ -17,10 +17,10 @@ from evaluators.benchmark import Item, ItemRecord, Split
 from evaluators.benchmarks.choice import ChoiceBenchmark, most_likely
 from evaluators.benchmarks.generative import cost_record
 from evaluators.errors import DataError
-from evaluators.language_model import LogLikelihood
 from evaluators.protocol import Protocol, prompt_text
 from evaluators.rows import HubSplit, read_rows
 from evaluators.split import is_validation
+from evaluators.text_model import LogLikelihood
 
 FIELDS = {"question": str, "mc1_targets": dict, "mc2_targets": dict}
 HUB = HubSplit("validation", ("multiple_choice",))

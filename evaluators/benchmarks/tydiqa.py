@@ -21,10 +21,10 @@ from evaluators.answers import exact_match, f1
 from evaluators.benchmark import Item, Split
 from evaluators.benchmarks.generative import GenerativeBenchmark, Grade
 from evaluators.errors import DataError, unknown_name
-from evaluators.language_model import TextModel
 from evaluators.protocol import Decoding, Protocol, prompt_text
 from evaluators.rows import HubSplit, is_hub, read_rows
 from evaluators.split import is_validation
+from evaluators.text_model import TextModel
 
 FIELDS = {"id": str, "question": str, "context": str, "answers": dict}
 PASSAGE_TOKENS = 512

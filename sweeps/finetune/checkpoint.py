@@ -10,14 +10,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sweeps.finetune.config import FinetuneConfig
-from sweeps.finetune.group import Group
 from sweeps.finetune.identity import digest, run_identity
 from sweeps.finetune.reporter import Check
+
+if TYPE_CHECKING:
+    from sweeps.finetune.group import Group
 
 _STATE, SHARDS = "state.pt", "shards"
 
@@ -110,6 +110,8 @@ def load(
     places = saved(folder)
     if not places:
         return None
+    import torch  # a second or two, which who only lists checkpoints does without
+
     state = torch.load(places[-1] / _STATE, map_location="cpu", weights_only=True)
     if state.pop("fingerprint") != fingerprint:
         raise ValueError(
@@ -131,6 +133,8 @@ def distributed() -> Any:
 
 
 def _write(state: dict[str, Any], path: Path) -> None:
+    import torch
+
     with path.open("wb") as stream:
         torch.save(state, stream)
         stream.flush()

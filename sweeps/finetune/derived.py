@@ -13,7 +13,8 @@ from sweeps.finetune.cache import Cache
 from sweeps.finetune.config import DropConfig, FinetuneConfig, ModelConfig
 from sweeps.finetune.evaluation import Validation
 from sweeps.finetune.group import Group
-from sweeps.finetune.model import ModelError, load_model, save_model
+from sweeps.finetune.model import load_model, save_model
+from sweeps.finetune.model_facts import ModelError
 from sweeps.finetune.result import RunResult
 from sweeps.finetune.surroundings import borrowed_process
 

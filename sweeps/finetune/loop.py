@@ -16,7 +16,8 @@ from sweeps.finetune.derived import drop_run
 from sweeps.finetune.evaluation import Validation
 from sweeps.finetune.group import Group
 from sweeps.finetune.memory import check_memory
-from sweeps.finetune.model import check_context, check_vocabulary, load_model, save_model
+from sweeps.finetune.model import check_vocabulary, load_model, save_model
+from sweeps.finetune.model_facts import check_context
 from sweeps.finetune.optimizers import check_optimizer
 from sweeps.finetune.reporter import Check, Reporter
 from sweeps.finetune.result import RunResult, read_result, write_result
@@ -82,7 +83,7 @@ class _Run:
         device = group.device()
         check_context(config.model, config.data.max_length)
         check_optimizer(config.optimizer)
-        check_memory(config, group.size, device)
+        check_memory(config, group.size, device.type)
         self._model, self._tokenizer = _base_model(config, device, cache)
         check_vocabulary(self._model, self._tokenizer)
         store = cache or Cache()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import torch
-
 from sweeps.finetune.config import FinetuneConfig
-from sweeps.finetune.model import ModelError, read_model_config, training_dtype
+from sweeps.finetune.model_facts import BYTES, ModelError, read_model_config, weights_dtype
 
 _GIB = 2**30
 
@@ -41,29 +40,30 @@ def memory_need(
     facts: dict[str, Any],
     parameters: int,
     workers: int,
-    dtype: torch.dtype,
+    itemsize: int,
 ) -> MemoryNeed:
-    """A low estimate for a model of that many `parameters` whose config.json says `facts`.
+    """A low estimate for a model of that many `parameters` whose config.json says `facts`, with
+    weights of `itemsize` bytes.
 
     Activations as Korthikanti et al. 2022 (arXiv 2205.05198): 34 bytes per token, layer and
     hidden unit in 16 bits without the attention matrix; 2 of them with recomputation.
     """
     shards = workers if config.parallel == "fsdp" else 1
-    weights = parameters * dtype.itemsize // shards
+    weights = parameters * itemsize // shards
     moments = {"adamw": 2 * weights, "adamw_8bit": 2 * parameters // shards, "adafactor": 0}
     text = facts.get("text_config") or facts
     tokens = config.forward_batch(workers) * config.data.max_length
     unit = 2 if config.model.gradient_checkpointing else 34
     per_token = unit * text.get("num_hidden_layers", 0) * text.get("hidden_size", 0)
-    computed = 1 if config.model.dtype == "mixed_bfloat16" else dtype.itemsize // 2
+    computed = 1 if config.model.dtype == "mixed_bfloat16" else itemsize // 2
     activations = tokens * per_token * computed
     return MemoryNeed(weights, weights, moments[config.optimizer], activations)
 
 
 def check_memory(
-    config: FinetuneConfig, workers: int, device: torch.device, parameters: int | None = None
+    config: FinetuneConfig, workers: int, device: str, parameters: int | None = None
 ) -> None:
-    """Raise ModelError when a worker's need is beyond all that `device` has.
+    """Raise ModelError when a worker's need is beyond all that `device`, "cpu" or "cuda", has.
 
     `parameters` None: counted in the headers of a local model's files; a model of the hub that
     was not fetched yet cannot be counted, and passes.
@@ -72,8 +72,8 @@ def check_memory(
     if parameters is None:
         return
     facts = read_model_config(config.model)
-    dtype = training_dtype(config.model.dtype, device)
-    need, there = memory_need(config, facts, parameters, workers, dtype), _available(device)
+    itemsize = BYTES[weights_dtype(config.model.dtype, device)]
+    need, there = memory_need(config, facts, parameters, workers, itemsize), _available(device)
     if need.total > there:
         raise ModelError(
             f"model.path {config.model.path}: {parameters:,} parameters need at least {need} on "
@@ -93,11 +93,13 @@ def _elements(file: Path) -> int:
     with file.open("rb") as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
     shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    return sum(torch.Size(shape).numel() for shape in shapes)
+    return sum(map(math.prod, shapes))
 
 
-def _available(device: torch.device) -> int:
-    if device.type == "cuda":
+def _available(device: str) -> int:
+    if device == "cuda":
+        import torch
+
         return torch.cuda.get_device_properties(device).total_memory
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = Path("/sys/fs/cgroup/memory.max")  # of a container

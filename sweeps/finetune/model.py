@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sweeps.finetune import hub
 from sweeps.finetune.config import ModelConfig
+from sweeps.finetune.model_facts import (
+    ModelError,
+    check_attention,
+    read_model_config,
+    weights_dtype,
+)
 from sweeps.finetune.parallel import blocks
-
-
-class ModelError(ValueError):
-    """A model that cannot be loaded or used; one sentence says which and why."""
 
 
 def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
@@ -81,12 +80,9 @@ def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) 
 
 
 def training_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of the weights. `auto` is bfloat16 where the accelerator has it, else float32."""
-    if name == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        name = "bfloat16" if fast else "float32"
-    dtypes = {"bfloat16": torch.bfloat16, "float64": torch.float64}
-    return dtypes.get(name, torch.float32)
+    """The dtype of the weights (see `weights_dtype`)."""
+    dtype: torch.dtype = getattr(torch, weights_dtype(name, device.type))
+    return dtype
 
 
 def computing_dtype(name: str) -> torch.dtype | None:
@@ -103,16 +99,6 @@ def _attention(config: ModelConfig, device: torch.device) -> str | None:
     computed = computing_dtype(config.dtype) or training_dtype(config.dtype, device)
     fits = device.type == "cuda" and computed == torch.bfloat16
     return "flash_attention_2" if fits and is_flash_attn_2_available() else None
-
-
-def check_attention(config: ModelConfig) -> None:
-    """Raise ModelError where the attention that is asked for by name is not installed."""
-    if config.attention == "flash_attention_2" and find_spec("flash_attn") is None:
-        raise ModelError(
-            "model.attention: 'flash_attention_2' needs flash-attn, which is not installed; "
-            "install it (pip install flash-attn), or choose 'sdpa', or 'auto', which takes it "
-            "where it is"
-        )
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:
@@ -137,52 +123,3 @@ def _bars_on_terminals_only() -> Iterator[None]:
     finally:
         if silenced:
             logging.enable_progress_bar()
-
-
-def read_model_config(model: ModelConfig) -> dict[str, Any]:
-    """The model's config.json, from its folder, the hub's cache, or the hub.
-
-    Raises ModelError where there is none, also where the name cannot be asked for: better no
-    start than a failure in every trial.
-    """
-    folder = Path(model.path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"model.path: expected a Hugging Face model folder, but {model.path} has no "
-                f"config.json"
-            )
-        return _parsed(folder / "config.json")
-    if folder.exists() or not hub.may_be_name(model.path):
-        found = "a file" if folder.exists() else "nothing there"
-        raise ModelError(
-            f"model.path: expected a Hugging Face model folder or a hub name such as "
-            f"'mistralai/Mistral-7B-v0.1', got {model.path} ({found})"
-        )
-    try:
-        file = hub.fetch(model.path, "config.json", revision=model.revision, kind="model")
-    except hub.HubError as error:
-        raise ModelError(f"model.path {model.path}: {error}") from None
-    return _parsed(file)
-
-
-def check_context(model: ModelConfig, max_length: int) -> None:
-    """Raise ModelError when examples may be longer than the context that config.json states."""
-    facts = read_model_config(model)
-    text = facts.get("text_config") or facts  # multi-modal models nest it
-    context = text.get("max_position_embeddings") or text.get("n_positions")
-    if isinstance(context, int) and max_length > context:
-        raise ModelError(
-            f"data.max_length: expected at most the model's context of {context} tokens, "
-            f"got {max_length}"
-        )
-
-
-def _parsed(file: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{file}: expected JSON, found {error}") from None
-    if not isinstance(facts, dict):
-        raise ModelError(f"{file}: expected a JSON object, found {type(facts).__name__}")
-    return facts

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sweeps.finetune.config import FinetuneConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class OptimizerError(ValueError):
@@ -23,6 +24,8 @@ def build_optimizer(
     `adafactor` (Shazeer & Stern 2018) scales its rate by the parameters' size and has no first
     moment; `adamw_8bit` (Dettmers et al. 2022) keeps both moments in eight bits, on a GPU.
     """
+    import torch  # not for who only checks
+
     if config.optimizer == "adafactor":
         return torch.optim.Adafactor(named, lr=0.0, weight_decay=config.weight_decay)
     options: dict[str, Any] = {"betas": config.betas, "weight_decay": config.weight_decay}

@@ -12,6 +12,7 @@ from sweeps.config import SweepConfig
 from sweeps.designs.workload import kept_models, workload
 from sweeps.errors import UserError
 from sweeps.folder.place import place_of
+from sweeps.plans import preflight
 from sweeps.report.data import TrialRow
 from sweeps.search.records import recorded_rows
 
@@ -102,9 +103,6 @@ def check_disk(config: SweepConfig) -> None:
 
 
 def _bytes_per_parameter(config: SweepConfig) -> int:
-    import torch
+    from sweeps.finetune.model_facts import BYTES, weights_dtype
 
-    from sweeps.finetune.model import training_dtype
-
-    on_gpu = config.resources.gpus_per_worker > 0 and torch.cuda.is_available()
-    return training_dtype(config.model.dtype, torch.device("cuda" if on_gpu else "cpu")).itemsize
+    return BYTES[weights_dtype(config.model.dtype, preflight.training_device(config) or "cpu")]

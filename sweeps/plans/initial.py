@@ -85,7 +85,7 @@ def model_facts(path: str) -> ModelFacts:
     """
     from sweeps.finetune.config import ModelConfig
     from sweeps.finetune.memory import stored_parameters
-    from sweeps.finetune.model import read_model_config
+    from sweeps.finetune.model_facts import read_model_config
     from sweeps.settings.paths import resolve_model
 
     found = resolve_model(ModelConfig(path=path), Path())

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
@@ -18,9 +17,6 @@ from sweeps.finetune.identity import Tree
 from sweeps.folder.identity import differences, study_definition
 from sweeps.settings.space import MASKING, SpaceConfig, plain_point
 from sweeps.tracking.tracker import Tracker
-
-if TYPE_CHECKING:
-    import torch
 
 DEFINITION, ADOPTED = "definition", "adopted"
 
@@ -36,14 +32,14 @@ def check_inputs(config: SweepConfig) -> None:
     from sweeps.finetune.benchmarks import build_benchmark, check_test_source
     from sweeps.finetune.examples import read_examples
     from sweeps.finetune.memory import check_memory
-    from sweeps.finetune.model import check_attention, check_context
+    from sweeps.finetune.model_facts import check_attention, check_context
     from sweeps.finetune.optimizers import check_optimizer
 
     check_optimizer(config.training.optimizer)
     check_attention(config.model)
     for name, domain in config.domains.items():
         check_context(config.model, domain.data.max_length)
-        device = _training_device(config)
+        device = training_device(config)
         if device is not None:
             interval = config.space_of(name).intervals()[0]
             run = config.trial(name, plain_point(interval))
@@ -55,13 +51,13 @@ def check_inputs(config: SweepConfig) -> None:
             check_test_source(benchmark, built)
 
 
-def _training_device(config: SweepConfig) -> torch.device | None:
+def training_device(config: SweepConfig) -> str | None:
     """What trials run on, where this machine has it too; a GPU may be on other nodes only."""
+    if not config.resources.gpus_per_worker:
+        return "cpu"
     import torch
 
-    if not config.resources.gpus_per_worker:
-        return torch.device("cpu")
-    return torch.device("cuda") if torch.cuda.is_available() else None
+    return "cuda" if torch.cuda.is_available() else None
 
 
 @contextmanager

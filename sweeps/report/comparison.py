@@ -15,8 +15,9 @@ from sweeps.report.drawing import GREY, LINE_COLOUR, MARKERS, SFT_COLOUR, canvas
 from sweeps.report.page import NO_VALUE, Drawn, table
 from sweeps.report.published import DROP_CLAIM, NO_NUMBERS
 from sweeps.report.settings import SFT, Setting, arm, setting_at
-from sweeps.statistics.arms import Arm, Interval, TooFewScores, simultaneous_intervals
+from sweeps.statistics.arms import Arm, Interval, TooFewScores
 from sweeps.statistics.equivalence import against_control
+from sweeps.statistics.intervals import simultaneous_intervals
 
 NAMES: Mapping[str, str] = {
     "pretrained": "Pre-trained",

@@ -10,14 +10,7 @@ import numpy as np
 
 from sweeps.report.data import ScoreLabel, TrialRow
 from sweeps.report.settings import SFT, arm, scored_at, setting_at, winner
-from sweeps.statistics.arms import (
-    Arm,
-    Interval,
-    TooFewScores,
-    comparable,
-    simultaneous_intervals,
-    spread_differs_p,
-)
+from sweeps.statistics.arms import Arm, Interval, TooFewScores, comparable
 from sweeps.statistics.equivalence import (
     Comparison,
     Comparisons,
@@ -26,6 +19,7 @@ from sweeps.statistics.equivalence import (
     against_control,
     overall,
 )
+from sweeps.statistics.intervals import simultaneous_intervals, spread_differs_p
 from sweeps.statistics.paired import question_bootstrap
 from sweeps.statistics.power import seeds_for_flat
 

@@ -22,7 +22,7 @@ from sweeps.search.label import label_of
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
 from sweeps.settings.space import Point
-from sweeps.workers.final_scores import TestScores
+from sweeps.workers.test_scores import TestScores
 
 NORMAL_95 = 1.959964
 

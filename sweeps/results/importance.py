@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution
-from optuna.importance import FanovaImportanceEvaluator
 
 from sweeps.report.data import TrialRow
 from sweeps.statistics.arms import Interval
@@ -42,6 +41,8 @@ def importances(rows: Sequence[TrialRow], seed: int = 0) -> tuple[tuple[str, Int
 
 
 def _shares(rows: Sequence[TrialRow], names: Sequence[str], seed: int) -> dict[str, float]:
+    from optuna.importance import FanovaImportanceEvaluator  # with it all of scikit-learn
+
     study = optuna.create_study(direction="maximize")
     for row in rows:
         params = {name: float(getattr(row, name)) for name in names}

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import optuna
-import yaml
 
 from sweeps.config import SweepConfig
 from sweeps.designs.point import REPLICATE
-from sweeps.folder.identity import git_commit
 from sweeps.folder.place import place_of
 from sweeps.report.comparison import ComparisonData, drawn_of
 from sweeps.report.data import StudyData, TrialRow
@@ -20,13 +16,13 @@ from sweeps.report.sensitivity import SensitivityData, analyse
 from sweeps.report.sensitivity_page import cost
 from sweeps.report.write import ReportPaths, write_files, write_report, write_sensitivity
 from sweeps.results.importance import importances
+from sweeps.results.manifest import MANIFEST, config_yaml
 from sweeps.search.label import label_of
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row, own_rows
 from sweeps.workers.efficiency import MEASURED, read
-from sweeps.workers.final_scores import TestScores
+from sweeps.workers.test_scores import TestScores
 
-MANIFEST = "manifest"
 CAVEATS = {
     "methods": [
         "GMT's mask ratio was chosen on validation items before this study: judge the methods by "
@@ -46,27 +42,6 @@ CAVEATS = {
         "FLOPs are counted by PyTorch, which counts matrix products and not the masking.",
     ],
 }
-
-
-def config_yaml(config: SweepConfig) -> str:
-    """The resolved configuration as YAML that loads again, without whom it calls when it ends."""
-    return yaml.safe_dump(config.model_dump(mode="json", exclude={"hooks"}), sort_keys=False)
-
-
-def declare(study: optuna.Study, config: SweepConfig, domain: str) -> None:
-    """Put on record, before the first trial, what the study is going to be judged by."""
-    asked = config.study
-    study.set_user_attr(
-        MANIFEST,
-        {
-            "declared": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-            "commit": git_commit(),
-            "kind": asked.kind,
-            "domain": domain,
-            "margin": asked.margin,
-            "seeds": asked.seeds,
-        },
-    )
 
 
 def write_study_report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sweeps.config import SweepConfig
 from sweeps.designs.design import Design
 from sweeps.folder.identity import git_commit
-from sweeps.results.reporting import config_yaml
+from sweeps.results.manifest import config_yaml
 from sweeps.tracking.tracker import StudyInfo
 
 

@@ -1,4 +1,4 @@
-"""Arms of a study (one setting, one score per seed) and simultaneous intervals of their means.
+"""Arms of a study (one setting, one score per seed) and the spread of their scores.
 
 Arms run on the same seeds, and a seed (the order of the data) moves all of them alike, often by
 far more than they differ. So the seeds are blocks: what a seed does to every arm is taken out,
@@ -14,9 +14,6 @@ from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-
-from sweeps.statistics.critical import maximum_modulus
 
 Array = NDArray[np.float64]
 
@@ -99,13 +96,13 @@ def comparable(arms: Sequence[Arm]) -> Comparable:
     if len(common) < 2:
         raise TooFewScores("fewer than two seeds in common: the spread between seeds needs two")
     table = np.array([[arm.scores[arm.seeds.index(s)] for s in common] for arm in arms])
-    residuals = _residuals(table)
+    left = residuals(table)
     df = (len(arms) - 1) * (len(common) - 1)
     some = [
         Arm(arm.name, tuple(row), tuple(common))
         for arm, row in zip(arms, table.tolist(), strict=True)
     ]
-    spread = Spread(float(np.sqrt((residuals**2).sum() / df)), df)
+    spread = Spread(float(np.sqrt((left**2).sum() / df)), df)
     return Comparable(tuple(some), spread, float(table.mean(axis=0).std(ddof=1)))
 
 
@@ -117,44 +114,9 @@ def _independent_spread(arms: Sequence[Arm]) -> Spread:
     return Spread(math.sqrt(squares / df), df)
 
 
-def _residuals(table: Array) -> Array:
+def residuals(table: Array) -> Array:
     """What is left of (arms, seeds) without the means of arms and of seeds."""
     rows, columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
     left: Array = table - rows - columns + table.mean()
     # Below the rounding of the scores themselves nothing is left.
     return np.where(np.abs(left) > 1e-12 * np.abs(table).max(initial=0.0), left, 0.0)
-
-
-def simultaneous_intervals(arms: Sequence[Arm], confidence: float = 0.95) -> list[Interval]:
-    """Intervals of all means at once.
-
-    On common seeds they are about what differs between arms: with this confidence every true
-    mean lies inside, up to one shift of all together (another draw of seeds). Without common
-    seeds they hold the means themselves. The critical value is the studentized maximum modulus.
-    """
-    found = comparable(arms)
-    spread, count = found.spread, len(arms)
-    paired = bool(found.arms[0].seeds) and count > 1
-    share = (count - 1) / count if paired else 1.0  # a mean's variance about the overall mean
-    reach = maximum_modulus(confidence, count, spread.df) * spread.sd * math.sqrt(share)
-    return [
-        Interval(
-            arm.mean, arm.mean - reach / math.sqrt(arm.n), arm.mean + reach / math.sqrt(arm.n)
-        )
-        for arm in found.arms
-    ]
-
-
-def spread_differs_p(arms: Sequence[Arm]) -> float:
-    """Brown-Forsythe p-value: small where the arms do not share one variance; 1 if unknown."""
-    try:
-        found = comparable(arms)
-    except TooFewScores:
-        return 1.0
-    table = [np.array(arm.scores) for arm in found.arms if arm.n >= 3]
-    if len(table) > 1 and found.arms[0].seeds:
-        table = list(_residuals(np.array(table)))
-    if len(table) < 2 or not any(np.ptp(group) > 0 for group in table):
-        return 1.0
-    p = float(stats.levene(*table, center="median").pvalue)
-    return 1.0 if math.isnan(p) else p

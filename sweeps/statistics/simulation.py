@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from sweeps.statistics.arms import Arm, simultaneous_intervals
+from sweeps.statistics.arms import Arm
 from sweeps.statistics.equivalence import Comparisons, against_best, against_control
+from sweeps.statistics.intervals import simultaneous_intervals
 from sweeps.statistics.power import drop_power, flat_power
 
 Array = NDArray[np.float64]

@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any
 
-from evaluators.benchmark import BenchmarkResult, bits_per_byte
 from sweeps.config import SweepConfig
 from sweeps.errors import UserError
 from sweeps.finetune.config import BenchmarkConfig
-from sweeps.finetune.whole_file import write_whole
 from sweeps.report.data import benchmark_entries
 from sweeps.workers.board import Message
+from sweeps.workers.test_scores import TestScores
 
 if TYPE_CHECKING:
+    from evaluators.benchmark import BenchmarkResult
     from sweeps.workers.group import WorkerGroups
-
-FILE = "test_scores.json"
-
-
-@final
-@dataclass(frozen=True)
-class TestScores:
-    """``entries[role]`` as `StudyData.test_results` wants them, and ``keys``: whose they are.
-
-    A search has the roles "best" and "sft"; in a fixed design every tested trial is its own role.
-    ``items[role][benchmark]``: one [id, score, weight] per item, for paired comparisons.
-    """
-
-    __test__ = False  # not a test class, whatever its name says to pytest
-
-    keys: Mapping[str, str] = field(default_factory=dict)
-    entries: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    items: Mapping[str, Mapping[str, list[list[Any]]]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """What an earlier session measured, or nothing."""
-        path = folder / FILE
-        return cls(**json.loads(path.read_text())) if path.exists() else cls()
-
-    def write(self, folder: Path) -> None:
-        """Keep it, atomically."""
-        write_whole(folder / FILE, json.dumps(asdict(self)))
 
 
 def score_on_test(
@@ -148,6 +118,8 @@ def score_model(
 
 def _items(scored: Mapping[str, BenchmarkResult]) -> dict[str, list[list[Any]]]:
     """Scores by item; bits per byte are pooled, so there an item weighs as many as its bytes."""
+    from evaluators.benchmark import bits_per_byte
+
     return {
         name: [
             [r.id, -bits_per_byte(r.reference_nats, r.reference_bytes), r.reference_bytes]

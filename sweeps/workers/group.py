@@ -29,6 +29,7 @@ from typing import Any, Protocol, final
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 
 from sweeps.settings.failures import failed, kind_of
 from sweeps.workers.board import JobBoard, Message
@@ -141,6 +142,15 @@ def result_of(client: JobClient, job: Message) -> Message:
 
 
 @final
+class _WithoutDatasets(TorchTrainer):
+    """Train gives each group a process that shares out Ray datasets, which ours have none of."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [each for each in callbacks if not isinstance(each, DatasetsCallback)]
+
+
+@final
 class WorkerGroups:
     """The groups of a session, `count` of them, from the first line of a ``with`` to its end."""
 
@@ -226,7 +236,7 @@ class WorkerGroups:
 
     def _trainer(self, group: str) -> TorchTrainer:
         spec = self._spec
-        return TorchTrainer(
+        return _WithoutDatasets(
             serve,
             train_loop_config={"board": self.board, "run_job": spec.run_job, "group": group},
             torch_config=torch_config(),

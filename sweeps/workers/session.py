@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +24,20 @@ def worker_session(resources: Resources, folder: Path) -> Iterator[WorkerGroups]
     Raises:
         UserError: as `ray_session`, or ``folder`` is not the same one on every node.
     """
-    with ray_session(resources) as concurrency:
+    with _imported_meanwhile("torch"), ray_session(resources) as concurrency:
         require_shared(folder)
         from sweeps.workers.tune import worker_groups  # Ray is imported with its environment set
 
         with worker_groups(resources, concurrency, folder) as groups:
             yield groups
+
+
+@contextmanager
+def _imported_meanwhile(name: str) -> Iterator[None]:
+    """Import a library of some seconds in a thread, while the block waits for other processes."""
+    thread = threading.Thread(target=importlib.import_module, args=(name,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()  # an interpreter that ends within an import may crash

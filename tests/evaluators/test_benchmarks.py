@@ -18,9 +18,10 @@ from evaluators.benchmarks import mbpp as mbpp_module
 from evaluators.benchmarks.program import program
 from evaluators.errors import DataError
 from evaluators.evaluate import evaluate, select
-from evaluators.language_model import Completion, LanguageModel, LogLikelihood
+from evaluators.language_model import LanguageModel
 from evaluators.split import is_validation
 from evaluators.stops import cut_at_stop
+from evaluators.text_model import Completion, LogLikelihood
 from tests.evaluators.benchmark_rows import ROWS, gsm8k, mbpp, mmlu
 
 RUNS_CODE = ("pass_at_1", "humaneval", "humaneval_plus", "mbpp", "mbpp_plus")

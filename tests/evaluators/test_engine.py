@@ -23,7 +23,8 @@ from evaluators.batching import TokenBudget, is_out_of_memory
 from evaluators.errors import EvaluationError
 from evaluators.kv_cache import is_plain
 from evaluators.language_model import LanguageModel
-from evaluators.sampling import Sampler, Sampling, sample_seed
+from evaluators.sampler import Sampler
+from evaluators.sampling import Sampling, sample_seed
 
 SHOTS = "Q: 1 + 1?\nA: 2\n\nQ: 2 + 2?\nA: 4\n\n"
 PROMPTS = [SHOTS + f"Q: {text}?\nA:" for text in ("3", "4 + 4", "5 + 5 + 5", "x", "3")]

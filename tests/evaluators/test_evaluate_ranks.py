@@ -20,7 +20,8 @@ from evaluators.benchmark import BenchmarkResult, Item, ItemRecord
 from evaluators.benchmarks import build
 from evaluators.errors import EvaluationError
 from evaluators.evaluate import evaluate
-from evaluators.language_model import LanguageModel, TextModel
+from evaluators.language_model import LanguageModel
+from evaluators.text_model import TextModel
 
 ITEMS = tuple(
     Item(f"i{n}", f"Question: {n * 7} + {n}?\nAnswer:", f" The answer is: {n * 8}", answer=f"{n}")

@@ -23,7 +23,13 @@ RUNNING: dict[str, Any] = {}
 class Groups:
     """No workers: a job's scores are nothing."""
 
-    count, scored = 1, False
+    scored, started = False, False
+
+    def __init__(self, count: int = 1) -> None:
+        self.count = count
+
+    def start(self) -> None:
+        self.started = True
 
     def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
         self.scored = True

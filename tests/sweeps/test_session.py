@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -30,10 +29,10 @@ from sweeps.study import open_study, run_studies
 from sweeps.tracking.pump import TrackerPump
 from sweeps.tracking.tracker import MemoryTracker, StudyRecord
 from sweeps.workers import tune
-from sweeps.workers.final_scores import TestScores
 from sweeps.workers.side_by_side import Wave
 from sweeps.workers.study_search import FINISHED as NO_MORE
 from sweeps.workers.study_search import StudySearch
+from sweeps.workers.test_scores import TestScores
 from tests.sweeps.driven import driven
 from tests.sweeps.played import FINISHED, RUNNING, Groups, play
 
@@ -49,7 +48,7 @@ def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(DomainSession, "wave", fails)
     book = SpendingFiles(Path.cwd() / "runs" / "small", "me")
     halt = Halt(Ledger(BudgetConfig(), 0.0, book), 0.5)
-    groups: Any = None
+    groups: Any = Groups()
     with driving(Path.cwd() / "runs" / "small") as driver:
         one = DomainSession(
             config, "sums", study, MemoryTracker(), LineDisplay(said), groups, driver, halt
@@ -104,7 +103,7 @@ def test_a_spent_budget_is_told_and_how_to_go_on(
     sweep_files: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = resolve_paths(parse_config(tree | {"budget": {"wall_hours": 1e-9}}))
-    groups: Any = None
+    groups: Any = Groups()
     with driving(place_of(config).folder) as driver:
         result = run_studies(config, LineDisplay(), MemoryTracker(), groups, driver)
     assert "wall_hours" in result.stopped
@@ -124,6 +123,7 @@ def test_what_a_killed_helper_ran_is_run_before_the_end(
     groups: Any = Groups()
 
     def run_tuner(config: SweepConfig, waves: list[Wave], *given: object) -> None:
+        assert groups.started
         if dies:
             helper.kill()
             helper.wait()
@@ -157,7 +157,7 @@ def test_a_search_says_what_masks_its_trials(
     monkeypatch.setattr(tune, "run_tuner", lambda *given: None)
     config = resolve_paths(load_config("sweep.yaml", [f"training.method={method}"]))
     said = io.StringIO()
-    groups: Any = SimpleNamespace(count=2)
+    groups: Any = Groups(count=2)
     with driving(place_of(config).folder) as driver:
         run_studies(config, LineDisplay(said), MemoryTracker(), groups, driver)
     assert f"sums: {heading} at a time" in said.getvalue()
@@ -169,7 +169,7 @@ def test_what_the_tracker_was_not_told_is_told_later_with_its_method(
     monkeypatch.setattr(tune, "run_tuner", lambda *given: None)
     monkeypatch.setattr(DomainSession, "_chosen", lambda *given: {})  # it has no model to score
     config, tracker = play(FINISHED), MemoryTracker()
-    groups: Any = SimpleNamespace(count=1)
+    groups: Any = Groups()
     with driving(place_of(config).folder) as driver:
         run_studies(config, LineDisplay(io.StringIO()), tracker, groups, driver)
     (trial,) = tracker.store["small/sums"].trials.values()
@@ -231,6 +231,7 @@ def test_what_a_helper_left_is_run_although_nothing_was_left_before(
         study._storage.set_trial_user_attr(theirs._trial_id, DRIVER, other.id)
         one = DomainSession(config, "sums", study, MemoryTracker(), display, groups, driver, halt)
         with one.opened():
+            assert not groups.started
             assert one.wave() is None  # while a study beside it still runs
             helper.kill()
             helper.wait()

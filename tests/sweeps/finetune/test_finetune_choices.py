@@ -23,7 +23,8 @@ from sweeps.finetune import memory
 from sweeps.finetune.config import MethodConfig, ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.memory import check_memory, memory_need, stored_parameters
-from sweeps.finetune.model import ModelError, load_model, read_model_config, training_dtype
+from sweeps.finetune.model import load_model, training_dtype
+from sweeps.finetune.model_facts import ModelError, read_model_config
 from sweeps.finetune.optimizers import OptimizerError, check_optimizer
 from sweeps.finetune.result import RunResult
 from sweeps.finetune.throughput import Throughput
@@ -215,7 +216,7 @@ def test_what_a_worker_needs(
     world: Path, changes: dict[str, Any], expected: tuple[int, ...]
 ) -> None:
     batch = {"hold": "mini_batch", "mini_batch": 4}
-    need = memory_need(config(world, batch=batch, **changes), FACTS, 10**6, 2, torch.float32)
+    need = memory_need(config(world, batch=batch, **changes), FACTS, 10**6, 2, 4)
     assert (need.weights, need.gradients, need.optimizer) == tuple(10**6 * e for e in expected)
     assert need.activations == 4 * 32 * 34 * 2 * 32 * 2
 
@@ -233,7 +234,7 @@ def test_what_does_not_fit_is_named_before_anything_is_loaded(
     with pytest.raises(ModelError, match=r"70,000,000,000 parameters need at least 1043\.\d+ GiB"):
         finetune(huge, tmp_path / "run", MemoryReporter())
     monkeypatch.setattr(memory, "_available", lambda _: 2**50)
-    check_memory(huge, 1, CPU)
+    check_memory(huge, 1, "cpu")
 
 
 def test_flops_are_those_of_the_matrix_products(world: Path) -> None:

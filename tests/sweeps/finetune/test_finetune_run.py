@@ -18,7 +18,8 @@ from sweeps.finetune.config import BenchmarkConfig, ModelConfig
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.evaluation import evaluate_folder
 from sweeps.finetune.loop import RunResult, finetune
-from sweeps.finetune.model import ModelError, load_model
+from sweeps.finetune.model import load_model
+from sweeps.finetune.model_facts import ModelError
 from sweeps.finetune.order import DataOrder
 from sweeps.finetune.reporter import FolderReporter
 from sweeps.finetune.trainer import Trainer

@@ -17,8 +17,8 @@ from sweeps.results.reporting import search_data
 from sweeps.search.agenda import SearchSpace, has_unplanned, queue_missing
 from sweeps.search.rows import best_row, best_sft_row, own_rows, trial_rows
 from sweeps.search.tries import DRIVER, mark_interrupted, queue_interrupted
-from sweeps.workers.final_scores import TestScores as Scores
 from sweeps.workers.study_search import StudySearch
+from sweeps.workers.test_scores import TestScores as Scores
 
 Tree = dict[str, Any]
 METHODS = {

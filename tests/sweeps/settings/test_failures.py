@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evaluators.errors import DataError
-from sweeps.finetune.model import ModelError
+from sweeps.finetune.model_facts import ModelError
 from sweeps.folder.spending import SpendingFiles
 from sweeps.settings.budget import Book, BudgetConfig, Ledger
 from sweeps.settings.failures import KINDS, FailureKind, cause, failed, kind_of

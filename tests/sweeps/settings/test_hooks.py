@@ -19,7 +19,7 @@ from sweeps.display.hooked_display import calling_hooks
 from sweeps.display.progress import Display, LineDisplay, Tally
 from sweeps.errors import UserError
 from sweeps.folder.load import parse_config
-from sweeps.results.reporting import config_yaml
+from sweeps.results.manifest import config_yaml
 from sweeps.settings.hooks import Caller, Hook, HooksConfig, tell
 from tests.sweeps.ended_trial import POINT, TRIAL
 

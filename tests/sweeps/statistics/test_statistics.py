@@ -10,16 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sweeps.statistics.arms import (
-    Arm,
-    TooFewScores,
-    comparable,
-    simultaneous_intervals,
-    spread_differs_p,
-)
+from sweeps.statistics.arms import Arm, TooFewScores, comparable
 from sweeps.statistics.critical import dunnett, maximum_modulus, tukey
 from sweeps.statistics.equivalence import against_best, against_control, holm, tost_p
 from sweeps.statistics.front import best_so_far, pareto_front
+from sweeps.statistics.intervals import simultaneous_intervals, spread_differs_p
 from sweeps.statistics.paired import question_bootstrap
 from sweeps.statistics.power import drop_power, flat_power, seeds_for_flat
 from sweeps.statistics.simulation import Rate, run, table
