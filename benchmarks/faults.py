@@ -268,7 +268,8 @@ def disk_full(sweep: Sweep, chance: random.Random) -> None:
 
 def two_drivers(sweep: Sweep, chance: random.Random) -> None:
     """A second driver is refused by the name of the first; a third joins by choice."""
-    first = _at_a_random_moment(sweep, chance)
+    # Early: the second takes seconds to start, and must find the first at work.
+    first = _at_a_random_moment(sweep, chance, trials=2)
     sweep.finish(sweep.start(), 2)
     if f"process {first.pid} of " not in sweep.said():
         raise AssertionError(sweep.said())
@@ -386,9 +387,11 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _at_a_random_moment(sweep: Sweep, chance: random.Random) -> subprocess.Popen[str]:
+def _at_a_random_moment(
+    sweep: Sweep, chance: random.Random, trials: int = 5
+) -> subprocess.Popen[str]:
     process = sweep.start()
-    sweep.wait_for_trial(chance.randrange(5))
+    sweep.wait_for_trial(chance.randrange(trials))
     time.sleep(2 * chance.random())
     return process
 
