@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,11 +127,13 @@ def run_paper(config: SweepConfig, again: str) -> None:
 def _shown(again: str) -> Iterator[Display]:
     """A display for a long command; stopped, it says what to type to go on."""
     from sweeps.display.progress import build_display, while_heard
-    from sweeps.interrupts import interruptible
+    from sweeps.interrupts import interruptible, shielded
 
     display = build_display()
     try:
         with mistakes_explained(), interruptible():
+            with shielded():  # compiled code, which drops what is raised while it is imported
+                importlib.import_module("numpy.random")
             yield display
     except KeyboardInterrupt:
         display.close()

@@ -149,6 +149,33 @@ def test_three_hundred_interrupts(tmp_path: Path) -> None:
     interrupts(tmp_path, 300)
 
 
+IMPORTER = """
+import signal, sys
+import typer
+from sweeps.commands.run import _shown
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy.random._common":
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+try:
+    with _shown("AGAIN"):
+        print("not interrupted")
+except typer.Exit as end:
+    print(end.exit_code, "numpy.random._generator" in sys.modules)
+"""
+
+
+def test_an_interrupt_while_compiled_code_is_imported_waits_for_its_end() -> None:
+    """Within it, it may be dropped or come out as an ImportError."""
+    command = [sys.executable, "-c", IMPORTER]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "\nStopped. Finished trials are kept. To go on:\n  AGAIN\n130 True\n"
+
+
 TALKER = """
 import os, sys
 from sweeps.display.progress import LineDisplay
