@@ -3,9 +3,12 @@ which listens to every network; on one machine by a file, so that nothing listen
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -17,13 +20,21 @@ TIMEOUT_SECONDS = 1800
 
 def torch_config() -> TorchConfig:
     """For the groups of this session, of a cluster that was joined or of this machine alone."""
-    kind = TorchConfig if os.environ.get("RAY_ADDRESS") else OneMachine
-    return kind(timeout_s=TIMEOUT_SECONDS)
+    if os.environ.get("RAY_ADDRESS"):
+        return TorchConfig(timeout_s=TIMEOUT_SECONDS)
+    folder = tempfile.mkdtemp(prefix="gmt-rendezvous-")
+    # The last worker to leave a file removes it, but those that are killed never leave.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return OneMachine(timeout_s=TIMEOUT_SECONDS, folder=folder)
 
 
 @final
+@dataclass
 class OneMachine(TorchConfig):
-    """Torch's process group for workers that share a disk and a loopback interface."""
+    """Torch's process group for workers that share a disk, where they meet in a file of
+    ``folder``, and a loopback interface."""
+
+    folder: str = ""
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
@@ -33,10 +44,9 @@ class OneMachine(TorchConfig):
 
 @final
 class _FileBackend(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        """As Ray has it, but for the place where the workers meet."""
-        # Torch removes the file itself, when the last worker has left.
-        place = Path(tempfile.gettempdir()) / f"gmt-rendezvous-{uuid.uuid4().hex}"
+    def on_start(self, worker_group: Any, backend_config: OneMachine) -> None:
+        """As Ray has it, but for the place where the workers meet: a new one for each start."""
+        place = Path(backend_config.folder) / uuid.uuid4().hex
         super().on_start(_MeetingAt(worker_group, f"file://{place}"), backend_config)
 
 
