@@ -20,7 +20,10 @@ def leaderboard(
     as_json: AsJson = False,
     top: Annotated[int, typer.Option(min=1, help="How many trials per domain.")] = 10,
 ) -> None:
-    """The best trials per domain, by score on the validation items; works while a sweep runs."""
+    """The best trials per domain, by score on the validation items; works while a sweep runs.
+
+    Trials that run, or were stopped early, come last: their scores are of earlier steps.
+    """
     with mistakes_explained():
         parsed = load_stored(config, overrides)
         from sweeps.search.records import Records
@@ -44,27 +47,19 @@ def _print_board(name: str, rows: list[TrialRow], label: ScoreLabel) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{name}: best trials by {label.text} on validation items")
-    for column in (
-        "",
-        "trial",
-        "score",
-        "mask ratio",
-        "accumulation interval",
-        "learning rate",
-        "state",
-        "seconds",
-    ):
+    from sweeps.display.progress import POINT_LEGEND, point_text, recorded_point
+
+    title = f"{name}: best trials by {label.text} on validation items"
+    table = Table(title=title, caption=POINT_LEGEND)
+    for column in ("", "trial", "score", "point", "state", "seconds"):
         table.add_column(column, justify="right")
     for place, row in enumerate(rows, start=1):
         table.add_row(
             str(place),
             str(row.number),
             "" if row.score is None else label.number(row.score),
-            f"{row.mask_ratio:g}",
-            str(row.accumulation_interval),
-            f"{row.learning_rate:.2e}",
+            point_text(recorded_point(row)),
             row.state.replace("_", " "),
-            f"{row.seconds:.0f}",
+            f"{row.seconds:.0f}" if row.has_ended() else "",
         )
     Console().print(table)

@@ -168,6 +168,10 @@ def build_display() -> Display:
     return LiveDisplay() if sys.stdout.isatty() else LineDisplay()
 
 
+POINT_LEGEND = "mask: mask ratio, N: accumulation interval, lr: learning rate"
+"""What `point_text` says."""
+
+
 def point_text(point: dict[str, Any]) -> str:
     """``mask 0.20  N 4  lr 1.0e-03``, with method and seed where these vary."""
     given = f"{point['method']:<13} " if "method" in point else ""

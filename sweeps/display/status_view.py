@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from sweeps.display.progress import point_text, recorded_point, time_text
+from sweeps.display.progress import POINT_LEGEND, point_text, recorded_point, time_text
 from sweeps.display.status import DomainStatus, Failure, Running, SweepStatus
 
 if TYPE_CHECKING:
@@ -65,10 +65,7 @@ def table(status: SweepStatus) -> Table:
             "" if best is None else point_text(recorded_point(best)),
         )
     if any(domain.best is not None for domain in status.domains):
-        result.caption = (
-            "scores on validation items; mask: mask ratio, N: accumulation interval, "
-            "lr: learning rate"
-        )
+        result.caption = f"scores on validation items; {POINT_LEGEND}"
     return result
 
 

@@ -42,8 +42,11 @@ def best_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
 
 
 def ranked(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
-    """The best validation score first, those without one last."""
-    return sorted(rows, key=lambda row: (row.score is None, -(row.score or 0.0)))
+    """The best validation score first of those that ran to their end; then of the others, whose
+    scores are of earlier steps; those without one last."""
+    whole = best_first(rows)
+    others = [row for row in rows if row not in whole]
+    return [*whole, *sorted(others, key=lambda row: (row.score is None, -(row.score or 0.0)))]
 
 
 def best_rows(rows: tuple[TrialRow, ...], count: int) -> tuple[TrialRow, ...]:
