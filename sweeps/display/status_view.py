@@ -52,8 +52,9 @@ def table(status: SweepStatus) -> Table:
     from rich.table import Table
 
     result = Table()
-    for column in ("domain", "done", "running", "failed", "best score", "at"):
+    for column in ("domain", "done", "running", "failed", "best score"):
         result.add_column(column)
+    result.add_column("at", no_wrap=True)
     for domain in status.domains:
         best = domain.best
         result.add_row(
