@@ -17,15 +17,29 @@ from tests.sweeps.finetune.tiny import save_rows
 ROW = {"prompt": "1+1=", "response": "2"}
 
 
+def large_file(path: Path, size_mib: int) -> Path:
+    """A file of zeros that takes no room."""
+    with path.open("wb") as file:
+        file.truncate(size_mib << 20)
+    return path
+
+
 def test_one_byte_in_the_middle_of_large_data_is_seen(tmp_path: Path) -> None:
-    large = tmp_path / "rows.jsonl"
-    with large.open("wb") as file:
-        file.truncate(80 << 20)
+    large = large_file(tmp_path / "rows.jsonl", 80)
     before = content(str(large))
     with large.open("r+b") as file:
         file.seek(31 << 20)
         file.write(b"1")
     assert content(str(large)) != before
+
+
+def test_a_changed_weight_of_a_large_file_is_found_by_its_size(tmp_path: Path) -> None:
+    large = large_file(tmp_path / "model.safetensors", 65)
+    before = content(str(tmp_path))
+    with large.open("ab") as file:
+        file.write(b"1")
+    assert content(str(tmp_path)) != before
+    assert content("organisation/model") == "organisation/model"
 
 
 def test_a_path_is_read_as_the_rows_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

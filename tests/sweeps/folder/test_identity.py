@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.config import resolve_paths
-from sweeps.finetune.identity import content, digest
+from sweeps.finetune.identity import digest
 from sweeps.folder.identity import differences, git_commit, study_definition, trial_key
 from sweeps.folder.load import parse_config
 
@@ -170,14 +170,3 @@ def test_the_code_belongs_to_a_study_by_choice(tree: Tree) -> None:
     assert "code" not in study_definition(parse_config(tree), "sums")
     pinned = study_definition(parse_config({**tree, "pin_code": True}), "sums")
     assert pinned["code"] == git_commit()
-
-
-def test_a_changed_weight_of_a_large_file_is_found_by_its_size(tmp_path: Path) -> None:
-    large = tmp_path / "model.safetensors"
-    with large.open("wb") as file:
-        file.truncate(65 << 20)
-    before = content(str(tmp_path))
-    with large.open("ab") as file:
-        file.write(b"1")
-    assert content(str(tmp_path)) != before
-    assert content("organisation/model") == "organisation/model"
