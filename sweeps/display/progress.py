@@ -129,7 +129,7 @@ class LineDisplay(Display):
 
 @final
 class LiveDisplay(Display):
-    """A table that redraws itself in place, for each study that has something left."""
+    """A table that redraws itself in place, for each study that runs trials."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -150,7 +150,12 @@ class LiveDisplay(Display):
 
         self._tallies[tally.domain] = tally
         with while_heard():
-            self._live.update(Group(*(table(t) for t in self._tallies.values() if t.left())))
+            self._live.update(Group(*(table(t) for t in self._shown(tally))))
+
+    def _shown(self, latest: Tally) -> list[Tally]:
+        """What other drivers ran of a study is left for ever in its tally here."""
+        tallies = [t for t in self._tallies.values() if t.running or t is latest]
+        return [t for t in tallies if t.left()]
 
     def ended(self, tally: Tally, trial: dict[str, Any]) -> None:
         """Print the trial above the table and redraw it."""

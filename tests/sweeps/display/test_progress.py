@@ -110,20 +110,21 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert isinstance(build_display(), LineDisplay)  # pytest's stdout is none
 
 
-def test_on_a_terminal_each_study_with_trials_left_has_a_table(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_on_a_terminal_each_study_that_runs_has_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     terminal = partial(Console, file=screen, width=100, force_terminal=True)
     monkeypatch.setattr("rich.console.Console", terminal)
-    display = LiveDisplay()
+    display, runs = LiveDisplay(), {"k": {"number": 2, "point": POINT}}
     display.show(Tally("code", trials=2, finished_before=2, concurrency=2))
-    display.show(Tally("sums", trials=12, finished_before=3, concurrency=2))
+    display.show(Tally("rest", trials=3, finished_before=1, concurrency=2))  # ran elsewhere
+    display.show(Tally("sums", trials=12, finished_before=3, concurrency=2, running=runs))
     display.show(Tally("words", trials=4, finished_before=0, concurrency=2))
+    screen.truncate(0)
     display._live.refresh()
-    display.close()
     shown = screen.getvalue()
+    display.close()
     assert "sums: 3 of 12 trials" in shown
     assert "words: 0 of 4 trials" in shown
     assert shown.rindex("sums:") < shown.rindex("words:")
     assert "code:" not in shown
+    assert "rest:" not in shown
