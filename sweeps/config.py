@@ -32,6 +32,7 @@ from sweeps.settings.paths import resolve_benchmark, resolve_data, resolve_model
 from sweeps.settings.search_config import Objective, SearchConfig
 from sweeps.settings.space import Point, SpaceConfig, plain_point
 from sweeps.settings.study_config import NuisanceConfig, StudyConfig
+from sweeps.storage.address import Address, folder_of, is_address
 
 
 class _Strict(BaseModel):
@@ -111,8 +112,8 @@ class SweepConfig(_Strict):
 
     ``pin_code``: another version of the code is another study.
     ``data_root``: the folder that relative paths of model, data and benchmarks start from
-    (default: the current one). ``storage`` holds Optuna's records, the trials' folders and the
-    reports.
+    (default: the current one). ``storage``, a folder or the address of an object store, holds
+    Optuna's records, the trials' folders and the reports.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -136,13 +137,10 @@ class SweepConfig(_Strict):
 
     @field_validator("storage")
     @classmethod
-    def _storage_is_a_folder(cls, storage: str) -> str:
-        if "://" in storage:
-            raise ValueError(
-                f"{storage!r}: expected a folder, on a cluster one that all nodes see; "
-                "mount the bucket (Mountpoint for S3, gcsfuse, a file gateway) and give that path"
-            )
-        return storage
+    def _storage_has_an_address(cls, storage: str) -> str:
+        if not is_address(storage):
+            return storage
+        return str(Address.parse(storage))
 
     @field_validator("domains")
     @classmethod
@@ -268,7 +266,7 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
 
     root = Path(config.data_root or ".")
     if os.environ.get("RAY_ADDRESS"):  # what is generated here must be there on every node
-        shared = Path(config.storage).expanduser().resolve() / "cache"
+        shared = folder_of(config.storage) / "cache"
         os.environ.setdefault("GMT_SWEEP_CACHE", str(shared))
 
     def domain(parts: DomainConfig) -> DomainConfig:
@@ -279,10 +277,11 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
             }
         )
 
+    storage = config.storage if is_address(config.storage) else str(folder_of(config.storage))
     try:
         return config.model_copy(
             update={
-                "storage": str(Path(config.storage).expanduser().resolve()),
+                "storage": storage,
                 "model": resolve_model(config.model, root),
                 "domains": {name: domain(parts) for name, parts in config.domains.items()},
             }

@@ -13,6 +13,10 @@ class UserError(ValueError):
     """A mistake in what the user gave. The command line prints it and exits with code 2."""
 
 
+class SecretError(ValueError):
+    """A mistake with a secret in it, which no message may repeat."""
+
+
 def nearest(word: str, known: list[str]) -> str:
     """``did you mean 'x'?`` or, with nothing near, the list of what is known."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)
@@ -48,7 +52,8 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
         word = str(detail["input"])
         return f"{place}: unknown value '{word}' ({nearest(word, allowed)})"
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    given = detail.get("input")
+    is_secret = isinstance(detail.get("ctx", {}).get("error"), SecretError)
+    given = None if is_secret else detail.get("input")
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
     sentence = f"{message}{shown if repr(given) not in message else ''}"
     return f"{place}: {sentence}" if place else sentence

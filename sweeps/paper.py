@@ -12,7 +12,7 @@ from sweeps.config import SweepConfig, resolve_paths
 from sweeps.display.hooked_display import HookedDisplay, calling_hooks
 from sweeps.display.progress import Display, LineDisplay
 from sweeps.errors import UserError
-from sweeps.folder.drivers import driving
+from sweeps.folder import stored
 from sweeps.folder.load import parse_config
 from sweeps.folder.paper_place import put_on_record, report_folder, study_name, study_place
 from sweeps.folder.place import place_of
@@ -32,6 +32,7 @@ from sweeps.search.rows import best_row
 from sweeps.settings.study_config import KINDS, Kind
 from sweeps.tracking.tracker import SERVE, Tracker
 from sweeps.workers.session import worker_session
+from sweeps.workers.stored_job import Stored
 from sweeps.workers.test_scores import TestScores
 
 if TYPE_CHECKING:
@@ -63,13 +64,18 @@ def run(
     config = resolve_paths(config)
     display, tracker = display or LineDisplay(), tracker or study.build_tracker(config)
     check(config)
+    for place in (place_of(config), *(study_place(config, kind) for kind in KINDS)):
+        stored.refresh(place)
     began = time.monotonic()
     first = config.study.paper[0]
     study.check(study_of(config, first, final=False), tracker)
-    folder = place_of(config).folder
-    with driving(folder), calling_hooks(config, display) as shown:  # stopped by the paper's name
+    place = place_of(config)
+    with (
+        stored.driven(place, display.say),  # stopped by the paper's name
+        calling_hooks(config, display) as shown,
+    ):
         put_on_record(config)
-        with worker_session(config.resources, folder) as groups:
+        with worker_session(config.resources, place.folder, Stored.of(config)) as groups:
             links = _run_studies(config, shown, tracker, groups, began)
     return PaperResult(report(config), links, shown.stopped)
 
@@ -88,7 +94,7 @@ def _run_studies(
         shown.say(f"== {kind}")
         one, place = study_of(config, kind), study_place(config, kind)
         preflight.check_recorded(place.optuna_file(), one)
-        with driving(place.folder) as driver:
+        with stored.driven(place, shown.say) as driver:
             ledger = study.build_ledger(one, driver, folders, began)
             result = study.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
         shown.stopped = result.stopped

@@ -19,6 +19,7 @@ from sweeps.display.progress import Display, Tally, recorded_best
 from sweeps.errors import UserError
 from sweeps.folder.drivers import Driver, living_drivers
 from sweeps.folder.place import place_of
+from sweeps.folder.stored import fetcher, remover
 from sweeps.report.data import TrialRow
 from sweeps.report.write import ReportPaths
 from sweeps.results.study_info import study_info
@@ -109,6 +110,7 @@ class DomainSession:
         self.tracker, self.display, self.groups = tracker, display, groups
         self.driver, self.halt = driver, halt
         self.place = place_of(config)
+        self._fetch, self._remove = fetcher(self.place), remover(self.place)
         self.turn = FileLock(self.place.queue_lock())
         self.design = build_design(config, domain)
         self.jobs = TrialJobs(config, domain, study)
@@ -120,10 +122,10 @@ class DomainSession:
         """The study is on record as running; whatever ends the ``with`` too soon is, too."""
         self._take_up()
         if not self._others():
-            remove_orphans(self.place.study(self.domain), self.study)
+            remove_orphans(self.place.study(self.domain), self.study, self._remove)
         if not self.halt.due() and self._missing():
             self.groups.start()  # which takes long: first of all
-        self._pump = TrackerPump(self.tracker, self.display.say)
+        self._pump = TrackerPump(self.tracker, self.display.say, self._fetch)
         try:
             self._pump.begin_study(study_info(self.config, self.domain, self.design))
             self._send_unsent()
@@ -232,6 +234,7 @@ class DomainSession:
             turn=self.turn,
             more=self._more,
             halting=self.halt.due,
+            fetch=self._fetch,
         )
 
     def _observer(self, search: StudySearch, done: int, wanted: int) -> StudyObserver:
@@ -263,7 +266,7 @@ class DomainSession:
     def _drop_weights(self) -> None:
         rows = trial_rows(self.study, self.config.seed)
         trials = self.place.study(self.domain) / "trials"
-        drop_weights(trials, rows, self.config.keep, self.design)
+        drop_weights(trials, rows, self.config.keep, self.design, self._remove)
 
     def _halted(self) -> DomainResult:
         """The study ends before its trials are done: by its budget, or by their failures."""
@@ -278,6 +281,8 @@ class DomainSession:
         # Matplotlib and scipy, a second or two: not before the trials.
         from sweeps.results.reporting import study_finals, write_study_report
 
+        self._remove = remover(self.place)  # once more: a trial may have sent what was removed
+        self._drop_weights()
         rows = trial_rows(self.study, self.config.seed)
         scores = self._test_scores(rows) if complete else TestScores()
         paths = write_study_report(self.config, self.domain, self.study, rows, scores)

@@ -17,8 +17,8 @@ from sweeps.designs.build import build_design
 from sweeps.display.hooked_display import calling_hooks
 from sweeps.display.progress import Display, LineDisplay
 from sweeps.errors import UserError
-from sweeps.folder import database
-from sweeps.folder.drivers import Driver, driving, living_drivers
+from sweeps.folder import database, stored
+from sweeps.folder.drivers import Driver, living_drivers
 from sweeps.folder.load import save_config
 from sweeps.folder.place import place_of
 from sweeps.folder.spending import SpendingFiles
@@ -30,9 +30,11 @@ from sweeps.settings.budget import Ledger
 from sweeps.settings.failures import kind_of
 from sweeps.settings.halt import Halt
 from sweeps.settings.search_config import DIRECTIONS
+from sweeps.storage.address import folder_of
 from sweeps.tracking.mlflow_store import tracking_uri
 from sweeps.tracking.tracker import Tracker
 from sweeps.workers.session import worker_session
+from sweeps.workers.stored_job import Stored
 
 if TYPE_CHECKING:
     from sweeps.session import DomainResult
@@ -97,13 +99,14 @@ def run(
     config = resolve_paths(config)
     display = display or LineDisplay()
     tracker = tracker or build_tracker(config)
-    check(config, tracker, adopt=adopt)
     place = place_of(config)
+    stored.refresh(place)
+    check(config, tracker, adopt=adopt)
     # First the right to drive: one who is refused must not have started anything.
     with (
-        driving(place.folder, join=join, one_host=place.is_copied()) as driver,
+        stored.driven(place, display.say, join=join) as driver,
         calling_hooks(config, display) as shown,
-        worker_session(config.resources, place.folder) as groups,
+        worker_session(config.resources, place_of(config).folder, Stored.of(config)) as groups,
     ):
         result = run_studies(config, shown, tracker, groups, driver, adopt=adopt)
         shown.stopped = result.stopped
@@ -127,7 +130,9 @@ def run_studies(
     place = place_of(config)
     live, copy = place.optuna_live(), place.optuna_copy()
     others = [other for other in living_drivers(place.folder) if other.id != driver.id]
-    with database.kept(live, copy, display.say, shared=any(o.host == driver.host for o in others)):
+    shared = any(other.host == driver.host for other in others)
+    deliver = stored.database_sender(place, driver)
+    with database.kept(live, copy, display.say, shared=shared, deliver=deliver):
         studies = {domain: open_study(config, domain, adopt=adopt) for domain in config.domains}
         ledger = ledger or build_ledger(config, driver)
         return _run_domains(config, studies, display, tracker, groups, driver, ledger)
@@ -203,6 +208,7 @@ def check(config: SweepConfig, tracker: Tracker, *, adopt: bool = False) -> None
             build_design(config, domain)
         preflight.check_inputs(config)
         with preflight.writable(place_of(config).folder):
+            stored.check_storage(place_of(config))
             check_disk(config)
             preflight.check_tracker(tracker)
             preflight.check_recorded(place_of(config).optuna_file(), config, adopt=adopt)
@@ -214,4 +220,4 @@ def build_tracker(config: SweepConfig) -> Tracker:
     """The MLflow tracker of a sweep."""
     from sweeps.tracking.mlflow_tracker import MlflowTracker
 
-    return MlflowTracker(tracking_uri(config.tracking.uri, config.storage))
+    return MlflowTracker(tracking_uri(config.tracking.uri, str(folder_of(config.storage))))

@@ -87,6 +87,7 @@ ROOMS = (
     *(
         "tracking",
         "settings",
+        "storage",
         "config",
         "designs",
         "folder",

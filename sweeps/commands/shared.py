@@ -34,14 +34,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 
 def load(config: str, overrides: list[str] | None) -> SweepConfig:
-    """The sweep that a command line names.
+    """The sweep that a command line names; from an object store its folder is fetched first.
 
     Raises:
         UserError: what is wrong with it.
     """
     from sweeps.folder.load import load_config
+    from sweeps.folder.place import place_of
+    from sweeps.folder.stored import refresh
 
-    return load_config(config, overrides or [])
+    parsed = load_config(config, overrides or [])
+    refresh(place_of(parsed))
+    return parsed
 
 
 def load_stored(config: str, overrides: list[str] | None) -> SweepConfig:

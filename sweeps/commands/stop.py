@@ -17,11 +17,11 @@ from sweeps.commands.shared import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sweeps.folder.drivers import Driver
+    from sweeps.folder.place import StudyPlace
 
 POLL_SECONDS = 0.2
+STORE_POLL_SECONDS = 2.0
 
 
 def stop(
@@ -35,20 +35,20 @@ def stop(
     """
     with mistakes_explained():
         parsed = load(config, overrides)
-        from sweeps.folder.drivers import request_stop
         from sweeps.folder.place import place_of
+        from sweeps.folder.stored import stop_drivers
 
         place = place_of(parsed)
         folder = place.folder
         if not folder.is_dir():
             refuse(f"no sweep named '{parsed.name}' in {folder.parent}: nothing to stop")
-    asked = request_stop(folder)
+        asked = stop_drivers(place)
     if not asked:
         print(f"{parsed.name} does not run: nothing to stop.")
         return
     for driver in asked:
         print(f"asked to stop: {driver}", flush=True)
-    left = _wait(folder, asked, wait)
+    left = _wait(place, asked, wait)
     if left:
         refuse(
             f"not stopped within {wait:g} s: {'; '.join(map(str, left))}. It was asked and may "
@@ -62,14 +62,16 @@ def stop(
     print(f"Stopped. Finished trials are kept. To go on:\n  {way_on}")
 
 
-def _wait(folder: Path, asked: list[Driver], seconds: float) -> list[Driver]:
+def _wait(place: StudyPlace, asked: list[Driver], seconds: float) -> list[Driver]:
     """Those of ``asked`` that still live after so many seconds, or none of them before."""
     from sweeps.folder.drivers import living_drivers
+    from sweeps.folder.stored import refresh
 
     deadline = time.monotonic() + seconds
     ids = {driver.id for driver in asked}
-    while left := [driver for driver in living_drivers(folder) if driver.id in ids]:
+    while left := [driver for driver in living_drivers(place.folder) if driver.id in ids]:
         if time.monotonic() > deadline:
             return left
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS if place.address is None else STORE_POLL_SECONDS)
+        refresh(place)
     return []

@@ -12,6 +12,7 @@ from sweeps.folder.drivers import Driver, living_drivers
 from sweeps.folder.load import load_config
 from sweeps.folder.paper_place import report_folder, study_name, study_place
 from sweeps.folder.place import place_of
+from sweeps.folder.stored import refresh
 from sweeps.search.records import Records
 from sweeps.settings.study_config import Kind
 
@@ -36,6 +37,8 @@ class PaperStatus:
 def paper_status(config: SweepConfig) -> PaperStatus:
     """How the paper stands now."""
     folder, page = place_of(config).folder, report_folder(config) / "report.html"
+    for place in (place_of(config), *(study_place(config, kind) for kind in config.study.paper)):
+        refresh(place)
     drivers = tuple(living_drivers(folder))
     begun = [kind for kind in config.study.paper if _is_on_record(config, kind)]
     places = [study_place(config, kind).folder for kind in begun]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from sweeps.designs.workload import workload
 from sweeps.display.progress import point_text, recorded_point, time_text
 from sweeps.folder.drivers import Driver, living_drivers
 from sweeps.folder.place import FAILURE_FILE, RUN_FILE, alone
+from sweeps.folder.stored import fetcher
 from sweeps.report.data import ScoreLabel, TrialRow
 from sweeps.search.label import label_of
 from sweeps.search.records import Records
@@ -98,6 +100,7 @@ class SweepStatus:
 
 def status(records: Records) -> SweepStatus:
     """How the sweep stands now."""
+    records.look_again()
     drivers = tuple(living_drivers(records.place.folder))
     domains = tuple(_domain(records, name, bool(drivers)) for name in records.config.domains)
     left = sum(max(0, domain.total - domain.done) for domain in domains)
@@ -140,12 +143,15 @@ def _domain(records: Records, domain: str, driven: bool) -> DomainStatus:
 def _running(records: Records, domain: str) -> tuple[Running, ...]:
     now, found = datetime.now(), []
     rows = {row.key: row for row in records.rows(domain)}
+    fetch = fetcher(records.place)
     for trial in records.trials(domain):
         key = trial.user_attrs.get("key")
         if trial.state is not TrialState.RUNNING or key not in rows:
             continue
         folder = records.place.trial(domain, key)
         began = trial.datetime_start or now
+        with suppress(OSError):  # else the step of a look before
+            fetch(folder / EVENTS_FILE)
         found.append(
             Running(
                 number=trial.user_attrs["number"],

@@ -11,6 +11,7 @@ from sweeps.config import SweepConfig
 from sweeps.doctor import machine, services, shipping, storage
 from sweeps.doctor.finding import Finding
 from sweeps.doctor.versions import check_installed, check_shadowed, read_pins, versions
+from sweeps.storage.address import folder_of, is_address
 
 Findings = dict[str, list[Finding]]
 DRIVER = "this machine"
@@ -27,16 +28,18 @@ def examine(config: str | None, overrides: Sequence[str], joined: bool) -> Findi
     from sweeps.tracking.mlflow_store import tracking_uri
 
     parsed = None if config is None else load_config(config, overrides)
-    folder = Path("runs" if parsed is None else parsed.storage).expanduser().resolve()
-    uri = "" if parsed is None else tracking_uri(parsed.tracking.uri, parsed.storage)
-    found = {DRIVER: examine_driver(folder, uri, parsed, joined)}
-    return found | examine_nodes(folder, uri) if joined else found
+    shared = "runs" if parsed is None else parsed.storage
+    shared = shared if is_address(shared) else str(folder_of(shared))
+    uri = "" if parsed is None else tracking_uri(parsed.tracking.uri, str(folder_of(shared)))
+    found = {DRIVER: examine_driver(shared, uri, parsed, joined)}
+    return found | examine_nodes(shared, uri) if joined else found
 
 
 def examine_driver(
-    folder: Path, uri: str, config: SweepConfig | None, joined: bool
+    shared: Path | str, uri: str, config: SweepConfig | None, joined: bool
 ) -> list[Finding]:
-    """The machine that this process runs on; its storage is ``folder``."""
+    """The machine that this process runs on; ``shared``: its storage."""
+    folder = folder_of(str(shared))
     pins = read_pins(Path("constraints.txt"))
     loaded = Path(next(iter(sweeps.__path__)))
     # In a cluster the driver sits on the head, which trains nothing.
@@ -45,7 +48,7 @@ def examine_driver(
         check_installed(versions(), pins),
         check_shadowed(dict(metadata.packages_distributions()), loaded),
         machine.check_gpus(machine.gpus(), wanted, machine.driver_sees_gpus()),
-        storage.check_writable(folder),
+        storage.check_writable(shared),
         machine.check_disk(machine.free_disk(folder), folder),
         machine.check_memory(machine.free_memory()),
         services.check_sandbox(services.sandbox_level()),
@@ -57,7 +60,7 @@ def examine_driver(
     return findings
 
 
-def examine_nodes(folder: Path, uri: str) -> Findings:
+def examine_nodes(shared: str, uri: str) -> Findings:
     """Every node of the cluster of ``RAY_ADDRESS``."""
     from sweeps.doctor.nodes import check_cluster
     from sweeps.workers.cluster import connected
@@ -65,7 +68,7 @@ def examine_nodes(folder: Path, uri: str) -> Findings:
     # The pump beside the driver is all that talks to MLflow; a file is nobody else's business.
     tracker = uri if uri.startswith("http") else ""
     with connected("auto", {}):
-        return check_cluster(folder, tracker)
+        return check_cluster(shared, tracker)
 
 
 def _tracker(folder: Path, uri: str) -> Finding:

@@ -48,7 +48,6 @@ class Answer:
 
 def look(question: Question) -> Answer:
     """Answer on the machine that this process runs on."""
-    folder = Path(question.storage)
     return Answer(
         host=socket.gethostname(),
         versions=versions(),
@@ -58,7 +57,7 @@ def look(question: Question) -> Answer:
         disk=machine.free_disk(Path("/tmp")),
         sandbox=services.sandbox_level(),
         tracker=services.tracker_problem(question.tracker) if question.tracker else "",
-        storage=shared_storage.answer(folder, question.word, question.node),
+        storage=shared_storage.answer(question.storage, question.word, question.node),
         clock=time.time(),
     )
 
@@ -67,11 +66,10 @@ def check_node(
     question: Question, found: Answer, here: dict[str, str], sent: float, received: float
 ) -> list[Finding]:
     """What a node's answer means; ``here``: the driver's versions."""
-    folder = Path(question.storage)
     findings = [
         check_same(here, found.versions),
         machine.check_gpus(found.gpus, 0, found.has_gpu),
-        storage.check_shared(folder, question.word, question.node, found.storage),
+        storage.check_shared(question.storage, question.word, question.node, found.storage),
         services.check_sandbox(found.sandbox),
         machine.check_disk(found.disk, Path("/tmp")),
         machine.check_memory(found.memory),
@@ -94,7 +92,7 @@ def node_kind(node: dict[str, Any]) -> tuple[tuple[str, float], ...]:
     )
 
 
-def check_cluster(folder: Path, tracker: str) -> dict[str, list[Finding]]:
+def check_cluster(shared: str, tracker: str) -> dict[str, list[Finding]]:
     """Ask every living node of the joined cluster by a task in a worker of its own; findings by
     node. A node that gives no answer is a finding too."""
     import ray
@@ -103,10 +101,10 @@ def check_cluster(folder: Path, tracker: str) -> dict[str, list[Finding]]:
     here, found = versions(), {}
     # The head may have no CPU to give, and every node must be asked: no resources, a fixed place.
     task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(look)
-    with shared_storage.probe(folder) as word:
+    with shared_storage.probe(shared) as word:
         asked = []
         for node in (each for each in ray.nodes() if each["Alive"]):
-            question = Question(str(folder), tracker, word, node["NodeID"][:12])
+            question = Question(shared, tracker, word, node["NodeID"][:12])
             place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             reference = task.options(scheduling_strategy=place).remote(question)
             asked.append((node, question, reference, time.time()))

@@ -19,7 +19,7 @@ from sweeps.finetune.reporter import Check
 if TYPE_CHECKING:
     from sweeps.finetune.group import Group
 
-_STATE, SHARDS = "state.pt", "shards"
+STATE, SHARDS = "state.pt", "shards"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def begin(folder: Path, step: int) -> Path:
 def finish(partial: Path, fingerprint: str, checkpoint: Checkpoint, keep: int) -> None:
     """Write the rest of a checkpoint, give its folder its name, drop all but the `keep` latest."""
     check = None if checkpoint.check is None else vars(checkpoint.check)
-    _write({**vars(checkpoint), "check": check, "fingerprint": fingerprint}, partial / _STATE)
+    _write({**vars(checkpoint), "check": check, "fingerprint": fingerprint}, partial / STATE)
     place = partial.with_suffix("")
     shutil.rmtree(place, ignore_errors=True)  # of the same step, saved before a kill
     partial.rename(place)
@@ -112,7 +112,7 @@ def load(
         return None
     import torch  # a second or two, which who only lists checkpoints does without
 
-    state = torch.load(places[-1] / _STATE, map_location="cpu", weights_only=True)
+    state = torch.load(places[-1] / STATE, map_location="cpu", weights_only=True)
     if state.pop("fingerprint") != fingerprint:
         raise ValueError(
             f"{folder} holds the checkpoint of a run with another config: choose another folder"

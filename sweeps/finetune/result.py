@@ -9,7 +9,8 @@ from typing import Literal
 
 from sweeps.finetune.whole_file import write_whole
 
-_NAME = "result.json"
+RESULT_FILE = "result.json"
+"""In the run's folder, once it has ended."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ class RunResult:
 def write_result(folder: Path, fingerprint: str, result: RunResult) -> None:
     """Record the result of the run with `fingerprint`, atomically."""
     record = {"fingerprint": fingerprint, **asdict(result)}
-    write_whole(folder / _NAME, json.dumps(record, indent=1))
+    write_whole(folder / RESULT_FILE, json.dumps(record, indent=1))
 
 
 def read_result(folder: Path, fingerprint: str) -> RunResult | None:
     """The recorded result, or None; ValueError when it is another run's."""
-    path = folder / _NAME
+    path = folder / RESULT_FILE
     if not path.is_file():
         return None
     record = json.loads(path.read_text())
@@ -50,4 +51,4 @@ def read_result(folder: Path, fingerprint: str) -> RunResult | None:
 
 def forget_result(folder: Path) -> None:
     """Remove the record, so that the run is run again."""
-    (folder / _NAME).unlink(missing_ok=True)
+    (folder / RESULT_FILE).unlink(missing_ok=True)

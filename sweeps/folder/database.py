@@ -20,13 +20,26 @@ BEAT_SECONDS = 2.0
 """What a lost head can cost at most: the records of this time, and no trial's checkpoint."""
 
 
+Deliver = Callable[[], None]
+
+
+def _nothing() -> None:
+    """The copy lies where all look for it."""
+
+
 @contextmanager
 def kept(
-    live: Path, copy: Path, say: Callable[[str], None], *, shared: bool = False
+    live: Path,
+    copy: Path,
+    say: Callable[[str], None],
+    *,
+    shared: bool = False,
+    deliver: Deliver = _nothing,
 ) -> Iterator[None]:
     """Bring the database back if need be, and copy it on while the block runs, and at its end.
 
     ``shared``: another living driver writes the same file, which then is the newest there is.
+    ``deliver``: puts the copy where other machines find it, if that is not its folder.
     """
     if live == copy:
         yield
@@ -36,20 +49,23 @@ def kept(
     with closing(sqlite3.connect(live)) as connection:
         connection.execute("pragma journal_mode = wal")  # who copies holds up nobody who writes
     try:
-        with _copied_on(live, copy, say):
+        with _copied_on(live, copy, say, deliver):
             yield
     except BaseException:
         with suppress(*_TROUBLE):  # what ends the sweep says more than this
-            copy_out(live, copy)
+            copy_out(live, copy, deliver)
         raise
-    copy_out(live, copy)
+    with suppress(ConnectionError):  # its driver sends the copy again as it ends
+        copy_out(live, copy, deliver)
 
 
 _TROUBLE = (OSError, sqlite3.Error)
 
 
 @contextmanager
-def _copied_on(live: Path, copy: Path, say: Callable[[str], None]) -> Iterator[None]:
+def _copied_on(
+    live: Path, copy: Path, say: Callable[[str], None], deliver: Deliver
+) -> Iterator[None]:
     """Copy the database out after every change; trouble with it is said once, and passes."""
     stopping = threading.Event()
 
@@ -59,7 +75,7 @@ def _copied_on(live: Path, copy: Path, say: Callable[[str], None]) -> Iterator[N
         while not stopping.wait(BEAT_SECONDS):
             try:
                 if (now := _state(live)) != seen:
-                    copy_out(live, copy)
+                    copy_out(live, copy, deliver)
                     seen = now
             except _TROUBLE as error:
                 if not complained:
@@ -95,7 +111,7 @@ def bring_back(live: Path, copy: Path, *, shared: bool = False) -> bool:
     return True
 
 
-def copy_out(live: Path, copy: Path) -> None:
+def copy_out(live: Path, copy: Path, deliver: Deliver = _nothing) -> None:
     """Replace the copy, whole at every moment, by a consistent one, whoever writes meanwhile."""
     if not live.exists():
         return
@@ -106,8 +122,10 @@ def copy_out(live: Path, copy: Path) -> None:
             target.execute("pragma journal_mode = delete")  # the other is for local disks only
         shutil.copyfile(whole, arriving)
         digest = _digest(whole)
-        _mark(live, *_marked(live), digest)  # a kill between this and the next: both are ours
+        # A kill, or a store that does not answer, between this and the next: all are ours.
+        _mark(live, *dict.fromkeys([*_marked(live), digest]))
         arriving.replace(copy)
+        deliver()
         _mark(live, digest)
         whole.unlink()
 

@@ -25,6 +25,9 @@ from sweeps.interrupts import interruptible, shielded
 POLL_SECONDS = 0.5
 """How soon a driver notices that it was asked to stop."""
 
+ELSEWHERE = "elsewhere.txt"
+"""Beside the records of drivers whose locks can be seen: what is known of others."""
+
 PATIENCE_SECONDS = 30.0
 """How long a driver may take to stop before the request is passed on once more."""
 
@@ -45,10 +48,13 @@ class Driver:
 
 
 def living_drivers(folder: Path) -> list[Driver]:
-    """The drivers of the sweep in ``folder`` that are alive, the oldest first.
+    """The drivers of the sweep in ``folder`` that are alive, the oldest first."""
+    living = [*drivers_here(folder), *drivers_elsewhere(folder)]
+    return sorted(living, key=lambda driver: driver.started)
 
-    What a dead one left behind is removed.
-    """
+
+def drivers_here(folder: Path) -> list[Driver]:
+    """Those whose locks this machine sees. What a dead one left behind is removed."""
     living = []
     for record in (folder / "drivers").glob("*.json"):
         lock = FileLock(record.with_suffix(".lock"), timeout=0)
@@ -60,7 +66,25 @@ def living_drivers(folder: Path) -> list[Driver]:
         for suffix in (".json", ".stop", ".lock"):
             record.with_suffix(suffix).unlink(missing_ok=True)
         lock.release()
-    return sorted(living, key=lambda driver: driver.started)
+    return living
+
+
+def drivers_elsewhere(folder: Path) -> list[Driver]:
+    """Those that an object store told of, while what it told is fresh."""
+    try:
+        told = json.loads((folder / "drivers" / ELSEWHERE).read_text())
+        return [Driver(**each) for each in told["drivers"]] if time.time() < told["until"] else []
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+
+
+def note_elsewhere(folder: Path, records: list[str], seconds: float) -> None:
+    """Keep for so long what an object store told: the records of drivers on other machines."""
+    file = folder / "drivers" / ELSEWHERE
+    if records or file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        told = {"until": time.time() + seconds, "drivers": [json.loads(r) for r in records]}
+        write_whole(file, json.dumps(told))
 
 
 def _recorded(record: Path) -> list[Driver]:
@@ -95,7 +119,7 @@ def driving(folder: Path, *, join: bool = False, one_host: bool = False) -> Iter
     driver = _this_process()
     lock = FileLock(home / f"{driver.id}.lock", timeout=0)
     with FileLock(home / "gate"):
-        _check_others(living_drivers(folder), driver, join=join, one_host=one_host)
+        _check_others(folder, driver, join=join, one_host=one_host)
         lock.acquire()
         write_whole(home / f"{driver.id}.json", json.dumps(asdict(driver)))
     over = threading.Event()
@@ -114,8 +138,9 @@ def driving(folder: Path, *, join: bool = False, one_host: bool = False) -> Iter
                 lock.release()
 
 
-def _check_others(others: list[Driver], driver: Driver, *, join: bool, one_host: bool) -> None:
-    elsewhere = [other for other in others if other.host != driver.host]
+def _check_others(folder: Path, driver: Driver, *, join: bool, one_host: bool) -> None:
+    others, far = living_drivers(folder), drivers_elsewhere(folder)
+    elsewhere = [other for other in others if other.host != driver.host or other in far]
     if elsewhere and join and one_host:
         raise UserError(
             f"this sweep is being run on another machine, by {elsewhere[0]}, which has its "

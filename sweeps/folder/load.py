@@ -14,7 +14,9 @@ from pydantic import ValidationError
 from sweeps.config import SweepConfig
 from sweeps.errors import UserError, explain
 from sweeps.finetune.whole_file import write_whole
-from sweeps.folder.place import RESOLVED, place_of
+from sweeps.folder.place import RESOLVED, StudyPlace, place_of
+from sweeps.folder.stored import refresh
+from sweeps.storage.address import Address, folder_of, is_address
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -36,12 +38,15 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """Read, override and check a sweep's configuration, from a file or from a sweep's folder.
+    """Read, override and check a sweep's configuration, from a file or from a sweep's folder,
+    which may be an address in an object store.
 
     Raises:
         UserError: the file is missing or no YAML, a key is unknown, a value is out of bounds, an
             override is malformed; the message names the place and what was expected.
     """
+    if is_address(str(path)):
+        return parse_config(_overridden(_read_address(str(path)), overrides), str(path))
     if not Path(path).is_dir():
         return parse_config(load_tree(path, overrides), str(path))
     return parse_config(_overridden(_read_folder(Path(path)), overrides), str(path))
@@ -116,7 +121,29 @@ def _read_folder(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder}: the sweep in it is named '{tree.get('name')}', and its folder must be too"
         )
-    return {**tree, "storage": str(folder.parent)}
+    return {**tree, "storage": _storage(str(tree.get("storage")), folder)}
+
+
+def _read_address(address: str) -> dict[str, Any]:
+    """As `_read_folder`, of a sweep in an object store, which is fetched first."""
+    try:
+        storage, name = Address.parse(address).split()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if not name:
+        raise UserError(f"{address}: expected the folder of a sweep, which is STORAGE/NAME")
+    refresh(StudyPlace(storage.mirror() / name, storage))
+    folder = storage.mirror() / name
+    if not (folder / RESOLVED).is_file():
+        raise UserError(f"{address}: no sweep is there; expected STORAGE/NAME of one that was run")
+    return {**_read_folder(folder), "storage": str(storage)}
+
+
+def _storage(recorded: str, folder: Path) -> str:
+    """The storage that a sweep's folder is in: of a mirror, the address of what it mirrors."""
+    if is_address(recorded) and folder_of(recorded).resolve() == folder.parent:
+        return recorded
+    return str(folder.parent)
 
 
 def _near(path: Path) -> str:

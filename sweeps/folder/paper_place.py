@@ -17,7 +17,7 @@ def study_name(config: SweepConfig, kind: Kind) -> str:
 
 def study_place(config: SweepConfig, kind: Kind) -> StudyPlace:
     """Where it lies, or will."""
-    return StudyPlace(place_of(config).folder.with_name(study_name(config, kind)))
+    return place_of(config.model_copy(update={"name": study_name(config, kind)}))
 
 
 def report_folder(config: SweepConfig) -> Path:
@@ -28,6 +28,8 @@ def report_folder(config: SweepConfig) -> Path:
 def put_on_record(config: SweepConfig) -> None:
     """A paper whose paths are resolved begins: from now on its folder says what it is."""
     report_folder(config).mkdir(exist_ok=True)
+    if place_of(config).address is not None:  # an object store has no empty folders
+        (report_folder(config) / "begun").touch()
     if is_paper(config):
         save_config(config)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import final
 
 from sweeps.config import SweepConfig
+from sweeps.storage.address import Address, folder_of, is_address
 
 RESOLVED = "sweep.yaml"
 """In a sweep's folder: its configuration, with defaults and absolute paths, as it was run last."""
@@ -24,6 +25,8 @@ class StudyPlace:
     """Where the studies of one sweep lie: everything below ``storage/name``."""
 
     folder: Path
+    address: Address | None = None
+    """Of the object store that ``folder`` mirrors, if the storage is one."""
 
     def optuna_url(self) -> str:
         """The storage that holds every study of the sweep."""
@@ -43,8 +46,9 @@ class StudyPlace:
         return self.folder / "optuna.db"
 
     def optuna_live(self) -> Path:
-        """The file that a driver writes: in a cluster on its own disk (`folder.database`)."""
-        if not os.environ.get("RAY_ADDRESS"):
+        """The file that a driver writes: on its own disk (`folder.database`) in a cluster, and
+        where the storage is an object store."""
+        if not os.environ.get("RAY_ADDRESS") and self.address is None:
             return self.optuna_copy()
         key = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
         return Path("~/.gmt-sweep").expanduser() / f"{self.folder.name}-{key}" / "optuna.db"
@@ -77,4 +81,6 @@ def alone(folder: Path) -> str:
 
 def place_of(config: SweepConfig) -> StudyPlace:
     """The folder that a sweep's name stands for in its storage."""
-    return StudyPlace(Path(config.storage).expanduser().resolve() / config.name)
+    storage = config.storage
+    address = Address.parse(storage) if is_address(storage) else None
+    return StudyPlace(folder_of(storage) / config.name, address)

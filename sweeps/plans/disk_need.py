@@ -15,6 +15,7 @@ from sweeps.folder.place import place_of
 from sweeps.plans import preflight
 from sweeps.report.data import TrialRow
 from sweeps.search.records import recorded_rows
+from sweeps.storage.address import is_address
 
 Rows = tuple[TrialRow, ...]
 Recorded = Mapping[str, Rows]
@@ -90,8 +91,10 @@ def check_disk(config: SweepConfig) -> None:
     """Refuse a sweep whose missing trials cannot fit.
 
     Raises:
-        UserError: it needs more than is free.
+        UserError: it needs more than is free. An object store has no end.
     """
+    if is_address(config.storage):
+        return
     need = disk_need(config, config.resources.concurrency, recorded_rows(config))
     if need is not None and need.total > need.free:
         raise UserError(

@@ -69,7 +69,9 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
 
 
 def _disk(plan: SweepPlan) -> Iterator[str]:
-    free = f"{plan.disk_free / GIB:.2f} GiB are free"
+    free = "in an object store"
+    if plan.disk_free is not None:
+        free = f"{plan.disk_free / GIB:.2f} GiB are free"
     if plan.disk is None:
         yield f"disk: unknown until the model is here; {free}"
         return

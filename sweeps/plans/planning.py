@@ -14,6 +14,7 @@ from sweeps.plans.disk_need import DiskNeed, disk_need, free_bytes
 from sweeps.plans.pace import Pace
 from sweeps.report.data import TrialRow
 from sweeps.settings.space import plain_point
+from sweeps.storage.address import is_address
 
 PaceOf = Callable[[str, tuple[TrialRow, ...]], Pace | None]
 """A domain, and its trials on record, to what one of its trials takes."""
@@ -67,7 +68,7 @@ class SweepPlan:
     price: float | None
     money: float | None
     disk: DiskNeed | None
-    disk_free: int
+    disk_free: int | None
     stops_early: bool
 
 
@@ -103,7 +104,7 @@ def plan(
         price=price,
         money=None if price is None else _times(both, devices * price),
         disk=disk_need(config, machine.concurrency, rows),
-        disk_free=free_bytes(config),
+        disk_free=None if is_address(config.storage) else free_bytes(config),
         stops_early=config.study.kind == "search" and stops_early(config),
     )
 

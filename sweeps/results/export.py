@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from sweeps.designs.point import DesignPoint
 from sweeps.errors import UserError
 from sweeps.folder.identity import git_commit
 from sweeps.folder.place import place_of
+from sweeps.folder.stored import copy_folder
 from sweeps.report.data import COUNT, SCORE, STANDARD_ERROR, ScoreLabel, TrialRow
 from sweeps.report.settings import winner
 from sweeps.search.label import label_of
@@ -65,10 +65,8 @@ def _export(config: SweepConfig, domain: str, row: TrialRow, folder: Path) -> Ex
     run = folder / "run.yaml"
     run.write_text(run_yaml(config, domain, row), encoding="utf-8")
     place = place_of(resolve_paths(config))
-    source = place.model(domain, row.key)
-    if not source.is_dir():
+    if not copy_folder(place, place.model(domain, row.key), folder / "model"):
         return Exported(run, None)
-    shutil.copytree(source, folder / "model")
     scores = TestScores.read(place.study(domain))
     roles = [role for role, key in scores.keys.items() if key == row.key]
     entries = scores.entries[roles[0]] if roles else {}

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import optuna
 
 from sweeps.config import KeepConfig
 from sweeps.designs.design import Design
+from sweeps.folder.stored import Remove, remove_folder
 from sweeps.report.data import TrialRow
 from sweeps.search.rows import best_rows, best_sft_row
 
 
 def drop_weights(
-    trials: Path, rows: tuple[TrialRow, ...], keep: KeepConfig, design: Design | None
+    trials: Path,
+    rows: tuple[TrialRow, ...],
+    keep: KeepConfig,
+    design: Design | None,
+    remove: Remove = remove_folder,
 ) -> None:
     """Remove models that are needed no more: neither kept by policy, nor to be scored, nor to
-    derive others. Checkpoints of ended trials go with them. ``trials``: the trials' folder."""
+    derive others. Checkpoints of ended trials go with them. ``trials``: the trials' folder;
+    ``remove``: see `sweeps.folder.stored.remover`."""
     kept = _kept(rows, keep, design)
     for row in rows:
         if row.has_ended() and row.key not in kept:
             for part in ("model", "checkpoint"):
-                shutil.rmtree(trials / row.key / part, ignore_errors=True)
+                remove(trials / row.key / part)
 
 
 def _kept(rows: tuple[TrialRow, ...], keep: KeepConfig, design: Design | None) -> set[str]:
@@ -34,12 +39,12 @@ def _kept(rows: tuple[TrialRow, ...], keep: KeepConfig, design: Design | None) -
     return {row.key for row in (*best_rows(rows, keep.models), *([sft] if sft else []))}
 
 
-def remove_orphans(folder: Path, study: optuna.Study) -> None:
+def remove_orphans(folder: Path, study: optuna.Study, remove: Remove = remove_folder) -> None:
     """Remove what killed sessions left in a study's ``folder``: trials that no record names, and
     Tune's snapshots, which nothing reads."""
     known = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
     for trial in (folder / "trials").glob("*"):
         if trial.name not in known:
-            shutil.rmtree(trial, ignore_errors=True)
+            remove(trial)
     for snapshot in folder.glob("tune-*"):
-        shutil.rmtree(snapshot, ignore_errors=True)
+        remove_folder(snapshot)

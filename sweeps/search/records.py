@@ -10,6 +10,7 @@ from sweeps.config import SweepConfig, resolve_paths
 from sweeps.errors import UserError
 from sweeps.folder.paper_place import is_paper, study_place
 from sweeps.folder.place import place_of
+from sweeps.folder.stored import refresh
 from sweeps.report.data import TrialRow
 from sweeps.search.rows import trial_rows
 
@@ -25,6 +26,7 @@ class Records:
     def __init__(self, config: SweepConfig) -> None:
         self.config = resolve_paths(config)
         self.place = place_of(self.config)
+        refresh(self.place)
         if not self.place.optuna_file().is_file():
             raise UserError(_missing(self.config))
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -34,6 +36,10 @@ class Records:
         self._file = self.place.optuna_file().stat().st_ino
         self._storage = optuna.storages.RDBStorage(self.place.optuna_url())
         self._studies: dict[str, optuna.Study] = {}
+
+    def look_again(self) -> None:
+        """Fetch what is new, where the storage is an object store."""
+        refresh(self.place)
 
     def study(self, domain: str) -> optuna.Study | None:
         """The domain's study; None before it has begun."""
@@ -72,6 +78,7 @@ def _missing(config: SweepConfig) -> str:
 
 def recorded_rows(config: SweepConfig) -> dict[str, tuple[TrialRow, ...]]:
     """The trials on record by domain: none of a sweep that was never run."""
+    refresh(place_of(config))
     if not place_of(config).optuna_file().is_file():
         return dict.fromkeys(config.domains, ())
     records = Records(config)

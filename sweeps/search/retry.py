@@ -10,9 +10,10 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial
 
 from sweeps.errors import UserError
-from sweeps.finetune.result import forget_result
+from sweeps.finetune.result import RESULT_FILE, forget_result
 from sweeps.folder.drivers import living_drivers
 from sweeps.folder.place import FAILURE_FILE
+from sweeps.folder.stored import Remove, remover, send
 from sweeps.search.records import Records
 from sweeps.search.tries import RETRY_OF, finished_trials
 from sweeps.tracking.pump import SENT_FILE
@@ -33,14 +34,17 @@ def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, 
             "then try its failed trials again"
         )
     queued: dict[str, list[int]] = {}
+    remove = remover(records.place)
     with FileLock(records.place.queue_lock()):
         for domain in records.config.domains:
             study = records.study(domain)
             failed = [] if study is None else _failed(study, kinds)
             for trial in failed:
-                _forget(records.place.trial(domain, trial.user_attrs["key"]))
+                _forget(records.place.trial(domain, trial.user_attrs["key"]), remove)
                 _queue(study, trial)
             queued[domain] = [int(trial.user_attrs["number"]) for trial in failed]
+    if any(queued.values()):
+        send(records.place, records=True)
     return queued
 
 
@@ -60,8 +64,9 @@ def _queue(study: optuna.Study | None, trial: FrozenTrial) -> None:
     study.enqueue_trial(point, user_attrs=attrs)
 
 
-def _forget(folder: Path) -> None:
+def _forget(folder: Path, remove: Remove) -> None:
     """What the failed try left behind that would stand for the next one."""
     forget_result(folder)
+    remove(folder / RESULT_FILE)
     for name in (FAILURE_FILE, SENT_FILE):
         (folder / name).unlink(missing_ok=True)

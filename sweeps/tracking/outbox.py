@@ -65,7 +65,7 @@ class OutboxReader:
     """Reads an outbox from a persistent offset (bytes), kept in a file beside it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._offset_path = path.with_name(path.name + ".offset")
         self._committed = _read_offset(self._offset_path)
         self._end = self._committed
@@ -75,9 +75,9 @@ class OutboxReader:
 
         Until `commit`, the same events (and newer ones) are returned again.
         """
-        if not self._path.exists():
+        if not self.path.exists():
             return []
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             if self._committed > file.seek(0, os.SEEK_END):  # the outbox was started anew
                 self._committed = 0
             file.seek(self._committed)
@@ -103,7 +103,7 @@ class OutboxReader:
         if isinstance(event, dict) and "kind" in event:
             return event
         # One damaged line (a disk fault) must not stop the reporting of all later ones.
-        logging.getLogger(__name__).warning("%s: skipped an unreadable line", self._path)
+        logging.getLogger(__name__).warning("%s: skipped an unreadable line", self.path)
         return None
 
 

@@ -22,6 +22,8 @@ from sweeps.tracking.tracker import (
 SENT_FILE = "sent"
 """Lies in a trial's folder once the tracker has all of it."""
 
+Fetch = Callable[[Path], None]
+
 BEAT_SECONDS = 1.0
 """How often new events are sent, and how soon a tracker that did not answer is asked again."""
 
@@ -35,8 +37,12 @@ class TrackerPump:
     a run that somebody deleted, is left out, with a line.
     """
 
-    def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
-        self._tracker, self._say = tracker, say
+    def __init__(
+        self, tracker: Tracker, say: Callable[[str], None], fetch: Fetch = lambda outbox: None
+    ) -> None:
+        """``fetch``: brings what was added to an outbox here, where it lies in an object store;
+        it may raise OSError."""
+        self._tracker, self._say, self._fetch = tracker, say, fetch
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._readers: dict[str, OutboxReader] = {}
         self._waiting: Callable[[], None] | None = None
@@ -78,7 +84,7 @@ class TrackerPump:
         def call() -> None:
             if key not in self._readers:  # its beginning was refused
                 return
-            forward(self._readers[key], self._tracker, key)
+            self._forward(key)
             self._tracker.end_trial(key, state, finals, failure)
             del self._readers[key]
             folder.mkdir(parents=True, exist_ok=True)  # absent when its workers never started
@@ -91,7 +97,7 @@ class TrackerPump:
 
         def call() -> None:
             if key in self._readers:
-                forward(self._readers[key], self._tracker, key)
+                self._forward(key)
                 self._tracker.end_trial(key, "interrupted", {})
                 del self._readers[key]
 
@@ -110,6 +116,10 @@ class TrackerPump:
         self._thread.join(timeout)
         return not self._thread.is_alive() and self._waiting is None and self._calls.empty()
 
+    def _forward(self, key: str) -> None:
+        self._fetch(self._readers[key].path)
+        forward(self._readers[key], self._tracker, key)
+
     def _run(self) -> None:
         while not self._stopping.wait(BEAT_SECONDS):
             self._pump()
@@ -123,8 +133,8 @@ class TrackerPump:
                 self._waiting = self._waiting or self._calls.get()
                 self._waiting()
                 self._waiting = None
-            for key, reader in self._readers.items():
-                forward(reader, self._tracker, key)
+            for key in self._readers:
+                self._forward(key)
         except TrackingRefused as error:
             self._waiting = None
             self._say(f"tracking: {error} The study goes on without it.")

@@ -12,23 +12,29 @@ from typing import TYPE_CHECKING
 from sweeps.config import Resources
 from sweeps.workers.cluster import ray_session
 from sweeps.workers.shared_storage import require_shared
+from sweeps.workers.stored_job import Stored, push_cache
 
 if TYPE_CHECKING:
     from sweeps.workers.group import WorkerGroups
 
 
 @contextmanager
-def worker_session(resources: Resources, folder: Path) -> Iterator[WorkerGroups]:
-    """A Ray session, and as many groups as trials run at once; their files go to ``folder``.
+def worker_session(
+    resources: Resources, folder: Path, stored: Stored | None = None
+) -> Iterator[WorkerGroups]:
+    """A Ray session, and as many groups as trials run at once; their files go to ``folder``, or
+    through the object store that it is a mirror of.
 
     Raises:
-        UserError: as `ray_session`, or ``folder`` is not the same one on every node.
+        UserError: as `ray_session`, or the storage is not the same one on every node.
     """
     with _imported_meanwhile("torch"), ray_session(resources) as concurrency:
-        require_shared(folder)
+        require_shared(folder if stored is None else stored.address)
+        if stored is not None:
+            push_cache(stored)
         from sweeps.workers.tune import worker_groups  # Ray is imported with its environment set
 
-        with worker_groups(resources, concurrency, folder) as groups:
+        with worker_groups(resources, concurrency, folder, stored) as groups:
             yield groups
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, Protocol, final
 
 import optuna
@@ -24,6 +25,11 @@ from sweeps.search.trial_jobs import Suggestion
 from sweeps.search.tries import DRIVER, HOPELESS, REACHED, retried
 from sweeps.settings.search_config import Objective
 from sweeps.settings.space import Point
+from sweeps.storage.delivery import patiently
+from sweeps.tracking.outbox import EVENTS_FILE
+
+FETCH_SECONDS = 60.0
+"""How long a finished trial's events are waited for, where an objective is measured by them."""
 
 FINISHED = str(Searcher.FINISHED)
 """Tune's word for: no further trial."""
@@ -43,7 +49,8 @@ _NO_TURNS: AbstractContextManager[None] = nullcontext()
 class StudySearch(Searcher):
     """Tune's searcher over one Optuna study. ``suggestion(number, point)`` makes a trial's job;
     ``driver``: the id of this process, ``turn``: what drivers of one study hold in turn,
-    ``more``: whether it still lacks trials, ``halting``: whether it is to stop before that.
+    ``more``: whether it still lacks trials, ``halting``: whether it is to stop before that,
+    ``fetch``: see `sweeps.folder.stored.fetcher`.
 
     ``checks``: validation checks of a whole trial; the pruner counts in them. With several
     ``objectives`` no intermediate score is reported: Optuna has no place for it.
@@ -61,11 +68,13 @@ class StudySearch(Searcher):
         turn: AbstractContextManager[object] = _NO_TURNS,
         more: Callable[[], bool] = lambda: True,
         halting: Callable[[], bool] = lambda: False,
+        fetch: Callable[[Path], None] = lambda events: None,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self._study, self._space, self._suggestion = study, space, suggestion
         self._checks, self._objectives = checks, objectives
         self._driver, self._turn, self._more, self._halting = driver, turn, more, halting
+        self._fetch = fetch
         self._open: dict[str, optuna.Trial] = {}
         self._folders: dict[str, str] = {}
         self._told: dict[str, dict[str, Any]] = {}
@@ -123,6 +132,9 @@ class StudySearch(Searcher):
             return  # what a halt cut short stays open, to be marked as interrupted
         state, values = ending(result, error), None
         if state == "finished":
+            if "kept_fraction" in self._objectives:
+                with suppress(OSError):  # then it was not measured
+                    patiently(lambda: self._fetch(Path(folder) / EVENTS_FILE), FETCH_SECONDS)
             values = reached(self._objectives, metrics_of(result), result["score"], folder)
             if values is None:
                 state, result = "failed", {**result, "failure": self._unmeasured()}

@@ -20,6 +20,7 @@ from sweeps.workers.cluster import HEAD_SHARE
 from sweeps.workers.group import GroupSpec, WorkerGroups
 from sweeps.workers.jobs import Patience, job_trainable
 from sweeps.workers.side_by_side import Observers, Wave, Waves
+from sweeps.workers.stored_job import Stored, StoredJob
 from sweeps.workers.trial import run_job
 
 LONG_SECONDS = 300.0
@@ -100,15 +101,19 @@ def patience(failures: FailuresConfig) -> Patience:
     return Patience(failures.silence_seconds, 3600 * hours, halve=failures.on_oom == "halve")
 
 
-def worker_groups(resources: Resources, count: int, folder: Path) -> WorkerGroups:
+def worker_groups(
+    resources: Resources, count: int, folder: Path, stored: Stored | None = None
+) -> WorkerGroups:
     """The groups of a session, to be entered; their own files go to ``folder``."""
     wear = _WEAR[resources.trial_group]
-    spec = GroupSpec(run_job, scaling(resources), storage=str(folder), wear_seconds=wear)
+    run = run_job if stored is None else StoredJob(stored, run_job)
+    packed = stored is not None and stored.one_node
+    spec = GroupSpec(run, scaling(resources, packed), storage=str(folder), wear_seconds=wear)
     return WorkerGroups(spec, count)
 
 
-def scaling(resources: Resources) -> ray.train.ScalingConfig:
-    """The workers of one trial."""
+def scaling(resources: Resources, packed: bool = False) -> ray.train.ScalingConfig:
+    """The workers of one trial; ``packed``: all on one node."""
     per_worker = {"CPU": resources.cpus_per_worker}
     if resources.gpus_per_worker:
         per_worker["GPU"] = resources.gpus_per_worker
@@ -116,4 +121,5 @@ def scaling(resources: Resources) -> ray.train.ScalingConfig:
         num_workers=resources.workers,
         use_gpu=resources.gpus_per_worker > 0,
         resources_per_worker=per_worker,
+        placement_strategy="STRICT_PACK" if packed else "PACK",
     )

@@ -121,8 +121,8 @@ MISTAKES = {
     ),
     "tracking address of no known kind": Mistake(("ftp://x",), ("tracking.uri=ftp://x",)),
     "storage in a bucket": Mistake(
-        ("storage", "'s3://bucket/runs'", "expected a folder", "mount the bucket"),
-        ("storage=s3://bucket/runs",),
+        ("storage", "'s3:/bucket/runs'", "did you mean 's3://bucket/runs'"),
+        ("storage=s3:/bucket/runs",),
     ),
     "storage below a file": Mistake(
         ("storage", "cannot be written"), ("storage=train.jsonl/below",)

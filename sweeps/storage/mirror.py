@@ -1,0 +1,178 @@
+"""A sweep's folder on this machine beside the same folder in an object store."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import final
+from urllib.parse import quote, unquote
+
+from filelock import FileLock
+
+from sweeps.finetune.whole_file import write_whole
+from sweeps.storage.object_store import Entry, ObjectStore
+from sweeps.storage.ownership import DATABASE, is_drivers, trial_of
+
+DOOMED = ".doomed"
+"""In a sweep's folder: names of what is to be removed from the store."""
+
+_INDEX, _LOCK, _AT_ONCE = ".mirror.json", ".mirror.lock", 16
+
+State = tuple[int, int]
+"""A file's modification time (ns) and size."""
+
+
+@final
+class Mirror:
+    """Copies what the driver owns (`ownership`) either way. The store is the truth between
+    machines: what was changed on both sides since they were equal is taken from there.
+
+    Any process of this machine may use it at any time; one at a time does. Every method raises
+    `StorageError` where the store does not answer.
+    """
+
+    def __init__(self, store: ObjectStore, folder: Path) -> None:
+        """``folder``: the sweep's, whose name it has in the store, too."""
+        self.store, self.folder, self._name = store, folder, folder.name
+
+    def pull(self) -> None:
+        """Make the folder what the store has of it; trials' folders come with the driver's files
+        alone."""
+        remote = self._remote()
+        if not remote and not self.folder.is_dir():
+            return  # a sweep that was never run
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._turn():
+            index = self._read_index()
+            theirs = {p: e for p, e in remote.items() if is_drivers(PurePosixPath(p))}
+            changed = [p for p, entry in theirs.items() if p not in index or index[p][1] != entry]
+            gone = [path for path in index if path not in theirs]
+            database = [DATABASE] if DATABASE in remote else []  # equal by size and second, or not
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(self._download, [*changed, *database]))
+            for path in changed:
+                index[path] = (_state(self.folder / path), theirs[path])
+            for path in gone:
+                (self.folder / path).unlink(missing_ok=True)
+                del index[path]
+            for trial in {trial_of(PurePosixPath(path)) for path in remote} - {None}:
+                (self.folder / str(trial)).mkdir(parents=True, exist_ok=True)
+            self._write_index(index)
+
+    def push(self) -> None:
+        """Make the store have what changed here, and have no more what was removed here."""
+        with self._turn():
+            index = self._read_index()
+            before = dict(index)
+            try:
+                self._push_changes(index)
+            finally:
+                if index != before:
+                    self._write_index(index)
+            self._remove_doomed()
+
+    def push_database(self) -> None:
+        """Put the copy of the database there, which is whole at every moment."""
+        with self._turn():
+            self.store.upload(self.folder / DATABASE, self._at(DATABASE))
+
+    def tail(self, file: Path) -> None:
+        """Fetch what was added to a file of the folder that only grows, by whole lines."""
+        path = self._at(file.relative_to(self.folder).as_posix())
+        entry = self.store.stat(path)
+        if entry is None:
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".tail.lock"):
+            here = file.stat().st_size if file.exists() else 0
+            if entry.size < here:  # a try that was lost had come further than what arrived
+                here = 0
+                file.unlink()
+            if entry.size > here:
+                with file.open("ab") as stream:
+                    stream.write(self.store.read(path, here))
+
+    def copy_tree(self, folder: Path, target: Path) -> bool:
+        """Download what is in the store of a folder of the sweep; whether there was anything."""
+        start = self._at(folder.relative_to(self.folder).as_posix())
+        found = self.store.files(start)
+        for path in found:
+            self.store.download(path, target / path.removeprefix(f"{start}/"))
+        return bool(found)
+
+    def doom(self, folder: Path) -> None:
+        """Have this file or folder removed from the store by the next ``push``."""
+        home = self.folder / DOOMED
+        home.mkdir(exist_ok=True)
+        (home / quote(folder.relative_to(self.folder).as_posix(), safe="")).touch()
+
+    def _push_changes(self, index: dict[str, tuple[State, Entry]]) -> None:
+        found = set()
+        for path, file in self._own_files():
+            found.add(path)
+            try:
+                state = _state(file)
+                if path in index and index[path][0] == state:
+                    continue
+                self.store.upload(file, self._at(path))
+            except FileNotFoundError:  # removed this moment
+                continue
+            entry = self.store.stat(self._at(path))
+            if entry is not None:
+                index[path] = (state, entry)
+        for path in index.keys() - found:
+            self.store.remove(self._at(path))
+            del index[path]
+
+    def _remove_doomed(self) -> None:
+        marks = list((self.folder / DOOMED).glob("*"))
+        if not marks:
+            return
+        there = self._remote()
+        for mark in marks:
+            path = unquote(mark.name)
+            if path in there:
+                self.store.remove(self._at(path))
+            if any(each.startswith(f"{path}/") for each in there):
+                self.store.remove_tree(self._at(path))
+            mark.unlink(missing_ok=True)
+
+    def _own_files(self) -> Iterator[tuple[str, Path]]:
+        for parent, _, names in os.walk(self.folder):
+            here = PurePosixPath(Path(parent).relative_to(self.folder).as_posix())
+            for name in names:
+                if is_drivers(here / name):
+                    yield (here / name).as_posix(), Path(parent, name)
+
+    def _download(self, path: str) -> None:
+        self.store.download(self._at(path), self.folder / path)
+
+    def _remote(self) -> dict[str, Entry]:
+        start = len(self._name) + 1
+        return {path[start:]: entry for path, entry in self.store.files(self._name).items()}
+
+    def _at(self, path: str) -> str:
+        return f"{self._name}/{path}"
+
+    def _turn(self) -> FileLock:
+        return FileLock(self.folder / _LOCK)
+
+    def _read_index(self) -> dict[str, tuple[State, Entry]]:
+        """What was equal here and there when it was last copied: its state here, and there."""
+        try:
+            read = json.loads((self.folder / _INDEX).read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return {path: ((a, b), Entry(c, d)) for path, (a, b, c, d) in read.items()}
+
+    def _write_index(self, index: dict[str, tuple[State, Entry]]) -> None:
+        flat = {p: (*state, entry.size, entry.modified) for p, (state, entry) in index.items()}
+        write_whole(self.folder / _INDEX, json.dumps(flat))
+
+
+def _state(file: Path) -> State:
+    found = file.stat()
+    return found.st_mtime_ns, found.st_size

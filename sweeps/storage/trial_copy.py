@@ -1,0 +1,119 @@
+"""A trial's folder on its worker's own disk, and what of it is in the object store."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import final
+
+from sweeps.finetune import checkpoint
+from sweeps.finetune.result import RESULT_FILE
+from sweeps.storage.object_store import ObjectStore, StorageError
+from sweeps.storage.ownership import CHECKPOINTS, CLAIM_FILE, MODEL
+from sweeps.tracking.outbox import EVENTS_FILE
+
+
+@final
+class TrialCopy:
+    """One try of one trial. The store has at every moment a state to go on from: events up to a
+    whole line, a checkpoint only when it is whole, a result only after its model."""
+
+    def __init__(self, store: ObjectStore, path: str, folder: Path, claim: str) -> None:
+        """``path``: the trial's place in the store; ``claim``: a word that no other try has."""
+        self._store, self._path, self._folder, self._claim = store, path, folder, claim
+        self._turn = threading.Lock()
+        self._events = 0
+        self._steps: dict[str, bool] = {}  # of the store's checkpoints: whether they are whole
+        self._is_over = False
+
+    def claim(self) -> None:
+        """From now on this try writes there, and a try before it no more."""
+        self._store.put(self._at(CLAIM_FILE), self._claim.encode())
+
+    def fetch(self) -> None:
+        """Make the empty folder what a try before this one left: its events, and its result, or
+        else its latest whole checkpoint."""
+        found = sorted(self._store.files(self._path))
+        there = [name.removeprefix(f"{self._path}/") for name in found]
+        self._is_over = RESULT_FILE in there
+        steps = {name.split("/")[1] for name in there if name.startswith(f"{CHECKPOINTS}/")}
+        self._steps = {s: f"{CHECKPOINTS}/{s}/{checkpoint.STATE}" in there for s in steps}
+        whole = [step for step, is_whole in self._steps.items() if is_whole]
+        latest = f"{CHECKPOINTS}/{max(whole)}/" if whole and not self._is_over else None
+        for name in there:
+            if name in (EVENTS_FILE, RESULT_FILE) or (latest and name.startswith(latest)):
+                self._store.download(self._at(name), self._folder / name)
+        events = self._folder / EVENTS_FILE
+        self._events = events.stat().st_size if events.exists() else 0
+
+    def push_events(self) -> None:
+        """Put what has been recorded up to now there."""
+        with self._turn:
+            self._check_claim()
+            self._push_events()
+
+    def push(self) -> None:
+        """Put what is new there: events, and a checkpoint; those before it go, once it is whole.
+
+        Raises:
+            StorageError: the store does not answer, or a later try of this trial has begun.
+        """
+        with self._turn:
+            self._check_claim()
+            self._push_events()
+            self._push_checkpoint()
+
+    def finish(self) -> None:
+        """Put all there that the trial leaves at its end; raises as ``push``."""
+        self.push()
+        with self._turn:
+            if self._is_over or not (self._folder / RESULT_FILE).exists():
+                return
+            self._store.remove_tree(self._at(MODEL))  # of a try that was killed while it wrote
+            self._upload(MODEL, sorted((self._folder / MODEL).rglob("*")))
+            self._upload("", [self._folder / RESULT_FILE])
+            self._store.remove_tree(self._at(CHECKPOINTS))
+            self._is_over = True
+
+    def _push_events(self) -> None:
+        events = self._folder / EVENTS_FILE
+        data = events.read_bytes() if events.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) != self._events:
+            self._store.put(self._at(EVENTS_FILE), whole)
+            self._events = len(whole)
+
+    def _push_checkpoint(self) -> None:
+        here = checkpoint.saved(self._folder)
+        if not here:
+            return  # before the first, or after the last: the end says what goes
+        if not self._steps.get(here[-1].name):
+            self._steps[here[-1].name] = False
+            files = sorted(file for file in here[-1].rglob("*") if file.is_file())
+            files.sort(key=lambda file: file.name == checkpoint.STATE)  # with it, it is whole
+            try:
+                self._upload(f"{CHECKPOINTS}/{here[-1].name}", files)
+            except FileNotFoundError:  # a newer one took its place this moment
+                return
+            self._steps[here[-1].name] = True
+        for gone in self._steps.keys() - {place.name for place in here}:
+            self._store.remove_tree(self._at(f"{CHECKPOINTS}/{gone}"))
+            del self._steps[gone]
+
+    def _upload(self, below: str, files: list[Path]) -> None:
+        for file in files:
+            if file.is_file():
+                name = file.relative_to(self._folder / below).as_posix()
+                self._store.upload(file, self._at(f"{below}/{name}" if below else name))
+
+    def _check_claim(self) -> None:
+        """Two tries of one trial live at once where a machine was lost and comes back."""
+        if self._store.read(self._at(CLAIM_FILE)) != self._claim.encode():
+            raise SupersededError(f"{self._path}: another try of this trial has begun since")
+
+    def _at(self, name: str) -> str:
+        return f"{self._path}/{name}"
+
+
+class SupersededError(StorageError):
+    """This try of a trial is not the latest any more, and must not write."""

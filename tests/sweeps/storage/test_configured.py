@@ -1,0 +1,83 @@
+"""An address as a sweep's storage: what the configuration and the commands make of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from sweeps.cli import app
+from sweeps.config import resolve_paths
+from sweeps.errors import UserError
+from sweeps.folder.load import load_config, parse_config, save_config
+from sweeps.folder.place import place_of
+from sweeps.folder.stored import driven
+from sweeps.storage.address import Address
+from sweeps.storage.object_store import ObjectStore
+from tests.sweeps.conftest import Tree
+from tests.sweeps.s3 import FakeS3
+
+
+def test_the_folder_is_a_mirror_and_the_address_stays(tree: Tree, home: Path) -> None:
+    config = resolve_paths(parse_config(tree | {"storage": "s3://bucket/team/"}))
+    assert config.storage == "s3://bucket/team"
+    place = place_of(config)
+    assert place.folder.is_relative_to(home / ".gmt-sweep" / "mirror")
+    assert place.folder.name == config.name
+    assert place.is_copied()
+
+
+def test_a_secret_in_an_address_is_shown_nowhere(tree: Tree) -> None:
+    with pytest.raises(UserError) as raised:
+        parse_config(tree | {"storage": "s3://bucket/a?secret_key=hidden"})
+    assert "storage: an address with a secret in it" in str(raised.value)
+    assert "hidden" not in str(raised.value)
+
+
+def test_a_sweep_is_named_by_its_address_or_by_its_mirror(
+    tree: Tree, bucket: Address, store: ObjectStore, home: Path
+) -> None:
+    config = resolve_paths(parse_config(tree | {"storage": str(bucket)}))
+    place = place_of(config)
+    with driven(place, print):
+        save_config(config)
+    named = str(bucket).replace("?", "/small?")
+    assert load_config(named) == config
+    assert load_config(place.folder) == config
+    assert load_config(named, ["search.trials=7"]).search.trials == 7
+    moved = home / "elsewhere" / "small"
+    moved.parent.mkdir()
+    place.folder.rename(moved)  # by hand: now it is a folder like another
+    assert load_config(moved).storage == str(moved.parent)
+    with pytest.raises(UserError, match="no sweep is there"):
+        load_config(str(bucket).replace("?", "/smal?"))
+    with pytest.raises(UserError, match="STORAGE/NAME"):
+        load_config("s3://bucket")
+
+
+@pytest.mark.parametrize("command", ["validate", "run", "status", "plan", "resume", "stop"])
+def test_a_store_that_does_not_answer_is_a_sentence(
+    command: str, tree: Tree, s3: FakeS3, home: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(tree | {"storage": s3.address("sweeps/a")}))
+    with s3.outage():
+        said = CliRunner().invoke(app, [command, str(file)])
+    assert said.exit_code == 2, said.output
+    assert "storage s3://sweeps/a" in said.stderr
+    assert "it does not answer" in said.stderr
+    assert "Traceback" not in said.output
+
+
+def test_a_missing_bucket_is_a_sentence_and_leaves_nothing(
+    tree: Tree, s3: FakeS3, home: Path, tmp_path: Path
+) -> None:
+    storage = s3.address("nobodys/a")
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(tree | {"storage": storage}))
+    said = CliRunner().invoke(app, ["doctor", str(file)])
+    assert said.exit_code == 1
+    assert "there is no such bucket" in said.stdout
+    assert not (home / ".gmt-sweep").exists()

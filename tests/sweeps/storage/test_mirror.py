@@ -1,0 +1,183 @@
+"""A sweep's folder and its store are made equal, whichever side has what is new."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeps.storage.mirror import Mirror
+from sweeps.storage.object_store import ObjectStore
+from sweeps.storage.ownership import is_drivers, is_workers
+
+EVENTS = "math/trials/000-key/events.jsonl"
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def mirror(store: ObjectStore, home: Path) -> Mirror:
+    return Mirror(store, home / "sweep")
+
+
+def there(store: ObjectStore) -> set[str]:
+    return {name.removeprefix("sweep/") for name in store.files("sweep")}
+
+
+DRIVERS = {
+    "sweep.yaml": "name: sweep",
+    "math/test_scores.json": "{}",
+    "math/report/report.html": "<p>",
+    "math/trials/000-key/run.yaml": "seed: 0",
+    "math/trials/000-key/failure.log": "",
+    "spent/ab.gpu_hours": "1.0",
+}
+NOT_SENT = {
+    "optuna.db": "its own way",
+    "optuna.db-journal": "",
+    "queue.lock": "",
+    "drivers/ab.json": "{}",
+    "groups/group-1/marker": "",
+    "math/tune-20260101-000000/state.json": "",
+    "math/trials/000-key/sent": "",
+    f"{EVENTS}.offset": "7",
+    EVENTS: "{}",
+    "math/trials/000-key/model/weights": "w",
+    "math/trials/000-key/checkpoint/step-1/state.pt": "s",
+    "math/trials/000-key/result.json": "{}",
+    "sweep.yaml.1234.partial": "",
+    ".probe": "",
+}
+
+
+def test_the_drivers_files_go_up_and_come_down_and_no_others(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    one, two = mirror(store, tmp_path / "one"), mirror(store, tmp_path / "two")
+    write(one.folder, DRIVERS | NOT_SENT)
+    one.push()
+    assert there(store) == set(DRIVERS)
+    store.put("sweep/math/trials/001-key/events.jsonl", b"{}")  # of a worker
+    two.pull()
+    for name, text in DRIVERS.items():
+        assert (two.folder / name).read_text() == text
+    assert not (two.folder / EVENTS).exists()
+    assert (two.folder / "math/trials/001-key").is_dir()
+
+
+@given(st.sampled_from(sorted(DRIVERS | NOT_SENT)))
+def test_nothing_has_two_owners(name: str) -> None:
+    path = PurePosixPath(name)
+    assert not (is_drivers(path) and is_workers(path))
+    assert is_drivers(path) == (name in DRIVERS)
+
+
+def test_what_was_changed_elsewhere_comes_and_what_was_changed_here_stays(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    one, two = mirror(store, tmp_path / "one"), mirror(store, tmp_path / "two")
+    write(one.folder, {"a.json": "1", "b.json": "1", "c.json": "1"})
+    one.push()
+    two.pull()
+    write(two.folder, {"a.json": "two's"})
+    (two.folder / "c.json").unlink()
+    two.push()
+    write(one.folder, {"a.json": "one's, and later", "b.json": "one's"})
+    one.pull()
+    assert (one.folder / "a.json").read_text() == "two's"  # both changed it: the store wins
+    assert (one.folder / "b.json").read_text() == "one's"
+    assert not (one.folder / "c.json").exists()
+    one.push()
+    assert store.read("sweep/b.json") == b"one's"
+    assert there(store) == {"a.json", "b.json"}
+
+
+def test_a_push_sends_what_changed_and_nothing_else(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = mirror(store, tmp_path)
+    write(one.folder, {"a.json": "1", "b.json": "1"})
+    one.push()
+    sent = []
+    upload = ObjectStore.upload
+
+    def noted(self: ObjectStore, file: Path, path: str) -> None:
+        sent.append(path)
+        upload(self, file, path)
+
+    monkeypatch.setattr(ObjectStore, "upload", noted)
+    one.push()
+    write(one.folder, {"b.json": "22"})
+    one.push()
+    assert sent == ["sweep/b.json"]
+
+
+def test_a_folder_that_was_lost_comes_back_and_nothing_is_removed_for_it(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    one = mirror(store, tmp_path)
+    write(one.folder, DRIVERS)
+    one.push()
+    shutil.rmtree(one.folder)
+    one.pull()
+    one.push()
+    assert there(store) == set(DRIVERS)
+    assert {n for n in DRIVERS if (one.folder / n).exists()} == set(DRIVERS)
+
+
+def test_a_sweep_that_was_never_run_leaves_no_folder(store: ObjectStore, tmp_path: Path) -> None:
+    mirror(store, tmp_path).pull()
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_the_database_comes_with_every_pull(store: ObjectStore, tmp_path: Path) -> None:
+    one, two = mirror(store, tmp_path / "one"), mirror(store, tmp_path / "two")
+    for text in ("first", "other"):  # of one size, within a second
+        write(one.folder, {"optuna.db": text})
+        one.push_database()
+        two.pull()
+        assert (two.folder / "optuna.db").read_text() == text
+
+
+def test_events_come_in_parts(store: ObjectStore, tmp_path: Path) -> None:
+    one = mirror(store, tmp_path)
+    one.folder.mkdir()
+    file = one.folder / EVENTS
+    one.tail(file)
+    assert not file.exists()
+    for text in ("1\n", "1\n2\n", "1\n2\n3\n", "1\n2\n3\n", "1\n"):  # the last: a lost try's end
+        store.put(f"sweep/{EVENTS}", text.encode())
+        one.tail(file)
+        assert file.read_text() == text
+
+
+def test_what_is_doomed_goes_from_the_store_and_nothing_beside_it(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    one = mirror(store, tmp_path)
+    one.folder.mkdir()
+    trials = "sweep/math/trials"
+    for name in ("0/model/a", "0/model/b/c", "0/models", "0/result.json", "1/model/a"):
+        store.put(f"{trials}/{name}", b"x")
+    one.doom(one.folder / "math/trials/0/model")
+    one.doom(one.folder / "math/trials/0/checkpoint")
+    one.doom(one.folder / "math/trials/0/result.json")
+    one.push()
+    left = {name.removeprefix(f"{trials}/") for name in store.files("sweep")}
+    assert left == {"0/models", "1/model/a"}
+    assert not list((one.folder / ".doomed").iterdir())
+
+
+def test_a_folder_is_copied_from_the_store(store: ObjectStore, tmp_path: Path) -> None:
+    one = mirror(store, tmp_path)
+    place = one.folder / "math/trials/0/model"
+    assert not one.copy_tree(place, tmp_path / "out")
+    store.put("sweep/math/trials/0/model/a/b", b"x")
+    assert one.copy_tree(place, tmp_path / "out")
+    assert (tmp_path / "out/a/b").read_text() == "x"

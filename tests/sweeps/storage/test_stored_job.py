@@ -1,0 +1,114 @@
+"""A group's job with an object store: what it reads is here, what it writes is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from sweeps.storage.address import Address
+from sweeps.storage.object_store import ObjectStore
+from sweeps.workers.stored_job import Stored, StoredJob, push_cache
+
+KEY = "sweep/math/trials/000-key"
+
+
+@pytest.fixture
+def stored(bucket: Address, home: Path) -> Stored:
+    return Stored(str(bucket), str(bucket.mirror()), one_node=False)
+
+
+def work(home: Path) -> list[str]:
+    """What workers left on this node."""
+    return sorted(path.name for path in (home / ".gmt-sweep" / "work").iterdir())
+
+
+def test_a_trial_writes_beside_the_drivers_folder_and_all_of_it_arrives(
+    stored: Stored, store: ObjectStore, home: Path
+) -> None:
+    store.put(f"{KEY}/events.jsonl", b'{"step": 1}\n')
+    heard: list[Any] = []
+
+    def run(job: Any, offer: Any, memory: Any) -> Any:
+        folder = Path(job["folder"])
+        assert not str(folder).startswith(stored.mirror)
+        assert (folder / "events.jsonl").read_text() == '{"step": 1}\n'
+        with (folder / "events.jsonl").open("a") as events:
+            events.write('{"step": 2}\n')
+        assert offer({"score": 0.5})
+        (folder / "model").mkdir()
+        (folder / "model" / "weights").write_text("w")
+        (folder / "result.json").write_text("{}")
+        return {"score": 0.5}
+
+    def offer(result: Any) -> bool:
+        heard.append(store.read(f"{KEY}/events.jsonl"))
+        return True
+
+    job = {"id": "one", "key": "000-key", "folder": f"{stored.mirror}/{KEY}", "run": "{}"}
+    assert StoredJob(stored, run)(job, offer, {}) == {"score": 0.5}
+    assert heard == [b'{"step": 1}\n{"step": 2}\n']  # who hears a score reads what came before it
+    names = {name.removeprefix(f"{KEY}/") for name in store.files(KEY)}
+    assert names == {"claim", "events.jsonl", "model/weights", "result.json"}
+    assert work(home) == []
+    assert not Path(stored.mirror).exists()
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"scoring": {"model": {"path": f"MIRROR/{KEY}/model"}, "drop": None}},
+        {"folder": "MIRROR/sweep/math/trials/001", "derived": {"tuned": f"MIRROR/{KEY}/model"}},
+    ],
+)
+def test_a_model_of_another_trial_is_fetched_first(
+    job: Any, stored: Stored, store: ObjectStore, home: Path
+) -> None:
+    store.put(f"{KEY}/model/config.json", b"{}")
+    store.put(f"{KEY}/events.jsonl", b"")
+    told = json.loads(json.dumps({"id": "one", **job}).replace("MIRROR", stored.mirror))
+
+    def run(job: Any, offer: Any, memory: Any) -> Any:
+        at = job["scoring"]["model"]["path"] if "scoring" in job else job["derived"]["tuned"]
+        assert [file.name for file in Path(at).iterdir()] == ["config.json"]
+        assert [file.name for file in Path(at).parent.iterdir()] == ["model"]
+        return {}
+
+    assert StoredJob(stored, run)(told, lambda result: True, {}) == {}
+    assert work(home) == []
+
+
+def test_what_killed_workers_left_goes_and_what_living_ones_use_stays(
+    stored: Stored, home: Path
+) -> None:
+    place = home / ".gmt-sweep" / "work"
+    for name in ("dead", "living"):
+        (place / name).mkdir(parents=True)
+        (place / f"{name}.lock").touch()
+    with FileLock(place / "living.lock"):
+        StoredJob(stored, lambda job, offer, memory: None)(
+            {"id": "one", "measuring": {}}, lambda result: True, {}
+        )
+        assert work(home) == ["living", "living.lock"]
+
+
+def test_what_the_driver_generates_is_on_every_node(
+    stored: Stored, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Path(stored.mirror) / "cache" / "mini" / "abc" / "train.jsonl"
+    data.parent.mkdir(parents=True)
+    data.write_text("{}")
+    push_cache(stored)
+    data.unlink()  # another node
+
+    def run(job: Any, offer: Any, memory: Any) -> Any:
+        assert Path(json.loads(job["measuring"]["runs"])["data"]) == data
+        assert data.read_text() == "{}"
+        return None
+
+    runs = json.dumps({"data": str(data)})
+    job = {"id": "one", "measuring": {"runs": runs}}
+    assert StoredJob(stored, run)(job, lambda result: True, {}) is None

@@ -1,0 +1,245 @@
+"""What the store has of a trial at every moment is enough to go on from, and of one try alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.finetune import checkpoint
+from sweeps.finetune.checkpoint import Checkpoint
+from sweeps.storage import delivery
+from sweeps.storage.delivery import delivered, patiently
+from sweeps.storage.object_store import ObjectStore, StorageError
+from sweeps.storage.trial_copy import SupersededError, TrialCopy
+from tests.sweeps.s3 import FakeS3
+
+PLACE = "sweep/math/trials/000-key"
+
+
+class Watched:
+    """A store that notes what is written and removed, and may fail at a file."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store, self.done, self.fails_at = store, list[str](), ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def _note(self, what: str, path: str) -> None:
+        if self.fails_at and path.endswith(self.fails_at):
+            raise StorageError("no answer")
+        self.done.append(f"{what} {path.removeprefix(PLACE + '/')}")
+
+    def put(self, path: str, data: bytes) -> None:
+        self._note("put", path)
+        self._store.put(path, data)
+
+    def upload(self, file: Path, path: str) -> None:
+        self._note("put", path)
+        self._store.upload(file, path)
+
+    def remove_tree(self, path: str) -> None:
+        self._note("remove", path)
+        self._store.remove_tree(path)
+
+
+@pytest.fixture
+def watched(store: ObjectStore) -> Watched:
+    return Watched(store)
+
+
+def begin(store: Any, folder: Path, word: str) -> TrialCopy:
+    """A try of the trial, as a worker begins it."""
+    trial = TrialCopy(store, PLACE, folder, word)
+    folder.mkdir()
+    trial.claim()
+    trial.fetch()
+    return trial
+
+
+def save(folder: Path, step: int) -> None:
+    checkpoint.save(folder, "run", Checkpoint(step, None, {}, {}, {}, 0.0, 0.0))
+
+
+def write_events(folder: Path, text: str) -> None:
+    with (folder / "events.jsonl").open("a") as file:
+        file.write(text)
+
+
+def there(store: ObjectStore) -> set[str]:
+    return {name.removeprefix(f"{PLACE}/") for name in store.files(PLACE)}
+
+
+def test_a_try_goes_on_where_the_one_before_it_was_lost(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    first = begin(store, tmp_path / "one", "first")
+    write_events(tmp_path / "one", '{"step": 1}\n{"st')
+    save(tmp_path / "one", 1)
+    first.push()
+    write_events(tmp_path / "one", 'ep": 2}\n')  # never sent
+    begin(store, tmp_path / "two", "second")
+    assert (tmp_path / "two" / "events.jsonl").read_text() == '{"step": 1}\n'
+    found = checkpoint.load(tmp_path / "two", "run")
+    assert found is not None
+    assert found.step == 1
+
+
+def test_a_checkpoint_counts_only_when_all_of_it_is_there(
+    watched: Watched, store: ObjectStore, tmp_path: Path
+) -> None:
+    trial = begin(watched, tmp_path / "one", "first")
+    save(tmp_path / "one", 1)
+    trial.push()
+    save(tmp_path / "one", 2)
+    shards = checkpoint.saved(tmp_path / "one")[-1] / "shards"
+    shards.mkdir()
+    (shards / "rank0").write_text("part")
+    watched.fails_at = "state.pt"
+    with pytest.raises(StorageError):
+        trial.push()
+    assert "checkpoint/step-0000000001/state.pt" in there(store)  # not given up for half a one
+    begin(store, tmp_path / "two", "second")
+    assert [place.name for place in checkpoint.saved(tmp_path / "two")] == ["step-0000000001"]
+
+
+def test_what_a_try_left_half_is_replaced_by_the_next(
+    watched: Watched, store: ObjectStore, tmp_path: Path
+) -> None:
+    store.put(f"{PLACE}/checkpoint/step-0000000002/shards/rank9", b"half")
+    trial = begin(watched, tmp_path / "one", "first")
+    assert not checkpoint.saved(tmp_path / "one")
+    save(tmp_path / "one", 2)
+    trial.push()
+    assert "put checkpoint/step-0000000002/state.pt" in watched.done
+    save(tmp_path / "one", 3)
+    trial.push()
+    assert there(store) == {"claim", "checkpoint/step-0000000003/state.pt"}
+
+
+def test_the_next_checkpoint_is_whole_before_the_last_one_goes(
+    watched: Watched, tmp_path: Path
+) -> None:
+    trial = begin(watched, tmp_path / "one", "first")
+    for step in (1, 2):
+        save(tmp_path / "one", step)
+        write_events(tmp_path / "one", "{}\n")
+        trial.push()
+        trial.push()  # nothing is new
+    assert watched.done == [
+        "put claim",
+        "put events.jsonl",
+        "put checkpoint/step-0000000001/state.pt",
+        "put events.jsonl",
+        "put checkpoint/step-0000000002/state.pt",
+        "remove checkpoint/step-0000000001",
+    ]
+
+
+def end(folder: Path) -> None:
+    """What a run leaves: its model, its result, and no checkpoint."""
+    (folder / "model").mkdir()
+    (folder / "model" / "weights").write_text("w")
+    (folder / "result.json").write_text("{}")
+    checkpoint.discard(folder)
+
+
+def test_the_result_comes_after_its_model_and_before_the_checkpoint_goes(
+    watched: Watched, store: ObjectStore, tmp_path: Path
+) -> None:
+    store.put(f"{PLACE}/model/of-a-killed-try", b"half")
+    trial = begin(watched, tmp_path / "one", "first")
+    save(tmp_path / "one", 1)
+    trial.push()
+    end(tmp_path / "one")
+    trial.push()
+    trial.finish()
+    assert watched.done[2:] == [
+        "remove model",
+        "put model/weights",
+        "put result.json",
+        "remove checkpoint",
+    ]
+    assert there(store) == {"claim", "model/weights", "result.json"}
+
+
+def test_a_finished_trial_is_answered_without_its_model(
+    watched: Watched, store: ObjectStore, tmp_path: Path
+) -> None:
+    trial = begin(store, tmp_path / "one", "first")
+    end(tmp_path / "one")
+    trial.finish()
+    again = begin(watched, tmp_path / "two", "second")
+    assert {file.name for file in (tmp_path / "two").iterdir()} == {"result.json"}
+    again.finish()
+    assert watched.done == ["put claim"]
+    assert "model/weights" in there(store)
+
+
+def test_a_try_that_was_replaced_writes_no_more(store: ObjectStore, tmp_path: Path) -> None:
+    zombie = begin(store, tmp_path / "one", "first")
+    write_events(tmp_path / "one", "{}\n")
+    begin(store, tmp_path / "two", "second")
+    with pytest.raises(SupersededError):
+        zombie.push()
+    with pytest.raises(SupersededError):
+        zombie.finish()
+    assert there(store) == {"claim"}
+
+
+def test_all_is_delivered_while_the_block_runs_and_at_its_end(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "BEAT_SECONDS", 0.05)
+    trial = begin(store, tmp_path / "one", "first")
+    with delivered(trial) as events_now:
+        write_events(tmp_path / "one", "{}\n")
+        events_now()
+        assert store.read(f"{PLACE}/events.jsonl") == b"{}\n"
+        save(tmp_path / "one", 1)
+        patiently(lambda: wait_for(store, "checkpoint/step-0000000001/state.pt"), 10)
+        end(tmp_path / "one")
+    assert there(store) == {"claim", "events.jsonl", "model/weights", "result.json"}
+
+
+def wait_for(store: ObjectStore, name: str) -> None:
+    if name not in there(store):
+        raise StorageError(f"{name} is not there yet")
+
+
+def test_an_outage_delays_a_delivery_and_fails_nothing(
+    s3: FakeS3, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "BEAT_SECONDS", 0.05)
+    trial = begin(store, tmp_path / "one", "first")
+    with delivered(trial) as events_now:
+        with s3.outage():
+            write_events(tmp_path / "one", "{}\n")
+            events_now()
+            save(tmp_path / "one", 1)
+        end(tmp_path / "one")
+    assert there(store) == {"claim", "events.jsonl", "model/weights", "result.json"}
+
+
+def test_an_outage_without_end_fails_as_infrastructure(
+    s3: FakeS3, store: ObjectStore, tmp_path: Path
+) -> None:
+    from sweeps.settings.failures import kind_of
+
+    trial = begin(store, tmp_path / "one", "first")
+    end(tmp_path / "one")
+    with s3.outage(), pytest.raises(StorageError) as raised:
+        patiently(trial.finish, seconds=0.5)
+    assert kind_of(raised.value) == "infrastructure"
+
+
+def test_an_error_of_the_trial_is_told_and_its_events_are_there(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    trial = begin(store, tmp_path / "one", "first")
+    with pytest.raises(ZeroDivisionError), delivered(trial):
+        write_events(tmp_path / "one", "{}\n")
+        raise ZeroDivisionError
+    assert store.read(f"{PLACE}/events.jsonl") == b"{}\n"
