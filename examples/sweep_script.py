@@ -2,6 +2,7 @@
 
     python examples/sweep_script.py
     ray job submit --working-dir . -- python examples/sweep_script.py --storage /shared/runs
+    ray submit cluster.yaml examples/sweep_script.py --storage /shared/runs
 
 Everything of the YAML file may be changed in between, and every result is an object here. Run
 again, it goes on where it stopped.
@@ -10,16 +11,13 @@ again, it goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import sys
+from importlib.resources import files
 from pathlib import Path
-
-# A job's working directory is the repository; its packages need not be installed on the nodes.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sweeps import study
 from sweeps.folder.load import load_tree, parse_config
 
-CONFIG = Path(__file__).resolve().parents[1] / "sweeps" / "configs" / "mini.yaml"
+CONFIG = Path(str(files("sweeps"))) / "configs" / "mini.yaml"
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from sweeps.errors import UserError
 from sweeps.folder.drivers import Driver, living_drivers
 from sweeps.folder.place import place_of
 from sweeps.folder.stored import fetcher, remover
+from sweeps.imports import imported_meanwhile
 from sweeps.report.data import TrialRow
 from sweeps.report.write import ReportPaths
 from sweeps.results.study_info import study_info
@@ -278,13 +279,13 @@ class DomainSession:
         return replace(self._conclude(complete=False), stopped=self.halt.reason)
 
     def _conclude(self, *, complete: bool) -> DomainResult:
-        # Matplotlib and scipy, a second or two: not before the trials.
-        from sweeps.results.reporting import study_finals, write_study_report
-
         self._remove = remover(self.place)  # once more: a trial may have sent what was removed
         self._drop_weights()
         rows = trial_rows(self.study, self.config.seed)
-        scores = self._test_scores(rows) if complete else TestScores()
+        with imported_meanwhile("sweeps.results.reporting"):  # Matplotlib and scipy are in it
+            scores = self._test_scores(rows) if complete else TestScores()
+        from sweeps.results.reporting import study_finals, write_study_report
+
         paths = write_study_report(self.config, self.domain, self.study, rows, scores)
         finals = study_finals(self.config, self.domain, self.study, rows, scores)
         state: TrialState = "finished" if complete else "interrupted"

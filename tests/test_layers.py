@@ -83,7 +83,7 @@ FLOORS = (
 
 # The rooms of the orchestration, from the ground up: each may use what stands before it.
 ROOMS = (
-    *("finetune", "mini", "statistics", "report", "errors", "interrupts"),
+    *("finetune", "mini", "statistics", "report", "errors", "interrupts", "imports"),
     *(
         "tracking",
         "settings",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.config import Resources
+from sweeps.imports import imported_meanwhile
 from sweeps.workers.cluster import ray_session
 from sweeps.workers.shared_storage import require_shared
 from sweeps.workers.stored_job import Stored, push_cache
@@ -28,7 +27,7 @@ def worker_session(
     Raises:
         UserError: as `ray_session`, or the storage is not the same one on every node.
     """
-    with _imported_meanwhile("torch"), ray_session(resources) as concurrency:
+    with imported_meanwhile("torch"), ray_session(resources) as concurrency:
         require_shared(folder if stored is None else stored.address)
         if stored is not None:
             push_cache(stored)
@@ -36,14 +35,3 @@ def worker_session(
 
         with worker_groups(resources, concurrency, folder, stored) as groups:
             yield groups
-
-
-@contextmanager
-def _imported_meanwhile(name: str) -> Iterator[None]:
-    """Import a library of some seconds in a thread, while the block waits for other processes."""
-    thread = threading.Thread(target=importlib.import_module, args=(name,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()  # an interpreter that ends within an import may crash

@@ -65,6 +65,11 @@ class LocalCluster:
         assert found, said
         return found[1]
 
+    def run_script(self, script: str, *arguments: str, timeout: float) -> str:
+        """`ray submit` from the laptop, to the script's end; returns what it printed."""
+        line = shlex.join([script, *arguments])
+        return self._at_root(f"ray submit ~/cluster-local.yaml {line}", timeout=timeout).stdout
+
     def status(self, job: str) -> str:
         """The job's state: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
         return str(self.ask(f"api/jobs/{job}").get("status", ""))

@@ -89,7 +89,7 @@ def test_ray_asks_for_the_token_and_listens_to_no_stranger(name: str) -> None:
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     for kind in ("head", "worker"):
         start = config[f"{kind}_start_ray_commands"][-1]
-        assert "RAY_AUTH_MODE=token" in start
+        assert ". ~/gmt-sweep/environment.sh;" in start
         assert "0.0.0.0" not in start
     assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
 
@@ -100,7 +100,8 @@ def test_nodes_install_the_pinned_set(name: str) -> None:
     mounted = config["file_mounts"]
     ours = {there: here for there, here in mounted.items() if there.startswith("~/gmt-sweep/")}
     assert {Path(here).name for here in ours.values()} == {Path(there).name for there in ours}
-    assert all((ROOT / here).is_file() for here in ours.values())
+    assert all((ROOT / here).exists() for here in ours.values())
+    assert {"evaluators", "gmt_core", "sweeps"} <= set(ours.values())  # for `ray submit`
     commands = config["setup_commands"] + config["head_setup_commands"]
     named = re.findall(r"~/gmt-sweep/[\w.]+", "\n".join(commands))
     assert set(named) <= set(ours)
@@ -131,7 +132,7 @@ def test_setting_a_node_up_again_does_nothing(tmp_path: Path) -> None:
 
     first = set_up()
     bashrc = (home / ".bashrc").read_text()
-    assert first == 3 and bashrc.count("RAY_AUTH_MODE=token") == 1
+    assert first == 3 and bashrc.count("gmt-sweep/environment.sh") == 1
     assert set_up() == first and (home / ".bashrc").read_text() == bashrc
     (project / "constraints.txt").write_text("other pins")
     assert set_up() > first

@@ -8,6 +8,7 @@ server, and clocks that differ, are not covered here.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -146,6 +147,19 @@ def test_a_folder_that_only_the_head_has_is_refused(cluster: LocalCluster) -> No
     job = cluster.submit("-m", "sweeps", "run", f"{shared}/math.yaml", "storage=/tmp/runs")
     with pytest.raises(AssertionError, match="must be one folder for all"):
         cluster.finish(job, 240)
+
+
+def test_a_script_joins_the_cluster_and_finds_its_mlflow(cluster: LocalCluster) -> None:
+    storage = f"{cluster.hosts.shared}/runs"
+    given = ("--storage", storage, "--trials", "1")
+    said = cluster.run_script("examples/sweep_script.py", *given, timeout=480)
+    for workers in (1, 2):
+        assert re.search(rf"{workers} workers per trial: 0\.\d+ with", said), said
+    client = mlflow.MlflowClient(f"sqlite:///{cluster.hosts.shared}/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("gmt/math")
+    assert experiment is not None
+    query = "tags.`gmt.study` = 'script-2/math' and tags.`gmt.kind` = 'trial'"
+    assert len(client.search_runs([experiment.experiment_id], query)) == 1
 
 
 def test_a_worker_host_is_lost(cluster: LocalCluster) -> None:

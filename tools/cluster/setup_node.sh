@@ -16,7 +16,7 @@ fi
 
 # The first lines: on Ubuntu the rest is not read by shells that are not interactive.
 touch ~/.bashrc
-if ! grep -q RAY_AUTH_MODE ~/.bashrc; then
-    { echo 'export RAY_AUTH_MODE=token PATH=$HOME/env/bin:$PATH'; cat ~/.bashrc; } > ~/.bashrc.new
+if ! grep -q gmt-sweep/environment.sh ~/.bashrc; then
+    { echo '. ~/gmt-sweep/environment.sh'; cat ~/.bashrc; } > ~/.bashrc.new
     mv ~/.bashrc.new ~/.bashrc
 fi
