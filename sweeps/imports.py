@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def imported_meanwhile(name: str) -> Iterator[None]:
-    """Import a module in a thread while the block runs. What fails fails again where it is used."""
+    """Import a module in a thread while the block runs; what fails fails again where used."""
     thread = threading.Thread(target=_imported, args=(name,), daemon=True)
     thread.start()
     try:
