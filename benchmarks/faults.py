@@ -503,7 +503,11 @@ def main() -> None:
             for name in arguments.faults:
                 for seed in range(arguments.repeats):
                     folder = Path(place) / f"{name}-{seed}"
-                    verdict = run_fault(name, FAULTS[name], seed, folder, reference)
+                    try:
+                        verdict = run_fault(name, FAULTS[name], seed, folder, reference)
+                    except AssertionError as error:  # an unexpected end; the others go on
+                        print("UNSOUND", name, seed, error, flush=True)
+                        continue
                     table.writerow(asdict(verdict))
                     file.flush()
                     print("sound  " if verdict.sound() else "UNSOUND", verdict, flush=True)

@@ -1,9 +1,14 @@
-"""How the workers of a group find each other: on a cluster as Ray has it, by a port of rank 0,
-which listens to every network; on one machine by a file, so that nothing listens to any."""
+"""How the workers of a group find and reach each other.
+
+On a cluster they meet as Ray has it, by a port of rank 0, and talk over the addresses that Ray
+knows the machines by; on one machine they meet in a file and talk over the loopback interface, so
+that nothing listens to any network.
+"""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
@@ -21,33 +26,56 @@ TIMEOUT_SECONDS = 1800
 def torch_config() -> TorchConfig:
     """For the groups of this session, of a cluster that was joined or of this machine alone."""
     if os.environ.get("RAY_ADDRESS"):
-        return TorchConfig(timeout_s=TIMEOUT_SECONDS)
+        return GroupConfig(timeout_s=TIMEOUT_SECONDS)
     folder = tempfile.mkdtemp(prefix="gmt-rendezvous-")
     # The last worker to leave a file removes it, but those that are killed never leave.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return OneMachine(timeout_s=TIMEOUT_SECONDS, folder=folder)
+    return GroupConfig(timeout_s=TIMEOUT_SECONDS, folder=folder)
 
 
 @final
 @dataclass
-class OneMachine(TorchConfig):
-    """Torch's process group for workers that share a disk, where they meet in a file of
-    ``folder``, and a loopback interface."""
+class GroupConfig(TorchConfig):
+    """Torch's process group. ``folder``: where workers of one machine meet; else empty."""
 
     folder: str = ""
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
         """What sets it up."""
-        return _FileBackend
+        return _Backend
 
 
 @final
-class _FileBackend(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: OneMachine) -> None:
-        """As Ray has it, but for the place where the workers meet: a new one for each start."""
-        place = Path(backend_config.folder) / uuid.uuid4().hex
-        super().on_start(_MeetingAt(worker_group, f"file://{place}"), backend_config)
+class _Backend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: GroupConfig) -> None:
+        """As Ray has it, but for where the workers meet and by which interface they talk."""
+        try:
+            if backend_config.folder:
+                place = Path(backend_config.folder) / uuid.uuid4().hex  # new for each start
+                worker_group = _MeetingAt(worker_group, f"file://{place}")
+            else:
+                worker_group.execute(talk_over_own_address)
+            super().on_start(worker_group, backend_config)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                worker_group.shutdown()  # Train would keep its place, and leave none for the next
+            raise
+
+
+def talk_over_own_address() -> None:
+    """On a worker: gloo uses the interface with the address that Ray knows this machine by.
+
+    By itself it takes what the machine's name stands for, which on many is 127.0.0.1, where
+    the workers on other machines would look for it in vain.
+    """
+    import psutil
+    import ray
+
+    mine = ray.util.get_node_ip_address()
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(each.address == mine for each in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 @final

@@ -44,10 +44,8 @@ def test_a_driver_that_ends_leaves_nothing_although_its_workers_were_killed(
     assert list(tmp_path.glob("gmt-rendezvous-*")) == []
 
 
-def test_on_a_cluster_ray_has_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray.train.torch import TorchConfig
-
-    from sweeps.workers.rendezvous import TIMEOUT_SECONDS, torch_config
+def test_on_a_cluster_ray_has_its_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweeps.workers.rendezvous import TIMEOUT_SECONDS, GroupConfig, torch_config
 
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert torch_config() == TorchConfig(timeout_s=TIMEOUT_SECONDS)
+    assert torch_config() == GroupConfig(timeout_s=TIMEOUT_SECONDS, folder="")
