@@ -134,14 +134,17 @@ def _to_itself(address: str) -> Iterator[dict[str, str]]:
         return
     from ray._private import ray_constants
 
-    before, port = ray_constants.ENABLE_RAY_CLUSTER, _free_port()
+    variable = ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE
+    before, given = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(variable)
+    port = given or str(_free_port())
     ray_constants.ENABLE_RAY_CLUSTER = False
-    os.environ[ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE] = str(port)
+    os.environ[variable] = port
     try:
         yield {"RAY_ADDRESS": f"127.0.0.1:{port}", **_loopback()}
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
-        del os.environ[ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE]
+        if given is None:
+            del os.environ[variable]
 
 
 def _loopback() -> dict[str, str]:
