@@ -16,6 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from sweeps.errors import UserError
+
 BEAT_SECONDS = 2.0
 """What a lost head can cost at most: the records of this time, and no trial's checkpoint."""
 
@@ -40,6 +42,9 @@ def kept(
 
     ``shared``: another living driver writes the same file, which then is the newest there is.
     ``deliver``: puts the copy where other machines find it, if that is not its folder.
+
+    Raises:
+        UserError: at its end the copy could not be written.
     """
     if live == copy:
         yield
@@ -55,8 +60,15 @@ def kept(
         with suppress(*_TROUBLE):  # what ends the sweep says more than this
             copy_out(live, copy, deliver)
         raise
-    with suppress(ConnectionError):  # its driver sends the copy again as it ends
+    try:
         copy_out(live, copy, deliver)
+    except ConnectionError:
+        return  # its driver sends the copy again as it ends
+    except _TROUBLE as error:
+        raise UserError(
+            f"the copy {copy} of the sweep's records could not be written ({error}). Nothing is "
+            f"lost, they are in {live}: make room there, and the same command here writes it"
+        ) from error
 
 
 _TROUBLE = (OSError, sqlite3.Error)

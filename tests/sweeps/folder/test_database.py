@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from sweeps.errors import UserError
 from sweeps.folder import database
 
 
@@ -167,6 +168,18 @@ for number in range(10**9):
         connection.execute("insert into words values (?)", (number,))
         connection.execute("insert into words values (?)", (number,))
 """
+
+
+def test_a_last_copy_that_fails_says_where_the_records_are(places: tuple[Path, Path]) -> None:
+    live, copy = places
+    with (
+        pytest.raises(UserError, match=f"{live}: make room there") as raised,
+        database.kept(live, copy, print),
+    ):
+        write(live, "a")
+        copy.mkdir()  # in the way, as a full disk is
+    assert str(copy) in str(raised.value)
+    assert words(live) == ["a"]
 
 
 def test_a_copy_is_consistent_while_another_process_writes(places: tuple[Path, Path]) -> None:
