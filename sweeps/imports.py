@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
 from collections.abc import Iterator
@@ -9,9 +10,9 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def imported_meanwhile(name: str) -> Iterator[None]:
-    """Import a module in a thread while the block runs; what fails fails again where used."""
-    thread = threading.Thread(target=_imported, args=(name,), daemon=True)
+def imported_meanwhile(*names: str) -> Iterator[None]:
+    """Import modules in a thread while the block runs; what fails fails again where used."""
+    thread = threading.Thread(target=_imported, args=names, daemon=True)
     thread.start()
     try:
         yield
@@ -19,8 +20,7 @@ def imported_meanwhile(name: str) -> Iterator[None]:
         thread.join()  # an interpreter that ends within an import may crash
 
 
-def _imported(name: str) -> None:
-    try:
-        importlib.import_module(name)
-    except Exception:  # told again, with its reason, by whoever imports it for good
-        return
+def _imported(*names: str) -> None:
+    for name in names:
+        with contextlib.suppress(Exception):  # told again by whoever imports it for good
+            importlib.import_module(name)

@@ -108,6 +108,8 @@ def run(
         calling_hooks(config, display) as shown,
         worker_session(config.resources, place_of(config).folder, Stored.of(config)) as groups,
     ):
+        if not place.optuna_file().exists():  # then trials are missing, for certain
+            groups.start()
         result = run_studies(config, shown, tracker, groups, driver, adopt=adopt)
         shown.stopped = result.stopped
         return result

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sweeps.workers.group import WorkerGroups
 
 
+_SLOW = ("torch", "alembic.command", "sqlalchemy.orm")
+
+
 @contextmanager
 def worker_session(
     resources: Resources, folder: Path, stored: Stored | None = None
@@ -27,7 +30,7 @@ def worker_session(
     Raises:
         UserError: as `ray_session`, or the storage is not the same one on every node.
     """
-    with imported_meanwhile("torch"), ray_session(resources) as concurrency:
+    with imported_meanwhile(*_SLOW), ray_session(resources) as concurrency:
         require_shared(folder if stored is None else stored.address)
         if stored is not None:
             push_cache(stored)
