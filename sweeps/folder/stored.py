@@ -24,8 +24,12 @@ from sweeps.storage.object_store import ObjectStore, StorageError
 from sweeps.storage.ownership import DATABASE
 
 PUSH_SECONDS = 2.0
-END_SECONDS = 120.0
-"""How long the end of a sweep waits for a store that does not answer."""
+END_SECONDS, HASTE_SECONDS = 120.0, 5.0
+"""How long the end of a sweep waits for a store that does not answer; the second is where a
+person has asked for the end."""
+
+_LEASED = ".leased"
+"""In the mirror: the drivers that this machine told the store of, and has not taken back."""
 
 Remove = Callable[[Path], None]
 Say = Callable[[str], None]
@@ -152,6 +156,7 @@ def driven(place: StudyPlace, say: Say, *, join: bool = False) -> Iterator[Drive
     if mirror is not None:
         here = {driver.id for driver in drivers_here(place.folder)}
         with _told():
+            _take_back(mirror, here)
             note_elsewhere(place.folder, _leases(mirror).outlived(here, say), LEASE_SECONDS)
     with driving(place.folder, join=join, one_host=place.is_copied()) as driver:
         if mirror is None:
@@ -166,6 +171,8 @@ def _leased(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
     """Hold the sweep against other machines, fetch what they left, and push what changes."""
     leases, over = _leases(mirror), threading.Event()
     with _told():
+        with (mirror.folder / _LEASED).open("a") as ours:
+            ours.write(f"{driver.id}\n")
         leases.put(driver.id, json.dumps(asdict(driver)))
         here = {each.id for each in drivers_here(mirror.folder)}
         if others := set(leases.drivers()) - here:
@@ -180,12 +187,16 @@ def _leased(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
         target=_keep, args=(mirror, driver, over, say), name="storage", daemon=True
     )
     keeper.start()
+    patience = END_SECONDS
     try:
         yield
+    except KeyboardInterrupt:
+        patience = HASTE_SECONDS
+        raise
     finally:
         over.set()
         keeper.join()
-        _finish(mirror, driver, say)
+        _finish(mirror, driver, say, patience)
 
 
 def database_sender(place: StudyPlace, driver: Driver) -> Callable[[], None]:
@@ -199,6 +210,15 @@ def database_sender(place: StudyPlace, driver: Driver) -> Callable[[], None]:
             mirror.push_database()
 
     return deliver
+
+
+def _take_back(mirror: Mirror, here: set[str]) -> None:
+    """End the records of drivers that were killed on this machine: nobody need wait for them."""
+    ours = mirror.folder / _LEASED
+    if ours.exists():
+        for driver in set(ours.read_text().split()) - here:
+            _leases(mirror).end(driver)
+        ours.write_text("".join(f"{driver}\n" for driver in here))
 
 
 def _keep(mirror: Mirror, driver: Driver, over: threading.Event, say: Say) -> None:
@@ -245,9 +265,9 @@ def _request(mirror: Mirror, driver: Driver) -> Path:
     return mirror.folder / "drivers" / f"{driver.id}.stop"
 
 
-def _finish(mirror: Mirror, driver: Driver, say: Say) -> None:
-    """The last push. Who asked for the end waits for it like who did not: it is the results."""
-    deadline = time.monotonic() + END_SECONDS
+def _finish(mirror: Mirror, driver: Driver, say: Say, patience: float) -> None:
+    """The last push."""
+    deadline = time.monotonic() + patience
     while True:
         try:
             _check_held(mirror, driver)

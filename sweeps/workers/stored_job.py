@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,7 +137,8 @@ def fetch_cache(store: ObjectStore, stored: Stored, job: Message, memory: dict[s
 @contextmanager
 def _scratch(name: str, group: Group) -> Iterator[Path]:
     """A folder of this node for one job; those that killed workers left are removed."""
-    home = Path(os.environ.get("GMT_SWEEP_SCRATCH", "~/.gmt-sweep/work")).expanduser()
+    given = os.environ.get("GMT_SWEEP_SCRATCH", "~/.gmt-sweep/work")
+    home = Path(given).expanduser() / socket.gethostname()  # a home may be on several machines
     folder = home / name
     if not _leads_node(group):
         group.wait()

@@ -10,14 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
+from optuna.trial import TrialState
+from typer.testing import CliRunner
 
+from sweeps.cli import app
 from sweeps.errors import UserError
 from sweeps.folder import database, stored
 from sweeps.folder.drivers import drivers_here, living_drivers
-from sweeps.folder.place import StudyPlace
+from sweeps.folder.load import load_config
+from sweeps.folder.place import StudyPlace, place_of
 from sweeps.storage.address import Address
 from sweeps.storage.leases import Leases
 from sweeps.storage.object_store import ObjectStore
+from sweeps.study import open_study
+from tests.sweeps.conftest import Tree
+from tests.sweeps.driven import driven
+from tests.sweeps.played import DIVERGED, FINISHED, OOM, play, trial_folders
 from tests.sweeps.s3 import FakeS3
 
 
@@ -208,3 +217,49 @@ def test_only_a_driver_of_this_machine_makes_its_folder_the_newest(
         store.put("sweep/sweep.yaml", json.dumps("another").encode())
         stored.refresh(place)
         assert (place.folder / "sweep.yaml").read_text() == "old"
+
+
+def test_a_driver_that_was_killed_here_is_not_waited_for(
+    place: StudyPlace, store: ObjectStore
+) -> None:
+    with driven(place.folder) as process:
+        (place.folder / ".leased").write_text("ab\n")
+        Leases(store, "sweep").put("ab", "{}")
+        process.kill()
+        process.wait()
+    said: list[str] = []
+    with stored.driven(place, said.append) as driver:
+        assert Leases(store, "sweep").drivers() == [driver.id]
+    assert said == []
+
+
+def test_failed_trials_are_queued_again_from_another_machine(
+    tree: Tree, bucket: Address, store: ObjectStore, home: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(tree | {"storage": str(bucket), "data_root": str(tmp_path)}))
+    place = place_of(load_config(file))
+    with stored.driven(place, quiet) as driver:
+        live, copy = place.optuna_live(), place.optuna_copy()
+        deliver = stored.database_sender(place, driver)
+        with database.kept(live, copy, quiet, deliver=deliver):
+            config = play(OOM, FINISHED, DIVERGED, source=file)
+        keys = [folder.name for folder in trial_folders(config)]
+        for key in keys:
+            store.put(f"small/sums/trials/{key}/result.json", b"{}")
+    head = home.rename(tmp_path / "head")
+    said = CliRunner().invoke(app, ["retry", str(file), "--failed"])
+    assert said.exit_code == 0, said.output
+    assert "trial 0" in said.stdout
+    left = {name for name in store.files("small/sums/trials") if name.endswith("result.json")}
+    assert left == {f"small/sums/trials/{keys[1]}/result.json"}
+    assert f"small/sums/trials/{keys[0]}/failure.log" not in store.files()
+    (tmp_path / "home").rename(tmp_path / "laptop")
+    head.rename(home)
+    with (
+        stored.driven(place, quiet) as driver,
+        database.kept(live, copy, quiet, deliver=stored.database_sender(place, driver)),
+    ):
+        study = open_study(config, "sums")
+        waiting = study.get_trials(states=(TrialState.WAITING,))
+    assert [trial.user_attrs["number"] for trial in waiting] == [0, 2]

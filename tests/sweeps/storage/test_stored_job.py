@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def stored(bucket: Address, home: Path) -> Stored:
 
 def work(home: Path) -> list[str]:
     """What workers left on this node."""
-    return sorted(path.name for path in (home / ".gmt-sweep" / "work").iterdir())
+    place = home / ".gmt-sweep" / "work" / socket.gethostname()
+    return sorted(path.name for path in place.iterdir())
 
 
 def test_a_trial_writes_beside_the_drivers_folder_and_all_of_it_arrives(
@@ -84,7 +86,7 @@ def test_a_model_of_another_trial_is_fetched_first(
 def test_what_killed_workers_left_goes_and_what_living_ones_use_stays(
     stored: Stored, home: Path
 ) -> None:
-    place = home / ".gmt-sweep" / "work"
+    place = home / ".gmt-sweep" / "work" / socket.gethostname()
     for name in ("dead", "living"):
         (place / name).mkdir(parents=True)
         (place / f"{name}.lock").touch()
