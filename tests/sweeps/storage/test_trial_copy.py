@@ -87,8 +87,9 @@ def test_a_try_goes_on_where_the_one_before_it_was_lost(
     assert found.step == 1
 
 
+@pytest.mark.parametrize("lost", ["state.pt", "shards/rank0"])
 def test_a_checkpoint_counts_only_when_all_of_it_is_there(
-    watched: Watched, store: ObjectStore, tmp_path: Path
+    lost: str, watched: Watched, store: ObjectStore, tmp_path: Path
 ) -> None:
     trial = begin(watched, tmp_path / "one", "first")
     save(tmp_path / "one", 1)
@@ -97,12 +98,27 @@ def test_a_checkpoint_counts_only_when_all_of_it_is_there(
     shards = checkpoint.saved(tmp_path / "one")[-1] / "shards"
     shards.mkdir()
     (shards / "rank0").write_text("part")
-    watched.fails_at = "state.pt"
+    watched.fails_at = lost
     with pytest.raises(StorageError):
         trial.push()
     assert "checkpoint/step-0000000001/state.pt" in there(store)  # not given up for half a one
     begin(store, tmp_path / "two", "second")
     assert [place.name for place in checkpoint.saved(tmp_path / "two")] == ["step-0000000001"]
+
+
+def test_what_arrived_of_a_checkpoint_goes_with_it(
+    watched: Watched, store: ObjectStore, tmp_path: Path
+) -> None:
+    trial = begin(watched, tmp_path / "one", "first")
+    save(tmp_path / "one", 1)
+    (checkpoint.saved(tmp_path / "one")[-1] / "part").touch()
+    watched.fails_at = "state.pt"
+    with pytest.raises(StorageError):
+        trial.push()
+    watched.fails_at = ""
+    save(tmp_path / "one", 2)
+    trial.push()
+    assert there(store) == {"claim", "checkpoint/step-0000000002/state.pt"}
 
 
 def test_what_a_try_left_half_is_replaced_by_the_next(
