@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ DASHBOARD = "http://127.0.0.1:8265"
 class LocalCluster:
     """The shipped file with this lab's addresses, brought up by `ray up` over SSH."""
 
-    def __init__(self, hosts: Hosts, cpus_per_worker: int) -> None:
+    def __init__(
+        self, hosts: Hosts, cpus_per_worker: int, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """``environment``: of every node's `ray start`."""
         self.hosts, self.cpus = hosts, cpus_per_worker
+        self._environment = environment or {}
         self.head, self.laptop = hosts["head"], hosts["laptop"]
         self.workers = [host for name, host in hosts.hosts.items() if name.startswith("worker")]
         self.mlflow = f"http://{self.head.address}:5000"
@@ -137,7 +142,8 @@ class LocalCluster:
         for kind, cpus in (("head", ""), ("worker", f" --num-cpus={self.cpus}")):
             key = f"{kind}_start_ray_commands"
             lines = [line.replace("ray start", small + cpus) for line in config[key]]
-            config[key] = [_patient(line) for line in lines]
+            given = "".join(f"export {k}={v}; " for k, v in self._environment.items())
+            config[key] = [given + _patient(line) for line in lines]
         text = json.dumps(config["head_setup_commands"])
         config["head_setup_commands"] = json.loads(text.replace("/shared", str(self.hosts.shared)))
         return config

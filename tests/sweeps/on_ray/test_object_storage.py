@@ -24,7 +24,7 @@ from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore
 from tests.sweeps.s3 import ENVIRONMENT, FakeS3
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 FINISHED = "result.json"
 
