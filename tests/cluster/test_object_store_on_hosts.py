@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -44,10 +45,12 @@ class Bucket:
         place = f"{self.cluster.laptop.address}:{PORT}"
         return f"s3://sweeps/team?endpoint_override={place}&scheme=http"
 
-    def make(self) -> None:
-        self.cluster.laptop.start(f"exec moto_server -H 0.0.0.0 -p {PORT}", "moto.log")
+    def make(self) -> subprocess.Popen[bytes]:
+        """Start its server; returns that."""
+        server = self.cluster.laptop.start(f"exec moto_server -H 0.0.0.0 -p {PORT}", "moto.log")
         made = f"curl -s -m 10 -X PUT http://127.0.0.1:{PORT}/sweeps"
         self._until(lambda: self.cluster.laptop.run(made, check=False).returncode == 0, 60)
+        return server
 
     def names(self) -> set[str]:
         page = f"http://127.0.0.1:{PORT}/sweeps?list-type=2&prefix=team/bucket/math/trials"
@@ -91,13 +94,15 @@ def bucket() -> Iterator[Bucket]:
     with Hosts("head", "worker-1", "worker-2", "laptop", kept=[ROOT]) as hosts:
         up = LocalCluster(hosts, cpus_per_worker=1, environment=ENVIRONMENT)
         found = Bucket(up)
-        found.make()
+        server = found.make()
         up.up()
         tree = yaml.safe_load((ROOT / "sweeps" / "configs" / "mini.yaml").read_text())
         tree["domains"] = {"math": tree["domains"]["math"]}
         Path(hosts.shared, "math.yaml").write_text(yaml.safe_dump(tree))
         yield found
         up.down()
+        server.kill()
+        server.wait()
 
 
 def test_a_worker_host_is_lost_and_its_trial_goes_on_in_the_other(bucket: Bucket) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from sweeps.folder.load import parse_config
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore
 from sweeps.workers.stored_job import Stored, StoredJob, push_cache
+from tests.sweeps.conftest import Tree
 
 KEY = "sweep/math/trials/000-key"
 
@@ -81,6 +83,20 @@ def test_a_model_of_another_trial_is_fetched_first(
 
     assert StoredJob(stored, run)(told, lambda result: True, {}) == {}
     assert work(home) == []
+
+
+@pytest.mark.parametrize(("parallel", "strategy"), [("ddp", "PACK"), ("fsdp", "STRICT_PACK")])
+def test_workers_that_each_write_a_part_share_a_node(
+    parallel: str, strategy: str, tree: Tree
+) -> None:
+    from sweeps.workers.tune import scaling
+
+    config = parse_config(tree | {"storage": "s3://bucket/a"}, "a sweep")
+    training = config.training.model_copy(update={"parallel": parallel})
+    stored = Stored.of(config.model_copy(update={"training": training}))
+    assert stored is not None
+    assert scaling(config.resources, stored.one_node).placement_strategy == strategy
+    assert Stored.of(config.model_copy(update={"storage": "runs"})) is None
 
 
 def test_what_killed_workers_left_goes_and_what_living_ones_use_stays(
