@@ -77,7 +77,8 @@ def run(
         put_on_record(config)
         with worker_session(config.resources, place.folder, Stored.of(config)) as groups:
             links = _run_studies(config, shown, tracker, groups, began)
-    return PaperResult(report(config), links, shown.stopped)
+        page = report(config)  # while it is driven: with an object store it is sent, too
+    return PaperResult(page, links, shown.stopped)
 
 
 def _run_studies(
