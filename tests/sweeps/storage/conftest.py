@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("moto")
-
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore
 from tests.sweeps.s3 import ENVIRONMENT, FakeS3
