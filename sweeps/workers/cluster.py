@@ -37,6 +37,7 @@ _DRIVER_ENVIRONMENT = {
     # Else the raylet warns that a group's helper processes are many for a small machine.
     "RAY_worker_maximum_startup_concurrency": "8",
     "RAY_prestart_worker_first_driver": "0",  # none of them would have our environment
+    "RAY_worker_niceness": "0",  # Ray's 15 lets whatever else runs here go before the trials
 }
 
 
