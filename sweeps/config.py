@@ -26,6 +26,7 @@ from sweeps.finetune.config import (
     ModelConfig,
 )
 from sweeps.settings.budget import BudgetConfig
+from sweeps.settings.database import check_database
 from sweeps.settings.halt import FailuresConfig
 from sweeps.settings.hooks import HooksConfig
 from sweeps.settings.paths import resolve_benchmark, resolve_data, resolve_model
@@ -113,13 +114,15 @@ class SweepConfig(_Strict):
     ``pin_code``: another version of the code is another study.
     ``data_root``: the folder that relative paths of model, data and benchmarks start from
     (default: the current one). ``storage``, a folder or the address of an object store, holds
-    Optuna's records, the trials' folders and the reports.
+    Optuna's records, the trials' folders and the reports. ``database``: the address of a
+    PostgreSQL database that has Optuna's records instead.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     seed: int = 0
     pin_code: bool = False
     storage: str = "runs"
+    database: str | None = None
     data_root: str | None = None
     tracking: TrackingConfig = TrackingConfig()
     model: ModelConfig
@@ -141,6 +144,11 @@ class SweepConfig(_Strict):
         if not is_address(storage):
             return storage
         return str(Address.parse(storage))
+
+    @field_validator("database")
+    @classmethod
+    def _database_has_an_address(cls, database: str | None) -> str | None:
+        return None if database is None else check_database(database)
 
     @field_validator("domains")
     @classmethod

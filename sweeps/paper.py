@@ -94,7 +94,7 @@ def _run_studies(
     for kind in config.study.paper:
         shown.say(f"== {kind}")
         one, place = study_of(config, kind), study_place(config, kind)
-        preflight.check_recorded(place.optuna_file(), one)
+        preflight.check_recorded(place, one)
         with stored.driven(place, shown.say) as driver:
             ledger = study.build_ledger(one, driver, folders, began)
             result = study.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
@@ -227,4 +227,4 @@ def _domain(config: SweepConfig, domain: str) -> PaperDomain:
 
 def _recorded(config: SweepConfig) -> list[Kind]:
     kinds = config.study.paper
-    return [kind for kind in kinds if study_place(config, kind).optuna_file().exists()]
+    return [kind for kind in kinds if study_place(config, kind).begun_file().exists()]

@@ -17,6 +17,7 @@ from sweeps.designs.build import build_design
 from sweeps.display.hooked_display import calling_hooks
 from sweeps.display.progress import Display, LineDisplay
 from sweeps.errors import UserError
+from sweeps.finetune.whole_file import write_whole
 from sweeps.folder import database, stored
 from sweeps.folder.drivers import Driver, living_drivers
 from sweeps.folder.load import save_config
@@ -25,6 +26,7 @@ from sweeps.folder.spending import SpendingFiles
 from sweeps.plans import preflight
 from sweeps.plans.disk_need import check_disk
 from sweeps.results.manifest import declare
+from sweeps.search.open_storage import open_storage
 from sweeps.search.whole_storage import WholeStorage
 from sweeps.settings.budget import Ledger
 from sweeps.settings.failures import kind_of
@@ -62,12 +64,15 @@ def open_study(config: SweepConfig, domain: str, *, adopt: bool = False) -> optu
     place.folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=f"{config.name}/{domain}",
-        storage=WholeStorage(place.optuna_url()),
+        storage=open_storage(place, WholeStorage),
         directions=[DIRECTIONS[name] for name in config.objectives()],
         pruner=optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
+    preflight.check_own_study(study, config)
     preflight.check_same_study(study, config, domain, adopt=adopt)
+    if place.database is not None:
+        write_whole(place.begun_file(), place.database)
     is_new = preflight.DEFINITION not in study.user_attrs
     preflight.define(study, config, domain)
     if is_new:
@@ -108,7 +113,7 @@ def run(
         calling_hooks(config, display) as shown,
         worker_session(config.resources, place_of(config).folder, Stored.of(config)) as groups,
     ):
-        if not place.optuna_file().exists():  # then trials are missing, for certain
+        if not place.begun_file().exists():  # then trials are missing, for certain
             groups.start()
         result = run_studies(config, shown, tracker, groups, driver, adopt=adopt)
         shown.stopped = result.stopped
@@ -213,7 +218,7 @@ def check(config: SweepConfig, tracker: Tracker, *, adopt: bool = False) -> None
             stored.check_storage(place_of(config))
             check_disk(config)
             preflight.check_tracker(tracker)
-            preflight.check_recorded(place_of(config).optuna_file(), config, adopt=adopt)
+            preflight.check_recorded(place_of(config), config, adopt=adopt)
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -74,7 +74,7 @@ def _check_on_record(config: SweepConfig) -> None:
 
     place = place_of(config)
     drivers = living_drivers(place.folder)
-    if drivers and not place.optuna_file().is_file():
+    if drivers and not place.begun_file().is_file():
         raise UserError(
             f"{config.name} is being started, by {drivers[0]}: nothing is on record yet, ask "
             "again in some seconds"

@@ -77,4 +77,4 @@ def _headline(found: PaperStatus) -> str:
 
 def _is_on_record(config: SweepConfig, kind: Kind) -> bool:
     place = study_place(config, kind)
-    return place.config_file().is_file() and place.optuna_file().is_file()
+    return place.config_file().is_file() and place.begun_file().is_file()

@@ -36,4 +36,4 @@ def put_on_record(config: SweepConfig) -> None:
 
 def is_paper(config: SweepConfig) -> bool:
     """Whether what has this name is a paper; where it was run as a sweep, too, it is that."""
-    return report_folder(config).is_dir() and not place_of(config).optuna_file().is_file()
+    return report_folder(config).is_dir() and not place_of(config).begun_file().is_file()

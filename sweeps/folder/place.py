@@ -28,9 +28,16 @@ class StudyPlace:
     address: Address | None = None
     """Of the object store that ``folder`` mirrors, if the storage is one."""
 
+    database: str | None = None
+    """The server's database with the studies, where it is no file."""
+
     def optuna_url(self) -> str:
         """The storage that holds every study of the sweep."""
-        return f"sqlite:///{self.optuna_file()}"
+        return self.database or f"sqlite:///{self.optuna_file()}"
+
+    def begun_file(self) -> Path:
+        """There is one once a study of the sweep is in the database: the database, if a file."""
+        return self.optuna_file() if self.database is None else self.folder / "database"
 
     def config_file(self) -> Path:
         """The sweep's configuration with every path resolved, as it was run last."""
@@ -48,7 +55,8 @@ class StudyPlace:
     def optuna_live(self) -> Path:
         """The file that a driver writes: on its own disk (`folder.database`) in a cluster, and
         where the storage is an object store."""
-        if not os.environ.get("RAY_ADDRESS") and self.address is None:
+        is_here = not os.environ.get("RAY_ADDRESS") and self.address is None
+        if is_here or self.database is not None:
             return self.optuna_copy()
         key = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
         return Path("~/.gmt-sweep").expanduser() / f"{self.folder.name}-{key}" / "optuna.db"
@@ -83,4 +91,4 @@ def place_of(config: SweepConfig) -> StudyPlace:
     """The folder that a sweep's name stands for in its storage."""
     storage = config.storage
     address = Address.parse(storage) if is_address(storage) else None
-    return StudyPlace(folder_of(storage) / config.name, address)
+    return StudyPlace(folder_of(storage) / config.name, address, config.database)

@@ -102,7 +102,7 @@ def send(place: StudyPlace, *, records: bool) -> None:
     if mirror is not None:
         with _told():
             mirror.push()
-            if records and not place.optuna_live().exists():
+            if records and place.database is None and not place.optuna_live().exists():
                 mirror.push_database()
 
 

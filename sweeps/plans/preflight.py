@@ -15,10 +15,12 @@ from sweeps.config import SweepConfig
 from sweeps.errors import UserError
 from sweeps.finetune.identity import Tree
 from sweeps.folder.identity import differences, study_definition
+from sweeps.folder.place import StudyPlace
+from sweeps.search.open_storage import open_storage
 from sweeps.settings.space import MASKING, SpaceConfig, plain_point
 from sweeps.tracking.tracker import Tracker
 
-DEFINITION, ADOPTED = "definition", "adopted"
+DEFINITION, ADOPTED, STORAGE = "definition", "adopted", "storage"
 
 
 def check_inputs(config: SweepConfig) -> None:
@@ -105,6 +107,21 @@ def check_tracker(tracker: Tracker) -> None:
         raise UserError(str(error)) from None
 
 
+def check_own_study(study: optuna.Study, config: SweepConfig) -> None:
+    """Refuse a study of the same name whose trials lie in another storage: many sweeps may share
+    a server's database.
+
+    Raises:
+        UserError: naming that storage.
+    """
+    before = study.user_attrs.get(STORAGE, config.storage)
+    if config.database is not None and before != config.storage:
+        raise UserError(
+            f"database {config.database}: has a sweep named '{config.name}' whose trials lie in "
+            f"{before}; give this one another name, as name={config.name}2, or that storage"
+        )
+
+
 def check_same_study(
     study: optuna.Study, config: SweepConfig, domain: str, *, adopt: bool = False
 ) -> None:
@@ -172,6 +189,7 @@ def define(study: optuna.Study, config: SweepConfig, domain: str) -> None:
     if before != now:
         study.set_user_attr(ADOPTED, [*study.user_attrs.get(ADOPTED, []), before])
     study.set_user_attr(DEFINITION, now)
+    study.set_user_attr(STORAGE, config.storage)
 
 
 def _definition(config: SweepConfig, domain: str) -> Tree:
@@ -180,20 +198,21 @@ def _definition(config: SweepConfig, domain: str) -> Tree:
     return found
 
 
-def check_recorded(database: Path, config: SweepConfig, *, adopt: bool = False) -> None:
-    """Compare every domain with the study that ``database`` may have of it, before any is run.
+def check_recorded(place: StudyPlace, config: SweepConfig, *, adopt: bool = False) -> None:
+    """Compare every domain with the study that may be on record of it, before any is run.
 
     ``adopt``: as `check_same_study`.
 
     Raises:
-        UserError: as ``check_same_study``.
+        UserError: as the two checks above; or the database does not answer.
     """
-    if not database.exists():
+    if place.database is None and not place.optuna_file().exists():
         return
-    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+    storage = open_storage(place, optuna.storages.RDBStorage)
     recorded = set(optuna.get_all_study_names(storage))
     for domain in config.domains:
         name = f"{config.name}/{domain}"
         if name in recorded:
             recorded_study = optuna.load_study(study_name=name, storage=storage)
+            check_own_study(recorded_study, config)
             check_same_study(recorded_study, config, domain, adopt=adopt)

@@ -138,7 +138,7 @@ def sibling_rows(config: SweepConfig, domain: str, kind: str) -> tuple[TrialRow,
         return ()
     name = f"{config.name.removesuffix(ending)}-{kind}"
     sibling = config.model_copy(update={"name": name})
-    return Records(sibling).rows(domain) if place_of(sibling).optuna_file().exists() else ()
+    return Records(sibling).rows(domain) if place_of(sibling).begun_file().exists() else ()
 
 
 def sensitivity_data(

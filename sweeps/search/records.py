@@ -12,6 +12,7 @@ from sweeps.folder.paper_place import is_paper, study_place
 from sweeps.folder.place import place_of
 from sweeps.folder.stored import refresh
 from sweeps.report.data import TrialRow
+from sweeps.search.open_storage import open_storage
 from sweeps.search.rows import trial_rows
 
 
@@ -27,14 +28,14 @@ class Records:
         self.config = resolve_paths(config)
         self.place = place_of(self.config)
         refresh(self.place)
-        if not self.place.optuna_file().is_file():
+        if not self.place.begun_file().is_file():
             raise UserError(_missing(self.config))
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._open()
 
     def _open(self) -> None:
-        self._file = self.place.optuna_file().stat().st_ino
-        self._storage = optuna.storages.RDBStorage(self.place.optuna_url())
+        self._file = self.place.begun_file().stat().st_ino
+        self._storage = open_storage(self.place, optuna.storages.RDBStorage)
         self._studies: dict[str, optuna.Study] = {}
 
     def look_again(self) -> None:
@@ -43,7 +44,7 @@ class Records:
 
     def study(self, domain: str) -> optuna.Study | None:
         """The domain's study; None before it has begun."""
-        if self.place.optuna_file().stat().st_ino != self._file:
+        if self.place.begun_file().stat().st_ino != self._file:
             self._storage.engine.dispose()  # of a cluster's sweep, copies follow one another here
             self._open()
         name = f"{self.config.name}/{domain}"
@@ -79,7 +80,7 @@ def _missing(config: SweepConfig) -> str:
 def recorded_rows(config: SweepConfig) -> dict[str, tuple[TrialRow, ...]]:
     """The trials on record by domain: none of a sweep that was never run."""
     refresh(place_of(config))
-    if not place_of(config).optuna_file().is_file():
+    if not place_of(config).begun_file().is_file():
         return dict.fromkeys(config.domains, ())
     records = Records(config)
     return {name: records.rows(name) for name in config.domains}
