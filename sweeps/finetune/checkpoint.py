@@ -5,8 +5,10 @@ Data order and random states are functions of seed and step, so the step stands 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,11 +66,11 @@ def save(
     own by torch.distributed.checkpoint; without, one rank calls it and writes all.
     """
     if group is None:
-        finish(begin(folder, checkpoint.step), fingerprint, checkpoint, keep)
+        _save_alone(folder, fingerprint, checkpoint, keep)
         return
     partial = partial_folder(folder, checkpoint.step)
     if group.leads:
-        begin(folder, checkpoint.step)
+        begin(partial)
     group.wait()
     distributed().save(checkpoint.shards(), checkpoint_id=partial / SHARDS)
     if group.leads:
@@ -76,28 +78,40 @@ def save(
     group.wait()
 
 
-def partial_folder(folder: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies before it is whole."""
-    return _folders(folder) / f"step-{step:010d}.partial"
+def _save_alone(folder: Path, fingerprint: str, checkpoint: Checkpoint, keep: int) -> None:
+    """A process that was taken for lost may run the same trial at this moment: it writes the same
+    things, and may take what was begun here for a leftover, or finish first."""
+    for tries_left in (2, 1, 0):
+        partial = partial_folder(folder, checkpoint.step, f".{uuid.uuid4().hex[:8]}")
+        try:
+            begin(partial)
+            finish(partial, fingerprint, checkpoint, keep)
+            return
+        except OSError as error:
+            if not tries_left or error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
-def begin(folder: Path, step: int) -> Path:
-    """An empty folder for the checkpoint of `step`, which nobody reads yet."""
-    partial = partial_folder(folder, step)
+def partial_folder(folder: Path, step: int, mark: str = "") -> Path:
+    """Where the checkpoint of `step` lies before it is whole; `mark`: of one process's own."""
+    return _folders(folder) / f"step-{step:010d}{mark}.partial"
+
+
+def begin(partial: Path) -> None:
+    """Make the folder of a checkpoint that is not whole, empty."""
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    return partial
 
 
 def finish(partial: Path, fingerprint: str, checkpoint: Checkpoint, keep: int) -> None:
     """Write the rest of a checkpoint, give its folder its name, drop all but the `keep` latest."""
     check = None if checkpoint.check is None else vars(checkpoint.check)
     _write({**vars(checkpoint), "check": check, "fingerprint": fingerprint}, partial / STATE)
-    place = partial.with_suffix("")
+    place = partial.with_name(partial.name.partition(".")[0])
     shutil.rmtree(place, ignore_errors=True)  # of the same step, saved before a kill
     partial.rename(place)
     for old in saved(partial.parent.parent)[:-keep]:
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def load(
@@ -105,8 +119,11 @@ def load(
 ) -> Checkpoint | None:
     """The latest checkpoint of `folder`, or None; ValueError when it is another run's.
 
+    Called before anything is written; what a killed process began is removed.
     `shards`, where the model is sharded, gives {"model", "optimizer"} of this rank to read into.
     """
+    for left in (*folder.glob("*.partial"), *_folders(folder).glob("*.partial")):
+        shutil.rmtree(left, ignore_errors=True)
     places = saved(folder)
     if not places:
         return None

@@ -60,7 +60,7 @@ class Saver:
     def _begin_sharded(self, state: Checkpoint, group: Group, pool: ThreadPoolExecutor) -> None:
         partial = checkpoint.partial_folder(self._folder, state.step)
         if group.leads:
-            checkpoint.begin(self._folder, state.step)
+            checkpoint.begin(partial)
         group.wait()
         written: Future[Any] = checkpoint.distributed().async_save(
             state.shards(),

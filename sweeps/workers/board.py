@@ -31,6 +31,7 @@ LEASE_SECONDS = 300.0
 class _Job:
     message: Message
     attempt: int = 0
+    holder: str = ""
     seen: int = -1
     over: bool = False
     results: deque[Message] = field(default_factory=deque)
@@ -54,6 +55,7 @@ class JobBoard:
         self._busy: dict[str, str] = {}  # group to the id of the job it has not let go of
         self._since: dict[str, float] = {}  # group to when it took that job
         self._workers: dict[str, Any] = {}  # group to its rank 0
+        self._sets: dict[str, list[str]] = {}  # group to its sets of workers, the latest last
         self._watches: set[asyncio.Task[None]] = set()
         self._closed, self._broken = False, ""
         self._changed = asyncio.Condition()
@@ -98,9 +100,15 @@ class JobBoard:
                 job.results.popleft()
             self._changed.notify_all()
 
-    async def fetch(self, group: str, worker: Any = None) -> Message:
-        """For rank 0 of a group, the actor ``worker``: ``{"do": "run" | "wait" | "leave"}``."""
+    async def fetch(self, group: str, worker: Any = None, by: str = "") -> Message:
+        """For rank 0 of a group, the actor ``worker``: ``{"do": "run" | "wait" | "leave"}``.
+
+        ``by``: the name of its set of workers. Train replaces a set that it cannot see any more,
+        which may live on all the same: it is sent home, and what it says of its job is not heard.
+        """
         async with self._changed:
+            if self._is_replaced(group, by):
+                return {"do": "leave"}
             self._workers[group] = worker
             job_id = self._busy.pop(group, "")
             if not self._is_open(job_id):  # else its workers were restarted within a job
@@ -117,6 +125,7 @@ class JobBoard:
                 text = f"the workers died {self._attempts} times in this trial"
                 self._finish(job_id, failed("infrastructure", text))
                 return {"do": "wait"}
+            job.holder = by
             self._busy[group] = job_id
             self._since[group] = time.monotonic()
             if worker is not None:
@@ -145,10 +154,12 @@ class JobBoard:
                 return
             await asyncio.sleep(WATCH_SECONDS)
 
-    async def offer(self, job_id: str, result: Message) -> str:
+    async def offer(self, job_id: str, result: Message, by: str = "") -> str:
         """For rank 0: hand over an intermediate result; "go", "stop", or "wait" (ask again)."""
         async with self._changed:
             job = self._jobs.get(job_id)
+            if job is not None and job.holder != by:
+                return "stop"
             # A restarted worker repeats the checks since its last save: each counts once.
             if job is not None and not job.over and result["step"] > job.seen:
                 job.seen = result["step"]
@@ -164,10 +175,10 @@ class JobBoard:
                 return "stop"
             return "wait"
 
-    async def finish(self, job_id: str, result: Message) -> None:
+    async def finish(self, job_id: str, result: Message, by: str = "") -> None:
         """For any rank: the job's last result."""
         async with self._changed:
-            if self._is_open(job_id):
+            if self._is_open(job_id) and self._jobs[job_id].holder == by:
                 self._finish(job_id, result)
 
     async def unstick(self, job_id: str) -> Any:
@@ -202,6 +213,13 @@ class JobBoard:
                 job.over = True
             self._closed = True
             self._changed.notify_all()
+
+    def _is_replaced(self, group: str, by: str) -> bool:
+        """Whether a later set of workers of this group has come."""
+        known = self._sets.setdefault(group, [])
+        if by not in known:
+            known.append(by)
+        return known[-1] != by
 
     def _next(self) -> str:
         """The first job that no group has and whose folder no group works in; or ""."""

@@ -79,6 +79,9 @@ def serve(settings: Message) -> None:
     worker = ray.get_runtime_context().current_actor
     control = dist.new_group(backend="gloo")  # never on the GPU, never among DDP's collectives
     memory: dict[str, Any] = {}
+    names = [uuid.uuid4().hex]
+    dist.broadcast_object_list(names, src=0, group=control)
+    by = names[0]
 
     def agree(ask: Callable[[], Any]) -> Any:
         """Rank 0 asks the board; every rank gets the answer."""
@@ -87,11 +90,11 @@ def serve(settings: Message) -> None:
         return box[0]
 
     while True:
-        job = agree(lambda: board.fetch.remote(group, worker))
+        job = agree(lambda: board.fetch.remote(group, worker, by))
         if job["do"] == "leave":
             return
         if job["do"] == "run":
-            _run_one(job, run_job, board, agree, memory, rank)
+            _run_one(job, run_job, board, agree, memory, rank, by)
 
 
 def _run_one(
@@ -101,11 +104,12 @@ def _run_one(
     agree: Callable[[Callable[[], Any]], Any],
     memory: dict[str, Any],
     rank: int,
+    by: str,
 ) -> None:
     def offer(result: Message) -> bool:
         answer = "wait"
         while answer == "wait":
-            answer = agree(lambda: board.offer.remote(job["id"], result))
+            answer = agree(lambda: board.offer.remote(job["id"], result, by))
         return answer == "go"
 
     try:
@@ -114,10 +118,10 @@ def _run_one(
         # A dead peer shows as a failing collective: that is Train's to restart, not the job's end.
         if not _is_lost_peer(error):
             text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-            ray.get(board.finish.remote(job["id"], failed(kind_of(error), text)))
+            ray.get(board.finish.remote(job["id"], failed(kind_of(error), text), by))
         raise
     if rank == 0 and last is not None:
-        ray.get(board.finish.remote(job["id"], last))
+        ray.get(board.finish.remote(job["id"], last, by))
 
 
 def _is_lost_peer(error: Exception) -> bool:

@@ -241,3 +241,21 @@ def test_a_group_that_was_faster_keeps_its_job(monkeypatch: pytest.MonkeyPatch) 
         assert board._busy == {"a": "1"}
 
     run(steps())
+
+
+def test_workers_that_were_replaced_are_sent_home_and_not_heard() -> None:
+    async def steps() -> None:
+        board = JobBoard(3)
+        await board.submit(job("1"))
+        await board.submit(job("2"))
+        assert (await board.fetch("a", by="old"))["id"] == "1"
+        assert (await board.fetch("a", by="new"))["id"] == "1"
+        assert await board.offer("1", {"step": 1, "score": 0.0}, "old") == "stop"
+        await board.finish("1", {"failure": "a file is gone"}, "old")
+        assert await board.take("1", 0.01) is None
+        assert await board.fetch("a", by="old") == {"do": "leave"}
+        await board.finish("1", {"score": 1.0}, "new")
+        assert await board.take("1", 0.01) == {"score": 1.0, "last": True}
+        assert (await board.fetch("a", by="new"))["id"] == "2"
+
+    run(steps())
