@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
+LOOK_AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 0.0)
+"""After each look at files of which the ranks do not see the same."""
 
 
 @final
@@ -36,14 +42,27 @@ class Group:
             dist.all_reduce(tensor)
         return tensor
 
-    def agree(self, value: object, what: str) -> None:
-        """Raise RuntimeError on every rank when the ranks' small picklable values differ."""
-        if self.size == 1:
-            return
-        values: list[object] = [None] * self.size
-        dist.all_gather_object(values, value)
-        if any(other != values[0] for other in values):
-            raise RuntimeError(f"the workers disagree on {what}: {values}")
+    def agree(self, look: Callable[[], T], sign: Callable[[T], object], what: str) -> T:
+        """What `look` finds in files: the same on every rank, by its `sign`, a small value.
+
+        Where they differ, or a file goes away, all look again for some seconds: a process that
+        was taken for lost may be at the same run. Raises RuntimeError on every rank after that.
+        """
+        for pause in LOOK_AGAIN_SECONDS:
+            try:
+                found = [look()]
+            except OSError as error:
+                found, mine = [], (False, str(error))
+            else:
+                mine = (True, repr(sign(found[0])))
+            signs: list[tuple[bool, str]] = [mine]
+            if self.size > 1:
+                signs *= self.size
+                dist.all_gather_object(signs, mine)
+            if found and all(other == mine for other in signs):
+                return found[0]
+            time.sleep(pause)
+        raise RuntimeError(f"the workers disagree on {what}: {[said for _, said in signs]}")
 
     def wait(self) -> None:
         """Return when every rank is here."""

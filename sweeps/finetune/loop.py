@@ -43,8 +43,11 @@ def finetune(
     config.steps(group.size)  # numbers that do not divide are told before anything is loaded
     fingerprint = run_fingerprint(config, group.size)
     folder.mkdir(parents=True, exist_ok=True)
-    ended = read_result(folder, fingerprint)
-    group.agree(ended is not None, f"whether {folder} holds a result (is it shared storage?)")
+    ended = group.agree(
+        lambda: read_result(folder, fingerprint),
+        lambda result: result is not None,
+        f"whether {folder} holds a result (is it shared storage?)",
+    )
     if ended is not None:
         _report_end(ended, reporter)
         return ended
@@ -166,12 +169,12 @@ class _Run:
         return {**spent, **self._counts.metrics()}
 
     def _resume(self) -> None:
-        sharded = self._trainer.parallel.sharded
-        saved = checkpoint.load(
-            self._folder, self._fingerprint, self._trainer.shards if sharded else None
+        shards = self._trainer.shards if self._trainer.parallel.sharded else None
+        saved = self._group.agree(
+            lambda: checkpoint.load(self._folder, self._fingerprint, shards),
+            lambda found: None if found is None else found.step,
+            f"the checkpoint in {self._folder} (is it shared storage?)",
         )
-        step = None if saved is None else saved.step
-        self._group.agree(step, f"the checkpoint in {self._folder} (is it shared storage?)")
         if saved is None:
             return
         self._trainer.restore(saved.model, saved.optimizer, saved.masker)
