@@ -1,4 +1,4 @@
-"""Studies in a real PostgreSQL; skipped where its programs are not installed."""
+"""Studies in a real PostgreSQL; skipped where its programs or psycopg are not installed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from tests.sweeps.s3 import free_port
 PASSWORD = "swordfish"
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
 pytestmark = pytest.mark.skipif(
-    not (PROGRAMS or shutil.which("initdb")), reason="needs PostgreSQL's server programs"
+    not (PROGRAMS or shutil.which("initdb")) or find_spec("psycopg") is None,
+    reason="needs PostgreSQL's server programs, and psycopg",
 )
 
 
