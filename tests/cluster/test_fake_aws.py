@@ -112,7 +112,9 @@ def wait_for_head(ec2: Any, up: subprocess.Popen[bytes], log: Path) -> dict[str,
         for reservation in ec2.describe_instances()["Reservations"]:
             instance: dict[str, Any] = reservation["Instances"][0]
             names = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
-            if names.get("ray-node-type") == "head":
+            # Its disks and its role are attached a moment after its tags.
+            whole = instance["BlockDeviceMappings"] and "IamInstanceProfile" in instance
+            if names.get("ray-node-type") == "head" and whole:
                 return instance
         time.sleep(0.5)
     raise AssertionError(log.read_text()[-3000:])
