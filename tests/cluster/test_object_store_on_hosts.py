@@ -118,7 +118,8 @@ def test_a_worker_host_is_lost_and_its_trial_goes_on_in_the_other(bucket: Bucket
     ended = {name.split("/")[4] for name in bucket.names() if name.endswith("result.json")}
     assert ended == {row["key"] for row in rows}
     for host in (cluster.head, *cluster.workers):  # nothing of it lies on a disk of a worker
-        assert not list(host.home.glob(".gmt-sweep/work/*/*/")) or host.name == "worker-1"
+        left = list((host.home / ".gmt-sweep" / "work").glob("*/*/"))
+        assert not left or host.name == "worker-1"
 
 
 def test_the_head_s_disk_is_lost(bucket: Bucket) -> None:
