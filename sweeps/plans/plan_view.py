@@ -11,7 +11,8 @@ from sweeps.plans.planning import DomainPlan, SweepPlan
 
 def view(plan: SweepPlan, run: str) -> list[str]:
     """What is shown, line by line; ``run``: the command that does it."""
-    return [*_lines(plan), "run it:", f"  {run}"]
+    title = "its report again:" if _is_done(plan) else "run it:"
+    return [*_lines(plan), title, f"  {run}"]
 
 
 def _lines(plan: SweepPlan) -> Iterator[str]:
@@ -45,8 +46,12 @@ def _domain(plan: DomainPlan) -> Iterator[str]:
         )
 
 
+def _is_done(plan: SweepPlan) -> bool:
+    return plan.kind != "efficiency" and not any(domain.left for domain in plan.domains)
+
+
 def _cost(plan: SweepPlan) -> Iterator[str]:
-    if not any(domain.left for domain in plan.domains) and plan.kind != "efficiency":
+    if _is_done(plan):
         yield "time: none, every trial is done"
         return
     if plan.hours is None:

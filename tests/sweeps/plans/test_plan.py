@@ -186,6 +186,13 @@ def test_the_command_with_finished_trials(sweep_files: Path) -> None:
     assert "money: 0.20 at 3 per CPU-hour" in text
 
 
+def test_the_command_when_every_trial_is_done(sweep_files: Path) -> None:
+    play(*[{**FINISHED, **METRICS}] * 3)
+    lines = call("runs/small").stdout.splitlines()
+    assert "time: none, every trial is done" in lines
+    assert lines[-2:] == ["its report again:", "  python -m sweeps run runs/small"]
+
+
 def test_json(sweep_files: Path) -> None:
     found = json.loads(call("sweep.yaml", "--json", "--seconds-per-step", "45").stdout)
     assert found["domains"][0]["pace"]["training"] == 8 * 45
