@@ -132,19 +132,19 @@ def engines(options: argparse.Namespace) -> dict[str, dict[str, Callable[[], lis
     }
 
 
-def timed(work: Callable[[], list[Any]]) -> tuple[float, float, list[Any]]:
-    """Seconds by the clock, CPU seconds, answers."""
+def timed(work: Callable[[], list[Any]]) -> tuple[tuple[float, float], list[Any]]:
+    """Seconds by the clock and CPU seconds, and the answers."""
     clock, cpu = time.perf_counter(), time.process_time()
     answers = work()
-    return time.perf_counter() - clock, time.process_time() - cpu, answers
+    return (time.perf_counter() - clock, time.process_time() - cpu), answers
 
 
 def same(first: list[Any], second: list[Any]) -> float | int:
     """How many texts are equal, or the largest difference of log-likelihoods in nats."""
     if isinstance(first[0], str):
-        return sum(a == b for a, b in zip(first, second, strict=True))
+        return [a == b for a, b in zip(first, second, strict=True)].count(True)
     assert [a[1] for a in first] == [b[1] for b in second]
-    return max(abs(a[0] - b[0]) for a, b in zip(first, second, strict=True))
+    return float(max(abs(a[0] - b[0]) for a, b in zip(first, second, strict=True)))
 
 
 def peak(options: argparse.Namespace) -> None:
@@ -172,11 +172,14 @@ def main() -> None:
         return
     found: dict[str, Any] = {}
     for task, both in engines(options).items():
-        rounds: dict[str, list[tuple[float, float, list[Any]]]] = {"hflm": [], "engine": []}
+        rounds: dict[str, list[tuple[float, float]]] = {"hflm": [], "engine": []}
+        answers: dict[str, list[Any]] = {}
         for _ in range(options.rounds):
             for name, work in both.items():
-                rounds[name].append(timed(work))
-                print(task, name, *rounds[name][-1][:2], flush=True)
+                spent, answered = timed(work)
+                rounds[name].append(spent)
+                answers.setdefault(name, answered)
+                print(task, name, *spent, flush=True)
         items = options.items if "gsm8k" in task else options.items * len(SUBJECTS)
         result: dict[str, Any] = {"items": items, "loadavg": os.getloadavg()}
         for place, unit in enumerate(("seconds", "cpu_seconds")):
@@ -184,7 +187,7 @@ def main() -> None:
             result[unit] = {name: [r[place] for r in each] for name, each in rounds.items()}
             result[f"{unit}_ratio"] = median["hflm"] / median["engine"]
             result[f"items_per_{unit[:-1]}"] = {n: items / each for n, each in median.items()}
-        result["same"] = same(rounds["hflm"][0][2], rounds["engine"][0][2])
+        result["same"] = same(answers["hflm"], answers["engine"])
         for name in rounds:
             command = [sys.executable, *sys.argv, "--peak", task, name]
             said = subprocess.run(command, capture_output=True, text=True, check=True).stdout

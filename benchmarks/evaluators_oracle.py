@@ -20,12 +20,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item, items_sha256
 from evaluators.benchmarks import build, presets
+from evaluators.benchmarks.generative import GenerativeBenchmark
 from evaluators.evaluate import evaluate
 from evaluators.stops import cut_at_stop
-from evaluators.text_model import Completion, LogLikelihood
+from evaluators.text_model import Completion, LogLikelihood, TextModel
 
 FILES = {
     "gsm8k": "gsm8k/test.jsonl",
@@ -42,7 +44,7 @@ FILES = {
 RUN_CODE = ("humaneval", "humaneval_plus", "mbpp", "mbpp_plus")
 
 
-class Oracle:
+class Oracle(TextModel):
     """Completes with the reference, cut at stops as any text is; true choices alone are likely.
 
     Questions are known by their place: some are asked twice, with different gold answers.
@@ -51,13 +53,15 @@ class Oracle:
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
 
-    def generate(self, prompts, *, max_new_tokens, stops=(), **_) -> list[Completion]:
+    def generate(
+        self, prompts: Sequence[str], *, max_new_tokens: int, stops: Sequence[str] = (), **_: Any
+    ) -> list[Completion]:
         """The items' references, one for each prompt."""
         draws = len(prompts) // max(1, len(self._items))
         texts = [cut_at_stop(item.reference, stops) for item in self._items for _ in range(draws)]
         return [Completion(text, len(text), False) for text in texts]
 
-    def loglikelihood(self, pairs) -> list[LogLikelihood]:
+    def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
         """0 for references and true choices, minus infinity for the others."""
         if len(pairs) == len(self._items):
             return [LogLikelihood(0.0, 1, True) for _ in pairs]
@@ -68,14 +72,16 @@ class Oracle:
         return [LogLikelihood(0.0 if each else -math.inf, 1, each) for each in right]
 
 
-class Silent:
+class Silent(TextModel):
     """Says nothing and holds every text to be impossible."""
 
-    def generate(self, prompts, *, max_new_tokens, stops=(), **_) -> list[Completion]:
+    def generate(
+        self, prompts: Sequence[str], *, max_new_tokens: int, stops: Sequence[str] = (), **_: Any
+    ) -> list[Completion]:
         """Nothing, for each prompt."""
         return [Completion("", 0, False) for _ in prompts]
 
-    def loglikelihood(self, pairs) -> list[LogLikelihood]:
+    def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
         """Minus infinity for each pair."""
         return [LogLikelihood(-math.inf, 1, False) for _ in pairs]
 
@@ -121,7 +127,9 @@ def _path(name: str, preset: str, data: Path, scratch: Path) -> Path:
     return data / FILES["mbpp_plus" if name == "mbpp" and preset == "table1" else name]
 
 
-def _row(name: str, preset: str, result: BenchmarkResult, items: Sequence[Item], who: str) -> dict:
+def _row(
+    name: str, preset: str, result: BenchmarkResult, items: Sequence[Item], who: str
+) -> dict[str, Any]:
     wrong = [record.id for record in result.records if record.score != (who == "oracle")]
     return {
         "benchmark": name,
@@ -163,6 +171,7 @@ def main() -> None:
                 items = benchmark.load(_path(name, preset, given.data, Path(scratch)), "all")
                 if benchmark.metric == "pass@10":
                     # The same text 20 times would only run the same programs 20 times.
+                    assert isinstance(benchmark, GenerativeBenchmark)
                     rules = benchmark.rules
                     decoding = replace(rules.decoding, samples=10)
                     benchmark.rules = replace(rules, decoding=decoding)

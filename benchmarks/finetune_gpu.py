@@ -90,7 +90,7 @@ def measure(made: Trainer, first: int, given: argparse.Namespace) -> dict[str, f
     if cuda:
         torch.cuda.synchronize()
     keys = [key for key in ("train/tokens_per_second", "train/mfu") if key in seen[0]]
-    found = {key: statistics.median(each[key] for each in seen) for key in keys}
+    found: dict[str, float] = {key: statistics.median(each[key] for each in seen) for key in keys}
     found["seconds_per_update"] = (time.perf_counter() - start) / given.updates
     if cuda:
         found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30

@@ -106,7 +106,8 @@ def by_sorting(settings: FinetuneConfig, data: TrainingData) -> tuple[list[float
     steps, losses = settings.steps(1), []
     for update, rows in enumerate(updates_of(settings, data)):
         losses.append(_accumulated(model, rows))
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        if settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         for parameter in model.parameters():
             _mask_(parameter.grad, settings.method.mask_ratio)
         optimizer.param_groups[0]["lr"] = learning_rate(

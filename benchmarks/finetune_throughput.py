@@ -130,13 +130,14 @@ def tokenised(world: Path) -> list[dict[str, list[int]]]:
     settings = config(world, packing=False)
     _, tokenizer = load_model(settings.model, torch.device("cpu"))
     data: TrainingData = load_training_data(settings.data, tokenizer)
+    examples = ((list(data.tokens[place]), data.first[place]) for place in range(len(data)))
     return [
         {
-            "input_ids": list(tokens),
+            "input_ids": tokens,
             "completion_mask": [0] * first + [1] * (len(tokens) - first),
-            "labels": [-100] * first + list(tokens[first:]),
+            "labels": [-100] * first + tokens[first:],
         }
-        for tokens, first in zip(data.tokens, data.first, strict=True)
+        for tokens, first in examples
     ]
 
 
@@ -216,7 +217,7 @@ def peer(world: Path, *, trl: bool, packing: bool = False) -> Callable[[int], Sp
                     data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
                     callbacks=[watch],
                 )
-            collate = made.data_collator
+            collate: Callable[[Any], dict[str, Any]] = made.data_collator
 
             def counted(features: list[dict[str, Any]]) -> dict[str, Any]:
                 watch.tokens += sum(len(feature["input_ids"]) for feature in features)

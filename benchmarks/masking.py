@@ -29,11 +29,13 @@ from resident_memory import peak_growth
 from torch import Tensor
 
 from gmt_core import GradientMask, GradientMasker, kept_count, magnitude_threshold
+from gmt_core.gradient_mask import Scope
 
 Row = dict[str, object]
 ELEMENTS = 16 * 2**20
 RATIOS = (0.1, 0.5, 0.9, 0.99)
 DTYPES = (torch.float32, torch.bfloat16)
+SCOPES: tuple[Scope, ...] = ("tensor", "global")
 SMALL_SHAPES = (
     [(128, 128)] * 12 + [(208, 128)] * 6 + [(128, 208)] * 3 + [(512, 128)] + [(128,)] * 7
 )
@@ -115,10 +117,10 @@ def selection_row(x: Tensor, magnitudes: Tensor, ratio: float, rounds: int) -> R
 
 
 def memory_row(
-    name: str, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, scope: str
+    name: str, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, scope: Scope
 ) -> Row:
     """How far masking raises the resident peak above what is resident before it."""
-    method = GradientMask(0.5, scope)  # type: ignore[arg-type]
+    method = GradientMask(0.5, scope)
     method.mask_([torch.randn(300_000)], 0)  # code and pools that stay, whatever the model
     gradients = [torch.randn(shape, dtype=dtype) for shape in shapes]
     ctypes.CDLL(None).malloc_trim(0)  # nor may freed memory hide what masking takes
@@ -140,7 +142,7 @@ def memory_rows() -> Iterator[Row]:
     }
     for name, shapes in models.items():
         for dtype in DTYPES:
-            for scope in ("tensor", "global"):
+            for scope in SCOPES:
                 reader, writer = os.pipe()
                 if not os.fork():
                     torch.set_num_threads(1)
@@ -158,6 +160,11 @@ def renew(parameters: list[torch.nn.Parameter], gradients: list[Tensor]) -> None
         parameter.grad = gradient.clone()
 
 
+def order_statistics(magnitudes: list[Tensor], ranks: list[int]) -> list[object]:
+    """Each tensor's element of its rank, 1 for the smallest, by kthvalue."""
+    return [each.kthvalue(rank) for each, rank in zip(magnitudes, ranks, strict=True)]
+
+
 def small_rows(rounds: int) -> Iterator[Row]:
     """One masking of an update of the embedded model: 29 tensors, 0.5 M elements."""
     for measured in (False, True):
@@ -173,9 +180,7 @@ def small_rows(rounds: int) -> Iterator[Row]:
                 {
                     "renew": partial(renew, parameters, fresh),
                     "step_and_mask": optimizer.step,
-                    "kthvalue": lambda m=magnitudes, r=ranks: [
-                        a.kthvalue(b) for a, b in zip(m, r, strict=True)
-                    ],
+                    "kthvalue": partial(order_statistics, magnitudes, ranks),
                 },
                 rounds,
             )
@@ -197,18 +202,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    rows = {
+    kinds: dict[str, Callable[[], Iterator[Row]]] = {
         "selection": lambda: selection_rows(chosen.rounds),
         "memory": memory_rows,
         "small": lambda: small_rows(chosen.rounds),
         "step": lambda: step_rows(chosen.model, chosen.rounds),
         "gpu": lambda: gpu_rows(chosen.model, chosen.rounds),
-    }[chosen.what]()
+    }
     name = f"{chosen.what}_{chosen.model}" if chosen.what in ("step", "gpu") else chosen.what
     chosen.out.mkdir(parents=True, exist_ok=True)
     with (chosen.out / f"{name}.csv").open("w", newline="") as file:
         writer: csv.DictWriter[str] | None = None
-        for row in rows:
+        for row in kinds[chosen.what]():
             print(row, flush=True)
             if writer is None:
                 writer = csv.DictWriter(file, list(row))

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,10 +69,10 @@ def masker_seconds(masker: GradientMasker, wait: Callable[[], None]) -> list[flo
     seconds: list[float] = []
     mask = masker._before_step
 
-    def timed(*arguments: object) -> None:
+    def timed(*arguments: Any) -> None:
         wait()
         start = time.perf_counter()
-        mask(*arguments)  # type: ignore[arg-type]
+        mask(*arguments)
         wait()
         seconds.append(time.perf_counter() - start)
 

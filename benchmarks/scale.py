@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import mlflow_server
 
@@ -138,16 +139,12 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
     in Unix seconds."""
     import optuna
 
-    import sweeps.session
-    import sweeps.workers.tune
     from sweeps import study
     from sweeps.folder.load import load_tree, parse_config
     from sweeps.tracking.mlflow_tracker import MlflowTracker
     from sweeps.workers.study_search import StudySearch
     from sweeps.workers.test_scores import TestScores
 
-    sweeps.workers.tune.run_job = trivial
-    sweeps.session.score_on_test = lambda config, domain, place, *rest: TestScores.read(place)
     for owner, name in (
         (StudySearch, "suggest"),
         (StudySearch, "on_trial_complete"),
@@ -161,7 +158,14 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
     tree["tracking"] = {"uri": uri}
     tree["resources"]["concurrency"] = at_once
     tree["search"] |= {"trials": trials, "scheduler": {"name": "none"}, "start": []}
-    study.run(parse_config(tree))
+    with (
+        patch("sweeps.workers.tune.run_job", trivial),
+        patch(
+            "sweeps.session.score_on_test",
+            lambda config, domain, place, *_: TestScores.read(place),
+        ),
+    ):
+        study.run(parse_config(tree))
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/runs/mini/optuna.db")
     found = optuna.load_study(study_name="mini/math", storage=storage).get_trials(deepcopy=False)
     ended = [trial.datetime_complete for trial in found]

@@ -26,12 +26,13 @@ def step_cost(folder: Path) -> dict[str, float]:
     from sweeps.finetune.config import FinetuneConfig
     from sweeps.finetune.loop import finetune
     from sweeps.folder.load import load_config
+    from sweeps.settings.space import Point
     from sweeps.tracking.outbox import Outbox
     from sweeps.workers.trial import TrialReporter
 
     mini = Path(__file__).parents[1] / "sweeps" / "configs" / "mini.yaml"
     config = resolve_paths(load_config(mini))
-    point = {"mask_ratio": 0.5, "accumulation_interval": 1, "learning_rate": 1e-3}
+    point: Point = {"mask_ratio": 0.5, "accumulation_interval": 1, "learning_rate": 1e-3}
     run = FinetuneConfig.model_validate(config.trial("math", point).model_dump())
     with Outbox(folder / "events.jsonl") as outbox:
         timed = _TimedReporter(TrialReporter(outbox, lambda check: True))

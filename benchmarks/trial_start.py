@@ -174,8 +174,8 @@ def train(run: str, folder: Path, cache: Any = None) -> Any:
     """One run in this process, its steps written as those of a trial are."""
     from sweeps.finetune.config import FinetuneConfig
     from sweeps.finetune.loop import finetune
-    from sweeps.tracking.outbox import Outbox
-    from sweeps.workers.trial import EVENTS_FILE, TrialReporter
+    from sweeps.tracking.outbox import EVENTS_FILE, Outbox
+    from sweeps.workers.trial import TrialReporter
 
     folder.mkdir(parents=True, exist_ok=True)
     with Outbox(folder / EVENTS_FILE) as outbox:
