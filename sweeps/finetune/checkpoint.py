@@ -9,7 +9,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,10 +65,11 @@ def save(
     called on every rank, model and optimizer are this rank's shards, and each rank writes its
     own by torch.distributed.checkpoint; without, one rank calls it and writes all.
     """
+    partial = partial_folder(folder, checkpoint.step, group)
     if group is None:
-        _save_alone(folder, fingerprint, checkpoint, keep)
+        begin(partial)
+        finish(partial, fingerprint, checkpoint, keep)
         return
-    partial = partial_folder(folder, checkpoint.step)
     if group.leads:
         begin(partial)
     group.wait()
@@ -78,49 +79,43 @@ def save(
     group.wait()
 
 
-def _save_alone(folder: Path, fingerprint: str, checkpoint: Checkpoint, keep: int) -> None:
-    """A process that was taken for lost may run the same trial at this moment: it writes the same
-    things, and may take what was begun here for a leftover, or finish first."""
-    for tries_left in (2, 1, 0):
-        partial = partial_folder(folder, checkpoint.step, f".{uuid.uuid4().hex[:8]}")
-        try:
-            begin(partial)
-            finish(partial, fingerprint, checkpoint, keep)
-            return
-        except OSError as error:
-            if not tries_left or error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
-                raise
-
-
-def partial_folder(folder: Path, step: int, mark: str = "") -> Path:
-    """Where the checkpoint of `step` lies before it is whole; `mark`: of one process's own."""
-    return _folders(folder) / f"step-{step:010d}{mark}.partial"
+def partial_folder(folder: Path, step: int, group: Group | None = None) -> Path:
+    """Where the checkpoint of `step` is to lie before it is whole, the same on every rank: a name
+    of its own, as a process that was taken for lost may run the same trial at this moment."""
+    mark = uuid.uuid4().hex[:8]
+    mark = mark if group is None else group.tell(mark)
+    return _folders(folder) / f"{_name(step)}.{mark}.partial"
 
 
 def begin(partial: Path) -> None:
-    """Make the folder of a checkpoint that is not whole, empty."""
-    shutil.rmtree(partial, ignore_errors=True)
+    """Make the folder of a checkpoint that is not whole."""
     partial.mkdir(parents=True)
 
 
 def finish(partial: Path, fingerprint: str, checkpoint: Checkpoint, keep: int) -> None:
-    """Write the rest of a checkpoint, give its folder its name, drop all but the `keep` latest."""
+    """Write the rest of a checkpoint, give its folder its name, drop all but the `keep` latest.
+
+    Another process at the same run writes the same things: where it was first, its step stands.
+    """
     check = None if checkpoint.check is None else vars(checkpoint.check)
     _write({**vars(checkpoint), "check": check, "fingerprint": fingerprint}, partial / STATE)
     place = partial.with_name(partial.name.partition(".")[0])
     shutil.rmtree(place, ignore_errors=True)  # of the same step, saved before a kill
-    partial.rename(place)
+    try:
+        partial.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
     for old in saved(partial.parent.parent)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load(
-    folder: Path, fingerprint: str, shards: Callable[[], dict[str, Any]] | None = None
-) -> Checkpoint | None:
+def load(folder: Path, fingerprint: str) -> Checkpoint | None:
     """The latest checkpoint of `folder`, or None; ValueError when it is another run's.
 
-    Called before anything is written; what a killed process began is removed.
-    `shards`, where the model is sharded, gives {"model", "optimizer"} of this rank to read into.
+    Called before anything is written; what a killed process began is removed. Where the model is
+    sharded, its parts are still to be read: `load_shards`.
     """
     for left in (*folder.glob("*.partial"), *_folders(folder).glob("*.partial")):
         shutil.rmtree(left, ignore_errors=True)
@@ -134,12 +129,15 @@ def load(
         raise ValueError(
             f"{folder} holds the checkpoint of a run with another config: choose another folder"
         )
-    if shards is not None:
-        parts = shards()
-        distributed().load(parts, checkpoint_id=places[-1] / SHARDS)
-        state |= parts
     check = state.pop("check")
     return Checkpoint(**state, check=None if check is None else Check(**check))
+
+
+def load_shards(folder: Path, checkpoint: Checkpoint, shards: dict[str, Any]) -> Checkpoint:
+    """On every rank: with its own parts of model and optimizer, read into those of `shards`."""
+    place = _folders(folder) / _name(checkpoint.step)
+    distributed().load(shards, checkpoint_id=place / SHARDS)
+    return replace(checkpoint, **shards)
 
 
 def distributed() -> Any:
@@ -164,8 +162,16 @@ def saved(folder: Path) -> list[Path]:
 
 
 def discard(folder: Path) -> None:
-    """Remove the checkpoints of a run that will not go on."""
-    shutil.rmtree(_folders(folder), ignore_errors=True)
+    """Remove the checkpoints of a run that will not go on; what another process at the same run
+    has begun is left to it."""
+    for place in saved(folder):
+        shutil.rmtree(place, ignore_errors=True)
+    with suppress(OSError):
+        _folders(folder).rmdir()
+
+
+def _name(step: int) -> str:
+    return f"step-{step:010d}"
 
 
 def _folders(folder: Path) -> Path:

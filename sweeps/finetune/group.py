@@ -42,17 +42,26 @@ class Group:
             dist.all_reduce(tensor)
         return tensor
 
+    def tell(self, value: T) -> T:
+        """The `value` of rank 0, on every rank."""
+        box = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(box)
+        return box[0]
+
     def agree(self, look: Callable[[], T], sign: Callable[[T], object], what: str) -> T:
         """What `look` finds in files: the same on every rank, by its `sign`, a small value.
 
         Where they differ, or a file goes away, all look again for some seconds: a process that
-        was taken for lost may be at the same run. Raises RuntimeError on every rank after that.
+        was taken for lost may be at the same run. After that, on every rank, the OSError that
+        all of them met, or RuntimeError.
         """
+        failure: OSError | None = None
         for pause in LOOK_AGAIN_SECONDS:
             try:
                 found = [look()]
             except OSError as error:
-                found, mine = [], (False, str(error))
+                found, mine, failure = [], (False, str(error)), error
             else:
                 mine = (True, repr(sign(found[0])))
             signs: list[tuple[bool, str]] = [mine]
@@ -62,6 +71,8 @@ class Group:
             if found and all(other == mine for other in signs):
                 return found[0]
             time.sleep(pause)
+        if failure is not None and not any(was_found for was_found, _ in signs):
+            raise failure
         raise RuntimeError(f"the workers disagree on {what}: {[said for _, said in signs]}")
 
     def wait(self) -> None:

@@ -169,14 +169,15 @@ class _Run:
         return {**spent, **self._counts.metrics()}
 
     def _resume(self) -> None:
-        shards = self._trainer.shards if self._trainer.parallel.sharded else None
         saved = self._group.agree(
-            lambda: checkpoint.load(self._folder, self._fingerprint, shards),
+            lambda: checkpoint.load(self._folder, self._fingerprint),
             lambda found: None if found is None else found.step,
             f"the checkpoint in {self._folder} (is it shared storage?)",
         )
         if saved is None:
             return
+        if self._trainer.parallel.sharded:
+            saved = checkpoint.load_shards(self._folder, saved, self._trainer.shards())
         self._trainer.restore(saved.model, saved.optimizer, saved.masker)
         self._train_seconds, self._eval_seconds = saved.train_seconds, saved.eval_seconds
         self._step, self._last = saved.step, saved.check

@@ -58,7 +58,7 @@ class Saver:
             self._pool.shutdown()
 
     def _begin_sharded(self, state: Checkpoint, group: Group, pool: ThreadPoolExecutor) -> None:
-        partial = checkpoint.partial_folder(self._folder, state.step)
+        partial = checkpoint.partial_folder(self._folder, state.step, group)
         if group.leads:
             checkpoint.begin(partial)
         group.wait()

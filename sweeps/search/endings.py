@@ -22,9 +22,7 @@ def ending(result: dict[str, Any], error: bool) -> str:
 
 def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
     """What the report needs of a trial, kept with it in the Optuna storage."""
-    kept: dict[str, Any] = {
-        name: result[name] for name in ("step", "steps", "model_folder") if name in result
-    }
+    kept: dict[str, Any] = {name: result[name] for name in ("step", "steps") if name in result}
     score = result.get("score")
     return {
         **kept,

@@ -160,6 +160,7 @@ class WorkerGroups:
 
     def __init__(self, spec: GroupSpec, count: int) -> None:
         self._spec, self.count, self._living = spec, count, count
+        self._torch_config = torch_config()
         self.name = f"gmt-board-{uuid.uuid4().hex[:8]}"
         actor = ray.remote(JobBoard).options(
             name=self.name, num_cpus=0, resources=HEAD_SHARE, max_concurrency=512
@@ -243,7 +244,7 @@ class WorkerGroups:
         return _WithoutDatasets(
             serve,
             train_loop_config={"board": self.board, "run_job": spec.run_job, "group": group},
-            torch_config=torch_config(),
+            torch_config=self._torch_config,
             scaling_config=spec.scaling,
             run_config=ray.train.RunConfig(
                 name=group,

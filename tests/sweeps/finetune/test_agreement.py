@@ -49,6 +49,12 @@ def test_ranks_look_until_they_see_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     assert found == "result"
 
 
+def test_what_cannot_be_read_at_all_says_why() -> None:
+    refused = PermissionError(13, "Permission denied", "runs/x/result.json")
+    with pytest.raises(PermissionError, match="Permission denied"):
+        Group().agree(looks(*[refused] * 5), lambda value: value, "it")
+
+
 def test_ranks_that_never_do_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     say(monkeypatch, *[8] * 5)
     with pytest.raises(RuntimeError, match=r"the workers disagree on the step: \['4', '8'\]"):
