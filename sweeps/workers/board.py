@@ -117,8 +117,10 @@ class JobBoard:
                 self._changed.notify_all()  # what waited for this group's folder may start
                 await self._until(lambda: self._closed or bool(self._next()), BEAT_SECONDS)
                 job_id = self._next()
-            if self._closed or not job_id:
-                return {"do": "leave" if self._closed else "wait"}
+            if self._closed or self._is_replaced(group, by):
+                return {"do": "leave"}
+            if not job_id:
+                return {"do": "wait"}
             job = self._jobs[job_id]
             job.attempt += 1
             if job.attempt > self._attempts:

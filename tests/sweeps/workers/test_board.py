@@ -259,3 +259,17 @@ def test_workers_that_were_replaced_are_sent_home_and_not_heard() -> None:
         assert (await board.fetch("a", by="new"))["id"] == "2"
 
     run(steps())
+
+
+def test_workers_that_are_replaced_while_they_wait_get_no_job() -> None:
+    async def steps() -> None:
+        board = JobBoard(3)
+        waiting = asyncio.create_task(board.fetch("a", by="old"))
+        await asyncio.sleep(0)
+        newer = asyncio.create_task(board.fetch("a", by="new"))
+        await asyncio.sleep(0)
+        await board.submit(job("1"))
+        assert await waiting == {"do": "leave"}
+        assert (await newer)["id"] == "1"
+
+    run(steps())
