@@ -26,6 +26,8 @@ from typing import Any, final
 import mlflow_server
 import yaml
 
+from sweeps.workers.cluster import free_port
+
 ROOT = Path(__file__).parents[1]
 START_SECONDS, END_SECONDS, GONE_SECONDS = 300.0, 600.0, 180.0
 OUTAGE_SECONDS = 120.0
@@ -108,7 +110,7 @@ class Sweep:
 
     def __init__(self, folder: Path, storage: Path | None = None) -> None:
         self.folder, self.storage = folder, storage or folder / "runs"
-        self.port = mlflow_server.free_port()
+        self.port = free_port()
         self.server: subprocess.Popen[bytes] | None = None
         self._processes: list[subprocess.Popen[str]] = []
         folder.mkdir(parents=True, exist_ok=True)
@@ -467,7 +469,7 @@ for line in sys.stdin:
 def _two_nodes(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Ray's own cluster of several nodes on one machine, in a process of its own."""
     with subprocess.Popen(
-        [sys.executable, "-c", _CLUSTER, str(mlflow_server.free_port())],
+        [sys.executable, "-c", _CLUSTER, str(free_port())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=(folder / "cluster.txt").open("w"),

@@ -137,7 +137,7 @@ def _to_itself(address: str) -> Iterator[dict[str, str]]:
 
     variable = ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE
     before, given = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(variable)
-    port = given or str(_free_port())
+    port = given or str(free_port())
     ray_constants.ENABLE_RAY_CLUSTER = False
     os.environ[variable] = port
     try:
@@ -154,7 +154,8 @@ def _loopback() -> dict[str, str]:
     return {"GLOO_SOCKET_IFNAME": names[0], "NCCL_SOCKET_IFNAME": names[0]} if names else {}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
 

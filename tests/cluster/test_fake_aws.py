@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from sweeps.workers.cluster import free_port
+
 pytest.importorskip("moto")
 boto3 = pytest.importorskip("boto3")
 
@@ -30,8 +32,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """An environment in which AWS is moto's server, and the home an empty folder."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",

@@ -22,8 +22,8 @@ from sweeps.folder.place import place_of
 from sweeps.search import open_storage
 from sweeps.search.records import Records, recorded_rows
 from sweeps.study import open_study, validate
+from sweeps.workers.cluster import free_port
 from tests.sweeps.played import FINISHED, play
-from tests.sweeps.s3 import free_port
 
 PASSWORD = "swordfish"
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]

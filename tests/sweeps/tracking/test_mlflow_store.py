@@ -20,6 +20,7 @@ from sweeps.tracking import mlflow_store
 from sweeps.tracking.mlflow_store import check_store, public_address, sqlite_path
 from sweeps.tracking.mlflow_tracker import MlflowTracker
 from sweeps.tracking.tracker import StudyInfo, TrackingError, TrackingRefused, TrialInfo
+from sweeps.workers.cluster import free_port
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -48,8 +49,7 @@ def answering(status: int, body: bytes, api: tuple[int, bytes] = (200, b"{}")) -
 
 
 def test_a_closed_port_is_reported() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     with pytest.raises(TrackingError, match=f"127.0.0.1:{port} cannot be used: it does not answ"):
         MlflowTracker(f"http://127.0.0.1:{port}").check()
 
