@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import final
 
 from sweeps.finetune import checkpoint
@@ -70,8 +75,8 @@ class TrialCopy:
             if self._is_over or not (self._folder / RESULT_FILE).exists():
                 return
             self._store.remove_tree(self._at(MODEL))  # of a try that was killed while it wrote
-            self._upload(MODEL, sorted((self._folder / MODEL).rglob("*")))
-            self._upload("", [self._folder / RESULT_FILE])
+            self._upload(self._folder / MODEL, MODEL)
+            self._store.upload(self._folder / RESULT_FILE, self._at(RESULT_FILE))
             self._store.remove_tree(self._at(CHECKPOINTS))
             self._is_over = True
 
@@ -87,24 +92,37 @@ class TrialCopy:
         here = checkpoint.saved(self._folder)
         if not here:
             return  # before the first, or after the last: the end says what goes
-        if not self._steps.get(here[-1].name):
-            self._steps[here[-1].name] = False
-            files = sorted(file for file in here[-1].rglob("*") if file.is_file())
-            files.sort(key=lambda file: file.name == checkpoint.STATE)  # with it, it is whole
-            try:
-                self._upload(f"{CHECKPOINTS}/{here[-1].name}", files)
-            except FileNotFoundError:  # a newer one took its place this moment
-                return
-            self._steps[here[-1].name] = True
+        latest = here[-1]
+        if not self._steps.get(latest.name):
+            with self._held(latest) as held:
+                if held is None:
+                    return
+                self._steps[latest.name] = False
+                self._upload(held, f"{CHECKPOINTS}/{latest.name}")
+            self._steps[latest.name] = True
         for gone in self._steps.keys() - {place.name for place in here}:
             self._store.remove_tree(self._at(f"{CHECKPOINTS}/{gone}"))
             del self._steps[gone]
 
-    def _upload(self, below: str, files: list[Path]) -> None:
-        for file in files:
-            if file.is_file():
-                name = file.relative_to(self._folder / below).as_posix()
-                self._store.upload(file, self._at(f"{below}/{name}" if below else name))
+    @contextmanager
+    def _held(self, latest: Path) -> Iterator[Path | None]:
+        """The files of a checkpoint under other names, so that training may remove its own while
+        they are on their way; None where it began to before they had them."""
+        with TemporaryDirectory(dir=self._folder.parent) as home:
+            try:
+                held = shutil.copytree(latest, Path(home, latest.name), copy_function=_link)
+            except (FileNotFoundError, shutil.Error):
+                held = None
+            # It goes once there is a newer one, or the result: until then its files are all here.
+            is_latest = checkpoint.saved(self._folder)[-1:] == [latest]
+            is_over = (self._folder / RESULT_FILE).exists()
+            yield held if is_latest and not is_over else None
+
+    def _upload(self, folder: Path, name: str) -> None:
+        """All files of a folder; last the one with which a checkpoint is whole."""
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        for file in sorted(files, key=lambda file: file.name == checkpoint.STATE):
+            self._store.upload(file, self._at(f"{name}/{file.relative_to(folder).as_posix()}"))
 
     def _check_claim(self) -> None:
         """Two tries of one trial live at once where a machine was lost and comes back."""
@@ -117,3 +135,13 @@ class TrialCopy:
 
 class SupersededError(StorageError):
     """This try of a trial is not the latest any more, and must not write."""
+
+
+def _link(file: str, name: str) -> None:
+    """The same file under another name."""
+    try:
+        os.link(file, name)
+    except FileNotFoundError:
+        raise
+    except OSError:  # not every file system can
+        shutil.copyfile(file, name)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,12 @@ PLACE = "sweep/math/trials/000-key"
 
 
 class Watched:
-    """A store that notes what is written and removed, and may fail at a file."""
+    """A store that notes what is written and removed, and may fail at a file. ``meanwhile``: what
+    happens while the next file is on its way."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store, self.done, self.fails_at = store, list[str](), ""
+        self.meanwhile: Callable[[], object] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -32,6 +37,11 @@ class Watched:
             raise StorageError("no answer")
         self.done.append(f"{what} {path.removeprefix(PLACE + '/')}")
 
+    def _pass_time(self) -> None:
+        happens, self.meanwhile = self.meanwhile, None
+        if happens is not None:
+            happens()
+
     def put(self, path: str, data: bytes) -> None:
         self._note("put", path)
         self._store.put(path, data)
@@ -39,6 +49,7 @@ class Watched:
     def upload(self, file: Path, path: str) -> None:
         self._note("put", path)
         self._store.upload(file, path)
+        self._pass_time()
 
     def remove_tree(self, path: str) -> None:
         self._note("remove", path)
@@ -61,6 +72,16 @@ def begin(store: Any, folder: Path, word: str) -> TrialCopy:
 
 def save(folder: Path, step: int) -> None:
     checkpoint.save(folder, "run", Checkpoint(step, None, {}, {}, {}, 0.0, 0.0))
+
+
+def save_sharded(folder: Path, step: int, keep: int = 1) -> None:
+    """As `save`, with shards beside the state, whole at once."""
+    partial = checkpoint.partial_folder(folder, step)
+    checkpoint.begin(partial)
+    for rank in (0, 1):
+        (partial / checkpoint.SHARDS).mkdir(exist_ok=True)
+        (partial / checkpoint.SHARDS / f"rank{rank}").write_text("part")
+    checkpoint.finish(partial, "run", Checkpoint(step, None, {}, {}, {}, 0.0, 0.0), keep)
 
 
 def write_events(folder: Path, text: str) -> None:
@@ -104,6 +125,60 @@ def test_a_checkpoint_counts_only_when_all_of_it_is_there(
     assert "checkpoint/step-0000000001/state.pt" in there(store)  # not given up for half a one
     begin(store, tmp_path / "two", "second")
     assert [place.name for place in checkpoint.saved(tmp_path / "two")] == ["step-0000000001"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_checkpoint_that_training_replaces_on_its_way_arrives_whole(
+    links: bool,
+    watched: Watched,
+    store: ObjectStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else none would ever arrive where a checkpoint takes longer than the time to the next."""
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    trial = begin(watched, tmp_path / "one", "first")
+    save_sharded(tmp_path / "one", 1)
+    trial.push()
+    save_sharded(tmp_path / "one", 2)
+    watched.meanwhile = lambda: save_sharded(tmp_path / "one", 3)
+    trial.push()
+    parts = ("shards/rank0", "shards/rank1", "state.pt")
+    assert there(store) == {"claim", *(f"checkpoint/step-0000000002/{part}" for part in parts)}
+    trial.push()
+    assert there(store) == {"claim", *(f"checkpoint/step-0000000003/{part}" for part in parts)}
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def refused(*names: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_checkpoint_of_which_training_removes_a_part_first_is_let_go(
+    over: bool, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "one"
+    trial = begin(store, folder, "first")
+    save_sharded(folder, 1)
+    trial.push()
+    save_sharded(folder, 2)
+
+    def late(latest: Path, *more: Any, **named: Any) -> Any:
+        """Training goes on before the files are looked at, and has not removed them all yet."""
+        monkeypatch.undo()
+        if over:
+            (folder / "result.json").write_text("{}")
+        else:
+            save_sharded(folder, 3, keep=2)
+        (latest / checkpoint.SHARDS / "rank0").unlink()
+        return shutil.copytree(latest, *more, **named)
+
+    monkeypatch.setattr(shutil, "copytree", late)
+    trial.push()
+    parts = ("shards/rank0", "shards/rank1", "state.pt")
+    assert there(store) == {"claim", *(f"checkpoint/step-0000000001/{part}" for part in parts)}
 
 
 def test_what_arrived_of_a_checkpoint_goes_with_it(
