@@ -26,7 +26,7 @@ class TrialCopy:
     def __init__(self, store: ObjectStore, path: str, folder: Path, claim: str) -> None:
         """``path``: the trial's place in the store; ``claim``: a word that no other try has."""
         self._store, self._path, self._folder, self._claim = store, path, folder, claim
-        self._turn = threading.Lock()
+        self._turn, self._events_turn = threading.Lock(), threading.Lock()
         self._events = 0
         self._steps: dict[str, bool] = {}  # of the store's checkpoints: whether they are whole
         self._is_over = False
@@ -52,10 +52,9 @@ class TrialCopy:
         self._events = events.stat().st_size if events.exists() else 0
 
     def push_events(self) -> None:
-        """Put what has been recorded up to now there."""
-        with self._turn:
-            self._check_claim()
-            self._push_events()
+        """Put what has been recorded up to now there; waits for no checkpoint that is sent."""
+        self._check_claim()
+        self._push_events()
 
     def push(self) -> None:
         """Put what is new there: events, and a checkpoint; those before it go, once it is whole.
@@ -82,11 +81,12 @@ class TrialCopy:
 
     def _push_events(self) -> None:
         events = self._folder / EVENTS_FILE
-        data = events.read_bytes() if events.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) != self._events:
-            self._store.put(self._at(EVENTS_FILE), whole)
-            self._events = len(whole)
+        with self._events_turn:
+            data = events.read_bytes() if events.exists() else b""
+            whole = data[: data.rfind(b"\n") + 1]
+            if len(whole) != self._events:
+                self._store.put(self._at(EVENTS_FILE), whole)
+                self._events = len(whole)
 
     def _push_checkpoint(self) -> None:
         here = checkpoint.saved(self._folder)

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -149,6 +150,23 @@ def test_a_checkpoint_that_training_replaces_on_its_way_arrives_whole(
     trial.push()
     assert there(store) == {"claim", *(f"checkpoint/step-0000000003/{part}" for part in parts)}
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_events_do_not_wait_for_a_checkpoint_on_its_way(
+    watched: Watched, store: ObjectStore, tmp_path: Path
+) -> None:
+    trial = begin(watched, tmp_path / "one", "first")
+    save(tmp_path / "one", 1)
+
+    def check() -> None:
+        write_events(tmp_path / "one", "{}\n")
+        training = Thread(target=trial.push_events, daemon=True)
+        training.start()
+        training.join(20)
+        assert "events.jsonl" in there(store)
+
+    watched.meanwhile = check
+    trial.push()
 
 
 def refused(*names: object) -> None:
