@@ -36,8 +36,14 @@ class TrialCopy:
         self._store.put(self._at(CLAIM_FILE), self._claim.encode())
 
     def fetch(self) -> None:
-        """Make the empty folder what a try before this one left: its events, and its result, or
-        else its latest whole checkpoint."""
+        """Make the folder what a try before this one left: its events, and its result, or else its
+        latest whole checkpoint.
+
+        Raises:
+            StorageError: the store does not answer, or that try goes on and removed what was on
+                its way: look again.
+        """
+        checkpoint.discard(self._folder)  # half of one that was on its way when asked before
         found = sorted(self._store.files(self._path))
         there = [name.removeprefix(f"{self._path}/") for name in found]
         self._is_over = RESULT_FILE in there
@@ -47,9 +53,15 @@ class TrialCopy:
         latest = f"{CHECKPOINTS}/{max(whole)}/" if whole and not self._is_over else None
         for name in there:
             if name in (EVENTS_FILE, RESULT_FILE) or (latest and name.startswith(latest)):
-                self._store.download(self._at(name), self._folder / name)
+                self._fetch_file(name)
         events = self._folder / EVENTS_FILE
         self._events = events.stat().st_size if events.exists() else 0
+
+    def _fetch_file(self, name: str) -> None:
+        try:
+            self._store.download(self._at(name), self._folder / name)
+        except FileNotFoundError as error:
+            raise StorageError(f"{self._at(name)} was removed on its way here") from error
 
     def push_events(self) -> None:
         """Put what has been recorded up to now there; waits for no checkpoint that is sent."""
@@ -71,13 +83,17 @@ class TrialCopy:
         """Put all there that the trial leaves at its end; raises as ``push``."""
         self.push()
         with self._turn:
-            if self._is_over or not (self._folder / RESULT_FILE).exists():
+            if not self._is_over:
+                if not (self._folder / RESULT_FILE).exists():
+                    return
+                self._store.remove_tree(self._at(MODEL))  # of a try that was killed as it wrote
+                self._upload(self._folder / MODEL, MODEL)
+                self._check_claim()
+                self._store.upload(self._folder / RESULT_FILE, self._at(RESULT_FILE))
+            elif not self._steps:  # else the try before was killed after its result
                 return
-            self._store.remove_tree(self._at(MODEL))  # of a try that was killed while it wrote
-            self._upload(self._folder / MODEL, MODEL)
-            self._store.upload(self._folder / RESULT_FILE, self._at(RESULT_FILE))
             self._store.remove_tree(self._at(CHECKPOINTS))
-            self._is_over = True
+            self._steps, self._is_over = {}, True
 
     def _push_events(self) -> None:
         events = self._folder / EVENTS_FILE
@@ -100,6 +116,7 @@ class TrialCopy:
                 self._steps[latest.name] = False
                 self._upload(held, f"{CHECKPOINTS}/{latest.name}")
             self._steps[latest.name] = True
+            self._check_claim()  # a later try may be fetching what is removed now
         for gone in self._steps.keys() - {place.name for place in here}:
             self._store.remove_tree(self._at(f"{CHECKPOINTS}/{gone}"))
             del self._steps[gone]

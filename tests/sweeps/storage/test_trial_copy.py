@@ -52,6 +52,10 @@ class Watched:
         self._store.upload(file, path)
         self._pass_time()
 
+    def download(self, path: str, file: Path) -> None:
+        self._store.download(path, file)
+        self._pass_time()
+
     def remove_tree(self, path: str) -> None:
         self._note("remove", path)
         self._store.remove_tree(path)
@@ -296,6 +300,60 @@ def test_a_try_that_was_replaced_writes_no_more(store: ObjectStore, tmp_path: Pa
     with pytest.raises(SupersededError):
         zombie.finish()
     assert there(store) == {"claim"}
+
+
+def test_a_try_that_is_replaced_while_it_uploads_removes_nothing(
+    watched: Watched, store: ObjectStore, tmp_path: Path
+) -> None:
+    zombie = begin(watched, tmp_path / "one", "first")
+    save_sharded(tmp_path / "one", 1)
+    zombie.push()
+    save_sharded(tmp_path / "one", 2)
+    watched.meanwhile = lambda: begin(store, tmp_path / "two", "second")
+    with pytest.raises(SupersededError):
+        zombie.push()
+    assert f"{whole(1)}/state.pt" in there(store)
+
+
+def test_what_a_replaced_try_removes_meanwhile_is_not_missed(
+    watched: Watched, store: ObjectStore, tmp_path: Path
+) -> None:
+    zombie = begin(store, tmp_path / "one", "first")
+    save_sharded(tmp_path / "one", 1)
+    zombie.push()
+    save_sharded(tmp_path / "one", 2)
+
+    def replace() -> None:
+        """It had looked at the claim before that was written anew."""
+        for file in sorted(checkpoint.saved(tmp_path / "one")[-1].rglob("*")):
+            if file.is_file():
+                store.upload(file, f"{PLACE}/{file.relative_to(tmp_path / 'one').as_posix()}")
+        store.remove_tree(f"{PLACE}/{whole(1)}")
+
+    trial = TrialCopy(watched, PLACE, tmp_path / "two", "second")  # type: ignore[arg-type]
+    trial.claim()
+    watched.meanwhile = replace
+    patiently(trial.fetch, 10)
+    assert [place.name for place in checkpoint.saved(tmp_path / "two")] == ["step-0000000002"]
+
+
+def whole(step: int) -> str:
+    return f"checkpoint/step-{step:010d}"
+
+
+def test_a_checkpoint_that_a_killed_try_left_beside_its_result_goes(
+    watched: Watched, store: ObjectStore, tmp_path: Path
+) -> None:
+    trial = begin(watched, tmp_path / "one", "first")
+    save(tmp_path / "one", 1)
+    trial.push()
+    end(tmp_path / "one")
+    watched.fails_at = "checkpoint"
+    with pytest.raises(StorageError):
+        trial.finish()
+    assert f"{whole(1)}/state.pt" in there(store)
+    begin(store, tmp_path / "two", "second").finish()
+    assert there(store) == {"claim", "model/weights", "result.json"}
 
 
 def test_all_is_delivered_while_the_block_runs_and_at_its_end(
