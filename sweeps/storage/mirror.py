@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import final
@@ -24,6 +24,16 @@ _INDEX, _LOCK, _AT_ONCE = ".mirror.json", ".mirror.lock", 16
 State = tuple[int, int]
 """A file's modification time (ns) and size."""
 
+Index = dict[str, tuple[State, Entry]]
+"""What was equal here and there when it was last copied: its state here, and there."""
+
+Check = Callable[[], None]
+"""Asked before each change of the store; raises where it may not be made."""
+
+
+def _allowed() -> None:
+    """Nobody else may be there."""
+
 
 @final
 class Mirror:
@@ -38,17 +48,19 @@ class Mirror:
         """``folder``: the sweep's, whose name it has in the store, too."""
         self.store, self.folder, self._name = store, folder, folder.name
 
+    def exists(self) -> bool:
+        """Whether the sweep was ever run: something of it is here or in the store."""
+        return self.folder.is_dir() or bool(self._remote())
+
     def pull(self) -> None:
         """Make the folder what the store has of it; trials' folders come with the driver's files
         alone."""
         remote = self._remote()
-        if not remote and not self.folder.is_dir():
-            return  # a sweep that was never run
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._turn():
             index = self._read_index()
             theirs = {p: e for p, e in remote.items() if is_drivers(PurePosixPath(p))}
-            changed = [p for p, entry in theirs.items() if p not in index or index[p][1] != entry]
+            changed = [p for p, entry in theirs.items() if not self._has(p, entry, index)]
             gone = [path for path in index if path not in theirs]
             database = [DATABASE] if DATABASE in remote else []  # equal by size and second, or not
             with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -62,17 +74,17 @@ class Mirror:
                 (self.folder / str(trial)).mkdir(parents=True, exist_ok=True)
             self._write_index(index)
 
-    def push(self) -> None:
+    def push(self, check: Check = _allowed) -> None:
         """Make the store have what changed here, and have no more what was removed here."""
         with self._turn():
             index = self._read_index()
             before = dict(index)
             try:
-                self._push_changes(index)
+                self._push_changes(index, check)
             finally:
                 if index != before:
                     self._write_index(index)
-            self._remove_doomed()
+            self._remove_doomed(check)
 
     def push_database(self) -> None:
         """Put the copy of the database there, which is whole at every moment."""
@@ -109,7 +121,7 @@ class Mirror:
         home.mkdir(exist_ok=True)
         (home / quote(folder.relative_to(self.folder).as_posix(), safe="")).touch()
 
-    def _push_changes(self, index: dict[str, tuple[State, Entry]]) -> None:
+    def _push_changes(self, index: Index, check: Check) -> None:
         found = set()
         for path, file in self._own_files():
             found.add(path)
@@ -117,6 +129,7 @@ class Mirror:
                 state = _state(file)
                 if path in index and index[path][0] == state:
                     continue
+                check()
                 self.store.upload(file, self._at(path))
             except FileNotFoundError:  # removed this moment
                 continue
@@ -124,15 +137,17 @@ class Mirror:
             if entry is not None:
                 index[path] = (state, entry)
         for path in index.keys() - found:
+            check()
             self.store.remove(self._at(path))
             del index[path]
 
-    def _remove_doomed(self) -> None:
+    def _remove_doomed(self, check: Check) -> None:
         marks = list((self.folder / DOOMED).glob("*"))
         if not marks:
             return
         there = self._remote()
         for mark in marks:
+            check()
             path = unquote(mark.name)
             if path in there:
                 self.store.remove(self._at(path))
@@ -147,6 +162,10 @@ class Mirror:
                 if is_drivers(here / name):
                     yield (here / name).as_posix(), Path(parent, name)
 
+    def _has(self, path: str, entry: Entry, index: Index) -> bool:
+        """Whether what the store has is here. What was removed by hand is not, and comes back."""
+        return path in index and index[path][1] == entry and (self.folder / path).exists()
+
     def _download(self, path: str) -> None:
         self.store.download(self._at(path), self.folder / path)
 
@@ -160,15 +179,14 @@ class Mirror:
     def _turn(self) -> FileLock:
         return FileLock(self.folder / _LOCK)
 
-    def _read_index(self) -> dict[str, tuple[State, Entry]]:
-        """What was equal here and there when it was last copied: its state here, and there."""
+    def _read_index(self) -> Index:
         try:
             read = json.loads((self.folder / _INDEX).read_text())
         except (FileNotFoundError, ValueError):
             return {}
         return {path: ((a, b), Entry(c, d)) for path, (a, b, c, d) in read.items()}
 
-    def _write_index(self, index: dict[str, tuple[State, Entry]]) -> None:
+    def _write_index(self, index: Index) -> None:
         flat = {p: (*state, entry.size, entry.modified) for p, (state, entry) in index.items()}
         write_whole(self.folder / _INDEX, json.dumps(flat))
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.storage.mirror import Mirror
-from sweeps.storage.object_store import ObjectStore
+from sweeps.storage.object_store import ObjectStore, StorageError
 from sweeps.storage.ownership import is_drivers, is_workers
 
 EVENTS = "math/trials/000-key/events.jsonl"
@@ -131,11 +131,6 @@ def test_a_folder_that_was_lost_comes_back_and_nothing_is_removed_for_it(
     assert {n for n in DRIVERS if (one.folder / n).exists()} == set(DRIVERS)
 
 
-def test_a_sweep_that_was_never_run_leaves_no_folder(store: ObjectStore, tmp_path: Path) -> None:
-    mirror(store, tmp_path).pull()
-    assert not (tmp_path / "sweep").exists()
-
-
 def test_the_database_comes_with_every_pull(store: ObjectStore, tmp_path: Path) -> None:
     one, two = mirror(store, tmp_path / "one"), mirror(store, tmp_path / "two")
     for text in ("first", "other"):  # of one size, within a second
@@ -181,3 +176,39 @@ def test_a_folder_is_copied_from_the_store(store: ObjectStore, tmp_path: Path) -
     store.put("sweep/math/trials/0/model/a/b", b"x")
     assert one.copy_tree(place, tmp_path / "out")
     assert (tmp_path / "out/a/b").read_text() == "x"
+
+
+def test_each_change_of_the_store_is_asked_for(store: ObjectStore, tmp_path: Path) -> None:
+    one = mirror(store, tmp_path)
+    one.folder.mkdir()
+    for name in ("a.html", "b.html"):
+        (tmp_path / "sweep" / name).write_text(name)
+
+    def allowed_once() -> None:
+        asked.append(1)
+        if len(asked) > 1:
+            raise StorageError("no more")
+
+    asked: list[int] = []
+    with pytest.raises(StorageError, match="no more"):
+        one.push(allowed_once)
+    assert len(store.files()) == 1
+    one.push()
+    assert len(store.files()) == 2
+    (tmp_path / "sweep/a.html").unlink()
+    with pytest.raises(StorageError, match="no more"):
+        one.push(allowed_once)
+    assert len(store.files()) == 2
+
+
+def test_a_file_that_was_removed_by_hand_comes_back(store: ObjectStore, tmp_path: Path) -> None:
+    one = mirror(store, tmp_path)
+    one.folder.mkdir()
+    report = tmp_path / "sweep/report.html"
+    report.write_text("a")
+    one.push()
+    report.unlink()
+    one.pull()
+    assert report.read_text() == "a"
+    one.push()
+    assert "sweep/report.html" in store.files()
