@@ -94,24 +94,32 @@ def node_kind(node: dict[str, Any]) -> tuple[tuple[str, float], ...]:
 
 def check_cluster(shared: str, tracker: str) -> dict[str, list[Finding]]:
     """Ask every living node of the joined cluster by a task in a worker of its own; findings by
-    node. A node that gives no answer is a finding too."""
+    node. A node that gives no answer is a finding too, and so is a storage that gives none."""
+    found: dict[str, list[Finding]] = {}
+    try:
+        with shared_storage.probe(shared) as word:
+            _ask_nodes(shared, tracker, word, found)
+    except OSError as error:
+        mend = shared_storage.mending(shared)
+        found["the cluster"] = [Finding("storage", False, str(error), mend)]
+    return found
+
+
+def _ask_nodes(shared: str, tracker: str, word: str, found: dict[str, list[Finding]]) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here, found = versions(), {}
+    here, asked = versions(), []
     # The head may have no CPU to give, and every node must be asked: no resources, a fixed place.
     task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(look)
-    with shared_storage.probe(shared) as word:
-        asked = []
-        for node in (each for each in ray.nodes() if each["Alive"]):
-            question = Question(shared, tracker, word, node["NodeID"][:12])
-            place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            reference = task.options(scheduling_strategy=place).remote(question)
-            asked.append((node, question, reference, time.time()))
-        for node, question, reference, sent in asked:
-            name = f"{node['NodeManagerAddress']} ({_amounts(node)})"
-            found[name] = _heard(question, reference, here, sent)
-    return found
+    for node in (each for each in ray.nodes() if each["Alive"]):
+        question = Question(shared, tracker, word, node["NodeID"][:12])
+        place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        reference = task.options(scheduling_strategy=place).remote(question)
+        asked.append((node, question, reference, time.time()))
+    for node, question, reference, sent in asked:
+        name = f"{node['NodeManagerAddress']} ({_amounts(node)})"
+        found[name] = _heard(question, reference, here, sent)
 
 
 def _heard(question: Question, reference: Any, here: dict[str, str], sent: float) -> list[Finding]:

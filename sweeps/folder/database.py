@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from sweeps.errors import UserError
+from sweeps.finetune.whole_file import write_whole
 
 BEAT_SECONDS = 2.0
 """What a lost head can cost at most: the records of this time, and no trial's checkpoint."""
@@ -25,7 +26,7 @@ BEAT_SECONDS = 2.0
 Deliver = Callable[[], None]
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """The copy lies where all look for it."""
 
 
@@ -36,7 +37,7 @@ def kept(
     say: Callable[[str], None],
     *,
     shared: bool = False,
-    deliver: Deliver = _nothing,
+    deliver: Deliver = nothing,
 ) -> Iterator[None]:
     """Bring the database back if need be, and copy it on while the block runs, and at its end.
 
@@ -123,7 +124,7 @@ def bring_back(live: Path, copy: Path, *, shared: bool = False) -> bool:
     return True
 
 
-def copy_out(live: Path, copy: Path, deliver: Deliver = _nothing) -> None:
+def copy_out(live: Path, copy: Path, deliver: Deliver = nothing) -> None:
     """Replace the copy, whole at every moment, by a consistent one, whoever writes meanwhile."""
     if not live.exists():
         return
@@ -169,6 +170,4 @@ def _marked(live: Path) -> list[str]:
 
 
 def _mark(live: Path, *digests: str) -> None:
-    partial = live.with_suffix(".marking")
-    partial.write_text("\n".join(digests))
-    partial.replace(_marks(live))
+    write_whole(_marks(live), "\n".join(digests))

@@ -107,18 +107,16 @@ def request_stop(folder: Path) -> list[Driver]:
 def driving(folder: Path, *, join: bool = False, one_host: bool = False) -> Iterator[Driver]:
     """Be a driver of the sweep in ``folder``: the only one, unless it joins by choice.
 
-    ``one_host``: the sweep's database is on its drivers' own disk, so they share one machine.
+    ``one_host``: its drivers write what lies on their own disk, so they share one machine.
     A request to stop, as the signals of `sweeps.interrupts`, reaches the main thread as
     KeyboardInterrupt.
 
     Raises:
         UserError: another process drives it, and this one did not choose to join.
     """
-    home = folder / "drivers"
-    home.mkdir(parents=True, exist_ok=True)
-    driver = _this_process()
-    lock = FileLock(home / f"{driver.id}.lock", timeout=0)
-    with FileLock(home / "gate"):
+    home, driver = folder / "drivers", _this_process()
+    with gate(folder):
+        lock = FileLock(home / f"{driver.id}.lock", timeout=0)
         _check_others(folder, driver, join=join, one_host=one_host)
         lock.acquire()
         write_whole(home / f"{driver.id}.json", json.dumps(asdict(driver)))
@@ -138,13 +136,22 @@ def driving(folder: Path, *, join: bool = False, one_host: bool = False) -> Iter
                 lock.release()
 
 
+@contextmanager
+def gate(folder: Path) -> Iterator[None]:
+    """While the block runs, no driver of the sweep begins on this machine."""
+    home = folder / "drivers"
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "gate"):
+        yield
+
+
 def _check_others(folder: Path, driver: Driver, *, join: bool, one_host: bool) -> None:
     others, far = living_drivers(folder), drivers_elsewhere(folder)
     elsewhere = [other for other in others if other.host != driver.host or other in far]
     if elsewhere and join and one_host:
         raise UserError(
-            f"this sweep is being run on another machine, by {elsewhere[0]}, which has its "
-            "database on its own disk: join it from there"
+            f"this sweep is being run on another machine, by {elsewhere[0]}, which keeps its "
+            "records or files on its own disk and sends copies: join it from there"
         )
     if others and not join:
         raise UserError(

@@ -5,34 +5,29 @@ With a folder as storage every function here does nothing more than that folder 
 
 from __future__ import annotations
 
-import json
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from sweeps.errors import UserError
 from sweeps.folder import database
-from sweeps.folder.drivers import Driver, drivers_here, driving, note_elsewhere, request_stop
+from sweeps.folder.drivers import (
+    Driver,
+    drivers_here,
+    driving,
+    gate,
+    note_elsewhere,
+    request_stop,
+)
+from sweeps.folder.hold import Say, check_held, held, leases_of, take_back
 from sweeps.folder.place import StudyPlace
-from sweeps.storage.leases import BEAT_SECONDS, CLOCKS_SECONDS, LEASE_SECONDS, Leases
+from sweeps.storage.leases import CLOCKS_SECONDS, LEASE_SECONDS
 from sweeps.storage.mirror import Mirror
-from sweeps.storage.object_store import ObjectStore, StorageError
-from sweeps.storage.ownership import DATABASE
-
-PUSH_SECONDS = 2.0
-END_SECONDS, HASTE_SECONDS = 120.0, 5.0
-"""How long the end of a sweep waits for a store that does not answer; the second is where a
-person has asked for the end."""
-
-_LEASED = ".leased"
-"""In the mirror: the drivers that this machine told the store of, and has not taken back."""
+from sweeps.storage.object_store import ObjectStore
+from sweeps.storage.told import told
 
 Remove = Callable[[Path], None]
-Say = Callable[[str], None]
+Fetch = Callable[[Path], None]
 
 
 def mirror_of(place: StudyPlace) -> Mirror | None:
@@ -43,7 +38,7 @@ def mirror_of(place: StudyPlace) -> Mirror | None:
     """
     if place.address is None:
         return None
-    with _told():
+    with told():
         return Mirror(ObjectStore.open(place.address), place.folder)
 
 
@@ -54,11 +49,19 @@ def refresh(place: StudyPlace) -> None:
         UserError: the store does not answer.
     """
     mirror = mirror_of(place)
-    if mirror is None or drivers_here(place.folder):
+    if mirror is None:
         return
-    with _told():
-        mirror.pull()
-        note_elsewhere(place.folder, _leases(mirror).living(), CLOCKS_SECONDS)
+    with told():
+        if drivers_here(place.folder) or not mirror.exists():
+            return
+        with gate(place.folder):  # no driver may begin to write what is replaced here
+            if not drivers_here(place.folder):
+                _refresh(place, mirror)
+
+
+def _refresh(place: StudyPlace, mirror: Mirror) -> None:
+    mirror.pull()
+    note_elsewhere(place.folder, leases_of(mirror).living(), CLOCKS_SECONDS)
     live = place.optuna_live()
     if live.exists():  # of a driver that ran here once
         database.bring_back(live, place.optuna_copy())
@@ -72,7 +75,7 @@ def check_storage(place: StudyPlace) -> None:
     """
     mirror = mirror_of(place)
     if mirror is not None:
-        with _told():
+        with told():
             mirror.store.check()
 
 
@@ -85,10 +88,10 @@ def stop_drivers(place: StudyPlace) -> list[Driver]:
     mirror, here = mirror_of(place), {driver.id for driver in drivers_here(place.folder)}
     asked = request_stop(place.folder)
     if mirror is not None:
-        with _told():
+        with told():
             for driver in asked:
                 if driver.id not in here:
-                    _leases(mirror).request_stop(driver.id)
+                    leases_of(mirror).request_stop(driver.id)
     return asked
 
 
@@ -98,15 +101,19 @@ def send(place: StudyPlace, *, records: bool) -> None:
     Raises:
         UserError: the store does not answer.
     """
-    mirror = mirror_of(place)
-    if mirror is not None:
-        with _told():
+    mirror, live = mirror_of(place), place.optuna_live()
+    with told():
+        if mirror is not None:
             mirror.push()
-            if records and place.database is None and not place.optuna_live().exists():
-                mirror.push_database()
+        if records and place.is_copied():
+            deliver = database.nothing if mirror is None else mirror.push_database
+            if live.exists():
+                database.copy_out(live, place.optuna_copy(), deliver)
+            else:
+                deliver()
 
 
-def fetcher(place: StudyPlace) -> Remove:
+def fetcher(place: StudyPlace) -> Fetch:
     """What brings here what was added to a trial's events; it raises `StorageError`."""
     mirror = mirror_of(place)
     return (lambda file: None) if mirror is None else mirror.tail
@@ -120,7 +127,7 @@ def copy_folder(place: StudyPlace, folder: Path, target: Path) -> bool:
     """
     mirror = mirror_of(place)
     if mirror is not None:
-        with _told():
+        with told():
             return mirror.copy_tree(folder, target)
     if folder.is_dir():
         shutil.copytree(folder, target)
@@ -154,49 +161,17 @@ def driven(place: StudyPlace, say: Say, *, join: bool = False) -> Iterator[Drive
     """
     mirror = mirror_of(place)
     if mirror is not None:
-        here = {driver.id for driver in drivers_here(place.folder)}
-        with _told():
-            _take_back(mirror, here)
-            note_elsewhere(place.folder, _leases(mirror).outlived(here, say), LEASE_SECONDS)
-    with driving(place.folder, join=join, one_host=place.is_copied()) as driver:
-        if mirror is None:
-            yield driver
-            return
-        with _leased(mirror, driver, say):
-            yield driver
-
-
-@contextmanager
-def _leased(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
-    """Hold the sweep against other machines, fetch what they left, and push what changes."""
-    leases, over = _leases(mirror), threading.Event()
-    with _told():
-        with (mirror.folder / _LEASED).open("a") as ours:
-            ours.write(f"{driver.id}\n")
-        leases.put(driver.id, json.dumps(asdict(driver)))
-        here = {each.id for each in drivers_here(mirror.folder)}
-        if others := set(leases.drivers()) - here:
-            leases.end(driver.id)
-            raise UserError(
-                f"another machine begins to run this sweep at this moment ({len(others)} more): "
-                "see with `status`, and try again"
-            )
-        if here == {driver.id}:
-            mirror.pull()
-    keeper = threading.Thread(
-        target=_keep, args=(mirror, driver, over, say), name="storage", daemon=True
-    )
-    keeper.start()
-    patience = END_SECONDS
-    try:
-        yield
-    except KeyboardInterrupt:
-        patience = HASTE_SECONDS
-        raise
-    finally:
-        over.set()
-        keeper.join()
-        _finish(mirror, driver, say, patience)
+        with told():
+            take_back(mirror)
+            here = {driver.id for driver in drivers_here(place.folder)}
+            note_elsewhere(place.folder, leases_of(mirror).outlived(here, say), LEASE_SECONDS)
+    # What an object store has is kept there by one machine, wherever the database is.
+    one_host = place.is_copied() or mirror is not None
+    with (
+        driving(place.folder, join=join, one_host=one_host) as driver,
+        nullcontext() if mirror is None else held(mirror, driver, say),
+    ):
+        yield driver
 
 
 def database_sender(place: StudyPlace, driver: Driver) -> Callable[[], None]:
@@ -206,95 +181,7 @@ def database_sender(place: StudyPlace, driver: Driver) -> Callable[[], None]:
 
     def deliver() -> None:
         if mirror is not None:
-            _check_held(mirror, driver)
+            check_held(mirror, driver)
             mirror.push_database()
 
     return deliver
-
-
-def _take_back(mirror: Mirror, here: set[str]) -> None:
-    """End the records of drivers that were killed on this machine: nobody need wait for them."""
-    ours = mirror.folder / _LEASED
-    if ours.exists():
-        for driver in set(ours.read_text().split()) - here:
-            _leases(mirror).end(driver)
-        ours.write_text("".join(f"{driver}\n" for driver in here))
-
-
-def _keep(mirror: Mirror, driver: Driver, over: threading.Event, say: Say) -> None:
-    complained, beaten, pause = False, 0.0, PUSH_SECONDS
-    while not over.wait(pause):
-        began = time.monotonic()
-        try:
-            _check_held(mirror, driver)
-            if began - beaten > BEAT_SECONDS:
-                _beat(mirror, driver)
-                beaten = began
-            mirror.push()
-            complained = False
-        except LostError as error:
-            say(f"{error}: this process stops")
-            _request(mirror, driver).touch()
-            return
-        except OSError as error:
-            if not complained:
-                say(f"{error}. The sweep goes on; what it writes is kept here and sent later")
-            complained = True
-        pause = max(PUSH_SECONDS, time.monotonic() - began)
-
-
-class LostError(StorageError):
-    """This machine was taken for lost, and its sweep is driven by another."""
-
-
-def _check_held(mirror: Mirror, driver: Driver) -> None:
-    if driver.id not in _leases(mirror).drivers():
-        raise LostError("another machine took this one for lost, and runs the sweep now")
-
-
-def _beat(mirror: Mirror, driver: Driver) -> None:
-    """Live on for other machines, and hear what they ask."""
-    leases = _leases(mirror)
-    leases.put(driver.id, json.dumps(asdict(driver)))
-    if driver.id in leases.asked_to_stop():
-        _request(mirror, driver).touch()
-
-
-def _request(mirror: Mirror, driver: Driver) -> Path:
-    """What a driver takes for a request to stop, as `drivers.request_stop` leaves it."""
-    return mirror.folder / "drivers" / f"{driver.id}.stop"
-
-
-def _finish(mirror: Mirror, driver: Driver, say: Say, patience: float) -> None:
-    """The last push."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            _check_held(mirror, driver)
-            mirror.push()
-            if (mirror.folder / DATABASE).exists():  # its last copy may not have come there
-                mirror.push_database()
-            _leases(mirror).end(driver.id)
-            return
-        except LostError:
-            return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                say(
-                    f"{error}. Not everything is there yet: it lies in {mirror.folder}, and the "
-                    "same command on this machine sends it"
-                )
-                return
-        time.sleep(PUSH_SECONDS)
-
-
-def _leases(mirror: Mirror) -> Leases:
-    return Leases(mirror.store, mirror.folder.name)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except StorageError as error:
-        raise UserError(str(error)) from None

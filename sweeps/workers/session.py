@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.config import Resources
 from sweeps.imports import imported_meanwhile
+from sweeps.storage.told import told
 from sweeps.workers.cluster import ray_session
 from sweeps.workers.shared_storage import require_shared
 from sweeps.workers.stored_job import Stored, push_cache
@@ -28,12 +29,14 @@ def worker_session(
     through the object store that it is a mirror of.
 
     Raises:
-        UserError: as `ray_session`, or the storage is not the same one on every node.
+        UserError: as `ray_session`; or the storage does not answer, or is not the same one on
+            every node.
     """
     with imported_meanwhile(*_SLOW), ray_session(resources) as concurrency:
-        require_shared(folder if stored is None else stored.address)
-        if stored is not None:
-            push_cache(stored)
+        with told():
+            require_shared(folder if stored is None else stored.address)
+            if stored is not None:
+                push_cache(stored)
         from sweeps.workers.tune import worker_groups  # Ray is imported with its environment set
 
         with worker_groups(resources, concurrency, folder, stored) as groups:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.folder import hold
+from sweeps.folder.place import StudyPlace
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore
 from tests.sweeps.s3 import ENVIRONMENT, FakeS3
@@ -42,3 +44,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return tmp_path / "home"
+
+
+@pytest.fixture
+def place(bucket: Address, home: Path, monkeypatch: pytest.MonkeyPatch) -> StudyPlace:
+    """A sweep in the bucket, whose driver lets nobody wait."""
+    monkeypatch.setattr(hold, "PUSH_SECONDS", 0.1)
+    monkeypatch.setattr(hold, "BEAT_SECONDS", 0.1)
+    return StudyPlace(bucket.mirror() / "sweep", bucket)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
 import time
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,31 +13,23 @@ from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from sweeps.cli import app
+from sweeps.config import Resources
+from sweeps.doctor.nodes import check_cluster
 from sweeps.errors import UserError
 from sweeps.folder import database, stored
-from sweeps.folder.drivers import drivers_here, living_drivers
+from sweeps.folder.drivers import drivers_here
 from sweeps.folder.load import load_config
 from sweeps.folder.place import StudyPlace, place_of
+from sweeps.search.records import Records
 from sweeps.storage.address import Address
-from sweeps.storage.leases import Leases
 from sweeps.storage.object_store import ObjectStore
 from sweeps.study import open_study
+from sweeps.workers import session
+from sweeps.workers.stored_job import Stored
 from tests.sweeps.conftest import Tree
-from tests.sweeps.driven import driven
 from tests.sweeps.played import DIVERGED, FINISHED, OOM, play, trial_folders
 from tests.sweeps.s3 import FakeS3
-
-
-@pytest.fixture
-def place(bucket: Address, home: Path, monkeypatch: pytest.MonkeyPatch) -> StudyPlace:
-    monkeypatch.setattr(stored, "PUSH_SECONDS", 0.1)
-    monkeypatch.setattr(stored, "BEAT_SECONDS", 0.1)
-    return StudyPlace(bucket.mirror() / "sweep", bucket)
-
-
-def elsewhere(place: StudyPlace, tmp_path: Path) -> StudyPlace:
-    """The same sweep as another machine has it."""
-    return replace(place, folder=tmp_path / "elsewhere" / "sweep")
+from tests.sweeps.storage.machines import elsewhere, quiet, read, write
 
 
 def wait_until(happened: object, seconds: float = 20) -> None:
@@ -47,10 +37,6 @@ def wait_until(happened: object, seconds: float = 20) -> None:
     while not happened():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def quiet(text: str) -> None:
-    """Nobody listens."""
 
 
 def test_a_folder_as_storage_is_left_alone(tmp_path: Path) -> None:
@@ -70,57 +56,6 @@ def test_what_a_driver_writes_is_there_while_it_runs_and_at_its_end(
         wait_until(lambda: "sweep/sweep.yaml" in store.files())
         (place.folder / "report.html").write_text("last")
     assert set(store.files()) == {"sweep/sweep.yaml", "sweep/report.html"}
-
-
-def test_another_machine_sees_the_driver_and_may_stop_it(
-    place: StudyPlace, store: ObjectStore, tmp_path: Path
-) -> None:
-    there = elsewhere(place, tmp_path)
-
-    def stop_it() -> None:
-        stored.refresh(there)
-        seen.extend(living_drivers(there.folder))
-        stored.stop_drivers(there)
-
-    seen: list[object] = []
-    with pytest.raises(KeyboardInterrupt), stored.driven(place, quiet) as driver:
-        thread = threading.Thread(target=stop_it)
-        thread.start()
-        time.sleep(20)
-    thread.join()
-    assert seen == [driver]
-    stored.refresh(there)
-    assert living_drivers(there.folder) == []
-
-
-def test_a_sweep_that_another_machine_drives_is_refused(place: StudyPlace, tmp_path: Path) -> None:
-    with stored.driven(place, quiet):
-        there = elsewhere(place, tmp_path)
-        with (
-            pytest.raises(UserError, match="is being run already, by process"),
-            stored.driven(there, quiet),
-        ):
-            pass
-        with (
-            pytest.raises(UserError, match="on another machine"),
-            stored.driven(there, quiet, join=True),
-        ):
-            pass
-
-
-def test_a_driver_that_was_taken_for_lost_stops_and_writes_no_more(
-    place: StudyPlace, store: ObjectStore, tmp_path: Path
-) -> None:
-    said: list[str] = []
-    with pytest.raises(KeyboardInterrupt), stored.driven(place, said.append) as driver:
-        leases = Leases(store, "sweep")
-        leases.end(driver.id)  # as the machine does that takes over
-        with pytest.raises(stored.LostError):
-            stored.database_sender(place, driver)()
-        time.sleep(20)
-    assert any("took this one for lost" in text for text in said)
-    (place.folder / "late.json").write_text("{}")
-    assert "sweep/late.json" not in store.files()
 
 
 def test_a_driver_outlives_an_outage_and_sends_all_of_it_then(
@@ -174,20 +109,6 @@ def test_a_database_whose_copy_was_not_delivered_is_the_newest(
         assert read(live) == [1, 2]
 
 
-def write(file: Path, value: int) -> None:
-    with sqlite3.connect(file) as connection:
-        connection.execute("create table if not exists t (x)")
-        connection.execute("insert into t values (?)", (value,))
-    connection.close()
-
-
-def read(file: Path) -> list[int]:
-    with sqlite3.connect(file) as connection:
-        found = [x for (x,) in connection.execute("select x from t")]
-    connection.close()
-    return found
-
-
 def test_a_folder_is_removed_here_and_there(place: StudyPlace, store: ObjectStore) -> None:
     weights = place.folder / "math/trials/0/model"
     store.put("sweep/math/trials/0/model/weights", b"w")
@@ -207,6 +128,32 @@ def test_a_store_that_refuses_is_told_in_a_sentence(s3: FakeS3, home: Path) -> N
         stored.refresh(place)
 
 
+def test_a_sweep_that_was_never_run_leaves_no_folder(place: StudyPlace) -> None:
+    stored.refresh(place)
+    assert not place.folder.exists()
+
+
+def test_an_outage_as_workers_start_is_a_sentence(
+    place: StudyPlace, s3: FakeS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "ray_session", lambda resources: nullcontext(1))
+    monkeypatch.setattr(session, "require_shared", lambda storage: None)
+    seen = Stored(str(place.address), str(place.folder.parent), one_node=False)
+    with (
+        s3.outage(),
+        pytest.raises(UserError, match="does not answer"),
+        session.worker_session(Resources(), place.folder, seen),
+    ):
+        pass
+
+
+def test_an_outage_is_a_finding_of_the_cluster(place: StudyPlace, s3: FakeS3) -> None:
+    with s3.outage():
+        found = check_cluster(str(place.address), "")
+    (finding,) = found["the cluster"]
+    assert not finding.ok and "does not answer" in finding.said
+
+
 def test_only_a_driver_of_this_machine_makes_its_folder_the_newest(
     place: StudyPlace, store: ObjectStore
 ) -> None:
@@ -219,18 +166,23 @@ def test_only_a_driver_of_this_machine_makes_its_folder_the_newest(
         assert (place.folder / "sweep.yaml").read_text() == "old"
 
 
-def test_a_driver_that_was_killed_here_is_not_waited_for(
-    place: StudyPlace, store: ObjectStore
+def test_failed_trials_that_the_head_queued_again_are_known_when_it_is_lost(
+    tree: Tree, bucket: Address, home: Path, tmp_path: Path
 ) -> None:
-    with driven(place.folder) as process:
-        (place.folder / ".leased").write_text("ab\n")
-        Leases(store, "sweep").put("ab", "{}")
-        process.kill()
-        process.wait()
-    said: list[str] = []
-    with stored.driven(place, said.append) as driver:
-        assert Leases(store, "sweep").drivers() == [driver.id]
-    assert said == []
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(tree | {"storage": str(bucket), "data_root": str(tmp_path)}))
+    place = place_of(load_config(file))
+    live, copy = place.optuna_live(), place.optuna_copy()
+    with (
+        stored.driven(place, quiet) as driver,
+        database.kept(live, copy, quiet, deliver=stored.database_sender(place, driver)),
+    ):
+        play(OOM, FINISHED, source=file)
+    said = CliRunner().invoke(app, ["retry", str(file), "--failed"])
+    assert said.exit_code == 0, said.output
+    home.rename(tmp_path / "lost")
+    config = load_config(file)
+    assert [trial.state for trial in Records(config).trials("sums")][-1] == TrialState.WAITING
 
 
 def test_failed_trials_are_queued_again_from_another_machine(
