@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Self, final
 
+from sweeps.finetune.whole_file import write_whole
 from sweeps.tracking.tracker import Tracker
 
 Event = dict[str, Any]
@@ -90,9 +91,7 @@ class OutboxReader:
         """Never return the events of the last `read` again, also after a restart."""
         if self._end == self._committed:
             return
-        temporary = self._offset_path.with_name(self._offset_path.name + ".tmp")
-        temporary.write_text(str(self._end))
-        temporary.replace(self._offset_path)
+        write_whole(self._offset_path, str(self._end))
         self._committed = self._end
 
     def _parse(self, line: bytes) -> Event | None:
