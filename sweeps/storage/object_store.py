@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, final
 
+from sweeps.interrupts import interruptible, shielded
 from sweeps.storage.address import Address
 
 CONNECT_SECONDS, REQUEST_SECONDS = 5.0, 30.0
@@ -54,18 +55,19 @@ class ObjectStore:
             return cls(_filesystem(address), address.root(), str(address))
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a file: all of it is there, or what was there before."""
-        with _explained(self.name), self._files.open_output_stream(self._at(path)) as stream:
+        """Write a file: all of it is there, or what was there before. Ctrl-C waits for it."""
+        with self._writing(path) as stream:
             stream.write(data)
 
     def upload(self, file: Path, path: str) -> None:
-        """``put`` of a local file of any size."""
-        with (
-            file.open("rb") as source,
-            _explained(self.name),
-            self._files.open_output_stream(self._at(path)) as stream,
-        ):
-            shutil.copyfileobj(source, stream, _BLOCK_BYTES)
+        """``put`` of a local file of any size. A disk that fails in the middle of a large one
+        leaves none there."""
+        with file.open("rb") as source:
+            block = source.read(_BLOCK_BYTES)  # all of a small one, before there is a stream
+            with self._writing(path) as stream:
+                while block:
+                    stream.write(block)
+                    block = source.read(_BLOCK_BYTES)
 
     def read(self, path: str, offset: int = 0) -> bytes:
         """A file's bytes from ``offset`` on; none behind its end."""
@@ -132,6 +134,20 @@ class ObjectStore:
         self.remove(word)
         if read != word.encode():
             raise StorageError(f"storage {self.name}: what was written there is not read again")
+
+    @contextmanager
+    def _writing(self, path: str) -> Iterator[Any]:
+        """A file's stream. pyarrow publishes what a stream has when it is closed, or dropped, also
+        after an error: so no signal comes in between, and what an error cut is removed."""
+        with interruptible(), shielded(), _explained(self.name):
+            stream = self._files.open_output_stream(self._at(path))
+            try:
+                yield stream
+            except Exception:
+                stream.close()  # raises where the store failed, which then has nothing new
+                self._files.delete_file(self._at(path))
+                raise
+            stream.close()
 
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -65,6 +71,81 @@ def test_files_go_up_and_down_whole(any_store: ObjectStore, tmp_path: Path) -> N
     any_store.download("deep/down/file", tmp_path / "new" / "target")
     assert (tmp_path / "new" / "target").read_bytes() == data
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_a_file_is_whole(
+    number: int, any_store: ObjectStore, tmp_path: Path
+) -> None:
+    """Closing the stream of a half file would publish the half."""
+    os.mkfifo(tmp_path / "source")
+    half = bytes(9 << 20)
+
+    def write() -> None:
+        with (tmp_path / "source").open("wb") as source:
+            source.write(half)
+            os.kill(os.getpid(), number)
+            time.sleep(0.2)
+            source.write(half)
+
+    writer = Thread(target=write)
+    writer.start()
+    with pytest.raises(KeyboardInterrupt):
+        any_store.upload(tmp_path / "source", "file")
+    writer.join()
+    assert len(any_store.read("file")) == 2 * len(half)
+
+
+class BadDisk:
+    """A file of which not all can be read."""
+
+    def __init__(self, good: int) -> None:
+        self._good = good
+
+    def open(self, mode: str) -> Any:
+        file = BytesIO(bytes(self._good))
+
+        class Failing(BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                if block := file.read(size):
+                    return block
+                raise OSError(5, "Input/output error")
+
+        return Failing()
+
+
+def test_a_disk_that_fails_publishes_no_cut_file(any_store: ObjectStore) -> None:
+    """Of a small file the one before stays."""
+    for good, left in ((0, {"file"}), (9 << 20, set())):
+        any_store.put("file", b"before")
+        with pytest.raises(OSError, match="Input/output error"):
+            any_store.upload(BadDisk(good), "file")  # type: ignore[arg-type]
+        assert set(any_store.files()) == left
+        assert not left or any_store.read("file") == b"before"
+
+
+def test_a_store_that_fails_in_the_middle_keeps_what_was_there(
+    s3: FakeS3, store: ObjectStore, tmp_path: Path
+) -> None:
+    store.put("file", b"before")
+    os.mkfifo(tmp_path / "source")
+
+    def write() -> None:
+        with (tmp_path / "source").open("wb") as source:
+            source.write(bytes(20 << 20))
+            with s3.outage(), suppress(BrokenPipeError):
+                source.write(bytes(20 << 20))
+                source.close()
+                over.wait(60)
+
+    over = Event()
+    writer = Thread(target=write)
+    writer.start()
+    with pytest.raises(StorageError):
+        store.upload(tmp_path / "source", "file")
+    over.set()
+    writer.join()
+    assert store.read("file") == b"before"
 
 
 def test_what_is_not_there_is_told_by_its_own_error(
