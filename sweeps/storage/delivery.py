@@ -6,9 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 from sweeps.storage.object_store import StorageError
 from sweeps.storage.trial_copy import SupersededError, TrialCopy
+
+T = TypeVar("T")
 
 BEAT_SECONDS = 2.0
 """What a lost worker costs at most, beside the updates since its last checkpoint."""
@@ -17,8 +20,8 @@ PATIENCE_SECONDS = 600.0
 """How long a trial's beginning and end wait for a store that does not answer."""
 
 
-def patiently(ask: Callable[[], None], seconds: float = PATIENCE_SECONDS) -> None:
-    """Ask a store again and again, at longer and longer intervals.
+def patiently(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
+    """What a store answers, asked again and again, at longer and longer intervals.
 
     Raises:
         StorageError: its last answer, after so many seconds.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 import uuid
@@ -163,7 +162,7 @@ def halved(job: Message) -> Message | None:
     splits = 2 * run.micro_splits
     if run.micro_batch(job["workers"]) % splits:
         return None
-    return {**job, "run": json.dumps({**json.loads(job["run"]), "micro_splits": splits})}
+    return {**job, "run": run.model_copy(update={"micro_splits": splits}).model_dump_json()}
 
 
 def job_trainable(board_name: str, patience: Patience) -> type[JobTrainable]:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, final
 
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 from sweeps.config import SweepConfig
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.delivery import delivered, patiently
-from sweeps.storage.object_store import ObjectStore
+from sweeps.storage.object_store import Entry, ObjectStore
 from sweeps.storage.ownership import MODEL
 from sweeps.workers.board import Message
 
@@ -69,15 +70,17 @@ class StoredJob:
         """On every rank; see `sweeps.workers.group.RunJob`."""
         from sweeps.finetune.group import Group
 
-        store = memory.get("store") or memory.setdefault("store", self.stored.open())
+        if "store" not in memory:
+            memory["store"] = patiently(self.stored.open)
+        store = memory["store"]
         fetch_cache(store, self.stored, job, memory)
         group = Group.current()
-        with _scratch(str(job["id"]), group) as scratch:
+        with _scratch(group) as scratch:
             if "folder" in job and "derived" not in job:
                 return self._train(store, job, offer, memory, scratch, group)
             if _leads_node(group):
                 for name in _models(self.stored.mirror, job):
-                    patiently(lambda name=name: _fetch_model(store, name, scratch))  # type: ignore[misc]
+                    patiently(partial(_fetch_model, store, name, scratch))
             group.wait()
             return self.run(_moved(job, self.stored.mirror, str(scratch)), offer, memory)
 
@@ -93,7 +96,7 @@ class StoredJob:
         from sweeps.storage.trial_copy import TrialCopy
 
         name = _name(self.stored.mirror, job["folder"])
-        trial = TrialCopy(store, name, scratch / name, uuid.uuid4().hex)
+        trial = TrialCopy(store, name, scratch / name, claim=scratch.name)
         if group.leads:
             patiently(trial.claim)
         group.wait()
@@ -118,44 +121,55 @@ def push_cache(stored: Stored) -> None:
     there = store.files(CACHE)
     for file in cache.rglob("*"):
         name = f"{CACHE}/{file.relative_to(cache).as_posix()}"
-        if file.is_file() and name not in there:
+        if file.is_file() and not _is_copy(file, there.get(name)):
             store.upload(file, name)
 
 
 def fetch_cache(store: ObjectStore, stored: Stored, job: Message, memory: dict[str, Any]) -> None:
     """Make this node have what the job reads of it, under the same path; once per process."""
     home = Path(stored.mirror) / CACHE
-    if "cache_fetched" in memory or f"{home}/" not in json.dumps(job):
+    if "cache_fetched" in memory or f"{home}/" not in json.dumps(job, ensure_ascii=False):
         return
-    for name in store.files(CACHE):
+    for name, entry in patiently(partial(store.files, CACHE)).items():
         target = Path(stored.mirror) / name
-        if not target.exists():  # its folder is named by a hash of what is in it
-            patiently(lambda n=name, t=target: store.download(n, t))  # type: ignore[misc]
+        if not _is_copy(target, entry):
+            patiently(partial(store.download, name, target))
     memory["cache_fetched"] = True
 
 
+def _is_copy(file: Path, entry: Entry | None) -> bool:
+    """Of a file of the cache, whose folder is named by a hash of what is in it."""
+    return entry is not None and file.is_file() and file.stat().st_size == entry.size
+
+
 @contextmanager
-def _scratch(name: str, group: Group) -> Iterator[Path]:
-    """A folder of this node for one job; those that killed workers left are removed."""
+def _scratch(group: Group) -> Iterator[Path]:
+    """A folder of this node for one try of a job, under a name that no other try has: workers that
+    Ray took for lost may still be at the same job here. What killed workers left is removed."""
+    import torch.distributed as dist
+
+    names = [uuid.uuid4().hex]
+    if group.size > 1:
+        dist.broadcast_object_list(names, src=0)
     given = os.environ.get("GMT_SWEEP_SCRATCH", "~/.gmt-sweep/work")
     home = Path(given).expanduser() / socket.gethostname()  # a home may be on several machines
-    folder = home / name
+    leader = group.rank - _local_rank(group)  # two nodes may be on one machine, which is a test's
+    folder = home / f"{names[0]}-{leader}"
     if not _leads_node(group):
         group.wait()
         yield folder
         return
     home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home / f"{name}.lock")
-    with lock:
+    record = home / f"{folder.name}.lock"
+    with FileLock(record):
         _clear(home)
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         group.wait()
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            (home / f"{name}.lock").unlink(missing_ok=True)
+            record.unlink(missing_ok=True)
 
 
 def _clear(home: Path) -> None:
@@ -171,8 +185,13 @@ def _clear(home: Path) -> None:
 
 
 def _leads_node(group: Group) -> bool:
-    """Whether this rank writes the files of its node, by what Train and torchrun tell it."""
-    return int(os.environ.get("LOCAL_RANK", group.rank)) == 0
+    """Whether this rank writes the files of its node."""
+    return _local_rank(group) == 0
+
+
+def _local_rank(group: Group) -> int:
+    """Its place on its node, by what Train and torchrun tell it; they number node by node."""
+    return int(os.environ.get("LOCAL_RANK", group.rank))
 
 
 def _models(mirror: str, tree: Any) -> set[str]:

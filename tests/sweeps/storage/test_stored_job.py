@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import time
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -12,9 +15,12 @@ from filelock import FileLock
 
 from sweeps.folder.load import parse_config
 from sweeps.storage.address import Address
-from sweeps.storage.object_store import ObjectStore
+from sweeps.storage.object_store import ObjectStore, StorageError
+from sweeps.storage.trial_copy import SupersededError
 from sweeps.workers.stored_job import Stored, StoredJob, push_cache
 from tests.sweeps.conftest import Tree
+from tests.sweeps.finetune.processes import run_ranks
+from tests.sweeps.s3 import ENVIRONMENT, FakeS3
 
 KEY = "sweep/math/trials/000-key"
 
@@ -130,3 +136,120 @@ def test_what_the_driver_generates_is_on_every_node(
     runs = json.dumps({"data": str(data)})
     job = {"id": "one", "measuring": {"runs": runs}}
     assert StoredJob(stored, run)(job, lambda result: True, {}) is None
+
+
+@pytest.mark.parametrize("name", ["jurgen", "jürgen"])
+def test_a_node_has_the_cache_wherever_its_home_is(
+    name: str, bucket: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / name))
+    stored = Stored(str(bucket), str(bucket.mirror()), one_node=False)
+    data = Path(stored.mirror) / "cache" / "train.jsonl"
+    data.parent.mkdir(parents=True)
+    data.write_text("{}")
+    push_cache(stored)
+    data.unlink()
+    run = json.dumps({"data": str(data)}, ensure_ascii=False)  # as pydantic writes it
+    job = {"id": "one", "measuring": {"run": run}}
+    assert StoredJob(stored, lambda job, offer, memory: None)(job, lambda result: True, {}) is None
+    assert data.read_text() == "{}"
+
+
+def test_a_cut_file_of_the_cache_is_sent_and_fetched_anew(
+    stored: Stored, store: ObjectStore
+) -> None:
+    data = Path(stored.mirror) / "cache" / "train.jsonl"
+    data.parent.mkdir(parents=True)
+    data.write_text("{}\n{}\n")
+    store.put("cache/train.jsonl", b"{}")
+    push_cache(stored)
+    assert store.read("cache/train.jsonl") == b"{}\n{}\n"
+    data.write_text("{}")
+    job = {"id": "one", "measuring": {"data": str(data)}}
+    StoredJob(stored, lambda job, offer, memory: None)(job, lambda result: True, {})
+    assert data.read_text() == "{}\n{}\n"
+
+
+def test_a_second_set_of_workers_does_not_wait_for_the_first(
+    stored: Stored, store: ObjectStore, home: Path
+) -> None:
+    """Ray lost sight of the first, which lives on the same host and has not noticed."""
+    job = {"id": "one", "key": "000-key", "folder": f"{stored.mirror}/{KEY}", "run": "{}"}
+    second = Thread(
+        target=lambda: StoredJob(stored, finish)(job, lambda result: True, {}), daemon=True
+    )
+
+    def finish(job: Any, offer: Any, memory: Any) -> Any:
+        (Path(job["folder"])).mkdir(parents=True)
+        (Path(job["folder"]) / "result.json").write_text('"second"')
+        return {}
+
+    def linger(job: Any, offer: Any, memory: Any) -> Any:
+        second.start()
+        second.join(20)
+        assert not second.is_alive()
+        return finish(job, offer, memory)
+
+    with pytest.raises(SupersededError):
+        StoredJob(stored, linger)(job, lambda result: True, {})
+    assert store.read(f"{KEY}/result.json") == b'"second"'
+    assert work(home) == []
+
+
+def test_an_outage_at_the_beginning_of_a_job_is_waited_for(
+    s3: FakeS3, stored: Stored, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("cache/train.jsonl", b"{}")
+    asked = Event()
+    connect = Stored.open
+
+    def open_(self: Stored) -> ObjectStore:
+        if asked.is_set():
+            return connect(self)
+        asked.set()
+        raise StorageError("its region is not told")
+
+    monkeypatch.setattr(Stored, "open", open_)
+    data = Path(stored.mirror) / "cache" / "train.jsonl"
+    job = {"id": "one", "measuring": {"data": str(data)}}
+    done: list[Any] = []
+    run = StoredJob(stored, lambda job, offer, memory: {"score": 1.0})
+    worker = Thread(target=lambda: done.append(run(job, lambda result: True, {})), daemon=True)
+    with s3.outage():
+        worker.start()
+        asked.wait(20)
+        time.sleep(2.0)  # what it asks after its first patience finds no server, too
+    worker.join(60)
+    assert done == [{"score": 1.0}]
+    assert data.read_text() == "{}"
+
+
+def on_each_rank(environment: dict[str, str], stored: Stored, per_node: int) -> None:
+    from sweeps.finetune.group import Group
+
+    os.environ |= environment
+    group = Group.current()
+    os.environ["LOCAL_RANK"] = str(group.rank % per_node)
+
+    def run(job: Any, offer: Any, memory: Any) -> Any:
+        folder = Path(job["folder"])
+        assert (folder / "events.jsonl").read_text() == "{}\n"
+        (folder / str(group.rank)).touch()
+        group.wait()
+        assert len(list(folder.iterdir())) == 1 + per_node
+        group.wait()
+        return {}
+
+    job = {"id": "one", "key": "000-key", "folder": f"{stored.mirror}/{KEY}", "run": "{}"}
+    assert StoredJob(stored, run)(job, lambda result: True, {}) == {}
+
+
+@pytest.mark.parametrize("per_node", [1, 2])
+def test_the_workers_of_a_node_share_a_folder(
+    per_node: int, stored: Stored, store: ObjectStore, home: Path, tmp_path: Path
+) -> None:
+    """Also where two nodes are on one machine."""
+    store.put(f"{KEY}/events.jsonl", b"{}\n")
+    environment = {"HOME": str(home), **ENVIRONMENT}
+    run_ranks(on_each_rank, 2, tmp_path / "group", environment, stored, per_node)
+    assert work(home) == []
