@@ -14,7 +14,12 @@ from sweeps.storage.trial_copy import SupersededError, TrialCopy
 T = TypeVar("T")
 
 BEAT_SECONDS = 2.0
-"""What a lost worker costs at most, beside the updates since its last checkpoint."""
+"""What a lost worker costs at most, beside the updates since its last checkpoint; more where what
+is sent is large."""
+
+EVENTS_BYTES_PER_SECOND = 1 << 20
+"""What a trial's events cost at most: objects cannot be appended to, so that all of them are sent
+each time, and the longer they are the more rarely."""
 
 PATIENCE_SECONDS = 600.0
 """How long a trial's beginning and end wait for a store that does not answer."""
@@ -37,6 +42,11 @@ def patiently(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, 30.0)
+
+
+def pause_after(seconds: float, events_bytes: int) -> float:
+    """Until the next push, after one that took so long: it costs half of the time at most."""
+    return max(BEAT_SECONDS, seconds, events_bytes / EVENTS_BYTES_PER_SECOND)
 
 
 @contextmanager
@@ -62,7 +72,7 @@ def delivered(trial: TrialCopy) -> Iterator[Callable[[], None]]:
                 return
             except OSError:
                 pass  # the store does not answer, or a file went away: tried again
-            pause = max(BEAT_SECONDS, time.monotonic() - began)  # half of the time at most
+            pause = pause_after(time.monotonic() - began, trial.events_bytes)
 
     def events_now() -> None:
         if superseded:

@@ -63,6 +63,11 @@ class TrialCopy:
         except FileNotFoundError as error:
             raise StorageError(f"{self._at(name)} was removed on its way here") from error
 
+    @property
+    def events_bytes(self) -> int:
+        """Of the events that are there."""
+        return self._events
+
     def push_events(self) -> None:
         """Put what has been recorded up to now there; waits for no checkpoint that is sent."""
         self._check_claim()

@@ -376,6 +376,23 @@ def wait_for(store: ObjectStore, name: str) -> None:
         raise StorageError(f"{name} is not there yet")
 
 
+def test_long_events_are_sent_more_rarely(store: ObjectStore, tmp_path: Path) -> None:
+    """All of them go each time: what a run of many hours sends grows with its time all the same,
+    not with its square."""
+    trial = begin(store, tmp_path / "one", "first")
+    write_events(tmp_path / "one", "{}\n")
+    trial.push_events()
+    assert trial.events_bytes == 3
+    assert delivery.pause_after(0.1, trial.events_bytes) == delivery.BEAT_SECONDS
+    assert delivery.pause_after(5.0, trial.events_bytes) == 5.0
+    sent, clock = 0, 0.0
+    while clock < 36_000:
+        events = int(300 * clock)  # of an update a second
+        sent += events
+        clock += delivery.pause_after(0.1, events)
+    assert sent <= 36_000 * delivery.EVENTS_BYTES_PER_SECOND
+
+
 def test_an_outage_delays_a_delivery_and_fails_nothing(
     s3: FakeS3, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
