@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from sweeps.finetune.config import FinetuneConfig
 from sweeps.folder.load import parse_config
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore, StorageError
 from sweeps.storage.trial_copy import SupersededError
+from sweeps.workers.jobs import halved
 from sweeps.workers.stored_job import Stored, StoredJob, push_cache
 from tests.sweeps.conftest import Tree
+from tests.sweeps.finetune import tiny
 from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.s3 import ENVIRONMENT, FakeS3
 
@@ -153,6 +156,15 @@ def test_a_node_has_the_cache_wherever_its_home_is(
     job = {"id": "one", "measuring": {"run": run}}
     assert StoredJob(stored, lambda job, offer, memory: None)(job, lambda result: True, {}) is None
     assert data.read_text() == "{}"
+
+
+def test_half_the_micro_batch_leaves_all_names_as_they_were() -> None:
+    run = tiny.config(Path("/home/jürgen"))
+    job = halved({"key": "k", "workers": 1, "run": run.model_dump_json()})
+    assert job is not None
+    assert "/home/jürgen/train.jsonl" in job["run"]
+    changed = FinetuneConfig.model_validate_json(job["run"])
+    assert changed == run.model_copy(update={"micro_splits": 2})
 
 
 def test_a_cut_file_of_the_cache_is_sent_and_fetched_anew(
