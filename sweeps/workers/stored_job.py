@@ -146,15 +146,10 @@ def _is_copy(file: Path, entry: Entry | None) -> bool:
 def _scratch(group: Group) -> Iterator[Path]:
     """A folder of this node for one try of a job, under a name that no other try has: workers that
     Ray took for lost may still be at the same job here. What killed workers left is removed."""
-    import torch.distributed as dist
-
-    names = [uuid.uuid4().hex]
-    if group.size > 1:
-        dist.broadcast_object_list(names, src=0)
     given = os.environ.get("GMT_SWEEP_SCRATCH", "~/.gmt-sweep/work")
     home = Path(given).expanduser() / socket.gethostname()  # a home may be on several machines
     leader = group.rank - _local_rank(group)  # two nodes may be on one machine, which is a test's
-    folder = home / f"{names[0]}-{leader}"
+    folder = home / f"{group.tell(uuid.uuid4().hex)}-{leader}"
     if not _leads_node(group):
         group.wait()
         yield folder
