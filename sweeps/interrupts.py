@@ -102,6 +102,12 @@ def shielded() -> Iterator[None]:
         handler.close()
 
 
+def is_interrupted() -> bool:
+    """Whether an interrupt waits for the end of a `shielded` block, which better ends soon."""
+    handler = _handler()
+    return handler is not None and handler.waits
+
+
 def _handler() -> _Interrupt | None:
     """The one at work: the table of signals is the only place that knows it."""
     found = signal.getsignal(signal.SIGTERM)

@@ -27,9 +27,8 @@ from sweeps.plans import preflight
 from sweeps.plans.disk_need import check_disk
 from sweeps.results.manifest import declare
 from sweeps.search.open_storage import open_storage
-from sweeps.search.whole_storage import WholeStorage
 from sweeps.settings.budget import Ledger
-from sweeps.settings.failures import kind_of
+from sweeps.settings.failures import chain, kind_of
 from sweeps.settings.halt import Halt
 from sweeps.settings.search_config import DIRECTIONS
 from sweeps.storage.address import folder_of
@@ -64,7 +63,7 @@ def open_study(config: SweepConfig, domain: str, *, adopt: bool = False) -> optu
     place.folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=f"{config.name}/{domain}",
-        storage=open_storage(place, WholeStorage),
+        storage=open_storage(place),
         directions=[DIRECTIONS[name] for name in config.objectives()],
         pruner=optuna.pruners.NopPruner(),
         load_if_exists=True,
@@ -168,7 +167,10 @@ def _run_domains(
         try:
             results |= run_together(some)
         except Exception as error:
-            if isinstance(error, UserError) or kind_of(error) != "disk":
+            for said in chain(error):  # Tune makes another of what its callbacks raise
+                if isinstance(said, UserError):
+                    raise said from None
+            if kind_of(error) != "disk":
                 raise
             names = ", ".join(one.domain for one in some)
             raise UserError(

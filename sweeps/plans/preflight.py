@@ -208,7 +208,7 @@ def check_recorded(place: StudyPlace, config: SweepConfig, *, adopt: bool = Fals
     """
     if place.database is None and not place.optuna_file().exists():
         return
-    storage = open_storage(place, optuna.storages.RDBStorage)
+    storage = open_storage(place)
     recorded = set(optuna.get_all_study_names(storage))
     for domain in config.domains:
         name = f"{config.name}/{domain}"

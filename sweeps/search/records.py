@@ -35,7 +35,7 @@ class Records:
 
     def _open(self) -> None:
         self._file = self.place.begun_file().stat().st_ino
-        self._storage = open_storage(self.place, optuna.storages.RDBStorage)
+        self._storage = open_storage(self.place)
         self._studies: dict[str, optuna.Study] = {}
 
     def look_again(self) -> None:

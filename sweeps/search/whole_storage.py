@@ -1,10 +1,13 @@
-"""Optuna's database for a driver, which may be interrupted at any moment."""
+"""Optuna's database for a driver, which may be interrupted at any moment, as may a server."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from types import MethodType
 from typing import Any, final
 
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from sweeps.interrupts import shielded
@@ -12,13 +15,28 @@ from sweeps.interrupts import shielded
 
 @final
 class WholeStorage(RDBStorage):
-    """An interrupt waits until the call it comes in has ended.
+    """An interrupt waits until the call it comes in has ended; a call that lost its connection is
+    made once more.
 
-    Within it, the traceback would hold a cursor, the cursor sqlite's lock, and whoever handles the
-    interrupt could write nothing any more.
+    Within a call, the traceback would hold a cursor, the cursor sqlite's lock, and whoever handles
+    the interrupt could write nothing any more. A call is a transaction: what a server that stops
+    cuts off has changed nothing.
     """
 
     def __getattribute__(self, name: str) -> Any:
         """Every method, also those that Optuna's own cache calls."""
         found = super().__getattribute__(name)
-        return shielded()(found) if isinstance(found, MethodType) else found
+        return shielded()(_once_more(found)) if isinstance(found, MethodType) else found
+
+
+def _once_more(call: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(call)
+    def called(*arguments: Any, **named: Any) -> Any:
+        try:
+            return call(*arguments, **named)
+        except StorageInternalError as error:
+            if not getattr(error.__cause__, "connection_invalidated", False):  # SQLAlchemy's
+                raise
+        return call(*arguments, **named)
+
+    return called

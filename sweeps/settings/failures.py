@@ -24,7 +24,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate mem
 
 def kind_of(error: BaseException) -> FailureKind:
     """The kind of an exception that ended a trial, or of what caused it."""
-    return next((kind for each in _chain(error) if (kind := _own_kind(each))), "error")
+    return next((kind for each in chain(error) if (kind := _own_kind(each))), "error")
 
 
 def failed(kind: FailureKind, failure: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _own_kind(error: BaseException) -> FailureKind | None:
     return None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
     """The exception, then what it was raised from or within, outermost first."""
     seen: set[int] = set()
     here: BaseException | None = error

@@ -8,24 +8,30 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
+from sqlalchemy import event, text
 
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.errors import UserError
 from sweeps.folder.load import load_config
 from sweeps.folder.place import place_of
-from sweeps.search import open_storage
+from sweeps.interrupts import interruptible
+from sweeps.search import open_storage, patient_connect
 from sweeps.search.records import Records, recorded_rows
 from sweeps.study import open_study, validate
 from sweeps.workers.cluster import free_port
 from tests.sweeps.played import FINISHED, play
 
 PASSWORD = "swordfish"
+COMPLETE, RUNNING = TrialState.COMPLETE, TrialState.RUNNING
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
 pytestmark = pytest.mark.skipif(
     not (PROGRAMS or shutil.which("initdb")) or find_spec("psycopg") is None,
@@ -33,41 +39,57 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of an empty database on the loopback interface that asks for a password."""
-    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-    path = os.pathsep.join([*map(str, PROGRAMS), os.environ["PATH"]])
-    with tempfile.TemporaryDirectory(prefix="pg-") as home:
-        secret, port = Path(home) / "secret", free_port()
+class Server:
+    """A PostgreSQL on the loopback interface that asks for a password."""
+
+    def __init__(self, home: Path) -> None:
+        self._home, self._port = home, free_port()
+        self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        secret = home / "secret"
         secret.write_text(PASSWORD)
         if os.geteuid() == 0:  # PostgreSQL does not run as root
-            shutil.chown(home, user)
-            shutil.chown(secret, user)
+            shutil.chown(home, self._user)
+            shutil.chown(secret, self._user)
+        method = ["-A", "scram-sha-256", "-U", "gmt", "--pwfile", str(secret)]
+        self._run("initdb", *method, "-D", f"{home}/data")
+        self.address = f"postgresql://gmt@127.0.0.1:{self._port}/postgres"
 
-        def run(*command: str) -> None:
-            prefix = ["runuser", "-u", user, "--"] if os.geteuid() == 0 else []
-            line = [*prefix, "env", f"PATH={path}", *command]
-            subprocess.run(line, check=True, capture_output=True, cwd=home)
+    def start(self) -> None:
+        options = f"-h 127.0.0.1 -p {self._port} -k {self._home}"
+        log = f"{self._home}/log"
+        self._run("pg_ctl", "start", "-w", "-D", f"{self._home}/data", "-o", options, "-l", log)
 
-        data, options = f"{home}/data", f"-h 127.0.0.1 -p {port} -k {home}"
-        run("initdb", "-A", "scram-sha-256", "-U", "gmt", "--pwfile", str(secret), "-D", data)
-        run("pg_ctl", "start", "-w", "-D", data, "-o", options, "-l", f"{home}/log")
+    def stop(self, mode: str = "fast") -> None:
+        self._run("pg_ctl", "stop", "-m", mode, "-D", f"{self._home}/data")
+
+    def _run(self, *command: str) -> None:
+        prefix = ["runuser", "-u", self._user, "--"] if os.geteuid() == 0 else []
+        path = os.pathsep.join([*map(str, PROGRAMS), os.environ["PATH"]])
+        line = [*prefix, "env", f"PATH={path}", *command]
+        subprocess.run(line, check=True, capture_output=True, cwd=self._home)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One with an empty database."""
+    with tempfile.TemporaryDirectory(prefix="pg-") as home:
+        server = Server(Path(home))
+        server.start()
         try:
-            yield f"postgresql://gmt@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            run("pg_ctl", "stop", "-m", "immediate", "-D", data)
+            server.stop("immediate")
 
 
 @pytest.fixture
 def sweep(
-    server: str, sweep_files: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    server: Server, sweep_files: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> str:
     """The sweep of the current folder, under a name that the database does not know yet."""
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     monkeypatch.setattr(open_storage, "ANSWER_SECONDS", 5)
     name = f"s{sweep_files.name}"[:60].replace("[", "").replace("]", "")
-    Path("sweep.yaml").write_text(json.dumps(tree | {"name": name, "database": server}))
+    Path("sweep.yaml").write_text(json.dumps(tree | {"name": name, "database": server.address}))
     return name
 
 
@@ -104,3 +126,71 @@ def test_a_wrong_password_is_a_sentence(sweep: str, monkeypatch: pytest.MonkeyPa
 def test_a_server_that_does_not_answer_is_a_sentence(sweep: str) -> None:
     with pytest.raises(UserError, match=r"Connection refused.*Start the server"):
         validate(again(database=f"postgresql://gmt@127.0.0.1:{free_port()}/postgres"))
+
+
+def test_a_server_that_is_started_again_goes_unnoticed(sweep: str, server: Server) -> None:
+    config = play(FINISHED)
+    study = open_study(config, "sums")
+    records = Records(config)
+    server.stop()
+    again = threading.Timer(2.0, server.start)
+    again.start()
+    trial = study.ask()
+    again.join()
+    assert trial.number == 1
+    assert [trial.state for trial in records.trials("sums")] == [COMPLETE, RUNNING]
+
+
+def test_a_server_that_stays_away_is_a_sentence_and_nothing_is_lost(
+    sweep: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patient_connect, "PATIENCE_SECONDS", 1.0)
+    config = play(FINISHED)
+    study = open_study(config, "sums")
+    records = Records(config)
+    server.stop()
+    try:
+        with pytest.raises(UserError, match=r"Connection refused.*the same command goes on"):
+            study.ask()
+        began = time.monotonic()
+        with pytest.raises(UserError, match="the same command goes on"):
+            study.ask()  # whoever asks then does not wait as long again
+        assert time.monotonic() - began < 0.9
+        with pytest.raises(UserError, match="the same command goes on"):
+            records.rows("sums")
+    finally:
+        server.start()
+    assert study.ask().number == 1
+    assert [trial.state for trial in records.trials("sums")] == [COMPLETE, RUNNING]
+
+
+def test_who_has_to_stop_waits_for_no_server(
+    sweep: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(play(FINISHED), "sums")
+    server.stop()
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt), interruptible() as number:
+            threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+            study.ask()
+    finally:
+        server.start()
+    assert time.monotonic() - began < 30
+
+
+def test_a_call_that_the_server_cuts_off_is_made_once_more(sweep: str) -> None:
+    study = open_study(play(FINISHED), "sums")
+    engine = study._storage._backend.engine  # type: ignore[attr-defined]
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def cut(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if "study_user_attributes" in statement and not cuts:
+            cuts.append(connection.connection.dbapi_connection.info.backend_pid)
+            with engine.connect() as other:
+                other.execute(text(f"select pg_terminate_backend({cuts[0]}, 5000)"))
+
+    cuts: list[int] = []
+    study.set_user_attr("note", "written")
+    assert cuts
+    assert study.user_attrs["note"] == "written"
