@@ -16,9 +16,11 @@ from sweeps.errors import UserError, explain
 from sweeps.finetune.whole_file import write_whole
 from sweeps.folder.place import RESOLVED, StudyPlace, place_of
 from sweeps.folder.stored import refresh
+from sweeps.mini.world import name_of
 from sweeps.storage.address import Address, folder_of, is_address
 
 _SUFFIXES = (".yaml", ".yml")
+_NEITHER = "there is no configuration file, and no sweep's folder"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -82,17 +84,27 @@ def parse_config(tree: dict[str, Any], source: str = "configuration") -> SweepCo
 def save_config(config: SweepConfig) -> None:
     """Write a configuration whose paths are resolved into its sweep's folder, whole or not at all.
 
-    Only its owner may read it: a webhook's address may be in it.
+    The embedded world has its names again, since its files lie elsewhere on the next machine. Only
+    its owner may read it: a webhook's address may be in it.
     """
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    text = yaml.safe_dump(_named(config.model_dump(mode="json")), sort_keys=False)
     write_whole(place_of(config).config_file(), text, mode=0o600)
+
+
+def _named(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _named(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_named(value) for value in tree]
+    return ",".join(map(name_of, tree.split(","))) if isinstance(tree, str) else tree
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such configuration file{_near(path)}") from None
+        what = "no such configuration file" if path.suffix in _SUFFIXES else _NEITHER
+        raise UserError(f"{path}: {what}{_near(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a text file: {error}") from None
     try:

@@ -13,7 +13,8 @@ from sweeps.config import SweepConfig
 from sweeps.storage.address import Address, folder_of, is_address
 
 RESOLVED = "sweep.yaml"
-"""In a sweep's folder: its configuration, with defaults and absolute paths, as it was run last."""
+"""In a sweep's folder: its configuration as it was run last, with defaults and with paths that
+are absolute, or names that every machine knows."""
 
 RUN_FILE, FAILURE_FILE = "run.yaml", "failure.log"
 """In a trial's folder: what it runs, for `finetune` to repeat it alone, and why it failed."""

@@ -53,6 +53,14 @@ def resolve(path: str) -> str:
     return str(target)
 
 
+def name_of(path: str) -> str:
+    """Return the `mini:` name of a path that `resolve` gave; any other comes back unchanged."""
+    if path == str(ASSETS):
+        return PREFIX + "model"
+    home = cache_folder() / "mini" / _version()
+    return PREFIX + path.removeprefix(f"{home}/") if path.startswith(f"{home}/") else path
+
+
 def cache_folder() -> Path:
     """Return where generated files are kept; it need not exist yet."""
     chosen = os.environ.get("GMT_SWEEP_CACHE")

@@ -75,6 +75,8 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, words: str) -> None:
 def test_a_file_that_is_absent_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such configuration file .*mini\.yaml"):
         load_config(tmp_path / "absent.yaml")
+    with pytest.raises(UserError, match="no configuration file, and no sweep's folder"):
+        load_config(tmp_path / "runs" / "absent")
     with pytest.raises(UserError, match=r"no sweep\.yaml in this folder"):
         load_config(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")

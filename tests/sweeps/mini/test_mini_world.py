@@ -83,3 +83,9 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch.setenv("GMT_SWEEP_CACHE", str(blocker))
     with pytest.raises(WorldError, match=r"cannot write .*set GMT_SWEEP_CACHE"):
         resolve("mini:code/train.jsonl")
+
+
+def test_every_path_of_the_world_has_its_name_again(tmp_path: Path) -> None:
+    assert [world.name_of(resolve(name)) for name in world.names()] == list(world.names())
+    for other in (str(tmp_path / "train.jsonl"), "owner/model", ""):
+        assert world.name_of(other) == other
