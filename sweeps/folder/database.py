@@ -45,7 +45,7 @@ def kept(
     ``deliver``: puts the copy where other machines find it, if that is not its folder.
 
     Raises:
-        UserError: at its end the copy could not be written.
+        UserError: the copy is no whole database; or at the end it could not be written.
     """
     if live == copy:
         yield
@@ -109,12 +109,16 @@ def bring_back(live: Path, copy: Path, *, shared: bool = False) -> bool:
 
     A copy that this disk did not write comes from a driver that went on elsewhere: then it is the
     newer one, and what lies here is set aside; not so where it is ``shared`` (see `kept`).
+
+    Raises:
+        UserError: that copy is no whole database.
     """
     with _turn(live):
         if not copy.exists():
             return False
         if live.exists() and (shared or _digest(copy) in _marked(live)):
             return False
+        _check_whole(copy)
         if live.exists():
             live.replace(live.with_suffix(".superseded"))
         for left in ("-wal", "-shm", "-journal"):  # they belong to the file that is gone
@@ -122,6 +126,22 @@ def bring_back(live: Path, copy: Path, *, shared: bool = False) -> bool:
         shutil.copyfile(copy, live)
         _mark(live, _digest(copy))
     return True
+
+
+def _check_whole(copy: Path) -> None:
+    try:
+        with closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro", uri=True)) as opened:
+            (said,) = opened.execute("pragma quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        said = str(error)
+    if not copy.stat().st_size:
+        said = "it is empty"
+    if said != "ok":
+        raise UserError(
+            f"the copy {copy} of the sweep's records is no whole database ({said}). The machine "
+            f"that ran the sweep last has them on its own disk: remove {copy.name} from the "
+            "sweep's folder in the storage, and the same command there goes on from them"
+        )
 
 
 def copy_out(live: Path, copy: Path, deliver: Deliver = nothing) -> None:

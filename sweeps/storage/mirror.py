@@ -67,6 +67,8 @@ class Mirror:
                 list(pool.map(self._download, [*changed, *database]))
             for path in changed:
                 index[path] = (_state(self.folder / path), theirs[path])
+            if not database:  # a driver of this machine has its records in a file of its own
+                (self.folder / DATABASE).unlink(missing_ok=True)
             for path in gone:
                 (self.folder / path).unlink(missing_ok=True)
                 del index[path]

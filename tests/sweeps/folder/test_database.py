@@ -215,3 +215,16 @@ def test_optuna_goes_on_from_the_copy(places: tuple[Path, Path]) -> None:
     with database.kept(live, copy, print):
         states = [trial.state.name for trial in study().get_trials(deepcopy=False)]
     assert states == ["COMPLETE", "RUNNING"]
+
+
+@pytest.mark.parametrize("left", [0, 5000, 9000])
+def test_a_copy_that_is_not_whole_replaces_nothing(places: tuple[Path, Path], left: int) -> None:
+    live, copy = places
+    with database.kept(live, copy, print):
+        write(live, "a" * 20_000)
+    copy.write_bytes(copy.read_bytes()[:left])
+    with pytest.raises(UserError, match=r"no whole database.*remove optuna\.db"):
+        database.bring_back(live, copy)
+    assert words(live) == ["a" * 20_000]
+    copy.unlink()
+    assert not database.bring_back(live, copy)

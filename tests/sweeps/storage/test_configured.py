@@ -11,13 +11,18 @@ from typer.testing import CliRunner
 from sweeps.cli import app
 from sweeps.config import resolve_paths
 from sweeps.errors import UserError
+from sweeps.folder import load
+from sweeps.folder.identity import study_definition
 from sweeps.folder.load import load_config, parse_config, save_config
 from sweeps.folder.place import place_of
 from sweeps.folder.stored import driven
+from sweeps.plans.preflight import check_inputs
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore
 from tests.sweeps.conftest import Tree
 from tests.sweeps.s3 import FakeS3
+
+CONFIGS = Path(load.__file__).parents[1] / "configs"
 
 
 def test_the_folder_is_a_mirror_and_the_address_stays(tree: Tree, home: Path) -> None:
@@ -44,8 +49,8 @@ def test_a_sweep_is_named_by_its_address_or_by_its_mirror(
     with driven(place, print):
         save_config(config)
     named = str(bucket).replace("?", "/small?")
-    assert load_config(named) == config
-    assert load_config(place.folder) == config
+    assert resolve_paths(load_config(named)) == config
+    assert resolve_paths(load_config(place.folder)) == config
     assert load_config(named, ["search.trials=7"]).search.trials == 7
     moved = home / "elsewhere" / "small"
     moved.parent.mkdir()
@@ -81,3 +86,33 @@ def test_a_missing_bucket_is_a_sentence_and_leaves_nothing(
     assert said.exit_code == 1
     assert "there is no such bucket" in said.stdout
     assert not (home / ".gmt-sweep").exists()
+
+
+def test_a_sweep_of_the_embedded_world_goes_on_by_its_address_on_a_new_machine(
+    bucket: Address, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GMT_SWEEP_CACHE", raising=False)
+    config = resolve_paths(load_config(CONFIGS / "mini.yaml", [f"storage={bucket}"]))
+    defined = {name: study_definition(config, name) for name in config.domains}
+    with driven(place_of(config), print):
+        save_config(config)
+    home.rename(tmp_path / "lost")
+    monkeypatch.setenv("HOME", str(tmp_path / "other"))
+    again = resolve_paths(load_config(str(bucket).replace("?", "/mini?")))
+    check_inputs(again)
+    assert {name: study_definition(again, name) for name in again.domains} == defined
+    (first,) = {again.domains["math"].data.path} - {config.domains["math"].data.path}
+    assert first.startswith(str(tmp_path / "other"))
+
+
+def test_a_copy_of_the_records_that_is_torn_is_a_sentence(
+    tree: Tree, bucket: Address, store: ObjectStore, home: Path
+) -> None:
+    config = resolve_paths(parse_config(tree | {"storage": str(bucket)}))
+    with driven(place_of(config), print):
+        save_config(config)
+        store.put("small/optuna.db", b"SQLite format 3\0 torn")
+    home.rename(home.with_name("lost"))
+    said = CliRunner().invoke(app, ["status", str(bucket).replace("?", "/small?")])
+    assert said.exit_code == 2, said.output
+    assert "the database cannot be read" in said.stderr
