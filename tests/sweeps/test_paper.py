@@ -202,4 +202,4 @@ def test_the_study_that_a_budget_ends_is_the_last(
     assert ran == list(config.study.paper[:2])
     assert result.stopped == "the budget is spent"
     assert result.html.is_file()
-    assert load_config(tmp_path / "small") == resolve_paths(config)
+    assert resolve_paths(load_config(tmp_path / "small")) == resolve_paths(config)
