@@ -27,6 +27,7 @@ from sweeps.plans import preflight
 from sweeps.plans.disk_need import check_disk
 from sweeps.results.manifest import declare
 from sweeps.search.open_storage import open_storage
+from sweeps.search.whole_storage import WholeStorage
 from sweeps.settings.budget import Ledger
 from sweeps.settings.failures import chain, kind_of
 from sweeps.settings.halt import Halt
@@ -53,17 +54,19 @@ class StudyResult:
     stopped: str = ""
 
 
-def open_study(config: SweepConfig, domain: str, *, adopt: bool = False) -> optuna.Study:
+def open_study(
+    config: SweepConfig, domain: str, storage: WholeStorage | None = None, *, adopt: bool = False
+) -> optuna.Study:
     """The domain's Optuna study, created with its starting points when it is new.
 
-    ``adopt``: one of another definition takes this one.
+    ``storage``: the sweep's, if it is open. ``adopt``: one of another definition takes this one.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = place_of(config)
     place.folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=f"{config.name}/{domain}",
-        storage=open_storage(place),
+        storage=storage or open_storage(place),
         directions=[DIRECTIONS[name] for name in config.objectives()],
         pruner=optuna.pruners.NopPruner(),
         load_if_exists=True,
@@ -139,7 +142,8 @@ def run_studies(
     shared = any(other.host == driver.host for other in others)
     deliver = stored.database_sender(place, driver)
     with database.kept(live, copy, display.say, shared=shared, deliver=deliver):
-        studies = {domain: open_study(config, domain, adopt=adopt) for domain in config.domains}
+        storage = open_storage(place)  # one: a server that is away is waited for once
+        studies = {one: open_study(config, one, storage, adopt=adopt) for one in config.domains}
         ledger = ledger or build_ledger(config, driver)
         return _run_domains(config, studies, display, tracker, groups, driver, ledger)
 

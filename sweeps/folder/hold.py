@@ -63,14 +63,14 @@ def held(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
     Raises:
         UserError: another machine holds it, or the store does not answer.
     """
-    hold, is_sent = _Hold(mirror, driver, say), False
-    is_first = hold.begin()
+    hold = _Hold(mirror, driver, say)
+    is_first, is_all_there = hold.begin(), True
     try:
         with _meanwhile("lease", hold.beat):  # also while much is fetched, or sent at the end
             if is_first:
                 with told():
                     mirror.pull()
-            patience = END_SECONDS
+            patience, is_all_there = END_SECONDS, False
             try:
                 with _meanwhile("storage", hold.send):
                     yield
@@ -78,9 +78,9 @@ def held(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
                 patience = HASTE_SECONDS
                 raise
             finally:
-                is_sent = hold.finish(patience)
+                is_all_there = hold.finish(patience)
     finally:
-        if is_sent:
+        if is_all_there:
             with suppress(StorageError):  # then it runs out
                 leases_of(mirror).end(driver.id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pwd
@@ -13,22 +14,26 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event, text
 
 from sweeps.config import SweepConfig, resolve_paths
+from sweeps.display.progress import LineDisplay
 from sweeps.errors import UserError
+from sweeps.folder.drivers import driving
 from sweeps.folder.load import load_config
 from sweeps.folder.place import place_of
 from sweeps.interrupts import interruptible
 from sweeps.search import open_storage, patient_connect
 from sweeps.search.records import Records, recorded_rows
-from sweeps.study import open_study, validate
+from sweeps.session import DomainSession
+from sweeps.study import open_study, run_studies, validate
+from sweeps.tracking.tracker import MemoryTracker
 from sweeps.workers.cluster import free_port
-from tests.sweeps.played import FINISHED, play
+from tests.sweeps.played import FINISHED, Groups, play
 
 PASSWORD = "swordfish"
 COMPLETE, RUNNING = TrialState.COMPLETE, TrialState.RUNNING
@@ -162,6 +167,39 @@ def test_a_server_that_stays_away_is_a_sentence_and_nothing_is_lost(
         server.start()
     assert study.ask().number == 1
     assert [trial.state for trial in records.trials("sums")] == [COMPLETE, RUNNING]
+
+
+def test_a_sweep_whose_server_stays_away_ends_with_the_sentence_and_waits_once(
+    sweep: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wave(one: DomainSession) -> None:
+        storages.add(id(one.study._storage._backend))  # type: ignore[attr-defined]
+        if one.domain == "first":
+            return
+        server.stop()
+        try:
+            one.study.ask()
+        except UserError:
+            raise RuntimeError("with a traceback in it, as Tune has it")  # noqa: B904
+
+    monkeypatch.setattr(patient_connect, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(DomainSession, "wave", wave)
+    tree = json.loads(Path("sweep.yaml").read_text())
+    domains = {name: tree["domains"]["sums"] for name in ("first", "second")}
+    config = again(domains=domains, resources={"domains": "side_by_side"})
+    storages: set[int] = set()
+    said, groups = io.StringIO(), cast(Any, Groups())
+    try:
+        with (
+            driving(place_of(config).folder) as driver,
+            pytest.raises(UserError, match=r"Connection refused.*the same command goes on"),
+        ):
+            run_studies(config, LineDisplay(said), MemoryTracker(), groups, driver)
+    finally:
+        server.start()
+    assert len(storages) == 1
+    assert "still on record as running" in said.getvalue()
+    assert set(Records(config).begun()) == {"first", "second"}
 
 
 def test_who_has_to_stop_waits_for_no_server(
