@@ -218,6 +218,7 @@ def test_mlflow_does_not_answer_for_a_while(cluster: LocalCluster) -> None:
 def test_the_head_s_disk_is_lost(cluster: LocalCluster) -> None:
     """The studies come back from the copy in the storage, and nothing is run again."""
     sweep = Sweep(cluster, "driver")
+    cluster.finish(sweep.submit(), 480)  # done already, unless this test runs alone
     cluster.head.run("rm -r ~/.gmt-sweep")
     before = sweep.steps()
     said = cluster.finish(sweep.submit(), 240)
