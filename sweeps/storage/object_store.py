@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -71,12 +72,20 @@ class ObjectStore:
 
     def read(self, path: str, offset: int = 0) -> bytes:
         """A file's bytes from ``offset`` on; none behind its end."""
-        with _explained(self.name), self._files.open_input_file(self._at(path)) as source:
-            if offset >= source.size():
-                return b""
-            source.seek(offset)
-            data: bytes = source.read()
+        data: bytes
+        if not offset:
+            with _explained(self.name), self._files.open_input_stream(self._at(path)) as source:
+                data = source.read()
             return data
+        entry = self.stat(path)
+        if entry is None:
+            raise FileNotFoundError(path)
+        if offset >= entry.size:
+            return b""
+        # Not `size` and `read` of the file: with gs they ask the store while no thread may run.
+        with _explained(self.name), self._files.open_input_file(self._at(path)) as source:
+            data = source.read_at(entry.size - offset, offset)
+        return data
 
     def download(self, path: str, file: Path) -> None:
         """Copy a file here: all of it is there, or what was there before."""
@@ -123,6 +132,8 @@ class ObjectStore:
 
     def remove_tree(self, path: str) -> None:
         """Remove every file below a path; harmless where there is none."""
+        if not self.files(path):  # which with gs is no FileNotFoundError below
+            return
         with suppress(FileNotFoundError), _explained(self.name):
             self._files.delete_dir(self._at(path))
 
@@ -140,7 +151,10 @@ class ObjectStore:
         """A file's stream. pyarrow publishes what a stream has when it is closed, or dropped, also
         after an error: so no signal comes in between, and what an error cut is removed."""
         with interruptible(), shielded(), _explained(self.name):
-            stream = self._files.open_output_stream(self._at(path))
+            try:
+                stream = self._files.open_output_stream(self._at(path))
+            except FileNotFoundError as error:  # with gs; an object needs no folder
+                raise OSError(str(error)) from None
             try:
                 yield stream
             except Exception:
@@ -176,6 +190,9 @@ _MEANINGS = (
 )
 """Words of the services' errors, and what to tell a person."""
 
+_GOOGLES_OWN = re.compile(r"original-message=(.+?)\}\}")
+"""The error in the midst of what Google's client says about its tries."""
+
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
@@ -191,6 +208,8 @@ def _explained(name: str) -> Iterator[None]:
         meaning = next(
             (then for words, then in _MEANINGS if any(word in said for word in words)), ""
         )
+        if theirs := _GOOGLES_OWN.search(said):
+            said = theirs[1]
         told = f"{meaning} ({said[-300:]})" if meaning else said[-300:]
         raise StorageError(f"storage {name}: {told}") from None
 

@@ -22,7 +22,7 @@ import yaml
 
 from tests.cluster.hosts import Hosts, missing_programs
 from tests.cluster.local_cluster import ROOT, LocalCluster
-from tests.sweeps.s3 import ENVIRONMENT
+from tests.sweeps.object_stores import ENVIRONMENT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 if sys.platform != "linux" or os.geteuid() != 0 or missing_programs():

@@ -22,7 +22,7 @@ pytest.importorskip("moto")
 from benchmarks.faults import ROOT, config, descendants
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore
-from tests.sweeps.s3 import ENVIRONMENT, FakeS3
+from tests.sweeps.object_stores import ENVIRONMENT, FakeS3
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

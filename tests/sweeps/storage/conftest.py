@@ -9,33 +9,51 @@ import pytest
 
 from sweeps.folder import hold
 from sweeps.folder.place import StudyPlace
+from sweeps.storage import object_store
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore
-from tests.sweeps.s3 import ENVIRONMENT, FakeS3
+from tests.sweeps.object_stores import FakeGoogle, FakeS3, FakeStore
 
 
 @pytest.fixture(scope="package")
-def s3() -> Iterator[FakeS3]:
-    server = FakeS3()
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FakeStore]]:
+    found = {"s3": FakeS3(), "gs": FakeGoogle(tmp_path_factory.mktemp("account"))}
     try:
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in ENVIRONMENT.items():
-                patch.setenv(name, value)
-            server.bucket("sweeps")
-            yield server
+            for server in found.values():
+                for name, value in server.environment.items():
+                    patch.setenv(name, value)
+                server.bucket("sweeps")
+            yield found
     finally:
-        server.close()
+        for server in found.values():
+            server.close()
+
+
+@pytest.fixture(params=["s3", "gs"])
+def server(
+    servers: dict[str, FakeStore],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> FakeStore:
+    monkeypatch.setattr(object_store, "REQUEST_SECONDS", 6.0)  # how long an outage is waited for
+    return servers[request.param]
 
 
 @pytest.fixture
-def bucket(s3: FakeS3, request: pytest.FixtureRequest) -> Address:
+def bucket(server: FakeStore, request: pytest.FixtureRequest) -> Address:
     """A prefix of its own for each test."""
-    return Address.parse(s3.address(f"sweeps/{request.node.name.replace('[', '-').rstrip(']')}"))
+    return Address.parse(server.address(place_of_its_own(request)))
 
 
 @pytest.fixture
 def store(bucket: Address) -> ObjectStore:
     return ObjectStore.open(bucket)
+
+
+def place_of_its_own(request: pytest.FixtureRequest) -> str:
+    """In a bucket, for one test."""
+    return f"sweeps/{request.node.name.replace('[', '-').rstrip(']')}"
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from sweeps.plans.preflight import check_inputs
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore
 from tests.sweeps.conftest import Tree
-from tests.sweeps.s3 import FakeS3
+from tests.sweeps.object_stores import FakeStore
 
 CONFIGS = Path(load.__file__).parents[1] / "configs"
 
@@ -64,22 +64,22 @@ def test_a_sweep_is_named_by_its_address_or_by_its_mirror(
 
 @pytest.mark.parametrize("command", ["validate", "run", "status", "plan", "resume", "stop"])
 def test_a_store_that_does_not_answer_is_a_sentence(
-    command: str, tree: Tree, s3: FakeS3, home: Path, tmp_path: Path
+    command: str, tree: Tree, server: FakeStore, home: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(tree | {"storage": s3.address("sweeps/a")}))
-    with s3.outage():
+    file, address = tmp_path / "sweep.yaml", server.address("sweeps/a")
+    file.write_text(yaml.safe_dump(tree | {"storage": address}))
+    with server.outage():
         said = CliRunner().invoke(app, [command, str(file)])
     assert said.exit_code == 2, said.output
-    assert "storage s3://sweeps/a" in said.stderr
+    assert f"storage {address}" in said.stderr
     assert "it does not answer" in said.stderr
     assert "Traceback" not in said.output
 
 
 def test_a_missing_bucket_is_a_sentence_and_leaves_nothing(
-    tree: Tree, s3: FakeS3, home: Path, tmp_path: Path
+    tree: Tree, server: FakeStore, home: Path, tmp_path: Path
 ) -> None:
-    storage = s3.address("nobodys/a")
+    storage = server.address("nobodys/a")
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(tree | {"storage": storage}))
     said = CliRunner().invoke(app, ["doctor", str(file)])

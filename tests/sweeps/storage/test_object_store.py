@@ -15,14 +15,17 @@ import pytest
 
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore, StorageError
-from tests.sweeps.s3 import FakeS3
+from tests.sweeps.object_stores import FakeStore
+from tests.sweeps.storage.conftest import place_of_its_own
 
 
-@pytest.fixture(params=["s3", "folder"])
-def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "s3":
-        found: ObjectStore = request.getfixturevalue("store")
-        return found
+@pytest.fixture(params=["s3", "gs", "folder"])
+def any_store(
+    request: pytest.FixtureRequest, servers: dict[str, FakeStore], tmp_path: Path
+) -> ObjectStore:
+    if request.param in servers:
+        place = servers[request.param].address(place_of_its_own(request))
+        return ObjectStore.open(Address.parse(place))
     from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
     (tmp_path / "root").mkdir()
@@ -125,7 +128,7 @@ def test_a_disk_that_fails_publishes_no_cut_file(any_store: ObjectStore) -> None
 
 
 def test_a_store_that_fails_in_the_middle_keeps_what_was_there(
-    s3: FakeS3, store: ObjectStore, tmp_path: Path
+    server: FakeStore, store: ObjectStore, tmp_path: Path
 ) -> None:
     store.put("file", b"before")
     os.mkfifo(tmp_path / "source")
@@ -133,7 +136,7 @@ def test_a_store_that_fails_in_the_middle_keeps_what_was_there(
     def write() -> None:
         with (tmp_path / "source").open("wb") as source:
             source.write(bytes(20 << 20))
-            with s3.outage(), suppress(BrokenPipeError):
+            with server.outage(), suppress(BrokenPipeError):
                 source.write(bytes(20 << 20))
                 source.close()
                 over.wait(60)
@@ -174,16 +177,18 @@ def test_a_good_store_passes_its_check_and_keeps_nothing_of_it(any_store: Object
     assert any_store.files() == {}
 
 
-def test_a_missing_bucket_is_told_within_seconds(s3: FakeS3) -> None:
+def test_a_missing_bucket_is_told_within_seconds(server: FakeStore) -> None:
     began = time.monotonic()
     with pytest.raises(StorageError, match="there is no such bucket"):
-        ObjectStore.open(Address.parse(s3.address("nobodys/a"))).check()
+        ObjectStore.open(Address.parse(server.address("nobodys/a"))).check()
     assert time.monotonic() - began < 20
 
 
-def test_a_server_that_is_not_there_is_told_within_seconds(s3: FakeS3, bucket: Address) -> None:
+def test_a_server_that_is_not_there_is_told_within_seconds(
+    server: FakeStore, bucket: Address
+) -> None:
     began = time.monotonic()
-    with s3.outage(), pytest.raises(StorageError, match="it does not answer"):
+    with server.outage(), pytest.raises(StorageError, match="it does not answer"):
         ObjectStore.open(bucket).check()
     assert time.monotonic() - began < 30
     ObjectStore.open(bucket).check()
@@ -199,7 +204,7 @@ def test_refused_credentials_are_told_with_what_is_needed() -> None:
 
 
 def test_the_endpoint_may_come_from_the_environment(
-    s3: FakeS3, monkeypatch: pytest.MonkeyPatch
+    servers: dict[str, FakeStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3.port}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{servers['s3'].port}")
     ObjectStore.open(Address.parse("s3://sweeps/by-environment")).check()

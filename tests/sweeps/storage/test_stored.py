@@ -27,8 +27,8 @@ from sweeps.study import open_study
 from sweeps.workers import session
 from sweeps.workers.stored_job import Stored
 from tests.sweeps.conftest import Tree
+from tests.sweeps.object_stores import FakeStore
 from tests.sweeps.played import DIVERGED, FINISHED, OOM, play, trial_folders
-from tests.sweeps.s3 import FakeS3
 from tests.sweeps.storage.machines import elsewhere, quiet, read, write
 
 
@@ -59,11 +59,11 @@ def test_what_a_driver_writes_is_there_while_it_runs_and_at_its_end(
 
 
 def test_a_driver_outlives_an_outage_and_sends_all_of_it_then(
-    place: StudyPlace, store: ObjectStore, s3: FakeS3
+    place: StudyPlace, store: ObjectStore, server: FakeStore
 ) -> None:
     said: list[str] = []
     with stored.driven(place, said.append):
-        with s3.outage():
+        with server.outage():
             (place.folder / "sweep.yaml").write_text("name: sweep")
             wait_until(lambda: said, 60)
         assert "does not answer" in said[0]
@@ -92,7 +92,7 @@ def test_the_database_comes_back_on_a_new_machine(
 
 
 def test_a_database_whose_copy_was_not_delivered_is_the_newest(
-    place: StudyPlace, store: ObjectStore, s3: FakeS3
+    place: StudyPlace, store: ObjectStore, server: FakeStore
 ) -> None:
     live, copy = place.optuna_live(), place.optuna_copy()
     with stored.driven(place, quiet) as driver:
@@ -101,7 +101,7 @@ def test_a_database_whose_copy_was_not_delivered_is_the_newest(
         write(live, 1)
         database.copy_out(live, copy, deliver)
         write(live, 2)
-        with s3.outage(), pytest.raises(ConnectionError):
+        with server.outage(), pytest.raises(ConnectionError):
             database.copy_out(live, copy, deliver)
         stored.mirror_of(place).pull()  # type: ignore[union-attr]
         assert read(copy) == [1]
@@ -119,12 +119,12 @@ def test_a_folder_is_removed_here_and_there(place: StudyPlace, store: ObjectStor
         wait_until(lambda: not store.files("sweep/math/trials/0/model"))
 
 
-def test_a_store_that_refuses_is_told_in_a_sentence(s3: FakeS3, home: Path) -> None:
-    address = Address.parse(s3.address("nobodys/a"))
+def test_a_store_that_refuses_is_told_in_a_sentence(server: FakeStore, home: Path) -> None:
+    address = Address.parse(server.address("nobodys/a"))
     place = StudyPlace(address.mirror() / "sweep", address)
     with pytest.raises(UserError, match="there is no such bucket"):
         stored.check_storage(place)
-    with s3.outage(), pytest.raises(UserError, match="does not answer"):
+    with server.outage(), pytest.raises(UserError, match="does not answer"):
         stored.refresh(place)
 
 
@@ -134,21 +134,21 @@ def test_a_sweep_that_was_never_run_leaves_no_folder(place: StudyPlace) -> None:
 
 
 def test_an_outage_as_workers_start_is_a_sentence(
-    place: StudyPlace, s3: FakeS3, monkeypatch: pytest.MonkeyPatch
+    place: StudyPlace, server: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "ray_session", lambda resources: nullcontext(1))
     monkeypatch.setattr(session, "require_shared", lambda storage: None)
     seen = Stored(str(place.address), str(place.folder.parent), one_node=False)
     with (
-        s3.outage(),
+        server.outage(),
         pytest.raises(UserError, match="does not answer"),
         session.worker_session(Resources(), place.folder, seen),
     ):
         pass
 
 
-def test_an_outage_is_a_finding_of_the_cluster(place: StudyPlace, s3: FakeS3) -> None:
-    with s3.outage():
+def test_an_outage_is_a_finding_of_the_cluster(place: StudyPlace, server: FakeStore) -> None:
+    with server.outage():
         found = check_cluster(str(place.address), "")
     (finding,) = found["the cluster"]
     assert not finding.ok and "does not answer" in finding.said

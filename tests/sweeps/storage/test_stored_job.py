@@ -23,7 +23,7 @@ from sweeps.workers.stored_job import Stored, StoredJob, push_cache
 from tests.sweeps.conftest import Tree
 from tests.sweeps.finetune import tiny
 from tests.sweeps.finetune.processes import run_ranks
-from tests.sweeps.s3 import ENVIRONMENT, FakeS3
+from tests.sweeps.object_stores import ENVIRONMENT, FakeStore
 
 KEY = "sweep/math/trials/000-key"
 
@@ -209,7 +209,7 @@ def test_a_second_set_of_workers_does_not_wait_for_the_first(
 
 
 def test_an_outage_at_the_beginning_of_a_job_is_waited_for(
-    s3: FakeS3, stored: Stored, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    server: FakeStore, stored: Stored, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put("cache/train.jsonl", b"{}")
     asked = Event()
@@ -227,7 +227,7 @@ def test_an_outage_at_the_beginning_of_a_job_is_waited_for(
     done: list[Any] = []
     run = StoredJob(stored, lambda job, offer, memory: {"score": 1.0})
     worker = Thread(target=lambda: done.append(run(job, lambda result: True, {})), daemon=True)
-    with s3.outage():
+    with server.outage():
         worker.start()
         asked.wait(20)
         time.sleep(2.0)  # what it asks after its first patience finds no server, too

@@ -17,7 +17,7 @@ from sweeps.storage import delivery
 from sweeps.storage.delivery import delivered, patiently
 from sweeps.storage.object_store import ObjectStore, StorageError
 from sweeps.storage.trial_copy import SupersededError, TrialCopy
-from tests.sweeps.s3 import FakeS3
+from tests.sweeps.object_stores import FakeStore
 
 PLACE = "sweep/math/trials/000-key"
 
@@ -394,12 +394,12 @@ def test_long_events_are_sent_more_rarely(store: ObjectStore, tmp_path: Path) ->
 
 
 def test_an_outage_delays_a_delivery_and_fails_nothing(
-    s3: FakeS3, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FakeStore, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "BEAT_SECONDS", 0.05)
     trial = begin(store, tmp_path / "one", "first")
     with delivered(trial) as events_now:
-        with s3.outage():
+        with server.outage():
             write_events(tmp_path / "one", "{}\n")
             events_now()
             save(tmp_path / "one", 1)
@@ -408,13 +408,13 @@ def test_an_outage_delays_a_delivery_and_fails_nothing(
 
 
 def test_an_outage_without_end_fails_as_infrastructure(
-    s3: FakeS3, store: ObjectStore, tmp_path: Path
+    server: FakeStore, store: ObjectStore, tmp_path: Path
 ) -> None:
     from sweeps.settings.failures import kind_of
 
     trial = begin(store, tmp_path / "one", "first")
     end(tmp_path / "one")
-    with s3.outage(), pytest.raises(StorageError) as raised:
+    with server.outage(), pytest.raises(StorageError) as raised:
         patiently(trial.finish, seconds=0.5)
     assert kind_of(raised.value) == "infrastructure"
 
