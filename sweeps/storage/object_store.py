@@ -181,6 +181,7 @@ _MEANINGS = (
             "UNAUTHENTICATED",
             "PERMISSION_DENIED",
             "credentials",
+            "access token",
         ),
         "the credentials of this machine are missing, or may not read, write, list and delete "
         "there; expected a role for the machine, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
@@ -189,6 +190,9 @@ _MEANINGS = (
     (("NETWORK_CONNECTION", "curlCode", "UNAVAILABLE"), "it does not answer"),
 )
 """Words of the services' errors, and what to tell a person."""
+
+_SAID = 300
+"""Characters of what a service says that are repeated, its last ones."""
 
 _GOOGLES_OWN = re.compile(r"original-message=(.+?)\}\}")
 """The error in the midst of what Google's client says about its tries."""
@@ -210,7 +214,9 @@ def _explained(name: str) -> Iterator[None]:
         )
         if theirs := _GOOGLES_OWN.search(said):
             said = theirs[1]
-        told = f"{meaning} ({said[-300:]})" if meaning else said[-300:]
+        if len(said) > _SAID:
+            said = f"... {said[-_SAID:].partition(' ')[2]}"
+        told = f"{meaning} ({said})" if meaning else said
         raise StorageError(f"storage {name}: {told}") from None
 
 

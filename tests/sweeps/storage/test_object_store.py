@@ -194,13 +194,22 @@ def test_a_server_that_is_not_there_is_told_within_seconds(
     ObjectStore.open(bucket).check()
 
 
-def test_refused_credentials_are_told_with_what_is_needed() -> None:
+AMAZON = "When uploading key 'x': AWS Error ACCESS_DENIED during PutObject"
+GOOGLE = (
+    "google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of Could not "
+    "create a OAuth2 access token to authenticate the request. " + "Learn more. " * 40
+)
+
+
+@pytest.mark.parametrize("error", [AMAZON, GOOGLE])
+def test_refused_credentials_are_told_with_what_is_needed(error: str) -> None:
     class Refusing:
         def open_output_stream(self, path: str) -> object:
-            raise OSError("When uploading key 'x': AWS Error ACCESS_DENIED during PutObject")
+            raise OSError(error)
 
-    with pytest.raises(StorageError, match="a role for the machine, or AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageError, match="a role for the machine, or AWS_ACCESS_KEY_ID") as told:
         ObjectStore(Refusing(), "bucket", "s3://bucket").put("x", b"")
+    assert len(str(told.value)) < 600
 
 
 def test_the_endpoint_may_come_from_the_environment(
