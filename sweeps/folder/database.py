@@ -130,8 +130,15 @@ def bring_back(live: Path, copy: Path, *, shared: bool = False) -> bool:
 
 def _check_whole(copy: Path) -> None:
     try:
-        with closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro", uri=True)) as opened:
+        # Immutable: it is only ever replaced, and on network file systems locks fail.
+        place = f"{copy.absolute().as_uri()}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(place, uri=True)) as opened:
             (said,) = opened.execute("pragma quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        raise UserError(
+            f"the copy {copy} of the sweep's records cannot be read ({error}): see that the "
+            "storage answers, and try again"
+        ) from None
     except sqlite3.DatabaseError as error:
         said = str(error)
     if not copy.stat().st_size:

@@ -7,7 +7,7 @@ from functools import wraps
 from types import MethodType
 from typing import Any, final
 
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 
 from sweeps.interrupts import shielded
@@ -20,7 +20,7 @@ class WholeStorage(RDBStorage):
 
     Within a call, the traceback would hold a cursor, the cursor sqlite's lock, and whoever handles
     the interrupt could write nothing any more. A call is a transaction: what a server that stops
-    cuts off has changed nothing.
+    cuts off has changed nothing, unless it was the answer that was lost.
     """
 
     def __getattribute__(self, name: str) -> Any:
@@ -37,6 +37,11 @@ def _once_more(call: Callable[..., Any]) -> Callable[..., Any]:
         except StorageInternalError as error:
             if not getattr(error.__cause__, "connection_invalidated", False):  # SQLAlchemy's
                 raise
-        return call(*arguments, **named)
+        try:
+            return call(*arguments, **named)
+        except UpdateFinishedTrialError:
+            if call.__name__ != "set_trial_state_values":
+                raise
+            return True  # the first one had ended the trial
 
     return called

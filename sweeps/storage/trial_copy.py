@@ -95,10 +95,11 @@ class TrialCopy:
                 self._upload(self._folder / MODEL, MODEL)
                 self._check_claim()
                 self._store.upload(self._folder / RESULT_FILE, self._at(RESULT_FILE))
+                self._is_over = True  # what fails now is tried again, and the model is there
             elif not self._steps:  # else the try before was killed after its result
                 return
             self._store.remove_tree(self._at(CHECKPOINTS))
-            self._steps, self._is_over = {}, True
+            self._steps = {}
 
     def _push_events(self) -> None:
         events = self._folder / EVENTS_FILE

@@ -217,6 +217,19 @@ def test_optuna_goes_on_from_the_copy(places: tuple[Path, Path]) -> None:
     assert states == ["COMPLETE", "RUNNING"]
 
 
+def test_a_copy_on_a_file_system_whose_locks_fail_is_brought_back(
+    places: tuple[Path, Path],
+) -> None:
+    live, copy = places
+    with database.kept(live, copy, print):
+        write(live, "a")
+    live.unlink()
+    with closing(sqlite3.connect(copy)) as other:
+        other.execute("begin exclusive")
+        assert database.bring_back(live, copy)
+    assert words(live) == ["a"]
+
+
 @pytest.mark.parametrize("left", [0, 5000, 9000])
 def test_a_copy_that_is_not_whole_replaces_nothing(places: tuple[Path, Path], left: int) -> None:
     live, copy = places

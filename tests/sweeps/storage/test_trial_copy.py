@@ -352,6 +352,9 @@ def test_a_checkpoint_that_a_killed_try_left_beside_its_result_goes(
     with pytest.raises(StorageError):
         trial.finish()
     assert f"{whole(1)}/state.pt" in there(store)
+    with pytest.raises(StorageError):
+        trial.finish()  # as who waits for the store does
+    assert watched.done.count("put model/weights") == 1
     begin(store, tmp_path / "two", "second").finish()
     assert there(store) == {"claim", "model/weights", "result.json"}
 
