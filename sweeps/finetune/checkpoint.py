@@ -5,10 +5,8 @@ Data order and random states are functions of seed and step, so the step stands 
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.identity import digest, run_identity
 from sweeps.finetune.reporter import Check
+from sweeps.finetune.whole_file import partial_of, put_in_place
 
 if TYPE_CHECKING:
     from sweeps.finetune.group import Group
@@ -82,9 +81,8 @@ def save(
 def partial_folder(folder: Path, step: int, group: Group | None = None) -> Path:
     """Where the checkpoint of `step` is to lie before it is whole, the same on every rank: a name
     of its own, as a process that was taken for lost may run the same trial at this moment."""
-    mark = uuid.uuid4().hex[:8]
-    mark = mark if group is None else group.tell(mark)
-    return _folders(folder) / f"{_name(step)}.{mark}.partial"
+    partial = partial_of(_folders(folder) / _name(step))
+    return partial if group is None else partial.with_name(group.tell(partial.name))
 
 
 def begin(partial: Path) -> None:
@@ -99,14 +97,7 @@ def finish(partial: Path, fingerprint: str, checkpoint: Checkpoint, keep: int) -
     """
     check = None if checkpoint.check is None else vars(checkpoint.check)
     _write({**vars(checkpoint), "check": check, "fingerprint": fingerprint}, partial / STATE)
-    place = partial.with_name(partial.name.partition(".")[0])
-    shutil.rmtree(place, ignore_errors=True)  # of the same step, saved before a kill
-    try:
-        partial.rename(place)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        shutil.rmtree(partial, ignore_errors=True)
+    put_in_place(partial, partial.with_name(partial.name.partition(".")[0]))
     for old in saved(partial.parent.parent)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import shutil
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +18,7 @@ from sweeps.finetune.model_facts import (
     weights_dtype,
 )
 from sweeps.finetune.parallel import blocks
+from sweeps.finetune.whole_file import partial_of, put_in_place
 
 
 def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
@@ -70,20 +68,13 @@ def prepare_training(model: Any, config: ModelConfig) -> None:
 def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) -> None:
     """Write a folder that `from_pretrained` loads, with the tensors of `state`.
 
-    It is written beside its place and moved there whole; where two processes write the same model
-    at once, one of them does.
+    It is written beside its place and moved there whole (see `put_in_place`).
     """
-    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = partial_of(folder)
     with _bars_on_terminals_only():
         model.save_pretrained(partial, state_dict=state)
         tokenizer.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        partial.rename(folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        shutil.rmtree(partial, ignore_errors=True)
+    put_in_place(partial, folder)
 
 
 def training_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, final
 
+from sweeps.finetune.whole_file import partial_of
 from sweeps.interrupts import interruptible, shielded
 from sweeps.storage.address import Address
 
@@ -90,7 +91,7 @@ class ObjectStore:
     def download(self, path: str, file: Path) -> None:
         """Copy a file here: all of it is there, or what was there before."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.{uuid.uuid4().hex[:8]}.partial")
+        partial = partial_of(file)
         try:
             with (
                 _explained(self.name),
