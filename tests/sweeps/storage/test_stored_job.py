@@ -23,7 +23,7 @@ from sweeps.workers.stored_job import Stored, StoredJob, push_cache
 from tests.sweeps.conftest import Tree
 from tests.sweeps.finetune import tiny
 from tests.sweeps.finetune.processes import run_ranks
-from tests.sweeps.object_stores import ENVIRONMENT, FakeStore
+from tests.sweeps.object_stores import FakeStore
 
 KEY = "sweep/math/trials/000-key"
 
@@ -258,10 +258,15 @@ def on_each_rank(environment: dict[str, str], stored: Stored, per_node: int) -> 
 
 @pytest.mark.parametrize("per_node", [1, 2])
 def test_the_workers_of_a_node_share_a_folder(
-    per_node: int, stored: Stored, store: ObjectStore, home: Path, tmp_path: Path
+    per_node: int,
+    server: FakeStore,
+    stored: Stored,
+    store: ObjectStore,
+    home: Path,
+    tmp_path: Path,
 ) -> None:
     """Also where two nodes are on one machine."""
     store.put(f"{KEY}/events.jsonl", b"{}\n")
-    environment = {"HOME": str(home), **ENVIRONMENT}
+    environment = {"HOME": str(home), **server.environment}
     run_ranks(on_each_rank, 2, tmp_path / "group", environment, stored, per_node)
     assert work(home) == []
