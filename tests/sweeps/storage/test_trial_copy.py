@@ -302,13 +302,19 @@ def test_a_try_that_was_replaced_writes_no_more(store: ObjectStore, tmp_path: Pa
     assert there(store) == {"claim"}
 
 
+def with_the_second_to_send(store: Any, folder: Path) -> TrialCopy:
+    """A try of which one checkpoint is there, and the next one is still to go."""
+    trial = begin(store, folder, "first")
+    save_sharded(folder, 1)
+    trial.push()
+    save_sharded(folder, 2)
+    return trial
+
+
 def test_a_try_that_is_replaced_while_it_uploads_removes_nothing(
     watched: Watched, store: ObjectStore, tmp_path: Path
 ) -> None:
-    zombie = begin(watched, tmp_path / "one", "first")
-    save_sharded(tmp_path / "one", 1)
-    zombie.push()
-    save_sharded(tmp_path / "one", 2)
+    zombie = with_the_second_to_send(watched, tmp_path / "one")
     watched.meanwhile = lambda: begin(store, tmp_path / "two", "second")
     with pytest.raises(SupersededError):
         zombie.push()
@@ -318,10 +324,7 @@ def test_a_try_that_is_replaced_while_it_uploads_removes_nothing(
 def test_what_a_replaced_try_removes_meanwhile_is_not_missed(
     watched: Watched, store: ObjectStore, tmp_path: Path
 ) -> None:
-    zombie = begin(store, tmp_path / "one", "first")
-    save_sharded(tmp_path / "one", 1)
-    zombie.push()
-    save_sharded(tmp_path / "one", 2)
+    with_the_second_to_send(store, tmp_path / "one")
 
     def replace() -> None:
         """It had looked at the claim before that was written anew."""
