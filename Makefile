@@ -8,7 +8,7 @@ BIN := .venv/bin
 CODE := gmt_core evaluators sweeps tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test check resolve lock format clean
 
 help:  ## Show this list.
 	@echo "usage: make TARGET"
@@ -24,7 +24,7 @@ test:  ## Run the tests.
 	@echo "==> tests"
 	@$(BIN)/python -m pytest
 
-check:  ## Run all that the CI runs: format, lint, types and tests (with layers and doc links).
+check:  ## Run format, lint, types and tests (with layers and doc links).
 	@tools/install.sh dev
 	@echo "==> format"
 	@$(BIN)/ruff format --check $(CODE)
@@ -34,6 +34,18 @@ check:  ## Run all that the CI runs: format, lint, types and tests (with layers 
 	@$(BIN)/mypy
 	@echo "==> tests, layers and doc links among them"
 	@$(BIN)/python -m pytest --durations=10
+
+resolve:  ## Check that the pinned set resolves for each Python and system (asks the index).
+	@tools/install.sh dev
+	@echo "==> resolution of the pinned set"
+	@$(BIN)/python -m pytest -m network tests/test_resolution.py
+
+lock:  ## Write constraints.txt again; newer versions: make lock LOCK="--upgrade-package ray".
+	@tools/install.sh dev
+	@MACOSX_DEPLOYMENT_TARGET=14.0 $(BIN)/python -m uv pip compile --quiet --universal --no-config \
+		--no-annotate --custom-compile-command "make lock" --python-version 3.11 \
+		--group dev --group build --extra cluster --extra eval --extra postgres \
+		--output-file constraints.txt $(LOCK) pyproject.toml
 
 format:  ## Format the code and mend what the linter can mend.
 	@tools/install.sh dev
