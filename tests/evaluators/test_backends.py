@@ -102,7 +102,7 @@ def test_parity_with_the_harness_s_own_model(tmp_path, monkeypatch, long_model, 
     lm = LanguageModel(long_model, tokenizer)
     ours = run_tasks(lm, [f"ours_{name}"], task_folder=tmp_path)
     theirs = simple_evaluate(
-        model=HFLM(pretrained=long_model, tokenizer=with_bos(tokenizer), batch_size=3),
+        model=HFLM(pretrained=long_model, tokenizer=tokenizer, batch_size=3),
         tasks=[f"ours_{name}"],
         task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
         bootstrap_iters=0,
@@ -123,19 +123,6 @@ def test_parity_with_the_harness_s_own_model(tmp_path, monkeypatch, long_model, 
     for metric, value in numbers.items():
         if isinstance(value, float):
             assert ours["results"][key][metric] == pytest.approx(value, abs=1e-4)
-
-
-def with_bos(tokenizer):
-    """The same tokenizer, which puts its first token before a text as the engine does."""
-    from tokenizers import Tokenizer, processors
-    from transformers import PreTrainedTokenizerFast
-
-    core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    core.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
-    )
-    names = {key: getattr(tokenizer, key) for key in ("bos_token", "eos_token", "pad_token")}
-    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", **names)
 
 
 def flat(answers: list) -> list:
