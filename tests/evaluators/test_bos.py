@@ -50,7 +50,7 @@ def test_bos_is_added_or_left_out_where_that_is_asked(tmp_path: Path, family: Fa
     without = TokenCodec(tokenizer, False)
     assert [without.prompt(text) for text in TEXTS] == [plain(tokenizer, t) for t in TEXTS]
     if family.bos is None:
-        with pytest.raises(ValueError, match="add_bos: true needs .* expected 'auto' or false"):
+        with pytest.raises(ValueError, match=r"add_bos: true needs .* expected 'auto' or false"):
             TokenCodec(tokenizer, True)
         return
     begun = TokenCodec(tokenizer, True)

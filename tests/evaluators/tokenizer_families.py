@@ -55,7 +55,11 @@ class Family:
         return AutoTokenizer.from_pretrained(folder)
 
     def _pieces(self) -> Tokenizer:
-        signs = ["<pad>", "<unk>", *dict.fromkeys(token for token in (self.bos, self.eos) if token)]
+        signs = [
+            "<pad>",
+            "<unk>",
+            *dict.fromkeys(token for token in (self.bos, self.eos) if token),
+        ]
         signs += [SPACE, "\n", *string.ascii_letters, *string.digits, *"+=.,:", f"{SPACE}t"]
         vocabulary = {sign: index for index, sign in enumerate(signs)}
         core = Tokenizer(models.BPE(vocabulary, [(SPACE, "t")], unk_token="<unk>"))
