@@ -30,6 +30,8 @@ class TokenCodec:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, add_bos: AddBos = "auto") -> None:
         """ValueError where BOS is asked of a tokenizer that has none."""
+        if add_bos not in ("auto", True, False):
+            raise ValueError(f"add_bos: expected 'auto', True or False, got {add_bos!r}")
         self._tokenizer = tokenizer
         own = self._own_head()
         self.head = own if add_bos == "auto" else _head(own, tokenizer.bos_token_id, add_bos)

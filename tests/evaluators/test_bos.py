@@ -88,6 +88,11 @@ def test_an_end_that_the_tokenizer_appends_is_not_part_of_a_prompt(
         assert TokenCodec(tokenizer, False).prompt(text) == plain(tokenizer, text)
 
 
+def test_a_word_that_is_no_choice_is_named(tokenizer) -> None:
+    with pytest.raises(ValueError, match="add_bos: expected 'auto', True or False, got 'false'"):
+        TokenCodec(tokenizer, "false")  # type: ignore[arg-type]
+
+
 def test_several_tokens_before_a_text_stay_together(tmp_path: Path) -> None:
     tokenizer = TWO_AHEAD.load(tmp_path)
     codec = TokenCodec(tokenizer)
