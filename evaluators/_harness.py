@@ -34,8 +34,8 @@ class Harness(TemplateLM):  # type: ignore[misc]
     @property
     def prefix_token_id(self) -> int:
         """The token before a text that has no context."""
-        bos: int | None = self.tokenizer.bos_token_id
-        return self.eot_token_id if bos is None else bos
+        first = self._lm.codec.first_token
+        return self.eot_token_id if first is None else first
 
     @property
     def tokenizer_name(self) -> str:
@@ -58,9 +58,8 @@ class Harness(TemplateLM):  # type: ignore[misc]
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: Any
     ) -> list[int]:
-        """The ids of a text, after the beginning-of-sequence token unless that is refused."""
-        bos = self.tokenizer.bos_token or None
-        if add_special_tokens is False or (bos and string.startswith(bos)):
+        """The ids of a text, begun as every prompt unless special tokens are refused."""
+        if add_special_tokens is False:
             return list(self.tokenizer.encode(string, add_special_tokens=False))
         return self._lm.codec.prompt(string)
 

@@ -22,6 +22,7 @@ from evaluators.statistics import (
     wilson_interval,
 )
 from evaluators.text_model import TextModel
+from evaluators.tokens import ENCODING
 
 Split = Literal["validation", "test", "all"]
 
@@ -138,9 +139,15 @@ class Benchmark(ABC):
         """Everything but model and data that a score depends on; JSON-serialisable."""
 
 
-def protocol_sha256(benchmark: Benchmark) -> str:
-    """The fingerprint of the protocol: equal only where scores may be compared."""
-    text = json.dumps(benchmark.protocol(), sort_keys=True, ensure_ascii=False)
+def protocol_sha256(benchmark: Benchmark, add_bos: bool | None = None) -> str:
+    """The fingerprint of the protocol: equal only where scores may be compared.
+
+    `add_bos`: of the model that was asked, see `TextModel`.
+    """
+    rules: dict[str, object] = {**benchmark.protocol(), "encoding": ENCODING}
+    if add_bos is not None:
+        rules["add_bos"] = add_bos
+    text = json.dumps(rules, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -157,7 +164,9 @@ def bits_per_byte(nats: float, size: int) -> float:
     return nats / math.log(2) / max(size, 1)
 
 
-def summarise(benchmark: Benchmark, records: Sequence[ItemRecord]) -> BenchmarkResult:
+def summarise(
+    benchmark: Benchmark, records: Sequence[ItemRecord], add_bos: bool | None = None
+) -> BenchmarkResult:
     """Aggregate `records` (at least one) into a result.
 
     Accuracy-like metrics are means over items, or over groups of their means. Bits per byte are
@@ -191,7 +200,7 @@ def summarise(benchmark: Benchmark, records: Sequence[ItemRecord]) -> BenchmarkR
         n=count,
         metrics=metrics,
         records=tuple(records),
-        protocol_sha256=protocol_sha256(benchmark),
+        protocol_sha256=protocol_sha256(benchmark, add_bos),
         sandbox_level=benchmark.sandbox_level,
         low=low,
         high=high,

@@ -68,7 +68,7 @@ def evaluate(
         records = score(mine)
     else:
         records = _gathered(lm, benchmark, lambda: score(mine), world_size)
-    return summarise(benchmark, _in_order(benchmark, records, ids))
+    return summarise(benchmark, _in_order(benchmark, records, ids), lm.add_bos)
 
 
 def _chunk(

@@ -38,12 +38,17 @@ def weights_sha256(model: Any, tokenizer: Any) -> str:
     return digest.hexdigest()
 
 
-def evaluation_key(weights: str, benchmark: Benchmark, items: Sequence[Item]) -> str:
-    """What decides the records of an evaluation: weights, protocol, items, sandbox and engine."""
+def evaluation_key(
+    weights: str, benchmark: Benchmark, items: Sequence[Item], add_bos: bool | None = None
+) -> str:
+    """What decides the records of an evaluation: weights, protocol, items, sandbox and engine.
+
+    `add_bos`: of the model that is asked, see `TextModel`.
+    """
     parts = [
         str(ENGINE_VERSION),
         weights,
-        protocol_sha256(benchmark),
+        protocol_sha256(benchmark, add_bos),
         str(benchmark.sandbox_level),
         json.dumps([asdict(item) for item in items], sort_keys=True, default=str),
     ]

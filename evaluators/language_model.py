@@ -17,7 +17,7 @@ from evaluators.sampler import Sampler
 from evaluators.sampling import Sampling, check_seeds
 from evaluators.stops import StopFinder, cut_at_stop
 from evaluators.text_model import Completion, LogLikelihood, TextModel
-from evaluators.tokens import TokenCodec, end_tokens
+from evaluators.tokens import AddBos, TokenCodec, end_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,11 +29,12 @@ IdPair = tuple[Sequence[int], Sequence[int]]
 class LanguageModel(TextModel):
     """A causal language model with its tokenizer, ready for evaluation.
 
-    A prompt is preceded by the beginning-of-sequence token, as in training; a continuation is
-    tokenised apart from it. Inputs beyond the model's context lose tokens on the left. Results
-    depend neither on `batch_tokens`, the padded tokens per forward batch, nor on `batch_size`,
-    the most sequences in it, up to the rounding of the model's dtype. A batch that does not fit
-    into memory is halved. Training mode, random state and configuration are left as they were.
+    A prompt begins as the tokenizer begins a text, or as `add_bos` has it, as in training; a
+    continuation is tokenised apart from it. Inputs beyond the model's context lose tokens on the
+    left. Results depend neither on `batch_tokens`, the padded tokens per forward batch, nor on
+    `batch_size`, the most sequences in it, up to the rounding of the model's dtype. A batch that
+    does not fit into memory is halved. Training mode, random state and configuration are left as
+    they were.
     """
 
     def __init__(
@@ -43,16 +44,22 @@ class LanguageModel(TextModel):
         *,
         batch_tokens: int = 16384,
         batch_size: int | None = None,
+        add_bos: AddBos = "auto",
     ) -> None:
         for name, value in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}")
         self.model = model
         self.tokenizer = tokenizer
-        self.codec = TokenCodec(tokenizer)
+        self.codec = TokenCodec(tokenizer, add_bos)
         self.forward = Forward(model)
         self._budget = TokenBudget(batch_tokens)
         self._batch_size = batch_size
+
+    @property
+    def add_bos(self) -> bool | None:
+        """See `TextModel`."""
+        return self.codec.add_bos
 
     @property
     def context(self) -> int:
@@ -153,14 +160,14 @@ class LanguageModel(TextModel):
                 module.training = True  # train() would also switch on frozen submodules
 
     def _left_truncated(self, ids: list[int], room: int) -> list[int]:
-        """`ids` cut on the left to `room` tokens; the beginning-of-sequence token stays."""
+        """`ids` cut on the left to `room` tokens; what begins every prompt (BOS) stays."""
         if len(ids) <= room:
             return ids
-        bos = self.tokenizer.bos_token_id
-        # Models lean on the first token of a sequence, so it is worth one place.
-        if ids[0] == bos and room > 1:
-            return [bos, *ids[len(ids) - room + 1 :]]
-        return ids[len(ids) - room :]
+        # Models lean on the first token of a sequence, so it is worth its place.
+        head = list(self.codec.head)
+        if ids[: len(head)] != head or room <= len(head):
+            head = []
+        return [*head, *ids[len(ids) - room + len(head) :]]
 
     def _windows(self, head: list[int], tail: list[int]) -> list[Window]:
         """`head + tail` as windows that together score every token of `tail` once."""
@@ -213,4 +220,7 @@ class LanguageModel(TextModel):
 def _require_tokens(rows: Sequence[Sequence[int]], what: str) -> None:
     """Raise where a row is empty: without a first token there is nothing to continue."""
     if not all(rows):
-        raise ValueError(f"An empty {what} needs a tokenizer with a beginning-of-sequence token")
+        raise ValueError(
+            f"An empty {what} needs a tokenizer with a beginning-of-sequence or an "
+            f"end-of-sequence token"
+        )

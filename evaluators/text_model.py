@@ -39,6 +39,14 @@ class LogLikelihood:
 class TextModel(ABC):
     """What a benchmark needs of a model."""
 
+    @property
+    def add_bos(self) -> bool | None:
+        """Whether prompts begin with BOS, where that is not as the tokenizer does; else None.
+
+        Part of the fingerprint of a score.
+        """
+        return None
+
     @abstractmethod
     def generate(
         self,

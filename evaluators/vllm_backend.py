@@ -13,7 +13,7 @@ from typing import Any, final
 
 from evaluators.sampling import Sampling, check_seeds
 from evaluators.text_model import Completion, LogLikelihood, TextModel
-from evaluators.tokens import TokenCodec
+from evaluators.tokens import AddBos, TokenCodec
 
 
 class MissingVllm(ValueError):
@@ -28,7 +28,9 @@ class VllmModel(TextModel):
     to the rounding of other kernels; draws differ, for vLLM has random numbers of its own.
     """
 
-    def __init__(self, folder: Path, *, seed: int = 0, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, *, seed: int = 0, add_bos: AddBos = "auto", **options: Any
+    ) -> None:
         """`options` go to `vllm.LLM`: dtype, max_model_len, gpu_memory_utilization, ..."""
         if importlib.util.find_spec("vllm") is None:
             raise MissingVllm("vLLM is not installed: install the extra with gmt-sweep[vllm]")
@@ -38,7 +40,12 @@ class VllmModel(TextModel):
         self._engine = vllm.LLM(
             model=str(folder), seed=seed, enable_prefix_caching=True, **options
         )
-        self._codec = TokenCodec(self._engine.get_tokenizer())
+        self._codec = TokenCodec(self._engine.get_tokenizer(), add_bos)
+
+    @property
+    def add_bos(self) -> bool | None:
+        """See `TextModel`."""
+        return self._codec.add_bos
 
     def generate(
         self,

@@ -48,7 +48,8 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
     if detail["type"] == "missing":
         return f"'{place}' is missing"
     if detail["type"] == "literal_error":
-        allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        expected = re.findall(r"'([^']*)'|(True|False)", detail["ctx"]["expected"])
+        allowed = [word or truth.lower() for word, truth in expected]
         word = str(detail["input"])
         return f"{place}: unknown value '{word}' ({nearest(word, allowed)})"
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")

@@ -17,8 +17,10 @@ from evaluators.evaluate import evaluate, select
 from evaluators.item_cache import ItemCache, evaluation_key, weights_sha256
 from evaluators.language_model import LanguageModel
 from evaluators.records import write_records
+from evaluators.tokens import AddBos
 
 Dtype = Literal["auto", "bfloat16", "float32"]
+ADD_BOS: dict[str, AddBos] = {"auto": "auto", "true": True, "false": False}
 # Scored, and kept, at a time: long enough for full batches, short enough to lose little.
 CHUNK = 64
 
@@ -33,6 +35,7 @@ class Options:
     limit: int | None
     device: str
     dtype: Dtype
+    add_bos: AddBos
     batch_tokens: int
     samples_out: Path | None
     cache: Path
@@ -49,11 +52,13 @@ class Options:
         metric: str | None,
         sandbox: str | None,
         dtype: str,
+        add_bos: str,
         **rest: Any,
     ) -> Self:
         """Read the command line's words; ValueError says what is wrong with which."""
         chosen_split: Split = _one_of("split", split, get_args(Split))
         chosen_dtype: Dtype = _one_of("dtype", dtype, get_args(Dtype))
+        chosen_bos = ADD_BOS[_one_of("add-bos", add_bos, list(ADD_BOS))]
         names = [name.strip() for name in benchmarks.split(",") if name.strip()]
         if not names:
             raise ValueError(
@@ -70,7 +75,13 @@ class Options:
                 preset=preset if name not in NAMES or presets(name) or len(names) == 1 else None,
             )
             chosen.append((name, benchmark, _source(name, sources, data_folder)))
-        return cls(benchmarks=tuple(chosen), split=chosen_split, dtype=chosen_dtype, **rest)
+        return cls(
+            benchmarks=tuple(chosen),
+            split=chosen_split,
+            dtype=chosen_dtype,
+            add_bos=chosen_bos,
+            **rest,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,12 @@ def run(options: Options) -> Report:
     config = ModelConfig(path=options.model, dtype=options.dtype)
     model, tokenizer = load_model(config, device)
     weights = weights_sha256(model, tokenizer)
-    lm = LanguageModel(model.to(device).eval(), tokenizer, batch_tokens=options.batch_tokens)
+    lm = LanguageModel(
+        model.to(device).eval(),
+        tokenizer,
+        batch_tokens=options.batch_tokens,
+        add_bos=options.add_bos,
+    )
     results: dict[str, BenchmarkResult] = {}
     seconds: dict[str, float] = {}
     for name, benchmark, _ in options.benchmarks:
@@ -172,7 +188,7 @@ def _score(
         TimeRemainingColumn,
     )
 
-    known = ItemCache(cache / f"{evaluation_key(weights, benchmark, items)}.jsonl")
+    known = ItemCache(cache / f"{evaluation_key(weights, benchmark, items, lm.add_bos)}.jsonl")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

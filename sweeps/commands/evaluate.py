@@ -41,6 +41,12 @@ def evaluate_models(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
+    add_bos: Annotated[
+        str,
+        typer.Option(
+            help="true or false: begin prompts with BOS, or not; auto: as the tokenizer does."
+        ),
+    ] = "auto",
     batch_tokens: Annotated[
         int, typer.Option(min=1, help="Padded tokens per batch; halved where memory runs out.")
     ] = 16384,
@@ -72,6 +78,7 @@ def evaluate_models(
             sandbox=sandbox,
             device=device,
             dtype=dtype,
+            add_bos=add_bos,
             batch_tokens=batch_tokens,
             samples_out=samples_out,
             cache=cache.expanduser(),

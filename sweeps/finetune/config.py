@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from evaluators.tokens import AddBos
+
 TrainFormat = Literal[
     "prompt_response",
     "alpaca",
@@ -39,6 +41,8 @@ class ModelConfig(StrictModel):
     `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is bfloat16
     on accelerators that have it, else float32. `attention`: `auto` is flash attention where it
     is installed and applies, else SDPA. `gradient_checkpointing` trades time for memory.
+    `add_bos`: whether prompts begin with the beginning-of-sequence token (BOS), in training and
+    in scoring; `auto` is as the tokenizer begins a text by itself.
     """
 
     path: str = Field(min_length=1)
@@ -48,6 +52,7 @@ class ModelConfig(StrictModel):
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
+    add_bos: AddBos = "auto"
 
 
 class DataConfig(StrictModel):

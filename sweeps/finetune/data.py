@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+from evaluators import tokens as token_codec
 from evaluators.protocol import is_own
-from evaluators.tokens import TokenCodec
+from evaluators.tokens import AddBos, TokenCodec
 from sweeps.finetune.chat import check_template, in_chat_template
 from sweeps.finetune.config import BenchmarkConfig, DataConfig
 from sweeps.finetune.example import Example
@@ -57,20 +58,27 @@ class TrainingData:
 
 
 def load_training_data(
-    config: DataConfig, tokenizer: Any, benchmarks: Sequence[BenchmarkConfig] = ()
+    config: DataConfig,
+    tokenizer: Any,
+    benchmarks: Sequence[BenchmarkConfig] = (),
+    add_bos: AddBos = "auto",
 ) -> TrainingData:
     """Read and tokenise the rows of `config`; RowError names file and line of a bad one.
 
-    An example is [bos] + prompt + response + [eos], cut at `max_length`; the loss counts the
-    response and eos, and is tokenised as the evaluators do it. In the chat template it is what
-    the template writes. An example whose response was cut away entirely is dropped and counted.
-    Large sources are tokenised once and kept on disk under their content.
+    An example is prompt + response + [eos], cut at `max_length`, tokenised as the evaluators do
+    it: the prompt begins as the tokenizer begins a text, or as `add_bos` has it. The loss counts
+    the response and eos. In the chat template an example is what the template writes. An example
+    whose response was cut away entirely is dropped and counted. Large sources are tokenised once
+    and kept on disk under their content.
     """
+    codec = TokenCodec(tokenizer, add_bos)
     key = _cache_key(config, tokenizer, benchmarks)
     if key is None:
-        stored = _tokenised(config, tokenizer, benchmarks)
+        stored = _tokenised(config, tokenizer, codec, benchmarks)
     else:
-        stored = cached(key, lambda: _tokenised(config, tokenizer, benchmarks))
+        stored = cached(
+            (*key, codec.head), lambda: _tokenised(config, tokenizer, codec, benchmarks)
+        )
     tokens = TokenStore(stored["ids"], stored["starts"])
     lengths = tuple(tokens.starts.diff().tolist())
     counts, first = DataCounts(**stored["counts"]), tuple(stored["first"])
@@ -81,7 +89,8 @@ def load_training_data(
 def _cache_key(
     config: DataConfig, tokenizer: Any, benchmarks: Sequence[BenchmarkConfig]
 ) -> tuple[object, ...] | None:
-    """All that decides the token ids; None where keeping them is not worth it, or not safe."""
+    """What decides the token ids, beside the codec; None where keeping them is not worth it, or
+    not safe."""
     if is_on_hub(config.path):
         if config.revision is None:  # may hold other rows tomorrow
             return None
@@ -102,14 +111,13 @@ def _items_key(config: BenchmarkConfig) -> tuple[object, ...]:
 
 
 def _tokenised(
-    config: DataConfig, tokenizer: Any, benchmarks: Sequence[BenchmarkConfig]
+    config: DataConfig, tokenizer: Any, codec: TokenCodec, benchmarks: Sequence[BenchmarkConfig]
 ) -> dict[str, Any]:
     if tokenizer.eos_token_id is None:
         raise RowError("the tokenizer has no end-of-sequence token: a response could never end")
     if config.template == "chat":
         check_template(tokenizer)
     examples, counts = read_examples(config, benchmarks)
-    codec = TokenCodec(tokenizer)
     rows: list[list[int]] = []
     first: list[int] = []
     truncated = 0
@@ -156,7 +164,11 @@ def _code_digest() -> str:
     """Of everything that decides what an example becomes: another release tokenises anew."""
     here = Path(__file__).parent
     names = ("data.py", "chat.py", "decontamination.py", "example.py", "examples.py", "sources.py")
-    sources = [*(here / name for name in names), *sorted((here / "training_sets").glob("*.py"))]
+    sources = [
+        Path(token_codec.__file__),
+        *(here / name for name in names),
+        *sorted((here / "training_sets").glob("*.py")),
+    ]
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.read_bytes())

@@ -50,7 +50,7 @@ def score_derived(
     device = group.device()
     folder.mkdir(parents=True, exist_ok=True)
     with borrowed_process(device, config.threads):
-        validation = Validation(config.evaluation, group, cache)
+        validation = Validation(config.evaluation, group, cache, config.model.add_bos)
         model, tokenizer = load_derived(config.model, drop, device)
         score, metrics = validation.check(model.to(device).eval(), tokenizer, final=True)
     return RunResult("finished", 0, 0, score, metrics)
@@ -63,7 +63,7 @@ def drop_run(config: FinetuneConfig, folder: Path, group: Group, cache: Cache | 
     """
     device = group.device()
     model, tokenizer = load_derived(config.model, config.method.drop, device)
-    validation = Validation(config.evaluation, group, cache or Cache())
+    validation = Validation(config.evaluation, group, cache or Cache(), config.model.add_bos)
     score, metrics = validation.check(model.to(device).eval(), tokenizer, final=True)
     if not math.isfinite(score):
         reason = f"the validation score is {score:g}"

@@ -60,7 +60,7 @@ def measure_updates(
 
 def _trainer(config: FinetuneConfig, group: Group, device: torch.device) -> Trainer:
     model, tokenizer = load_model(config.model, device)
-    data = load_training_data(config.data, tokenizer)
+    data = load_training_data(config.data, tokenizer, add_bos=config.model.add_bos)
     return Trainer(config, model.to(device), data, group, device)
 
 

@@ -13,6 +13,7 @@ import torch
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item
 from evaluators.evaluate import evaluate, select
 from evaluators.language_model import LanguageModel
+from evaluators.tokens import AddBos
 from sweeps.finetune.benchmarks import build_benchmark
 from sweeps.finetune.cache import Cache, signature
 from sweeps.finetune.config import BenchmarkConfig, EvaluationConfig, ModelConfig
@@ -32,14 +33,16 @@ class _Part:
 class Validation:
     """The validation items of a domain, read once; test items are out of its reach."""
 
-    def __init__(self, config: EvaluationConfig, group: Group, cache: Cache) -> None:
+    def __init__(
+        self, config: EvaluationConfig, group: Group, cache: Cache, add_bos: AddBos = "auto"
+    ) -> None:
         """Read and select the items; DataError names what cannot be read."""
-        self._group = group
+        self._group, self._add_bos = group, add_bos
         self._parts = [_part(each, config.check_limit, cache) for each in config.benchmarks]
 
     def check(self, model: Any, tokenizer: Any, *, final: bool) -> tuple[float, dict[str, float]]:
         """The mean score over the benchmarks, and `eval/<benchmark>/<metric>`; equal on ranks."""
-        lm = LanguageModel(model, tokenizer)
+        lm = LanguageModel(model, tokenizer, add_bos=self._add_bos)
         scores: list[float] = []
         metrics: dict[str, float] = {}
         for part in self._parts:
@@ -59,12 +62,14 @@ def evaluate_folder(
     device: torch.device | str = "cpu",
     *,
     threads: int | None = None,
+    add_bos: AddBos = "auto",
 ) -> dict[str, BenchmarkResult]:
     """Score a saved model, or the base model, on all (or `test_limit`, `limit`) items."""
     device = torch.device(device)
     with borrowed_process(device, threads):
         model, tokenizer = load_model(ModelConfig(path=str(model_folder)), device)
-        return evaluate_model(model.to(device).eval(), tokenizer, benchmarks, split)
+        model = model.to(device).eval()
+        return evaluate_model(model, tokenizer, benchmarks, split, add_bos=add_bos)
 
 
 def evaluate_model(
@@ -73,10 +78,12 @@ def evaluate_model(
     benchmarks: Sequence[BenchmarkConfig],
     split: Literal["validation", "test"] = "test",
     group: Group | None = None,
+    *,
+    add_bos: AddBos = "auto",
 ) -> dict[str, BenchmarkResult]:
     """Score a model in memory on all (or `test_limit`, `limit`) items, shared out over `group`."""
     rank, size = (0, 1) if group is None else (group.rank, group.size)
-    lm = LanguageModel(model, tokenizer)
+    lm = LanguageModel(model, tokenizer, add_bos=add_bos)
     results = {}
     for config in benchmarks:
         path, limit = config.validation, config.limit

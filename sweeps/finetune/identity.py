@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from evaluators.tokens import ENCODING
 from sweeps.finetune.config import FinetuneConfig
 
 Tree = dict[str, Any]
@@ -32,9 +33,10 @@ def run_identity(config: FinetuneConfig) -> Tree:
     """A run as a tree of plain values, the same wherever its files lie.
 
     Settings left at their default are absent, so that a new setting changes no identity. The
-    test items are absent too: a run does not read them.
+    test items are absent too: a run does not read them. How texts become ids is a part.
     """
     tree = config.model_dump(mode="json", exclude=BESIDE_THE_RESULT, exclude_defaults=True)
+    tree["encoding"] = ENCODING
     tree["model"]["path"] = content(config.model.path)
     tree["data"]["path"] = content(config.data.path)
     for benchmark in tree["evaluation"]["benchmarks"]:

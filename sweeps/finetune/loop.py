@@ -95,10 +95,13 @@ class _Run:
         source = signature(config.data.path)
         key = ("data", config.data, source, against, _model_key(config, device))
         data = store.value(
-            key, lambda: load_training_data(config.data, self._tokenizer, benchmarks)
+            key,
+            lambda: load_training_data(
+                config.data, self._tokenizer, benchmarks, config.model.add_bos
+            ),
         )
         self._counts = data.counts
-        self._validation = Validation(config.evaluation, group, store)
+        self._validation = Validation(config.evaluation, group, store, config.model.add_bos)
         self._model.to(device)
         self._trainer = Trainer(config, self._model, data, group, device)
         self._saver = Saver(

@@ -14,7 +14,7 @@ from sweeps.finetune.identity import BESIDE_THE_RESULT, Tree, content, digest, r
 DEFAULT = "its default"
 """What a definition says of a setting that is absent."""
 
-SCHEMA = 2
+SCHEMA = 3
 """Part of every definition; raise it when a default changes, which a definition leaves out."""
 
 

@@ -103,11 +103,19 @@ def score_model(
     group = Group.current()
     device = group.device()
     parsed = [BenchmarkConfig(**benchmark) for benchmark in benchmarks]
+    base = ModelConfig(**model)
     dropped = None if drop is None else DropConfig(**drop)
     with borrowed_process(device, threads):
-        loaded, tokenizer = load_derived(ModelConfig(**model), dropped, device)
+        loaded, tokenizer = load_derived(base, dropped, device)
         try:
-            scored = evaluate_model(loaded.to(device).eval(), tokenizer, parsed, "test", group)
+            scored = evaluate_model(
+                loaded.to(device).eval(),
+                tokenizer,
+                parsed,
+                "test",
+                group,
+                add_bos=base.add_bos,
+            )
         except ValueError as error:
             return {"refused": str(error)}
     entries: dict[str, float] = {}

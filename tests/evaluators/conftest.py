@@ -4,7 +4,7 @@ import string
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CONTEXT = 96
@@ -20,13 +20,16 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token per character."""
+    """One token per character, after BOS."""
     signs = ["<pad>", "<s>", "</s>", "<unk>", *string.printable[:95], "\n"]
     core = Tokenizer(
         models.WordLevel({sign: index for index, sign in enumerate(signs)}, unk_token="<unk>")
     )
     core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     core.decoder = decoders.Fuse()
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", signs.index("<s>"))]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         bos_token="<s>",

@@ -20,6 +20,7 @@ from evaluators.lm_eval_backend import MissingHarness, harness_model, run_tasks
 from evaluators.sampling import Sampling
 from evaluators.vllm_backend import MissingVllm, VllmModel
 from tests.evaluators.conftest import build_model
+from tests.evaluators.tokenizer_families import FAMILIES
 
 needs_harness = pytest.mark.skipif(
     importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed"
@@ -102,7 +103,7 @@ def test_parity_with_the_harness_s_own_model(tmp_path, monkeypatch, long_model, 
     lm = LanguageModel(long_model, tokenizer)
     ours = run_tasks(lm, [f"ours_{name}"], task_folder=tmp_path)
     theirs = simple_evaluate(
-        model=HFLM(pretrained=long_model, tokenizer=with_bos(tokenizer), batch_size=3),
+        model=HFLM(pretrained=long_model, tokenizer=tokenizer, batch_size=3),
         tasks=[f"ours_{name}"],
         task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
         bootstrap_iters=0,
@@ -125,17 +126,21 @@ def test_parity_with_the_harness_s_own_model(tmp_path, monkeypatch, long_model, 
             assert ours["results"][key][metric] == pytest.approx(value, abs=1e-4)
 
 
-def with_bos(tokenizer):
-    """The same tokenizer, which puts its first token before a text as the engine does."""
-    from tokenizers import Tokenizer, processors
-    from transformers import PreTrainedTokenizerFast
+@needs_harness
+@quiet
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_text_begins_as_for_the_harness_s_own_model(tmp_path, model, family):
+    from lm_eval.models.huggingface import HFLM
 
-    core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    core.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
-    )
-    names = {key: getattr(tokenizer, key) for key in ("bos_token", "eos_token", "pad_token")}
-    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", **names)
+    tokenizer = family.load(tmp_path)
+    theirs = HFLM(pretrained=model, tokenizer=tokenizer)
+    ours = harness_model(LanguageModel(model, tokenizer))
+    assert ours.prefix_token_id == theirs.prefix_token_id
+    for text in ("Is 1+2 3?", "x", f"{tokenizer.decode(theirs.prefix_token_id)}user: hi"):
+        assert ours.tok_encode(text) == theirs.tok_encode(text)
+        assert ours._encode_pair(text, " yes") == theirs._encode_pair(text, " yes")
+    plain = harness_model(LanguageModel(model, tokenizer, add_bos=False))
+    assert plain.tok_encode("x") == theirs.tok_encode("x", add_special_tokens=False)
 
 
 def flat(answers: list) -> list:
@@ -237,5 +242,11 @@ def test_vllm_answers_like_the_engine(monkeypatch, model, tokenizer):
     for mine, theirs in zip(served.loglikelihood(pairs), lm.loglikelihood(pairs), strict=True):
         assert mine.nats == pytest.approx(theirs.nats, abs=1e-4)
         assert (mine.tokens, mine.is_greedy) == (theirs.tokens, theirs.is_greedy)
+    plain = VllmModel(Path("folder"), seed=7, dtype="float32", add_bos=False)
+    without = LanguageModel(model, tokenizer, add_bos=False)
+    assert (served.add_bos, plain.add_bos) == (None, False)
+    mine, theirs = plain.loglikelihood(pairs[:1])[0], without.loglikelihood(pairs[:1])[0]
+    assert mine.nats == pytest.approx(theirs.nats, abs=1e-4)
+    assert mine.nats != pytest.approx(served.loglikelihood(pairs[:1])[0].nats, abs=1e-4)
     with pytest.raises(ValueError, match="one seed for each of 2 prompts"):
         served.generate(prompts, max_new_tokens=1, sampling=Sampling(1.0), seeds=[1])

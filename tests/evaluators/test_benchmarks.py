@@ -21,7 +21,7 @@ from evaluators.evaluate import evaluate, select
 from evaluators.language_model import LanguageModel
 from evaluators.split import is_validation
 from evaluators.stops import cut_at_stop
-from evaluators.text_model import Completion, LogLikelihood
+from evaluators.text_model import Completion, LogLikelihood, TextModel
 from tests.evaluators.benchmark_rows import ROWS, gsm8k, mbpp, mmlu
 
 RUNS_CODE = ("pass_at_1", "humaneval", "humaneval_plus", "mbpp", "mbpp_plus")
@@ -33,7 +33,7 @@ SPLITS = ("validation", "test", "all")
 CASES = [(name, preset) for name in NAMES for preset in (presets(name) or (None,))]
 
 
-class Oracle:
+class Oracle(TextModel):
     """Answers with the reference, and finds nothing but the right text likely."""
 
     def __init__(self, items: Sequence[Item]) -> None:
@@ -55,7 +55,7 @@ def _true_choices(item: Item) -> list[str]:
     return [item.choices[int(item.answer)]] if item.choices else []
 
 
-class Silent:
+class Silent(TextModel):
     """Says nothing, and finds every text impossible."""
 
     def generate(self, prompts, *, max_new_tokens, stops=(), **_) -> list[Completion]:

@@ -81,6 +81,8 @@ class Counting:
 class FailingModel:
     """Answers nothing: all must come from the cache."""
 
+    add_bos = None
+
 
 def test_the_key_changes_with_weights_protocol_items_and_tokens(model, tokenizer):
     weights = weights_sha256(model, tokenizer)

@@ -232,6 +232,10 @@ MISTAKES = {
         ("keep.models: ", "got 'none'; keep.models: unknown value 'none' (expected one of: all)"),
         ("keep.models=none",),
     ),
+    "neither auto nor true nor false": Mistake(
+        ("model.add_bos: unknown value 'ture' (did you mean 'true'?)\n",),
+        ("model.add_bos=ture",),
+    ),
     "domains in no known order": Mistake(
         ("resources.domains", "'side_by_side'"), ("resources.domains=side_by_sid",)
     ),

@@ -72,6 +72,20 @@ def test_a_model_folder_is_scored(world):
     assert {r["n"] for r in scores(world / "few.json")["results"].values()} == {3}
 
 
+def test_bos_left_out_is_another_score(world):
+    """The records of one are never those of the other: they share a cache."""
+    found = {}
+    for word in ("auto", "true", "false"):
+        done = call(world, "--add-bos", word, "--json", str(world / f"{word}.json"))
+        assert done.exit_code == 0, done.output
+        found[word] = scores(world / f"{word}.json")["results"]["gsm8k"]
+    assert found["true"] == found["auto"]  # this tokenizer adds BOS by itself
+    bits = [found[word]["metrics"]["bits_per_byte"] for word in ("auto", "false")]
+    assert bits[0] != bits[1]
+    assert found["false"]["protocol_sha256"] != found["auto"]["protocol_sha256"]
+    assert len(list((world / "cache").iterdir())) == 4
+
+
 def test_interrupted_and_resumed_equals_uninterrupted(world, monkeypatch):
     assert call(world, "--json", str(world / "whole.json"), cache="one").exit_code == 0
     real = evaluation_run.evaluate
@@ -104,6 +118,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(world, monkeypatch):
         (["--preset", "fool"], "Unknown preset of gsm8k 'fool'"),
         (["--split", "tset"], "Did you mean 'test'"),
         (["--dtype", "float8"], "Unknown dtype"),
+        (["--add-bos", "True"], "Unknown add-bos 'True'"),
         (["--data", "gsm8k"], "expected NAME=SOURCE"),
         (["--data", "mmlu=x"], "benchmark in --data"),
         (["--benchmarks", "mmlu"], "mmlu: no data; expected --data mmlu=SOURCE"),

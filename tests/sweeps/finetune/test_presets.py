@@ -62,7 +62,7 @@ def test_a_preset_chooses_the_protocol_of_the_validation_items(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sweeps.finetune.evaluation.evaluate", scored)
-    monkeypatch.setattr("sweeps.finetune.evaluation.LanguageModel", lambda *_: None)
+    monkeypatch.setattr("sweeps.finetune.evaluation.LanguageModel", lambda *_, **__: None)
     cache, prompts = Cache(), []
     for preset in (None, "table1", "table2"):
         config = benchmark(validation=train, preset=preset)

@@ -77,12 +77,14 @@ def test_shipped_tokenizer_gives_back_every_domain_text(
         assert tokenizer.decode(tokens) == text
 
 
-def test_shipped_tokenizer_adds_no_special_tokens_by_itself(
+def test_shipped_tokenizer_begins_a_text_as_pretraining_did_and_does_not_end_it(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
     assert len(special) == 3
-    assert not special & set(tokenizer.encode("Tom has 3 apples."))
+    first, *rest = tokenizer.encode("Tom has 3 apples.")
+    assert first == tokenizer.bos_token_id == encode(tokenizer, ("Tom has 3 apples.",))[0]
+    assert not special & set(rest)
 
 
 def test_domain_sequences_are_short(tokenizer: PreTrainedTokenizerFast) -> None:
