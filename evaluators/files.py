@@ -1,4 +1,4 @@
-"""Data files of every kind, read one way: UTF-8, with or without a byte order mark, plain or .gz."""
+"""Data files of every kind, read one way: UTF-8, with or without a byte order mark, or .gz."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ def _check_commit(name: str, revision: str, rows: Any) -> None:
         return
     if wanted is None:
         raise DataError(
-            f"revision '{revision}' cannot be told from the commit in the cache, "
-            f"{', '.join(sorted(held))}; expected that commit as the revision, or access to the hub"
+            f"the hub does not answer, and whether revision '{revision}' is the commit in the "
+            f"cache, {', '.join(sorted(held))}, is not known; expected that commit"
         )
     raise DataError(
         f"revision '{revision}' is not in the cache, which holds {', '.join(sorted(held))}, and "

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluators.errors import DataError, describe_fields, missing_fields
+from evaluators.errors import DataError, NoRowsError, describe_fields, missing_fields
 from evaluators.files import BrokenFile, records
 from evaluators.hub import load_split
 
@@ -57,7 +57,7 @@ def read_jsonl(path: Path, fields: Fields) -> Iterator[tuple[int, dict[str, Any]
     """(line or row number from 1, row) of a file: .csv, .json (a list of rows), else JSONL.
 
     Each may end in .gz. Every row must have the `fields` with values of the given types; more
-    fields may follow. A file without a row raises DataError.
+    fields may follow. Raises DataError; NoRowsError for a file without a row.
     """
     return _checked(path, _file_rows(Path(path), fields, "examples"), fields)
 
@@ -100,7 +100,7 @@ def _file_rows(path: Path, fields: Fields, field: str) -> Iterator[tuple[int, An
     except BrokenFile as error:
         raise DataError.at(path, error.line, error.expected, error.found) from error
     if not number:
-        raise DataError(f"{path}: expected {expected} at least once, found no row")
+        raise NoRowsError(f"{path}: expected at least one row, {expected}, found none")
 
 
 def _hub_rows(source: str, hub: HubSplit) -> Iterator[tuple[int, Any]]:
@@ -115,7 +115,7 @@ def _hub_rows(source: str, hub: HubSplit) -> Iterator[tuple[int, Any]]:
             number += 1
             yield number, row
     if not number:
-        raise DataError(f"{source}: expected rows in split {hub.split!r}, found none")
+        raise NoRowsError(f"{source}: expected rows in split {hub.split!r}, found none")
 
 
 def _kinds(kind: type | tuple[type, ...]) -> str:

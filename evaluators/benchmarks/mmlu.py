@@ -15,7 +15,7 @@ from typing import final
 
 from evaluators.benchmark import Item, Split
 from evaluators.benchmarks.choice import ChoiceBenchmark
-from evaluators.errors import DataError
+from evaluators.errors import DataError, NoRowsError
 from evaluators.files import BrokenFile, csv_lines, files_named
 from evaluators.protocol import Protocol
 from evaluators.rows import HubSplit, is_hub, read_rows
@@ -126,13 +126,13 @@ def _subject(path: Path, subject: str) -> list[_Question]:
     """The questions of a file. The csv module keeps "None" and "N/A", which are real choices."""
     questions: list[_Question] = []
     try:
-        for line, row in csv_lines(path):
-            if questions or row[-1] != "answer":
+        for number, (line, row) in enumerate(csv_lines(path)):
+            if number or row[-1] != "answer":
                 questions.append(_question(path, line, subject, len(questions), row))
     except BrokenFile as error:
         raise DataError.at(path, error.line, COLUMNS, error.found) from error
     if not questions:
-        raise DataError(f"{path}: expected {COLUMNS}, found no question")
+        raise NoRowsError(f"{path}: expected at least one row, {COLUMNS}, found none")
     return questions
 
 

@@ -13,7 +13,7 @@ from typing import final
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord, Split
 from evaluators.benchmarks.generative import cost_record, reference_costs
-from evaluators.errors import DataError
+from evaluators.errors import NoRowsError
 from evaluators.files import ENDINGS, ending, read_text
 from evaluators.protocol import Protocol
 from evaluators.rows import HubSplit, is_hub, read_rows
@@ -54,7 +54,7 @@ class Text(Benchmark):
             for start, end in _pieces(text)
         ]
         if not items:
-            raise DataError(f"{path}: expected a text, found none")
+            raise NoRowsError(f"{path}: expected a text, found none")
         return [
             item
             for item in items

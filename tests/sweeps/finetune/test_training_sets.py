@@ -140,7 +140,7 @@ def test_sharegpt_maps_its_speakers() -> None:
     said = [{"from": speaker, "value": speaker} for speaker in speakers]
     first, second = examples("sharegpt", {"conversations": said})
     assert (first.response, second.response) == ("function_call", "gpt")
-    assert [role for role, _ in second.turns] == ["system", "user", "assistant", "tool"]
+    assert [turn.role for turn in second.turns] == ["system", "user", "assistant", "tool"]
     with pytest.raises(RowError, match="message 1: expected 'from' one of"):
         examples("sharegpt", {"conversations": [{"from": "me", "value": "hi"}]})
 
