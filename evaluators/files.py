@@ -155,8 +155,11 @@ def _line(number: int, line: str) -> Record:
 
 def _whole(path: Path, field: str | None) -> Iterator[Record]:
     expected = "a JSON array" + (f", or an object with {field!r}" if field else "")
+    text = read_text(path)
+    if not text.strip():
+        return iter(())
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         raise BrokenFile(error.lineno, expected, f"invalid JSON ({error.msg})") from error
     rows = content.get(field) if isinstance(content, dict) else content

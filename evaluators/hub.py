@@ -28,27 +28,38 @@ def load_split(
     except Exception as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{what} cannot be loaded: {reason}") from error
-    if revision not in (None, "main"):
-        _check_commit(name, str(revision), rows)
+    if revision is not None and revision != "main":
+        rows = _at_commit(name, revision, split, rows)
     found: Iterable[dict[str, Any]] = rows
     return found
 
 
-def _check_commit(name: str, revision: str, rows: Any) -> None:
-    """Compare `revision` with the folders of the cached files, each named by its commit."""
-    held = {Path(file["filename"]).parent.name for file in getattr(rows, "cache_files", ())}
+def _at_commit(name: str, revision: str, split: str, rows: Any) -> Any:
+    """`rows`, or the cached ones of another commit, whichever is `revision`'s.
+
+    Each commit has a folder of its name in the cache, and `datasets` takes the latest of them.
+    """
+    from datasets import Dataset, concatenate_datasets
+
+    served = {Path(file["filename"]).parent for file in getattr(rows, "cache_files", ())}
     wanted = _commit(name, revision)
-    if all(wanted is not None and commit.startswith(wanted) for commit in held):
-        return
+    if all(folder.name == wanted for folder in served):
+        return rows
+    held = ", ".join(sorted(folder.name for folder in served))
     if wanted is None:
         raise DataError(
             f"the hub does not answer, and whether revision '{revision}' is the commit in the "
-            f"cache, {', '.join(sorted(held))}, is not known; expected that commit"
+            f"cache, {held}, is not known; expected that commit"
         )
-    raise DataError(
-        f"revision '{revision}' is not in the cache, which holds {', '.join(sorted(held))}, and "
-        "the hub does not answer"
-    )
+    of_split = re.compile(rf".*-{re.escape(split)}(-\d+-of-\d+)?\.arrow")
+    beside = sorted(file for folder in served for file in (folder.parent / wanted).glob("*"))
+    files = [str(file) for file in beside if of_split.fullmatch(file.name)]
+    if not files:
+        raise DataError(
+            f"revision '{revision}' is not in the cache, which holds {held}, and the hub does not "
+            "answer"
+        )
+    return concatenate_datasets([Dataset.from_file(file) for file in files])
 
 
 def _commit(name: str, revision: str) -> str | None:

@@ -1,8 +1,9 @@
-"""A pinned revision is the one that is read, or nothing is: offline, from a cache like the hub's."""
+"""A pinned revision is what is read, or nothing is: offline, from a cache like the hub's."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cached_rows(tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache of `datasets` with NAME at COMMIT, which was branch `v1`, written by `datasets`."""
+    """The cache of `datasets` with NAME at COMMIT, which was `v1`; `v2` is known, not cached."""
     rows = [{"question": f"{n}+1?", "answer": f"#### {n + 1}"} for n in range(3)]
     source = tmp_path / "rows.json"
     source.write_text(json.dumps(rows))
@@ -72,6 +73,20 @@ def test_rows_of_another_commit_are_refused(cached_rows: Path, revision: str, sa
         read_examples(DataConfig(path=NAME, format="gsm8k", revision=revision))
     with pytest.raises(DataError, match=f"^hub:{NAME}@{revision}: .*{says}"):
         benchmarks.build("gsm8k").load(Path(f"hub:{NAME}@{revision}"), "validation")
+
+
+def test_of_two_cached_commits_the_pinned_one_is_read(cached_rows: Path) -> None:
+    later = shutil.copytree(cached_rows, cached_rows.with_name("c" * 40))
+    empty = datasets.Dataset.from_list([{"question": "later?", "answer": "#### 0"}])
+    empty.save_to_disk(str(later / "saved"))
+    (later / "saved" / "data-00000-of-00001.arrow").replace(later / "sums-train.arrow")
+    shutil.rmtree(later / "saved")
+    os.utime(later, (4e9, 4e9))  # `datasets` takes the latest
+    latest, _ = read_examples(DataConfig(path=NAME, format="gsm8k", revision="c" * 40))
+    assert [example.split_text for example in latest] == ["later?"]
+    for revision in (COMMIT, "v1"):
+        pinned, _ = read_examples(DataConfig(path=NAME, format="gsm8k", revision=revision))
+        assert [example.split_text for example in pinned] == ["0+1?", "1+1?", "2+1?"]
 
 
 def test_a_model_at_another_commit_is_refused(world: Path, hub_cache: Path) -> None:
