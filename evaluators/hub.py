@@ -12,6 +12,11 @@ from evaluators.errors import DataError
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+def is_commit(revision: str | None) -> bool:
+    """Whether `revision` is a commit, which never changes, and not a branch or a tag."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
 def load_split(
     name: str, configuration: str | None, split: str, revision: str | None
 ) -> Iterable[dict[str, Any]]:
@@ -48,16 +53,16 @@ def _at_commit(name: str, revision: str, split: str, rows: Any) -> Any:
     held = ", ".join(sorted(folder.name for folder in served))
     if wanted is None:
         raise DataError(
-            f"the hub does not answer, and whether revision '{revision}' is the commit in the "
-            f"cache, {held}, is not known; expected that commit"
+            f"the hub gives no revision '{revision}', and whether it is the commit in the cache, "
+            f"{held}, is not known; expected that commit"
         )
     of_split = re.compile(rf".*-{re.escape(split)}(-\d+-of-\d+)?\.arrow")
     beside = sorted(file for folder in served for file in (folder.parent / wanted).glob("*"))
     files = [str(file) for file in beside if of_split.fullmatch(file.name)]
     if not files:
         raise DataError(
-            f"revision '{revision}' is not in the cache, which holds {held}, and the hub does not "
-            "answer"
+            f"the hub gives no revision '{revision}', and it is not in the cache, which holds "
+            f"{held}"
         )
     return concatenate_datasets([Dataset.from_file(file) for file in files])
 
@@ -66,7 +71,7 @@ def _commit(name: str, revision: str) -> str | None:
     """The commit that a branch or a tag was when the hub was last asked; a commit is its own."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    if _COMMIT.fullmatch(revision):
+    if is_commit(revision):
         return revision
     folder = f"datasets--{name.replace('/', '--')}"
     ref = Path(HF_HUB_CACHE) / folder / "refs" / revision

@@ -84,7 +84,7 @@ def _cache_key(
 ) -> tuple[object, ...] | None:
     """All that decides the token ids; None where keeping them is not worth it, or not safe."""
     if is_on_hub(config.path):
-        if config.revision is None:  # may hold other rows tomorrow
+        if not hub.is_commit(config.revision):  # may hold other rows tomorrow
             return None
         rows = config.revision
     elif source_bytes(config.path) < _CACHED_BYTES:

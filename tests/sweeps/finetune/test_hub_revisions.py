@@ -63,9 +63,9 @@ def test_rows_at_the_cached_revision_are_read(cached_rows: Path, revision: str |
 @pytest.mark.parametrize(
     ("revision", "says"),
     [
-        (OTHER, f"revision '{OTHER}' is not in the cache, which holds {COMMIT}"),
-        ("v2", "revision 'v2' is not in the cache"),
-        ("v3", f"whether revision 'v3' is the commit in the cache, {COMMIT}, is not known"),
+        (OTHER, f"no revision '{OTHER}', and it is not in the cache, which holds {COMMIT}"),
+        ("v2", "no revision 'v2', and it is not in the cache"),
+        ("v3", f"no revision 'v3', and whether it is the commit in the cache, {COMMIT}, is"),
     ],
 )
 def test_rows_of_another_commit_are_refused(cached_rows: Path, revision: str, says: str) -> None:
