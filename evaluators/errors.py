@@ -19,6 +19,11 @@ class DataError(ValueError):
 
 
 @final
+class NoRowsError(ValueError):
+    """A data file, or a split of one, without a single row; names it."""
+
+
+@final
 class SandboxError(ValueError):
     """The sandbox level asked for cannot be used on this machine."""
 

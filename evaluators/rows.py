@@ -6,15 +6,15 @@ revision is required: data that change under a score make it no score.
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluators.errors import DataError, describe_fields, missing_fields
+from evaluators.errors import DataError, NoRowsError, describe_fields, missing_fields
+from evaluators.files import BrokenFile, records
+from evaluators.hub import load_split
 
 Fields = Mapping[str, type | tuple[type, ...]]
 _HUB = re.compile(r"hub:(?P<name>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
@@ -41,40 +41,25 @@ def check_hub(source: Path | str) -> re.Match[str]:
     return match
 
 
-def read_text(path: Path) -> str:
-    """The UTF-8 text of `path`, unpacked if it ends in .gz; a DataError where it has none."""
-    try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{path}: expected a gzip file: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected UTF-8 text, {error.reason}") from error
-
-
 def read_rows(
     source: Path | str, fields: Fields, hub: HubSplit, *, field: str = "examples"
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row number from 1, row) of a JSONL file, a JSON file, or the hub's `hub` split.
+    """(line or row number from 1, row) of a file, or of the hub's `hub` split.
 
-    A .json file holds a list of rows, or an object with that list as its `field`.
+    As `read_jsonl`; a .json file may hold an object with the list of rows as its `field`.
     """
     if is_hub(source):
         return _checked(source, _hub_rows(str(source), hub), fields)
-    path = Path(source)
-    if path.suffix == ".json":
-        return _checked(path, _json_rows(path, fields, field), fields)
-    return read_jsonl(path, fields)
+    return _checked(source, _file_rows(Path(source), fields, field), fields)
 
 
 def read_jsonl(path: Path, fields: Fields) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, row) of each JSON object in `path`; blank lines are skipped.
+    """(line or row number from 1, row) of a file: .csv, .json (a list of rows), else JSONL.
 
-    Every row must have the `fields` with values of the given types; more fields may follow.
+    Each may end in .gz. Every row must have the `fields` with values of the given types; more
+    fields may follow. Raises DataError; NoRowsError for a file without a row.
     """
-    return _checked(path, _jsonl_rows(path, fields), fields)
+    return _checked(path, _file_rows(Path(path), fields, "examples"), fields)
 
 
 def strings(path: Path | str, line: int, row: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -103,47 +88,34 @@ def _checked(
         yield line, row
 
 
-def _jsonl_rows(path: Path, fields: Fields) -> Iterator[tuple[int, Any]]:
-    # Not splitlines(): it would also break rows at U+2028 inside strings.
-    for line, text in enumerate(read_text(path).split("\n"), start=1):
-        if text.strip():
-            yield line, _parsed(path, line, text, f"an object with {describe_fields(fields)}")
-
-
-def _json_rows(path: Path, fields: Fields, field: str) -> Iterator[tuple[int, Any]]:
-    expected = f"a list of objects with {describe_fields(fields)}, or an object with {field!r}"
-    content = _parsed(path, 1, read_text(path), expected)
-    rows = content.get(field) if isinstance(content, dict) else content
-    if not isinstance(rows, list):
-        found = describe_fields(content) if isinstance(content, dict) else type(rows).__name__
-        raise DataError.at(path, 1, expected, found)
-    return iter(enumerate(rows, start=1))
-
-
-def _parsed(path: Path, line: int, text: str, expected: str) -> Any:
+def _file_rows(path: Path, fields: Fields, field: str) -> Iterator[tuple[int, Any]]:
+    expected = f"an object with {describe_fields(fields)}"
+    number = 0
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = line + error.lineno - 1
-        raise DataError.at(path, place, expected, f"invalid JSON ({error.msg})") from error
+        for record in records(path, field=field):
+            number = record.number
+            if record.fault is not None:
+                raise DataError.at(path, number, expected, record.fault.found)
+            yield number, record.value
+    except BrokenFile as error:
+        raise DataError.at(path, error.line, error.expected, error.found) from error
+    if not number:
+        raise NoRowsError(f"{path}: expected at least one row, {expected}, found none")
 
 
 def _hub_rows(source: str, hub: HubSplit) -> Iterator[tuple[int, Any]]:
     match = check_hub(source)
-    import datasets
-
     number = 0
     for configuration in hub.configurations:
         try:
-            rows = datasets.load_dataset(
-                match["name"], configuration, split=hub.split, revision=match["revision"]
-            )
-        except Exception as error:
-            what = f"split {hub.split!r}" + (f" of {configuration!r}" if configuration else "")
-            raise DataError(f"{source}: {what} cannot be loaded: {error}") from error
+            rows = load_split(match["name"], configuration, hub.split, match["revision"])
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from error
         for row in rows:
             number += 1
             yield number, row
+    if not number:
+        raise NoRowsError(f"{source}: expected rows in split {hub.split!r}, found none")
 
 
 def _kinds(kind: type | tuple[type, ...]) -> str:

@@ -14,6 +14,7 @@ from evaluators.benchmark import Benchmark, BenchmarkResult, Item, Split
 from evaluators.benchmarks import NAMES, build, presets, runs_code
 from evaluators.errors import unknown_name
 from evaluators.evaluate import evaluate, select
+from evaluators.files import ENDINGS
 from evaluators.item_cache import ItemCache, evaluation_key, weights_sha256
 from evaluators.language_model import LanguageModel
 from evaluators.records import write_records
@@ -216,7 +217,7 @@ def _one_of(kind: str, word: str, known: Sequence[str]) -> Any:
 
 def _pair(text: str, names: Sequence[str]) -> tuple[str, Path]:
     name, equals, source = text.partition("=")
-    if not equals or not source:
+    if not equals or not source.strip():
         raise ValueError(f"--data: expected NAME=SOURCE, got {text!r}")
     if name not in names:
         raise unknown_name("benchmark in --data", name, tuple(names))
@@ -228,7 +229,8 @@ def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
     if name in given:
         return given[name]
     stem = _file(name)
-    places = [folder / f"{stem}{ending}" for ending in (".jsonl", ".json", ".csv", "")]
+    packed = [f"{ending}{gz}" for gz in ("", ".gz") for ending in ENDINGS]
+    places = [folder / f"{stem}{ending}" for ending in (*packed, "")]
     for place in places:
         if place.exists():
             return place

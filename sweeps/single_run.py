@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from sweeps.config import TrackingConfig
 from sweeps.errors import explain
-from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.config import FinetuneConfig, PathText
 from sweeps.finetune.result import RunResult
 from sweeps.folder.load import load_tree
 from sweeps.settings.paths import resolve_run
@@ -28,7 +28,7 @@ class SingleRun(FinetuneConfig):
     is told to MLflow.
     """
 
-    folder: str = "runs/finetune"
+    folder: PathText = "runs/finetune"
     data_root: str | None = None
     tracking: TrackingConfig = TrackingConfig()
 

@@ -59,7 +59,10 @@ FLOORS = (
         "evaluators",
         own=("evaluators",),
         libraries=frozenset(
-            {"torch", "transformers", "datasets", "math_verify", "yaml", "lm_eval", "vllm"}
+            {
+                *("torch", "transformers", "datasets", "huggingface_hub"),
+                *("math_verify", "yaml", "lm_eval", "vllm"),
+            }
         ),
     ),
     Floor(

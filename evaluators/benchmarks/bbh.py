@@ -20,8 +20,9 @@ from evaluators.benchmark import Item, Split
 from evaluators.benchmarks.answered import ROBUST, AnswerBenchmark
 from evaluators.benchmarks.generative import Grade
 from evaluators.errors import DataError
+from evaluators.files import files_named, read_text
 from evaluators.protocol import Decoding, Protocol
-from evaluators.rows import HubSplit, is_hub, read_rows, read_text
+from evaluators.rows import HubSplit, is_hub, read_rows
 from evaluators.split import is_validation
 
 FIELDS = {"input": str, "target": str}
@@ -63,14 +64,14 @@ class BBH(AnswerBenchmark):
                 "demonstrations the hub's copies lack; expected a folder"
             )
         folder = Path(path) / "bbh" if (Path(path) / "bbh").is_dir() else Path(path)
-        files = sorted(folder.glob("*.json"))
+        files = files_named(folder, "*.json")
         if not files:
             raise DataError(f"{folder}: expected a folder with a file *.json per task, found none")
         items: list[Item] = []
         # open-instruct draws in the order in which its file system lists the tasks: sorted here.
         generator = random.Random(42)
         for file in files:
-            task = self._task(file, _demonstrations(Path(path), file.stem))
+            task = self._task(file, _demonstrations(Path(path), _name(file)))
             drawn = self.rules.subset
             if split != "validation" and drawn is not None and len(task) > drawn:
                 task = generator.sample(task, drawn)
@@ -96,11 +97,11 @@ class BBH(AnswerBenchmark):
         return [
             (
                 Item(
-                    id=f"bbh/{file.stem}/{number}",
+                    id=f"bbh/{_name(file)}/{number}",
                     prompt=prompt.replace("{input}", row["input"]),
                     reference=f" So the answer is {row['target']}.",
                     answer=row["target"],
-                    group=file.stem,
+                    group=_name(file),
                 ),
                 is_validation(row["input"], HELD_OUT),
             )
@@ -108,9 +109,15 @@ class BBH(AnswerBenchmark):
         ]
 
 
+def _name(file: Path) -> str:
+    return file.name.partition(".json")[0]
+
+
 def _demonstrations(folder: Path, task: str) -> str:
     """The task's demonstrations, without the warning above its line of dashes."""
     path = folder / "cot-prompts" / f"{task}.txt"
+    packed = path.with_name(f"{path.name}.gz")
+    path = packed if packed.exists() and not path.exists() else path
     _, line, text = read_text(path).partition("-----\n")
     if not line:
         raise DataError(

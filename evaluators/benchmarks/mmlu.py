@@ -8,8 +8,6 @@ the released code's with five demonstrations from the subject's dev file.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +15,10 @@ from typing import final
 
 from evaluators.benchmark import Item, Split
 from evaluators.benchmarks.choice import ChoiceBenchmark
-from evaluators.errors import DataError
+from evaluators.errors import DataError, NoRowsError
+from evaluators.files import BrokenFile, csv_lines, files_named
 from evaluators.protocol import Protocol
-from evaluators.rows import HubSplit, is_hub, read_rows, read_text
+from evaluators.rows import HubSplit, is_hub, read_rows
 
 LETTERS = "ABCD"
 CHOICES = tuple(f" {letter}" for letter in LETTERS)
@@ -105,11 +104,11 @@ def _questions(path: Path, part: str) -> Iterator[_Question]:
         yield from _hub_questions(path, part)
         return
     suffix = f"_{part}.csv"
-    files = sorted(Path(path).rglob(f"*{suffix}"), key=lambda file: file.name)
+    files = files_named(Path(path), f"**/*{suffix}")
     if not files:
         raise DataError(f"{path}: expected a folder with files *{suffix}, found none")
     for file in files:
-        yield from _subject(file, file.name[: -len(suffix)])
+        yield from _subject(file, file.name.removesuffix(".gz").removesuffix(suffix))
 
 
 def _hub_questions(source: Path, part: str) -> Iterator[_Question]:
@@ -125,15 +124,15 @@ def _hub_questions(source: Path, part: str) -> Iterator[_Question]:
 
 def _subject(path: Path, subject: str) -> list[_Question]:
     """The questions of a file. The csv module keeps "None" and "N/A", which are real choices."""
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     questions: list[_Question] = []
     try:
-        for number, row in enumerate(reader):
-            if number == 0 and row and row[-1] == "answer":
-                continue
-            questions.append(_question(path, reader.line_num, subject, len(questions), row))
-    except csv.Error as error:
-        raise DataError.at(path, reader.line_num, COLUMNS, f"invalid csv ({error})") from error
+        for number, (line, row) in enumerate(csv_lines(path)):
+            if number or row[-1] != "answer":
+                questions.append(_question(path, line, subject, len(questions), row))
+    except BrokenFile as error:
+        raise DataError.at(path, error.line, COLUMNS, error.found) from error
+    if not questions:
+        raise NoRowsError(f"{path}: expected at least one row, {COLUMNS}, found none")
     return questions
 
 

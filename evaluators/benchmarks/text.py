@@ -13,9 +13,10 @@ from typing import final
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord, Split
 from evaluators.benchmarks.generative import cost_record, reference_costs
-from evaluators.errors import DataError
+from evaluators.errors import NoRowsError
+from evaluators.files import ENDINGS, ending, read_text
 from evaluators.protocol import Protocol
-from evaluators.rows import HubSplit, is_hub, read_rows, read_text
+from evaluators.rows import HubSplit, is_hub, read_rows
 from evaluators.split import is_validation
 from evaluators.text_model import TextModel
 
@@ -53,7 +54,7 @@ class Text(Benchmark):
             for start, end in _pieces(text)
         ]
         if not items:
-            raise DataError(f"{path}: expected a text, found none")
+            raise NoRowsError(f"{path}: expected a text, found none")
         return [
             item
             for item in items
@@ -71,7 +72,7 @@ class Text(Benchmark):
 
 
 def _documents(path: Path) -> Iterator[tuple[int, str]]:
-    if is_hub(path) or ".json" in Path(path).suffixes or Path(path).suffix == ".jsonl":
+    if is_hub(path) or ending(path) in ENDINGS:
         for line, row in read_rows(path, {"text": str}, HubSplit("train")):
             yield line, row["text"]
     else:

@@ -21,6 +21,7 @@ from evaluators.answers import exact_match, f1
 from evaluators.benchmark import Item, Split
 from evaluators.benchmarks.generative import GenerativeBenchmark, Grade
 from evaluators.errors import DataError, unknown_name
+from evaluators.files import ending
 from evaluators.protocol import Decoding, Protocol, prompt_text
 from evaluators.rows import HubSplit, is_hub, read_rows
 from evaluators.split import is_validation
@@ -165,11 +166,11 @@ def _rows(source: Path, part: str) -> Iterator[tuple[Path, int, dict[str, Any]]]
         for line, row in read_rows(source, FIELDS, _HUB[part]):
             yield source, line, row
         return
-    files = sorted(file for file in Path(source).glob("*.json*") if part in file.stem)
+    files = sorted(file for file in Path(source).glob("*.json*") if part in file.name)
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "none"
         raise DataError(f"{source}: expected one file *{part}*.json or .jsonl, found {names}")
-    if files[0].suffix == ".json":
+    if ending(files[0]) == ".json":
         for line, article in read_rows(files[0], {"paragraphs": list}, _HUB[part], field="data"):
             for row in _questions(files[0], line, article):
                 yield files[0], line, row

@@ -22,8 +22,9 @@ from evaluators.benchmarks.answered import AnswerBenchmark
 from evaluators.benchmarks.choice import ChoiceBenchmark
 from evaluators.benchmarks.program import Limits, ProgramBenchmark
 from evaluators.errors import DataError, missing_fields, unknown_name
+from evaluators.files import read_text
 from evaluators.protocol import Decoding, Protocol
-from evaluators.rows import HubSplit, read_rows, read_text, strings
+from evaluators.rows import HubSplit, read_rows, strings
 from evaluators.split import is_validation
 
 FORMS = ("exact_match", "multiple_choice", "pass_at_k")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from evaluators import benchmarks as registry
-from evaluators.benchmark import Benchmark
+from evaluators.benchmark import Benchmark, Item
+from evaluators.errors import DataError, NoRowsError
 from evaluators.rows import check_hub, is_hub
 from sweeps.finetune.config import BenchmarkConfig
 
@@ -21,6 +24,23 @@ def build_benchmark(config: BenchmarkConfig) -> Benchmark:
         )
     except ValueError as error:
         raise ValueError(f"benchmark '{config.name}': {error}") from error
+
+
+def load_items(
+    config: BenchmarkConfig, benchmark: Benchmark, split: Literal["validation", "test"]
+) -> list[Item]:
+    """The items of `split`, at least one; ValueError names benchmark and file otherwise."""
+    source = config.validation if split == "validation" else config.test
+    try:
+        items = benchmark.load(Path(source), split)
+    except NoRowsError as error:
+        raise ValueError(f"benchmark '{config.name}': {error}") from error
+    if not items:
+        raise ValueError(
+            f"benchmark '{config.name}': expected at least one {split} item in {source}, found "
+            "none"
+        )
+    return items
 
 
 def check_test_source(config: BenchmarkConfig, benchmark: Benchmark) -> None:
@@ -40,3 +60,13 @@ def check_test_source(config: BenchmarkConfig, benchmark: Benchmark) -> None:
             f"{config.test}: no such file or folder; benchmark '{config.name}' reads its test "
             f"items there for the report"
         )
+
+
+def check_test_items(config: BenchmarkConfig, benchmark: Benchmark) -> None:
+    """Raise ValueError where files have no test item at all.
+
+    The items are used for nothing else, and what is wrong with one of them is left to the report.
+    """
+    if not is_hub(config.test):
+        with suppress(DataError):
+            load_items(config, benchmark, "test")

@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar, cast, final
 
+from sweeps.finetune.config import split_paths
+
 T = TypeVar("T")
 
 
@@ -47,8 +49,8 @@ def signature(path: str) -> tuple[tuple[str, int, int], ...]:
     below a folder), so that a changed file is never served from the cache.
     """
     found: list[Path] = []
-    for part in path.split(","):
-        place = Path(part.strip()).expanduser()
+    for part in split_paths(path):
+        place = Path(part).expanduser()
         found.extend(sorted(place.rglob("*")) if place.is_dir() else [place])
     stats = [(file, file.stat()) for file in found if file.is_file()]
     return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats)

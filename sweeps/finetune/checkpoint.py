@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.finetune.config import FinetuneConfig
-from sweeps.finetune.identity import digest, run_identity
+from sweeps.finetune.identity import OtherRunError, digest, run_identity
 from sweeps.finetune.reporter import Check
 from sweeps.finetune.whole_file import partial_of, put_in_place
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sweeps.finetune.group import Group
 
 STATE, SHARDS = "state.pt", "shards"
+_MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,30 @@ class Checkpoint:
 
 def run_fingerprint(config: FinetuneConfig, workers: int) -> str:
     """A digest of everything that decides the result of a run."""
-    batch = config.effective_batch(workers)
-    return digest({"run": run_identity(config), "effective_batch": batch}, 64)
+    return _fingerprint(run_identity(config), config.effective_batch(workers))
+
+
+def _fingerprint(identity: dict[str, Any], effective_batch: int) -> str:
+    return digest({"run": identity, "effective_batch": effective_batch}, 64)
+
+
+@contextmanager
+def naming_workers(config: FinetuneConfig, workers: int) -> Iterator[None]:
+    """Say it where the OtherRunError is about the same run on another number of workers."""
+    try:
+        yield
+    except OtherRunError as error:
+        batch, identity = config.effective_batch(workers), run_identity(config)
+        # With a fixed global batch, the number of workers makes no other run.
+        counts = range(1, _MOST_WORKERS) if config.batch.hold == "mini_batch" else ()
+        for count in counts:
+            if _fingerprint(identity, batch // workers * count) == error.fingerprint:
+                raise ValueError(
+                    f"{error.folder} holds the {error.what} of this run on {count} workers, and "
+                    f"this is {workers}: with another number the effective batch is another. "
+                    f"Expected {count} workers, or another folder"
+                ) from None
+        raise
 
 
 def save(
@@ -116,10 +140,8 @@ def load(folder: Path, fingerprint: str) -> Checkpoint | None:
     import torch  # a second or two, which who only lists checkpoints does without
 
     state = torch.load(places[-1] / STATE, map_location="cpu", weights_only=True)
-    if state.pop("fingerprint") != fingerprint:
-        raise ValueError(
-            f"{folder} holds the checkpoint of a run with another config: choose another folder"
-        )
+    if (other := state.pop("fingerprint")) != fingerprint:
+        raise OtherRunError(folder, "checkpoint", other)
     check = state.pop("check")
     return Checkpoint(**state, check=None if check is None else Check(**check))
 

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+from evaluators import files, hub
 from evaluators import tokens as token_codec
 from evaluators.protocol import is_own
 from evaluators.tokens import AddBos, TokenCodec
-from sweeps.finetune.chat import check_template, in_chat_template
+from sweeps.finetune.chat import check_template
 from sweeps.finetune.config import BenchmarkConfig, DataConfig
 from sweeps.finetune.example import Example
 from sweeps.finetune.examples import DataCounts, read_examples
@@ -92,7 +93,7 @@ def _cache_key(
     """What decides the token ids, beside the codec; None where keeping them is not worth it, or
     not safe."""
     if is_on_hub(config.path):
-        if config.revision is None:  # may hold other rows tomorrow
+        if not hub.is_commit(config.revision):  # may hold other rows tomorrow
             return None
         rows = config.revision
     elif source_bytes(config.path) < _CACHED_BYTES:
@@ -117,12 +118,12 @@ def _tokenised(
         raise RowError("the tokenizer has no end-of-sequence token: a response could never end")
     if config.template == "chat":
         check_template(tokenizer)
-    examples, counts = read_examples(config, benchmarks)
+    examples, counts = read_examples(config, benchmarks, tokenizer)
     rows: list[list[int]] = []
     first: list[int] = []
     truncated = 0
     for example in examples:
-        prompt, response = _encoded(example, config, tokenizer, codec)
+        prompt, response = _encoded(example, tokenizer, codec)
         start = len(prompt)
         truncated += start + len(response) > config.max_length
         # Position 0 has nothing before it to be predicted from.
@@ -140,12 +141,10 @@ def _tokenised(
     return {"ids": store.ids, "starts": store.starts, "first": first, "counts": asdict(counts)}
 
 
-def _encoded(
-    example: Example, config: DataConfig, tokenizer: Any, codec: TokenCodec
-) -> tuple[list[int], list[int]]:
+def _encoded(example: Example, tokenizer: Any, codec: TokenCodec) -> tuple[list[int], list[int]]:
     """The ids of prompt and response, the end of the response among them."""
-    if config.template == "chat":
-        prompt, response = in_chat_template(tokenizer, example)
+    if example.in_chat is not None:
+        prompt, response = example.in_chat
         return codec.response(prompt), codec.response(response)
     return codec.prompt(example.prompt), [
         *codec.response(example.response),
@@ -164,11 +163,8 @@ def _code_digest() -> str:
     """Of everything that decides what an example becomes: another release tokenises anew."""
     here = Path(__file__).parent
     names = ("data.py", "chat.py", "decontamination.py", "example.py", "examples.py", "sources.py")
-    sources = [
-        Path(token_codec.__file__),
-        *(here / name for name in names),
-        *sorted((here / "training_sets").glob("*.py")),
-    ]
+    sources = [*(here / name for name in names), *sorted((here / "training_sets").glob("*.py"))]
+    sources += [Path(str(module.__file__)) for module in (files, hub, token_codec)]
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.read_bytes())

@@ -11,10 +11,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from evaluators.benchmark import Item
-from sweeps.finetune.benchmarks import build_benchmark
+from sweeps.finetune.benchmarks import build_benchmark, load_items
 from sweeps.finetune.config import BenchmarkConfig
 from sweeps.finetune.example import Example
 
@@ -28,8 +27,7 @@ def benchmark_ngrams(benchmarks: Sequence[BenchmarkConfig], n: int) -> set[NGram
     found: set[NGram] = set()
     for config in benchmarks:
         built = build_benchmark(config)
-        items = built.load(Path(config.validation), "validation")
-        items += built.load(Path(config.test), "test")
+        items = load_items(config, built, "validation") + load_items(config, built, "test")
         found.update(_telling(items, n))
     return found
 
@@ -37,7 +35,7 @@ def benchmark_ngrams(benchmarks: Sequence[BenchmarkConfig], n: int) -> set[NGram
 def is_contaminated(example: Example, against: set[NGram]) -> bool:
     """Whether the conversation or the response holds an n-gram of `against`, all of one length."""
     size = len(next(iter(against), ()))
-    texts = (*(text for _, text in example.conversation()), example.response)
+    texts = (*(turn.text for turn in example.conversation()), example.response)
     return size > 0 and any(
         ngram in against for text in texts for ngram in _ngrams(_words(text), size)
     )

@@ -14,7 +14,7 @@ from evaluators.benchmark import Benchmark, BenchmarkResult, Item
 from evaluators.evaluate import evaluate, select
 from evaluators.language_model import LanguageModel
 from evaluators.tokens import AddBos
-from sweeps.finetune.benchmarks import build_benchmark
+from sweeps.finetune.benchmarks import build_benchmark, load_items
 from sweeps.finetune.cache import Cache, signature
 from sweeps.finetune.config import BenchmarkConfig, EvaluationConfig, ModelConfig
 from sweeps.finetune.group import Group
@@ -86,11 +86,9 @@ def evaluate_model(
     lm = LanguageModel(model, tokenizer, add_bos=add_bos)
     results = {}
     for config in benchmarks:
-        path, limit = config.validation, config.limit
-        if split == "test":
-            path, limit = config.test, config.test_limit
+        limit = config.test_limit if split == "test" else config.limit
         benchmark = build_benchmark(config)
-        items = select(benchmark.load(Path(path), split), limit)
+        items = select(load_items(config, benchmark, split), limit)
         results[benchmark.name] = evaluate(lm, benchmark, items, rank=rank, world_size=size)
     return results
 
@@ -98,7 +96,7 @@ def evaluate_model(
 def _part(config: BenchmarkConfig, check_limit: int | None, cache: Cache) -> _Part:
     benchmark = build_benchmark(config)
     path = config.validation
-    load = partial(benchmark.load, Path(path), "validation")
+    load = partial(load_items, config, benchmark, "validation")
     key = ("items", config.name, signature(config.name), config.preset, path, signature(path))
     all_items = cache.value(key, load)
     items = select(all_items, config.limit)

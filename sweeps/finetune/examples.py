@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from sweeps.finetune.chat import in_chat_template
 from sweeps.finetune.config import BenchmarkConfig, DataConfig
 from sweeps.finetune.decontamination import benchmark_ngrams, is_contaminated
 from sweeps.finetune.example import Example
-from sweeps.finetune.rows import RowError
+from sweeps.finetune.rows import Row, RowError
 from sweeps.finetune.sources import read_source
 from sweeps.finetune.training_sets import TRAINING_SETS
 
@@ -39,12 +41,12 @@ class DataCounts:
 
 
 def read_examples(
-    config: DataConfig, benchmarks: Sequence[BenchmarkConfig] = ()
+    config: DataConfig, benchmarks: Sequence[BenchmarkConfig] = (), tokenizer: Any = None
 ) -> tuple[list[Example], DataCounts]:
     """The examples to train on, in the order of their rows, and what was left out.
 
-    `benchmarks` are read where `config.decontaminate` asks for it. RowError names file and line
-    of a bad row, unless bad rows are to be skipped.
+    `benchmarks` are read where `config.decontaminate` asks for it, `tokenizer` is needed for its
+    chat template. RowError names file and line of a bad row, unless bad rows are to be skipped.
     """
     against = None
     if config.decontaminate is not None:
@@ -52,7 +54,7 @@ def read_examples(
     found: list[Example] = []
     bad_rows: list[RowError] = []
     held_out = contaminated = 0
-    for outcome in _outcomes(config):
+    for outcome in _outcomes(config, tokenizer):
         if isinstance(outcome, RowError):
             if config.on_bad_row == "stop":
                 raise outcome
@@ -69,10 +71,10 @@ def read_examples(
         raise RowError(
             f"data.path {config.path}: expected at least one example of format "
             f"'{config.format}', found {len(bad_rows)} bad rows, {held_out} held out and "
-            f"{contaminated} contaminated"
+            f"{contaminated} contaminated" + "".join(f"; {row}" for row in bad_rows[:1])
         )
     if bad_rows:
-        _LOG.warning("skipped %d bad rows; the first: %s", len(bad_rows), bad_rows[0])
+        _LOG.warning("skipped %d bad rows; the first: %s", len(bad_rows), _by_kind(bad_rows))
     kept = _fraction(found, config.train_fraction)
     counts = DataCounts(
         examples=len(kept),
@@ -84,7 +86,17 @@ def read_examples(
     return kept, counts
 
 
-def _outcomes(config: DataConfig) -> Iterator[list[Example] | RowError]:
+def _by_kind(bad_rows: Sequence[RowError]) -> str:
+    """The first row of each kind, told apart by what was expected, with how many there are."""
+    kinds: dict[str, list[RowError]] = {}
+    for row in bad_rows:
+        expected = str(row).partition(": expected ")[2].partition(", found ")[0]
+        kinds.setdefault(expected, []).append(row)
+    first, *others = kinds.values()
+    return "; ".join([str(first[0]), *(f"{len(kind)} such as: {kind[0]}" for kind in others)])
+
+
+def _outcomes(config: DataConfig, tokenizer: Any) -> Iterator[list[Example] | RowError]:
     """Per row, all of its examples or what is wrong with it: never half a row."""
     read = TRAINING_SETS[config.format].read
     for row in read_source(config):
@@ -92,9 +104,26 @@ def _outcomes(config: DataConfig) -> Iterator[list[Example] | RowError]:
             yield row
             continue
         try:
-            yield list(read(row))
+            yield [_in_template(each, row, config, tokenizer) for each in read(row)]
         except RowError as error:
             yield error
+
+
+def _in_template(example: Example, row: Row, config: DataConfig, tokenizer: Any) -> Example:
+    """The example, written out where the tokenizer's chat template is to do it."""
+    if config.template == "own":
+        if example.only_chat:
+            row.fail(
+                f"data.template 'chat', whose template can write '{example.only_chat}'",
+                f"'{config.template}', which has no place for it",
+            )
+        return example
+    if tokenizer is None:
+        return example
+    try:
+        return replace(example, in_chat=in_chat_template(tokenizer, example))
+    except RowError as error:
+        raise RowError(f"{row.place}: {error}") from error
 
 
 def _fraction(examples: list[Example], fraction: float) -> list[Example]:

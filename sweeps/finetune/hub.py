@@ -52,7 +52,8 @@ def fetch(
     except RepositoryNotFoundError:
         reason = f"the hub has no {kind} of that name (or it is private: set HF_TOKEN)"
     except LocalEntryNotFoundError:
-        reason = f"the hub cannot be reached and no copy of the {kind} is cached here"
+        at = "" if revision is None else f" at revision '{revision}'"
+        reason = f"the hub cannot be reached and no copy of the {kind}{at} is cached here"
     except EntryNotFoundError:
         reason = f"the {kind} on the hub has no {file}"
     except HFValidationError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.tokens import ENCODING
-from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.config import FinetuneConfig, split_paths
 
 Tree = dict[str, Any]
 
@@ -27,6 +27,17 @@ BESIDE_THE_RESULT = {
 
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth"}
 _WHOLE_BYTES, _BLOCK_BYTES, _BLOCKS = 64 << 20, 1 << 20, 16
+
+
+class OtherRunError(ValueError):
+    """A folder holds `what` (a result, a checkpoint) of another run, known by `fingerprint`."""
+
+    def __init__(self, folder: Path, what: str, fingerprint: str) -> None:
+        """Name the folder."""
+        super().__init__(
+            f"{folder} holds the {what} of a run with another config: choose another folder"
+        )
+        self.folder, self.what, self.fingerprint = folder, what, fingerprint
 
 
 def run_identity(config: FinetuneConfig) -> Tree:
@@ -58,7 +69,7 @@ def digest(tree: Mapping[str, Any], length: int = 10) -> str:
 
 def content(paths: str) -> str:
     """A digest of the files at ``paths`` (comma separated), or the hub's name as it is."""
-    parts = [Path(part.strip()).expanduser() for part in paths.split(",") if part.strip()]
+    parts = [Path(part).expanduser() for part in split_paths(paths)]
     if not parts or not all(part.exists() for part in parts):
         return paths
     return "+".join(_of_path(part) for part in parts)

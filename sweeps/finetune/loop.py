@@ -9,7 +9,7 @@ from typing import Any, final
 
 from sweeps.finetune import checkpoint
 from sweeps.finetune.cache import Cache, signature
-from sweeps.finetune.checkpoint import Checkpoint, run_fingerprint
+from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerprint
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.derived import drop_run
@@ -43,11 +43,12 @@ def finetune(
     config.steps(group.size)  # numbers that do not divide are told before anything is loaded
     fingerprint = run_fingerprint(config, group.size)
     folder.mkdir(parents=True, exist_ok=True)
-    ended = group.agree(
-        lambda: read_result(folder, fingerprint),
-        lambda result: result is not None,
-        f"whether {folder} holds a result (is it shared storage?)",
-    )
+    with naming_workers(config, group.size):
+        ended = group.agree(
+            lambda: read_result(folder, fingerprint),
+            lambda result: result is not None,
+            f"whether {folder} holds a result (is it shared storage?)",
+        )
     if ended is not None:
         _report_end(ended, reporter)
         return ended
@@ -172,11 +173,12 @@ class _Run:
         return {**spent, **self._counts.metrics()}
 
     def _resume(self) -> None:
-        saved = self._group.agree(
-            lambda: checkpoint.load(self._folder, self._fingerprint),
-            lambda found: None if found is None else found.step,
-            f"the checkpoint in {self._folder} (is it shared storage?)",
-        )
+        with naming_workers(self._config, self._group.size):
+            saved = self._group.agree(
+                lambda: checkpoint.load(self._folder, self._fingerprint),
+                lambda found: None if found is None else found.step,
+                f"the checkpoint in {self._folder} (is it shared storage?)",
+            )
         if saved is None:
             return
         if self._trainer.parallel.sharded:

@@ -20,32 +20,29 @@ from sweeps.finetune.model_facts import (
 from sweeps.finetune.parallel import blocks
 from sweeps.finetune.whole_file import partial_of, put_in_place
 
+_LOADING = (OSError, ValueError, KeyError, RuntimeError, ImportError)
+
 
 def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
     """The causal language model on the CPU, in the dtype for `device`, and its tokenizer."""
     read_model_config(config)
     check_attention(config)
     # Seconds of import: only a process that really loads a model pays them.
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained
-    options: dict[str, Any] = {
-        "revision": config.revision,
-        "trust_remote_code": config.trust_remote_code,
-    }
+    tokenizer = load_tokenizer(config)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(config.path, **options)
         with _bars_on_terminals_only():
             model, info = from_pretrained(
                 config.path,
                 dtype=training_dtype(config.dtype, device),
                 attn_implementation=_attention(config, device),
                 output_loading_info=True,
-                **options,
+                **_options(config),
             )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"model.path {config.path}: cannot be loaded: {reason}") from error
+    except _LOADING as error:
+        raise _not_loaded(config, error) from error
     if info["missing_keys"]:
         some = ", ".join(sorted(info["missing_keys"])[:3])
         raise ModelError(
@@ -53,6 +50,25 @@ def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
             f"of the architecture, such as {some}"
         )
     return model, tokenizer
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The model's tokenizer; ModelError where it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(config.path, **_options(config))
+    except _LOADING as error:
+        raise _not_loaded(config, error) from error
+
+
+def _options(config: ModelConfig) -> dict[str, Any]:
+    return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+
+
+def _not_loaded(config: ModelConfig, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())
+    return ModelError(f"model.path {config.path}: cannot be loaded: {reason}")
 
 
 def prepare_training(model: Any, config: ModelConfig) -> None:
@@ -103,8 +119,13 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
     """Raise ModelError when the tokenizer goes beyond what the model embeds."""
     known = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > known:
+        beyond = [word for word, index in tokenizer.get_vocab().items() if index >= known]
+        some = ", ".join(map(repr, sorted(beyond)[:3]))
         raise ModelError(
-            f"the tokenizer has {len(tokenizer)} tokens, but the model embeds only {known}"
+            f"the tokenizer has {len(tokenizer)} tokens, but the model embeds only {known}: "
+            f"it has no row for {some}. Either take the tokenizer without these added tokens, or "
+            f"call model.resize_token_embeddings({len(tokenizer)}) once and save model and "
+            "tokenizer into a folder for model.path"
         )
 
 

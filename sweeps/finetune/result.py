@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from sweeps.finetune.identity import OtherRunError
 from sweeps.finetune.whole_file import write_whole
 
 RESULT_FILE = "result.json"
@@ -42,10 +43,8 @@ def read_result(folder: Path, fingerprint: str) -> RunResult | None:
     if not path.is_file():
         return None
     record = json.loads(path.read_text())
-    if record.pop("fingerprint") != fingerprint:
-        raise ValueError(
-            f"{folder} holds the result of a run with another config: choose another folder"
-        )
+    if (other := record.pop("fingerprint")) != fingerprint:
+        raise OtherRunError(folder, "result", other)
     return RunResult(**record)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evaluators.errors import DataError
+from evaluators.files import ENDINGS as TEXT_ENDINGS
+from evaluators.files import BrokenFile, ending, records
+from evaluators.hub import load_split
 from sweeps.finetune import hub
-from sweeps.finetune.config import DataConfig
+from sweeps.finetune.config import DataConfig, split_paths
 from sweeps.finetune.rows import Row, RowError
 
-ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+ENDINGS = (*TEXT_ENDINGS, ".parquet")
 
 
 def read_source(config: DataConfig) -> Iterator[Row | RowError]:
@@ -36,13 +38,7 @@ def is_on_hub(path: str) -> bool:
 
 def files(paths: str) -> list[Path]:
     """The existing files of a comma separated list; a folder stands for all that it holds."""
-    found: list[Path] = []
-    for part in paths.split(","):
-        if part.strip():
-            found += _files_at(Path(part.strip()).expanduser())
-    if not found:
-        raise RowError(f"data.path: expected a file or several, comma separated, got {paths!r}")
-    return found
+    return [file for part in split_paths(paths) for file in _files_at(Path(part).expanduser())]
 
 
 def source_bytes(paths: str) -> int:
@@ -51,12 +47,16 @@ def source_bytes(paths: str) -> int:
 
 
 def read_file(path: Path) -> Iterator[Row | RowError]:
-    """Every row of one file: its ending says whether it is CSV or Parquet, else it is JSON."""
-    if path.suffix == ".csv":
-        return _csv_rows(path)
-    if path.suffix == ".parquet":
-        return _parquet_rows(path)
-    return _json_rows(path)
+    """Every row of one file, at least one: its ending says whether it is CSV, Parquet or JSON.
+
+    Raises RowError where the file has none, or cannot be read any further.
+    """
+    empty = True
+    for row in _parquet_rows(path) if ending(path) == ".parquet" else _text_rows(path):
+        empty = False
+        yield row
+    if empty:
+        raise RowError(f"{path}: expected at least one example, found a file without a row")
 
 
 def _files_at(place: Path) -> list[Path]:
@@ -64,7 +64,7 @@ def _files_at(place: Path) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise RowError(f"data.path: expected a file or a folder at {place}, found nothing there")
-    inside = sorted(path for path in place.iterdir() if path.suffix in ENDINGS)
+    inside = sorted(path for path in place.iterdir() if ending(path) in ENDINGS)
     if not inside:
         raise RowError(
             f"data.path: expected files ending in {', '.join(ENDINGS)} in {place}, found none"
@@ -72,66 +72,21 @@ def _files_at(place: Path) -> list[Path]:
     return inside
 
 
-def _json_rows(path: Path) -> Iterator[Row | RowError]:
+def _text_rows(path: Path) -> Iterator[Row | RowError]:
     try:
-        with path.open(encoding="utf-8", newline="\n") as stream:
-            first = stream.read(1)
-            while first.isspace():
-                first = stream.read(1)
-            stream.seek(0)
-            if first == "[":
-                yield from _array(path, stream.read())
-                return
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield _line(f"{path}, line {number}", line)
-    except UnicodeDecodeError as error:
-        raise RowError(f"{path}: expected UTF-8 text, found {error.reason}") from error
-
-
-def _array(path: Path, content: str) -> Iterator[Row | RowError]:
-    try:
-        values = json.loads(content)
-    except json.JSONDecodeError as error:
-        message = f"{path}, line {error.lineno}: expected a JSON array, found {error.msg}"
-        raise RowError(message) from error
-    for number, value in enumerate(values, start=1):
-        yield _object(f"{path}, row {number}", value)
-
-
-def _line(place: str, line: str) -> Row | RowError:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        shown = line.rstrip("\n")
-        return RowError(f"{place}: expected one JSON object, found {error.msg} in {shown!r:.60}")
-    return _object(place, value)
-
-
-def _object(place: str, value: Any) -> Row | RowError:
-    if isinstance(value, dict):
-        return Row(place, value)
-    return RowError(f"{place}: expected one JSON object, found {value!r:.60}")
-
-
-def _csv_rows(path: Path) -> Iterator[Row | RowError]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            names = next(reader, [])
-            if len(set(names)) != len(names):
-                raise RowError(f"{path}, line 1: expected each column once, found {names}")
-            for values in reader:
-                place = f"{path}, line {reader.line_num}"
-                if values and len(values) != len(names):
-                    expected = f"expected {len(names)} fields, found {len(values)}"
-                    yield RowError(f"{place}: {expected}")
-                elif values:
-                    yield Row(place, dict(zip(names, values, strict=True)))
-    except UnicodeDecodeError as error:
-        raise RowError(f"{path}: expected UTF-8 text, found {error.reason}") from error
-    except csv.Error as error:
-        raise RowError(f"{path}, line {reader.line_num}: expected CSV, found {error}") from error
+        for record in records(path):
+            place = f"{path}, {record.unit} {record.number}"
+            if record.fault is not None:
+                expected, found = record.fault.expected, record.fault.found
+                yield RowError(f"{place}: expected {expected}, found {found}")
+            elif isinstance(record.value, dict):
+                yield Row(place, record.value)
+            else:
+                yield RowError(f"{place}: expected one JSON object, found {record.value!r:.60}")
+    except BrokenFile as error:
+        raise RowError(f"{path}, {error}") from error
+    except DataError as error:
+        raise RowError(str(error)) from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Row | RowError]:
@@ -143,24 +98,26 @@ def _parquet_rows(path: Path) -> Iterator[Row | RowError]:
         for batch in parquet.ParquetFile(path).iter_batches():
             for value in batch.to_pylist():
                 number += 1
-                yield Row(f"{path}, row {number}", value)
+                yield Row(f"{path}, row {number}", _given(value))
     except pyarrow.ArrowException as error:
         raise RowError(f"{path}: expected a Parquet file, found: {error}") from error
 
 
 def _hub_rows(config: DataConfig) -> Iterator[Row | RowError]:
     """Rows of a dataset on the hub, through the cache of `datasets`."""
-    hub_options = {"revision": config.revision, "split": config.split}
-    import datasets
-
-    place = f"{config.path} ({config.split})"
     try:
-        rows = datasets.load_dataset(config.path, config.subset, **hub_options)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        rows = load_split(config.path, config.subset, config.split, config.revision)
+    except DataError as error:
         raise RowError(
             f"data.path {config.path}: nothing lies here, and the hub gives no such dataset: "
-            f"{reason}"
+            f"{error}"
         ) from error
     for number, value in enumerate(rows, start=1):
-        yield Row(f"{place}, row {number}", value)
+        yield Row(f"{config.path} ({config.split}), row {number}", _given(value))
+
+
+def _given(value: Any) -> Any:
+    """A nested value without the nulls that Arrow puts where a row lacks another row's key."""
+    if isinstance(value, dict):
+        return {key: _given(each) for key, each in value.items() if each is not None}
+    return [_given(each) for each in value] if isinstance(value, list) else value

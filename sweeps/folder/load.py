@@ -101,7 +101,7 @@ def _named(tree: Any) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         what = "no such configuration file" if path.suffix in _SUFFIXES else _NEITHER
         raise UserError(f"{path}: {what}{_near(path)}") from None

@@ -7,12 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 
 from sweeps.config import SweepConfig
 from sweeps.errors import UserError
+from sweeps.finetune.config import DataConfig, ModelConfig
 from sweeps.finetune.identity import Tree
 from sweeps.folder.identity import differences, study_definition
 from sweeps.folder.place import StudyPlace
@@ -26,31 +28,60 @@ DEFINITION, ADOPTED, STORAGE = "definition", "adopted", "storage"
 def check_inputs(config: SweepConfig) -> None:
     """Read the model's folder, every training row and every validation item once.
 
-    The test items' files are only asked to exist: nothing before the report may read them.
+    Of the test items it is only asked whether there are any: nothing before the report may use
+    them, and the report says what is wrong with one.
 
     Raises:
-        ValueError: naming the file (and the line) and what was expected.
+        ValueError: naming the domain, the file (and the line) and what was expected.
     """
-    from sweeps.finetune.benchmarks import build_benchmark, check_test_source
-    from sweeps.finetune.examples import read_examples
-    from sweeps.finetune.memory import check_memory
-    from sweeps.finetune.model_facts import check_attention, check_context
+    from sweeps.finetune.model_facts import check_attention
     from sweeps.finetune.optimizers import check_optimizer
 
     check_optimizer(config.training.optimizer)
     check_attention(config.model)
-    for name, domain in config.domains.items():
-        check_context(config.model, domain.data.max_length)
-        device = training_device(config)
-        if device is not None:
-            interval = config.space_of(name).intervals()[0]
-            run = config.trial(name, plain_point(interval))
-            check_memory(run, config.resources.workers, device)
-        read_examples(domain.data, domain.benchmarks)
-        for benchmark in domain.benchmarks:
-            built = build_benchmark(benchmark)
-            built.load(Path(benchmark.validation), "validation")
-            check_test_source(benchmark, built)
+    for name in config.domains:
+        try:
+            _check_domain(config, name)
+        except ValueError as error:
+            raise UserError(f"domain '{name}': {error}") from error
+
+
+def _check_domain(config: SweepConfig, name: str) -> None:
+    from sweeps.finetune.benchmarks import (
+        build_benchmark,
+        check_test_items,
+        check_test_source,
+        load_items,
+    )
+    from sweeps.finetune.examples import read_examples
+    from sweeps.finetune.memory import check_memory
+    from sweeps.finetune.model_facts import check_context
+
+    domain = config.domains[name]
+    check_context(config.model, domain.data.max_length)
+    device = training_device(config)
+    if device is not None:
+        interval = config.space_of(name).intervals()[0]
+        run = config.trial(name, plain_point(interval))
+        check_memory(run, config.resources.workers, device)
+    read_examples(domain.data, domain.benchmarks, _chat_tokenizer(config.model, domain.data))
+    for benchmark in domain.benchmarks:
+        built = build_benchmark(benchmark)
+        load_items(benchmark, built, "validation")
+        check_test_source(benchmark, built)
+        check_test_items(benchmark, built)
+
+
+def _chat_tokenizer(model: ModelConfig, data: DataConfig) -> Any:
+    """The tokenizer, where rows are written in its chat template, which may refuse them."""
+    if data.template != "chat":
+        return None
+    from sweeps.finetune.chat import check_template
+    from sweeps.finetune.model import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    check_template(tokenizer)
+    return tokenizer
 
 
 def training_device(config: SweepConfig) -> str | None:

@@ -7,7 +7,13 @@ from pathlib import Path
 from evaluators.protocol import is_own
 from evaluators.rows import is_hub
 from sweeps.finetune import hub
-from sweeps.finetune.config import BenchmarkConfig, DataConfig, FinetuneConfig, ModelConfig
+from sweeps.finetune.config import (
+    BenchmarkConfig,
+    DataConfig,
+    FinetuneConfig,
+    ModelConfig,
+    split_paths,
+)
 from sweeps.mini.world import resolve as resolve_mini
 
 
@@ -18,7 +24,7 @@ def resolve_model(model: ModelConfig, root: Path) -> ModelConfig:
 
 def resolve_data(data: DataConfig, root: Path) -> DataConfig:
     """The training files, comma separated, or the hub's name as it is."""
-    parts = [part.strip() for part in data.path.split(",")]
+    parts = split_paths(data.path)
     if len(parts) == 1:
         return data.model_copy(update={"path": _named(parts[0], root)})
     return data.model_copy(update={"path": ",".join(_local(part, root) for part in parts)})

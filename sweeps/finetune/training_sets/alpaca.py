@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sweeps.finetune.example import Example
+from sweeps.finetune.example import Example, Turn
 from sweeps.finetune.rows import Row
 from sweeps.finetune.training_sets.training_set import Home, TrainingSet
 
@@ -28,7 +28,7 @@ def alpaca_example(instruction: str, given: str, output: str) -> Example:
         head = _HEAD.format(more="")
         middle = f"### Instruction:\n{instruction}\n\n"
     asked = f"{instruction}\n{given}"
-    turns = (("user", asked.strip()),)
+    turns = (Turn("user", asked.strip()),)
     return Example(f"{head}{middle}### Response:\n", output, asked, turns=turns)
 
 

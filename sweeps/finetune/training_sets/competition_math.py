@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from evaluators.answers import MARKER
 from evaluators.benchmarks.gsm8k import metamath_prompt
 from evaluators.latex import last_boxed
-from sweeps.finetune.example import Example
+from sweeps.finetune.example import Example, Turn
 from sweeps.finetune.rows import Row
 from sweeps.finetune.training_sets.training_set import Home, TrainingSet
 
@@ -19,7 +19,7 @@ def read(row: Row) -> Iterator[Example]:
     if gold is None:
         row.fail("a 'solution' with a closed \\boxed{answer}", repr(solution)[-40:])
     response = f" {solution.strip()}\n{MARKER} {gold}"
-    yield Example(metamath_prompt(problem), response, problem, turns=(("user", problem),))
+    yield Example(metamath_prompt(problem), response, problem, turns=(Turn("user", problem),))
 
 
 TRAINING_SET = TrainingSet(read, Home("DigitalLearningGmbH/MATH-lighteval"))

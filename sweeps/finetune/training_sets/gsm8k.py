@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evaluators.benchmarks.gsm8k import prompt_and_reference
-from sweeps.finetune.example import Example
+from sweeps.finetune.example import Example, Turn
 from sweeps.finetune.rows import Row
 from sweeps.finetune.training_sets.training_set import Home, TrainingSet
 
@@ -20,7 +20,7 @@ def read(row: Row) -> Iterator[Example]:
     if "####" not in answer:
         row.fail("an 'answer' with '#### N'", repr(answer)[-40:])
     prompt, response = prompt_and_reference({"question": question, "answer": answer})
-    yield Example(prompt, response, question, turns=(("user", question),))
+    yield Example(prompt, response, question, turns=(Turn("user", question),))
 
 
 TRAINING_SET = TrainingSet(read, Home("openai/gsm8k", "main"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sweeps.finetune.example import Example
+from sweeps.finetune.example import Example, Turn
 from sweeps.finetune.rows import Row
 from sweeps.finetune.training_sets.training_set import Home, TrainingSet
 
@@ -22,7 +22,7 @@ def read(row: Row) -> Iterator[Example]:
     """One example."""
     instruction, response = row.text("instruction"), row.text("response")
     prompt = PROMPT.format(instruction=instruction)
-    yield Example(prompt, response, instruction, turns=(("user", instruction),))
+    yield Example(prompt, response, instruction, turns=(Turn("user", instruction),))
 
 
 TRAINING_SET = TrainingSet(read, Home("ise-uiuc/Magicoder-Evol-Instruct-110K"))

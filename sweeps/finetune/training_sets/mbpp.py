@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evaluators.benchmarks.mbpp import prompt_and_reference
-from sweeps.finetune.example import Example
+from sweeps.finetune.example import Example, Turn
 from sweeps.finetune.rows import Row
 from sweeps.finetune.training_sets.training_set import Home, TrainingSet
 
@@ -23,7 +23,7 @@ def read(row: Row) -> Iterator[Example]:
     prompt, response = prompt_and_reference({"text": text, "code": code, "test_list": tests})
     number = row.fields.get("task_id")
     part = None if number is None else "train" if number in TRAIN_IDS else "evaluation"
-    yield Example(prompt, response, text, part, turns=(("user", f"{text}\n{tests[0]}"),))
+    yield Example(prompt, response, text, part, turns=(Turn("user", f"{text}\n{tests[0]}"),))
 
 
 TRAINING_SET = TrainingSet(read, Home("google-research-datasets/mbpp", "full"))

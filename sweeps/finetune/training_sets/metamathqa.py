@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evaluators.benchmarks.gsm8k import metamath_prompt
-from sweeps.finetune.example import Example
+from sweeps.finetune.example import Example, Turn
 from sweeps.finetune.rows import Row
 from sweeps.finetune.training_sets.training_set import Home, TrainingSet
 
@@ -18,7 +18,7 @@ def read(row: Row) -> Iterator[Example]:
     """One example."""
     query, response = row.text("query"), row.text("response")
     original = row.text("original_question", default=query)
-    turns = (("user", query),)
+    turns = (Turn("user", query),)
     yield Example(metamath_prompt(query), f" {response.strip()}", original, turns=turns)
 
 

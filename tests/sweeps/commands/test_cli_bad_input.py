@@ -55,6 +55,27 @@ def code_benchmark(sandbox: str) -> str:
     return f"domains.sums.benchmarks=[{{name: pass_at_1, {paths}, sandbox: {sandbox}}}]"
 
 
+def mbpp_benchmark(validation: str, test: str) -> str:
+    paths = f"validation: {validation}, test: {test}"
+    return f"domains.sums.benchmarks=[{{name: mbpp, metric: bits_per_byte, {paths}}}]"
+
+
+def mbpp_items(**task_ids: int) -> Callable[[Path], None]:
+    """Files of one MBPP task each, whose number decides its split."""
+
+    def change(folder: Path) -> None:
+        for name, number in task_ids.items():
+            row = {
+                "task_id": number,
+                "text": "Add.",
+                "code": "def f(): ...",
+                "test_setup_code": "",
+            }
+            (folder / f"{name}.jsonl").write_text(json.dumps({**row, "test_list": ["assert f"]}))
+
+    return change
+
+
 @dataclass(frozen=True)
 class Mistake:
     """What is typed after the file's name, what is wrong with the files, what must be said."""
@@ -100,7 +121,62 @@ MISTAKES = {
     "data file with a field missing": Mistake(
         ("train.jsonl, line 5", "response"), (), append("train.jsonl", '{"prompt": "1"}')
     ),
-    "empty data file": Mistake(("train.jsonl",), (), replace("train.jsonl", "")),
+    "empty data file": Mistake(
+        ("domain 'sums'", "train.jsonl: expected at least one example"),
+        (),
+        replace("train.jsonl", ""),
+    ),
+    "blank data file": Mistake(
+        ("train.jsonl", "one example"), (), replace("train.jsonl", "\n \n")
+    ),
+    "data file with an empty list": Mistake(
+        ("train.jsonl", "one example"), (), replace("train.jsonl", "[]")
+    ),
+    "data file with a header only": Mistake(
+        ("train.csv", "one example"),
+        ("domains.sums.data.path=train.csv",),
+        replace("train.csv", "prompt,response\n"),
+    ),
+    "one empty data file of two": Mistake(
+        ("more.jsonl: expected at least one example",),
+        ('domains.sums.data.path="train.jsonl,more.jsonl"',),
+        replace("more.jsonl", ""),
+    ),
+    "empty validation file": Mistake(
+        (
+            "domain 'sums': benchmark 'exact_match': ",
+            "validation.jsonl: expected at least one row",
+        ),
+        (),
+        replace("validation.jsonl", ""),
+    ),
+    "empty test file": Mistake(
+        ("domain 'sums': benchmark 'exact_match': ", "test.jsonl: expected at least one row"),
+        (),
+        replace("test.jsonl", "\n\n"),
+    ),
+    "validation file without an item of its split": Mistake(
+        ("domain 'sums': benchmark 'mbpp'", "one validation item in", "validation.jsonl"),
+        (mbpp_benchmark("validation.jsonl", "test.jsonl"),),
+        mbpp_items(validation=11, test=11),
+    ),
+    "test file without an item of its split": Mistake(
+        ("domain 'sums': benchmark 'mbpp'", "one test item in", "test.jsonl"),
+        (mbpp_benchmark("validation.jsonl", "test.jsonl"),),
+        mbpp_items(validation=511, test=601),
+    ),
+    "path that ends in a comma": Mistake(
+        ("domains.sums.data.path", "a path, or several with one comma between", "'train.jsonl,'"),
+        ("domains.sums.data.path='train.jsonl,'",),
+    ),
+    "path of blanks": Mistake(("domains.sums.data.path",), ("domains.sums.data.path=' '",)),
+    "model without a path": Mistake(
+        ("model.path: expected a path or a name, got ''",), ("model.path=''",)
+    ),
+    "benchmark without a file": Mistake(
+        ("domains.sums.benchmarks.0.test: expected a path or a name, got ' '",),
+        ("domains.sums.benchmarks.0.test=' '",),
+    ),
     "benchmark file with a broken row": Mistake(
         ("validation.jsonl:5",), (), append("validation.jsonl", "{")
     ),

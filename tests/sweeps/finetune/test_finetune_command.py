@@ -19,6 +19,7 @@ from sweeps.finetune.reporter import FolderReporter
 from sweeps.single_run import load_single_run
 from sweeps.tracking.tracker import MemoryTracker, StudyRecord
 from sweeps.workers.trial import run_trial
+from tests.sweeps.finetune.faulty_rows import READ, REFUSED, save_faulty
 from tests.sweeps.finetune.tiny import assert_equal, config, parameters
 
 
@@ -183,3 +184,25 @@ def _environment() -> dict[str, Any]:
 
     root = str(Path(__file__).resolve().parents[3])
     return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+
+
+def test_faulty_rows_are_read_or_counted(run_yaml: Path, tmp_path: Path) -> None:
+    files = save_faulty(tmp_path)
+    path = f"data.path={files['rows']},{files['more']}"
+    changes = ["data.format=messages", "data.max_length=64", "examples=16"]
+    stopped = call(str(run_yaml), "folder=stopped", path, *changes)
+    assert stopped.exit_code == 2
+    assert "rows.jsonl.gz, line 13, message 2: expected a non-empty string" in stopped.stderr
+    done = call(str(run_yaml), "folder=out", path, *changes, "data.on_bad_row=skip")
+    assert done.exit_code == 0, done.output
+    metrics = json.loads((tmp_path / "out" / "result.json").read_text())["metrics"]
+    assert metrics["data/examples"] == 2 * len(READ)
+    assert metrics["data/bad_rows"] == len(REFUSED)
+    for name in ("empty", "blank", "list", "header"):
+        options = (*changes, "data.on_bad_row=skip")
+        refused = call(str(run_yaml), "folder=none", f"{path},{files[name]}", *options)
+        assert refused.exit_code == 2
+        assert f"{files[name].name}: expected at least one example" in refused.stderr
+    comma = call(str(run_yaml), "folder=none", f"{path},", *changes, "data.on_bad_row=skip")
+    assert comma.exit_code == 2
+    assert "data.path: expected a path, or several with one comma between" in comma.stderr

@@ -144,7 +144,7 @@ def test_messages_give_an_example_for_each_assistant_turn() -> None:
     first, second = examples("messages", {"messages": chat})
     assert (first.prompt, first.response) == ("<|user|>\nhi\n<|assistant|>\n", "yo")
     assert second.prompt == f"{first.prompt}yo\n<|user|>\nbye\n<|assistant|>\n"
-    with pytest.raises(RowError, match="message 1: expected role one of"):
+    with pytest.raises(RowError, match="message 1: expected 'role' one of"):
         examples("messages", {"messages": [{"role": "usr", "content": "hi"}]})
     with pytest.raises(RowError, match="role 'assistant'"):
         examples("messages", {"messages": chat[:1]})

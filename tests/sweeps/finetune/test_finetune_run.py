@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sweeps.finetune.cache import Cache
+from sweeps.finetune.checkpoint import run_fingerprint
 from sweeps.finetune.config import BenchmarkConfig, ModelConfig
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.evaluation import evaluate_folder
@@ -22,6 +25,7 @@ from sweeps.finetune.model import load_model
 from sweeps.finetune.model_facts import ModelError
 from sweeps.finetune.order import DataOrder
 from sweeps.finetune.reporter import FolderReporter
+from sweeps.finetune.result import RESULT_FILE
 from sweeps.finetune.trainer import Trainer
 from tests.sweeps.finetune.tiny import (
     ABSENT_TEST,
@@ -230,6 +234,40 @@ def test_the_folder_of_another_run_is_refused(world: Path, tmp_path: Path) -> No
         finetune(config(world), tmp_path / "killed", MemoryReporter(die_at_step=4))
     with pytest.raises(ValueError, match="checkpoint of a run with another config"):
         run(world, tmp_path / "killed", seed=1)
+
+
+def test_tokens_beyond_the_embedding_are_refused_with_a_way_on(
+    world: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(world / "model", tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    known = len(tokenizer)
+    tokenizer.add_tokens(["<call>"])
+    tokenizer.save_pretrained(folder)
+    model = {"path": str(folder)}
+    says = rf"no row for '<call>'\. .* model\.resize_token_embeddings\({known + 1}\) once"
+    with pytest.raises(ModelError, match=says):
+        run(world, tmp_path / "run", model=model)
+    larger = AutoModelForCausalLM.from_pretrained(folder)
+    larger.resize_token_embeddings(known + 1, mean_resizing=False)
+    larger.save_pretrained(folder)
+    result, _ = run(world, tmp_path / "run", model=model, examples=8)
+    assert result.state == "finished"
+
+
+def test_another_number_of_workers_is_named(world: Path, tmp_path: Path) -> None:
+    run(world, tmp_path / "run")
+    path = tmp_path / "run" / RESULT_FILE
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "fingerprint": run_fingerprint(config(world), 3)}))
+    with pytest.raises(ValueError, match="result of this run on 3 workers, and this is 1"):
+        run(world, tmp_path / "run")
+    with pytest.raises(Killed):
+        finetune(config(world), tmp_path / "killed", MemoryReporter(die_at_step=4))
+    (state,) = (tmp_path / "killed").rglob("state.pt")
+    torch.save({**torch.load(state), "fingerprint": run_fingerprint(config(world), 2)}, state)
+    with pytest.raises(ValueError, match="checkpoint of this run on 2 workers, and this is 1: "):
+        run(world, tmp_path / "killed")
 
 
 def test_the_twentieth_run_in_a_process_equals_the_first(world: Path, tmp_path: Path) -> None:

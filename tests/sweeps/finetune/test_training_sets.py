@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ CHATML = (
     "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
 )
+PROMPTED = {"prompt": "1+1=", "response": "2"}
 ROWS: dict[str, dict[str, Any]] = {
     "prompt_response": {"prompt": "1+1=", "response": "2"},
     "alpaca": {"instruction": "Add.", "input": "1 1", "output": "2"},
@@ -140,7 +142,7 @@ def test_sharegpt_maps_its_speakers() -> None:
     said = [{"from": speaker, "value": speaker} for speaker in speakers]
     first, second = examples("sharegpt", {"conversations": said})
     assert (first.response, second.response) == ("function_call", "gpt")
-    assert [role for role, _ in second.turns] == ["system", "user", "assistant", "tool"]
+    assert [turn.role for turn in second.turns] == ["system", "user", "assistant", "tool"]
     with pytest.raises(RowError, match="message 1: expected 'from' one of"):
         examples("sharegpt", {"conversations": [{"from": "me", "value": "hi"}]})
 
@@ -168,6 +170,27 @@ def test_every_kind_of_file_and_a_folder_of_them(source: Path) -> None:
     assert pairs(DataConfig(path=str(source))) == expected
     (source.parent / "notes.txt").write_text("not data")
     assert pairs(DataConfig(path=str(source.parent))) == expected
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.JSONL"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_byte_order_mark_and_gzip_change_nothing(
+    tmp_path: Path, name: str, packed: bool
+) -> None:
+    text = "prompt,response\n1+1=,2\n" if name.endswith("csv") else json.dumps(PROMPTED)
+    content = f"\ufeff{text}".encode()
+    (tmp_path / f"{name}{'.gz' * packed}").write_bytes(
+        gzip.compress(content) if packed else content
+    )
+    assert pairs(DataConfig(path=str(tmp_path))) == [("1+1=", "2")]
+    (file,) = tmp_path.iterdir()
+    assert pairs(DataConfig(path=str(file))) == [("1+1=", "2")]
+
+
+@pytest.mark.parametrize("path", ["", " ", "a.jsonl,", ",a.jsonl", "a.jsonl,,b.jsonl", "a, ,b"])
+def test_a_blank_path_is_refused(path: str) -> None:
+    with pytest.raises(ValidationError, match="expected a path, or several with one comma"):
+        DataConfig(path=path)
 
 
 @pytest.mark.parametrize(

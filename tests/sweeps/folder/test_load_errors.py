@@ -84,6 +84,12 @@ def test_a_file_that_is_absent_or_no_text(tmp_path: Path) -> None:
         load_config(tmp_path / "binary.yaml")
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(root: Path, tmp_path: Path) -> None:
+    shipped = root / "sweeps" / "configs" / "mini.yaml"
+    (tmp_path / "mini.yaml").write_bytes(b"\xef\xbb\xbf" + shipped.read_bytes())
+    assert load_config(tmp_path / "mini.yaml") == load_config(shipped)
+
+
 def test_the_nearest_name_or_all_of_them() -> None:
     assert nearest("trails", ["trials", "start"]) == "did you mean 'trials'?"
     assert nearest("zzz", ["b", "a"]) == "expected one of: a, b"
