@@ -110,6 +110,7 @@ class BenchmarkResult:
     sandbox_level: str | None
     low: float = math.nan
     high: float = math.nan
+    aggregation: Aggregation = "items"
 
 
 class Benchmark(ABC):
@@ -195,6 +196,7 @@ def summarise(benchmark: Benchmark, records: Sequence[ItemRecord]) -> BenchmarkR
         sandbox_level=benchmark.sandbox_level,
         low=low,
         high=high,
+        aggregation=benchmark.aggregation,
     )
 
 

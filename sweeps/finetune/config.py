@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 TrainFormat = Literal[
     "prompt_response",
@@ -28,9 +37,54 @@ class BatchError(ValueError):
 
 
 class StrictModel(BaseModel):
-    """Frozen, refuses unknown keys, and never takes NaN or infinity for a number."""
+    """Frozen, refuses unknown keys, and never takes NaN, infinity or true for a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _can_be_worked_with(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(part, bool) and not _takes_bool(annotation):
+                raise ValueError(f"expected no truth value (true, false, yes, no), got {part}")
+            if isinstance(part, int) and abs(part) >= 2**63:
+                raise ValueError(
+                    f"expected a number below 2^63, got one of {part.bit_length()} bits"
+                )
+            if isinstance(part, str) and not _is_writable(part):
+                raise ValueError(f"expected text that a file can hold, got {part!r}")
+        return value
+
+
+def _takes_bool(annotation: Any) -> bool:
+    return bool in (annotation, *get_args(annotation))
+
+
+def _is_writable(text: str) -> bool:
+    """Whether it is UTF-8 without NUL, which no path may hold."""
+    return "\0" not in text and text == text.encode(errors="replace").decode()
+
+
+def known_home(paths: str) -> str:
+    """``paths`` (comma separated) as they are, if every ``~`` in them can be expanded here.
+
+    Raises:
+        ValueError: naming the one that cannot.
+    """
+    for part in paths.split(","):
+        try:
+            Path(part.strip()).expanduser()
+        except RuntimeError:
+            raise ValueError(
+                f"the home folder in '{part.strip()}' is not known here: expected a user of "
+                "this machine after '~', or an absolute path"
+            ) from None
+    return paths
+
+
+LocalPath = Annotated[str, AfterValidator(known_home)]
+"""A path, or several, or a name of the hub or of the embedded world."""
 
 
 class ModelConfig(StrictModel):
@@ -41,7 +95,7 @@ class ModelConfig(StrictModel):
     is installed and applies, else SDPA. `gradient_checkpointing` trades time for memory.
     """
 
-    path: str = Field(min_length=1)
+    path: LocalPath = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "mixed_bfloat16", "float64", "auto"] = "auto"
     revision: str | None = None
     trust_remote_code: bool = False
@@ -64,7 +118,7 @@ class DataConfig(StrictModel):
     them; it changes no result.
     """
 
-    path: str = Field(min_length=1)
+    path: LocalPath = Field(min_length=1)
     subset: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -98,7 +152,7 @@ class DropConfig(StrictModel):
     the largest (salient) or any (random).
     """
 
-    tuned: str = Field(min_length=1)
+    tuned: LocalPath = Field(min_length=1)
     rule: Literal["trivial", "random", "salient"] = "trivial"
     rate: float = Field(ge=0.0, lt=1.0)
     seed: int = 0
@@ -173,10 +227,10 @@ class BenchmarkConfig(StrictModel):
     may be the same, where the benchmark tells its validation items from its test items.
     """
 
-    name: str
+    name: LocalPath
     preset: Literal["plain", "table1", "table2", "full"] | None = None
-    validation: str
-    test: str
+    validation: LocalPath
+    test: LocalPath
     limit: PositiveInt | None = None
     test_limit: PositiveInt | None = None
     metric: str | None = None
