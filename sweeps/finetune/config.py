@@ -66,13 +66,20 @@ def _is_writable(text: str) -> bool:
     return "\0" not in text and text == text.encode(errors="replace").decode()
 
 
-def known_home(paths: str) -> str:
-    """``paths`` (comma separated) as they are, if every ``~`` in them can be expanded here.
+MOST_NAME_BYTES = 255
+"""Of a file's or folder's name, on every usual file system."""
+
+
+def possible_path(paths: str) -> str:
+    """``paths`` (comma separated) as they are, if files can have such names, and every ``~`` in
+    them can be expanded here.
 
     Raises:
         ValueError: naming the one that cannot.
     """
     for part in paths.split(","):
+        if any(len(name.encode()) > MOST_NAME_BYTES for name in Path(part.strip()).parts):
+            raise ValueError(f"expected names of {MOST_NAME_BYTES} bytes at most")
         try:
             Path(part.strip()).expanduser()
         except RuntimeError:
@@ -83,7 +90,7 @@ def known_home(paths: str) -> str:
     return paths
 
 
-LocalPath = Annotated[str, AfterValidator(known_home)]
+LocalPath = Annotated[str, Field(min_length=1), AfterValidator(possible_path)]
 """A path, or several, or a name of the hub or of the embedded world."""
 
 
@@ -95,7 +102,7 @@ class ModelConfig(StrictModel):
     is installed and applies, else SDPA. `gradient_checkpointing` trades time for memory.
     """
 
-    path: LocalPath = Field(min_length=1)
+    path: LocalPath
     dtype: Literal["float32", "bfloat16", "mixed_bfloat16", "float64", "auto"] = "auto"
     revision: str | None = None
     trust_remote_code: bool = False
@@ -118,7 +125,7 @@ class DataConfig(StrictModel):
     them; it changes no result.
     """
 
-    path: LocalPath = Field(min_length=1)
+    path: LocalPath
     subset: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -152,7 +159,7 @@ class DropConfig(StrictModel):
     the largest (salient) or any (random).
     """
 
-    tuned: LocalPath = Field(min_length=1)
+    tuned: LocalPath
     rule: Literal["trivial", "random", "salient"] = "trivial"
     rate: float = Field(ge=0.0, lt=1.0)
     seed: int = 0

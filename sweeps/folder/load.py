@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import copy
@@ -24,7 +25,12 @@ _SUFFIXES = (".yaml", ".yml")
 _NEITHER = "there is no configuration file, and no sweep's folder"
 
 
+_ASIDE = "x-"
+"""Top-level keys that begin so hold what anchors are put on, and are no configuration."""
+
 _MERGE = "tag:yaml.org,2002:merge"
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*:.*)")
+_MOST_DIGITS = 60
 _NOT_CONSTRUCTED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """What PyYAML raises for `2026-13-01`, `!!bool x`, `!!timestamp x` or a thousand brackets."""
 
@@ -53,6 +59,23 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return node
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """A decimal number: YAML 1.1 has 1:30 for 90 and 010 for 8, which nobody means here; and
+        no number that Python would not write down again."""
+        if _OTHER_BASE.fullmatch(node.value) or len(node.value) > _MOST_DIGITS:
+            shown = node.value[:_MOST_DIGITS]
+            raise UserError(
+                f"line {node.start_mark.line + 1}: expected a decimal number, found {shown}"
+            )
+        is_float = node.tag.endswith(":float")
+        return self.construct_yaml_float(node) if is_float else self.construct_yaml_int(node)
+
+
+for _tag in ("int", "float"):
+    _UniqueKeyLoader.add_constructor(
+        f"tag:yaml.org,2002:{_tag}", _UniqueKeyLoader.construct_number
+    )
 
 
 def read_yaml(text: str) -> Any:
@@ -146,7 +169,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: expected a mapping of keys at the top, found {type(tree).__name__}"
         )
-    return tree
+    return {key: value for key, value in tree.items() if not key.startswith(_ASIDE)}
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
@@ -201,14 +224,15 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     """Set ``a.b.c=value`` in place; the value is read as YAML. Unknown keys are refused later."""
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
-        raise UserError(f"override {override!r}: expected key=value, as search.trials=4")
+        raise UserError(f"override {override!r:.200}: expected key=value, as search.trials=4")
     try:
         value = read_yaml(text)
     except UserError as error:
-        raise UserError(f"override {override!r}: the value is {error}") from None
+        said = str(error).removeprefix("line 1: ")
+        raise UserError(f"override {override!r:.200}: {said}") from None
     *parents, last = (part.strip() for part in key.split("."))
     if not all((*parents, last)):
-        raise UserError(f"override {override!r}: expected names with single points between")
+        raise UserError(f"override {override!r:.200}: expected names with single points between")
     here: Any = tree
     for parent in parents:
         here = _child(here, parent, override)
@@ -217,13 +241,13 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     elif isinstance(here, dict):
         here[last] = value
     else:
-        raise UserError(f"override {override!r}: '{'.'.join(parents)}' holds a single value")
+        raise UserError(f"override {override!r:.200}: '{'.'.join(parents)}' holds a single value")
 
 
 def _child(here: Any, key: str, override: str) -> Any:
     """What lies below, as a copy put in its place: a file's aliases share one value."""
     if not isinstance(here, list | dict):
-        raise UserError(f"override {override!r}: nothing lies below the value before '{key}'")
+        raise UserError(f"override {override!r:.200}: nothing lies below the value before '{key}'")
     at: Any = _index(here, key, override) if isinstance(here, list) else key
     below = here[at] if isinstance(here, list) else here.get(at)
     here[at] = {} if below is None else copy(below)
@@ -232,5 +256,7 @@ def _child(here: Any, key: str, override: str) -> Any:
 
 def _index(here: list[Any], key: str, override: str) -> int:
     if not (key.isascii() and key.isdigit()) or len(key) > 9 or int(key) >= len(here):
-        raise UserError(f"override {override!r}: '{key}' is no index into a list of {len(here)}")
+        raise UserError(
+            f"override {override!r:.200}: '{key}' is no index into a list of {len(here)}"
+        )
     return int(key)
