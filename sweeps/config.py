@@ -15,12 +15,12 @@ from sweeps.finetune.config import (
     DataConfig,
     EvaluationConfig,
     FinetuneConfig,
-    LocalPath,
     MethodConfig,
     ModelConfig,
-    StrictModel,
 )
+from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.settings.budget import BudgetConfig
+from sweeps.settings.cluster_address import cluster_address
 from sweeps.settings.database import check_database
 from sweeps.settings.halt import FailuresConfig
 from sweeps.settings.hooks import HooksConfig
@@ -46,10 +46,10 @@ class Resources(StrictModel):
     ``domains``: the studies run one after another, or take turns at the same places.
     """
 
-    workers: Annotated[int, Field(ge=1)] = 1
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 1
     cpus_per_worker: Annotated[float, Field(gt=0, le=10_000)] = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0, le=10_000)] = 0.0
-    concurrency: Annotated[int, Field(ge=1)] = 1
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 1
     trial_group: Literal["auto", "warm", "isolated"] = "auto"
     domains: Literal["in_turn", "side_by_side"] = "in_turn"
 
@@ -264,7 +264,7 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
     """
 
     root = Path(config.data_root or ".").expanduser()
-    if os.environ.get("RAY_ADDRESS"):  # what is generated here must be there on every node
+    if cluster_address():  # what is generated here must be there on every node
         shared = folder_of(config.storage) / "cache"
         os.environ.setdefault("GMT_SWEEP_CACHE", str(shared))
 

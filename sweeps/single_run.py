@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from sweeps.config import TrackingConfig
 from sweeps.errors import explain
-from sweeps.finetune.config import FinetuneConfig, LocalPath
+from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.result import RunResult
+from sweeps.finetune.strict_model import LocalPath
 from sweeps.folder.load import load_tree
 from sweeps.settings.paths import resolve_run
 

@@ -77,9 +77,9 @@ def evaluate_models(
             cache=cache.expanduser(),
         )
         report = run(options)
-        show(report)
         if json_out is not None:
             write_json(report, json_out)
+        show(report)
     except (ValueError, OSError) as error:
         refuse(str(error))
     except KeyboardInterrupt:

@@ -128,7 +128,8 @@ def run_paper(config: SweepConfig, again: str) -> None:
 @contextmanager
 def _shown(again: str) -> Iterator[Display]:
     """A display for a long command; stopped, it says what to type to go on."""
-    from sweeps.display.progress import build_display, while_heard
+    from sweeps.display.progress import build_display
+    from sweeps.finetune.heard import while_heard
     from sweeps.interrupts import interruptible, shielded
 
     display = build_display()

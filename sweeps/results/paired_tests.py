@@ -91,7 +91,7 @@ def _part(ours: Sequence[Item], control: Sequence[Item]) -> Part:
     places = {name: place for place, name in enumerate(dict.fromkeys(_clusters(ours)))}
     rows = np.array([places[name] for name in _clusters(ours)])
     weights = np.array([float(item[2]) for item in ours])
-    total = np.bincount(rows, weights)
+    total: Array = np.bincount(rows, weights).astype(np.float64)
     sides = [
         np.bincount(rows, weights * [float(item[1]) for item in items]) / np.maximum(total, 1e-300)
         for items in (ours, control)

@@ -8,7 +8,7 @@ from typing import Annotated, Protocol, Self, final
 
 from pydantic import Field, model_validator
 
-from sweeps.finetune.config import StrictModel
+from sweeps.finetune.strict_model import StrictModel
 
 BALANCE_SECONDS = 10.0
 """What a killed driver can have spent beside its book."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, final
 
 from pydantic import Field
 
-from sweeps.finetune.config import StrictModel
+from sweeps.finetune.strict_model import StrictModel
 from sweeps.settings.budget import Ledger
 from sweeps.settings.failures import STOPS_THE_STUDY, cause
 

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Self, final
 
 from pydantic import Field, model_validator
 
-from sweeps.finetune.config import StrictModel
+from sweeps.finetune.strict_model import StrictModel
 
 Event = Mapping[str, Any]
 Occasion = Literal["on_end", "on_failure"]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sweeps.finetune.config import StrictModel
+from sweeps.finetune.strict_model import StrictModel
 
 Objective = Literal["score", "kept_fraction", "seconds"]
 DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {

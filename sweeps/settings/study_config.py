@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from sweeps.finetune.config import StrictModel
+from sweeps.finetune.strict_model import StrictModel
 from sweeps.settings.space import Choices, FloatRange, is_interval, parameter
 
 Kind = Literal["search", "sensitivity", "methods", "drop", "data", "efficiency"]

@@ -1,0 +1,73 @@
+"""What every configuration is made of: strict models, and paths that files can have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+
+class StrictModel(BaseModel):
+    """Frozen, refuses unknown keys, and never takes NaN, infinity or true for a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _can_be_worked_with(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(part, bool) and not _takes_bool(annotation):
+                raise ValueError(f"expected no truth value (true, false, yes, no), got {part}")
+            if isinstance(part, int) and abs(part) >= 2**63:
+                raise ValueError(
+                    f"expected a number below 2^63, got one of {part.bit_length()} bits"
+                )
+            if isinstance(part, str) and not _is_writable(part):
+                raise ValueError(f"expected text that a file can hold, got {part!r}")
+        return value
+
+
+def _takes_bool(annotation: Any) -> bool:
+    return bool in (annotation, *get_args(annotation))
+
+
+def _is_writable(text: str) -> bool:
+    """Whether it is UTF-8 without NUL, which no path may hold."""
+    return "\0" not in text and text == text.encode(errors="replace").decode()
+
+
+MOST_NAME_BYTES = 255
+"""Of a file's or folder's name, on every usual file system."""
+
+
+def possible_path(paths: str) -> str:
+    """``paths`` (comma separated) as they are, if files can have such names, and every ``~`` in
+    them can be expanded here.
+
+    Raises:
+        ValueError: naming the one that cannot.
+    """
+    for part in paths.split(","):
+        if any(len(name.encode()) > MOST_NAME_BYTES for name in Path(part.strip()).parts):
+            raise ValueError(f"expected names of {MOST_NAME_BYTES} bytes at most")
+        try:
+            Path(part.strip()).expanduser()
+        except RuntimeError:
+            raise ValueError(
+                f"the home folder in '{part.strip()}' is not known here: expected a user of "
+                "this machine after '~', or an absolute path"
+            ) from None
+    return paths
+
+
+LocalPath = Annotated[str, Field(min_length=1), AfterValidator(possible_path)]
+"""A path, or several, or a name of the hub or of the embedded world."""
