@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 SHOWN = 80
 """Characters of a value that a message repeats."""
@@ -46,6 +48,18 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> User
     places = [detail["loc"] for detail in details]
     lines = [_sentence(d, model) for d in details if not _follows(d, places)]
     return UserError(f"{source}: " + "; ".join(dict.fromkeys(lines)))
+
+
+def checked(model: type[Model], source: str, **values: Any) -> Model:
+    """A model of these values.
+
+    Raises:
+        UserError: as ``explain`` says it.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise explain(error, model, source) from None
 
 
 def _follows(detail: dict[str, Any], places: list[tuple[Any, ...]]) -> bool:

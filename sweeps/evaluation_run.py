@@ -17,6 +17,8 @@ from evaluators.evaluate import evaluate, select
 from evaluators.item_cache import ItemCache, evaluation_key, weights_sha256
 from evaluators.language_model import LanguageModel
 from evaluators.records import write_records
+from sweeps.errors import checked
+from sweeps.finetune.strict_model import expanded
 
 Dtype = Literal["auto", "bfloat16", "float32"]
 # Scored, and kept, at a time: long enough for full batches, short enough to lose little.
@@ -103,7 +105,7 @@ def run(options: Options) -> Report:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(wanted)
-    config = ModelConfig(path=options.model, dtype=options.dtype)
+    config = checked(ModelConfig, "the model", path=options.model, dtype=options.dtype)
     model, tokenizer = load_model(config, device)
     weights = weights_sha256(model, tokenizer)
     lm = LanguageModel(model.to(device).eval(), tokenizer, batch_tokens=options.batch_tokens)
@@ -210,7 +212,7 @@ def _pair(text: str, names: Sequence[str]) -> tuple[str, Path]:
 def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
     """Where the data of a benchmark lie."""
     if name in given:
-        return given[name]
+        return expanded(given[name])
     stem = _file(name)
     places = [folder / f"{stem}{ending}" for ending in (".jsonl", ".json", ".csv", "")]
     for place in places:

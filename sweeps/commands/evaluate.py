@@ -58,6 +58,7 @@ def evaluate_models(
     weights, protocol and items, and never by a name.
     """
     from sweeps.evaluation_run import Options, run, show, write_json
+    from sweeps.finetune.strict_model import expanded
 
     try:
         options = Options.parse(
@@ -74,7 +75,7 @@ def evaluate_models(
             dtype=dtype,
             batch_tokens=batch_tokens,
             samples_out=samples_out,
-            cache=cache.expanduser(),
+            cache=expanded(cache),
         )
         report = run(options)
         if json_out is not None:

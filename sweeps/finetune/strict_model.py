@@ -59,14 +59,23 @@ def possible_path(paths: str) -> str:
     for part in paths.split(","):
         if any(len(name.encode()) > MOST_NAME_BYTES for name in Path(part.strip()).parts):
             raise ValueError(f"expected names of {MOST_NAME_BYTES} bytes at most")
-        try:
-            Path(part.strip()).expanduser()
-        except RuntimeError:
-            raise ValueError(
-                f"the home folder in '{part.strip()}' is not known here: expected a user of "
-                "this machine after '~', or an absolute path"
-            ) from None
+        expanded(part.strip())
     return paths
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with its ``~`` opened.
+
+    Raises:
+        ValueError: this machine knows no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"the home folder in '{path}' is not known here: expected a user of this machine "
+            "after '~', or an absolute path"
+        ) from None
 
 
 LocalPath = Annotated[str, Field(min_length=1), AfterValidator(possible_path)]
