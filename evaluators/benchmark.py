@@ -111,6 +111,7 @@ class BenchmarkResult:
     sandbox_level: str | None
     low: float = math.nan
     high: float = math.nan
+    aggregation: Aggregation = "items"
 
 
 class Benchmark(ABC):
@@ -204,6 +205,7 @@ def summarise(
         sandbox_level=benchmark.sandbox_level,
         low=low,
         high=high,
+        aggregation=benchmark.aggregation,
     )
 
 

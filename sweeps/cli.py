@@ -19,6 +19,7 @@ from sweeps.commands.run import paper, resume, run
 from sweeps.commands.status import status
 from sweeps.commands.stop import stop
 from sweeps.commands.validate import validate
+from sweeps.finetune.heard import heard_program
 
 app = typer.Typer(
     cls=OneParagraphGroup,
@@ -60,4 +61,5 @@ for panel, commands in COMMANDS.items():
 
 def main() -> None:
     """The entry point."""
-    app()
+    with heard_program():
+        app()

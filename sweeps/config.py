@@ -6,14 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sweeps.errors import UserError, explain
 from sweeps.finetune.config import (
@@ -25,7 +18,9 @@ from sweeps.finetune.config import (
     MethodConfig,
     ModelConfig,
 )
+from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.settings.budget import BudgetConfig
+from sweeps.settings.cluster_address import cluster_address
 from sweeps.settings.database import check_database
 from sweeps.settings.halt import FailuresConfig
 from sweeps.settings.hooks import HooksConfig
@@ -36,17 +31,13 @@ from sweeps.settings.study_config import NuisanceConfig, StudyConfig
 from sweeps.storage.address import Address, folder_of, is_address
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TrackingConfig(_Strict):
+class TrackingConfig(StrictModel):
     """Where MLflow keeps the runs; ``uri`` empty means a sqlite file under ``storage``."""
 
     uri: str | None = None
 
 
-class Resources(_Strict):
+class Resources(StrictModel):
     """What one trial takes, and how many run side by side.
 
     ``trial_group``: trials share living groups of workers (``warm``), since a fresh group takes
@@ -55,15 +46,15 @@ class Resources(_Strict):
     ``domains``: the studies run one after another, or take turns at the same places.
     """
 
-    workers: Annotated[int, Field(ge=1)] = 1
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
-    concurrency: Annotated[int, Field(ge=1)] = 1
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 1
+    cpus_per_worker: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 1
     trial_group: Literal["auto", "warm", "isolated"] = "auto"
     domains: Literal["in_turn", "side_by_side"] = "in_turn"
 
 
-class TrainingConfig(_Strict):
+class TrainingConfig(StrictModel):
     """What every trial shares. ``examples`` is the total number seen, whatever N is."""
 
     examples: Annotated[int, Field(ge=1)]
@@ -81,20 +72,20 @@ class TrainingConfig(_Strict):
     threads: Annotated[int, Field(ge=1)] | None = None
 
 
-class KeepConfig(_Strict):
+class KeepConfig(StrictModel):
     """Whose weights stay on the disk: those of the ``models`` best trials and of the best SFT."""
 
     models: Annotated[int, Field(ge=1)] | Literal["all"] = 1
 
 
-class ChecksConfig(_Strict):
+class ChecksConfig(StrictModel):
     """How often a trial is validated, and on how many items before the last check."""
 
     checks: Annotated[int, Field(ge=1)] = 3
     check_limit: Annotated[int, Field(ge=1)] | None = None
 
 
-class DomainConfig(_Strict):
+class DomainConfig(StrictModel):
     """Training data and benchmarks of a domain.
 
     ``examples`` and ``space`` override the sweep's, ``nuisance`` and ``mask_ratio`` the study's.
@@ -108,7 +99,7 @@ class DomainConfig(_Strict):
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
-class SweepConfig(_Strict):
+class SweepConfig(StrictModel):
     """One sweep: a study per domain over one model.
 
     ``pin_code``: another version of the code is another study.
@@ -121,9 +112,9 @@ class SweepConfig(_Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     seed: int = 0
     pin_code: bool = False
-    storage: str = "runs"
+    storage: LocalPath = "runs"
     database: str | None = None
-    data_root: str | None = None
+    data_root: LocalPath | None = None
     tracking: TrackingConfig = TrackingConfig()
     model: ModelConfig
     resources: Resources = Resources()
@@ -272,8 +263,8 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
         UserError: a name of the embedded world that it does not have.
     """
 
-    root = Path(config.data_root or ".")
-    if os.environ.get("RAY_ADDRESS"):  # what is generated here must be there on every node
+    root = Path(config.data_root or ".").expanduser()
+    if cluster_address():  # what is generated here must be there on every node
         shared = folder_of(config.storage) / "cache"
         os.environ.setdefault("GMT_SWEEP_CACHE", str(shared))
 

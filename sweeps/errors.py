@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+SHOWN = 80
+"""Characters of a value that a message repeats."""
 
 
 class UserError(ValueError):
@@ -25,26 +32,71 @@ def nearest(word: str, known: list[str]) -> str:
     return "expected one of: " + ", ".join(sorted(known))
 
 
+def as_yaml(value: Any) -> str:
+    """A value as one line of YAML, cut where it is long."""
+    try:
+        text = yaml.safe_dump(value, default_flow_style=True, width=2**31, sort_keys=False)
+    except (yaml.YAMLError, RecursionError):
+        text = repr(value)
+    text = " ".join(text.removesuffix("...\n").split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
 def explain(error: ValidationError, model: type[BaseModel], source: str) -> UserError:
     """A pydantic error as sentences with the place, what was expected and the nearest key."""
     details: list[dict[str, Any]] = [dict(detail) for detail in error.errors()]
-    within = {detail["loc"][:-1] for detail in details}
-    # Of a list whose only item is refused, pydantic says as well that it is too short.
-    own = [d for d in details if d["type"] != "too_short" or d["loc"] not in within]
-    lines = [_sentence(detail, model) for detail in own]
+    places = [detail["loc"] for detail in details]
+    lines = [_sentence(d, model) for d in details if not _follows(d, places)]
     return UserError(f"{source}: " + "; ".join(dict.fromkeys(lines)))
+
+
+def checked(model: type[Model], source: str, **values: Any) -> Model:
+    """A model of these values.
+
+    Raises:
+        UserError: as ``explain`` says it.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise explain(error, model, source) from None
+
+
+def _follows(detail: dict[str, Any], places: list[tuple[Any, ...]]) -> bool:
+    """Whether pydantic says it of what another error says the cause of: of a list whose items
+    are refused that it is too short, of what is no number that it is no whole number either."""
+    place = detail["loc"]
+    if place[-1:] == ("int",):
+        return (*place[:-1], "float") in places
+    return detail["type"] == "too_short" and any(
+        len(each) > len(place) and each[: len(place)] == place for each in places
+    )
 
 
 _CHOICE = re.compile(r"constrained-\w+$|literal\[")
 """How pydantic calls the members of a union, as if they were keys."""
 
+_EXPECTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected a whole number"),
+    **dict.fromkeys(("int_parsing_size",), "expected a whole number below 2^63"),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    "finite_number": "expected a finite number",
+    "string_too_short": "expected some text",
+    "too_short": "expected one or more in the list",
+    "string_pattern_mismatch": (
+        "expected a letter or digit, then up to 63 letters, digits, '.', '_' or '-'"
+    ),
+}
+
 
 def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
     location = tuple(part for part in detail["loc"] if not _CHOICE.match(str(part)))
+    if location[-1:] == ("float",) and detail["type"].startswith("float"):
+        location = location[:-1]  # of the union with int
     place = ".".join(str(part) for part in location)
     if detail["type"] == "extra_forbidden":
-        known = _keys_at(model, location[:-1])
-        return f"unknown key '{place}' ({nearest(str(location[-1]), known)})"
+        return f"unknown key '{place}' ({_right_key(str(location[-1]), location[:-1], model)})"
     if detail["type"] == "missing":
         return f"'{place}' is missing"
     if detail["type"] == "literal_error":
@@ -52,23 +104,109 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
         allowed = [word or truth.lower() for word, truth in expected]
         word = str(detail["input"])
         return f"{place}: unknown value '{word}' ({nearest(word, allowed)})"
+    message, given = _expected(detail, _annotation_at(model, location)), detail.get("input")
+    if isinstance(detail.get("ctx", {}).get("error"), SecretError):
+        return f"{place}: {message}" if place else message
+    if ", got " not in message and (given is None or isinstance(given, str | int | float)):
+        shown = "nothing (null)" if given is None else repr(given)
+        if shown not in message:
+            message += f", got {shown if len(shown) <= SHOWN else f'{shown[:SHOWN]}...'}"
+    return f"{place}: {message}" if place else message
+
+
+def _expected(detail: dict[str, Any], annotation: Any) -> str:
+    """What was expected, with an example where a word stands for a list or for keys."""
+    kind, given = detail["type"], detail.get("input")
+    if kind == "string_type":
+        scalar = given is not None and not isinstance(given, dict | list)
+        return "expected text" + (f": in quotes, as '{given}'" if scalar else "")
+    if kind in ("tuple_type", "list_type"):
+        item = next((part for part in get_args(annotation) if inner_model(part)), None)
+        inside = _as_keys(inner_model(item), given) if item is not None else given
+        return f"expected a list{_such_as([given if inside is None else inside], given)}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        inner = inner_model(annotation)
+        if kind == "dict_type" or inner is None:
+            return f"expected keys with values below them, got {as_yaml(given)}"
+        keys = _as_keys(inner, given)
+        known = f" ({', '.join(inner.model_fields)})" if keys is None else ""
+        return f"expected keys with values{known}{_such_as(keys, given)}"
+    if kind == "int_parsing" and (whole := _whole(given)) is not None:
+        return f"expected a whole number, as {whole}"
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    is_secret = isinstance(detail.get("ctx", {}).get("error"), SecretError)
-    given = None if is_secret else detail.get("input")
-    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
-    sentence = f"{message}{shown if repr(given) not in message else ''}"
-    return f"{place}: {sentence}" if place else sentence
+    return message.replace("Input should be", "expected a number", 1)
+
+
+def _whole(given: Any) -> int | None:
+    """The number that ``1e5``, which is text in YAML, was meant to be."""
+    try:
+        return int(number) if (number := float(given)).is_integer() else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _such_as(example: Any, given: Any) -> str:
+    known = example is not None and given is not None
+    return f", such as {as_yaml(example)}" if known else ""
+
+
+def _as_keys(model: type[BaseModel] | None, given: Any) -> Any:
+    """``{name: asha}`` for "asha": the first key of ``model`` that takes the value; a mapping
+    as it is; None where no key takes it."""
+    if model is None or isinstance(given, dict):
+        return given
+    for name, field in model.model_fields.items():
+        try:
+            TypeAdapter(field.rebuild_annotation()).validate_python(given, strict=True)
+        except ValidationError:
+            continue
+        return {name: given}
+    return None
+
+
+def _right_key(word: str, above: tuple[Any, ...], model: type[BaseModel]) -> str:
+    """The key that was meant: one of the same place, or ours for what other tools call so."""
+    here = _keys_at(model, above)
+    close = get_close_matches(word, here, n=1, cutoff=0.8)
+    elsewhere = ELSEWHERE.get(word.lower(), word)
+    if elsewhere in here:
+        return f"did you mean '{elsewhere}'?"
+    places = [path for path in _paths(model) if f".{path}".endswith(f".{elsewhere}")]
+    if places and not close:
+        least = min(path.count(".") for path in places)
+        meant = [f"'{path}'" for path in places if path.count(".") == least]
+        return f"did you mean {' or '.join(meant)}?"
+    return nearest(word, here)
+
+
+def _paths(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    """Every key below a model, as ``domains.NAME.data.path``."""
+    for name, field in model.model_fields.items():
+        path = f"{above}.{name}" if above else name
+        yield path
+        inside = inner_model(field.annotation)
+        if inside is not None:
+            many = {dict: ".NAME", tuple: ".0"}.get(get_origin(field.annotation) or model, "")
+            yield from _paths(inside, path + many)
 
 
 def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     """The keys that ``model`` knows at a place such as ``("domains", "math", "data")``."""
+    inside = inner_model(_annotation_at(model, location))
+    return list((inside or model).model_fields)
+
+
+def _annotation_at(model: type[BaseModel], location: tuple[Any, ...]) -> Any:
+    """The type at a place: of a key, of a list, or of its items."""
     here: Any = model
     for part in location:
-        fields = here.model_fields if _is_model(here) else {}
-        # A mapping's key or a list's index says nothing about the type: stay at the same model.
-        if part in fields:
-            here = inner_model(fields[part].annotation) or here
-    return list(here.model_fields)
+        inside = inner_model(here)
+        fields = {} if inside is None else inside.model_fields
+        # A mapping's key or a list's index says nothing about the type: it is the model inside.
+        here = fields[part].annotation if part in fields else inside or here
+    return here
 
 
 def _is_model(thing: Any) -> bool:
@@ -85,3 +223,46 @@ def inner_model(annotation: Any) -> type[BaseModel] | None:
         if inside is not None:
             return inside
     return None
+
+
+ELSEWHERE = {
+    theirs: ours
+    for ours, names in {
+        "learning_rate": "lr lrs learning_rates peak_lr max_lr",
+        "mask_ratio": "ratio mask_rate sparsity mask_percent mask_percentage",
+        "accumulation_interval": (
+            "gradient_accumulation_steps gradient_accumulation grad_accum grad_accumulation "
+            "grad_accum_steps accumulate_grad_batches accumulation_steps accumulation"
+        ),
+        "space": "parameters search_space param_space hyperparameters",
+        "trials": "num_samples n_trials num_trials max_trials run_cap total_trials",
+        "sampler": "search_alg algorithm tuner",
+        "scheduler": "pruner early_terminate early_stopping",
+        "objectives": "metric metrics objective goal mode direction directions",
+        "concurrency": "max_concurrent_trials max_concurrent n_jobs parallel_trials",
+        "workers": "num_workers nproc_per_node world_size num_gpus gpus",
+        "gpus_per_worker": "num_gpus_per_worker gpus_per_trial",
+        "mini_batch": (
+            "batch_size per_device_train_batch_size per_device_batch_size micro_batch_size "
+            "micro_batch train_batch_size"
+        ),
+        "global_batch": "global_batch_size effective_batch_size",
+        "examples": "epochs num_epochs num_train_epochs max_steps train_steps total_steps",
+        "clip_norm": "max_grad_norm gradient_clip_val gradient_clipping grad_clip",
+        "weight_decay": "wd",
+        "warmup_ratio": "warmup warmup_steps",
+        "optimizer": "optim",
+        "dtype": "torch_dtype precision bf16 fp16",
+        "attention": "attn_implementation",
+        "max_length": "max_seq_length max_seq_len cutoff_len seq_len block_size",
+        "storage": "output_dir storage_path local_dir",
+        "uri": "tracking_uri report_to",
+        "benchmarks": "tasks evaluators",
+        "wall_hours": "time_budget_s timeout max_time",
+        "seed": "random_seed random_state",
+        "model.path": "model_name_or_path model_name pretrained base_model",
+        "data.path": "dataset dataset_name train_file dataset_path",
+    }.items()
+    for theirs in names.split()
+}
+"""What Ray Tune, Optuna, Weights & Biases and the trainers around call what is ours."""

@@ -19,6 +19,8 @@ from evaluators.item_cache import ItemCache, evaluation_key, weights_sha256
 from evaluators.language_model import LanguageModel
 from evaluators.records import write_records
 from evaluators.tokens import AddBos
+from sweeps.errors import checked
+from sweeps.finetune.strict_model import expanded
 
 Dtype = Literal["auto", "bfloat16", "float32"]
 ADD_BOS: dict[str, AddBos] = {"auto": "auto", "true": True, "false": False}
@@ -115,7 +117,7 @@ def run(options: Options) -> Report:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(wanted)
-    config = ModelConfig(path=options.model, dtype=options.dtype)
+    config = checked(ModelConfig, "the model", path=options.model, dtype=options.dtype)
     model, tokenizer = load_model(config, device)
     weights = weights_sha256(model, tokenizer)
     lm = LanguageModel(
@@ -227,7 +229,7 @@ def _pair(text: str, names: Sequence[str]) -> tuple[str, Path]:
 def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
     """Where the data of a benchmark lie."""
     if name in given:
-        return given[name]
+        return expanded(given[name])
     stem = _file(name)
     packed = [f"{ending}{gz}" for gz in ("", ".gz") for ending in ENDINGS]
     places = [folder / f"{stem}{ending}" for ending in (*packed, "")]

@@ -124,8 +124,8 @@ class DomainSession:
         self._take_up()
         if not self._others():
             remove_orphans(self.place.study(self.domain), self.study, self._remove)
-        if not self.halt.due() and self._missing():
-            self.groups.start()  # which takes long: first of all
+        if not self.halt.due():
+            self.groups.start(self._missing())  # which takes long: first of all
         self._pump = TrackerPump(self.tracker, self.display.say, self._fetch)
         try:
             self._pump.begin_study(study_info(self.config, self.domain, self.design))
@@ -153,7 +153,7 @@ class DomainSession:
             return None
         self.display.say(
             f"{self.domain}: {left} of {done + left} trials to run{self._method()}, "
-            f"{self.groups.count} at a time"
+            f"{min(left, self.groups.count)} at a time"
         )
         search = self._search()
         return Wave(search, self._observer(search, done, done + left), left)

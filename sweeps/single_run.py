@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from sweeps.config import TrackingConfig
 from sweeps.errors import explain
-from sweeps.finetune.config import FinetuneConfig, PathText
+from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.result import RunResult
+from sweeps.finetune.strict_model import LocalPath
 from sweeps.folder.load import load_tree
 from sweeps.settings.paths import resolve_run
 
@@ -28,14 +29,14 @@ class SingleRun(FinetuneConfig):
     is told to MLflow.
     """
 
-    folder: PathText = "runs/finetune"
-    data_root: str | None = None
+    folder: LocalPath = "runs/finetune"
+    data_root: LocalPath | None = None
     tracking: TrackingConfig = TrackingConfig()
 
     def run_config(self) -> FinetuneConfig:
         """What is run, with every path made absolute."""
         shared = {name: getattr(self, name) for name in FinetuneConfig.model_fields}
-        return resolve_run(FinetuneConfig(**shared), Path(self.data_root or "."))
+        return resolve_run(FinetuneConfig(**shared), Path(self.data_root or ".").expanduser())
 
     def place(self) -> Path:
         """The folder, made absolute."""

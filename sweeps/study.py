@@ -14,6 +14,7 @@ import optuna
 
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.designs.build import build_design
+from sweeps.designs.workload import first_trials
 from sweeps.display.hooked_display import calling_hooks
 from sweeps.display.progress import Display, LineDisplay
 from sweeps.errors import UserError
@@ -116,7 +117,7 @@ def run(
         worker_session(config.resources, place_of(config).folder, Stored.of(config)) as groups,
     ):
         if not place.begun_file().exists():  # then trials are missing, for certain
-            groups.start()
+            groups.start(first_trials(config))
         result = run_studies(config, shown, tracker, groups, driver, adopt=adopt)
         shown.stopped = result.stopped
         return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,9 +32,10 @@ def doctor(
     """
     from sweeps.commands.shared import mistakes_explained
     from sweeps.doctor.examine import examine
+    from sweeps.settings.cluster_address import cluster_address
 
     with mistakes_explained():
-        found = examine(config, overrides or [], bool(os.environ.get("RAY_ADDRESS")))
+        found = examine(config, overrides or [], bool(cluster_address()))
     if as_json:
         print(json.dumps({place: [asdict(f) for f in each] for place, each in found.items()}))
     else:

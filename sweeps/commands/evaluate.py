@@ -64,6 +64,7 @@ def evaluate_models(
     weights, protocol and items, and never by a name.
     """
     from sweeps.evaluation_run import Options, run, show, write_json
+    from sweeps.finetune.strict_model import expanded
 
     try:
         options = Options.parse(
@@ -81,12 +82,12 @@ def evaluate_models(
             add_bos=add_bos,
             batch_tokens=batch_tokens,
             samples_out=samples_out,
-            cache=cache.expanduser(),
+            cache=expanded(cache),
         )
         report = run(options)
-        show(report)
         if json_out is not None:
             write_json(report, json_out)
+        show(report)
     except (ValueError, OSError) as error:
         refuse(str(error))
     except KeyboardInterrupt:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,9 +77,10 @@ def _planned(
     from sweeps.config import resolve_paths
     from sweeps.plans.planning import joined_cluster, plan, this_machine
     from sweeps.search.records import recorded_rows
+    from sweeps.settings.cluster_address import cluster_address
 
     config = resolve_paths(config)
-    machine = (joined_cluster if os.environ.get("RAY_ADDRESS") else this_machine)(config)
+    machine = (joined_cluster if cluster_address() else this_machine)(config)
     if price is None:
         price = config.budget.price_per_gpu_hour
     return plan(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sweeps.display.progress import Display
     from sweeps.report.data import TrialRow
     from sweeps.study import StudyResult
+    from sweeps.workers.test_scores import TestScores
 
 
 Join = Annotated[
@@ -95,6 +96,7 @@ def run_sweep(config: SweepConfig, again: str, *, join: bool, adopt: bool) -> No
         result = study.run(config, display, join=join, adopt=adopt)
     for name, domain in result.domains.items():
         _print_best(name, domain.best)
+        _print_tests(config, name, domain.test_scores)
     print()
     for label, text in _next_steps(result):
         print(f"{label}:\n  {text}")
@@ -126,7 +128,8 @@ def run_paper(config: SweepConfig, again: str) -> None:
 @contextmanager
 def _shown(again: str) -> Iterator[Display]:
     """A display for a long command; stopped, it says what to type to go on."""
-    from sweeps.display.progress import build_display, while_heard
+    from sweeps.display.progress import build_display
+    from sweeps.finetune.heard import while_heard
     from sweeps.interrupts import interruptible, shielded
 
     display = build_display()
@@ -158,6 +161,15 @@ def _print_best(name: str, best: TrialRow | None) -> None:
         f"mask_ratio {best.mask_ratio:g}, accumulation_interval {best.accumulation_interval}, "
         f"learning_rate {best.learning_rate:.2e} (trial {best.number})"
     )
+
+
+def _print_tests(config: SweepConfig, name: str, scores: TestScores) -> None:
+    """The chosen trial against the SFT control, where both were tested."""
+    from sweeps.results.paired_tests import paired_tests, paired_text
+    from sweeps.search.label import label_of
+
+    for found in paired_tests(scores):
+        print(f"  {paired_text(found, label_of(config, name))}")
 
 
 def _next_steps(result: StudyResult) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweeps.commands.shared import AsJson, ConfigFile, Overrides, load_stored, mistakes_explained
+from sweeps.finetune.heard import is_heard
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,7 +86,7 @@ def _looks(look_at: Callable[[], Any], every: float | None) -> Iterator[Any]:
     """One look, or one after another for as long as somebody runs it."""
     look = look_at()
     yield look
-    while every is not None and look.drivers:
+    while every is not None and look.drivers and is_heard(sys.stdout):
         time.sleep(every)
         look = look_at()
         yield look

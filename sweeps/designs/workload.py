@@ -50,6 +50,26 @@ def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wo
     return Workload(len(points), sum(point in ended for point in points), derived)
 
 
+def first_trials(config: SweepConfig) -> int:
+    """How many trials can run at once when a sweep begins: those of its first study, or of all
+    that are to run side by side."""
+    together = config.resources.domains == "side_by_side"
+    domains = list(config.domains)[: None if together else 1]
+    return sum(_first_trials(config, domain) for domain in domains)
+
+
+def _first_trials(config: SweepConfig, domain: str) -> int:
+    if config.study.kind == "efficiency":
+        return 1  # which is measured by a group, and no trial
+    if config.study.kind == "search":
+        return config.search_trials(domain)
+    from sweeps.designs.build import build_design
+
+    design = build_design(config, domain)
+    assert design is not None
+    return len(design.points(()))
+
+
 def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Workload:
     own = tuple(row for row in rows if not row.stage)
     done, again = sum(row.has_ended() for row in own), config.search.replicates

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO, final
+
+from sweeps.finetune.heard import heard
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,31 +88,16 @@ class Display(ABC):
         """The last study is over."""
 
 
-@contextmanager
-def while_heard() -> Iterator[None]:
-    """What is printed to a terminal that was closed, or a pipe nobody reads, is dropped, and so
-    is all that follows: the sweep goes on."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):
-            raise
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # Python prints what is left when it ends
-        os.close(nowhere)
-
-
 @final
 class LineDisplay(Display):
     """Plain lines: one for each trial that ends."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
+        self._stream = heard(stream or sys.stdout)
 
     def say(self, text: str) -> None:
         """Print the line at once."""
-        with while_heard():
-            print(text, file=self._stream, flush=True)
+        print(text, file=self._stream, flush=True)
 
     def show(self, tally: Tally) -> None:
         """Nothing between endings."""
@@ -136,21 +119,21 @@ class LiveDisplay(Display):
         from rich.live import Live
 
         self._console, self._tallies = Console(), dict[str, Tally]()
+        # Also for the thread that redraws: what it raises would end it with a traceback.
+        self._console.file = heard(self._console.file)  # type: ignore[arg-type]
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
         self._live.start()
 
     def say(self, text: str) -> None:
         """Print above the table."""
-        with while_heard():
-            self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def show(self, tally: Tally) -> None:
         """Redraw the table."""
         from rich.console import Group
 
         self._tallies[tally.domain] = tally
-        with while_heard():
-            self._live.update(Group(*(table(t) for t in self._shown(tally))))
+        self._live.update(Group(*(table(t) for t in self._shown(tally))))
 
     def _shown(self, latest: Tally) -> list[Tally]:
         """What other drivers ran of a study is left for ever in its tally here."""
@@ -164,8 +147,7 @@ class LiveDisplay(Display):
 
     def close(self) -> None:
         """Take the table off the screen."""
-        with while_heard():
-            self._live.stop()
+        self._live.stop()
 
 
 def build_display() -> Display:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar, cast, final
 
-from sweeps.finetune.config import split_paths
+from sweeps.finetune.strict_model import split_paths
 
 T = TypeVar("T")
 

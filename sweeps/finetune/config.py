@@ -5,16 +5,10 @@ from __future__ import annotations
 from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from evaluators.tokens import AddBos
+from sweeps.finetune.strict_model import LocalPath, LocalPaths, StrictModel
 
 TrainFormat = Literal[
     "prompt_response",
@@ -32,37 +26,8 @@ TrainFormat = Literal[
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
-def split_paths(paths: str) -> list[str]:
-    """The paths of a comma separated list."""
-    return [part.strip() for part in paths.split(",") if part.strip()]
-
-
-def _no_blank(path: str) -> str:
-    if not path.strip():
-        raise ValueError(f"expected a path or a name, got {path!r}")
-    return path
-
-
-def _none_blank(paths: str) -> str:
-    if len(split_paths(paths)) <= paths.count(","):
-        raise ValueError(f"expected a path, or several with one comma between, got {paths!r}")
-    return paths
-
-
-PathText = Annotated[str, AfterValidator(_no_blank)]
-"""A path or a hub name. A blank one is refused: it would stand for the current folder."""
-PathsText = Annotated[str, AfterValidator(_none_blank)]
-"""As `PathText`, or several, comma separated."""
-
-
 class BatchError(ValueError):
     """The numbers of a batch do not divide; the message names them."""
-
-
-class StrictModel(BaseModel):
-    """Frozen, refuses unknown keys, and never takes NaN or infinity for a number."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelConfig(StrictModel):
@@ -75,7 +40,7 @@ class ModelConfig(StrictModel):
     in scoring; `auto` is as the tokenizer begins a text by itself.
     """
 
-    path: PathText
+    path: LocalPath
     dtype: Literal["float32", "bfloat16", "mixed_bfloat16", "float64", "auto"] = "auto"
     revision: str | None = None
     trust_remote_code: bool = False
@@ -99,7 +64,7 @@ class DataConfig(StrictModel):
     them; it changes no result.
     """
 
-    path: PathsText
+    path: LocalPaths
     subset: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -133,7 +98,7 @@ class DropConfig(StrictModel):
     the largest (salient) or any (random).
     """
 
-    tuned: PathText
+    tuned: LocalPath
     rule: Literal["trivial", "random", "salient"] = "trivial"
     rate: float = Field(ge=0.0, lt=1.0)
     seed: int = 0
@@ -208,10 +173,10 @@ class BenchmarkConfig(StrictModel):
     may be the same, where the benchmark tells its validation items from its test items.
     """
 
-    name: PathText
+    name: LocalPath
     preset: Literal["plain", "table1", "table2", "full"] | None = None
-    validation: PathText
-    test: PathText
+    validation: LocalPath
+    test: LocalPath
     limit: PositiveInt | None = None
     test_limit: PositiveInt | None = None
     metric: str | None = None

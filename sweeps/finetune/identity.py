@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.tokens import ENCODING
-from sweeps.finetune.config import FinetuneConfig, split_paths
+from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.strict_model import split_paths
 
 Tree = dict[str, Any]
 

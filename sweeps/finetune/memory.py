@@ -101,6 +101,11 @@ def _available(device: str) -> int:
         import torch
 
         return torch.cuda.get_device_properties(device).total_memory
+    return machine_memory()
+
+
+def machine_memory() -> int:
+    """Bytes of this machine's memory, or of its container's if that is less."""
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = Path("/sys/fs/cgroup/memory.max")  # of a container
     text = limit.read_text().strip() if limit.is_file() else "max"

@@ -10,6 +10,7 @@ from typing import Any, TextIO, final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sweeps.finetune.heard import heard
 from sweeps.finetune.reporter import Check
 
 _LINE_SECONDS = 30.0
@@ -21,7 +22,7 @@ class ProgressReporter:
 
     def __init__(self, steps: int, stream: TextIO | None = None) -> None:
         """Show on `stream` (standard error)."""
-        self._stream = stream or sys.stderr
+        self._stream = heard(stream or sys.stderr)
         self._steps = steps
         self._words: dict[str, Any] = {"loss": "-", "score": "-"}
         self._first: tuple[int, float] | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -23,20 +25,72 @@ _SUFFIXES = (".yaml", ".yml")
 _NEITHER = "there is no configuration file, and no sweep's folder"
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Plain YAML, but a key that stands twice is refused instead of the first being dropped."""
+_ASIDE = "x-"
+"""Top-level keys that begin so hold what anchors are put on, and are no configuration."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+_MERGE = "tag:yaml.org,2002:merge"
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*:.*)")
+_MOST_DIGITS = 60
+_NOT_CONSTRUCTED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What PyYAML raises for `2026-13-01`, `!!bool x`, `!!timestamp x` or a thousand brackets."""
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Plain YAML, but a key that stands twice is refused instead of the first being dropped.
+
+    Anchors, aliases and merge keys (``<<: *defaults``) are read; a key beside ``<<`` goes before
+    what is merged, and is not counted as standing twice.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Look at the keys as they are written: later, what is merged stands among them."""
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
+            merges = key_node.tag == _MERGE
+            key = "<<" if merges else self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if not isinstance(key, str):
-                raise UserError(f"line {line}: expected a word as key, found {key!r}")
+                raise UserError(f"line {line}: expected a word as key, found {key!r:.80}")
             if key in seen:
-                raise UserError(f"line {line}: the key '{key}' stands twice in one mapping")
+                several = "; expected <<: [*one, *other]" if merges else ""
+                raise UserError(
+                    f"line {line}: the key '{key}' stands twice in one mapping{several}"
+                )
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        return node
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """A decimal number: YAML 1.1 has 1:30 for 90 and 010 for 8, which nobody means here; and
+        no number that Python would not write down again."""
+        if _OTHER_BASE.fullmatch(node.value) or len(node.value) > _MOST_DIGITS:
+            shown = node.value[:_MOST_DIGITS]
+            raise UserError(
+                f"line {node.start_mark.line + 1}: expected a decimal number, found {shown}"
+            )
+        is_float = node.tag.endswith(":float")
+        return self.construct_yaml_float(node) if is_float else self.construct_yaml_int(node)
+
+
+for _tag in ("int", "float"):
+    _UniqueKeyLoader.add_constructor(
+        f"tag:yaml.org,2002:{_tag}", _UniqueKeyLoader.construct_number
+    )
+
+
+def read_yaml(text: str) -> Any:
+    """YAML as plain values.
+
+    Raises:
+        UserError: it is none, or a key stands twice or is no word; names the line where known.
+    """
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except UserError:
+        raise
+    except (yaml.YAMLError, *_NOT_CONSTRUCTED) as error:
+        said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise UserError(f"not valid YAML: {' '.join(said.split())}") from None
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -108,16 +162,14 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a text file: {error}") from None
     try:
-        tree = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        tree = read_yaml(text)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     if not isinstance(tree, dict):
         raise UserError(
             f"{path}: expected a mapping of keys at the top, found {type(tree).__name__}"
         )
-    return tree
+    return {key: value for key, value in tree.items() if not key.startswith(_ASIDE)}
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
@@ -172,12 +224,15 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     """Set ``a.b.c=value`` in place; the value is read as YAML. Unknown keys are refused later."""
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
-        raise UserError(f"override {override!r}: expected key=value, as search.trials=4")
+        raise UserError(f"override {override!r:.200}: expected key=value, as search.trials=4")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"override {override!r}: the value is not valid YAML") from None
-    *parents, last = key.strip().split(".")
+        value = read_yaml(text)
+    except UserError as error:
+        said = str(error).removeprefix("line 1: ")
+        raise UserError(f"override {override!r:.200}: {said}") from None
+    *parents, last = (part.strip() for part in key.split("."))
+    if not all((*parents, last)):
+        raise UserError(f"override {override!r:.200}: expected names with single points between")
     here: Any = tree
     for parent in parents:
         here = _child(here, parent, override)
@@ -186,20 +241,22 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     elif isinstance(here, dict):
         here[last] = value
     else:
-        raise UserError(f"override {override!r}: '{'.'.join(parents)}' holds a single value")
+        raise UserError(f"override {override!r:.200}: '{'.'.join(parents)}' holds a single value")
 
 
 def _child(here: Any, key: str, override: str) -> Any:
-    if isinstance(here, list):
-        return here[_index(here, key, override)]
-    if not isinstance(here, dict):
-        raise UserError(f"override {override!r}: nothing lies below the value before '{key}'")
-    if here.get(key) is None:
-        here[key] = {}
-    return here[key]
+    """What lies below, as a copy put in its place: a file's aliases share one value."""
+    if not isinstance(here, list | dict):
+        raise UserError(f"override {override!r:.200}: nothing lies below the value before '{key}'")
+    at: Any = _index(here, key, override) if isinstance(here, list) else key
+    below = here[at] if isinstance(here, list) else here.get(at)
+    here[at] = {} if below is None else copy(below)
+    return here[at]
 
 
 def _index(here: list[Any], key: str, override: str) -> int:
-    if not key.isdigit() or int(key) >= len(here):
-        raise UserError(f"override {override!r}: '{key}' is no index into a list of {len(here)}")
+    if not (key.isascii() and key.isdigit()) or len(key) > 9 or int(key) >= len(here):
+        raise UserError(
+            f"override {override!r:.200}: '{key}' is no index into a list of {len(here)}"
+        )
     return int(key)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from sweeps.config import SweepConfig
+from sweeps.settings.cluster_address import cluster_address
 from sweeps.storage.address import Address, folder_of, is_address
 
 RESOLVED = "sweep.yaml"
@@ -56,7 +56,7 @@ class StudyPlace:
     def optuna_live(self) -> Path:
         """The file that a driver writes: on its own disk (`folder.database`) in a cluster, and
         where the storage is an object store."""
-        is_here = not os.environ.get("RAY_ADDRESS") and self.address is None
+        is_here = not cluster_address() and self.address is None
         if is_here or self.database is not None:
             return self.optuna_copy()
         key = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]

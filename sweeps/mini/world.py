@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from sweeps.finetune.strict_model import expanded
 from sweeps.mini import arithmetic, knowledge, programs
 from sweeps.mini.splits import Row
 
@@ -64,7 +65,7 @@ def name_of(path: str) -> str:
 def cache_folder() -> Path:
     """Return where generated files are kept; it need not exist yet."""
     chosen = os.environ.get("GMT_SWEEP_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "gmt-sweep"
+    return expanded(chosen) if chosen else Path.home() / ".cache" / "gmt-sweep"
 
 
 def _files() -> dict[str, Callable[[], list[Row]]]:

@@ -9,7 +9,7 @@ from typing import Any, final
 
 import yaml
 
-from sweeps.errors import UserError, nearest
+from sweeps.errors import UserError, checked, nearest
 
 MINI_MODEL = "mini:model"
 SMALL = 50_000_000
@@ -88,7 +88,7 @@ def model_facts(path: str) -> ModelFacts:
     from sweeps.finetune.model_facts import read_model_config
     from sweeps.settings.paths import resolve_model
 
-    found = resolve_model(ModelConfig(path=path), Path())
+    found = resolve_model(checked(ModelConfig, "the model", path=path), Path())
     facts = read_model_config(found)
     text = facts.get("text_config") or facts
     context = text.get("max_position_embeddings") or text.get("n_positions") or 2048

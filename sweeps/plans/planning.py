@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -13,6 +13,7 @@ from sweeps.designs.workload import Workload, stages, workload
 from sweeps.plans.disk_need import DiskNeed, disk_need, free_bytes
 from sweeps.plans.pace import Pace
 from sweeps.report.data import TrialRow
+from sweeps.settings.cluster_address import cluster_address
 from sweeps.settings.space import plain_point
 from sweeps.storage.address import is_address
 
@@ -91,6 +92,7 @@ def plan(
     training = _total([domain.training_hours for domain in domains])
     evaluation = _total([domain.evaluation_hours for domain in domains])
     both = None if training is None else training + (evaluation or 0.0)
+    together = resources.domains == "side_by_side"
     return SweepPlan(
         name=config.name,
         kind=config.study.kind,
@@ -100,7 +102,7 @@ def plan(
         domains=domains,
         training_device_hours=_times(training, devices),
         evaluation_device_hours=_times(evaluation, devices),
-        hours=_times(both, 1 / machine.concurrency),
+        hours=None if both is None else _wall_hours(domains, machine.concurrency, together),
         price=price,
         money=None if price is None else _times(both, devices * price),
         disk=disk_need(config, machine.concurrency, rows),
@@ -109,14 +111,34 @@ def plan(
     )
 
 
+def _wall_hours(domains: Sequence[DomainPlan], concurrency: int, together: bool) -> float:
+    """Hours from the first trial to the last; no more run at once than are left of a study, or of
+    all where these run side by side."""
+    hours = [(d.training_hours or 0.0) + (d.evaluation_hours or 0.0) for d in domains]
+    left = [d.left for d in domains]
+    if together:
+        return sum(hours) / max(1, min(concurrency, sum(left)))
+    pairs = zip(hours, left, strict=True)
+    return sum(each / max(1, min(concurrency, count)) for each, count in pairs)
+
+
 def this_machine(config: SweepConfig) -> Machine:
-    """The machine that this process runs on, as the configuration would use it."""
+    """The machine that this process runs on, as the configuration would use it.
+
+    Raises:
+        UserError: it does not hold even one trial.
+    """
+    from sweeps.workers.cluster import local_places
+
     asked, cores = config.resources, len(os.sched_getaffinity(0))
-    wanted = asked.concurrency * asked.workers * asked.cpus_per_worker
+    places = local_places(asked)
+    wanted = places * asked.workers * asked.cpus_per_worker
     text = f"this machine, {cores} cores"
-    if wanted > cores:
+    if places < asked.concurrency:
+        text += f", which hold {places} trials at once and not {asked.concurrency}"
+    elif wanted > cores:
         text += f" for {wanted:g} asked for: trials will slow each other down"
-    return Machine(text, asked.concurrency)
+    return Machine(text, places)
 
 
 def joined_cluster(config: SweepConfig) -> Machine:
@@ -133,7 +155,7 @@ def joined_cluster(config: SweepConfig) -> Machine:
         there = ray.cluster_resources()
         nodes = sum(bool(node["Alive"]) for node in ray.nodes())
     text = (
-        f"the cluster at {os.environ['RAY_ADDRESS']}, {nodes} nodes with "
+        f"the cluster at {cluster_address()}, {nodes} nodes with "
         f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
     )
     return Machine(text, concurrency)

@@ -92,12 +92,33 @@ class TrialRow:
 
 @final
 @dataclass(frozen=True)
+class PairedTest:
+    """The chosen trial minus the SFT control on the same `n` test items of one benchmark, or the
+    mean over all benchmarks, whose name is empty.
+
+    [`low`, `high`]: the 95 % interval over resampled items. `p_value`: McNemar's exact one, None
+    where items are not simply right or wrong, or not independent.
+    """
+
+    benchmark: str
+    best: float
+    sft: float
+    difference: float
+    low: float
+    high: float
+    p_value: float | None
+    n: int
+
+
+@final
+@dataclass(frozen=True)
 class StudyData:
     """One study of one domain.
 
     `label` names the score. `test_results` has "best" and "sft", each mapping
     "<benchmark>/score", "<benchmark>/standard_error", "<benchmark>/n" (see `benchmark_entries`);
-    empty when the test items were not read. `commands` repeat the study, one shell line each.
+    empty when the test items were not read; `paired` compares the two. `commands` repeat the
+    study, one shell line each.
     `rows` are the search's own trials, `replicates` its best points with other seeds. `objectives`
     beside the score are in each row's metrics as "objective/<name>".
     """
@@ -112,6 +133,12 @@ class StudyData:
     commands: tuple[str, ...] = ()
     replicates: tuple[TrialRow, ...] = ()
     objectives: tuple[str, ...] = ("score",)
+    paired: tuple[PairedTest, ...] = ()
+
+
+def p_text(p_value: float) -> str:
+    """A p-value as text."""
+    return f"{p_value:.3f}" if p_value >= 0.001 else "below 0.001"
 
 
 def benchmark_entries(

@@ -14,10 +14,12 @@ from sweeps.report.data import (
     COUNT,
     SCORE,
     STANDARD_ERROR,
+    PairedTest,
     StudyData,
     TrialRow,
     best_by_mask_ratio,
     best_first,
+    p_text,
     scored,
 )
 from sweeps.report.page import NO_VALUE, Drawn, cards, drawn, page, reproduction, table
@@ -103,22 +105,27 @@ def _test_results(data: StudyData) -> str:
             "<section><h2>Test items</h2><p>Not read. They are scored once, after the search, for "
             "the best trial and the best SFT trial.</p></section>"
         )
+    paired = {each.benchmark: each for each in data.paired}
     rows = [
         [
             name,
             _with_error(data, best, name),
             _with_error(data, sft, name),
-            _difference(data, best, sft, name),
+            *_difference(data, paired.get(name)),
             _count(best or sft, name),
         ]
         for name in names
     ]
-    heads = ["benchmark", "best trial", "best SFT trial", "difference", "items"]
+    if (mean := paired.get("")) is not None:
+        scores = [data.label.number(mean.best), data.label.number(mean.sft)]
+        rows.append(["mean of all", *scores, *_difference(data, mean), str(mean.n)])
+    heads = ["benchmark", "best trial", "best SFT trial", "difference", "95 %", "McNemar's p"]
+    heads.append("items")
     about = (
         "The best trial is the best SFT trial: there is no difference to be shown."
         if _is_control(data)
-        else "The difference counts the two as independent; they answered the same items, so its "
-        "error is likely too wide."
+        else "The difference is paired: both answered the same items, and its 95 % interval is "
+        "over resampled items. McNemar's exact test is given where an item is right or wrong."
     )
     return (
         f"<section><h2>Test items, read once</h2>{table(heads, rows)}"
@@ -137,14 +144,15 @@ def _with_error(data: StudyData, results: Mapping[str, float], name: str) -> str
     return f"{data.label.number(results[f'{name}/{SCORE}'])} ± {_number(error)}"
 
 
-def _difference(
-    data: StudyData, best: Mapping[str, float], sft: Mapping[str, float], name: str
-) -> str:
-    score, error = f"{name}/{SCORE}", f"{name}/{STANDARD_ERROR}"
-    if _is_control(data) or score not in best or score not in sft:
-        return NO_VALUE
-    both = math.hypot(best.get(error, math.nan), sft.get(error, math.nan))
-    return f"{data.label.difference(best[score] - sft[score])} ± {_number(both)}"
+def _difference(data: StudyData, paired: PairedTest | None) -> list[str]:
+    """The paired difference, its interval and its p."""
+    if paired is None or _is_control(data):
+        return [NO_VALUE] * 3
+    return [
+        data.label.difference(paired.difference),
+        data.label.span(paired.low, paired.high, signed=True),
+        NO_VALUE if paired.p_value is None else p_text(paired.p_value),
+    ]
 
 
 def _count(results: Mapping[str, float], name: str) -> str:

@@ -37,7 +37,7 @@ Items = Mapping[str, Mapping[str, Sequence[Sequence[Any]]]]
 class SensitivityData:
     """One sensitivity study of one domain.
 
-    `items[trial key][benchmark]`: [id, score, weight] of test items, of fresh trials alone.
+    `items[trial key][benchmark]`: [id, score, weight, ...] of test items, of fresh trials alone.
     `importance`: (parameter, share of variance with its interval), on the tuning grid.
     `declared`: what the manifest says, and since when.
     """

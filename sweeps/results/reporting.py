@@ -17,6 +17,7 @@ from sweeps.report.sensitivity_page import cost
 from sweeps.report.write import ReportPaths, write_files, write_report, write_sensitivity
 from sweeps.results.importance import importances
 from sweeps.results.manifest import MANIFEST, config_yaml
+from sweeps.results.paired_tests import paired_metrics, paired_tests
 from sweeps.search.label import label_of
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row, own_rows
@@ -107,6 +108,7 @@ def search_data(
         config_yaml=config_yaml(config),
         replicates=tuple(row for row in rows if row.stage == REPLICATE),
         objectives=config.objectives(),
+        paired=paired_tests(scores),
     )
 
 
@@ -177,7 +179,8 @@ def study_finals(
     rows: tuple[TrialRow, ...],
     scores: TestScores,
 ) -> dict[str, float]:
-    """What the tracker shows on the study itself: the best score, or means with intervals."""
+    """What the tracker shows on the study itself: the best score and how it stands against SFT on
+    the test items, or means with intervals."""
     if config.study.kind == "sensitivity":
         result = analyse(sensitivity_data(config, domain, study, rows, scores))
         finals: dict[str, float] = {}
@@ -191,4 +194,5 @@ def study_finals(
             }
         return finals
     best = best_row(rows)
-    return {} if best is None or best.score is None else {"final/score": best.score}
+    found = {} if best is None or best.score is None else {"final/score": best.score}
+    return found | (paired_metrics(paired_tests(scores)) if config.study.kind == "search" else {})

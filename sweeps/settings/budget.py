@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Protocol, Self, final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from sweeps.finetune.strict_model import StrictModel
 
 BALANCE_SECONDS = 10.0
 """What a killed driver can have spent beside its book."""
@@ -14,7 +16,7 @@ BALANCE_SECONDS = 10.0
 Amount = Annotated[float, Field(gt=0)]
 
 
-class BudgetConfig(BaseModel):
+class BudgetConfig(StrictModel):
     """At any of these limits the running trials are stopped and the report is written.
 
     ``wall_hours``: of this call of `run`. ``gpu_hours`` and ``money``: of the whole sweep, all
@@ -23,8 +25,6 @@ class BudgetConfig(BaseModel):
     all trials are done, whatever is left. A stopped trial goes on from its checkpoint when the
     sweep is run again with a larger budget.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     wall_hours: Amount | None = None
     gpu_hours: Amount | None = None

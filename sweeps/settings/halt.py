@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any, Literal, final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from sweeps.finetune.strict_model import StrictModel
 from sweeps.settings.budget import Ledger
 from sweeps.settings.failures import STOPS_THE_STUDY, cause
 
@@ -14,15 +15,13 @@ ENOUGH_TO_JUDGE = 4
 """Ended trials before the failed share counts."""
 
 
-class FailuresConfig(BaseModel):
+class FailuresConfig(StrictModel):
     """What is done about trials that fail.
 
     ``on_oom``: ``halve`` tries again with half the micro-batch at the same effective batch.
     ``most_failed_share``: above it the study stops. ``trial_hours``: the longest one trial may
     take; ``silence_seconds``: the longest time between two of its validation checks.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     on_oom: Literal["fail", "halve"] = "fail"
     most_failed_share: Annotated[float, Field(gt=0, le=1)] = 0.5

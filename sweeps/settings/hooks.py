@@ -21,20 +21,19 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.client import HTTPException
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from sweeps.finetune.strict_model import StrictModel
 
 Event = Mapping[str, Any]
 Occasion = Literal["on_end", "on_failure"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 @final
-class Hook(_Strict):
+class Hook(StrictModel):
     """``command`` gets the event as JSON on its standard input; ``webhook`` gets it as a POST.
 
     ``webhook`` is an address, or ``$NAME``: then the environment variable NAME holds it, and the
@@ -61,7 +60,7 @@ class Hook(_Strict):
 
 
 @final
-class HooksConfig(_Strict):
+class HooksConfig(StrictModel):
     """Whom to tell when the sweep ends, however it does, and when a trial fails."""
 
     on_end: Hook | None = None
@@ -154,8 +153,12 @@ def _post(webhook: str, body: bytes, seconds: float) -> str:
 
 
 def _words(command: str) -> list[str]:
-    """The command's words as a shell splits them; none where a quote is left open."""
+    """The command's words as a shell splits them and opens their ``~``; none where a quote is
+    left open."""
     try:
-        return shlex.split(command)
+        return [
+            str(Path(word).expanduser()) if word.startswith("~/") else word
+            for word in shlex.split(command)
+        ]
     except ValueError:
         return []

@@ -12,8 +12,8 @@ from sweeps.finetune.config import (
     DataConfig,
     FinetuneConfig,
     ModelConfig,
-    split_paths,
 )
+from sweeps.finetune.strict_model import split_paths
 from sweeps.mini.world import resolve as resolve_mini
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from sweeps.finetune.strict_model import StrictModel
 
 Objective = Literal["score", "kept_fraction", "seconds"]
 DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
@@ -16,11 +18,7 @@ DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
 `seconds`: training time, without validation."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SchedulerConfig(_Strict):
+class SchedulerConfig(StrictModel):
     """Early stopping by one of Optuna's pruners, on the score at each validation check but the
     last; ``none`` stops no trial.
 
@@ -39,7 +37,7 @@ class SchedulerConfig(_Strict):
     patience: Annotated[int, Field(ge=1)] = 1
 
 
-class StartingPoint(_Strict):
+class StartingPoint(StrictModel):
     """A point to try first; what it leaves out is drawn by the sampler."""
 
     method: str | None = None
@@ -52,7 +50,7 @@ class StartingPoint(_Strict):
         return {name: value for name, value in self if value is not None}
 
 
-class ReplicatesConfig(_Strict):
+class ReplicatesConfig(StrictModel):
     """After the search, its ``best`` points again with ``seeds`` other seeds each.
 
     They show how much of a score is luck; the choice of the best stays with the search's own
@@ -63,7 +61,7 @@ class ReplicatesConfig(_Strict):
     seeds: Annotated[int, Field(ge=1, le=1000)]
 
 
-class SearchConfig(_Strict):
+class SearchConfig(StrictModel):
     """How the space is searched.
 
     ``trials``: how many; a ``grid`` has one for each of its points instead. ``startup_trials``:
@@ -72,7 +70,7 @@ class SearchConfig(_Strict):
     front; the best trial is still the one with the highest score.
     """
 
-    trials: Annotated[int, Field(ge=1)] = 20
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     sampler: Literal["tpe", "random", "qmc", "grid", "gp", "nsga2"] = "tpe"
     startup_trials: Annotated[int, Field(ge=1)] = 4
     scheduler: SchedulerConfig = SchedulerConfig()

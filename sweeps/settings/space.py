@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from sweeps.finetune.strict_model import StrictModel
+from sweeps.settings.parameter_forms import plain_form
 
 if TYPE_CHECKING:
     import optuna
@@ -31,11 +35,12 @@ MASKING: tuple[Method, ...] = ("gmt", "random")
 GRID_TOLERANCE = 1e-6
 """In steps: 0.3 is on the grid of 0.1, although 0.3 / 0.1 is 2.9999999999999996."""
 
+MOST_POINTS = 1_000_000
+"""Of a grid, and of a range with steps: more are a slip, and would not fit into memory."""
 
-class FloatRange(BaseModel):
+
+class FloatRange(StrictModel):
     """An interval of floats, optionally on a grid (``step``) or a logarithmic scale (``log``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     low: float
     high: float
@@ -50,6 +55,11 @@ class FloatRange(BaseModel):
             raise ValueError(f"a logarithmic range needs low above 0, got {self.low}")
         if self.log and self.step is not None:
             raise ValueError("a range has either a step or a logarithmic scale, not both")
+        if self.step is not None and (self.high - self.low) / self.step >= MOST_POINTS:
+            raise ValueError(
+                f"from low {self.low:g} to high {self.high:g}, a step of {self.step:g} gives more "
+                f"than {MOST_POINTS:,} values: expected fewer, or no step"
+            )
         if not self.contains(self.high):
             raise ValueError(
                 f"from low {self.low:g}, steps of {self.step:g} do not end at high {self.high:g}"
@@ -91,10 +101,10 @@ class FloatRange(BaseModel):
         return f"{self.low:g} to {self.high:g}{grid}"
 
 
-class Choices(BaseModel):
-    """A finite set of numbers."""
+class Choices(StrictModel):
+    """A finite set of numbers; its bounds are the parameter's, and are checked with it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(allow_inf_nan=True)
 
     choices: Annotated[tuple[float | int, ...], Field(min_length=1)]
 
@@ -118,41 +128,29 @@ class Choices(BaseModel):
         return "one of " + ", ".join(f"{value:g}" for value in self.choices)
 
 
-def _number_is_one_choice(value: Any) -> Any:
-    """``mask_ratio: 0.2`` and ``mask_ratio: [0, 0.2]`` are short for choices."""
-    if isinstance(value, list | tuple):
-        return {"choices": value}
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return {"choices": [value]}
-    return value
-
-
-def _kind(value: Any) -> Literal["choices", "range"]:
-    has_choices = isinstance(value, Choices) or (isinstance(value, dict) and "choices" in value)
-    return "choices" if has_choices else "range"
-
-
 def parameter(value: Any) -> FloatRange | Choices:
     """A parameter from its YAML form: a number, a list, ``{choices}`` or ``{low, high, ...}``."""
-    value = _number_is_one_choice(value)
     if isinstance(value, FloatRange | Choices):
         return value
-    form = Choices if _kind(value) == "choices" else FloatRange
-    return form.model_validate(value)
+    form = plain_form(value)
+    return (Choices if "choices" in form else FloatRange).model_validate(form)
+
+
+def is_interval(value: float) -> bool:
+    """Whether it is a whole number of mini-batches, 1 or more."""
+    return 1 <= value < MOST_POINTS and value == int(value)
 
 
 Parameter = Annotated[FloatRange | Choices, BeforeValidator(parameter)]
 
 
-class SpaceConfig(BaseModel):
+class SpaceConfig(StrictModel):
     """What a study searches: mask ratio, accumulation interval N and learning rate.
 
     ``accumulation_interval`` is the paper's word for what others call
     ``gradient_accumulation_steps``. With ``method`` the method is searched too: a mask ratio is
     then drawn for masking methods only, and is 0 for the others.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Annotated[tuple[Method, ...], Field(min_length=1)] | None = None
     mask_ratio: Parameter
@@ -174,7 +172,7 @@ class SpaceConfig(BaseModel):
                 "accumulation_interval: expected a list of whole numbers, as [1, 2, 4]"
             )
         for value in self.accumulation_interval.values():
-            if value < 1 or value != int(value):
+            if not is_interval(value):
                 raise ValueError(
                     f"accumulation_interval {value}: expected a whole number of mini-batches, "
                     "1 or more"
@@ -224,14 +222,20 @@ class SpaceConfig(BaseModel):
         """Every point of a finite space, as Optuna stores it.
 
         Raises:
-            ValueError: the space is not finite; names the parameter.
+            ValueError: the space is not finite, and names the parameter; or too large.
         """
         methods = [{}] if self.method is None else [{"method": name} for name in self.method]
+        values = {name: _grid_of(name, p) for name, p in self._used(methods).items()}
+        if (points := prod(map(len, values.values()))) > MOST_POINTS:
+            raise ValueError(
+                f"the grid has {points:,} points: expected {MOST_POINTS:,} at most; give fewer "
+                "values, or another search.sampler"
+            )
         return [
-            {**method, **dict(zip(parameters, values, strict=True))}
+            {**method, **dict(zip(parameters, chosen, strict=True))}
             for method in methods
             for parameters in [self._of(method)]
-            for values in product(*(_grid_of(name, p) for name, p in parameters.items()))
+            for chosen in product(*(values[name] for name in parameters))
         ]
 
     def check_point(self, point: Mapping[str, float | str]) -> None:
@@ -259,6 +263,10 @@ class SpaceConfig(BaseModel):
             )
         if "mask_ratio" in point and method not in MASKING:
             raise ValueError(f"start: the method {method} has no mask_ratio: expected none")
+
+    def _used(self, methods: Sequence[Mapping[str, Any]]) -> dict[str, FloatRange | Choices]:
+        """The numbers that any of these methods has."""
+        return {name: p for method in methods for name, p in self._of(method).items()}
 
     def _of(self, point: Mapping[str, Any]) -> dict[str, FloatRange | Choices]:
         """The numbers that a point with this method has."""

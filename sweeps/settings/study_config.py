@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from sweeps.settings.space import Choices, FloatRange, parameter
+from sweeps.finetune.strict_model import StrictModel
+from sweeps.settings.space import Choices, FloatRange, is_interval, parameter
 
 Kind = Literal["search", "sensitivity", "methods", "drop", "data", "efficiency"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -24,10 +25,8 @@ def _choices(value: object) -> Choices:
     return parsed
 
 
-class NuisanceConfig(BaseModel):
+class NuisanceConfig(StrictModel):
     """The nuisance parameters: one number each, or lists tuned for every arm at equal budget."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     accumulation_interval: Annotated[Choices, BeforeValidator(_choices)]
     learning_rate: Annotated[Choices, BeforeValidator(_choices)]
@@ -35,7 +34,7 @@ class NuisanceConfig(BaseModel):
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:
         for value in self.accumulation_interval.choices:
-            if value < 1 or value != int(value):
+            if not is_interval(value):
                 raise ValueError(f"accumulation_interval {value}: expected a whole number >= 1")
         for rate in self.learning_rate.choices:
             if not 0 < rate < float("inf"):
@@ -48,15 +47,13 @@ class NuisanceConfig(BaseModel):
         return [(int(interval), float(rate)) for interval in intervals for rate in rates]
 
 
-class StudyConfig(BaseModel):
+class StudyConfig(StrictModel):
     """What `run` runs. All but `search` are fixed designs: no sampler, no early stopping.
 
     `margin`: two settings whose true scores differ by less count as equivalent; in units of the
     score, declared before the first trial. `nuisance` and `mask_ratio` (GMT's, in `methods` and
     `data`) may be left to `paper`, which takes them from the search and the sensitivity study.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind = "search"
     paper: Annotated[tuple[Kind, ...], Field(min_length=1)] = KINDS

@@ -14,10 +14,18 @@ from pathlib import Path
 
 from sweeps.config import Resources
 from sweeps.errors import UserError
+from sweeps.finetune.memory import machine_memory
+from sweeps.settings.cluster_address import cluster_address
+from sweeps.workers.reachable import check_reachable
 
 HEAD_SHARE = {"node:__internal_head__": 0.0001}
 """What actors take that only wait for others: nothing but a place on the head. It never leaves, it
 has no GPU to block, and no node is kept for their sake."""
+
+TRIAL_BYTES, WORKER_BYTES = 512 * 2**20, 256 * 2**20
+"""Of memory, the least that the helper processes of a trial and each of its workers take."""
+
+MOST_WORKERS_PER_CORE = 16
 
 # Train polls its workers this often, and learns only then that they are up or gone.
 _WORKER_ENVIRONMENT = {
@@ -50,11 +58,32 @@ def ray_session(resources: Resources) -> Iterator[int]:
     Raises:
         UserError: Ray does not start, or not even one trial fits.
     """
-    joined = bool(os.environ.get("RAY_ADDRESS"))
+    joined = bool(cluster_address())
+    if not joined:
+        resources = resources.model_copy(update={"concurrency": local_places(resources)})
     with connected("auto" if joined else "local", {} if joined else _local_options(resources)):
         import ray
 
         yield concurrency(resources, ray.cluster_resources(), joined=joined)
+
+
+def local_places(resources: Resources) -> int:
+    """How many trials this machine alone holds at once, at most the configured number. It is a
+    bound of sense, far above what it runs well: each takes processes of its own.
+
+    Raises:
+        UserError: it does not hold even one.
+    """
+    cores, memory = len(os.sched_getaffinity(0)), machine_memory()
+    per_trial = TRIAL_BYTES + resources.workers * WORKER_BYTES
+    places = min(memory // per_trial, cores * MOST_WORKERS_PER_CORE // resources.workers)
+    if places < 1:
+        most = min((memory - TRIAL_BYTES) // WORKER_BYTES, cores * MOST_WORKERS_PER_CORE)
+        raise UserError(
+            f"resources.workers {resources.workers}: this machine, with {cores} cores and "
+            f"{memory / 2**30:.0f} GiB, holds {max(1, most)} at most; lower it, or join a cluster"
+        )
+    return min(resources.concurrency, places)
 
 
 @contextmanager
@@ -69,6 +98,8 @@ def connected(address: str, options: dict[str, object]) -> Iterator[None]:
 
     if ray.is_initialized():
         raise UserError("Ray already runs in this process; call ray.shutdown() first")
+    if address == "auto":
+        check_reachable(cluster_address())
     with _sigterm_kept():
         _start_ray(address, options)
     try:
@@ -108,10 +139,22 @@ def _start_ray(address: str, options: dict[str, object]) -> None:
             )
     except Exception as error:  # Ray raises bare exceptions and connection errors of many kinds
         ray.shutdown()
-        raise UserError(
-            f"Ray could not be {'joined' if address == 'auto' else 'started'}: "
-            f"{' '.join(str(error).split())} A machine that is very busy needs another try"
-        ) from error
+        what = "joined" if address == "auto" else "started"
+        raise UserError(f"Ray could not be {what}: {_trouble(error)}") from error
+
+
+def _trouble(error: Exception) -> str:
+    """What Ray says, with what mends it where that is known."""
+    said = " ".join(str(error).split())
+    if "AF_UNIX path length" in said:
+        folder = next((n for n in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(n)), "RAY_TMPDIR")
+        return (
+            "the path of its sockets is longer than Unix allows "
+            f"({said.rpartition(' ')[2]}). Give a shorter folder for temporary files, as "
+            f"{folder}=/tmp"
+        )
+    is_late = any(word in said.lower() for word in ("timed out", "timeout", "within"))
+    return f"{said} A machine that is very busy needs another try" if is_late else said
 
 
 def _local_options(resources: Resources) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,15 +126,21 @@ def score_model(
 
 
 def _items(scored: Mapping[str, BenchmarkResult]) -> dict[str, list[list[Any]]]:
-    """Scores by item; bits per byte are pooled, so there an item weighs as many as its bytes."""
+    """Scores by item with their weights in the benchmark's score, and their clusters."""
+    return {name: _items_of(result) for name, result in scored.items()}
+
+
+def _items_of(result: BenchmarkResult) -> list[list[Any]]:
     from evaluators.benchmark import bits_per_byte
 
-    return {
-        name: [
-            [r.id, -bits_per_byte(r.reference_nats, r.reference_bytes), r.reference_bytes]
-            if result.metric == "bits_per_byte"
-            else [r.id, r.score, 1]
+    if result.metric == "bits_per_byte":  # pooled: an item weighs as many as its bytes
+        return [
+            [r.id, -bits_per_byte(r.reference_nats, size), size, r.cluster]
             for r in result.records
+            for size in [r.reference_bytes]
         ]
-        for name, result in scored.items()
-    }
+    sizes = Counter(r.group for r in result.records)
+    by_group = result.aggregation == "groups"
+    return [
+        [r.id, r.score, 1 / sizes[r.group] if by_group else 1, r.cluster] for r in result.records
+    ]

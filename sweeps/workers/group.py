@@ -156,10 +156,10 @@ class _WithoutDatasets(TorchTrainer):
 
 @final
 class WorkerGroups:
-    """The groups of a session, `count` of them, from the first line of a ``with`` to its end."""
+    """The groups of a session, at most `count`, from the first line of a ``with`` to its end."""
 
     def __init__(self, spec: GroupSpec, count: int) -> None:
-        self._spec, self.count, self._living = spec, count, count
+        self._spec, self.count, self._living = spec, count, 0
         self._torch_config = torch_config()
         self.name = f"gmt-board-{uuid.uuid4().hex[:8]}"
         actor = ray.remote(JobBoard).options(
@@ -179,15 +179,14 @@ class WorkerGroups:
         """Nothing is started yet: a study may have nothing left to do."""
         return self
 
-    def start(self) -> None:
-        """Start all groups at once, if they are not started yet."""
-        if self._threads:
-            return
-        self._threads = [
-            threading.Thread(target=self._keep, daemon=True) for _ in range(self.count)
-        ]
-        for thread in self._threads:
-            thread.start()
+    def start(self, jobs: int) -> None:
+        """Have a group for each of so many jobs, as far as ``count`` goes; those that are started
+        already are among them."""
+        for _ in range(min(jobs, self.count) - len(self._threads)):
+            with self._lock:
+                self._living += 1
+            self._threads.append(threading.Thread(target=self._keep, daemon=True))
+            self._threads[-1].start()
 
     def __exit__(self, *exception: object) -> None:
         """Send all workers home; what does not go within seconds dies with Ray's session."""
@@ -201,8 +200,7 @@ class WorkerGroups:
     def run(self, jobs: Sequence[Message]) -> list[Message]:
         """Have every job run by some group, side by side; their last results, in order. A job that
         loses its group is given to another one, as a trial is; then its loss is its result."""
-        if jobs:
-            self.start()
+        self.start(len(jobs))
         clients = [JobClient(self.board, silence_seconds=math.inf) for _ in jobs]
         for client, job in zip(clients, jobs, strict=True):
             client.submit(job)

@@ -20,12 +20,14 @@ from typing import Any, final
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
+from sweeps.settings.cluster_address import cluster_address
+
 TIMEOUT_SECONDS = 1800
 
 
 def torch_config() -> TorchConfig:
     """For the groups of this session, of a cluster that was joined or of this machine alone."""
-    if os.environ.get("RAY_ADDRESS"):
+    if cluster_address():
         return GroupConfig(timeout_s=TIMEOUT_SECONDS)
     folder = tempfile.mkdtemp(prefix="gmt-rendezvous-")
     # The last worker to leave a file removes it, but those that are killed never leave.

@@ -19,7 +19,8 @@ class TestScores:
     """``entries[role]`` as `StudyData.test_results` wants them, and ``keys``: whose they are.
 
     A search has the roles "best" and "sft"; in a fixed design every tested trial is its own role.
-    ``items[role][benchmark]``: one [id, score, weight] per item, for paired comparisons.
+    ``items[role][benchmark]``: one [id, score, weight, cluster] per item, for paired comparisons;
+    the weight is the item's in the benchmark's score, and older records have no cluster.
     """
 
     __test__ = False  # not a test class, whatever its name says to pytest

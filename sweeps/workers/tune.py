@@ -71,7 +71,8 @@ def run_tuner(
 ) -> None:
     """Run what the studies want, as many trials at once as there are groups. Tune's own files go
     to ``folder``."""
-    groups.start()
+    trials = sum(wave.trials for wave in waves)
+    groups.start(trials)
     trainable = job_trainable(groups.name, patience(config.failures))
     search = Waves(waves)
     ray.tune.Tuner(
@@ -79,7 +80,7 @@ def run_tuner(
         tune_config=ray.tune.TuneConfig(
             search_alg=search,
             scheduler=EarlyStopping(search),
-            num_samples=sum(wave.trials for wave in waves),
+            num_samples=trials,
             max_concurrent_trials=groups.count,
             reuse_actors=True,
         ),

@@ -28,8 +28,8 @@ class Groups:
     def __init__(self, count: int = 1) -> None:
         self.count = count
 
-    def start(self) -> None:
-        self.started = True
+    def start(self, jobs: int) -> None:
+        self.started = self.started or jobs > 0
 
     def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
         self.scored = True

@@ -41,6 +41,12 @@ def test_overrides_reach_every_kind_of_place(sweep_files: Path) -> None:
         ("search.trials.more.yet=4", "nothing lies below"),
         ("domains.sums.benchmarks.1.limit=5", "no index into a list of 1"),
         ("domains.sums.benchmarks.x=5", "no index into a list of 1"),
+        ("domains.sums.benchmarks.\u00b2=5", "no index into a list of 1"),
+        (f"domains.sums.benchmarks.{'9' * 5000}=5", "no index into a list of 1"),
+        ("search..trials=4", "expected names with single points between"),
+        ("search={trials: 4, trials: 5}", "the key 'trials' stands twice"),
+        ("search.trials=2026-13-01", "not valid YAML: month must be in 1..12"),
+        ("search.trials=0100", "expected a decimal number, found 0100"),
     ],
 )
 def test_a_bad_override_is_named(sweep_files: Path, override: str, words: str) -> None:
@@ -60,6 +66,17 @@ def test_a_bad_override_is_named(sweep_files: Path, override: str, words: str) -
         ("? [a]\n: 1\n", "line 1: expected a word as key, found ['a']"),
         ("name: a\n1: b\n", "line 2: expected a word as key, found 1"),
         ("a: !!python/name:os.system\n", "not valid YAML"),
+        ("a: 2026-13-01\n", "not valid YAML: month must be in 1..12"),
+        ("a: !!bool x\n", "not valid YAML"),
+        ("a: !!timestamp x\n", "not valid YAML"),
+        ("a: " + "[" * 5000, "not valid YAML: nested too deeply"),
+        ("a: &a [*a]\n", "unknown key 'a'"),
+        ("a: *b\n", "found undefined alias 'b'"),
+        ("a: {<<: 1}\n", "expected a mapping or list of mappings for merging"),
+        ("a: {<<: {b: 1}, <<: {c: 1}}\n", "expected <<: [*one, *other]"),
+        ("a: &a {b: 1}\nc: {<<: *a, d: 1, d: 2}\n", "line 2: the key 'd' stands twice"),
+        ("budget: {wall_hours: 1:30}\n", "line 1: expected a decimal number, found 1:30"),
+        ("seed: 010\n", "line 1: expected a decimal number, found 010"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, text: str, words: str) -> None:
@@ -93,3 +110,37 @@ def test_a_file_may_begin_with_a_byte_order_mark(root: Path, tmp_path: Path) -> 
 def test_the_nearest_name_or_all_of_them() -> None:
     assert nearest("trails", ["trials", "start"]) == "did you mean 'trials'?"
     assert nearest("zzz", ["b", "a"]) == "expected one of: a, b"
+
+
+ANCHORS = """
+x-benchmark: &benchmark {validation: v.jsonl, test: t.jsonl}
+name: small
+model: {path: mini:model}
+training: {examples: 64, batch: {mini_batch: 8}}
+space: {mask_ratio: 0.2, accumulation_interval: 1, learning_rate: 1e-3}
+domains:
+  sums: &domain
+    data: &data {path: a.jsonl, max_length: 64}
+    benchmarks: [{<<: *benchmark, name: exact_match}]
+  words:
+    <<: *domain
+    data: {<<: *data, path: b.jsonl}
+"""
+
+
+def test_anchors_and_merge_keys_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(ANCHORS)
+    config = load_config(path)
+    sums, words = config.domains["sums"], config.domains["words"]
+    assert (sums.data.path, words.data.path) == ("a.jsonl", "b.jsonl")
+    assert (sums.data.max_length, words.data.max_length) == (64, 64)
+    assert sums.benchmarks == words.benchmarks
+    assert words.benchmarks[0].validation == "v.jsonl"
+
+
+def test_an_override_reaches_one_place_of_an_alias(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(ANCHORS)
+    config = load_config(path, ["domains.words.benchmarks.0.limit=5"])
+    assert [domain.benchmarks[0].limit for domain in config.domains.values()] == [None, 5]

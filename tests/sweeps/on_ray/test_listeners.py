@@ -52,7 +52,7 @@ def test_no_process_of_a_local_ray_listens_to_the_network(
         assert concurrency == 1
         spec = GroupSpec(sum_of_ranks, scaling(resources), storage=str(tmp_path))
         with WorkerGroups(spec, concurrency) as groups:
-            groups.start()
+            groups.start(concurrency)
             client = JobClient(groups.board, silence_seconds=300)
             client.submit({"key": "sum"})
             result = client.next()

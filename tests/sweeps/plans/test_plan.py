@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from sweeps import cli
 from sweeps.config import resolve_paths
-from sweeps.designs.workload import kept_models, workload
+from sweeps.designs.workload import first_trials, kept_models, workload
 from sweeps.errors import UserError
 from sweeps.folder.load import load_config, parse_config
 from sweeps.plans.disk_need import DiskNeed, check_disk, disk_need
@@ -98,6 +98,30 @@ def test_hours_and_money(tree: Tree) -> None:
     assert found.evaluation_device_hours == pytest.approx(3)
     assert found.hours == pytest.approx(4.5 / 2)
     assert found.money == pytest.approx(18)
+
+
+@pytest.mark.parametrize(("domains", "hours"), [("in_turn", 2 * 1.5), ("side_by_side", 1.5)])
+def test_no_more_trials_run_at_once_than_there_are(tree: Tree, domains: str, hours: float) -> None:
+    tree["search"] = {"trials": 1}
+    tree["resources"] = {"domains": domains, "concurrency": 9}
+    tree["domains"]["more"] = tree["domains"]["sums"]
+    config = resolve_paths(parse_config(tree))
+    pace = Pace(3600, 1800, "x")
+    found = plan(config, {"sums": (), "more": ()}, Machine("", 9), lambda *_: pace, None)
+    assert found.hours == pytest.approx(hours)
+    assert first_trials(config) == (2 if domains == "side_by_side" else 1)
+
+
+@pytest.mark.parametrize(("kind", "first"), [("sensitivity", 2 * 4), ("efficiency", 1)])
+def test_a_design_begins_with_its_first_stage(tree: Tree, kind: str, first: int) -> None:
+    tree["study"] = {
+        "kind": kind,
+        "margin": 0.02,
+        "mask_ratio": 0.5,
+        "ratios": [0.0, 0.5],
+        "nuisance": {"accumulation_interval": [1, 2], "learning_rate": [1e-3, 2e-3]},
+    }
+    assert first_trials(parse_config(tree)) == first
 
 
 def test_one_domain_without_a_pace_leaves_the_time_open(tree: Tree) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.report.data import (
+    PairedTest,
     ScoreLabel,
     StudyData,
     TrialRow,
@@ -21,6 +22,7 @@ from sweeps.report.data import (
 )
 from sweeps.report.drawing import png
 from sweeps.report.html import render
+from sweeps.report.page import NO_VALUE
 from sweeps.report.plots import best_score_so_far, score_against_mask_ratio
 from sweeps.report.write import trials_csv, write_report
 
@@ -62,8 +64,9 @@ DATA = StudyData(
     },
     config_yaml="note: <script>alert(1)</script>\n",
     commands=("gmt-sweep run mini.yaml",),
+    paired=(PairedTest("math", 0.72, 0.66, 0.06, 0.021, 0.099, 0.0042, 200),),
 )
-EMPTY = replace(DATA, rows=(), best=None, test_results={}, commands=())
+EMPTY = replace(DATA, rows=(), best=None, test_results={}, commands=(), paired=())
 
 
 class Page(HTMLParser):
@@ -148,12 +151,19 @@ def test_best_trial_and_sft_control_are_shown() -> None:
     assert "0.990" not in text  # a stopped trial's score is of an earlier step
 
 
-def test_test_items_come_with_errors_and_their_difference() -> None:
+def test_test_items_come_with_errors_and_their_paired_difference() -> None:
     text = page(DATA).text
     assert "0.720 ± 0.030" in text
     assert "0.660 ± 0.040" in text
-    assert "+0.060 ± 0.050" in text
-    assert " 200" in text
+    assert "+0.060 +0.021 to +0.099 0.004 200" in text
+    assert "± 0.050" not in text  # as if the two had answered different items
+
+
+def test_several_benchmarks_have_a_mean_of_all() -> None:
+    both = PairedTest("", 0.7, 0.68, 0.02, -0.01, 0.05, None, 300)
+    text = page(replace(DATA, paired=(*DATA.paired, both))).text
+    assert f"mean of all 0.700 0.680 +0.020 -0.010 to +0.050 {NO_VALUE} 300" in text
+    assert "mean of all" not in page(DATA).text
 
 
 def test_where_the_best_trial_is_the_control_nothing_is_compared() -> None:
@@ -165,7 +175,7 @@ def test_where_the_best_trial_is_the_control_nothing_is_compared() -> None:
 
 
 def test_a_missing_sft_result_leaves_a_gap_not_a_claim() -> None:
-    text = page(replace(DATA, test_results={"best": DATA.test_results["best"]})).text
+    text = page(replace(DATA, test_results={"best": DATA.test_results["best"]}, paired=())).text
     assert "0.720 ± 0.030" in text
     assert "+0.0" not in text
 
@@ -217,10 +227,11 @@ def test_bits_per_byte_are_shown_without_the_minus_and_called_so() -> None:
     label = ScoreLabel.of([("gsm8k", "bits_per_byte")])
     rows = (row(0, 0.0, -2.25), row(1, 0.5, -1.75))
     tests = {"best": benchmark_entries("g", -1.5, 0.1, 9), "sft": benchmark_entries("g", -2, 0, 9)}
-    data = replace(DATA, label=label, rows=rows, best=rows[1], test_results=tests)
+    paired = (PairedTest("g", -1.5, -2.0, 0.5, 0.3, 0.7, None, 9),)
+    data = replace(DATA, label=label, rows=rows, best=rows[1], test_results=tests, paired=paired)
     text = page(data).text
     assert "Best validation bits per byte (lower is better) 1.7500" in text
-    assert "-0.5000 ±" in text
+    assert f"-0.5000 -0.7000 to -0.3000 {NO_VALUE} 9" in text
     assert "-1.75" not in text
     [axes, _] = score_against_mask_ratio(data).axes
     assert axes.get_ylabel() == "validation bits per byte (lower is better)"
