@@ -51,8 +51,8 @@ def test_finite_weights_whose_loss_is_not(world: Path, tmp_path: Path) -> None:
     def exploded(self: Trainer, update: int, norm: torch.Tensor) -> float:
         rate = step(self, update, norm)
         with torch.no_grad():
-            for parameter in self._parameters if update == 1 else ():
-                parameter.fill_(1e38)
+            for norm_weight in (each for each in self._parameters if each.ndim == 1):
+                norm_weight.fill_(1e38 if update == 1 else 1.0)
         return rate
 
     with patch.object(Trainer, "_step", exploded):
