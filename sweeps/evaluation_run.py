@@ -85,10 +85,16 @@ class Report:
 
 
 def run(options: Options) -> Report:
-    """Score the model on every benchmark, with a progress bar on standard error."""
+    """Score the model on every benchmark, with a progress bar on standard error.
+
+    Raises:
+        DivergedError: a weight or a score is not finite.
+    """
     import torch
 
     from sweeps.finetune.config import ModelConfig
+    from sweeps.finetune.divergence import check_scores, check_weights
+    from sweeps.finetune.group import Group
     from sweeps.finetune.model import load_model
 
     # Data first: a wrong path is found out before a large model is loaded.
@@ -106,12 +112,14 @@ def run(options: Options) -> Report:
     config = ModelConfig(path=options.model, dtype=options.dtype)
     model, tokenizer = load_model(config, device)
     weights = weights_sha256(model, tokenizer)
-    lm = LanguageModel(model.to(device).eval(), tokenizer, batch_tokens=options.batch_tokens)
+    check_weights(model.to(device), Group())
+    lm = LanguageModel(model.eval(), tokenizer, batch_tokens=options.batch_tokens)
     results: dict[str, BenchmarkResult] = {}
     seconds: dict[str, float] = {}
     for name, benchmark, _ in options.benchmarks:
         start = time.monotonic()
         results[name] = _score(lm, benchmark, items[name], weights, options.cache)
+        check_scores(results[name].score, results[name].metrics)
         seconds[name] = time.monotonic() - start
         if options.samples_out is not None:
             options.samples_out.mkdir(parents=True, exist_ok=True)

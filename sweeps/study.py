@@ -53,6 +53,10 @@ class StudyResult:
     domains: dict[str, DomainResult]
     stopped: str = ""
 
+    def unreached(self) -> tuple[str, ...]:
+        """The domains in which no trial finished."""
+        return tuple(name for name, result in self.domains.items() if not result.is_reached())
+
 
 def open_study(
     config: SweepConfig, domain: str, storage: WholeStorage | None = None, *, adopt: bool = False

@@ -58,6 +58,7 @@ def evaluate_models(
     weights, protocol and items, and never by a name.
     """
     from sweeps.evaluation_run import Options, run, show, write_json
+    from sweeps.finetune.divergence import DivergedError
 
     try:
         options = Options.parse(
@@ -82,6 +83,8 @@ def evaluate_models(
             write_json(report, json_out)
     except (ValueError, OSError) as error:
         refuse(str(error))
+    except DivergedError as error:
+        refuse(f"{model}: no score: {error}", code=1)
     except KeyboardInterrupt:
         print("\nStopped. Scored items are kept: the same command goes on.", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -16,6 +16,7 @@ from sweeps.commands.shared import (
     command_line,
     load,
     mistakes_explained,
+    refuse,
 )
 
 if TYPE_CHECKING:
@@ -94,11 +95,14 @@ def run_sweep(config: SweepConfig, again: str, *, join: bool, adopt: bool) -> No
 
         result = study.run(config, display, join=join, adopt=adopt)
     for name, domain in result.domains.items():
-        _print_best(name, domain.best)
+        if config.study.kind != "efficiency":
+            _print_best(name, domain.best)
     print()
     for label, text in _next_steps(result):
         print(f"{label}:\n  {text}")
     _say_stopped(result.stopped, again)
+    if names := result.unreached():
+        _refuse_unreached(config, f"domain {', '.join(names)}")
 
 
 def paper(config: ConfigFile, overrides: Overrides = None) -> None:
@@ -121,6 +125,17 @@ def run_paper(config: SweepConfig, again: str) -> None:
     for label, text in (*result.links, ("report", str(result.html))):
         print(f"{label}:\n  {text}")
     _say_stopped(result.stopped, again)
+    if result.unreached:
+        names = ", ".join(f"{domain} ({kind})" for kind, domain in result.unreached)
+        _refuse_unreached(config, f"domain {names}")
+
+
+def _refuse_unreached(config: SweepConfig, what: str) -> NoReturn:
+    """A command that trains has nothing to show for a part of what it was asked."""
+    from sweeps.folder.place import place_of
+
+    why = command_line("status", str(place_of(config).folder))
+    refuse(f"{what}: no trial finished, so there is no result. `{why}` says why", code=1)
 
 
 @contextmanager

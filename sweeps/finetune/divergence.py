@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,10 +38,28 @@ def is_finite(tensor: Tensor) -> Tensor:
 
 
 def check_scores(score: float, metrics: Mapping[str, float]) -> None:
-    """Raise DivergedError where a validation score is not finite.
+    """Raise DivergedError where a score is not finite.
 
     A score may hide it: of a model that answers with NaN, accuracy is 0 and bits per byte NaN.
     """
     for name, value in {"score": score, **metrics}.items():
         if not math.isfinite(value):
-            raise DivergedError(f"the validation {name} is {value:g}")
+            raise DivergedError(f"{name} is {value:g}")
+
+
+def check_model_folder(folder: Path) -> None:
+    """Read the weights of a saved model, one tensor at a time.
+
+    Raises:
+        DivergedError: naming the tensor that is not finite.
+    """
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (it is no mapping)
+                tensor = weights.get_tensor(name)
+                if tensor.is_floating_point() and not is_finite(tensor):
+                    raise DivergedError(
+                        f"{name} in {file.name} has elements that are NaN or infinite"
+                    )
