@@ -30,6 +30,7 @@ from sweeps.search.label import label_of
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
 from sweeps.settings.study_config import KINDS, Kind
+from sweeps.storage.address import is_relative
 from sweeps.tracking.tracker import SERVE, Tracker
 from sweeps.workers.session import worker_session
 from sweeps.workers.stored_job import Stored
@@ -62,7 +63,7 @@ def run(
         UserError: something the user gave is wrong, or somebody runs it already; nothing was
             started.
     """
-    config = resolve_paths(config)
+    relative, config = is_relative(config.storage), resolve_paths(config)
     display, tracker = display or LineDisplay(), tracker or study.build_tracker(config)
     check(config)
     for place in (place_of(config), *(study_place(config, kind) for kind in KINDS)):
@@ -76,7 +77,7 @@ def run(
         calling_hooks(config, display) as shown,
     ):
         put_on_record(config)
-        with worker_session(config.resources, place.folder, Stored.of(config)) as groups:
+        with worker_session(config.resources, place.folder, Stored.of(config), relative) as groups:
             links, unreached = _run_studies(config, shown, tracker, groups, began)
         page = report(config)  # while it is driven: with an object store it is sent, too
     return PaperResult(page, links, shown.stopped, unreached)

@@ -45,9 +45,11 @@ def run(
 
     Ctrl-C stops within seconds and keeps what is finished; the same command goes on from there.
     """
-    with mistakes_explained():
-        parsed = load(config, overrides)
-    run_sweep(parsed, command_line("run", config, overrides), join=join, adopt=adopt)
+    again = command_line("run", config, overrides)
+    with _stoppable(again):
+        with mistakes_explained():
+            parsed = load(config, overrides)
+        run_sweep(parsed, again, join=join, adopt=adopt)
 
 
 def resume(
@@ -58,6 +60,11 @@ def resume(
     As `run`, but without the YAML file that the sweep was started from; where CONFIG is that
     file, it only says which folder is meant.
     """
+    with _stoppable(command_line("resume", config, overrides)):
+        _resume(config, overrides, join=join, adopt=adopt)
+
+
+def _resume(config: str, overrides: list[str] | None, *, join: bool, adopt: bool) -> None:
     with mistakes_explained():
         from sweeps.folder.paper_place import is_paper
         from sweeps.folder.place import place_of
@@ -111,9 +118,11 @@ def paper(config: ConfigFile, overrides: Overrides = None) -> None:
     `study.paper` lists them: search, sensitivity, methods, drop, data, efficiency. Each becomes a
     sweep of its own, NAME-KIND, and finished trials are never run again.
     """
-    with mistakes_explained():
-        parsed = load(config, overrides)
-    run_paper(parsed, command_line("paper", config, overrides))
+    again = command_line("paper", config, overrides)
+    with _stoppable(again):
+        with mistakes_explained():
+            parsed = load(config, overrides)
+        run_paper(parsed, again)
 
 
 def run_paper(config: SweepConfig, again: str) -> None:
@@ -141,22 +150,34 @@ def _refuse_unreached(config: SweepConfig, what: str) -> NoReturn:
 @contextmanager
 def _shown(again: str) -> Iterator[Display]:
     """A display for a long command; stopped, it says what to type to go on."""
-    from sweeps.display.progress import build_display, while_heard
-    from sweeps.interrupts import interruptible, shielded
+    from sweeps.display.progress import build_display
+    from sweeps.interrupts import shielded
 
-    display = build_display()
+    with _stoppable(again):
+        display = build_display()
+        try:
+            with mistakes_explained():
+                with shielded():  # compiled code, which drops what is raised while imported
+                    importlib.import_module("numpy.random")
+                yield display
+        finally:
+            display.close()
+
+
+@contextmanager
+def _stoppable(again: str) -> Iterator[None]:
+    """From here on a signal that stops ends the command with a sentence and exit code 130."""
+    from sweeps.interrupts import interruptible
+
     try:
-        with mistakes_explained(), interruptible():
-            with shielded():  # compiled code, which drops what is raised while it is imported
-                importlib.import_module("numpy.random")
-            yield display
+        with interruptible():
+            yield
     except KeyboardInterrupt:
-        display.close()
+        from sweeps.display.progress import while_heard
+
         with while_heard():
             print(f"\nStopped. Finished trials are kept. To go on:\n  {again}", flush=True)
         raise typer.Exit(130) from None
-    finally:
-        display.close()
 
 
 def _say_stopped(stopped: str, again: str) -> None:
