@@ -59,6 +59,7 @@ def evaluate_models(
     """
     from sweeps.evaluation_run import Options, run, show, write_json
     from sweeps.finetune.divergence import DivergedError
+    from sweeps.interrupts import interruptible
 
     try:
         options = Options.parse(
@@ -77,7 +78,8 @@ def evaluate_models(
             samples_out=samples_out,
             cache=cache.expanduser(),
         )
-        report = run(options)
+        with interruptible():
+            report = run(options)
         show(report)
         if json_out is not None:
             write_json(report, json_out)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from sweeps.session import DomainResult
 from sweeps.study import StudyResult
 from sweeps.workers.final_scores import score_model
 from sweeps.workers.test_scores import TestScores as Scores
-from tests.sweeps.finetune.tiny import save_model, save_rows
+from tests.sweeps.finetune.tiny import config, save_model, save_rows
 from tests.sweeps.played import DIVERGED, FINISHED, OOM, play, trial_folders
 
 BEST = TrialRow(0, "000-abc", "finished", 0.3, 2, 1e-3, 0, 0.7, 4, 4, 1.0)
@@ -58,7 +61,7 @@ def test_a_sweep_without_a_finished_trial_in_every_domain(
     result: StudyResult,
     code: int,
 ) -> None:
-    config = play(OOM)
+    sweep = play(OOM)
     monkeypatch.setattr("sweeps.study.run", lambda *given, **options: result)
     options = ["--failed", "--run"] if command == "retry" else []
     done = call(command, "sweep.yaml", *options)
@@ -66,7 +69,7 @@ def test_a_sweep_without_a_finished_trial_in_every_domain(
     names = ", ".join(result.unreached())
     said = f"error: domain {names}: no trial finished"
     assert (said in done.stderr) == bool(code)
-    assert (f"status {config.storage}/small" in done.stderr) == bool(code)
+    assert (f"status {sweep.storage}/small" in done.stderr) == bool(code)
 
 
 def test_a_measurement_has_no_trials(sweep_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,13 +98,13 @@ def test_a_paper(
 def test_a_domain_that_has_not_begun(
     sweep_files: Path, tree: dict[str, Any], command: str
 ) -> None:
-    config = play(FINISHED)
-    model = trial_folders(config)[0] / "model"
+    sweep = play(FINISHED)
+    model = trial_folders(sweep)[0] / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
     domains = {"sums": tree["domains"]["sums"], "later": tree["domains"]["sums"]}
-    stored = json.dumps(tree | {"domains": domains, "storage": config.storage})
-    (Path(config.storage) / "small" / "sweep.yaml").write_text(stored)
+    stored = json.dumps(tree | {"domains": domains, "storage": sweep.storage})
+    (Path(sweep.storage) / "small" / "sweep.yaml").write_text(stored)
     target = ["out"] if command == "export" else []
     done = call(command, "sweep.yaml", *target)
     if command == "leaderboard":
@@ -109,8 +112,8 @@ def test_a_domain_that_has_not_begun(
     else:
         assert done.exit_code == 1, done.output
         assert "error: domain later: its study has not begun" in done.stderr
-    stored = json.dumps(tree | {"domains": {"later": domains["later"]}, "storage": config.storage})
-    (Path(config.storage) / "small" / "sweep.yaml").write_text(stored)
+    stored = json.dumps(tree | {"domains": {"later": domains["later"]}, "storage": sweep.storage})
+    (Path(sweep.storage) / "small" / "sweep.yaml").write_text(stored)
     nothing = call(command, "sweep.yaml", *(["none"] if target else []))
     assert nothing.exit_code == 1
     assert nothing.stderr.startswith("error: ")
@@ -155,3 +158,26 @@ def test_a_model_that_is_not_finite_has_no_test_scores(tmp_path: Path) -> None:
     done = call("eval", str(folder), *words, "--device", "cpu", "--cache", str(tmp_path / "cache"))
     assert done.exit_code == 1
     assert "no score: there are weights that are NaN or infinite" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("sweeps.single_run.run_single", ["finetune", "run.yaml"]),
+        ("sweeps.evaluation_run.run", ["eval", "m", "--benchmarks", "gsm8k", "--data", "gsm8k=f"]),
+        ("sweeps.study.run", ["run", "sweep.yaml"]),
+        ("sweeps.paper.run", ["paper", "sweep.yaml"]),
+    ],
+)
+def test_sigterm_ends_like_ctrl_c(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch, function: str, words: list[str]
+) -> None:
+    def killed(*given: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    (sweep_files / "run.yaml").write_text(config(sweep_files).model_dump_json())
+    monkeypatch.setattr(function, killed)
+    done = call(*words)
+    assert done.exit_code == 130
+    assert "Stopped. " in done.output
