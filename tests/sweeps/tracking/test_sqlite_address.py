@@ -6,15 +6,18 @@ import json
 import os
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import optuna
 import pytest
 
+from sweeps.folder.database import bring_back, copy_out
 from sweeps.folder.place import StudyPlace
 from sweeps.search.open_storage import open_storage
 from sweeps.tracking.mlflow_store import check_store, tracking_uri
@@ -100,3 +103,17 @@ def test_the_printed_command_serves_it(tmp_path: Path) -> None:
     finally:
         os.killpg(served.pid, signal.SIGTERM)
         served.wait()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_copy_of_a_database_lies_in_the_storage(name: str, tmp_path: Path) -> None:
+    live, copy = tmp_path / name / "live" / "optuna.db", tmp_path / name / "optuna.db"
+    live.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(live)) as connection, connection:
+        connection.execute("create table points (value)")
+    copy_out(live, copy)
+    elsewhere = tmp_path / name / "elsewhere.db"
+    assert bring_back(elsewhere, copy)
+    with closing(sqlite3.connect(elsewhere)) as connection:
+        assert connection.execute("select * from points").fetchall() == []
+    assert [path.name for path in tmp_path.iterdir()] == [name]
