@@ -158,7 +158,7 @@ class _Run:
                 self._trainer.check_loss(self._step)
             score, metrics = self._validation.check(self._model, self._tokenizer, final=done)
         except DivergedError as error:
-            raise DivergedError(f"after update {self._step}: {error}") from None
+            raise DivergedError(f"update {self._step}: {error}") from None
         self._eval_seconds += time.perf_counter() - started
         if done:
             metrics |= self._costs()

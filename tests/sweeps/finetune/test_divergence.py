@@ -42,7 +42,7 @@ def diverged(world: Path, folder: Path, **changes: Any) -> RunResult:
 def test_the_last_update_is_looked_at_too(world: Path, tmp_path: Path) -> None:
     evaluation = accuracy(world)
     result = diverged(world, tmp_path, learning_rate=1e38, evaluation=evaluation, **TWO_UPDATES)
-    assert result.reason.startswith("after update 2: ")
+    assert result.reason.startswith("update 2: ")
 
 
 def test_finite_weights_whose_loss_is_not(world: Path, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_finite_weights_whose_loss_is_not(world: Path, tmp_path: Path) -> None:
 
     with patch.object(Trainer, "_step", exploded):
         result = diverged(world, tmp_path, evaluation=accuracy(world), **TWO_UPDATES)
-    assert result.reason.startswith("after update 2: the loss is ")
+    assert result.reason.startswith("update 2: the loss is ")
 
 
 def poison(trainer: Trainer, value: float) -> None:
@@ -81,7 +81,7 @@ def test_one_weight_is_enough(world: Path, tmp_path: Path, value: float) -> None
 
     with patch.object(Trainer, "_step", poisoned):
         result = diverged(world, tmp_path)
-    assert result.reason == "after update 4: there are weights that are NaN or infinite"
+    assert result.reason == "update 4: there are weights that are NaN or infinite"
     assert result.step == 4
 
 
