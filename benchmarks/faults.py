@@ -26,6 +26,7 @@ from typing import Any, final
 import mlflow_server
 import yaml
 
+from sweeps.tracking.sqlite_address import sqlite_address
 from sweeps.workers.cluster import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -314,7 +315,7 @@ def scores(sweep: Sweep) -> dict[str, list[float]]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{sweep.storage / 'faults' / 'optuna.db'}")
+    storage = optuna.storages.RDBStorage(sqlite_address(sweep.storage / "faults" / "optuna.db"))
     study = optuna.load_study(study_name="faults/math", storage=storage)
     found: dict[str, list[float]] = {}
     for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sweeps.tracking.sqlite_address import for_mlflow, sqlite_address
 from sweeps.workers.cluster import free_port
 
 ANSWER_SECONDS = 300.0
@@ -21,7 +22,7 @@ def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
     """A server with one worker whose store lies in ``folder``; returned when it answers."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--backend-store-uri", for_mlflow(sqlite_address(folder / "mlflow.db"))]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     with (folder / "mlflow.log").open("ab") as log:
         server = subprocess.Popen(

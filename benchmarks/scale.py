@@ -142,6 +142,7 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
     from sweeps import study
     from sweeps.folder.load import load_tree, parse_config
     from sweeps.tracking.mlflow_tracker import MlflowTracker
+    from sweeps.tracking.sqlite_address import sqlite_address
     from sweeps.workers.study_search import StudySearch
     from sweeps.workers.test_scores import TestScores
 
@@ -166,7 +167,7 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
         ),
     ):
         study.run(parse_config(tree))
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/runs/mini/optuna.db")
+    storage = optuna.storages.RDBStorage(sqlite_address(Path(folder, "runs/mini/optuna.db")))
     found = optuna.load_study(study_name="mini/math", storage=storage).get_trials(deepcopy=False)
     ended = [trial.datetime_complete for trial in found]
     began = min(trial.datetime_start for trial in found if trial.datetime_start)

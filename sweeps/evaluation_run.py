@@ -99,10 +99,16 @@ class Report:
 
 
 def run(options: Options) -> Report:
-    """Score the model on every benchmark, with a progress bar on standard error."""
+    """Score the model on every benchmark, with a progress bar on standard error.
+
+    Raises:
+        DivergedError: a weight or a score is not finite.
+    """
     import torch
 
     from sweeps.finetune.config import ModelConfig
+    from sweeps.finetune.divergence import check_scores, check_weights
+    from sweeps.finetune.group import Group
     from sweeps.finetune.model import load_model
 
     # Data first: a wrong path is found out before a large model is loaded.
@@ -120,8 +126,9 @@ def run(options: Options) -> Report:
     config = checked(ModelConfig, "the model", path=options.model, dtype=options.dtype)
     model, tokenizer = load_model(config, device)
     weights = weights_sha256(model, tokenizer)
+    check_weights(model.to(device), Group())
     lm = LanguageModel(
-        model.to(device).eval(),
+        model.eval(),
         tokenizer,
         batch_tokens=options.batch_tokens,
         add_bos=options.add_bos,
@@ -131,6 +138,7 @@ def run(options: Options) -> Report:
     for name, benchmark, _ in options.benchmarks:
         start = time.monotonic()
         results[name] = _score(lm, benchmark, items[name], weights, options.cache)
+        check_scores(results[name].score, results[name].metrics)
         seconds[name] = time.monotonic() - start
         if options.samples_out is not None:
             options.samples_out.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,7 @@ from sweeps.search.label import label_of
 from sweeps.search.records import Records
 from sweeps.search.rows import best_row
 from sweeps.settings.study_config import KINDS, Kind
+from sweeps.storage.address import is_relative
 from sweeps.tracking.tracker import SERVE, Tracker
 from sweeps.workers.session import worker_session
 from sweeps.workers.stored_job import Stored
@@ -43,11 +44,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PaperResult:
     """The report over all studies, and where the tracker shows each. ``stopped``: how the budget
-    ended one of them; else empty."""
+    ended one of them; else empty. ``unreached``: as (study, domain), where no trial finished."""
 
     html: Path
     links: tuple[tuple[str, str], ...]
     stopped: str
+    unreached: tuple[tuple[str, str], ...] = ()
 
 
 def run(
@@ -61,7 +63,7 @@ def run(
         UserError: something the user gave is wrong, or somebody runs it already; nothing was
             started.
     """
-    config = resolve_paths(config)
+    relative, config = is_relative(config.storage), resolve_paths(config)
     display, tracker = display or LineDisplay(), tracker or study.build_tracker(config)
     check(config)
     for place in (place_of(config), *(study_place(config, kind) for kind in KINDS)):
@@ -75,10 +77,10 @@ def run(
         calling_hooks(config, display) as shown,
     ):
         put_on_record(config)
-        with worker_session(config.resources, place.folder, Stored.of(config)) as groups:
-            links = _run_studies(config, shown, tracker, groups, began)
+        with worker_session(config.resources, place.folder, Stored.of(config), relative) as groups:
+            links, unreached = _run_studies(config, shown, tracker, groups, began)
         page = report(config)  # while it is driven: with an object store it is sent, too
-    return PaperResult(page, links, shown.stopped)
+    return PaperResult(page, links, shown.stopped, unreached)
 
 
 def _run_studies(
@@ -87,9 +89,11 @@ def _run_studies(
     tracker: Tracker,
     groups: WorkerGroups,
     began: float,
-) -> tuple[tuple[str, str], ...]:
-    """Each study in its turn, until the budget ends one; returns their links."""
+) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+    """Each study in its turn, until the budget ends one; returns their links, and the domains in
+    which no trial finished (see `PaperResult`)."""
     links: dict[tuple[str, str], None] = {}
+    unreached: list[tuple[str, str]] = []
     folders = [study_place(config, kind).folder for kind in KINDS]
     for kind in config.study.paper:
         shown.say(f"== {kind}")
@@ -99,13 +103,14 @@ def _run_studies(
             ledger = study.build_ledger(one, driver, folders, began)
             result = study.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
         shown.stopped = result.stopped
+        unreached += [(kind, domain) for domain in result.unreached()]
         for domain, found in result.domains.items():
             links |= {
                 (a if a == SERVE else f"{kind}, {domain}: {a}", b): None for a, b in found.links
             }
         if result.stopped:  # what the next take from it would be another thing tomorrow
             break
-    return tuple(links)
+    return tuple(links), tuple(unreached)
 
 
 def check(config: SweepConfig) -> None:

@@ -63,7 +63,8 @@ class DomainResult:
     """One domain's study: its trials, the best on validation items, and its report.
 
     ``links``: (label, text) pairs that say where the tracker shows it. ``stopped``: how the
-    budget ended it before all was done; else empty.
+    budget ended it before all was done; else empty. ``measured``: whether a study of efficiency,
+    which has no trials, is done.
     """
 
     domain: str
@@ -73,6 +74,11 @@ class DomainResult:
     report: ReportPaths
     links: tuple[tuple[str, str], ...]
     stopped: str = ""
+    measured: bool = False
+
+    def is_reached(self) -> bool:
+        """Whether there is anything to show: a finished trial, or the measurement."""
+        return self.best is not None or self.measured
 
 
 def run_together(sessions: Sequence[DomainSession]) -> dict[str, DomainResult]:
@@ -174,8 +180,11 @@ class DomainSession:
 
     def _is_done(self) -> bool:
         if self.config.study.kind == "efficiency":
-            return (self.place.study(self.domain) / MEASURED).exists()
+            return self._is_measured()
         return not self._running() and not self._missing()
+
+    def _is_measured(self) -> bool:
+        return (self.place.study(self.domain) / MEASURED).exists()
 
     def _method(self) -> str:
         """What masks the trials of a search, where it is not GMT and none of them says it."""
@@ -292,7 +301,9 @@ class DomainSession:
         self._pump.finish_study(state, [p for p in paths.all() if p.exists()], finals)
         self._close(TRACKER_PATIENCE_SECONDS)
         self._is_over = True
-        return DomainResult(self.domain, rows, best_row(rows), scores, paths, self._pump.links())
+        links, measured = self._pump.links(), self._is_measured()
+        best = best_row(rows)
+        return DomainResult(self.domain, rows, best, scores, paths, links, measured=measured)
 
     def _test_scores(self, rows: tuple[TrialRow, ...]) -> TestScores:
         folder = self.place.study(self.domain)

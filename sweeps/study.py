@@ -33,7 +33,7 @@ from sweeps.settings.budget import Ledger
 from sweeps.settings.failures import chain, kind_of
 from sweeps.settings.halt import Halt
 from sweeps.settings.search_config import DIRECTIONS
-from sweeps.storage.address import folder_of
+from sweeps.storage.address import folder_of, is_relative
 from sweeps.tracking.mlflow_store import tracking_uri
 from sweeps.tracking.tracker import Tracker
 from sweeps.workers.session import worker_session
@@ -53,6 +53,10 @@ class StudyResult:
 
     domains: dict[str, DomainResult]
     stopped: str = ""
+
+    def unreached(self) -> tuple[str, ...]:
+        """The domains in which no trial finished."""
+        return tuple(name for name, result in self.domains.items() if not result.is_reached())
 
 
 def open_study(
@@ -104,7 +108,7 @@ def run(
             a reason that all others would share.
         KeyboardInterrupt: stopped by the user; trials are marked, running it again goes on.
     """
-    config = resolve_paths(config)
+    relative, config = is_relative(config.storage), resolve_paths(config)
     display = display or LineDisplay()
     tracker = tracker or build_tracker(config)
     place = place_of(config)
@@ -114,13 +118,14 @@ def run(
     with (
         stored.driven(place, display.say, join=join) as driver,
         calling_hooks(config, display) as shown,
-        worker_session(config.resources, place_of(config).folder, Stored.of(config)) as groups,
     ):
-        if not place.begun_file().exists():  # then trials are missing, for certain
-            groups.start(first_trials(config))
-        result = run_studies(config, shown, tracker, groups, driver, adopt=adopt)
-        shown.stopped = result.stopped
-        return result
+        save_config(config)  # by its folder it can be asked after, and stopped, while Ray starts
+        with worker_session(config.resources, place.folder, Stored.of(config), relative) as groups:
+            if not place.begun_file().exists():  # then trials are missing, for certain
+                groups.start(first_trials(config))
+            result = run_studies(config, shown, tracker, groups, driver, adopt=adopt)
+            shown.stopped = result.stopped
+            return result
 
 
 def run_studies(

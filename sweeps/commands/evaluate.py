@@ -64,7 +64,9 @@ def evaluate_models(
     weights, protocol and items, and never by a name.
     """
     from sweeps.evaluation_run import Options, run, show, write_json
+    from sweeps.finetune.divergence import DivergedError
     from sweeps.finetune.strict_model import expanded
+    from sweeps.interrupts import interruptible
 
     try:
         options = Options.parse(
@@ -84,12 +86,15 @@ def evaluate_models(
             samples_out=samples_out,
             cache=expanded(cache),
         )
-        report = run(options)
+        with interruptible():
+            report = run(options)
         if json_out is not None:
             write_json(report, json_out)
         show(report)
     except (ValueError, OSError) as error:
         refuse(str(error))
+    except DivergedError as error:
+        refuse(f"{model}: no score: {error}", code=1)
     except KeyboardInterrupt:
         print("\nStopped. Scored items are kept: the same command goes on.", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -22,12 +22,14 @@ def finetune(
 
     Several processes: `torchrun --nproc-per-node 4 -m sweeps finetune my.yaml`.
     """
+    from sweeps.interrupts import interruptible
     from sweeps.single_run import load_single_run, run_single
 
     leads = os.environ.get("RANK", "0") == "0"  # torchrun's; one voice is enough
     try:
-        parsed = load_single_run(config, overrides or [])
-        result = run_single(parsed)
+        with interruptible():
+            parsed = load_single_run(config, overrides or [])
+            result = run_single(parsed)
     except ValueError as error:
         if leads:
             refuse(str(error))

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.commands.shared import AsJson, ConfigFile, Overrides, load_stored, mistakes_explained
+from sweeps.commands.shared import (
+    AsJson,
+    ConfigFile,
+    Overrides,
+    load_stored,
+    mistakes_explained,
+    refuse,
+)
 
 if TYPE_CHECKING:
     from sweeps.report.data import ScoreLabel, TrialRow
@@ -30,6 +37,8 @@ def leaderboard(
         from sweeps.search.rows import ranked
 
         boards = {name: ranked(rows)[:top] for name, rows in Records(parsed).begun().items()}
+    if not boards:
+        refuse(f"{parsed.name}: no trial has begun yet", code=1)
     if as_json:
         plain = {
             name: [{**asdict(row), "metrics": dict(row.metrics)} for row in rows]

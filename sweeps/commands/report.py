@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.commands.shared import ConfigFile, Overrides, load_stored, mistakes_explained
+from sweeps.commands.shared import (
+    ConfigFile,
+    Overrides,
+    load_stored,
+    mistakes_explained,
+    refuse,
+)
+
+if TYPE_CHECKING:
+    from sweeps.config import SweepConfig
 
 
 def report(config: ConfigFile, overrides: Overrides = None) -> None:
@@ -16,8 +26,16 @@ def report(config: ConfigFile, overrides: Overrides = None) -> None:
         parsed = load_stored(config, overrides)
         from sweeps.results.reporting import rewrite
 
-        for domain, paths in rewrite(parsed).items():
-            print(f"{domain}: {paths.html}")
+        reports = rewrite(parsed)
+    for domain, paths in reports.items():
+        print(f"{domain}: {paths.html}")
+    _check_all(parsed, reports, "its study has not begun, so there is no report")
+
+
+def _check_all(config: SweepConfig, found: Collection[str], what: str) -> None:
+    """End with exit code 1 where a domain is missing in what was ``found``."""
+    if missing := [domain for domain in config.domains if domain not in found]:
+        refuse(f"domain {', '.join(missing)}: {what}", code=1)
 
 
 def export(
@@ -30,6 +48,10 @@ def export(
         parsed = load_stored(config, overrides)
         from sweeps.results.export import export as export_best
 
-        for domain, found in export_best(parsed, folder).items():
-            model = "its weights are gone" if found.model is None else str(found.model)
-            print(f"{domain}: {found.config}\n{domain}: {model}")
+        exported = export_best(parsed, folder)
+    for domain, found in exported.items():
+        model = "its weights are gone" if found.model is None else str(found.model)
+        print(f"{domain}: {found.config}\n{domain}: {model}")
+    _check_all(parsed, exported, "its study has not begun, so there is nothing to export")
+    whole = [domain for domain, found in exported.items() if found.model is not None]
+    _check_all(parsed, whole, "no weights to export; `finetune` trains them from its run.yaml")

@@ -16,6 +16,7 @@ from sweeps.commands.shared import (
     command_line,
     load,
     mistakes_explained,
+    refuse,
 )
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ def run(
 
     Ctrl-C stops within seconds and keeps what is finished; the same command goes on from there.
     """
-    with mistakes_explained():
-        parsed = load(config, overrides)
-    run_sweep(parsed, command_line("run", config, overrides), join=join, adopt=adopt)
+    again = command_line("run", config, overrides)
+    with _stoppable(again):
+        with mistakes_explained():
+            parsed = load(config, overrides)
+        run_sweep(parsed, again, join=join, adopt=adopt)
 
 
 def resume(
@@ -58,6 +61,11 @@ def resume(
     As `run`, but without the YAML file that the sweep was started from; where CONFIG is that
     file, it only says which folder is meant.
     """
+    with _stoppable(command_line("resume", config, overrides)):
+        _resume(config, overrides, join=join, adopt=adopt)
+
+
+def _resume(config: str, overrides: list[str] | None, *, join: bool, adopt: bool) -> None:
     with mistakes_explained():
         from sweeps.folder.paper_place import is_paper
         from sweeps.folder.place import place_of
@@ -95,12 +103,15 @@ def run_sweep(config: SweepConfig, again: str, *, join: bool, adopt: bool) -> No
 
         result = study.run(config, display, join=join, adopt=adopt)
     for name, domain in result.domains.items():
-        _print_best(name, domain.best)
+        if config.study.kind != "efficiency":
+            _print_best(name, domain.best)
         _print_tests(config, name, domain.test_scores)
     print()
     for label, text in _next_steps(result):
         print(f"{label}:\n  {text}")
     _say_stopped(result.stopped, again)
+    if names := result.unreached():
+        _refuse_unreached(config, f"domain {', '.join(names)}")
 
 
 def paper(config: ConfigFile, overrides: Overrides = None) -> None:
@@ -109,9 +120,11 @@ def paper(config: ConfigFile, overrides: Overrides = None) -> None:
     `study.paper` lists them: search, sensitivity, methods, drop, data, efficiency. Each becomes a
     sweep of its own, NAME-KIND, and finished trials are never run again.
     """
-    with mistakes_explained():
-        parsed = load(config, overrides)
-    run_paper(parsed, command_line("paper", config, overrides))
+    again = command_line("paper", config, overrides)
+    with _stoppable(again):
+        with mistakes_explained():
+            parsed = load(config, overrides)
+        run_paper(parsed, again)
 
 
 def run_paper(config: SweepConfig, again: str) -> None:
@@ -123,28 +136,50 @@ def run_paper(config: SweepConfig, again: str) -> None:
     for label, text in (*result.links, ("report", str(result.html))):
         print(f"{label}:\n  {text}")
     _say_stopped(result.stopped, again)
+    if result.unreached:
+        names = ", ".join(f"{domain} ({kind})" for kind, domain in result.unreached)
+        _refuse_unreached(config, f"domain {names}")
+
+
+def _refuse_unreached(config: SweepConfig, what: str) -> NoReturn:
+    """A command that trains has nothing to show for a part of what it was asked."""
+    from sweeps.folder.place import place_of
+
+    why = command_line("status", str(place_of(config).folder))
+    refuse(f"{what}: no trial finished, so there is no result. `{why}` says why", code=1)
 
 
 @contextmanager
 def _shown(again: str) -> Iterator[Display]:
     """A display for a long command; stopped, it says what to type to go on."""
     from sweeps.display.progress import build_display
-    from sweeps.finetune.heard import while_heard
-    from sweeps.interrupts import interruptible, shielded
+    from sweeps.interrupts import shielded
 
-    display = build_display()
+    with _stoppable(again):
+        display = build_display()
+        try:
+            with mistakes_explained():
+                with shielded():  # compiled code, which drops what is raised while imported
+                    importlib.import_module("numpy.random")
+                yield display
+        finally:
+            display.close()
+
+
+@contextmanager
+def _stoppable(again: str) -> Iterator[None]:
+    """From here on a signal that stops ends the command with a sentence and exit code 130."""
+    from sweeps.interrupts import interruptible
+
     try:
-        with mistakes_explained(), interruptible():
-            with shielded():  # compiled code, which drops what is raised while it is imported
-                importlib.import_module("numpy.random")
-            yield display
+        with interruptible():
+            yield
     except KeyboardInterrupt:
-        display.close()
+        from sweeps.finetune.heard import while_heard
+
         with while_heard():
             print(f"\nStopped. Finished trials are kept. To go on:\n  {again}", flush=True)
         raise typer.Exit(130) from None
-    finally:
-        display.close()
 
 
 def _say_stopped(stopped: str, again: str) -> None:

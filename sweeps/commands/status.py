@@ -62,24 +62,8 @@ def _eyes(config: SweepConfig) -> tuple[Callable[[], Any], Callable[[Any], View]
 
     if is_paper(config):
         return lambda: paper_status(config), paper_view
-    _check_on_record(config)
     records = Records(config)
     return lambda: status_of(records), view
-
-
-def _check_on_record(config: SweepConfig) -> None:
-    """Refuse what somebody has just started and has nothing on record yet."""
-    from sweeps.errors import UserError
-    from sweeps.folder.drivers import living_drivers
-    from sweeps.folder.place import place_of
-
-    place = place_of(config)
-    drivers = living_drivers(place.folder)
-    if drivers and not place.begun_file().is_file():
-        raise UserError(
-            f"{config.name} is being started, by {drivers[0]}: nothing is on record yet, ask "
-            "again in some seconds"
-        )
 
 
 def _looks(look_at: Callable[[], Any], every: float | None) -> Iterator[Any]:

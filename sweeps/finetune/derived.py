@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from gmt_core.delta import one_off_drop
 from sweeps.finetune.cache import Cache
 from sweeps.finetune.config import DropConfig, FinetuneConfig, ModelConfig
+from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.evaluation import Validation
 from sweeps.finetune.group import Group
 from sweeps.finetune.model import load_model, save_model
@@ -52,7 +53,16 @@ def score_derived(
     with borrowed_process(device, config.threads):
         validation = Validation(config.evaluation, group, cache, config.model.add_bos)
         model, tokenizer = load_derived(config.model, drop, device)
-        score, metrics = validation.check(model.to(device).eval(), tokenizer, final=True)
+        return _scored(validation, model.to(device), tokenizer, group)
+
+
+def _scored(validation: Validation, model: Any, tokenizer: Any, group: Group) -> RunResult:
+    """The result of a model that is not trained, and its score on the validation items."""
+    try:
+        check_weights(model, group)
+        score, metrics = validation.check(model.eval(), tokenizer, final=True)
+    except DivergedError as error:
+        return RunResult("diverged", 0, 0, None, reason=str(error))
     return RunResult("finished", 0, 0, score, metrics)
 
 
@@ -64,12 +74,10 @@ def drop_run(config: FinetuneConfig, folder: Path, group: Group, cache: Cache | 
     device = group.device()
     model, tokenizer = load_derived(config.model, config.method.drop, device)
     validation = Validation(config.evaluation, group, cache or Cache(), config.model.add_bos)
-    score, metrics = validation.check(model.to(device).eval(), tokenizer, final=True)
-    if not math.isfinite(score):
-        reason = f"the validation score is {score:g}"
-        return RunResult("diverged", 0, 0, None, metrics, reason=reason)
-    target = folder / "model" if config.keep == "model" else None
-    if target is not None and group.leads:
+    result = _scored(validation, model.to(device), tokenizer, group)
+    if result.state == "diverged" or config.keep != "model":
+        return result
+    target = folder / "model"
+    if group.leads:
         save_model(model, tokenizer, target, model.state_dict())
-    kept = None if target is None else str(target)
-    return RunResult("finished", 0, 0, score, metrics, kept)
+    return replace(result, model_folder=str(target))

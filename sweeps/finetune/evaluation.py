@@ -17,6 +17,7 @@ from evaluators.tokens import AddBos
 from sweeps.finetune.benchmarks import build_benchmark, load_items
 from sweeps.finetune.cache import Cache, signature
 from sweeps.finetune.config import BenchmarkConfig, EvaluationConfig, ModelConfig
+from sweeps.finetune.divergence import check_scores
 from sweeps.finetune.group import Group
 from sweeps.finetune.model import load_model
 from sweeps.finetune.surroundings import borrowed_process
@@ -41,7 +42,11 @@ class Validation:
         self._parts = [_part(each, config.check_limit, cache) for each in config.benchmarks]
 
     def check(self, model: Any, tokenizer: Any, *, final: bool) -> tuple[float, dict[str, float]]:
-        """The mean score over the benchmarks, and `eval/<benchmark>/<metric>`; equal on ranks."""
+        """The mean score over the benchmarks, and `eval/<benchmark>/<metric>`; equal on ranks.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
         lm = LanguageModel(model, tokenizer, add_bos=self._add_bos)
         scores: list[float] = []
         metrics: dict[str, float] = {}
@@ -52,7 +57,9 @@ class Validation:
             scores.append(result.score)
             for name, value in result.metrics.items():
                 metrics[f"eval/{result.name}/{name}"] = value
-        return sum(scores) / len(scores), metrics
+        score = sum(scores) / len(scores)
+        check_scores(score, metrics)
+        return score, metrics
 
 
 def evaluate_folder(

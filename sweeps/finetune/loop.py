@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any, final
@@ -13,6 +12,7 @@ from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerpri
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.derived import drop_run
+from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.evaluation import Validation
 from sweeps.finetune.group import Group
 from sweeps.finetune.memory import check_memory
@@ -24,7 +24,7 @@ from sweeps.finetune.result import RunResult, read_result, write_result
 from sweeps.finetune.saver import Saver
 from sweeps.finetune.schedule import check_steps
 from sweeps.finetune.surroundings import borrowed_process
-from sweeps.finetune.trainer import DivergedError, Trainer
+from sweeps.finetune.trainer import Trainer
 
 __all__ = ["Cache", "RunResult", "finetune"]
 
@@ -156,10 +156,14 @@ class _Run:
     def _check(self) -> Check:
         done = self._step == self._steps
         started = time.perf_counter()
-        score, metrics = self._validation.check(self._model, self._tokenizer, final=done)
+        try:
+            check_weights(self._model, self._group)
+            if done:  # else the next update tells
+                self._trainer.check_loss(self._step)
+            score, metrics = self._validation.check(self._model, self._tokenizer, final=done)
+        except DivergedError as error:
+            raise DivergedError(f"update {self._step}: {error}") from None
         self._eval_seconds += time.perf_counter() - started
-        if not math.isfinite(score):
-            raise DivergedError(f"update {self._step}: the validation score is {score:g}")
         if done:
             metrics |= self._costs()
         self._last = Check(self._step, self._steps, score, metrics, done)

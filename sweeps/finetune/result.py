@@ -18,8 +18,9 @@ RESULT_FILE = "result.json"
 class RunResult:
     """The end of a run: `score` (higher is better) is of the last check on validation items.
 
-    `stopped`: the reporter said so; `diverged`: a loss, gradient or score was not finite, and
-    `reason` says which. `step` counts the updates done, `model_folder` holds the final model.
+    `stopped`: the reporter said so; `diverged`: a loss, gradient, weight or score was not
+    finite, and `reason` says which. `step` counts the updates done, `model_folder` holds the
+    final model.
     """
 
     state: Literal["finished", "stopped", "diverged"]

@@ -15,6 +15,7 @@ from gmt_core.masker import GradientMasker
 from gmt_core.methods import Method, build_method
 from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import TrainingData
+from sweeps.finetune.divergence import DivergedError
 from sweeps.finetune.group import Group
 from sweeps.finetune.loss import TokenLoss
 from sweeps.finetune.model import computing_dtype, prepare_training
@@ -24,10 +25,6 @@ from sweeps.finetune.packing import check_packing
 from sweeps.finetune.parallel import Parallel, Replicated, Sharded, total_norm
 from sweeps.finetune.schedule import learning_rate
 from sweeps.finetune.throughput import Throughput
-
-
-class DivergedError(ArithmeticError):
-    """A loss or gradient that is not finite; nothing was updated with it."""
 
 
 @final
@@ -92,6 +89,18 @@ class Trainer:
             **self._mask_metrics(update),
         }
 
+    def check_loss(self, update: int) -> None:
+        """Compute the loss on a part of the batch of 0-based `update`, and update nothing.
+
+        Raises:
+            DivergedError: on every rank, where it is not finite.
+        """
+        mine = self._share(self._order.batch(update, self._batch))
+        with torch.no_grad():
+            loss = self._group.sum_(self._loss(mine[0]))
+        if not math.isfinite(found := loss.item()):
+            raise DivergedError(f"the loss is {found:g}")
+
     def _mask_metrics(self, update: int) -> dict[str, float]:
         every, statistics = self._config.statistics_every, self._masker.statistics
         if self._config.method.name == "sft":
@@ -124,21 +133,27 @@ class Trainer:
         accumulation interval nor the number of workers changes the gradient. Every rank knows
         the whole batch and counts without asking the others.
         """
-        group = self._group
-        targets = self._data.targets(batch)
-        mine = share(
-            batch, self._data.lengths, micro=self._micro, rank=group.rank, workers=group.size
-        )
+        targets, mine = self._data.targets(batch), self._share(batch)
         total = torch.zeros((), device=self._device)
         for number, indices in enumerate(mine):
-            micro = self._data.micro_batch(indices).to(self._device)
-            last = number == len(mine) - 1
-            with self.parallel.reducing(last):
-                tensors = (micro.input_ids, micro.positions, micro.targets, micro.position_ids)
-                loss = self.parallel.loss(*tensors) / targets
+            with self.parallel.reducing(number == len(mine) - 1):
+                loss = self._loss(indices) / targets
                 self.parallel.backward(loss)
             total = total + loss.detach()
-        return group.sum_(total)
+        return self._group.sum_(total)
+
+    def _share(self, batch: Sequence[int]) -> list[list[int]]:
+        """This rank's micro-batches of a batch."""
+        rank, workers = self._group.rank, self._group.size
+        return share(batch, self._data.lengths, micro=self._micro, rank=rank, workers=workers)
+
+    def _loss(self, indices: Sequence[int]) -> Tensor:
+        """The summed loss of one micro-batch."""
+        micro = self._data.micro_batch(indices).to(self._device)
+        loss: Tensor = self.parallel.loss(
+            micro.input_ids, micro.positions, micro.targets, micro.position_ids
+        )
+        return loss
 
     def _step(self, update: int, norm: Tensor) -> float:
         """Clip the dense gradient, then mask and step; return the learning rate."""

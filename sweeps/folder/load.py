@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sweeps.config import SweepConfig
 from sweeps.errors import UserError, explain
 from sweeps.finetune.whole_file import write_whole
+from sweeps.folder.drivers import living_drivers
 from sweeps.folder.place import RESOLVED, StudyPlace, place_of
 from sweeps.folder.stored import refresh
 from sweeps.mini.world import name_of
@@ -176,6 +177,10 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     """What a sweep's folder says it is; the folder may have moved, or be mounted elsewhere."""
     folder = folder.resolve()
     if not (folder / RESOLVED).is_file():
+        if drivers := living_drivers(folder):
+            raise UserError(
+                f"{folder}: the sweep is being started, by {drivers[0]}; ask again in some seconds"
+            )
         raise UserError(
             f"{folder}: no {RESOLVED} in this folder; expected a YAML file, or the folder of a "
             "sweep that has been run, which is STORAGE/NAME"

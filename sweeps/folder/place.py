@@ -11,6 +11,7 @@ from typing import final
 from sweeps.config import SweepConfig
 from sweeps.settings.cluster_address import cluster_address
 from sweeps.storage.address import Address, folder_of, is_address
+from sweeps.tracking.sqlite_address import sqlite_address
 
 RESOLVED = "sweep.yaml"
 """In a sweep's folder: its configuration as it was run last, with defaults and with paths that
@@ -34,7 +35,7 @@ class StudyPlace:
 
     def optuna_url(self) -> str:
         """The storage that holds every study of the sweep."""
-        return self.database or f"sqlite:///{self.optuna_file()}"
+        return self.database or sqlite_address(self.optuna_file())
 
     def begun_file(self) -> Path:
         """There is one once a study of the sweep is in the database: the database, if a file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.designs.point import DesignPoint
 from sweeps.errors import UserError
+from sweeps.finetune.divergence import DivergedError, check_model_folder
 from sweeps.folder.identity import git_commit
 from sweeps.folder.place import place_of
 from sweeps.folder.stored import copy_folder
@@ -43,7 +45,7 @@ def export(config: SweepConfig, folder: Path) -> dict[str, Exported]:
     first fresh seed, so that the exported model's score is not the luckiest of several.
 
     Raises:
-        UserError: nothing has finished, or a target exists already.
+        UserError: nothing has finished, a target exists already, or weights are not finite.
     """
     found = {}
     for domain, rows in Records(config).begun().items():
@@ -67,6 +69,13 @@ def _export(config: SweepConfig, domain: str, row: TrialRow, folder: Path) -> Ex
     place = place_of(resolve_paths(config))
     if not copy_folder(place, place.model(domain, row.key), folder / "model"):
         return Exported(run, None)
+    try:
+        check_model_folder(folder / "model")
+    except DivergedError as error:
+        shutil.rmtree(folder)
+        raise UserError(
+            f"domain '{domain}': trial {row.number} is not exported, since it diverged: {error}"
+        ) from None
     scores = TestScores.read(place.study(domain))
     roles = [role for role, key in scores.keys.items() if key == row.key]
     entries = scores.entries[roles[0]] if roles else {}

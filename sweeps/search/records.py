@@ -8,6 +8,7 @@ import optuna
 
 from sweeps.config import SweepConfig, resolve_paths
 from sweeps.errors import UserError
+from sweeps.folder.drivers import living_drivers
 from sweeps.folder.paper_place import is_paper, study_place
 from sweeps.folder.place import place_of
 from sweeps.folder.stored import refresh
@@ -71,6 +72,11 @@ def _missing(config: SweepConfig) -> str:
     if is_paper(config):
         first = study_place(config, config.study.paper[0]).folder
         return f"{config.name} is a paper: give one of its studies, as {first}"
+    if drivers := living_drivers(place_of(config).folder):
+        return (
+            f"{config.name} is being started, by {drivers[0]}: nothing is on record yet, ask "
+            "again in some seconds"
+        )
     return (
         f"no sweep named '{config.name}' in {config.storage}: run it first, or give its storage, "
         "as storage=runs"

@@ -23,11 +23,21 @@ def resolve_model(model: ModelConfig, root: Path) -> ModelConfig:
 
 
 def resolve_data(data: DataConfig, root: Path) -> DataConfig:
-    """The training files, comma separated, or the hub's name as it is."""
+    """The training files, comma separated, or the hub's name as it is.
+
+    Raises:
+        ValueError: a folder of them has a comma in its name.
+    """
     parts = split_paths(data.path)
-    if len(parts) == 1:
-        return data.model_copy(update={"path": _named(parts[0], root)})
-    return data.model_copy(update={"path": ",".join(_local(part, root) for part in parts)})
+    resolve_one = _named if len(parts) == 1 else _local
+    found = [resolve_one(part, root) for part in parts]
+    for part, path in zip(parts, found, strict=True):
+        if "," in path:
+            raise ValueError(
+                f"data.path {part}: it lies at {path}, but a ',' separates training files; "
+                "expected a folder without one in its name (GMT_SWEEP_CACHE for mini: files)"
+            )
+    return data.model_copy(update={"path": ",".join(found)})
 
 
 def resolve_benchmark(benchmark: BenchmarkConfig, root: Path) -> BenchmarkConfig:

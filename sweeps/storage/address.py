@@ -91,6 +91,11 @@ class Address:
         return Path("~/.gmt-sweep/mirror").expanduser() / f"{slug}-{key}"
 
 
+def is_relative(storage: str) -> bool:
+    """Whether this is a folder by a path that depends on where a process was started."""
+    return not is_address(storage) and not Path(storage).expanduser().is_absolute()
+
+
 def folder_of(storage: str) -> Path:
     """The folder that a storage is worked with in: itself, or the mirror of an address."""
     if is_address(storage):

@@ -17,9 +17,9 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from sweeps.errors import UserError
+from sweeps.tracking.sqlite_address import SQLITE, sqlite_address, sqlite_path
 from sweeps.tracking.tracker import TrackingError, TrackingRefused
 
-SQLITE = "sqlite:///"
 ANSWER_SECONDS = 5.0
 REFUSALS = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST"}
 """MLflow's codes for what no second try mends, such as a point for a deleted run."""
@@ -28,7 +28,11 @@ REFUSALS = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE
 def check_store(uri: str) -> None:
     """Raise `TrackingError` unless the store at `uri` can be used; takes 5 s at most."""
     if uri.startswith(SQLITE):
-        _check_sqlite(uri, sqlite_path(uri))
+        try:
+            file = sqlite_path(uri)
+        except ValueError as error:
+            raise TrackingError(f"tracking uri {error}.") from None
+        _check_sqlite(uri, file)
     elif urlsplit(uri).scheme in ("http", "https"):
         _check_server(public_address(uri))
     else:
@@ -51,14 +55,7 @@ def tracking_uri(given: str | None, storage: str) -> str:
             f"tracking.uri {public_address(uri)}: expected an address without a password; give "
             "it in the environment, as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
-    return uri or f"sqlite:///{Path(storage).expanduser().resolve() / 'mlflow.db'}"
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """The absolute path of a sqlite uri's file; None if the uri is not a sqlite one."""
-    if not uri.startswith(SQLITE):
-        return None
-    return Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()
+    return uri or sqlite_address(Path(storage).expanduser().resolve() / "mlflow.db")
 
 
 def public_address(uri: str) -> str:

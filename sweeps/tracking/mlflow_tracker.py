@@ -16,8 +16,9 @@ from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, final
 
-from sweeps.tracking.mlflow_store import check_store, public_address, reported, sqlite_path
+from sweeps.tracking.mlflow_store import check_store, public_address, reported
 from sweeps.tracking.mlflow_values import finite, named, params
+from sweeps.tracking.sqlite_address import for_mlflow, sqlite_address, sqlite_path
 from sweeps.tracking.tracker import (
     SERVE,
     StudyInfo,
@@ -213,7 +214,7 @@ class MlflowTracker(Tracker):
         if self._client_or_none is None:
             from mlflow import MlflowClient
 
-            self._client_or_none = MlflowClient(self._uri)
+            self._client_or_none = MlflowClient(for_mlflow(self._uri))
         return self._client_or_none
 
     def _experiment(self, name: str) -> str:
@@ -330,5 +331,6 @@ def _serve_command(database: Path) -> str:
     """What serves a local store with few processes, from this environment, active or not."""
     beside = Path(sys.executable).with_name("mlflow")
     program = str(beside) if which("mlflow") is None and beside.exists() else "mlflow"
-    where = ["--backend-store-uri", f"sqlite:///{database}", "--port", "5000", "--workers", "1"]
+    store = for_mlflow(sqlite_address(database))
+    where = ["--backend-store-uri", store, "--port", "5000", "--workers", "1"]
     return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join([program, 'server', *where])}"

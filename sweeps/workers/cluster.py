@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from sweeps.config import Resources
 from sweeps.errors import UserError
@@ -101,7 +102,11 @@ def connected(address: str, options: dict[str, object]) -> Iterator[None]:
     if address == "auto":
         check_reachable(cluster_address())
     with _sigterm_kept():
-        _start_ray(address, options)
+        try:
+            _start_ray(address, options)
+        except KeyboardInterrupt:
+            ray.shutdown()
+            raise
     try:
         yield
     finally:
@@ -110,16 +115,30 @@ def connected(address: str, options: dict[str, object]) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Afterwards SIGTERM has the handler that it had before. Ray sets two: one of Python, which
-    ends the process at once, and one for crashes, which aborts it three seconds later, whatever it
-    has not marked or written by then."""
+    """During the block, and after it, SIGTERM has the handler that it had before. Ray sets two:
+    one of Python, which ends the process at once and is kept from it, and one for crashes, which
+    calls the one before it and has the process aborted three seconds later, whatever it has not
+    marked or written by then."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    from ray._private import utils
+
+    before, setter = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+
+    def without_alarm(number: int, frame: FrameType | None) -> None:
+        signal.alarm(0)
+        if callable(before):
+            before(number, frame)
+        elif before == signal.SIG_DFL:
+            raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, without_alarm)
+    utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
+        utils.set_sigterm_handler = setter
         signal.signal(signal.SIGTERM, before)
 
 
@@ -228,6 +247,13 @@ def concurrency(resources: Resources, available: dict[str, float], *, joined: bo
             "resources.workers or resources.gpus_per_worker, or join a larger cluster"
         )
     return fits
+
+
+def has_other_nodes() -> bool:
+    """Whether the joined Ray is, or may become, more than this machine."""
+    import ray
+
+    return bool(os.environ.get("RAY_ADDRESS")) and (_grows() or len(ray.nodes()) > 1)
 
 
 def _grows() -> bool:

@@ -93,10 +93,12 @@ def score_model(
 ) -> dict[str, Any]:
     """A model's test scores and those of its items, equal on every rank of the group.
 
-    A mistake in the test items is told as ``{"refused": sentence}``.
+    A mistake in the test items, or a model that is not finite, is told as
+    ``{"refused": sentence}``.
     """
     from sweeps.finetune.config import DropConfig, ModelConfig
     from sweeps.finetune.derived import load_derived
+    from sweeps.finetune.divergence import DivergedError, check_scores, check_weights
     from sweeps.finetune.evaluation import evaluate_model
     from sweeps.finetune.group import Group
     from sweeps.finetune.surroundings import borrowed_process
@@ -109,14 +111,14 @@ def score_model(
     with borrowed_process(device, threads):
         loaded, tokenizer = load_derived(base, dropped, device)
         try:
+            check_weights(loaded.to(device), group)
             scored = evaluate_model(
-                loaded.to(device).eval(),
-                tokenizer,
-                parsed,
-                "test",
-                group,
-                add_bos=base.add_bos,
+                loaded.eval(), tokenizer, parsed, "test", group, add_bos=base.add_bos
             )
+            for result in scored.values():
+                check_scores(result.score, result.metrics)
+        except DivergedError as error:
+            return {"refused": f"{model['path']} cannot be scored on the test items: {error}"}
         except ValueError as error:
             return {"refused": str(error)}
     entries: dict[str, float] = {}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.config import Resources
+from sweeps.errors import UserError
 from sweeps.imports import imported_meanwhile
 from sweeps.storage.told import told
-from sweeps.workers.cluster import ray_session
-from sweeps.workers.shared_storage import require_shared
+from sweeps.workers.cluster import has_other_nodes, ray_session
+from sweeps.workers.shared_storage import SHARED, probe, require_shared
 from sweeps.workers.stored_job import Stored, push_cache
 
 if TYPE_CHECKING:
@@ -23,21 +25,31 @@ _SLOW = ("torch", "alembic.command", "sqlalchemy.orm")
 
 @contextmanager
 def worker_session(
-    resources: Resources, folder: Path, stored: Stored | None = None
+    resources: Resources, folder: Path, stored: Stored | None = None, relative: bool = False
 ) -> Iterator[WorkerGroups]:
     """A Ray session, and as many groups as trials run at once; their files go to ``folder``, or
-    through the object store that it is a mirror of.
+    through the object store that it is a mirror of. ``relative``: whether the storage was given
+    by a path that says nothing to other machines.
 
     Raises:
         UserError: as `ray_session`; or the storage does not answer, or is not the same one on
-            every node.
+            every node, or cannot be.
     """
     with imported_meanwhile(*_SLOW), ray_session(resources) as concurrency:
+        if relative and has_other_nodes():
+            raise UserError(
+                f"storage {folder}: expected an absolute path on a cluster, since a relative one "
+                f"is another folder on every node: {SHARED}"
+            )
         with told():
             require_shared(folder if stored is None else stored.address)
             if stored is not None:
                 push_cache(stored)
         from sweeps.workers.tune import worker_groups  # Ray is imported with its environment set
 
-        with worker_groups(resources, concurrency, folder, stored) as groups:
+        is_marked = stored is None and bool(os.environ.get("RAY_ADDRESS"))
+        with (
+            probe(folder) if is_marked else nullcontext() as word,
+            worker_groups(resources, concurrency, folder, stored, word) as groups,
+        ):
             yield groups

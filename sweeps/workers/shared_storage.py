@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import socket
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, final
 
 from sweeps.errors import UserError
 from sweeps.storage.address import Address, is_address
 from sweeps.storage.object_store import ObjectStore
+from sweeps.workers.board import Message
+from sweeps.workers.stored_job import RunJob
 
 PROBE = ".probe-"
 ANSWER_SECONDS = 120.0
 """A node's first task starts a process there."""
+
+LOOK_AGAIN_SECONDS = (1.0, 2.0, 4.0)
+"""Between a worker's looks for the driver's word: a file server may show it late."""
 
 SHARED = (
     "mount one folder on every node (NFS, EFS, FSx; see docs/cluster.md), and give it as "
@@ -37,6 +46,57 @@ def probe(storage: Storage) -> Iterator[str]:
         yield word
     finally:
         _clear(storage, f"{PROBE}{word}")
+
+
+@final
+@dataclass(frozen=True)
+class SharedFolderJob:
+    """Runs a job as another function does, after a look for the driver's ``word`` in its folder:
+    a node may have joined long after the sweep began."""
+
+    folder: str
+    word: str
+    run: RunJob
+
+    def __call__(
+        self, job: Message, offer: Callable[[Message], bool], memory: dict[str, Any]
+    ) -> Message | None:
+        """On every rank; see `sweeps.workers.group.RunJob`.
+
+        Raises:
+            UserError: on every rank, where a node of them has another folder; nothing was written.
+        """
+        if wrong := _told_by_all(self._problem()):
+            raise UserError(f"storage {self.folder}: {'; '.join(wrong)}. To mend it, {SHARED}")
+        return self.run(job, offer, memory)
+
+    def _problem(self) -> str:
+        for pause in (*LOOK_AGAIN_SECONDS, 0.0):
+            if _is_there(self.folder, f"{PROBE}{self.word}"):
+                return ""
+            time.sleep(pause)
+        return (
+            f"node {_node_name()} has another disk there than the driver, so that no trial can "
+            "write there"
+        )
+
+
+def _told_by_all(said: str) -> list[str]:
+    """What any rank says, on every rank."""
+    import torch.distributed as dist
+
+    told = [said]
+    if dist.is_available() and dist.is_initialized():
+        told *= dist.get_world_size()
+        dist.all_gather_object(told, said)
+    return [each for each in dict.fromkeys(told) if each]
+
+
+def _node_name() -> str:
+    import ray
+
+    name = socket.gethostname()
+    return f"{name} ({ray.util.get_node_ip_address()})" if ray.is_initialized() else name
 
 
 def answer(storage: Storage, word: str, node: str) -> str:

@@ -17,8 +17,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from sweeps.config import Resources, SweepConfig
 from sweeps.settings.halt import FailuresConfig, Halt
 from sweeps.workers.cluster import HEAD_SHARE
-from sweeps.workers.group import GroupSpec, WorkerGroups
+from sweeps.workers.group import GroupSpec, RunJob, WorkerGroups
 from sweeps.workers.jobs import Patience, job_trainable
+from sweeps.workers.shared_storage import SharedFolderJob
 from sweeps.workers.side_by_side import Observers, Wave, Waves
 from sweeps.workers.stored_job import Stored, StoredJob
 from sweeps.workers.trial import run_job
@@ -103,11 +104,20 @@ def patience(failures: FailuresConfig) -> Patience:
 
 
 def worker_groups(
-    resources: Resources, count: int, folder: Path, stored: Stored | None = None
+    resources: Resources,
+    count: int,
+    folder: Path,
+    stored: Stored | None = None,
+    word: str | None = None,
 ) -> WorkerGroups:
-    """The groups of a session, to be entered; their own files go to ``folder``."""
+    """The groups of a session, to be entered; their own files go to ``folder``. ``word``: what
+    every node must see there (`probe`)."""
     wear = _WEAR[resources.trial_group]
-    run = run_job if stored is None else StoredJob(stored, run_job)
+    run: RunJob = run_job
+    if stored is not None:
+        run = StoredJob(stored, run_job)
+    elif word is not None:
+        run = SharedFolderJob(str(folder), word, run_job)
     packed = stored is not None and stored.one_node
     spec = GroupSpec(run, scaling(resources, packed), storage=str(folder), wear_seconds=wear)
     return WorkerGroups(spec, count)

@@ -107,3 +107,17 @@ def test_paths_are_made_absolute_from_the_data_root(tree: Tree, tmp_path: Path) 
 def test_a_hub_name_is_left_alone(tree: Tree) -> None:
     config = resolve_paths(parse_config(with_value(tree, "model.path", "owner/model")))
     assert config.model.path == "owner/model"
+
+
+def test_training_files_in_a_folder_with_a_comma_are_refused(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a,b"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"data\.path train\.jsonl: .* ',' separates"):
+        resolve_paths(parse_config(tree | {"data_root": str(folder)}))
+    monkeypatch.setenv("GMT_SWEEP_CACHE", str(folder))
+    tree["domains"]["sums"]["data"] = {"path": "mini:math/train.jsonl"}
+    with pytest.raises(UserError, match="GMT_SWEEP_CACHE"):
+        resolve_paths(parse_config(tree))

@@ -110,7 +110,8 @@ def test_a_spent_budget_is_told_and_how_to_go_on(
     assert result.domains["sums"].report.html.is_file()
     monkeypatch.setattr("sweeps.study.run", lambda *given, **options: result)
     said = CliRunner().invoke(app, ["run", "sweep.yaml"])
-    assert said.exit_code == 0
+    assert said.exit_code == 1  # there is no result
+    assert "error: domain sums: no trial finished" in said.stderr
     assert said.stdout.endswith(f"Stopped, for {result.stopped}:\n  {AGAIN}\n")
 
 

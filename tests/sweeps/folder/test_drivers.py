@@ -20,7 +20,7 @@ from sweeps.cli import app
 from sweeps.config import resolve_paths
 from sweeps.errors import UserError
 from sweeps.folder.drivers import driving, living_drivers, request_stop
-from sweeps.folder.load import load_config, parse_config
+from sweeps.folder.load import load_config, parse_config, save_config
 from sweeps.folder.paper_place import put_on_record
 from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.driven import DRIVE, driven
@@ -118,6 +118,25 @@ def test_a_sweep_that_has_just_been_started_is_no_paper(sweep_files: Path) -> No
         assert driver.wait(timeout=20) == 130
     assert result.exit_code == 0
     assert "sweeps run sweep.yaml" in result.stdout
+
+
+def test_a_sweep_that_starts_is_known_by_its_folder(sweep_files: Path) -> None:
+    """Its configuration is there before Ray is."""
+    folder = sweep_files / "runs" / "small"
+    with driven(folder) as driver:
+        soon = CliRunner().invoke(app, ["status", str(folder)])
+        assert soon.exit_code == 2
+        assert f"the sweep is being started, by process {driver.pid}" in soon.stderr
+        save_config(resolve_paths(load_config("sweep.yaml")))
+        said = {"status": "is being started, by process", "leaderboard": "is being started, by"}
+        for name, words in {**said, "resume": "is being run already, by process"}.items():
+            asked = CliRunner().invoke(app, [name, str(folder)])
+            assert asked.exit_code == 2
+            assert words in asked.stderr
+        result = CliRunner().invoke(app, ["stop", str(folder)])
+        assert driver.wait(timeout=20) == 130
+    assert result.exit_code == 0
+    assert f"sweeps resume {folder}" in result.stdout
 
 
 def test_a_second_paper_is_refused_by_the_name_of_the_first(
