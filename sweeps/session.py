@@ -28,7 +28,7 @@ from sweeps.search.agenda import SearchSpace, has_unplanned, queue_missing
 from sweeps.search.disk import drop_weights, remove_orphans
 from sweeps.search.pruners import build_pruner
 from sweeps.search.rows import best_row, best_sft_row, trial_rows
-from sweeps.search.samplers import build_sampler
+from sweeps.search.samplers import DistinctSampler
 from sweeps.search.trial_jobs import TrialJobs
 from sweeps.search.tries import (
     finished_trials,
@@ -198,7 +198,7 @@ class DomainSession:
         waiting = self.study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
         if waiting or self.design is not None:
             return bool(waiting)
-        return has_unplanned(self.study, self.config)
+        return has_unplanned(self.study, self.config, self.domain)
 
     def _others(self) -> set[str]:
         """The ids of the other drivers of this sweep."""
@@ -220,16 +220,17 @@ class DomainSession:
         return self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
 
     def _search(self) -> StudySearch:
-        self.study.sampler = build_sampler(
-            self.config.search, self.config.seed, len(self.study.get_trials(deepcopy=False))
-        )
+        search = self.config.search
         if self.design is None:
-            self.study.pruner = build_pruner(self.config.search, self.config.evaluation.checks)
+            space = self.config.space_of(self.domain)
+            self.study.sampler = DistinctSampler(self.study, space, search, self.config.seed)
+            self.study.pruner = build_pruner(search, self.config.evaluation.checks)
         return StudySearch(
             self.study,
             self.space,
             self.jobs.suggestion,
             checks=self.config.evaluation.checks,
+            starts=len(search.start),
             objectives=self.config.objectives(),
             driver=self.driver.id,
             turn=self.turn,

@@ -57,7 +57,7 @@ class StudyResult:
 def open_study(
     config: SweepConfig, domain: str, storage: WholeStorage | None = None, *, adopt: bool = False
 ) -> optuna.Study:
-    """The domain's Optuna study, created with its starting points when it is new.
+    """The domain's Optuna study, created when it is new.
 
     ``storage``: the sweep's, if it is open. ``adopt``: one of another definition takes this one.
     """
@@ -79,9 +79,6 @@ def open_study(
     preflight.define(study, config, domain)
     if is_new:
         declare(study, config, domain)
-        if build_design(config, domain) is None:
-            for point in config.search.start[: config.search.trials]:
-                study.enqueue_trial(point.given())
     return study
 
 

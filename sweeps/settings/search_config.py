@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sweeps.settings.space import MASKING
+
 Objective = Literal["score", "kept_fraction", "seconds"]
 DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
     "score": "maximize",
@@ -51,6 +53,13 @@ class StartingPoint(_Strict):
         """The parameters that the point fixes."""
         return {name: value for name, value in self if value is not None}
 
+    def is_whole(self) -> bool:
+        """Whether nothing of it is left to the sampler."""
+        masks = self.method is None or self.method in MASKING
+        given = self.given()
+        needed = ["accumulation_interval", "learning_rate", *(["mask_ratio"] if masks else [])]
+        return all(name in given for name in needed)
+
 
 class ReplicatesConfig(_Strict):
     """After the search, its ``best`` points again with ``seeds`` other seeds each.
@@ -66,7 +75,8 @@ class ReplicatesConfig(_Strict):
 class SearchConfig(_Strict):
     """How the space is searched.
 
-    ``trials``: how many; a ``grid`` has one for each of its points instead. ``startup_trials``:
+    ``trials``: how many, each at a point of its own, so that a finite space may have fewer; a
+    ``grid`` has one for each of its points instead. ``startup_trials``:
     random ones before ``tpe`` and ``gp`` learn, and the size of a population of ``nsga2``.
     ``start`` holds points tried before the sampler's own. ``objectives``: several make a Pareto
     front; the best trial is still the one with the highest score.
@@ -93,6 +103,10 @@ class SearchConfig(_Strict):
             )
         if self.sampler == "grid" and self.start:
             raise ValueError("start: a grid holds all its points already; expected no start")
+        whole = [point for point in self.start if point.is_whole()]
+        for index, point in enumerate(whole):
+            if point in whole[:index]:
+                raise ValueError(f"start: expected each point once, got {point.given()} twice")
         if self.sampler == "nsga2" and self.startup_trials < 2:
             raise ValueError("startup_trials 1: a population of nsga2 has 2 trials or more")
         return self
