@@ -28,7 +28,6 @@ from sweeps.search.agenda import SearchSpace, has_unplanned, queue_missing
 from sweeps.search.disk import drop_weights, remove_orphans
 from sweeps.search.pruners import build_pruner
 from sweeps.search.rows import best_row, best_sft_row, trial_rows
-from sweeps.search.samplers import DistinctSampler
 from sweeps.search.trial_jobs import TrialJobs
 from sweeps.search.tries import (
     finished_trials,
@@ -145,12 +144,16 @@ class DomainSession:
         if not is_first:
             self._take_up()
         left, done = self._missing(), len(finished_trials(self.study))
-        is_stuck = done <= self._done_before
+        is_stuck, short = done <= self._done_before, self.config.shortfall(self.domain)
         self._done_before = done if left else done - 1  # with none left, no wave came to nothing
         if not left or is_stuck:
             if is_first and self.config.study.kind != "efficiency":
                 self.display.say(f"{self.domain}: all {done} trials are done already")
+            if short and not left:
+                self.display.say(f"{self.domain}: the space is exhausted: {short}")
             return None
+        if short and is_first:
+            self.display.say(f"{self.domain}: {short}")
         self.display.say(
             f"{self.domain}: {left} of {done + left} trials to run{self._method()}, "
             f"{self.groups.count} at a time"
@@ -220,17 +223,14 @@ class DomainSession:
         return self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
 
     def _search(self) -> StudySearch:
-        search = self.config.search
         if self.design is None:
-            space = self.config.space_of(self.domain)
-            self.study.sampler = DistinctSampler(self.study, space, search, self.config.seed)
-            self.study.pruner = build_pruner(search, self.config.evaluation.checks)
+            self.study.pruner = build_pruner(self.config.search, self.config.evaluation.checks)
         return StudySearch(
             self.study,
             self.space,
             self.jobs.suggestion,
             checks=self.config.evaluation.checks,
-            starts=len(search.start),
+            starts=len(self.config.search.start),
             objectives=self.config.objectives(),
             driver=self.driver.id,
             turn=self.turn,

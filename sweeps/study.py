@@ -27,6 +27,7 @@ from sweeps.plans import preflight
 from sweeps.plans.disk_need import check_disk
 from sweeps.results.manifest import declare
 from sweeps.search.open_storage import open_storage
+from sweeps.search.samplers import DistinctSampler
 from sweeps.search.whole_storage import WholeStorage
 from sweeps.settings.budget import Ledger
 from sweeps.settings.failures import chain, kind_of
@@ -77,6 +78,8 @@ def open_study(
         write_whole(place.begun_file(), place.database)
     is_new = preflight.DEFINITION not in study.user_attrs
     preflight.define(study, config, domain)
+    if config.study.kind == "search":
+        study.sampler = DistinctSampler(study, config.space_of(domain), config.search, config.seed)
     if is_new:
         declare(study, config, domain)
     return study

@@ -107,6 +107,7 @@ def search_data(
         config_yaml=config_yaml(config),
         replicates=tuple(row for row in rows if row.stage == REPLICATE),
         objectives=config.objectives(),
+        shortfall=config.shortfall(domain),
     )
 
 
