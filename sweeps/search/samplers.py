@@ -10,11 +10,11 @@ from typing import Any, final
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from sweeps.search.draft import Draft
-from sweeps.search.tries import NUMBER, point_of
+from sweeps.search.tries import NUMBER, is_void, point_of
 from sweeps.settings.distinct import Identity, identity, is_whole
 from sweeps.settings.search_config import SearchConfig
 from sweeps.settings.space import Point, SpaceConfig
@@ -93,7 +93,7 @@ class DistinctSampler(BaseSampler):
             seed = self._seed_of(trial, attempt)
             sampler: BaseSampler = RandomSampler(seed)
             if attempt < own:
-                sampler = self._sampler(number + attempt, seed)
+                sampler = self._sampler(study, trial, attempt)
             yield self._draft(study, trial, sampler, {**fixed, **queued})
         left = [point for point in self._left() if identity(self._space, point) not in tried]
         if left:
@@ -111,12 +111,17 @@ class DistinctSampler(BaseSampler):
         self._space.suggest(draft)
         return draft
 
-    def _sampler(self, place: int, seed: int) -> BaseSampler:
-        if self._search.sampler != "qmc":
-            return build_sampler(self._search, seed)
-        from sweeps.search.sobol import SobolSampler  # SciPy's statistics take a second
+    def _sampler(self, study: optuna.Study, trial: FrozenTrial, attempt: int) -> BaseSampler:
+        if self._search.sampler == "qmc":
+            from sweeps.search.sobol import SobolSampler  # SciPy's statistics take a second
 
-        return SobolSampler(_digest(self._seed), place, len(self._space.parameters()) + 1)
+            place, dimensions = _number(trial) + attempt, len(self._space.parameters()) + 1
+            return SobolSampler(_digest(self._seed), place, dimensions)
+        sampler = build_sampler(self._search, self._seed_of(trial, attempt))
+        if isinstance(sampler, NSGAIISampler):
+            # Parents are chosen once, kept in the study, and read from there in another order.
+            sampler.get_parent_population(study, sampler.get_trial_generation(study, trial))
+        return sampler
 
     def _left(self) -> list[Point]:
         try:
@@ -128,7 +133,7 @@ class DistinctSampler(BaseSampler):
         """The points of all trials, whatever became of them. A failure that the point can be
         blamed for would come again, and one that it cannot is what `retry` is for."""
         others = self._study._storage.get_all_trials(self._study._study_id, deepcopy=False)
-        points = [point_of(other) for other in others if other.number != trial.number]
+        points = [point_of(t) for t in others if t.number != trial.number and not is_void(t)]
         return {
             identity(self._space, point)
             for point in points
@@ -164,9 +169,7 @@ def build_sampler(search: SearchConfig, seed: int) -> BaseSampler:
             case "gp":
                 return optuna.samplers.GPSampler(seed=seed, n_startup_trials=search.startup_trials)
             case "nsga2":
-                return optuna.samplers.NSGAIISampler(
-                    seed=seed, population_size=search.startup_trials
-                )
+                return NSGAIISampler(seed=seed, population_size=search.startup_trials)
             case "tpe":
                 return optuna.samplers.TPESampler(
                     seed=seed,
