@@ -1,4 +1,4 @@
-"""On a real Ray: no point is trained twice, and a search killed with -9 goes on as the whole one."""
+"""On a real Ray: no point is trained twice, and a search killed with -9 goes on as a whole one."""
 
 from __future__ import annotations
 
