@@ -32,7 +32,7 @@ from sweeps.finetune.loop import Cache, finetune
 from sweeps.finetune.reporter import Check
 from sweeps.folder.load import load_config
 from sweeps.search.pruners import build_pruner
-from sweeps.search.samplers import build_sampler
+from sweeps.search.samplers import DistinctSampler
 from sweeps.settings.search_config import StartingPoint
 from sweeps.settings.space import Point
 from sweeps.workers.study_search import StudySearch
@@ -218,16 +218,16 @@ def search_one(config: SweepConfig, cache: Cache) -> Search:
     study = optuna.create_study(
         study_name=f"seed {config.seed}",
         direction="maximize",
-        sampler=build_sampler(config.search, config.seed, 0),
         pruner=build_pruner(config.search, CHECKS),
     )
-    for point in config.search.start:
-        study.enqueue_trial(point.given())
+    space = config.space_of(DOMAIN)
+    study.sampler = DistinctSampler(study, space, config.search, config.seed)
     search = StudySearch(
         study,
-        config.space_of(DOMAIN),
+        space,
         lambda n, point: {"key": str(n), "point": point},
         checks=CHECKS,
+        starts=len(config.search.start),
     )
     shares = []
     for number in range(POINTS):

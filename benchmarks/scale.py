@@ -83,7 +83,7 @@ def ask_milliseconds(trials: int, repeats: int = 9) -> float:
     import optuna
 
     from sweeps.folder.load import load_config
-    from sweeps.search.samplers import build_sampler
+    from sweeps.search.samplers import DistinctSampler
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     config = load_config(ROOT / "sweeps" / "configs" / "mini.yaml")
@@ -100,7 +100,8 @@ def ask_milliseconds(trials: int, repeats: int = 9) -> float:
         }
         for _ in range(trials)
     ]
-    full = optuna.create_study(direction="maximize", sampler=build_sampler(config.search, 0, 0))
+    full = optuna.create_study(direction="maximize")
+    full.sampler = DistinctSampler(full, space, config.search, 0)
     full.add_trials(
         [
             optuna.trial.create_trial(params=point, distributions=ranges, value=choose.random())

@@ -159,12 +159,12 @@ def points(trials: int, folder: Path) -> Iterator[tuple[str, Path]]:
     import optuna
 
     from sweeps.config import resolve_paths
-    from sweeps.search.samplers import build_sampler
+    from sweeps.search.samplers import DistinctSampler
 
     config = resolve_paths(sweep(folder, trials, "warm"))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(sampler=build_sampler(config.search, config.seed, 0))
-    space = config.space_of("math")
+    study, space = optuna.create_study(), config.space_of("math")
+    study.sampler = DistinctSampler(study, space, config.search, config.seed)
     for number in range(trials):
         run = config.trial("math", space.suggest(study.ask()))
         yield run.model_dump_json(), folder / f"trial-{number:03d}"

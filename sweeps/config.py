@@ -22,6 +22,7 @@ from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.settings.budget import BudgetConfig
 from sweeps.settings.cluster_address import cluster_address
 from sweeps.settings.database import check_database
+from sweeps.settings.distinct import shortfall, trials_left
 from sweeps.settings.halt import FailuresConfig
 from sweeps.settings.hooks import HooksConfig
 from sweeps.settings.paths import resolve_benchmark, resolve_data, resolve_model
@@ -197,10 +198,17 @@ class SweepConfig(StrictModel):
         return self.domains[domain].space or self.space
 
     def search_trials(self, domain: str) -> int:
-        """How many trials a domain's search has, without replicates: a grid has all its points."""
+        """How many trials a domain's search has, without replicates: a grid has all its points,
+        and no search has more than the space."""
         if self.search.sampler == "grid":
             return len(self.space_of(domain).grid())
-        return self.search.trials
+        return trials_left(self.search.trials, self.space_of(domain), [])
+
+    def shortfall(self, domain: str) -> str:
+        """A sentence where a domain's space has fewer points than trials are asked for."""
+        if self.study.kind != "search" or self.search.sampler == "grid":
+            return ""
+        return shortfall(self.search.trials, self.space_of(domain))
 
     def objectives(self) -> tuple[Objective, ...]:
         """What a study's sampler aims at; a fixed design is judged by the score."""

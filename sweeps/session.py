@@ -28,7 +28,6 @@ from sweeps.search.agenda import SearchSpace, has_unplanned, queue_missing
 from sweeps.search.disk import drop_weights, remove_orphans
 from sweeps.search.pruners import build_pruner
 from sweeps.search.rows import best_row, best_sft_row, trial_rows
-from sweeps.search.samplers import build_sampler
 from sweeps.search.trial_jobs import TrialJobs
 from sweeps.search.tries import (
     finished_trials,
@@ -151,12 +150,16 @@ class DomainSession:
         if not is_first:
             self._take_up()
         left, done = self._missing(), len(finished_trials(self.study))
-        is_stuck = done <= self._done_before
+        is_stuck, short = done <= self._done_before, self.config.shortfall(self.domain)
         self._done_before = done if left else done - 1  # with none left, no wave came to nothing
         if not left or is_stuck:
             if is_first and self.config.study.kind != "efficiency":
                 self.display.say(f"{self.domain}: all {done} trials are done already")
+            if short and not left:
+                self.display.say(f"{self.domain}: the space is exhausted: {short}")
             return None
+        if short and is_first:
+            self.display.say(f"{self.domain}: {short}")
         self.display.say(
             f"{self.domain}: {left} of {done + left} trials to run{self._method()}, "
             f"{min(left, self.groups.count)} at a time"
@@ -207,7 +210,7 @@ class DomainSession:
         waiting = self.study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
         if waiting or self.design is not None:
             return bool(waiting)
-        return has_unplanned(self.study, self.config)
+        return has_unplanned(self.study, self.config, self.domain)
 
     def _others(self) -> set[str]:
         """The ids of the other drivers of this sweep."""
@@ -229,9 +232,6 @@ class DomainSession:
         return self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
 
     def _search(self) -> StudySearch:
-        self.study.sampler = build_sampler(
-            self.config.search, self.config.seed, len(self.study.get_trials(deepcopy=False))
-        )
         if self.design is None:
             self.study.pruner = build_pruner(self.config.search, self.config.evaluation.checks)
         return StudySearch(
@@ -239,6 +239,7 @@ class DomainSession:
             self.space,
             self.jobs.suggestion,
             checks=self.config.evaluation.checks,
+            starts=len(self.config.search.start),
             objectives=self.config.objectives(),
             driver=self.driver.id,
             turn=self.turn,

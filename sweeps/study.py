@@ -28,6 +28,7 @@ from sweeps.plans import preflight
 from sweeps.plans.disk_need import check_disk
 from sweeps.results.manifest import declare
 from sweeps.search.open_storage import open_storage
+from sweeps.search.samplers import DistinctSampler
 from sweeps.search.whole_storage import WholeStorage
 from sweeps.settings.budget import Ledger
 from sweeps.settings.failures import chain, kind_of
@@ -62,7 +63,7 @@ class StudyResult:
 def open_study(
     config: SweepConfig, domain: str, storage: WholeStorage | None = None, *, adopt: bool = False
 ) -> optuna.Study:
-    """The domain's Optuna study, created with its starting points when it is new.
+    """The domain's Optuna study, created when it is new.
 
     ``storage``: the sweep's, if it is open. ``adopt``: one of another definition takes this one.
     """
@@ -82,11 +83,10 @@ def open_study(
         write_whole(place.begun_file(), place.database)
     is_new = preflight.DEFINITION not in study.user_attrs
     preflight.define(study, config, domain)
+    if config.study.kind == "search":
+        study.sampler = DistinctSampler(study, config.space_of(domain), config.search, config.seed)
     if is_new:
         declare(study, config, domain)
-        if build_design(config, domain) is None:
-            for point in config.search.start[: config.search.trials]:
-                study.enqueue_trial(point.given())
     return study
 
 

@@ -21,5 +21,8 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
     domains = ", ".join(parsed.domains)
     kind = parsed.study.kind
     what = f"{sum(map(parsed.search_trials, parsed.domains))} trials" if kind == "search" else kind
+    for domain in parsed.domains:
+        if short := parsed.shortfall(domain):
+            print(f"{domain}: {short}")
     print(f"{config} is fine: {what} over {domains}. Run it with:")
     print(f"  {command_line('run', config, overrides)}")

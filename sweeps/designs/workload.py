@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, final
 from sweeps.config import SweepConfig
 from sweeps.designs.point import DERIVED, DesignPoint
 from sweeps.report.data import TrialRow, best_first, distinct
+from sweeps.settings.distinct import trials_left
 
 if TYPE_CHECKING:
     from sweeps.designs.design import Design
@@ -74,6 +75,9 @@ def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wor
     own = tuple(row for row in rows if not row.stage)
     done, again = sum(row.has_ended() for row in own), config.search.replicates
     trials = max(done, config.search_trials(domain))
+    if config.search.sampler != "grid":
+        ended = [asdict(row) for row in own if row.has_ended()]
+        trials = done + trials_left(config.search.trials, config.space_of(domain), ended)
     if again is None:
         return Workload(trials, done)
     # How many different points there are to repeat is known only once the search has ended.

@@ -29,6 +29,8 @@ def _lines(plan: SweepPlan) -> Iterator[str]:
 def _domain(plan: DomainPlan) -> Iterator[str]:
     done = f", {plan.done} of them done already" if plan.done else ""
     yield f"{plan.domain}: {_count(plan.total, 'trial')}{done}, {plan.left} to run"
+    if plan.shortfall:
+        yield f"  {plan.shortfall}"
     for name, text in plan.parameters.items():
         yield f"  {name}: {text}"
     for interval, updates in plan.updates.items():

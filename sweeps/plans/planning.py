@@ -34,12 +34,14 @@ class Machine:
 @dataclass(frozen=True)
 class DomainPlan:
     """One domain's study. `parameters` is its space, or what a fixed design varies; `updates`
-    are those of one trial by accumulation interval. Hours are of trials, side by side or not."""
+    are those of one trial by accumulation interval. Hours are of trials, side by side or not.
+    `shortfall` says that the space has fewer points than trials are asked for; else empty."""
 
     domain: str
     total: int
     done: int
     left: int
+    shortfall: str
     parameters: dict[str, str]
     examples: int
     updates: dict[int, int]
@@ -177,6 +179,7 @@ def _domain(
         total=work.total,
         done=work.done,
         left=work.left,
+        shortfall=config.shortfall(domain),
         parameters=_parameters(config, domain, work),
         examples=config.domains[domain].examples or config.training.examples,
         updates={n: _updates(config, domain, n, workers) for n in intervals},

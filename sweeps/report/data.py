@@ -120,7 +120,8 @@ class StudyData:
     empty when the test items were not read; `paired` compares the two. `commands` repeat the
     study, one shell line each.
     `rows` are the search's own trials, `replicates` its best points with other seeds. `objectives`
-    beside the score are in each row's metrics as "objective/<name>".
+    beside the score are in each row's metrics as "objective/<name>". `shortfall` says that the
+    space has fewer points than trials were asked for; else empty.
     """
 
     name: str
@@ -134,6 +135,7 @@ class StudyData:
     replicates: tuple[TrialRow, ...] = ()
     objectives: tuple[str, ...] = ("score",)
     paired: tuple[PairedTest, ...] = ()
+    shortfall: str = ""
 
 
 def p_text(p_value: float) -> str:
@@ -161,6 +163,23 @@ def scored(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
 def best_first(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
     """The rows that can be compared by score, the earlier one of two equals first."""
     return sorted(scored(rows), key=_score, reverse=True)
+
+
+def stopped_controls(rows: tuple[TrialRow, ...]) -> str:
+    """A sentence where plain fine-tuning was stopped before its end, by a pruner, the budget or a
+    person; else empty. What is said to be better or worse than it then rests on less."""
+    controls = [row for row in rows if row.is_sft()]
+    stopped = [row for row in controls if row.state in ("stopped_early", "interrupted")]
+    if not stopped:
+        return ""
+    places = [
+        f"at update {row.step} of {row.steps}" if row.steps else "before its first check"
+        for row in stopped
+    ]
+    some = ", ".join(f"trial {row.number} {p}" for row, p in zip(stopped, places, strict=True))
+    whole = len(scored(tuple(controls)))
+    rest = "no control has finished" if not whole else f"{whole} finished"
+    return f"The control (SFT, mask ratio 0) was stopped before its end ({some}); {rest}. "
 
 
 def distinct(rows: list[TrialRow]) -> list[TrialRow]:

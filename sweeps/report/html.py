@@ -21,6 +21,7 @@ from sweeps.report.data import (
     best_first,
     p_text,
     scored,
+    stopped_controls,
 )
 from sweeps.report.page import NO_VALUE, Drawn, cards, drawn, page, reproduction, table
 
@@ -52,7 +53,9 @@ def _lead(data: StudyData) -> str:
     states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     minutes = sum(row.seconds for row in data.rows) / 60
     noun = "trial" if len(data.rows) == 1 else "trials"
-    return f"{len(data.rows)} {noun} ({states or 'none begun'}), {minutes:.1f} trial minutes."
+    counted = f"{len(data.rows)} {noun} ({states or 'none begun'}), {minutes:.1f} trial minutes."
+    short = f" The space is small: {data.shortfall}." if data.shortfall else ""
+    return stopped_controls(data.rows) + counted + short
 
 
 def _cards(data: StudyData) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from sweeps.report.data import TrialRow
+from sweeps.report.data import TrialRow, stopped_controls
 from sweeps.report.page import Drawn, cards, drawn, notes, page, reproduction, section, table
 from sweeps.report.sensitivity import UNEQUAL, SensitivityData, SensitivityResult, headline
 from sweeps.report.sensitivity_figures import curve, front, importance, slices, verdicts
@@ -42,12 +42,13 @@ def render(data: SensitivityData, result: SensitivityResult, parts: list[Drawn])
 
 
 def cost(rows: tuple[TrialRow, ...]) -> str:
-    """What the trials took."""
+    """What the trials took; before it, whether a control was stopped."""
     minutes = sum(row.seconds for row in rows) / 60
     failed = sum(row.state == "failed" for row in rows)
     ended = sum(row.state == "finished" for row in rows)
     lost = f", {failed} failed" if failed else ""
-    return f"Cost: {ended} trials finished{lost}, {minutes:.1f} trial minutes."
+    told = f"Cost: {ended} trials finished{lost}, {minutes:.1f} trial minutes."
+    return stopped_controls(rows) + told
 
 
 def _cards(data: SensitivityData, result: SensitivityResult) -> str:

@@ -109,6 +109,7 @@ def search_data(
         replicates=tuple(row for row in rows if row.stage == REPLICATE),
         objectives=config.objectives(),
         paired=paired_tests(scores),
+        shortfall=config.shortfall(domain),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any, final
 
 import optuna
@@ -14,6 +14,7 @@ from sweeps.designs.point import MOST, REPLICATE, STAGES
 from sweeps.report.data import best_first, distinct
 from sweeps.search.rows import own_rows, trial_rows
 from sweeps.search.tries import DRIVER, finished_trials, queue_points
+from sweeps.settings.distinct import trials_left
 from sweeps.settings.space import Point, SpaceConfig
 
 
@@ -50,17 +51,21 @@ def queue_missing(
     if config.search.sampler == "grid":
         missing = queue_points(study, config.space_of(domain).grid())
     else:
-        known = len(finished_own(study)) + len(elsewhere)
-        missing = max(0, config.search.trials - known)
+        missing = _left(config, domain, [*finished_own(study), *elsewhere])
     if missing or elsewhere:
         return missing
     return queue_points(study, replicates(study, config))
 
 
-def has_unplanned(study: optuna.Study, config: SweepConfig) -> bool:
+def has_unplanned(study: optuna.Study, config: SweepConfig, domain: str) -> bool:
     """Whether the sampler is to draw another point, beside those that are queued."""
-    begun = len(finished_own(study)) + len(_own(study, TrialState.RUNNING))
-    return config.search.sampler != "grid" and begun < config.search.trials
+    begun = [*finished_own(study), *_own(study, TrialState.RUNNING)]
+    return config.search.sampler != "grid" and _left(config, domain, begun) > 0
+
+
+def _left(config: SweepConfig, domain: str, begun: Sequence[FrozenTrial]) -> int:
+    points = [trial.params for trial in begun]
+    return trials_left(config.search.trials, config.space_of(domain), points)
 
 
 def finished_own(study: optuna.Study) -> list[FrozenTrial]:

@@ -17,7 +17,11 @@ from optuna.pruners import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.search.tries import NUMBER
 from sweeps.settings.search_config import SearchConfig
+from sweeps.settings.space import MASKING
+
+SFT = "sft"
 
 
 def build_pruner(search: SearchConfig, checks: int) -> BasePruner:
@@ -47,6 +51,14 @@ def build_pruner(search: SearchConfig, checks: int) -> BasePruner:
         case "patient":
             median = MedianPruner(n_startup_trials=startup, n_warmup_steps=grace)
             return PatientPruner(median, patience=asked.patience)
+
+
+def is_spared(trial: optuna.Trial, starts: int) -> bool:
+    """Whether a trial runs to its end, whatever the pruner says: what others are compared with,
+    which is plain fine-tuning and the first ``starts`` trials, the points of ``search.start``."""
+    ratio, method = trial.params.get("mask_ratio", 0.0), trial.params.get("method", SFT)
+    is_control = round(ratio, 10) == 0 and method in (SFT, *MASKING)  # as `TrialRow.is_sft`
+    return is_control or trial.user_attrs.get(NUMBER, starts) < starts
 
 
 @final

@@ -15,7 +15,7 @@ from sweeps.folder.drivers import living_drivers
 from sweeps.folder.place import FAILURE_FILE
 from sweeps.folder.stored import Remove, remover, send
 from sweeps.search.records import Records
-from sweeps.search.tries import RETRY_OF, finished_trials
+from sweeps.search.tries import RETRY_OF, finished_trials, point_of
 from sweeps.tracking.pump import SENT_FILE
 
 
@@ -59,9 +59,8 @@ def _failed(study: optuna.Study, kinds: Collection[str]) -> list[FrozenTrial]:
 
 def _queue(study: optuna.Study | None, trial: FrozenTrial) -> None:
     assert study is not None
-    point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     attrs = {"number": trial.user_attrs["number"], RETRY_OF: trial.number}
-    study.enqueue_trial(point, user_attrs=attrs)
+    study.enqueue_trial(point_of(trial), user_attrs=attrs)
 
 
 def _forget(folder: Path, remove: Remove) -> None:

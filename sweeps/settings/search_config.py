@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sweeps.finetune.strict_model import StrictModel
+from sweeps.settings.space import MASKING
 
 Objective = Literal["score", "kept_fraction", "seconds"]
 DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
@@ -49,6 +50,13 @@ class StartingPoint(StrictModel):
         """The parameters that the point fixes."""
         return {name: value for name, value in self if value is not None}
 
+    def is_whole(self) -> bool:
+        """Whether nothing of it is left to the sampler."""
+        masks = self.method is None or self.method in MASKING
+        given = self.given()
+        needed = ["accumulation_interval", "learning_rate", *(["mask_ratio"] if masks else [])]
+        return all(name in given for name in needed)
+
 
 class ReplicatesConfig(StrictModel):
     """After the search, its ``best`` points again with ``seeds`` other seeds each.
@@ -64,7 +72,8 @@ class ReplicatesConfig(StrictModel):
 class SearchConfig(StrictModel):
     """How the space is searched.
 
-    ``trials``: how many; a ``grid`` has one for each of its points instead. ``startup_trials``:
+    ``trials``: how many, each at a point of its own, so that a finite space may have fewer; a
+    ``grid`` has one for each of its points instead. ``startup_trials``:
     random ones before ``tpe`` and ``gp`` learn, and the size of a population of ``nsga2``.
     ``start`` holds points tried before the sampler's own. ``objectives``: several make a Pareto
     front; the best trial is still the one with the highest score.
@@ -91,6 +100,10 @@ class SearchConfig(StrictModel):
             )
         if self.sampler == "grid" and self.start:
             raise ValueError("start: a grid holds all its points already; expected no start")
+        whole = [point for point in self.start if point.is_whole()]
+        for index, point in enumerate(whole):
+            if point in whole[:index]:
+                raise ValueError(f"start: expected each point once, got {point.given()} twice")
         if self.sampler == "nsga2" and self.startup_trials < 2:
             raise ValueError("startup_trials 1: a population of nsga2 has 2 trials or more")
         return self

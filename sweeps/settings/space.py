@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from math import prod
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from math import isclose, prod
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from sweeps.finetune.strict_model import StrictModel
 from sweeps.settings.parameter_forms import plain_form
 
-if TYPE_CHECKING:
-    import optuna
-
 Point = dict[str, float | int | str]
+
+
+class Draws(Protocol):
+    """What values are drawn from: an Optuna trial, or a draft of one."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number of a range."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """One of the choices."""
 
 
 def plain_point(accumulation_interval: int, learning_rate: float = 1e-3) -> Point:
@@ -33,7 +42,8 @@ MASKING: tuple[Method, ...] = ("gmt", "random")
 
 
 GRID_TOLERANCE = 1e-6
-"""In steps: 0.3 is on the grid of 0.1, although 0.3 / 0.1 is 2.9999999999999996."""
+"""In steps: 0.3 is on the grid of 0.1, although 0.3 / 0.1 is 2.9999999999999996. A choice may
+differ by this share from its recorded value."""
 
 MOST_POINTS = 1_000_000
 """Of a grid, and of a range with steps: more are a slip, and would not fit into memory."""
@@ -70,7 +80,7 @@ class FloatRange(StrictModel):
         """The two ends: what a check of the bounds has to look at."""
         return (self.low, self.high)
 
-    def suggest(self, trial: optuna.Trial, name: str) -> float:
+    def suggest(self, trial: Draws, name: str) -> float:
         """One value, drawn by the study's sampler."""
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
@@ -96,6 +106,18 @@ class FloatRange(StrictModel):
         values = (self.low + index * (self.step or 0.0) for index in range(steps + 1))
         return tuple(min(value, self.high) for value in values)  # 3 * 0.1 is above 0.3
 
+    def count(self) -> int | None:
+        """How many values there are; None: endlessly many."""
+        if self.step is None:
+            return 1 if self.low == self.high else None
+        return round((self.high - self.low) / self.step) + 1
+
+    def place(self, value: float) -> float | None:
+        """What equal values share, as the steps up to them; None outside of the range."""
+        if not self.contains(value):
+            return None
+        return value if self.step is None else round((value - self.low) / self.step)
+
     def __str__(self) -> str:
         grid = f" in steps of {self.step:g}" if self.step is not None else ""
         return f"{self.low:g} to {self.high:g}{grid}"
@@ -108,6 +130,13 @@ class Choices(StrictModel):
 
     choices: Annotated[tuple[float | int, ...], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _each_once(self) -> Choices:
+        for index, value in enumerate(self.choices):
+            if any(isclose(value, other, rel_tol=1e-9) for other in self.choices[:index]):
+                raise ValueError(f"{value:g} is given twice: expected each value once, got {self}")
+        return self
+
     def values(self) -> tuple[float, ...]:
         """Every choice."""
         return self.choices
@@ -116,13 +145,23 @@ class Choices(StrictModel):
         """Every choice, as ``values``."""
         return self.choices
 
-    def suggest(self, trial: optuna.Trial, name: str) -> float:
+    def suggest(self, trial: Draws, name: str) -> float:
         """One value, drawn by the study's sampler."""
-        return trial.suggest_categorical(name, self.choices)
+        drawn: float = trial.suggest_categorical(name, self.choices)
+        return drawn
 
     def contains(self, value: Any) -> bool:
         """Whether a starting point may hold ``value``."""
         return value in self.choices
+
+    def count(self) -> int:
+        """How many values there are."""
+        return len(self.choices)
+
+    def place(self, value: float) -> float | None:
+        """The choice that a value is, but for rounding; None if it is none of them."""
+        nearest = min(self.choices, key=lambda choice: abs(choice - value))
+        return nearest if isclose(nearest, value, rel_tol=GRID_TOLERANCE) else None
 
     def __str__(self) -> str:
         return "one of " + ", ".join(f"{value:g}" for value in self.choices)
@@ -203,7 +242,7 @@ class SpaceConfig(StrictModel):
         """Every accumulation interval a trial may get."""
         return tuple(int(value) for value in self.accumulation_interval.values())
 
-    def suggest(self, trial: optuna.Trial) -> Point:
+    def suggest(self, trial: Draws) -> Point:
         """One point of the space."""
         method = {} if self.method is None else {"method": _draw_method(trial, self.method)}
         drawn = {name: p.suggest(trial, name) for name, p in self._of(method).items()}
@@ -274,7 +313,7 @@ class SpaceConfig(StrictModel):
         return {n: p for n, p in self.parameters().items() if masks or n != "mask_ratio"}
 
 
-def _draw_method(trial: optuna.Trial, methods: tuple[Method, ...]) -> str:
+def _draw_method(trial: Draws, methods: tuple[Method, ...]) -> str:
     return str(trial.suggest_categorical("method", methods))
 
 

@@ -20,9 +20,19 @@ from ray.tune.search import Searcher
 from sweeps.designs.point import REPLICATE
 from sweeps.search.endings import ending, has_ended, metrics_of, outcome
 from sweeps.search.objectives import reached
-from sweeps.search.pruners import LatestTries
+from sweeps.search.pruners import LatestTries, is_spared
+from sweeps.search.samplers import Exhausted
 from sweeps.search.trial_jobs import Suggestion
-from sweeps.search.tries import DRIVER, HOPELESS, REACHED, retried
+from sweeps.search.tries import (
+    DRIVER,
+    HOPELESS,
+    KEY,
+    NUMBER,
+    REACHED,
+    next_number,
+    retried,
+    withdraw,
+)
 from sweeps.settings.search_config import Objective
 from sweeps.settings.space import Point
 from sweeps.storage.delivery import patiently
@@ -52,8 +62,9 @@ class StudySearch(Searcher):
     ``more``: whether it still lacks trials, ``halting``: whether it is to stop before that,
     ``fetch``: see `sweeps.folder.stored.fetcher`.
 
-    ``checks``: validation checks of a whole trial; the pruner counts in them. With several
-    ``objectives`` no intermediate score is reported: Optuna has no place for it.
+    ``checks``: validation checks of a whole trial; the pruner counts in them. ``starts``: how many
+    points `search.start` has, whose trials no pruner stops. With several ``objectives`` no
+    intermediate score is reported: Optuna has no place for it.
     """
 
     def __init__(
@@ -63,6 +74,7 @@ class StudySearch(Searcher):
         suggestion: Callable[[int, Point], Suggestion],
         *,
         checks: int = 1,
+        starts: int = 0,
         objectives: Sequence[Objective] = ("score",),
         driver: str = "",
         turn: AbstractContextManager[object] = _NO_TURNS,
@@ -72,7 +84,7 @@ class StudySearch(Searcher):
     ) -> None:
         super().__init__(metric="score", mode="max")
         self._study, self._space, self._suggestion = study, space, suggestion
-        self._checks, self._objectives = checks, objectives
+        self._checks, self._starts, self._objectives = checks, starts, objectives
         self._driver, self._turn, self._more, self._halting = driver, turn, more, halting
         self._fetch = fetch
         self._open: dict[str, optuna.Trial] = {}
@@ -84,7 +96,8 @@ class StudySearch(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> Suggestion | str:
-        """Ask Optuna for the next point, unless the study halts or other drivers took the rest."""
+        """Ask Optuna for the next point, unless the study halts, other drivers took the rest, or
+        no point is left."""
         if self._halting():
             return FINISHED
         with self._turn:  # what waits is asked for once, and has its driver's name before all else
@@ -92,10 +105,15 @@ class StudySearch(Searcher):
                 return FINISHED
             trial = self._study.ask()
             trial.set_user_attr(DRIVER, self._driver)
-        number = int(trial.user_attrs.get("number", trial.number))
-        job = self._suggestion(number, self._space.suggest(trial))
-        trial.set_user_attr("number", number)
-        trial.set_user_attr("key", job["key"])
+            if NUMBER not in trial.user_attrs:  # before its point, which follows from it
+                trial.set_user_attr(NUMBER, next_number(self._study))
+            try:
+                point = self._space.suggest(trial)
+            except Exhausted:
+                withdraw(self._study, trial)
+                return FINISHED
+        job = self._suggestion(trial.user_attrs[NUMBER], point)
+        trial.set_user_attr(KEY, job["key"])
         if "method" in job:  # a search's trials have the sweep's, which is no parameter of theirs
             trial.set_user_attr("method", job["method"])
         self._open[trial_id], self._folders[trial_id] = trial, job.get("folder", "")
@@ -114,9 +132,10 @@ class StudySearch(Searcher):
             return False
         if self._report(trial, result):
             others = LatestTries(self._study, retried(self._study))
-            if self._study.pruner.prune(others, _stored(trial)):
+            # Also of a trial that is spared: the pruner notes there what others have to reach.
+            if self._study.pruner.prune(others, _stored(trial)) and not self._is_spared(trial):
                 trial.set_user_attr(HOPELESS, True)  # a kill right now changes no verdict
-        return HOPELESS in trial.user_attrs
+        return self._is_given_up(trial)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -181,8 +200,14 @@ class StudySearch(Searcher):
         return is_new
 
     def _was_cut_short(self, trial: optuna.Trial, result: dict[str, Any], error: bool) -> bool:
-        is_over = has_ended(result, error) or HOPELESS in trial.user_attrs
+        is_over = has_ended(result, error) or self._is_given_up(trial)
         return self._halting() and not is_over
+
+    def _is_given_up(self, trial: optuna.Trial) -> bool:
+        return HOPELESS in trial.user_attrs and not self._is_spared(trial)
+
+    def _is_spared(self, trial: optuna.Trial) -> bool:
+        return is_spared(trial, self._starts)
 
     def _unmeasured(self) -> str:
         return f"not every objective was measured: {', '.join(self._objectives)}"

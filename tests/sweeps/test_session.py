@@ -239,3 +239,40 @@ def test_what_a_helper_left_is_run_although_nothing_was_left_before(
             wave = one.wave()
     assert wave is not None
     assert wave.trials == 1
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_search_that_has_every_point_ends_well_and_does_not_begin_again(
+    sweep_files: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    monkeypatch.setattr(DomainSession, "_chosen", lambda *given: {})  # it has no model to score
+    started: list[str] = []
+
+    def run_tuner(config: SweepConfig, waves: list[Wave], *given: object) -> None:
+        (wave,) = waves
+        for number in range(wave.trials):
+            job = wave.search.suggest(str(number))
+            assert isinstance(job, dict)
+            started.append(job["key"])
+            wave.search.on_trial_complete(str(number), FINISHED)
+
+    monkeypatch.setattr(tune, "run_tuner", run_tuner)
+    space = {"mask_ratio": [0.0, 0.2, 0.4, 0.6], "accumulation_interval": [1, 2]}
+    search = {"trials": 16, "sampler": sampler}
+    changes = {"space": {**space, "learning_rate": 1e-3}, "search": search}
+    config = resolve_paths(parse_config(tree | changes))
+    heard = []
+    for _ in range(2):
+        said, groups, tracker = io.StringIO(), cast(Any, Groups()), MemoryTracker()
+        with driving(place_of(config).folder) as driver:
+            result = run_studies(config, LineDisplay(said), tracker, groups, driver)
+        heard.append((said.getvalue(), groups.started, result))
+    assert len(started) == len({key.partition("-")[2] for key in started}) == 8
+    short = "search.trials is 16, but the space has only 8 points, each of which is trained once"
+    first, again = (text for text, _, _ in heard)
+    assert f"sums: {short}\nsums: 8 of 8 trials to run" in first
+    assert all(f"sums: the space is exhausted: {short}" in text for text in (first, again))
+    assert "all 8 trials are done already" in again
+    assert [was_started for _, was_started, _ in heard] == [True, False]
+    page = heard[1][2].domains["sums"].report.html.read_text()
+    assert f"The space is small: {short}." in page

@@ -232,3 +232,41 @@ def test_measured_here(sweep_files: Path) -> None:
     assert pace["training"] > 0 and pace["evaluation"] > 0
     assert "measured here" in pace["source"]
     assert not (sweep_files / "runs").exists()
+
+
+@pytest.fixture
+def two_points(sweep_files: Path, tree: Tree) -> Tree:
+    """A hundred trials are asked for, of two points; the tree of `sweep.yaml`."""
+    space = {"mask_ratio": [0.0, 0.4], "accumulation_interval": 1, "learning_rate": 1e-3}
+    small = {**tree, "space": space, "search": {"trials": 100, "sampler": "random"}}
+    (sweep_files / "sweep.yaml").write_text(json.dumps(small))
+    return small
+
+
+SHORT = "search.trials is 100, but the space has only 2 points, each of which is trained once"
+
+
+def test_a_plan_names_a_space_smaller_than_its_trials(two_points: Tree) -> None:
+    said = call("sweep.yaml").stdout.splitlines()
+    assert said[said.index("sums: 2 trials, 2 to run") + 1] == f"  {SHORT}"
+    (domain,) = json.loads(call("sweep.yaml", "--json").stdout)["domains"]
+    assert (domain["total"], domain["left"], domain["shortfall"]) == (2, 2, SHORT)
+
+
+def test_validate_names_it_too(two_points: Tree) -> None:
+    result = CliRunner().invoke(cli.app, ["validate", "sweep.yaml"])
+    assert result.exit_code == 0, result.output
+    assert f"sums: {SHORT}\nsweep.yaml is fine: 2 trials over sums." in result.stdout
+
+
+def test_nothing_is_left_of_a_space_that_is_exhausted(two_points: Tree) -> None:
+    config = play(FINISHED, STOPPED)
+    work = workload(config, "sums", recorded_rows(config)["sums"])
+    assert (work.total, work.done, work.left) == (2, 2, 0)
+    assert "sums: 2 trials, 2 of them done already, 0 to run" in call("sweep.yaml").stdout
+
+
+def test_a_grid_takes_no_number_of_trials(two_points: Tree) -> None:
+    grid = parse_config({**two_points, "search": {"trials": 100, "sampler": "grid"}})
+    assert grid.shortfall("sums") == ""
+    assert workload(grid, "sums", ()).total == 2

@@ -24,6 +24,7 @@ from sweeps.report.drawing import png
 from sweeps.report.html import render
 from sweeps.report.page import NO_VALUE
 from sweeps.report.plots import best_score_so_far, score_against_mask_ratio
+from sweeps.report.sensitivity_page import cost
 from sweeps.report.write import trials_csv, write_report
 
 
@@ -261,3 +262,40 @@ def test_csv_has_every_trial_and_metric() -> None:
     assert lines[3]["score"] == ""
     assert lines[3]["state"] == "failed"
     assert lines[0]["eval/math/bits_per_byte"] == "1.5"
+
+
+@pytest.mark.parametrize("state", ["stopped_early", "interrupted"])
+def test_a_control_that_was_stopped_is_told_first(state: str) -> None:
+    control = replace(row(7, 0.0, 0.4, state), step=50)
+    html = render_page(replace(DATA, rows=(*ROWS, control)))
+    told = "was stopped before its end (trial 7 at update 50 of 100); 2 finished."
+    assert f'<p class="lead">The control (SFT, mask ratio 0) {told} 7 trials' in html
+    assert "stopped before its end" not in render_page(DATA)  # trial 4, which was, has a mask
+
+
+def test_a_control_that_was_stopped_before_all_is_the_only_one() -> None:
+    control = replace(row(0, 0.0, None, "interrupted"), step=0, steps=0)
+    html = render_page(replace(DATA, rows=(control, *ROWS[3:])))
+    assert "(trial 0 before its first check); no control has finished." in html
+
+
+def test_half_fine_tuning_that_was_stopped_is_no_control() -> None:
+    half = replace(row(7, 0.0, 0.4, "stopped_early"), method="hft")
+    assert "The control" not in render_page(replace(DATA, rows=(*ROWS, half)))
+
+
+def test_a_fixed_design_tells_it_too() -> None:
+    control = replace(row(7, 0.0, 0.4, "interrupted"), method="sft", step=50)
+    assert cost((*ROWS, control)).startswith("The control (SFT, mask ratio 0) was stopped")
+    assert cost(ROWS).startswith("Cost: ")
+
+
+def test_a_space_with_too_few_points_is_told() -> None:
+    short = "search.trials is 16, but the space has only 6 points, each of which is trained once"
+    assert f"trial minutes. The space is small: {short}.</p>" in render_page(
+        replace(DATA, shortfall=short)
+    )
+
+
+def render_page(data: StudyData) -> str:
+    return render(data, score_against_mask_ratio(data), best_score_so_far(data))

@@ -61,9 +61,9 @@ def test_a_sampler_draws_what_is_left(tree: Tree) -> None:
     assert queue_missing(study, config, "sums") == 3
     run(study, config, 2)
     assert queue_missing(study, config, "sums") == 1
-    assert has_unplanned(study, config)
+    assert has_unplanned(study, config, "sums")
     searcher(study, config).suggest("a")  # another driver runs it
-    assert not has_unplanned(study, config)
+    assert not has_unplanned(study, config, "sums")
     assert queue_missing(study, config, "sums", others={"me"}) == 0
     assert queue_missing(study, config, "sums") == 1
 
@@ -74,7 +74,7 @@ def test_a_grid_is_complete_when_each_point_has_ended_once(tree: Tree) -> None:
     assert config.search_trials("sums") == 2 + 4 + 2
     assert queue_missing(study, config, "sums") == 8
     assert queue_missing(study, config, "sums") == 8  # queued once
-    assert not has_unplanned(study, config)
+    assert not has_unplanned(study, config, "sums")
     run(study, config, 3)
     search = searcher(study, config)
     search.suggest("failing")
@@ -163,7 +163,7 @@ def test_a_search_that_grows_counts_its_own_trials_only(tree: Tree) -> None:
     run(study, config, 2)
     grown = changed(tree, {"sampler": "tpe", "trials": 5})
     assert queue_missing(study, grown, "sums") == 2
-    assert has_unplanned(study, grown)
+    assert has_unplanned(study, grown, "sums")
 
 
 def left(study: optuna.Study, config: SweepConfig) -> int:

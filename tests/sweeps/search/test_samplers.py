@@ -1,4 +1,4 @@
-"""Optuna's samplers by name: seeded, moving on after a resume, and able to search."""
+"""The samplers by name: seeded by a trial's number, no point twice, and able to search."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import optuna
 import pytest
 import torch
 
-from sweeps.search.samplers import build_sampler
+from sweeps.search.samplers import DistinctSampler
 from sweeps.settings.search_config import SearchConfig
 from sweeps.settings.space import Point, SpaceConfig
 from sweeps.workers.study_search import StudySearch
@@ -31,14 +31,19 @@ CONDITIONAL = SpaceConfig.model_validate(
 NAMES = ["tpe", "random", "qmc", "gp", "nsga2", "grid"]
 
 
-def draw(name: str, seed: int, recorded: int, space: SpaceConfig, count: int = 6) -> list[Point]:
-    """The points of a study that prefers high ratios; past the start-up, learnt ones."""
+def draw(
+    name: str, seed: int, space: SpaceConfig, count: int = 6, *, resumed: bool = False
+) -> list[Point]:
+    """The points of a study that prefers high ratios; past the start-up, learnt ones.
+
+    ``resumed``: with a sampler of its own for each trial, as of a session that begins there.
+    """
     config = SearchConfig.model_validate({"sampler": name, "startup_trials": 4})
-    study = optuna.create_study(
-        sampler=build_sampler(config, seed, recorded), direction="maximize"
-    )
-    points = []
+    study = optuna.create_study(direction="maximize")
+    points: list[Point] = []
     for _ in range(count):
+        if resumed or not points:
+            study.sampler = DistinctSampler(study, space, config, seed)
         trial = study.ask()
         points.append(space.suggest(trial))
         study.tell(trial, float(points[-1]["mask_ratio"]))
@@ -57,16 +62,17 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_seed_repeats_and_moves_on(name: str) -> None:
-    first = draw(name, 0, 0, SPACE)
-    assert first == draw(name, 0, 0, SPACE)
-    assert first != draw(name, 0, 3, SPACE)  # a resumed session does not repeat its suggestions
-    assert first != draw(name, 1, 0, SPACE)
+def test_a_seed_repeats_and_a_resumed_session_goes_on(name: str) -> None:
+    first = draw(name, 0, SPACE, count=10)
+    assert first == draw(name, 0, SPACE, count=10)
+    assert first == draw(name, 0, SPACE, count=10, resumed=True)
+    assert all(point not in first[:index] for index, point in enumerate(first))
+    assert first != draw(name, 1, SPACE, count=10)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mask_ratio_is_drawn_for_masking_methods_only(name: str) -> None:
-    points = draw(name, 0, 0, CONDITIONAL, count=12)
+    points = draw(name, 0, CONDITIONAL, count=12)
     assert len({point["method"] for point in points}) > 1
     for point in points:
         assert (point["mask_ratio"] > 0) == (point["method"] in ("gmt", "random"))
@@ -74,16 +80,15 @@ def test_a_mask_ratio_is_drawn_for_masking_methods_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["tpe", "gp"])
 def test_models_are_used_after_the_start_up_trials(name: str) -> None:
-    late = [float(point["mask_ratio"]) for point in draw(name, 0, 0, SPACE, count=16)[8:]]
+    late = [float(point["mask_ratio"]) for point in draw(name, 0, SPACE, count=16)[8:]]
     assert sum(ratio >= 0.6 for ratio in late) > len(late) / 2
 
 
 @pytest.mark.parametrize("name", ["tpe", "nsga2", "gp", "qmc", "random"])
 def test_several_objectives(name: str) -> None:
     config = SearchConfig.model_validate({"sampler": name, "startup_trials": 4})
-    study = optuna.create_study(
-        sampler=build_sampler(config, 0, 0), directions=["maximize", "minimize"]
-    )
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.sampler = DistinctSampler(study, SPACE, config, seed=0)
     search = StudySearch(
         study,
         SPACE,

@@ -8,7 +8,10 @@ import optuna
 import pytest
 from pydantic import ValidationError
 
+from sweeps.settings.distinct import identity, shortfall, size, trials_left
+from sweeps.settings.search_config import SearchConfig
 from sweeps.settings.space import Choices, FloatRange, SpaceConfig, parameter
+from sweeps.settings.study_config import NuisanceConfig
 
 SPACE = {"mask_ratio": [0.0, 0.2], "accumulation_interval": [1, 4], "learning_rate": 1e-3}
 
@@ -115,3 +118,76 @@ def test_a_grid_is_the_product_of_finite_choices() -> None:
     assert len(space(learning_rate={"low": 1e-3, "high": 1e-3}).grid()) == 4
     with pytest.raises(ValueError, match="learning_rate: the sampler grid needs finite choices"):
         space(learning_rate={"low": 1e-4, "high": 1e-3, "log": True}).grid()
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [[0.1, 0.1], [0.1, 0.2, 0.1], [0.3, 0.1 + 0.2], [0.0, -0.0], {"choices": [0.1, 0.1]}],
+)
+def test_a_value_that_is_given_twice_is_refused(choices: Any) -> None:
+    with pytest.raises(ValidationError, match="given twice: expected each value once"):
+        space(mask_ratio=choices)
+
+
+def test_so_it_is_where_one_is_written_in_another_way() -> None:
+    with pytest.raises(ValidationError, match="1 is given twice"):
+        space(accumulation_interval=[1, 1.0])
+    with pytest.raises(ValidationError, match=r"0\.001 is given twice"):
+        NuisanceConfig.model_validate(
+            {"accumulation_interval": 1, "learning_rate": [1e-3, 0.0010, 2e-3]}
+        )
+
+
+def test_a_whole_starting_point_is_given_once() -> None:
+    start = {"mask_ratio": 0.2, "accumulation_interval": 1, "learning_rate": 1e-3}
+    for first, second in [
+        (start, start),
+        ({**start, "mask_ratio": 0}, {**start, "mask_ratio": 0.0}),
+    ]:
+        with pytest.raises(ValidationError, match="start: expected each point once"):
+            SearchConfig.model_validate({"start": [first, {}, second]})
+    SearchConfig.model_validate({"start": [{"mask_ratio": 0.2}] * 2})  # the rest is drawn
+
+
+@pytest.mark.parametrize(
+    ("changes", "points"),
+    [
+        ({}, 4),
+        ({"mask_ratio": {"low": 0.0, "high": 0.9, "step": 0.1}}, 20),
+        ({"mask_ratio": {"low": 0.2, "high": 0.2}}, 2),
+        ({"mask_ratio": {"low": 0.0, "high": 0.9}}, None),
+        ({"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}, None),
+        ({"method": ["sft", "gmt", "hft"], "mask_ratio": [0.2, 0.4, 0.6]}, 2 + 6 + 2),
+        ({"method": ["sft", "hft"], "mask_ratio": {"low": 0.2, "high": 0.9}}, 4),
+    ],
+)
+def test_the_size_of_a_space(changes: dict[str, Any], points: int | None) -> None:
+    some = space(**changes)
+    assert size(some) == points
+    if points is not None and changes.get("mask_ratio") != {"low": 0.2, "high": 0.9}:
+        grid = [identity(some, point) for point in some.grid()]
+        assert len(set(grid)) == len(grid) == points
+        assert not any(None in one for one in grid)
+
+
+def test_trials_that_are_left_are_points_that_are_left() -> None:
+    some = space()  # 4 points
+    begun = [dict(point) for point in some.grid()[:2]]
+    assert trials_left(3, some, []) == 3
+    assert trials_left(100, some, []) == 4
+    assert trials_left(100, some, begun) == 2
+    assert trials_left(100, some, begun + begun) == 2  # as an older study may have them
+    assert trials_left(4, some, begun + begun) == 0
+    outside = {**begun[0], "learning_rate": 5e-3}  # as one that was adopted may have it
+    assert trials_left(100, some, [outside]) == 4
+    assert trials_left(3, some, [outside]) == 2
+    assert trials_left(9, space(mask_ratio={"low": 0.0, "high": 0.9}), begun) == 7
+
+
+def test_a_space_smaller_than_the_trials_is_named() -> None:
+    assert shortfall(4, space()) == ""
+    assert shortfall(5, space()) == (
+        "search.trials is 5, but the space has only 4 points, each of which is trained once"
+    )
+    single = space(mask_ratio=0.2, accumulation_interval=1)
+    assert "only 1 point, which is trained once" in shortfall(2, single)

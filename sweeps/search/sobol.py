@@ -1,0 +1,61 @@
+"""A quasi-random sequence whose points follow from their place in it alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, final
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+from scipy.stats.qmc import Sobol
+
+
+@final
+class SobolSampler(BaseSampler):
+    """One point of a scrambled Sobol sequence, a coordinate for each parameter as it is asked for.
+
+    Optuna's own counts in the study how far it is, also for a trial that a kill took before it had
+    its point, and draws at random what the first finished trial lacks.
+    """
+
+    def __init__(self, seed: int, place: int, dimensions: int) -> None:
+        sequence = Sobol(dimensions, scramble=True, rng=seed)
+        if place:
+            sequence.fast_forward(place)
+        self._coordinates = iter(sequence.random(1)[0].tolist())
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Nothing is drawn together."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As above."""
+        return {}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """The value at the next coordinate, a number in [0, 1)."""
+        return _at(next(self._coordinates), param_distribution)
+
+
+def _at(coordinate: float, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(coordinate * len(distribution.choices))]
+    assert isinstance(distribution, FloatDistribution)  # a space has no others
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if step is not None:
+        return min(high, low + step * int(coordinate * (round((high - low) / step) + 1)))
+    if distribution.log:
+        return min(high, max(low, low * math.exp(coordinate * math.log(high / low))))
+    return low + coordinate * (high - low)
