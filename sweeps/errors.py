@@ -240,8 +240,8 @@ ELSEWHERE = {
         "scheduler": "pruner early_terminate early_stopping",
         "objectives": "metric metrics objective goal mode direction directions",
         "concurrency": "max_concurrent_trials max_concurrent n_jobs parallel_trials",
-        "workers": "num_workers nproc_per_node world_size num_gpus gpus",
-        "gpus_per_worker": "num_gpus_per_worker gpus_per_trial",
+        "workers": "num_workers nproc_per_node world_size",
+        "gpus_per_worker": "num_gpus gpus num_gpus_per_worker gpus_per_trial",
         "mini_batch": (
             "batch_size per_device_train_batch_size per_device_batch_size micro_batch_size "
             "micro_batch train_batch_size"

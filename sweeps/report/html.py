@@ -124,15 +124,21 @@ def _test_results(data: StudyData) -> str:
         rows.append(["mean of all", *scores, *_difference(data, mean), str(mean.n)])
     heads = ["benchmark", "best trial", "best SFT trial", "difference", "95 %", "McNemar's p"]
     heads.append("items")
-    about = (
-        "The best trial is the best SFT trial: there is no difference to be shown."
-        if _is_control(data)
-        else "The difference is paired: both answered the same items, and its 95 % interval is "
-        "over resampled items. McNemar's exact test is given where an item is right or wrong."
-    )
+    about = _about_the_difference(data)
     return (
         f"<section><h2>Test items, read once</h2>{table(heads, rows)}"
         f'<p class="small">Score ± one standard error over items. {about}</p></section>'
+    )
+
+
+def _about_the_difference(data: StudyData) -> str:
+    if _is_control(data):
+        return "The best trial is the best SFT trial: there is no difference to be shown."
+    if not data.paired:
+        return "No difference is shown: there are no scores of both trials on the same items."
+    return (
+        "The difference is paired: both answered the same items, and its 95 % interval is over "
+        "resampled items. McNemar's exact test is given where an item is right or wrong."
     )
 
 

@@ -362,6 +362,10 @@ COMMAND_LINES = {
     "stop of what never ran": (["stop", "sweep.yaml"], "nothing to stop"),
     "paper without its margin": (["paper", "sweep.yaml"], "study.margin is missing"),
     "unknown option of no command": (["--versoin"], "--versoin"),
+    "init of a model in nobody's home": (
+        ["init", "new.yaml", "--model", "~nouser/x", "--domain", "math"],
+        "the home folder in '~nouser/x' is not known here",
+    ),
     "finetune without a file": (["finetune", "absent.yaml"], "no such configuration file"),
     "finetune with a sweep's file": (["finetune", "sweep.yaml"], "unknown key 'name'"),
 }

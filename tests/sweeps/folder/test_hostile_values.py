@@ -15,10 +15,9 @@ from sweeps.folder.load import load_config
 
 PATHS = [path.replace("NAME", "sums") for path in dict.fromkeys(_paths(SweepConfig))]
 VALUES = [
-    *("null", "true", "[]", "{}", "''", "x", "-1", "0.5", "1e400", ".nan", "-.inf", "[null]"),
-    *("9999999999999999999999", "1e308", "'\"'", "~nouser/x", "[[]]", "[{}]", "{a: 1}", "[true]"),
-    *("{low: 1, high: 0}", "2026-01-01", "!!set {a, b}", "&a [*a]", '"\\0"', '"\\ud800"'),
-    *("0x" + "f" * 5000, "http://[", "s3://", "postgresql://[", "tune.choice(", "a" * 300),
+    *("null", "true", "[]", "{}", "''", "x", "-1", "1e400", ".nan", "-.inf", "[null]", "[{}]"),
+    *("9999999999999999999999", "~nouser/x", "{low: 1, high: 0}", "2026-01-01", "&a [*a]"),
+    *('"\\0"', '"\\ud800"', "0x" + "f" * 5000, "tune.choice(", "a" * 300),
 ]
 
 

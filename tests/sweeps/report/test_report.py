@@ -179,6 +179,7 @@ def test_a_missing_sft_result_leaves_a_gap_not_a_claim() -> None:
     text = page(replace(DATA, test_results={"best": DATA.test_results["best"]}, paired=())).text
     assert "0.720 ± 0.030" in text
     assert "+0.0" not in text
+    assert "no scores of both trials on the same items" in text
 
 
 def test_unread_test_items_and_a_missing_control_are_said() -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from evaluators.benchmark import BenchmarkResult, ItemRecord
+from sweeps.commands.run import _print_tests
+from sweeps.folder.load import parse_config
 from sweeps.report.data import ScoreLabel
 from sweeps.results.paired_tests import paired_metrics, paired_tests, paired_text
 from sweeps.statistics.paired import question_bootstrap, stratified_bootstrap
@@ -132,6 +134,17 @@ def test_an_item_weighs_what_it_weighs_in_the_score() -> None:
     assert [item[2:] for item in items] == [[1.0, "c"], [0.5, "c"], [0.5, "c"]]
     mean = sum(item[1] * item[2] for item in items) / sum(item[2] for item in items)
     assert mean == pytest.approx(grouped.score)
+
+
+def test_the_end_of_a_run_says_it(
+    tree: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _print_tests(parse_config(tree), "sums", scores(exact_match=answered(2, 10, 134, 54)))
+    assert capsys.readouterr().out.startswith(
+        "  exact_match, 200 test items: 0.680, SFT 0.720, difference -0.040 (95 % "
+    )
+    _print_tests(parse_config(tree), "sums", TestScores())
+    assert capsys.readouterr().out == ""
 
 
 def test_one_part_is_the_bootstrap_of_one_benchmark() -> None:

@@ -84,6 +84,13 @@ def test_an_address_from_the_environment(server: Server, monkeypatch: pytest.Mon
     assert len(server.posted) == 1
 
 
+def test_home_in_a_command_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    hook = Hook(command=f"{sys.executable} -c 'import sys; open(sys.argv[1], \"x\")' ~/called")
+    assert tell(hook, {"event": "sweep_ended"}, 20) == []
+    assert (tmp_path / "called").exists()
+
+
 def test_a_command_gets_the_event_on_its_standard_input(tmp_path: Path) -> None:
     target = tmp_path / "told.json"
     assert tell(Hook(command=reads_into(target)), {"event": "trial_failed"}, 10) == []
