@@ -153,14 +153,11 @@ def _refuse_unreached(config: SweepConfig, what: str) -> NoReturn:
 def _shown(again: str) -> Iterator[Display]:
     """A display for a long command; stopped, it says what to type to go on."""
     from sweeps.display.progress import build_display
-    from sweeps.interrupts import shielded
 
     with _stoppable(again):
         display = build_display()
         try:
             with mistakes_explained():
-                with shielded():  # compiled code, which drops what is raised while imported
-                    importlib.import_module("numpy.random")
                 yield display
         finally:
             display.close()
@@ -169,10 +166,12 @@ def _shown(again: str) -> Iterator[Display]:
 @contextmanager
 def _stoppable(again: str) -> Iterator[None]:
     """From here on a signal that stops ends the command with a sentence and exit code 130."""
-    from sweeps.interrupts import interruptible
+    from sweeps.interrupts import interruptible, shielded
 
     try:
         with interruptible():
+            with shielded():  # compiled code, which drops what is raised while it is imported
+                importlib.import_module("numpy.random")
             yield
     except KeyboardInterrupt:
         from sweeps.finetune.heard import while_heard

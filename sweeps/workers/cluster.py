@@ -253,7 +253,8 @@ def has_other_nodes() -> bool:
     """Whether the joined Ray is, or may become, more than this machine."""
     import ray
 
-    return bool(os.environ.get("RAY_ADDRESS")) and (_grows() or len(ray.nodes()) > 1)
+    joined = bool(os.environ.get("RAY_ADDRESS"))
+    return joined and (_grows() or sum(node["Alive"] for node in ray.nodes()) > 1)
 
 
 def _grows() -> bool:
