@@ -27,15 +27,15 @@ from typing import Any
 import optuna
 from scipy.stats import spearmanr
 
-from sweeps.config import SweepConfig, resolve_paths
+from sweeps.config.load import load_config
+from sweeps.config.search_config import StartingPoint
+from sweeps.config.space import Point
+from sweeps.config.sweep_config import SweepConfig, resolve_paths
+from sweeps.execution.study_search import StudySearch
 from sweeps.finetune.loop import Cache, finetune
 from sweeps.finetune.reporter import Check
-from sweeps.folder.load import load_config
 from sweeps.search.pruners import build_pruner
 from sweeps.search.samplers import DistinctSampler
-from sweeps.settings.search_config import StartingPoint
-from sweeps.settings.space import Point
-from sweeps.workers.study_search import StudySearch
 
 CONFIG = Path(__file__).resolve().parent.parent / "sweeps" / "configs" / "mini.yaml"
 DOMAIN, CHECKS, POINTS, SEEDS, CONCURRENCY = "math", 8, 24, 5, 2
@@ -168,7 +168,7 @@ def tell(search: StudySearch, number: int, check: int, trial: Trial) -> bool:
     if check == CHECKS - 1:
         search.on_trial_complete(str(number), {**result, "state": "finished"})
         return True
-    if search.is_hopeless(str(number), result):
+    if search.is_unpromising(str(number), result):
         search.on_trial_complete(str(number), result)
         return True
     return False
@@ -210,7 +210,7 @@ class Judged:
     def check(self, check: Check) -> bool:
         """Go on, unless the pruner sees no hope; the last check ends the trial anyway."""
         told = {"score": check.score, "step": check.step, "steps": check.steps}
-        return check.done or not self.search.is_hopeless(self.trial, told)
+        return check.done or not self.search.is_unpromising(self.trial, told)
 
 
 def search_one(config: SweepConfig, cache: Cache) -> Search:
@@ -295,7 +295,7 @@ def line(rows: list[dict[str, Any]]) -> str:
 
 def confirm(folder: Path, items: int | None) -> None:
     """The first setting on seed 0's points by a real sweep, two trials side by side on Ray."""
-    from sweeps.study import run as run_sweep
+    from sweeps.execution.sweep import run as run_sweep
     from sweeps.tracking.tracker import MemoryTracker
 
     config = sweep(0, SETTINGS[0], items)

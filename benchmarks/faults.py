@@ -26,8 +26,8 @@ from typing import Any, final
 import mlflow_server
 import yaml
 
-from sweeps.tracking.sqlite_address import sqlite_address
-from sweeps.workers.cluster import free_port
+from sweeps.execution.cluster import free_port
+from sweeps.storage.sqlite_address import sqlite_address
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS, END_SECONDS, GONE_SECONDS = 300.0, 600.0, 180.0

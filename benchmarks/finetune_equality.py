@@ -25,8 +25,8 @@ import torch
 import yaml
 from finetune_peers import by_sorting, by_the_trainer
 
-from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import load_training_data
+from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loop import Cache, finetune
 from sweeps.finetune.model import load_model
 
@@ -47,7 +47,7 @@ def config(data: Path, updates: int, ratio: float, dtype: str = "float32") -> Fi
                 "train_fraction": 0.2,
             },
             "method": {"name": "gmt" if ratio else "sft", "mask_ratio": ratio},
-            "batch": {"hold": "global_batch", "global_batch": BATCH},
+            "batch": {"fixed": "global_batch", "global_batch": BATCH},
             "accumulation_interval": ACCUMULATION,
             "learning_rate": PEAK,
             "warmup_ratio": WARMUP,

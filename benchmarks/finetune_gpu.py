@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 from made_up_world import save_world
 
-from sweeps.finetune.config import FinetuneConfig
+from sweeps.execution.single_run import process_group
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.group import Group
+from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.model import load_model
+from sweeps.finetune.process_group import Group
 from sweeps.finetune.trainer import Trainer
-from sweeps.single_run import process_group
 
 SHAPES = {
     "1b": {

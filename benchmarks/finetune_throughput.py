@@ -31,10 +31,10 @@ from made_up_world import save_world
 from resident_memory import peak_growth
 from transformers import AutoModelForCausalLM
 
-from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import TrainingData, load_training_data
-from sweeps.finetune.group import Group
+from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.model import load_model
+from sweeps.finetune.process_group import Group
 from sweeps.finetune.trainer import Trainer
 
 MAX_LENGTH, EXAMPLES = 256, 512

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweeps.tracking.sqlite_address import for_mlflow, sqlite_address
-from sweeps.workers.cluster import free_port
+from sweeps.execution.cluster import free_port
+from sweeps.storage.sqlite_address import for_mlflow, sqlite_address
 
 ANSWER_SECONDS = 300.0
 

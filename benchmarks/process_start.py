@@ -24,8 +24,8 @@ HERE = Path(__file__).resolve().parent.parent
 CHILD = """
 import os, sys, time
 from pathlib import Path
-from sweeps.config import resolve_paths
-from sweeps.folder.load import load_config
+from sweeps.config.sweep_config import resolve_paths
+from sweeps.config.load import load_config
 config = resolve_paths(load_config("sweeps/configs/mini.yaml"))
 point = {"mask_ratio": 0.3, "accumulation_interval": 1, "learning_rate": 1e-3}
 run = config.trial("math", point)

@@ -36,7 +36,7 @@ def trivial(
     job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
 ) -> dict[str, Any]:
     """A trial without training: events of some steps, and a score that follows from its point."""
-    from sweeps.tracking.outbox import Outbox
+    from sweeps.tracking.event_log import Outbox
 
     run = json.loads(job["run"])
     score = 1.0 - abs(run["method"].get("mask_ratio", 0.0) - 0.4)
@@ -82,7 +82,7 @@ def ask_milliseconds(trials: int, repeats: int = 9) -> float:
     """Median milliseconds until a study of so many finished trials has suggested another one."""
     import optuna
 
-    from sweeps.folder.load import load_config
+    from sweeps.config.load import load_config
     from sweeps.search.samplers import DistinctSampler
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -140,12 +140,12 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
     in Unix seconds."""
     import optuna
 
-    from sweeps import study
-    from sweeps.folder.load import load_tree, parse_config
+    from sweeps.config.load import load_tree, parse_config
+    from sweeps.execution import sweep as study
+    from sweeps.execution.study_search import StudySearch
+    from sweeps.execution.test_scores import TestScores
+    from sweeps.storage.sqlite_address import sqlite_address
     from sweeps.tracking.mlflow_tracker import MlflowTracker
-    from sweeps.tracking.sqlite_address import sqlite_address
-    from sweeps.workers.study_search import StudySearch
-    from sweeps.workers.test_scores import TestScores
 
     for owner, name in (
         (StudySearch, "suggest"),
@@ -161,9 +161,9 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
     tree["resources"]["concurrency"] = at_once
     tree["search"] |= {"trials": trials, "scheduler": {"name": "none"}, "start": []}
     with (
-        patch("sweeps.workers.tune.run_job", trivial),
+        patch("sweeps.execution.tuner.run_job", trivial),
         patch(
-            "sweeps.session.score_on_test",
+            "sweeps.execution.study_session.score_on_test",
             lambda config, domain, place, *_: TestScores.read(place),
         ),
     ):

@@ -22,13 +22,13 @@ TRIALS, POINTS = 100, 500
 
 def step_cost(folder: Path) -> dict[str, float]:
     """Seconds that the reporter of a trial takes for a step, beside the step itself."""
-    from sweeps.config import resolve_paths
-    from sweeps.finetune.config import FinetuneConfig
+    from sweeps.config.load import load_config
+    from sweeps.config.space import Point
+    from sweeps.config.sweep_config import resolve_paths
+    from sweeps.execution.trial_worker import TrialReporter
+    from sweeps.finetune.finetune_config import FinetuneConfig
     from sweeps.finetune.loop import finetune
-    from sweeps.folder.load import load_config
-    from sweeps.settings.space import Point
-    from sweeps.tracking.outbox import Outbox
-    from sweeps.workers.trial import TrialReporter
+    from sweeps.tracking.event_log import Outbox
 
     mini = Path(__file__).parents[1] / "sweeps" / "configs" / "mini.yaml"
     config = resolve_paths(load_config(mini))
@@ -69,8 +69,8 @@ def through_the_server(folder: Path) -> dict[str, float]:
     """Seconds from the first event read to the last one stored, and what the server then has."""
     from mlflow import MlflowClient
 
+    from sweeps.tracking.event_log import Outbox
     from sweeps.tracking.mlflow_tracker import MlflowTracker
-    from sweeps.tracking.outbox import Outbox
     from sweeps.tracking.pump import TrackerPump
     from sweeps.tracking.tracker import StudyInfo, TrialInfo
 

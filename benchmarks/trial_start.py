@@ -125,7 +125,7 @@ def one(mode: str, trials: int, folder: Path) -> None:
 
 def sweep(folder: Path, trials: int, group: str) -> Any:
     """The demo's math domain, its points drawn at random, nothing stopped early."""
-    from sweeps.folder.load import load_tree, parse_config
+    from sweeps.config.load import load_tree, parse_config
 
     tree = load_tree(ROOT / "sweeps" / "configs" / "mini.yaml")
     tree["domains"] = {"math": tree["domains"]["math"]}
@@ -139,16 +139,16 @@ def ours(mode: str, trials: int, folder: Path) -> list[dict[str, Any]]:
     """`python -m sweeps run`, with its report."""
     import optuna
 
-    from sweeps.study import place_of, run
+    from sweeps.execution.sweep import paths_for, run
 
     config = sweep(folder, trials, mode)
     run(config)
-    storage = optuna.storages.RDBStorage(place_of(config).optuna_url())
+    storage = optuna.storages.RDBStorage(paths_for(config).optuna_url())
     study = optuna.load_study(study_name="mini/math", storage=storage)
     return [
         {
             "suggested": trial.datetime_start.timestamp() if trial.datetime_start else None,
-            "folder": str(place_of(config).trial("math", trial.user_attrs["key"])),
+            "folder": str(paths_for(config).trial("math", trial.user_attrs["key"])),
         }
         for trial in study.trials
     ]
@@ -158,7 +158,7 @@ def points(trials: int, folder: Path) -> Iterator[tuple[str, Path]]:
     """The same points without Ray: the run of each as JSON, and its folder."""
     import optuna
 
-    from sweeps.config import resolve_paths
+    from sweeps.config.sweep_config import resolve_paths
     from sweeps.search.samplers import DistinctSampler
 
     config = resolve_paths(sweep(folder, trials, "warm"))
@@ -172,10 +172,11 @@ def points(trials: int, folder: Path) -> Iterator[tuple[str, Path]]:
 
 def train(run: str, folder: Path, cache: Any = None) -> Any:
     """One run in this process, its steps written as those of a trial are."""
-    from sweeps.finetune.config import FinetuneConfig
+    from sweeps.execution.trial_worker import TrialReporter
+    from sweeps.finetune.finetune_config import FinetuneConfig
     from sweeps.finetune.loop import finetune
-    from sweeps.tracking.outbox import EVENTS_FILE, Outbox
-    from sweeps.workers.trial import TrialReporter
+    from sweeps.storage.trial_files import EVENTS_FILE
+    from sweeps.tracking.event_log import Outbox
 
     folder.mkdir(parents=True, exist_ok=True)
     with Outbox(folder / EVENTS_FILE) as outbox:

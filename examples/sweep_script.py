@@ -14,8 +14,8 @@ import argparse
 from importlib.resources import files
 from pathlib import Path
 
-from sweeps import study
-from sweeps.folder.load import load_tree, parse_config
+from sweeps.config.load import load_tree, parse_config
+from sweeps.execution import sweep
 
 CONFIG = Path(str(files("sweeps"))) / "configs" / "mini.yaml"
 
@@ -31,7 +31,7 @@ def main() -> None:
         tree["domains"] = {"math": tree["domains"]["math"]}
         tree["search"]["trials"] = arguments.trials
         tree["resources"] |= {"workers": workers, "concurrency": 1}
-        best = study.run(parse_config(tree)).domains["math"].best
+        best = sweep.run(parse_config(tree)).domains["math"].best
         found = "no trial finished" if best is None else f"{best.score:.3f} with {best.mask_ratio}"
         print(f"{workers} workers per trial: {found}")
 

@@ -1,5 +1,5 @@
 """``python -m sweeps``."""
 
-from sweeps.cli import main
+from sweeps.cli.app import main
 
 main()

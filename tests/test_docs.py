@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.folder.load import load_config
+from sweeps.config.load import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tracked or new, but never an ignored file (an environment holds thousands of documents).
@@ -45,7 +45,7 @@ def anchors(name: str) -> set[str]:
 
 
 def test_documents_and_configs_are_found() -> None:
-    assert {"README.md", "CONTRIBUTING.md", "docs/structure.md"} <= set(DOCUMENTS)
+    assert {"README.md", "CONTRIBUTING.md", "docs/architecture.md"} <= set(DOCUMENTS)
     assert CONFIGS
 
 

@@ -10,7 +10,7 @@ from evaluators import benchmarks as registry
 from evaluators.benchmark import Benchmark, Item
 from evaluators.errors import DataError, NoRowsError
 from evaluators.rows import check_hub, is_hub
-from sweeps.finetune.config import BenchmarkConfig
+from sweeps.finetune.finetune_config import BenchmarkConfig
 
 
 def build_benchmark(config: BenchmarkConfig) -> Benchmark:

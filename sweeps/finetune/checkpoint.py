@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.finetune.config import FinetuneConfig
-from sweeps.finetune.identity import OtherRunError, digest, run_identity
+from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.reporter import Check
-from sweeps.finetune.whole_file import partial_of, put_in_place
+from sweeps.finetune.run_identity import OtherRunError, digest, run_identity
+from sweeps.storage.atomic_io import atomic_rename_dir, partial_of
 
 if TYPE_CHECKING:
-    from sweeps.finetune.group import Group
+    from sweeps.finetune.process_group import Group
 
 STATE, SHARDS = "state.pt", "shards"
 _MOST_WORKERS = 1024
@@ -63,7 +63,7 @@ def naming_workers(config: FinetuneConfig, workers: int) -> Iterator[None]:
     except OtherRunError as error:
         batch, identity = config.effective_batch(workers), run_identity(config)
         # With a fixed global batch, the number of workers makes no other run.
-        counts = range(1, _MOST_WORKERS) if config.batch.hold == "mini_batch" else ()
+        counts = range(1, _MOST_WORKERS) if config.batch.fixed == "mini_batch" else ()
         for count in counts:
             if _fingerprint(identity, batch // workers * count) == error.fingerprint:
                 raise ValueError(
@@ -121,7 +121,7 @@ def finish(partial: Path, fingerprint: str, checkpoint: Checkpoint, keep: int) -
     """
     check = None if checkpoint.check is None else vars(checkpoint.check)
     _write({**vars(checkpoint), "check": check, "fingerprint": fingerprint}, partial / STATE)
-    put_in_place(partial, partial.with_name(partial.name.partition(".")[0]))
+    atomic_rename_dir(partial, partial.with_name(partial.name.partition(".")[0]))
     for old in saved(partial.parent.parent)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 

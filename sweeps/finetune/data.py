@@ -1,27 +1,83 @@
-"""Training data: examples tokenised once, and served as micro-batches."""
+"""Token ids of many examples in two flat tensors, in memory or mapped from a file.
+
+Training data: examples tokenised once, and served as micro-batches.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor
 
 from evaluators import files, hub
 from evaluators import tokens as token_codec
 from evaluators.protocol import is_own
 from evaluators.tokens import AddBos, TokenCodec
-from sweeps.finetune.chat import check_template
-from sweeps.finetune.config import BenchmarkConfig, DataConfig
-from sweeps.finetune.example import Example
+from sweeps.finetune.example import Example, RowError, check_template
 from sweeps.finetune.examples import DataCounts, read_examples
-from sweeps.finetune.identity import content
+from sweeps.finetune.finetune_config import BenchmarkConfig, DataConfig
 from sweeps.finetune.loss import MicroBatch, collate
 from sweeps.finetune.packing import pack
-from sweeps.finetune.rows import RowError
+from sweeps.finetune.run_identity import content
 from sweeps.finetune.sources import is_on_hub, source_bytes
-from sweeps.finetune.token_store import TokenStore, cached
+
+
+@final
+@dataclass(frozen=True)
+class TokenStore:
+    """`ids` [tokens] int32 of all examples in a row; example i is ids[starts[i]:starts[i + 1]]."""
+
+    ids: Tensor
+    starts: Tensor
+
+    @classmethod
+    def of(cls, rows: Iterable[list[int]]) -> Self:
+        """Hold these rows; a token takes four bytes instead of a Python object."""
+        parts = [torch.tensor(row, dtype=torch.int32) for row in rows]
+        sizes = torch.tensor([0, *(len(part) for part in parts)])
+        return cls(
+            torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int32), sizes.cumsum(0)
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, index: int) -> tuple[int, ...]:
+        if index >= len(self):
+            raise IndexError(index)
+        start, end = self.starts[index : index + 2].tolist()
+        return tuple(self.ids[start:end].tolist())
+
+
+def cached(key: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` returns (tensors and plain values), kept on disk under a digest of `key`.
+
+    Tensors come back mapped from the file, so the processes of a node share their memory.
+    """
+    place = _folder() / f"{hashlib.sha256(repr(key).encode()).hexdigest()}.pt"
+    if not place.is_file():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # Several workers may get here at once: each renames a whole file of equal content.
+        with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as stream:
+            torch.save(make(), stream)
+        Path(stream.name).replace(place)
+    found: dict[str, Any] = torch.load(place, mmap=True, weights_only=True)
+    return found
+
+
+def _folder() -> Path:
+    """Beside the caches of `datasets`, where an environment has moved those."""
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    chosen = os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets"
+    return Path(chosen).expanduser() / "gmt_sweep_tokens"
+
 
 # Below, reading and tokenising take less than a second or two.
 _CACHED_BYTES = 4 * 2**20
@@ -162,7 +218,7 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 def _code_digest() -> str:
     """Of everything that decides what an example becomes: another release tokenises anew."""
     here = Path(__file__).parent
-    names = ("data.py", "chat.py", "decontamination.py", "example.py", "examples.py", "sources.py")
+    names = ("data.py", "example.py", "examples.py", "sources.py")
     sources = [*(here / name for name in names), *sorted((here / "training_sets").glob("*.py"))]
     sources += [Path(str(module.__file__)) for module in (files, hub, token_codec)]
     digest = hashlib.sha256()

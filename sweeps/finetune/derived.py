@@ -9,15 +9,14 @@ from typing import Any
 import torch
 
 from gmt_core.delta import one_off_drop
-from sweeps.finetune.cache import Cache
-from sweeps.finetune.config import DropConfig, FinetuneConfig, ModelConfig
 from sweeps.finetune.divergence import DivergedError, check_weights
-from sweeps.finetune.evaluation import Validation
-from sweeps.finetune.group import Group
+from sweeps.finetune.finetune_config import DropConfig, FinetuneConfig, ModelConfig
 from sweeps.finetune.model import load_model, save_model
 from sweeps.finetune.model_facts import ModelError
-from sweeps.finetune.result import RunResult
-from sweeps.finetune.surroundings import borrowed_process
+from sweeps.finetune.process_group import Group
+from sweeps.finetune.process_state import Cache, preserve_global_state
+from sweeps.finetune.reporter import RunResult
+from sweeps.finetune.validation import Validation
 
 
 def load_derived(
@@ -50,7 +49,7 @@ def score_derived(
     group = Group.current()
     device = group.device()
     folder.mkdir(parents=True, exist_ok=True)
-    with borrowed_process(device, config.threads):
+    with preserve_global_state(device, config.threads):
         validation = Validation(config.evaluation, group, cache, config.model.add_bos)
         model, tokenizer = load_derived(config.model, drop, device)
         return _scored(validation, model.to(device), tokenizer, group)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sweeps.finetune.group import Group
+from sweeps.finetune.process_group import Group
 
 
 class DivergedError(ArithmeticError):

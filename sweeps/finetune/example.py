@@ -1,12 +1,58 @@
-"""One training example: what the model is given, and the response whose tokens it learns."""
+"""One row of training data with the place it came from, and what is wrong with it.
+
+One training example: what the model is given, and the response whose tokens it learns.
+
+A conversation in the tokenizer's own chat template.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, NoReturn
 
 from evaluators.split import is_validation
+
+
+class RowError(ValueError):
+    """Training data that cannot be used: names file, line, what was expected, what was found."""
+
+
+class Row:
+    """One JSON object and its place ("train.jsonl, line 3"); getters name what is wrong."""
+
+    def __init__(self, place: str, fields: Mapping[str, Any]) -> None:
+        """Hold `fields` read at `place`."""
+        self.place = place
+        self.fields = fields
+
+    def text(self, name: str, *, default: str | None = None) -> str:
+        """The non-empty string field `name`; `default` instead where missing or empty."""
+        value = self.fields.get(name, default)
+        if value in ("", None) and default is not None:
+            return default
+        if not isinstance(value, str) or not value.strip():
+            found = f"{value!r:.60}" if name in self.fields else self._names()
+            self.fail(f"a non-empty string '{name}'", found)
+        return value
+
+    def objects(self, name: str) -> list[Mapping[str, Any]]:
+        """The non-empty list of objects in field `name`."""
+        value = self.fields.get(name)
+        if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
+            found = f"{value!r:.60}" if name in self.fields else self._names()
+            self.fail(f"a list of objects '{name}'", found)
+        if not value:
+            self.fail(f"a list of objects '{name}'", "an empty list")
+        return value
+
+    def fail(self, expected: str, found: str) -> NoReturn:
+        """Raise the RowError of this row."""
+        raise RowError(f"{self.place}: expected {expected}, found {found}")
+
+    def _names(self) -> str:
+        return "the fields " + (", ".join(sorted(self.fields)) or "(none)")
 
 
 class Turn(NamedTuple):
@@ -60,3 +106,69 @@ class Example:
     def conversation(self) -> tuple[Turn, ...]:
         """The turns before the response."""
         return self.turns or (Turn("user", self.prompt),)
+
+
+Messages = list[dict[str, Any]]
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""What messages and chat templates call a text that precedes the answer."""
+
+
+def check_template(tokenizer: Any) -> None:
+    """Raise RowError where the tokenizer has no chat template."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise RowError(
+            "data.template: 'chat' needs a tokenizer with a chat template, and this one has "
+            "none; expected 'own', the format's own prompt"
+        )
+
+
+def in_chat_template(tokenizer: Any, example: Example) -> tuple[str, str]:
+    """The prompt and the response as text with their special tokens, the turn's end included.
+
+    Raises RowError where the template refuses the conversation or leaves a part of it out.
+    """
+    turns = [turn.message() for turn in example.conversation()]
+    answer = (example.answer or Turn("assistant", example.response)).message()
+    tools = [dict(tool) for tool in example.tools] or None
+    write = partial(tokenizer.apply_chat_template, tokenize=False)
+    try:
+        prompt = write(turns, tools=tools, add_generation_prompt=True)
+        whole = write([*turns, answer], tools=tools)
+        left_out = _left_out(write, [*turns, answer], tools, whole)
+    except Exception as error:  # jinja's own errors, and what a template raises itself
+        raise RowError(
+            f"data.template: the chat template refuses a conversation: {error}"
+        ) from error
+    if left_out:
+        raise RowError(
+            f"data.template: expected a chat template that writes {left_out}, found one that "
+            "does not"
+        )
+    if not whole.startswith(prompt):
+        raise RowError(
+            "data.template: the tokenizer's chat template writes an answer otherwise than it "
+            "asks for one, so the response's tokens cannot be told apart; expected 'own'"
+        )
+    return prompt, whole[len(prompt) :]
+
+
+def _left_out(write: Callable[..., str], messages: Messages, tools: Any, whole: str) -> str:
+    """What the template reads nothing of: with another value, it writes the same text."""
+    if tools and write(messages, tools=None) == whole:
+        return "the tools"
+    renamed = [_renamed(message) for message in messages]
+    if renamed != messages and write(renamed, tools=tools) == whole:
+        return "the tool calls"
+    *before, answer = messages
+    for name in REASONING:  # of earlier turns, templates leave it out on purpose
+        if name in answer and write([*before, {**answer, name: "..."}], tools=tools) == whole:
+            return f"'{name}'"
+    return ""
+
+
+def _renamed(message: dict[str, Any]) -> dict[str, Any]:
+    calls = [
+        {**call, "function": {**call["function"], "name": f"_{call['function']['name']}"}}
+        for call in message.get("tool_calls", ())
+    ]
+    return {**message, "tool_calls": calls} if calls else message

@@ -7,24 +7,21 @@ from pathlib import Path
 from typing import Any, final
 
 from sweeps.finetune import checkpoint
-from sweeps.finetune.cache import Cache, signature
 from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerprint
-from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.checkpoint_saver import Saver
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.derived import drop_run
 from sweeps.finetune.divergence import DivergedError, check_weights
-from sweeps.finetune.evaluation import Validation
-from sweeps.finetune.group import Group
+from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.memory import check_memory
 from sweeps.finetune.model import check_vocabulary, load_model, save_model
 from sweeps.finetune.model_facts import check_context
-from sweeps.finetune.optimizers import check_optimizer
-from sweeps.finetune.reporter import Check, Reporter
-from sweeps.finetune.result import RunResult, read_result, write_result
-from sweeps.finetune.saver import Saver
-from sweeps.finetune.schedule import check_steps
-from sweeps.finetune.surroundings import borrowed_process
+from sweeps.finetune.optimizers import check_optimizer, check_steps
+from sweeps.finetune.process_group import Group
+from sweeps.finetune.process_state import Cache, preserve_global_state, signature
+from sweeps.finetune.reporter import Check, Reporter, RunResult, read_result, write_result
 from sweeps.finetune.trainer import Trainer
+from sweeps.finetune.validation import Validation
 
 __all__ = ["Cache", "RunResult", "finetune"]
 
@@ -53,7 +50,7 @@ def finetune(
         _report_end(ended, reporter)
         return ended
     device = group.device()
-    with borrowed_process(device, config.threads):
+    with preserve_global_state(device, config.threads):
         if config.method.name != "drop":
             return _Run(config, folder, fingerprint, group, cache).go(reporter)
         result = drop_run(config, folder, group, cache)

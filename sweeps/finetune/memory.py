@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.model_facts import BYTES, ModelError, read_model_config, weights_dtype
 
 _GIB = 2**30

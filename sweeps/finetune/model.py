@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sweeps.finetune.config import ModelConfig
+from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.model_facts import (
     ModelError,
     check_attention,
@@ -18,7 +18,7 @@ from sweeps.finetune.model_facts import (
     weights_dtype,
 )
 from sweeps.finetune.parallel import blocks
-from sweeps.finetune.whole_file import partial_of, put_in_place
+from sweeps.storage.atomic_io import atomic_rename_dir, partial_of
 
 _LOADING = (OSError, ValueError, KeyError, RuntimeError, ImportError)
 
@@ -84,13 +84,13 @@ def prepare_training(model: Any, config: ModelConfig) -> None:
 def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) -> None:
     """Write a folder that `from_pretrained` loads, with the tensors of `state`.
 
-    It is written beside its place and moved there whole (see `put_in_place`).
+    It is written beside its place and moved there whole (see `atomic_rename_dir`).
     """
     partial = partial_of(folder)
     with _bars_on_terminals_only():
         model.save_pretrained(partial, state_dict=state)
         tokenizer.save_pretrained(partial)
-    put_in_place(partial, folder)
+    atomic_rename_dir(partial, folder)
 
 
 def training_dtype(name: str, device: torch.device) -> torch.dtype:

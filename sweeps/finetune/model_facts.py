@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.finetune import hub
-from sweeps.finetune.config import ModelConfig
+from sweeps.finetune.finetune_config import ModelConfig
 
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
 """Of one weight, by the name of its dtype."""

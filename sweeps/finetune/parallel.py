@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from sweeps.finetune.group import Group
 from sweeps.finetune.loss import TokenLoss
+from sweeps.finetune.process_group import Group
 
 State = dict[str, Any]
 

@@ -13,17 +13,16 @@ from torch.nn.utils import clip_grads_with_norm_
 
 from gmt_core.masker import GradientMasker
 from gmt_core.methods import Method, build_method
-from sweeps.finetune.config import FinetuneConfig
 from sweeps.finetune.data import TrainingData
 from sweeps.finetune.divergence import DivergedError
-from sweeps.finetune.group import Group
+from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loss import TokenLoss
 from sweeps.finetune.model import computing_dtype, prepare_training
-from sweeps.finetune.optimizers import build_optimizer
+from sweeps.finetune.optimizers import build_optimizer, learning_rate
 from sweeps.finetune.order import DataOrder, mixed_seed, share
 from sweeps.finetune.packing import check_packing
 from sweeps.finetune.parallel import Parallel, Replicated, Sharded, total_norm
-from sweeps.finetune.schedule import learning_rate
+from sweeps.finetune.process_group import Group
 from sweeps.finetune.throughput import Throughput
 
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from sweeps.finetune.cache import Cache
-from sweeps.finetune.config import (
+from sweeps.finetune.finetune_config import (
     BatchConfig,
     BenchmarkConfig,
     DataConfig,
@@ -25,9 +24,10 @@ from sweeps.finetune.config import (
     MethodConfig,
     ModelConfig,
 )
-from sweeps.finetune.evaluation import evaluate_folder
 from sweeps.finetune.loop import finetune
+from sweeps.finetune.process_state import Cache
 from sweeps.finetune.reporter import FolderReporter
+from sweeps.finetune.validation import evaluate_folder
 from sweeps.mini.world import resolve
 
 EXAMPLES = 1024

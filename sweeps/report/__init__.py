@@ -1,0 +1,1 @@
+"""Plain data in; statistics, figures and pages out."""

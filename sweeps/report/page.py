@@ -1,16 +1,99 @@
-"""The parts of a report page: one self-contained file, legible on a phone, dark or light."""
+"""An empty canvas in the report's style, and a figure as PNG or SVG; no display, no pyplot.
+
+The parts of a report page: one self-contained file, legible on a phone, dark or light.
+
+The report page of a study that one figure answers: methods, drops, less data, efficiency.
+"""
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import final
 
+import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sweeps.report.drawing import svg
+# Small in inches, so that the text is still legible when a phone shows it 360 pixels wide.
+SIZE_INCHES = (5.6, 4.4)
+DPI = 160
+INK, GREY, RULE = "#1f2933", "#8895a7", "#e4e7eb"
+SFT_COLOUR, LINE_COLOUR, BAND = "#c2410c", "#334e68", "#f3c9b5"
+COLOURS = "viridis"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# In a page the colours of text and lines follow its light or dark scheme.
+_THEMED = {
+    INK: "ink",
+    RULE: "rule",
+    SFT_COLOUR: "sft",
+    LINE_COLOUR: "line",
+    BAND: "band",
+    GREY: "soft",
+    "#ffffff": "paper",
+}
+
+
+def canvas(
+    x_label: str, y_label: str, size: tuple[float, float] = SIZE_INCHES
+) -> tuple[Figure, Axes]:
+    """A figure of this size in inches, with one pair of labelled axes."""
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.set_facecolor("none")
+    axes.set_xlabel(x_label, fontsize=12, color=INK)
+    axes.set_ylabel(y_label, fontsize=12, color=INK)
+    axes.tick_params(labelsize=11, colors=INK, length=3)
+    axes.grid(visible=True, color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GREY)
+    return figure, axes
+
+
+def legend(figure: Figure, handles: Sequence[object], columns: int = 4) -> None:
+    """Above the axes, where it hides no point."""
+    figure.legend(
+        handles=list(handles),
+        loc="outside upper left",
+        ncols=min(columns, len(handles)),
+        fontsize=10,
+        frameon=False,
+        handletextpad=0.4,
+        columnspacing=1.1,
+        labelcolor=INK,
+    )
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file's bytes; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def svg(figure: Figure, name: str) -> str:
+    """The figure as an `<svg>` element for a page; `name` keeps the ids of several apart."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    # The page sets the width; the view box keeps the proportions.
+    text = re.sub(r'<svg (.*?)width="[^"]*"', r"<svg \1", text, count=1, flags=re.S)
+    text = re.sub(r'<svg (.*?)height="[^"]*"', r"<svg \1", text, count=1, flags=re.S)
+    text = text.replace("'DejaVu Sans'", "system-ui")
+    for colour, variable in _THEMED.items():
+        text = text.replace(f": {colour}", f": var(--{variable})")
+    return text
+
 
 NO_VALUE = "\u2013"
 
@@ -98,4 +181,18 @@ def reproduction(commands: Sequence[str], config_yaml: str) -> str:
         "Run it again",
         f"{lines}<details><summary>Resolved configuration</summary>"
         f"<pre>{escape(config_yaml)}</pre></details>",
+    )
+
+
+def render(title: str, lead: str, part: Drawn, config_yaml: str, lines: list[str]) -> str:
+    """Title, cost, the figure with its numbers open, caveats."""
+    return page(
+        title,
+        [
+            f"<h1>{escape(title)}</h1>",
+            f'<p class="lead">{escape(lead)}</p>',
+            drawn(part),
+            notes("What this report does not say", lines) if lines else "",
+            reproduction((), config_yaml),
+        ],
     )

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import final
 
-from sweeps.report.data import StudyData, TrialRow, best_first, distinct, scored
 from sweeps.report.page import NO_VALUE, section, table
+from sweeps.report.trial_row import StudyData, TrialRow, best_first, distinct, scored
 
 
 @final

@@ -8,20 +8,29 @@ from typing import Any, final
 
 import numpy as np
 
-from sweeps.report.data import ScoreLabel, TrialRow
-from sweeps.report.settings import SFT, arm, scored_at, setting_at, winner
-from sweeps.statistics.arms import Arm, Interval, TooFewScores, comparable
-from sweeps.statistics.equivalence import (
+from sweeps.report.arms import (
+    SFT,
+    Arm,
+    Interval,
+    TooFewScores,
+    arm,
+    comparable,
+    scored_at,
+    setting_at,
+    winner,
+)
+from sweeps.report.equivalence import (
     Comparison,
     Comparisons,
     Verdict,
     against_best,
     against_control,
     overall,
+    seeds_for_flat,
 )
-from sweeps.statistics.intervals import simultaneous_intervals, spread_differs_p
-from sweeps.statistics.paired import question_bootstrap
-from sweeps.statistics.power import seeds_for_flat
+from sweeps.report.intervals import simultaneous_intervals, spread_differs_p
+from sweeps.report.paired import question_bootstrap
+from sweeps.report.trial_row import ScoreLabel, TrialRow
 
 CLAIM = 0.9
 """The paper calls its curves consistent up to this mask ratio (Figure 2)."""

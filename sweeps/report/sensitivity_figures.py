@@ -7,12 +7,22 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sweeps.report.drawing import BAND, GREY, INK, LINE_COLOUR, MARKERS, SFT_COLOUR, canvas, legend
-from sweeps.report.front import Front
-from sweeps.report.page import NO_VALUE, Drawn, table
+from sweeps.report.arms import Interval, setting_at
+from sweeps.report.page import (
+    BAND,
+    GREY,
+    INK,
+    LINE_COLOUR,
+    MARKERS,
+    NO_VALUE,
+    SFT_COLOUR,
+    Drawn,
+    canvas,
+    legend,
+    table,
+)
+from sweeps.report.pareto_front import Front
 from sweeps.report.sensitivity import SensitivityData, SensitivityResult
-from sweeps.report.settings import setting_at
-from sweeps.statistics.arms import Interval
 
 VERDICT_COLOURS = {"equivalent": "#2f855a", "different": "#c53030", "inconclusive": GREY}
 

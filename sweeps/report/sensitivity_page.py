@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
-from sweeps.report.data import TrialRow, stopped_controls
 from sweeps.report.page import Drawn, cards, drawn, notes, page, reproduction, section, table
 from sweeps.report.sensitivity import UNEQUAL, SensitivityData, SensitivityResult, headline
 from sweeps.report.sensitivity_figures import curve, front, importance, slices, verdicts
+from sweeps.report.trial_row import TrialRow, stopped_controls
 
 
 def figures(data: SensitivityData, result: SensitivityResult) -> list[Drawn]:

@@ -1,1 +1,1 @@
-"""One Optuna study: which trial comes next, what became of it, and its records."""
+"""Which trial comes next: Optuna, fixed designs, attempts, early stopping, records."""

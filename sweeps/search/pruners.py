@@ -17,9 +17,9 @@ from optuna.pruners import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.search.tries import NUMBER
-from sweeps.settings.search_config import SearchConfig
-from sweeps.settings.space import MASKING
+from sweeps.config.search_config import SearchConfig
+from sweeps.config.space import MASKING
+from sweeps.search.attempts import NUMBER
 
 SFT = "sft"
 

@@ -13,11 +13,11 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 from optuna.trial import FrozenTrial
 
+from sweeps.config.distinct_points import Identity, identity, is_whole
+from sweeps.config.search_config import SearchConfig
+from sweeps.config.space import Point, SpaceConfig
+from sweeps.search.attempts import NUMBER, is_void, point_of
 from sweeps.search.draft import Draft
-from sweeps.search.tries import NUMBER, is_void, point_of
-from sweeps.settings.distinct import Identity, identity, is_whole
-from sweeps.settings.search_config import SearchConfig
-from sweeps.settings.space import Point, SpaceConfig
 
 MODEL_TRIES, RANDOM_TRIES = 10, 10
 """How often a point is drawn that is known already, by the sampler and then at random."""
@@ -157,8 +157,8 @@ def _digest(*parts: int) -> int:
 def build_sampler(search: SearchConfig, seed: int) -> BaseSampler:
     """Optuna's sampler by name, for one draw; `SobolSampler` stands for its own of qmc.
 
-    A grid's points are queued, all of them (see `sweeps.search.agenda`), so that nothing is left
-    to its sampler: Optuna's own ends a study by a call that only works within `optimize`.
+    All points of a grid are queued (see `sweeps.search.pending_trials`), so its sampler has
+    nothing to do: Optuna's own ends a study by a call that only works within `optimize`.
     """
     with warnings.catch_warnings():
         # Multivariate TPE has been "experimental" for years and is what Optuna advises.

@@ -1,1 +1,1 @@
-"""An object store as a sweep's storage: its address, its files, and their copies on machines."""
+"""Files: paths, the run lock, atomic writes, backups, the object store."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self, final
 from urllib.parse import parse_qsl, urlencode
 
-from sweeps.errors import SecretError, nearest
+from sweeps.storage.errors import SecretError, nearest
 
 SCHEMES = ("s3", "gs")
 OPTIONS = {"s3": ("region", "scheme", "endpoint_override"), "gs": ("scheme", "endpoint_override")}

@@ -12,9 +12,9 @@ from urllib.parse import quote, unquote
 
 from filelock import FileLock
 
-from sweeps.finetune.whole_file import write_whole
+from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.object_store import Entry, ObjectStore
-from sweeps.storage.ownership import DATABASE, is_drivers, trial_of
+from sweeps.storage.trial_files import DATABASE, is_drivers, trial_of
 
 DOOMED = ".doomed"
 """In a sweep's folder: names of what is to be removed from the store."""
@@ -117,7 +117,7 @@ class Mirror:
             self.store.download(path, target / path.removeprefix(f"{start}/"))
         return bool(found)
 
-    def doom(self, folder: Path) -> None:
+    def schedule_delete(self, folder: Path) -> None:
         """Have this file or folder removed from the store by the next ``push``."""
         home = self.folder / DOOMED
         home.mkdir(exist_ok=True)
@@ -190,7 +190,7 @@ class Mirror:
 
     def _write_index(self, index: Index) -> None:
         flat = {p: (*state, entry.size, entry.modified) for p, (state, entry) in index.items()}
-        write_whole(self.folder / _INDEX, json.dumps(flat))
+        atomic_write(self.folder / _INDEX, json.dumps(flat))
 
 
 def _state(file: Path) -> State:

@@ -1,4 +1,7 @@
-"""The files of one prefix of a bucket, through pyarrow, which is imported when it is needed."""
+"""The files of one prefix of a bucket, through pyarrow, which is imported when it is needed.
+
+Trouble with an object store, as a person is told of it.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, final
 
-from sweeps.finetune.whole_file import partial_of
-from sweeps.interrupts import interruptible, shielded
 from sweeps.storage.address import Address
+from sweeps.storage.atomic_io import partial_of
+from sweeps.storage.errors import UserError
+from sweeps.storage.interrupts import interruptible, shielded
 
 CONNECT_SECONDS, REQUEST_SECONDS = 5.0, 30.0
 ATTEMPTS = 3
@@ -250,3 +254,16 @@ def _endpoint() -> dict[str, str]:
         return {}
     scheme, _, place = given.rstrip("/").rpartition("://")
     return {"endpoint_override": place, "scheme": scheme or "https"}
+
+
+@contextmanager
+def as_user_error() -> Iterator[None]:
+    """A store that gives no good answer is a sentence.
+
+    Raises:
+        UserError: with what the `StorageError` says.
+    """
+    try:
+        yield
+    except StorageError as error:
+        raise UserError(str(error)) from None

@@ -1,1 +1,1 @@
-"""What trials report, on its way to MLflow: nothing lost, nothing doubled."""
+"""What trials report on its way to MLflow: the event log, the tracker, the pump."""

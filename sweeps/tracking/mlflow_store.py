@@ -1,4 +1,6 @@
-"""Where MLflow runs are kept: a sqlite file or a server, checked before MLflow touches it.
+"""A trial's parameters and numbers as MLflow takes them.
+
+Where MLflow runs are kept: a sqlite file or a server, checked before MLflow touches it.
 
 MLflow itself waits minutes for a server that does not answer and reports a bad sqlite path as a
 database traceback; the check here takes seconds and says one sentence.
@@ -6,19 +8,51 @@ database traceback; the check here takes seconds and says one sentence.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import sqlite3
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from sweeps.errors import UserError
-from sweeps.tracking.sqlite_address import SQLITE, sqlite_address, sqlite_path
-from sweeps.tracking.tracker import TrackingError, TrackingRefused
+from sweeps.storage.errors import UserError
+from sweeps.storage.sqlite_address import SQLITE, sqlite_address, sqlite_path
+from sweeps.tracking.tracker import TrackingError, TrackingRefused, TrialInfo, parameter_texts
+
+if TYPE_CHECKING:
+    from mlflow.entities import Param
+
+
+def params(trial: TrialInfo) -> list[Param]:
+    """The trial's parameters, with the logarithm that charts need of the learning rate."""
+    from mlflow.entities import Param
+
+    from sweeps.tracking.compare_view import LOG_LEARNING_RATE
+
+    texts = parameter_texts(trial)
+    if "learning_rate" in trial.parameters:
+        texts[LOG_LEARNING_RATE] = f"{math.log10(float(trial.parameters['learning_rate'])):.4f}"
+    return [Param(name, value) for name, value in texts.items()]
+
+
+def named(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Names as MLflow takes them: "pass@1" becomes "pass_at_1"."""
+    return {
+        re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_")): value
+        for name, value in metrics.items()
+    }
+
+
+def finite(value: float) -> float:
+    """Infinity as NaN: MLflow would store 1.8e308 and flatten every chart it appears in."""
+    return float("nan") if math.isinf(value) else value
+
 
 ANSWER_SECONDS = 5.0
 REFUSALS = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST"}

@@ -16,9 +16,15 @@ from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, final
 
-from sweeps.tracking.mlflow_store import check_store, public_address, reported
-from sweeps.tracking.mlflow_values import finite, named, params
-from sweeps.tracking.sqlite_address import for_mlflow, sqlite_address, sqlite_path
+from sweeps.storage.sqlite_address import for_mlflow, sqlite_address, sqlite_path
+from sweeps.tracking.mlflow_store import (
+    check_store,
+    finite,
+    named,
+    params,
+    public_address,
+    reported,
+)
 from sweeps.tracking.tracker import (
     SERVE,
     StudyInfo,

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from sweeps.tracking.outbox import EVENTS_FILE, OutboxReader, forward
+from sweeps.storage.trial_files import EVENTS_FILE, SENT_FILE
+from sweeps.tracking.event_log import OutboxReader, forward
 from sweeps.tracking.tracker import (
     StudyInfo,
     Tracker,
@@ -18,9 +19,6 @@ from sweeps.tracking.tracker import (
     TrialInfo,
     TrialState,
 )
-
-SENT_FILE = "sent"
-"""Lies in a trial's folder once the tracker has all of it."""
 
 Fetch = Callable[[Path], None]
 
@@ -77,7 +75,7 @@ class TrackerPump:
         self._calls.put(call)
 
     def end(self, key: str, folder: Path, ended: dict[str, Any]) -> None:
-        """A trial ended, with this outcome (see `sweeps.search.endings.outcome`)."""
+        """A trial ended, with this outcome (see `sweeps.search.outcomes.outcome`)."""
         state: TrialState = ended["state"]
         finals, failure = final_metrics(ended), ended["failure"]
 

@@ -1,7 +1,7 @@
 """What a study tells the outside world, and the in-memory twin of the tracker that tells it.
 
 A study has one writer: only the study's driver process calls a tracker; trials append to an outbox
-(`sweeps.tracking.outbox`) and the driver forwards it. Every call may be repeated, also by a new
+(`sweeps.tracking.event_log`) and the driver forwards it. Every call may be repeated, also by a new
 tracker object after a restart, without doubling a run or a point.
 """
 

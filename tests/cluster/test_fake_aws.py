@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeps.workers.cluster import free_port
+from sweeps.execution.cluster import free_port
 
 pytest.importorskip("moto")
 boto3 = pytest.importorskip("boto3")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
-from sweeps.workers.cluster import free_port
+from sweeps.execution.cluster import free_port
 from tests.sweeps import wire
 
 ENVIRONMENT = {

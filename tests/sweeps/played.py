@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sweeps.config import SweepConfig, resolve_paths
-from sweeps.folder.load import load_config, save_config
-from sweeps.folder.place import place_of
-from sweeps.search.trial_jobs import TrialJobs
-from sweeps.study import open_study
-from sweeps.workers.observer import write_log
-from sweeps.workers.study_search import StudySearch
+from sweeps.config.load import load_config, save_config
+from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
+from sweeps.execution.study_observer import write_log
+from sweeps.execution.study_search import StudySearch
+from sweeps.execution.sweep import open_study
+from sweeps.execution.trial_jobs import TrialJobs
 
 FINISHED = {"state": "finished", "score": 0.5, "step": 8, "steps": 8, "time_total_s": 12.0}
 OOM = {"state": "failed", "kind": "oom", "failure": "CUDA out of memory\nTraceback of it"}
@@ -63,4 +62,4 @@ def play(*results: dict[str, Any], source: str | Path = "sweep.yaml") -> SweepCo
 def trial_folders(config: SweepConfig) -> list[Path]:
     """The trials' folders, by number."""
     (domain,) = config.domains
-    return sorted((place_of(config).study(domain) / "trials").iterdir())
+    return sorted((paths_for(config).study(domain) / "trials").iterdir())

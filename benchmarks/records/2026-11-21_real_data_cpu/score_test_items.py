@@ -13,8 +13,8 @@ import json
 import sys
 from pathlib import Path
 
-from sweeps.finetune.config import BenchmarkConfig
-from sweeps.finetune.evaluation import evaluate_folder
+from sweeps.finetune.finetune_config import BenchmarkConfig
+from sweeps.finetune.validation import evaluate_folder
 
 TESTS = {
     "math": ("gsm8k", "eval/gsm8k/test.jsonl", "accuracy"),

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from evaluators.answers import MARKER
 from evaluators.benchmarks.gsm8k import metamath_prompt
 from evaluators.latex import last_boxed
-from sweeps.finetune.example import Example, Turn
-from sweeps.finetune.rows import Row
+from sweeps.finetune.example import Example, Row, Turn
 from sweeps.finetune.training_sets.training_set import Home, TrainingSet
 
 

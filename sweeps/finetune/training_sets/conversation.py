@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.finetune.chat import REASONING
-from sweeps.finetune.example import Example, Turn
-from sweeps.finetune.rows import Row
+from sweeps.finetune.example import REASONING, Example, Row, Turn
 
 _UNREAD = (
     *("image", "images", "video", "videos", "audio", "audios"),

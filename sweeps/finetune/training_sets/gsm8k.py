@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evaluators.benchmarks.gsm8k import prompt_and_reference
-from sweeps.finetune.example import Example, Turn
-from sweeps.finetune.rows import Row
+from sweeps.finetune.example import Example, Row, Turn
 from sweeps.finetune.training_sets.training_set import Home, TrainingSet
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sweeps.finetune.example import Example, Turn
-from sweeps.finetune.rows import Row
+from sweeps.finetune.example import Example, Row, Turn
 from sweeps.finetune.training_sets.training_set import Home, TrainingSet
 
 PROMPT = (

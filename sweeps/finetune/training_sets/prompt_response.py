@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sweeps.finetune.example import Example
-from sweeps.finetune.rows import Row
+from sweeps.finetune.example import Example, Row
 from sweeps.finetune.training_sets.training_set import TrainingSet
 
 

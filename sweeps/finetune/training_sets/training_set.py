@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sweeps.finetune.example import Example
-from sweeps.finetune.rows import Row
+from sweeps.finetune.example import Example, Row
 
 
 @dataclass(frozen=True)

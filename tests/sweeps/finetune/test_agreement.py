@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sweeps.finetune import group as module
-from sweeps.finetune.group import Group
+from sweeps.finetune import process_group as module
+from sweeps.finetune.process_group import Group
 
 
 @pytest.fixture(autouse=True)

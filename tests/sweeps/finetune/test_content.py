@@ -9,9 +9,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from sweeps.finetune import data
-from sweeps.finetune.cache import signature
-from sweeps.finetune.config import BenchmarkConfig, DataConfig
-from sweeps.finetune.identity import content
+from sweeps.finetune.finetune_config import BenchmarkConfig, DataConfig
+from sweeps.finetune.process_state import signature
+from sweeps.finetune.run_identity import content
 from tests.sweeps.finetune.tiny import save_rows
 
 ROW = {"prompt": "1+1=", "response": "2"}

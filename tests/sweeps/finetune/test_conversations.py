@@ -10,11 +10,10 @@ import datasets
 import pytest
 from transformers import AutoTokenizer
 
-from sweeps.finetune.config import DataConfig
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.example import Example
+from sweeps.finetune.example import Example, Row, RowError
 from sweeps.finetune.examples import read_examples
-from sweeps.finetune.rows import Row, RowError
+from sweeps.finetune.finetune_config import DataConfig
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import save_rows
 
@@ -228,7 +227,7 @@ def test_tulu_gets_through_its_empty_messages(
     root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As the published mixture has them, with the shipped config's own settings."""
-    from sweeps.folder.load import load_config
+    from sweeps.config.load import load_config
 
     rows = [
         {"dataset": "flan_v2", "id": f"flan_v2_{number}", **said("hi", answer)}

@@ -11,12 +11,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from sweeps.finetune.cache import Cache
-from sweeps.finetune.config import DropConfig
 from sweeps.finetune.derived import score_derived
 from sweeps.finetune.divergence import DivergedError, check_scores, check_weights
-from sweeps.finetune.group import Group
+from sweeps.finetune.finetune_config import DropConfig
 from sweeps.finetune.loop import RunResult, finetune
+from sweeps.finetune.process_group import Group
+from sweeps.finetune.process_state import Cache
 from sweeps.finetune.trainer import Trainer
 from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.finetune.tiny import MemoryReporter, config, save_model
@@ -95,7 +95,7 @@ def train_poisoned(world: Path, folder: Path, parallel: str) -> None:
             poison(self, math.nan)
         return rate
 
-    batch = {"hold": "global_batch", "global_batch": 8}
+    batch = {"fixed": "global_batch", "global_batch": 8}
     with patch.object(Trainer, "_step", poisoned):
         run = config(world, parallel=parallel, batch=batch)
         result = finetune(run, folder / "run", MemoryReporter())

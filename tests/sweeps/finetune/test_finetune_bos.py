@@ -10,11 +10,11 @@ import pytest
 from evaluators.tokens import TokenCodec
 from sweeps.finetune import data as data_module
 from sweeps.finetune.checkpoint import run_fingerprint
-from sweeps.finetune.config import DataConfig
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.evaluation import evaluate_folder
-from sweeps.finetune.identity import run_identity
+from sweeps.finetune.finetune_config import DataConfig
 from sweeps.finetune.loop import finetune
+from sweeps.finetune.run_identity import run_identity
+from sweeps.finetune.validation import evaluate_folder
 from tests.evaluators.tokenizer_families import FAMILIES, Family
 from tests.sweeps.finetune.tiny import MemoryReporter, config, save_rows
 

@@ -20,13 +20,13 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from sweeps.finetune import memory
-from sweeps.finetune.config import MethodConfig, ModelConfig
+from sweeps.finetune.finetune_config import MethodConfig, ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.memory import check_memory, memory_need, stored_parameters
 from sweeps.finetune.model import load_model, training_dtype
 from sweeps.finetune.model_facts import ModelError, read_model_config
 from sweeps.finetune.optimizers import OptimizerError, check_optimizer
-from sweeps.finetune.result import RunResult
+from sweeps.finetune.reporter import RunResult
 from sweeps.finetune.throughput import Throughput
 from tests.sweeps.finetune.tiny import (
     MemoryReporter,
@@ -215,7 +215,7 @@ def test_the_stored_parameters_are_counted_without_loading(world: Path, tmp_path
 def test_what_a_worker_needs(
     world: Path, changes: dict[str, Any], expected: tuple[int, ...]
 ) -> None:
-    batch = {"hold": "mini_batch", "mini_batch": 4}
+    batch = {"fixed": "mini_batch", "mini_batch": 4}
     need = memory_need(config(world, batch=batch, **changes), FACTS, 10**6, 2, 4)
     assert (need.weights, need.gradients, need.optimizer) == tuple(10**6 * e for e in expected)
     assert need.activations == 4 * 32 * 34 * 2 * 32 * 2

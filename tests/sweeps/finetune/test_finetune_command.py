@@ -14,11 +14,11 @@ import torch.distributed as dist
 import yaml
 from typer.testing import CliRunner, Result
 
-from sweeps import cli
+from sweeps.cli import app
+from sweeps.execution.single_run import load_single_run
+from sweeps.execution.trial_worker import run_trial
 from sweeps.finetune.reporter import FolderReporter
-from sweeps.single_run import load_single_run
 from sweeps.tracking.tracker import MemoryTracker, StudyRecord
-from sweeps.workers.trial import run_trial
 from tests.sweeps.finetune.faulty_rows import READ, REFUSED, save_faulty
 from tests.sweeps.finetune.tiny import assert_equal, config, parameters
 
@@ -47,7 +47,7 @@ def test_the_example_loads(root: Path) -> None:
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.app, ["finetune", *arguments])
+    return CliRunner().invoke(app.app, ["finetune", *arguments])
 
 
 def without_seconds(metrics: dict[str, float]) -> dict[str, float]:
@@ -156,7 +156,7 @@ def test_lines_are_recorded_once_also_after_a_kill(world: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_torchrun_gives_what_one_process_gives(run_yaml: Path, tmp_path: Path) -> None:
-    batch = ["batch={hold: global_batch, global_batch: 8}"]
+    batch = ["batch={fixed: global_batch, global_batch: 8}"]
     assert call(str(run_yaml), "folder=one", *batch).exit_code == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", "-m", "sweeps", "finetune", str(run_yaml)]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from sweeps.finetune.config import BatchConfig, BatchError, MethodConfig
+from sweeps.finetune.finetune_config import BatchConfig, BatchError, MethodConfig
 from tests.sweeps.finetune.tiny import config
 
 HERE = Path("world")
@@ -45,7 +45,7 @@ def test_the_learning_rate_is_positive(rate: float) -> None:
 @pytest.mark.parametrize("sizes", [{}, {"global_batch": 8}, {"mini_batch": 4, "global_batch": 8}])
 def test_exactly_the_held_batch_size_is_given(sizes: dict[str, int]) -> None:
     with pytest.raises(ValidationError, match=r"expected batch\.mini_batch and no other size"):
-        BatchConfig(hold="mini_batch", **sizes)
+        BatchConfig(fixed="mini_batch", **sizes)
 
 
 def test_examples_that_do_not_fill_whole_batches_are_named() -> None:
@@ -57,7 +57,7 @@ def test_examples_that_do_not_fill_whole_batches_are_named() -> None:
 
 
 def test_a_global_batch_that_does_not_divide_is_named() -> None:
-    batch = {"hold": "global_batch", "global_batch": 10}
+    batch = {"fixed": "global_batch", "global_batch": 10}
     run = config(HERE, batch=batch, accumulation_interval=2)
     with pytest.raises(BatchError, match=r"2 x 2 = 4, got 10"):
         run.micro_batch(2)
@@ -70,8 +70,8 @@ def test_a_global_batch_that_does_not_divide_is_named() -> None:
     [
         ({"mini_batch": 4}, 1, (4, 12, 4)),
         ({"mini_batch": 4}, 2, (4, 24, 2)),
-        ({"hold": "global_batch", "global_batch": 12}, 1, (4, 12, 4)),
-        ({"hold": "global_batch", "global_batch": 12}, 2, (2, 12, 4)),
+        ({"fixed": "global_batch", "global_batch": 12}, 1, (4, 12, 4)),
+        ({"fixed": "global_batch", "global_batch": 12}, 2, (2, 12, 4)),
     ],
 )
 def test_batch_sizes(batch: dict[str, Any], workers: int, expected: tuple[int, ...]) -> None:

@@ -9,10 +9,9 @@ from transformers import AutoTokenizer
 
 from evaluators import benchmarks
 from evaluators.split import is_validation
-from sweeps.finetune.config import DataConfig
 from sweeps.finetune.data import TrainingData, load_training_data
-from sweeps.finetune.example import Example
-from sweeps.finetune.rows import Row, RowError
+from sweeps.finetune.example import Example, Row, RowError
+from sweeps.finetune.finetune_config import DataConfig
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import save_rows
 

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from sweeps.finetune.checkpoint import saved
-from sweeps.finetune.group import Group
 from sweeps.finetune.loop import finetune
+from sweeps.finetune.process_group import Group
 from sweeps.finetune.trainer import Trainer
 from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.finetune.tiny import (
@@ -25,7 +25,7 @@ from tests.sweeps.finetune.tiny import (
     parameters,
 )
 
-BATCH = {"hold": "global_batch", "global_batch": 8}
+BATCH = {"fixed": "global_batch", "global_batch": 8}
 
 
 def settings(world: Path, parallel: str, **changes: Any) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from sweeps.finetune.checkpoint import saved
-from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.checkpoint_saver import _copied
+from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.reporter import Check
-from sweeps.finetune.saver import _copied
 from tests.sweeps.finetune.tiny import MemoryReporter, assert_equal, config, parameters
 
 KILLS = 3

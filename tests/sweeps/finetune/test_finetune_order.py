@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from sweeps.finetune.optimizers import check_steps, learning_rate
 from sweeps.finetune.order import DataOrder, share
-from sweeps.finetune.schedule import check_steps, learning_rate
 
 
 def test_every_example_is_seen_once_per_epoch() -> None:

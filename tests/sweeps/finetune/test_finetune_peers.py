@@ -10,10 +10,10 @@ from transformers import AutoTokenizer
 
 from benchmarks.finetune_peers import by_sorting, by_the_trainer
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.group import Group
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.model import load_model
 from sweeps.finetune.order import DataOrder
+from sweeps.finetune.process_group import Group
 from sweeps.finetune.trainer import Trainer
 from tests.sweeps.finetune.tiny import MemoryReporter, config, largest_difference, parameters
 
@@ -29,7 +29,7 @@ def test_sft_has_the_loss_curve_of_transformers_trainer(
     settings = config(
         world,
         method={"name": "sft"},
-        batch={"hold": "global_batch", "global_batch": BATCH},
+        batch={"fixed": "global_batch", "global_batch": BATCH},
         accumulation_interval=accumulation,
         examples=STEPS * BATCH,
         warmup_ratio=0.25,
@@ -55,7 +55,7 @@ def test_the_accumulated_gradient_does_not_depend_on_the_interval(
             world,
             model={"path": str(world / "model"), "dtype": dtype},
             data={"path": str(world / "train.jsonl"), "max_length": 32, "packing": packing},
-            batch={"hold": "global_batch", "global_batch": 8},
+            batch={"fixed": "global_batch", "global_batch": 8},
             accumulation_interval=interval,
         )
         model, tokenizer = load_model(settings.model, CPU)

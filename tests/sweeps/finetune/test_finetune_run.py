@@ -15,18 +15,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sweeps.finetune.cache import Cache
 from sweeps.finetune.checkpoint import run_fingerprint
-from sweeps.finetune.config import BenchmarkConfig, ModelConfig
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.evaluation import evaluate_folder
+from sweeps.finetune.finetune_config import BenchmarkConfig, ModelConfig
 from sweeps.finetune.loop import RunResult, finetune
 from sweeps.finetune.model import load_model
 from sweeps.finetune.model_facts import ModelError
 from sweeps.finetune.order import DataOrder
+from sweeps.finetune.process_state import Cache
 from sweeps.finetune.reporter import FolderReporter
-from sweeps.finetune.result import RESULT_FILE
 from sweeps.finetune.trainer import Trainer
+from sweeps.finetune.validation import evaluate_folder
+from sweeps.storage.trial_files import RESULT_FILE
 from tests.sweeps.finetune.tiny import (
     ABSENT_TEST,
     Killed,
@@ -178,7 +178,7 @@ def test_micro_batches_equal_one_big_batch(world: Path, tmp_path: Path) -> None:
         return run(
             world,
             tmp_path / str(interval),
-            batch={"hold": "global_batch", "global_batch": 8},
+            batch={"fixed": "global_batch", "global_batch": 8},
             accumulation_interval=interval,
         )
 

@@ -12,11 +12,11 @@ import pytest
 
 from evaluators import benchmarks
 from evaluators.errors import DataError
-from sweeps.finetune.config import DataConfig, ModelConfig
+from sweeps.finetune.example import RowError
 from sweeps.finetune.examples import read_examples
+from sweeps.finetune.finetune_config import DataConfig, ModelConfig
 from sweeps.finetune.model import load_tokenizer
 from sweeps.finetune.model_facts import ModelError, read_model_config
-from sweeps.finetune.rows import RowError
 
 NAME = "owner/sums"
 COMMIT, OTHER = "a" * 40, "b" * 40

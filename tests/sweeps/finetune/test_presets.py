@@ -10,16 +10,16 @@ import pytest
 
 from evaluators.benchmark import Item
 from evaluators.protocol import prompt_text
-from sweeps.config import SweepConfig, resolve_paths
-from sweeps.errors import UserError
+from sweeps.config.load import load_config
+from sweeps.config.path_types import resolve_benchmark
+from sweeps.config.sweep_config import SweepConfig, resolve_paths
+from sweeps.execution.preflight import check_inputs
 from sweeps.finetune.benchmarks import build_benchmark, check_test_source
-from sweeps.finetune.cache import Cache
-from sweeps.finetune.config import BenchmarkConfig, EvaluationConfig
-from sweeps.finetune.evaluation import Validation
-from sweeps.finetune.group import Group
-from sweeps.folder.load import load_config
-from sweeps.plans.preflight import check_inputs
-from sweeps.settings.paths import resolve_benchmark
+from sweeps.finetune.finetune_config import BenchmarkConfig, EvaluationConfig
+from sweeps.finetune.process_group import Group
+from sweeps.finetune.process_state import Cache
+from sweeps.finetune.validation import Validation
+from sweeps.storage.errors import UserError
 from tests.sweeps.finetune.tiny import save_model, save_rows
 
 CONFIGS = Path(__file__).parents[3] / "sweeps" / "configs"
@@ -61,8 +61,8 @@ def test_a_preset_chooses_the_protocol_of_the_validation_items(
         seen.extend(items)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sweeps.finetune.evaluation.evaluate", scored)
-    monkeypatch.setattr("sweeps.finetune.evaluation.LanguageModel", lambda *_, **__: None)
+    monkeypatch.setattr("sweeps.finetune.validation.evaluate", scored)
+    monkeypatch.setattr("sweeps.finetune.validation.LanguageModel", lambda *_, **__: None)
     cache, prompts = Cache(), []
     for preset in (None, "table1", "table2"):
         config = benchmark(validation=train, preset=preset)

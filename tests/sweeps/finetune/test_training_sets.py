@@ -19,11 +19,10 @@ from transformers import AutoTokenizer
 from evaluators import benchmarks
 from evaluators.split import is_validation
 from sweeps.finetune import data as data_module
-from sweeps.finetune.config import BenchmarkConfig, DataConfig, TrainFormat
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.example import Example
+from sweeps.finetune.example import Example, Row, RowError
 from sweeps.finetune.examples import read_examples
-from sweeps.finetune.rows import Row, RowError
+from sweeps.finetune.finetune_config import BenchmarkConfig, DataConfig, TrainFormat
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import save_rows
 

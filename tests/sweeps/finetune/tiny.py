@@ -11,7 +11,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sweeps.finetune.config import FinetuneConfig
+from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.reporter import Check
 
 CHARACTERS = "0123456789+= abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ:.?\n"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.config import resolve_paths
-from sweeps.folder.load import load_config
+from sweeps.config.load import load_config
+from sweeps.config.sweep_config import resolve_paths
 from sweeps.mini.calibrate import BENCHMARKS, Line, Setting, header, main, run_config, table
 from sweeps.mini.world import resolve
 

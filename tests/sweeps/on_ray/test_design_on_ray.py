@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import paper
-from sweeps.folder.load import parse_config
-from sweeps.study import run
+from sweeps.config.load import parse_config
+from sweeps.execution import paper
+from sweeps.execution.sweep import run
 from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import Tree, tree
 

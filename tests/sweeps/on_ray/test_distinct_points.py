@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.folder.load import parse_config
-from sweeps.report.data import TrialRow
-from sweeps.study import run
+from sweeps.config.load import parse_config
+from sweeps.execution.sweep import run
+from sweeps.report.trial_row import TrialRow
 from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import Tree, benchmark, data, tree
 

@@ -10,13 +10,13 @@ import psutil
 import pytest
 import ray
 
-from sweeps.config import Resources
-from sweeps.workers import cluster
-from sweeps.workers import group as groups_module
-from sweeps.workers.cluster import ray_session
-from sweeps.workers.group import GroupSpec, WorkerGroups
-from sweeps.workers.rendezvous import talk_over_own_address
-from sweeps.workers.tune import scaling
+from sweeps.config.sweep_config import Resources
+from sweeps.execution import cluster
+from sweeps.execution import worker_groups as groups_module
+from sweeps.execution.cluster import ray_session
+from sweeps.execution.rendezvous import talk_over_own_address
+from sweeps.execution.tuner import scaling
+from sweeps.execution.worker_groups import GroupSpec, WorkerGroups
 
 
 def nothing(job: dict[str, Any], offer: object, memory: dict[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import Any
 import psutil
 import pytest
 
-from sweeps.config import Resources
-from sweeps.workers.cluster import ray_session
-from sweeps.workers.group import GroupSpec, WorkerGroups
-from sweeps.workers.jobs import JobClient
-from sweeps.workers.tune import scaling
+from sweeps.config.sweep_config import Resources
+from sweeps.execution.cluster import ray_session
+from sweeps.execution.job_client import JobClient
+from sweeps.execution.tuner import scaling
+from sweeps.execution.worker_groups import GroupSpec, WorkerGroups
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeps.config import SweepConfig, resolve_paths
-from sweeps.folder.load import load_config
-from sweeps.paper import study_of
-from sweeps.report.data import TrialRow
-from sweeps.search.records import Records
-from sweeps.settings.study_config import Kind
+from sweeps.config.load import load_config
+from sweeps.config.study_config import Kind
+from sweeps.config.sweep_config import SweepConfig, resolve_paths
+from sweeps.execution.paper import study_of
+from sweeps.report.trial_row import TrialRow
+from sweeps.search.trial_records import Records
 from tests.sweeps.on_ray.mini_sweeps import tree
 
 DROP = {"paper": ["search", "drop"], "seeds": 2, "drop_rates": [0.5]}

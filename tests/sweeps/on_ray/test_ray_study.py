@@ -11,14 +11,14 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from sweeps.config import SweepConfig, resolve_paths
-from sweeps.errors import UserError
-from sweeps.finetune.config import FinetuneConfig, ModelConfig
+from sweeps.config.load import parse_config
+from sweeps.config.sweep_config import SweepConfig, resolve_paths
+from sweeps.execution.sweep import StudyResult, paths_for, run
 from sweeps.finetune.data import load_training_data
+from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.model import load_model
 from sweeps.finetune.order import DataOrder
-from sweeps.folder.load import parse_config
-from sweeps.study import StudyResult, place_of, run
+from sweeps.storage.errors import UserError
 from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import benchmark, data, point, tree
 
@@ -107,7 +107,7 @@ def test_test_items_are_read_only_after_every_trial(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"test\.jsonl:1: expected"):
         run(config, tracker=MemoryTracker())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = place_of(config).optuna_url()
+    storage = paths_for(config).optuna_url()
     study = optuna.load_study(study_name="small/math", storage=storage)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
 

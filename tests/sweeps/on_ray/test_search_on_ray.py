@@ -8,8 +8,8 @@ from typing import Any
 import optuna
 import pytest
 
-from sweeps.folder.load import parse_config
-from sweeps.study import run
+from sweeps.config.load import parse_config
+from sweeps.execution.sweep import run
 from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import Tree, benchmark, data, tree
 

@@ -12,8 +12,8 @@ import pytest
 # Ray's handlers end a process at once, or abort it three seconds after the signal.
 SCRIPT = """
 import os, signal, time
-from sweeps.interrupts import interruptible, shielded
-from sweeps.workers.cluster import connected
+from sweeps.storage.interrupts import interruptible, shielded
+from sweeps.execution.cluster import connected
 
 with interruptible(), connected("local", {"num_cpus": 1, "include_dashboard": False}):
     try:
@@ -41,8 +41,8 @@ def test_a_driver_has_the_time_it_needs_after_sigterm(root: Path) -> None:
 STARTING = """
 import os, signal, sys, threading, time
 import ray
-from sweeps.interrupts import interruptible
-from sweeps.workers.cluster import connected
+from sweeps.storage.interrupts import interruptible
+from sweeps.execution.cluster import connected
 
 def later():
     time.sleep(float(sys.argv[1]))

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeps.report.best_ratio import best_ratio
-from sweeps.report.comparison import ComparisonData, drawn_of
-from sweeps.report.data import ScoreLabel, TrialRow, benchmark_entries
-from sweeps.report.efficiency import efficiency, relative_speed
-from sweeps.report.kind_page import render as render_kind
+from sweeps.report.efficiency_page import efficiency, relative_speed
+from sweeps.report.methods_page import ComparisonData, drawn_of
 from sweeps.report.page import Drawn
-from sweeps.report.paper import PaperDomain, write_paper
+from sweeps.report.page import render as render_kind
+from sweeps.report.paper_page import PaperDomain, best_ratio, write_paper
 from sweeps.report.published import BEST_RATIO, SAMPLES_PER_SECOND
+from sweeps.report.trial_row import ScoreLabel, TrialRow, benchmark_entries
 
 RATIO = 0.4
 METHODS = {"sft": 0.0, "hft": 0.0, "random": RATIO, "gmt": RATIO, "drop_trivial": RATIO}

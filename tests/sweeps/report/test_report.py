@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.report.data import (
+from sweeps.report.page import NO_VALUE, png
+from sweeps.report.search_figures import best_score_so_far, score_against_mask_ratio
+from sweeps.report.search_page import render
+from sweeps.report.sensitivity_page import cost
+from sweeps.report.trial_row import (
     PairedTest,
     ScoreLabel,
     StudyData,
@@ -20,12 +24,7 @@ from sweeps.report.data import (
     best_so_far,
     scored,
 )
-from sweeps.report.drawing import png
-from sweeps.report.html import render
-from sweeps.report.page import NO_VALUE
-from sweeps.report.plots import best_score_so_far, score_against_mask_ratio
-from sweeps.report.sensitivity_page import cost
-from sweeps.report.write import trials_csv, write_report
+from sweeps.report.write_report import trials_csv, write_report
 
 
 def row(number: int, mask_ratio: float, score: float | None, state: str = "finished") -> TrialRow:
@@ -111,7 +110,7 @@ def test_best_so_far_never_falls() -> None:
 
 
 def test_best_so_far_goes_on_to_the_last_trial_that_ended() -> None:
-    """Else a search whose last trials were hopeless would look as if it still improved."""
+    """Else a search whose last trials were unpromising would look as if it still improved."""
     late = (row(6, 0.4, 0.99, "stopped_early"), row(7, 0.4, None, "running"))
     assert best_so_far((*ROWS, *late))[-1] == (6, 0.74321)
     assert best_so_far((row(0, 0.0, 0.9, "stopped_early"), row(1, 0.0, 0.61))) == [(1, 0.61)]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.report.data import ScoreLabel, TrialRow
+from sweeps.report.arms import Interval
 from sweeps.report.page import Drawn
 from sweeps.report.sensitivity import SensitivityData, analyse, headline
 from sweeps.report.sensitivity_page import figures, render
-from sweeps.report.write import write_sensitivity
-from sweeps.statistics.arms import Interval
+from sweeps.report.trial_row import ScoreLabel, TrialRow
+from sweeps.report.write_report import write_sensitivity
 
 RATIOS = (0.0, 0.3, 0.6, 0.9, 0.99)
 FLAT = dict.fromkeys(RATIOS, 0.6)

@@ -11,12 +11,12 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.config.search_config import SearchConfig
+from sweeps.config.space import Point, SpaceConfig
+from sweeps.execution.study_search import StudySearch
+from sweeps.search.attempts import UNPROMISING, mark_interrupted, queue_interrupted
 from sweeps.search.pruners import build_pruner
 from sweeps.search.samplers import DistinctSampler
-from sweeps.search.tries import HOPELESS, mark_interrupted, queue_interrupted
-from sweeps.settings.search_config import SearchConfig
-from sweeps.settings.space import Point, SpaceConfig
-from sweeps.workers.study_search import StudySearch
 
 CHECKS, TRIALS, RUNS = 6, 14, 20
 STARTS = [
@@ -103,7 +103,7 @@ def play(study: optuna.Study, search: StudySearch, seed: int) -> None:
         result = {"score": score(points[name], check), "step": check, "steps": CHECKS}
         if check == CHECKS:
             search.on_trial_complete(name, {**result, "state": "finished"})
-        elif search.is_hopeless(name, result):
+        elif search.is_unpromising(name, result):
             search.on_trial_complete(name, result)
         else:
             heapq.heappush(events, (now + clock.expovariate(1.0), name, check + 1))
@@ -144,7 +144,7 @@ def test_where_methods_are_searched_half_fine_tuning_is_no_control(pruner: str) 
         for check in range(1, CHECKS):
             value = 1.0 if number < 3 else -float(number)
             result = {"score": value, "step": check, "steps": CHECKS}
-            if search.is_hopeless(str(number), result):
+            if search.is_unpromising(str(number), result):
                 search.on_trial_complete(str(number), result)
                 break
         else:
@@ -160,22 +160,22 @@ def test_rungs_of_a_control_are_there_for_others_to_pass() -> None:
     search = begin(study, "asha")
     for number, value in enumerate([0.0, 0.5]):
         search.suggest(str(number))
-        assert not search.is_hopeless(str(number), {"score": value, "step": 1, "steps": CHECKS})
+        assert not search.is_unpromising(str(number), {"score": value, "step": 1, "steps": CHECKS})
     study.enqueue_trial({"mask_ratio": 0.3})
     search.suggest("2")
-    assert search.is_hopeless("2", {"score": -1.0, "step": 1, "steps": CHECKS})
+    assert search.is_unpromising("2", {"score": -1.0, "step": 1, "steps": CHECKS})
     assert [t.system_attrs["completed_rung_0"] for t in study.trials] == [0.0, 0.5, -1.0]
 
 
 def test_a_verdict_of_an_older_session_does_not_stop_a_control() -> None:
     study = optuna.create_study(direction="maximize")
     begin(study, "asha").suggest("control")
-    study._storage.set_trial_user_attr(study.trials[0]._trial_id, HOPELESS, True)
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, UNPROMISING, True)
     mark_interrupted(study)
     queue_interrupted(study)
     search = begin(study, "asha")
     search.suggest("again")
-    assert not search.is_hopeless("again", {"score": -9.0, "step": 1, "steps": CHECKS})
+    assert not search.is_unpromising("again", {"score": -9.0, "step": 1, "steps": CHECKS})
     last = {"score": -9.0, "step": CHECKS, "steps": CHECKS, "state": "finished"}
     search.on_trial_complete("again", last)
     assert study.trials[-1].state is TrialState.COMPLETE

@@ -12,13 +12,13 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from sweeps.config.search_config import SearchConfig
+from sweeps.config.space import Point, SpaceConfig
+from sweeps.execution.study_search import StudySearch
+from sweeps.execution.trial_batch import BatchSearcher, TrialBatch
+from sweeps.execution.tuner import EarlyStopping
+from sweeps.search.attempts import mark_interrupted, queue_interrupted
 from sweeps.search.pruners import build_pruner
-from sweeps.search.tries import mark_interrupted, queue_interrupted
-from sweeps.settings.search_config import SearchConfig
-from sweeps.settings.space import Point, SpaceConfig
-from sweeps.workers.side_by_side import Wave, Waves
-from sweeps.workers.study_search import StudySearch
-from sweeps.workers.tune import EarlyStopping
 
 CHECKS, TRIALS = 8, 14
 SPACE = SpaceConfig.model_validate(
@@ -69,7 +69,7 @@ class Session:
         result = {"score": score(name, step), "step": step, "steps": CHECKS}
         if step == CHECKS:
             self.search.on_trial_complete(trial_id, {**result, "state": "finished"})
-        elif self.search.is_hopeless(trial_id, result):
+        elif self.search.is_unpromising(trial_id, result):
             self.search.on_trial_complete(trial_id, result)
         else:
             return
@@ -160,20 +160,20 @@ def test_a_verdict_outlives_a_kill_before_it_was_told(study: optuna.Study) -> No
     session = Session(study, "asha", {})
     good, bad = session.start(), session.start()
     first = {"score": 0.9, "step": 1, "steps": CHECKS}
-    assert not session.search.is_hopeless(session.ids[good], first)
-    assert session.search.is_hopeless(session.ids[bad], {**first, "score": 0.1})
+    assert not session.search.is_unpromising(session.ids[good], first)
+    assert session.search.is_unpromising(session.ids[bad], {**first, "score": 0.1})
     mark_interrupted(study)  # killed here, before Tune has stopped it
     queue_interrupted(study)
     after = Session(study, "asha", session.names)
     assert [after.start(), after.start()] == [good, bad]
-    assert not after.search.is_hopeless(after.ids[good], first)
-    assert after.search.is_hopeless(after.ids[bad], {**first, "score": 0.1})
+    assert not after.search.is_unpromising(after.ids[good], first)
+    assert after.search.is_unpromising(after.ids[bad], {**first, "score": 0.1})
 
 
 @pytest.mark.parametrize("updates", [5, 8, 16, 64, 100])
 def test_checks_are_counted_not_updates(updates: int) -> None:
     """The same share of the examples is the same check, whatever the accumulation interval."""
-    from sweeps.finetune.schedule import check_steps
+    from sweeps.finetune.optimizers import check_steps
 
     study = optuna.create_study(direction="maximize")
     search = StudySearch(study, SPACE, lambda n, point: {"key": "k"}, checks=CHECKS)
@@ -202,7 +202,7 @@ def test_nobody_is_stopped_before_the_grace_checks(name: str) -> None:
         search.suggest(trial_id)
         for step in range(1, CHECKS):
             result = {"score": 1.0 - number / 20, "step": step, "steps": CHECKS}
-            if search.is_hopeless(trial_id, result):
+            if search.is_unpromising(trial_id, result):
                 search.on_trial_complete(trial_id, result)
                 stopped.append(step)
                 break
@@ -217,7 +217,7 @@ def test_tune_is_told_to_stop_what_is_hopeless() -> None:
     study = optuna.create_study(direction="maximize")
     session = Session(study, "asha", {})
     observer: Any = None
-    waves = Waves([Wave(session.search, observer, trials=2)])
+    waves = BatchSearcher([TrialBatch(session.search, observer, trials=2)])
     scheduler = EarlyStopping(waves)
     controller = cast("TuneController", None)
     ids = ["first", "second"]
@@ -248,5 +248,5 @@ def test_replicates_are_neither_stopped_nor_a_measure_for_others() -> None:
     session.check(session.start())
     search = StudySearch(study, Replicated(), job, checks=CHECKS)
     search.suggest("r")
-    assert not search.is_hopeless("r", {"score": -1.0, "step": 1, "steps": CHECKS})
+    assert not search.is_unpromising("r", {"score": -1.0, "step": 1, "steps": CHECKS})
     assert study.trials[-1].intermediate_values == {}

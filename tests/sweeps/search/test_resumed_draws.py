@@ -10,11 +10,11 @@ import optuna
 import pytest
 import torch
 
+from sweeps.config.search_config import SearchConfig
+from sweeps.config.space import Draws, Point, SpaceConfig
+from sweeps.execution.study_search import StudySearch
+from sweeps.search.attempts import finished_trials, mark_interrupted, queue_interrupted
 from sweeps.search.samplers import DistinctSampler
-from sweeps.search.tries import finished_trials, mark_interrupted, queue_interrupted
-from sweeps.settings.search_config import SearchConfig
-from sweeps.settings.space import Draws, Point, SpaceConfig
-from sweeps.workers.study_search import StudySearch
 
 SAMPLERS = ["random", "qmc", "tpe", "gp", "nsga2"]
 TRIALS = 12

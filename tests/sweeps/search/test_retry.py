@@ -13,16 +13,15 @@ import pytest
 from optuna.trial import TrialState
 from typer.testing import CliRunner, Result
 
-from sweeps import cli
-from sweeps.config import SweepConfig
-from sweeps.designs.workload import workload
-from sweeps.folder.drivers import driving, living_drivers
-from sweeps.folder.place import place_of
-from sweeps.search.records import Records
-from sweeps.search.retry import queue_failed
-from sweeps.search.tries import finished_trials, mark_interrupted
-from sweeps.study import open_study
-from sweeps.tracking.pump import SENT_FILE
+from sweeps.cli import app
+from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.execution.sweep import open_study
+from sweeps.search.attempts import finished_trials, mark_interrupted
+from sweeps.search.retry_failed import queue_failed
+from sweeps.search.trial_records import Records
+from sweeps.search.workload import workload
+from sweeps.storage.run_lock import acquire_run_lock, living_drivers
+from sweeps.storage.trial_files import SENT_FILE
 from tests.sweeps.played import (
     DIVERGED,
     FINISHED,
@@ -34,7 +33,7 @@ from tests.sweeps.played import (
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.app, list(arguments))
+    return CliRunner().invoke(app.app, list(arguments))
 
 
 def waiting(config: SweepConfig) -> list[optuna.trial.FrozenTrial]:
@@ -80,7 +79,7 @@ def test_an_interrupted_trial_has_not_failed(sweep_files: Path) -> None:
 
 def test_not_while_somebody_runs_it(sweep_files: Path) -> None:
     config = play(OOM)
-    with driving(place_of(config).folder) as driver:
+    with acquire_run_lock(paths_for(config).folder) as driver:
         result = call("retry", "runs/small", "--failed")
     assert result.exit_code == 2
     assert f"this sweep is being run, by {driver}" in result.stderr
@@ -126,8 +125,8 @@ def test_nobody_runs_it(sweep_files: Path) -> None:
 DRIVE = """
 import sys, time
 from pathlib import Path
-from sweeps.folder.drivers import driving
-with driving(Path(sys.argv[1])):
+from sweeps.storage.run_lock import acquire_run_lock
+with acquire_run_lock(Path(sys.argv[1])):
     try:
         time.sleep(60)
     except KeyboardInterrupt:
@@ -136,7 +135,7 @@ with driving(Path(sys.argv[1])):
 
 
 def test_stop_reaches_another_process_and_waits_for_it(sweep_files: Path, root: Path) -> None:
-    folder = place_of(play(FINISHED)).folder
+    folder = paths_for(play(FINISHED)).folder
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVE, str(folder)], env={**os.environ, "PYTHONPATH": str(root)}
     )
@@ -156,11 +155,11 @@ def test_stop_reaches_another_process_and_waits_for_it(sweep_files: Path, root: 
 def test_one_who_does_not_stop_is_named(
     sweep_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = place_of(play(FINISHED)).folder
+    folder = paths_for(play(FINISHED)).folder
     monkeypatch.setattr(
-        "sweeps.folder.drivers.POLL_SECONDS", 60.0
+        "sweeps.storage.run_lock.POLL_SECONDS", 60.0
     )  # it looks for requests too seldom
-    with driving(folder) as driver:
+    with acquire_run_lock(folder) as driver:
         result = call("stop", "runs/small", "--wait", "0.1")
         assert result.exit_code == 1
         assert f"not stopped within 0.1 s: {driver}" in result.stderr
@@ -178,7 +177,7 @@ def test_resume_takes_the_stored_configuration(
         ran.append(config)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sweeps.study.run", run)
+    monkeypatch.setattr("sweeps.execution.sweep.run", run)
     result = call("resume", "runs/small", "search.trials=9", "--join")
     assert result.exit_code == 130
     (config,) = ran

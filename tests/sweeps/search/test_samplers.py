@@ -8,10 +8,10 @@ import optuna
 import pytest
 import torch
 
+from sweeps.config.search_config import SearchConfig
+from sweeps.config.space import Point, SpaceConfig
+from sweeps.execution.study_search import StudySearch
 from sweeps.search.samplers import DistinctSampler
-from sweeps.settings.search_config import SearchConfig
-from sweeps.settings.space import Point, SpaceConfig
-from sweeps.workers.study_search import StudySearch
 
 SPACE = SpaceConfig.model_validate(
     {

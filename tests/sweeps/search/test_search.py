@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from optuna.trial import TrialState
 
-from sweeps.search.endings import outcome
-from sweeps.search.rows import trial_rows
-from sweeps.search.trial_jobs import Suggestion
-from sweeps.search.tries import finished_trials, mark_interrupted, queue_interrupted
-from sweeps.settings.space import Point, SpaceConfig
-from sweeps.workers.study_search import FINISHED, StudySearch
+from sweeps.config.space import Point, SpaceConfig
+from sweeps.execution.study_search import FINISHED, StudySearch
+from sweeps.execution.trial_jobs import Suggestion
+from sweeps.search.attempts import finished_trials, mark_interrupted, queue_interrupted
+from sweeps.search.outcomes import outcome
+from sweeps.search.trial_records import trial_rows
 
 SPACE = SpaceConfig.model_validate(
     {
@@ -280,7 +280,7 @@ def test_every_ending_is_told_as_what_it_is(
     search = search_over(study)
     search.suggest("a")
     for check in checks:
-        search.is_hopeless("a", check)
+        search.is_unpromising("a", check)
         search.on_trial_result("a", check)
     if ends:
         search.on_trial_complete("a", result, error=error)

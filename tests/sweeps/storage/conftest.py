@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.folder import hold
-from sweeps.folder.place import StudyPlace
-from sweeps.storage import object_store
+from sweeps.storage import lease, object_store
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore
+from sweeps.storage.study_paths import StudyPaths
 from tests.sweeps.object_stores import FakeGoogle, FakeS3, FakeStore
 
 
@@ -65,8 +64,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def place(bucket: Address, home: Path, monkeypatch: pytest.MonkeyPatch) -> StudyPlace:
+def place(bucket: Address, home: Path, monkeypatch: pytest.MonkeyPatch) -> StudyPaths:
     """A sweep in the bucket, whose driver lets nobody wait."""
-    monkeypatch.setattr(hold, "PUSH_SECONDS", 0.1)
-    monkeypatch.setattr(hold, "BEAT_SECONDS", 0.1)
-    return StudyPlace(bucket.mirror() / "sweep", bucket)
+    monkeypatch.setattr(lease, "PUSH_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
+    return StudyPaths(bucket.mirror() / "sweep", bucket)

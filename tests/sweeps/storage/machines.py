@@ -6,10 +6,10 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
-from sweeps.folder.place import StudyPlace
+from sweeps.storage.study_paths import StudyPaths
 
 
-def elsewhere(place: StudyPlace, tmp_path: Path) -> StudyPlace:
+def elsewhere(place: StudyPaths, tmp_path: Path) -> StudyPaths:
     """The same sweep as another machine has it."""
     return replace(place, folder=tmp_path / "elsewhere" / "sweep")
 

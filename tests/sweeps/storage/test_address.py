@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.errors import SecretError
 from sweeps.storage.address import Address, folder_of, is_address
+from sweeps.storage.errors import SecretError
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,16 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from sweeps.cli import app
-from sweeps.config import resolve_paths
-from sweeps.errors import UserError
-from sweeps.folder import load
-from sweeps.folder.identity import study_definition
-from sweeps.folder.load import load_config, parse_config, save_config
-from sweeps.folder.place import place_of
-from sweeps.folder.stored import driven
-from sweeps.plans.preflight import check_inputs
+from sweeps.cli.app import app
+from sweeps.config import load
+from sweeps.config.load import load_config, parse_config, save_config
+from sweeps.config.study_identity import study_definition
+from sweeps.config.sweep_config import paths_for, resolve_paths
+from sweeps.execution.preflight import check_inputs
 from sweeps.storage.address import Address
+from sweeps.storage.errors import UserError
 from sweeps.storage.object_store import ObjectStore
+from sweeps.storage.remote_sync import acquire_run
 from tests.sweeps.conftest import Tree
 from tests.sweeps.object_stores import FakeStore
 
@@ -28,7 +27,7 @@ CONFIGS = Path(load.__file__).parents[1] / "configs"
 def test_the_folder_is_a_mirror_and_the_address_stays(tree: Tree, home: Path) -> None:
     config = resolve_paths(parse_config(tree | {"storage": "s3://bucket/team/"}))
     assert config.storage == "s3://bucket/team"
-    place = place_of(config)
+    place = paths_for(config)
     assert place.folder.is_relative_to(home / ".gmt-sweep" / "mirror")
     assert place.folder.name == config.name
     assert place.is_copied()
@@ -45,8 +44,8 @@ def test_a_sweep_is_named_by_its_address_or_by_its_mirror(
     tree: Tree, bucket: Address, store: ObjectStore, home: Path
 ) -> None:
     config = resolve_paths(parse_config(tree | {"storage": str(bucket)}))
-    place = place_of(config)
-    with driven(place, print):
+    place = paths_for(config)
+    with acquire_run(place, print):
         save_config(config)
     named = str(bucket).replace("?", "/small?")
     assert resolve_paths(load_config(named)) == config
@@ -94,7 +93,7 @@ def test_a_sweep_of_the_embedded_world_goes_on_by_its_address_on_a_new_machine(
     monkeypatch.delenv("GMT_SWEEP_CACHE", raising=False)
     config = resolve_paths(load_config(CONFIGS / "mini.yaml", [f"storage={bucket}"]))
     defined = {name: study_definition(config, name) for name in config.domains}
-    with driven(place_of(config), print):
+    with acquire_run(paths_for(config), print):
         save_config(config)
     home.rename(tmp_path / "lost")
     monkeypatch.setenv("HOME", str(tmp_path / "other"))
@@ -109,7 +108,7 @@ def test_a_copy_of_the_records_that_is_torn_is_a_sentence(
     tree: Tree, bucket: Address, store: ObjectStore, home: Path
 ) -> None:
     config = resolve_paths(parse_config(tree | {"storage": str(bucket)}))
-    with driven(place_of(config), print):
+    with acquire_run(paths_for(config), print):
         save_config(config)
         store.put("small/optuna.db", b"SQLite format 3\0 torn")
     home.rename(home.with_name("lost"))

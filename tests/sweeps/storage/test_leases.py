@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from sweeps.storage import leases
-from sweeps.storage.leases import Leases
+from sweeps.storage import lease
+from sweeps.storage.lease import Leases
 from sweeps.storage.object_store import ObjectStore
 
 
@@ -32,7 +32,7 @@ def test_who_looks_takes_an_old_record_for_a_dead_one(
     records: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records.put("ab", "{}")
-    monkeypatch.setattr(leases, "CLOCKS_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "CLOCKS_SECONDS", 0.0)
     time.sleep(1.1)  # the store's clock has whole seconds
     assert records.living() == []
     assert records.drivers() == ["ab"]
@@ -41,7 +41,7 @@ def test_who_looks_takes_an_old_record_for_a_dead_one(
 def test_a_record_that_nobody_renews_is_outlived(
     records: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.5)
     records.put("ab", "{}")
     said: list[str] = []
     assert records.outlived(set(), said.append) == []
@@ -52,7 +52,7 @@ def test_a_record_that_nobody_renews_is_outlived(
 def test_a_driver_that_gives_a_sign_is_not_outlived(
     records: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "LEASE_SECONDS", 20.0)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 20.0)
     records.put("ab", '{"pid": 1}')
     over = threading.Event()
 

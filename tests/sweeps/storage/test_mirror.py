@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sweeps.storage.mirror import Mirror
 from sweeps.storage.object_store import ObjectStore, StorageError
-from sweeps.storage.ownership import is_drivers, is_workers
+from sweeps.storage.trial_files import is_drivers, is_workers
 
 EVENTS = "math/trials/000-key/events.jsonl"
 
@@ -160,9 +160,9 @@ def test_what_is_doomed_goes_from_the_store_and_nothing_beside_it(
     trials = "sweep/math/trials"
     for name in ("0/model/a", "0/model/b/c", "0/models", "0/result.json", "1/model/a"):
         store.put(f"{trials}/{name}", b"x")
-    one.doom(one.folder / "math/trials/0/model")
-    one.doom(one.folder / "math/trials/0/checkpoint")
-    one.doom(one.folder / "math/trials/0/result.json")
+    one.schedule_delete(one.folder / "math/trials/0/model")
+    one.schedule_delete(one.folder / "math/trials/0/checkpoint")
+    one.schedule_delete(one.folder / "math/trials/0/result.json")
     one.push()
     left = {name.removeprefix(f"{trials}/") for name in store.files("sweep")}
     assert left == {"0/models", "1/model/a"}

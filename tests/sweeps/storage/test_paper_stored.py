@@ -8,18 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import paper
-from sweeps.config import SweepConfig, resolve_paths
-from sweeps.display.paper_status import paper_status
-from sweeps.display.progress import LineDisplay
-from sweeps.folder.load import load_config, parse_config
-from sweeps.folder.paper_place import is_paper
-from sweeps.settings.halt import Halt
+from sweeps.cli.status_view import paper_status
+from sweeps.config.budget import StopCondition
+from sweeps.config.load import is_paper, load_config, parse_config
+from sweeps.config.sweep_config import SweepConfig, resolve_paths
+from sweeps.execution import paper, tuner
+from sweeps.execution.progress import LineDisplay
+from sweeps.execution.trial_batch import TrialBatch
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore
 from sweeps.tracking.tracker import MemoryTracker
-from sweeps.workers import tune
-from sweeps.workers.side_by_side import Wave
 from tests.sweeps.conftest import Tree
 from tests.sweeps.played import FINISHED, Groups
 
@@ -32,13 +30,15 @@ def test_a_paper_is_seen_whole_from_another_machine(
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def run_tuner(config: SweepConfig, given: list[Wave], halt: Halt, *rest: object) -> None:
+    def run_tuner(
+        config: SweepConfig, given: list[TrialBatch], halt: StopCondition, *rest: object
+    ) -> None:
         (one,) = given
         for number in range(one.trials):
             one.search.suggest(str(number))
             one.search.on_trial_complete(str(number), FINISHED)
 
-    monkeypatch.setattr(tune, "run_tuner", run_tuner)
+    monkeypatch.setattr(tuner, "run_tuner", run_tuner)
     monkeypatch.setattr(paper, "worker_session", lambda *given: nullcontext(Groups()))
     study = {"paper": ["search"]}
     config = parse_config(tree | {"storage": str(bucket), "study": study})

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.report.data import ScoreLabel, StudyData, TrialRow
-from sweeps.report.write import write_report
+from sweeps.report.trial_row import ScoreLabel, StudyData, TrialRow
+from sweeps.report.write_report import write_report
 from sweeps.tracking.mlflow_tracker import MlflowTracker
 from sweeps.tracking.tracker import StudyInfo, TrialInfo
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sweeps.execution.cluster import free_port
 from sweeps.tracking import mlflow_store
 from sweeps.tracking.mlflow_store import check_store, public_address, sqlite_path
 from sweeps.tracking.mlflow_tracker import MlflowTracker
 from sweeps.tracking.tracker import StudyInfo, TrackingError, TrackingRefused, TrialInfo
-from sweeps.workers.cluster import free_port
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -146,7 +146,7 @@ def test_passwords_are_not_shown() -> None:
 
 def test_importing_the_tracker_does_not_import_mlflow() -> None:
     code = (
-        "import sys, sweeps.tracking.tracker, sweeps.tracking.outbox; "
+        "import sys, sweeps.tracking.tracker, sweeps.tracking.event_log; "
         "import sweeps.tracking.mlflow_tracker as m; "
         "m.MlflowTracker('sqlite:///x.db'); assert 'mlflow' not in sys.modules"
     )

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from sweeps.storage.trial_files import EVENTS_FILE, SENT_FILE
 from sweeps.tracking import pump as pump_module
-from sweeps.tracking.outbox import EVENTS_FILE, Outbox
-from sweeps.tracking.pump import SENT_FILE, TrackerPump, final_metrics
+from sweeps.tracking.event_log import Outbox
+from sweeps.tracking.pump import TrackerPump, final_metrics
 from sweeps.tracking.tracker import (
     MemoryTracker,
     StudyInfo,

@@ -1,0 +1,64 @@
+"""The command line: ``python -m sweeps``, installed as ``gmt-sweep``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from sweeps.cli.arguments import OneParagraphGroup
+from sweeps.cli.doctor import doctor
+from sweeps.cli.evaluate import evaluate_models
+from sweeps.cli.finetune import finetune
+from sweeps.cli.init import init
+from sweeps.cli.leaderboard import leaderboard
+from sweeps.cli.plan import plan
+from sweeps.cli.report_and_export import export, report
+from sweeps.cli.retry import retry
+from sweeps.cli.run import paper, resume, run, validate
+from sweeps.cli.status import status
+from sweeps.cli.stop import stop
+from sweeps.storage.closed_output import heard_program
+
+app = typer.Typer(
+    cls=OneParagraphGroup,
+    add_completion=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Fine-tune by Gradient-Mask Tuning, and find out per domain which mask ratio,
+accumulation interval and learning rate work.
+
+A sweep is one YAML file: a model, domains (training data and benchmarks) and a search space.
+Every domain becomes one Optuna study, run by Ray, recorded in MLflow, with a report.
+
+**Start here**: `python -m sweeps run sweeps/configs/mini.yaml` runs three small domains on a
+laptop's CPU. `init` writes a file of your own, `validate` says what is wrong with it, and `plan`
+what it will cost.
+
+Any key may be overridden: `run my.yaml search.trials=4 space.mask_ratio='[0, 0.2, 0.4]'`.
+""",
+)
+
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Before": {"init": init, "validate": validate, "plan": plan, "doctor": doctor},
+    "A sweep": {
+        "run": run,
+        "status": status,
+        "stop": stop,
+        "resume": resume,
+        "retry": retry,
+        "paper": paper,
+    },
+    "Results": {"leaderboard": leaderboard, "report": report, "export": export},
+    "One model": {"finetune": finetune, "eval": evaluate_models},
+}
+
+for panel, commands in COMMANDS.items():
+    for name, function in commands.items():
+        app.command(name, rich_help_panel=panel)(function)
+
+
+def main() -> None:
+    """The entry point."""
+    with heard_program():
+        app()

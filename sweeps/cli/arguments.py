@@ -1,0 +1,159 @@
+"""The group of all commands: whatever is mistyped is answered in one paragraph.
+
+What the shell completes: the keys of a sweep's configuration, in overrides.
+
+What the commands have in common: their arguments, and how mistakes end them.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, final
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+if TYPE_CHECKING:
+    from sweeps.config.sweep_config import SweepConfig
+
+
+PROGRAM = "python -m sweeps"
+SCRIPT = "gmt-sweep"
+"""The installed command. Shells complete by one word: of `python -m sweeps` that were `python`."""
+
+
+@final
+class OneParagraphGroup(TyperGroup):
+    """Says what is wrong with a command line in one paragraph, with exit code 2."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line; nothing typed stands for ``--help``."""
+        typed = list(sys.argv[1:] if args is None else args) or ["--help"]
+        if typed[0] in ("--install-completion", "--show-completion"):
+            prog_name = SCRIPT
+        try:
+            code = super().main(
+                typed, prog_name, complete_var, False, windows_expand_args, **extra
+            )
+        except TyperException as error:
+            if not standalone_mode:
+                raise
+            _explain(error)
+        if standalone_mode:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+
+def _explain(error: TyperException) -> NoReturn:
+    context = getattr(error, "ctx", None)
+    command = context.info_name if context is not None and context.parent is not None else ""
+    text = " ".join(error.format_message().split())
+    stop = "" if text.endswith((".", "?")) else "."
+    help_of = " ".join(part for part in (PROGRAM, command, "--help") if part)
+    said = f"{text[:1].lower()}{text[1:]}{stop}"
+    print(f"error: {said} `{help_of}` shows what there is", file=sys.stderr)
+    sys.exit(2)
+
+
+def complete_override(typed: str) -> list[str]:
+    """The keys that begin as ``typed`` does: ``search.tr`` gives ``search.trials=``.
+
+    One level at a time, as a shell completes folders: a section ends in a point.
+    """
+    from pydantic import BaseModel
+
+    from sweeps.config.sweep_config import SweepConfig
+    from sweeps.storage.errors import inner_model
+
+    *parents, begun = typed.split(".")
+    here: type[BaseModel] = SweepConfig
+    for parent in parents:
+        field = here.model_fields.get(parent)
+        inner = None if field is None else inner_model(field.annotation)
+        if inner is None:
+            return []
+        here = inner
+    found = []
+    for name, field in here.model_fields.items():
+        if name.startswith(begun):
+            is_section = inner_model(field.annotation) is not None
+            found.append(".".join([*parents, name]) + ("." if is_section else "="))
+    return found
+
+
+ConfigFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="The sweep's YAML file, or the folder of a sweep: STORAGE/NAME."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Overrides, as search.trials=4.",
+        autocompletion=complete_override,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def load(config: str, overrides: list[str] | None) -> SweepConfig:
+    """The sweep that a command line names; from an object store its folder is fetched first.
+
+    Raises:
+        UserError: what is wrong with it.
+    """
+    from sweeps.config.load import load_config
+    from sweeps.config.sweep_config import paths_for
+    from sweeps.storage.remote_sync import refresh
+
+    parsed = load_config(config, overrides or [])
+    refresh(paths_for(parsed))
+    return parsed
+
+
+def load_stored(config: str, overrides: list[str] | None) -> SweepConfig:
+    """The sweep that a command line names as it was run last, or else as its file has it.
+
+    Raises:
+        UserError: what is wrong with it.
+    """
+    from sweeps.config.sweep_config import paths_for
+
+    place = paths_for(load(config, overrides))
+    return load(str(place.folder if place.config_file().is_file() else config), overrides)
+
+
+def command_line(command: str, config: str, overrides: list[str] | None = None) -> str:
+    """What to type, quoted for the shell."""
+    return shlex.join([*PROGRAM.split(), command, config, *(overrides or [])])
+
+
+@contextmanager
+def mistakes_explained() -> Iterator[None]:
+    """A mistake of the user ends in one paragraph and exit code 2, never in a traceback."""
+    from sweeps.storage.errors import UserError
+
+    try:
+        yield
+    except UserError as error:
+        refuse(str(error))
+
+
+def refuse(message: str, code: int = 2) -> NoReturn:
+    """End with a mistake's one paragraph, or with that of another trouble."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise typer.Exit(code)

@@ -1,0 +1,100 @@
+"""`python -m sweeps eval`: score any model folder on benchmarks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeps.cli.arguments import refuse
+
+
+def evaluate_models(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder or hub name.")],
+    benchmarks: Annotated[
+        str, typer.Option(help="Names, or .yaml and .py files of your own, with commas between.")
+    ],
+    preset: Annotated[
+        str | None, typer.Option(help="The protocol: table1, table2 or full; see the benchmark.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SOURCE",
+            help="A benchmark's file, folder or hub:owner/name@revision; may be repeated.",
+        ),
+    ] = None,
+    data_folder: Annotated[
+        Path, typer.Option(help="Where NAME.jsonl, NAME.json or a folder NAME lies otherwise.")
+    ] = Path("data"),
+    split: Annotated[str, typer.Option(help="all (as published), test or validation.")] = "all",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The items per benchmark, the same ones each time.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="bits_per_byte: how likely the reference answers are.")
+    ] = None,
+    sandbox: Annotated[
+        str | None, typer.Option(help="bubblewrap or rlimits, for benchmarks that run code.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
+    add_bos: Annotated[
+        str,
+        typer.Option(
+            help="true or false: begin prompts with BOS, or not; auto: as the tokenizer does."
+        ),
+    ] = "auto",
+    batch_tokens: Annotated[
+        int, typer.Option(min=1, help="Padded tokens per batch; halved where memory runs out.")
+    ] = 16384,
+    samples_out: Annotated[
+        Path | None, typer.Option(help="A folder for one JSONL file of items per benchmark.")
+    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="A file for the scores.")] = None,
+    cache: Annotated[
+        Path, typer.Option(help="Where scored items are kept, to go on after a stop.")
+    ] = Path("~/.cache/gmt-sweep/evaluations"),
+) -> None:
+    """Score a model on benchmarks: a table with 95 % intervals, JSON, and every item on request.
+
+    Stopped, it goes on with the same command: scored items are found again by the fingerprint of
+    weights, protocol and items, and never by a name.
+    """
+    from sweeps.execution.evaluation_run import Options, run, show, write_json
+    from sweeps.finetune.divergence import DivergedError
+    from sweeps.finetune.strict_model import expanded
+    from sweeps.storage.interrupts import interruptible
+
+    try:
+        options = Options.parse(
+            model=model,
+            benchmarks=benchmarks,
+            preset=preset,
+            data=data or [],
+            data_folder=data_folder,
+            split=split,
+            limit=limit,
+            metric=metric,
+            sandbox=sandbox,
+            device=device,
+            dtype=dtype,
+            add_bos=add_bos,
+            batch_tokens=batch_tokens,
+            samples_out=samples_out,
+            cache=expanded(cache),
+        )
+        with interruptible():
+            report = run(options)
+        if json_out is not None:
+            write_json(report, json_out)
+        show(report)
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    except DivergedError as error:
+        refuse(f"{model}: no score: {error}", code=1)
+    except KeyboardInterrupt:
+        print("\nStopped. Scored items are kept: the same command goes on.", file=sys.stderr)
+        raise typer.Exit(130) from None

@@ -1,0 +1,123 @@
+"""``init``: a first configuration, with a comment at each choice."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sweeps.cli.arguments import command_line, mistakes_explained
+
+_Own = "Of your own domain: "
+
+
+def init(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; must be new.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model folder, a hub name, or mini:model, which is shipped."),
+    ] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="math, code or general of the embedded world, or a name of your own."),
+    ] = None,
+    train: Annotated[str | None, typer.Option(help=f"{_Own}the training rows.")] = None,
+    data_format: Annotated[
+        str, typer.Option("--format", help=f"{_Own}what a training row looks like.")
+    ] = "prompt_response",
+    benchmark: Annotated[str, typer.Option(help=f"{_Own}what scores a model.")] = "exact_match",
+    validation: Annotated[
+        str | None, typer.Option(help=f"{_Own}the benchmark's items that choose.")
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help=f"{_Own}the benchmark's items for the report.")
+    ] = None,
+) -> None:
+    """Write a commented configuration for a model and its domains; a file that exists stays.
+
+    Asks for model and domains on a terminal, where they are not given.
+    """
+    with mistakes_explained():
+        from sweeps.cli.config_template import MINI, MINI_MODEL, OwnData
+        from sweeps.storage.errors import UserError
+
+        if path.exists():
+            raise UserError(f"{path} exists already: give another file, or remove it")
+        if path.suffix not in (".yaml", ".yml"):
+            raise UserError(f"{path}: expected a file that ends in .yaml")
+        asks = sys.stdin.isatty() and sys.stdout.isatty()
+        model = model or _ask("Model (folder, hub name, mini:model)", MINI_MODEL, asks)
+        own = None
+        if train is not None:
+            own = OwnData(train, data_format, benchmark, *_both(validation, test))
+        elif validation is not None or test is not None:
+            raise UserError("--train is missing: the rows that --validation and --test belong to")
+        known = "own" if own else ",".join(MINI)
+        given = ",".join(domain) if domain else _ask("Domains, with commas between", known, asks)
+        text = _text(path.stem, model, [name.strip() for name in given.split(",")], own)
+        _write(path, text)
+    print(f"{path} is written. Read it, change what you like, then:")
+    print(f"  {command_line('validate', str(path))}")
+    print(f"  {command_line('plan', str(path))}")
+    print(f"  {command_line('run', str(path))}")
+
+
+def _ask(question: str, default: str, asks: bool) -> str:
+    answer: str = typer.prompt(question, default=default) if asks else default
+    return answer
+
+
+def _both(validation: str | None, test: str | None) -> tuple[str, str]:
+    from sweeps.storage.errors import UserError
+
+    if validation is None or test is None:
+        raise UserError(
+            "--train needs --validation and --test: what chooses between trials must not be what "
+            "they train on, and what the report says must not be what chose"
+        )
+    return validation, test
+
+
+def _text(stem: str, model: str, names: list[str], own: Any) -> str:
+    """The configuration, checked as `validate` would check it."""
+    from sweeps.cli.config_template import configuration, default_length, mini_domain, model_facts
+    from sweeps.storage.errors import UserError
+
+    if own is not None and len(names) != 1:
+        raise UserError(f"--train describes one domain, and {len(names)} are named")
+    try:
+        facts = model_facts(model)
+        trees = {
+            name: mini_domain(name)
+            if own is None
+            else own.tree(facts.is_small, default_length(facts))
+            for name in names
+        }
+        text = configuration(stem, facts, trees)
+        _check(text)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return text
+
+
+def _check(text: str) -> None:
+    import yaml
+
+    from sweeps.config.load import parse_config
+    from sweeps.config.sweep_config import resolve_paths
+    from sweeps.execution.preflight import check_inputs
+
+    check_inputs(resolve_paths(parse_config(yaml.safe_load(text), "the new configuration")))
+
+
+def _write(path: Path, text: str) -> None:
+    from sweeps.storage.errors import UserError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None

@@ -1,0 +1,73 @@
+"""``leaderboard``: the best trials of a sweep, also while it runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.cli.arguments import (
+    AsJson,
+    ConfigFile,
+    Overrides,
+    load_stored,
+    mistakes_explained,
+    refuse,
+)
+
+if TYPE_CHECKING:
+    from sweeps.report.trial_row import ScoreLabel, TrialRow
+
+
+def leaderboard(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    top: Annotated[int, typer.Option(min=1, help="How many trials per domain.")] = 10,
+) -> None:
+    """The best trials per domain, by score on the validation items; works while a sweep runs.
+
+    Trials that run, or were stopped early, come last: their scores are of earlier steps.
+    """
+    with mistakes_explained():
+        parsed = load_stored(config, overrides)
+        from sweeps.search.trial_records import Records, ranked
+
+        boards = {name: ranked(rows)[:top] for name, rows in Records(parsed).begun().items()}
+    if not boards:
+        refuse(f"{parsed.name}: no trial has begun yet", code=1)
+    if as_json:
+        plain = {
+            name: [{**asdict(row), "metrics": dict(row.metrics)} for row in rows]
+            for name, rows in boards.items()
+        }
+        print(json.dumps(plain, indent=1))
+        return
+    from sweeps.search.trial_records import label_of
+
+    for name, rows in boards.items():
+        _print_board(name, rows, label_of(parsed, name))
+
+
+def _print_board(name: str, rows: list[TrialRow], label: ScoreLabel) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sweeps.execution.progress import POINT_LEGEND, point_text, recorded_point
+
+    title = f"{name}: best trials by {label.text} on validation items"
+    table = Table(title=title, caption=POINT_LEGEND)
+    for column in ("", "trial", "score", "point", "state", "seconds"):
+        table.add_column(column, justify="right")
+    for place, row in enumerate(rows, start=1):
+        table.add_row(
+            str(place),
+            str(row.number),
+            "" if row.score is None else label.number(row.score),
+            point_text(recorded_point(row)),
+            row.state.replace("_", " "),
+            f"{row.seconds:.0f}" if row.has_ended() else "",
+        )
+    Console().print(table)

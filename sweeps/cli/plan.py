@@ -1,0 +1,205 @@
+"""How a plan looks on a screen.
+
+``plan``: what a sweep will do and cost, before it does it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.cli.arguments import (
+    AsJson,
+    ConfigFile,
+    Overrides,
+    command_line,
+    load,
+    mistakes_explained,
+)
+from sweeps.execution.disk_need import GIB
+from sweeps.execution.planning import DomainPlan, SweepPlan
+from sweeps.execution.progress import time_text
+
+if TYPE_CHECKING:
+    from sweeps.config.sweep_config import SweepConfig
+    from sweeps.execution.planning import PaceOf, SweepPlan
+    from sweeps.report.trial_row import TrialRow
+
+
+def view(plan: SweepPlan, run: str) -> list[str]:
+    """What is shown, line by line; ``run``: the command that does it."""
+    title = "its report again:" if _is_done(plan) else "run it:"
+    return [*_lines(plan), title, f"  {run}"]
+
+
+def _lines(plan: SweepPlan) -> Iterator[str]:
+    yield f"{plan.name}: {plan.kind}, {_count(len(plan.domains), 'domain')}"
+    yield f"where: {plan.machine.text}"
+    at_once = _count(plan.machine.concurrency, "trial")
+    yield f"each trial: {_count(plan.devices_per_trial, plan.device)}; {at_once} at a time"
+    for domain in plan.domains:
+        yield from _domain(domain)
+    yield from _cost(plan)
+    yield from _disk(plan)
+
+
+def _domain(plan: DomainPlan) -> Iterator[str]:
+    done = f", {plan.done} of them done already" if plan.done else ""
+    yield f"{plan.domain}: {_count(plan.total, 'trial')}{done}, {plan.left} to run"
+    if plan.shortfall:
+        yield f"  {plan.shortfall}"
+    for name, text in plan.parameters.items():
+        yield f"  {name}: {text}"
+    for interval, updates in plan.updates.items():
+        yield (
+            f"  at accumulation interval {interval}: {updates} updates of "
+            f"{plan.examples // updates} examples"
+        )
+    if plan.pace is not None:
+        evaluation = "unknown"
+        if plan.pace.evaluation is not None:
+            evaluation = time_text(plan.pace.evaluation)
+        yield (
+            f"  a trial: {time_text(plan.pace.training)} of training, {evaluation} of validation "
+            f"(from {plan.pace.source})"
+        )
+
+
+def _is_done(plan: SweepPlan) -> bool:
+    return plan.kind != "efficiency" and not any(domain.left for domain in plan.domains)
+
+
+def _cost(plan: SweepPlan) -> Iterator[str]:
+    if _is_done(plan):
+        yield "time: none, every trial is done"
+        return
+    if plan.hours is None:
+        yield (
+            "time: not known before a trial of each domain has finished; give "
+            "--seconds-per-step, or measure a few updates here with --measure"
+        )
+        return
+    most = "at most, since trials may be stopped early: " if plan.stops_early else ""
+    evaluation = "unknown"
+    if plan.evaluation_device_hours is not None:
+        evaluation = _hours(plan.evaluation_device_hours)
+    yield f"time: {most}{time_text(3600 * plan.hours)}, without the test items at the end"
+    yield (
+        f"{plan.device}-hours: {_hours(plan.training_device_hours or 0.0)} of training, "
+        f"{evaluation} of validation"
+    )
+    if plan.money is not None:
+        yield f"money: {plan.money:.2f} at {plan.price:g} per {plan.device}-hour"
+
+
+def _disk(plan: SweepPlan) -> Iterator[str]:
+    free = "in an object store"
+    if plan.disk_free is not None:
+        free = f"{plan.disk_free / GIB:.2f} GiB are free"
+    if plan.disk is None:
+        yield f"disk: unknown until the model is here; {free}"
+        return
+    yield (
+        f"disk: up to {plan.disk.total / GIB:.2f} GiB ({plan.disk.checkpoints / GIB:.2f} for "
+        f"checkpoints, {plan.disk.models / GIB:.2f} for models); {free}"
+    )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.3g}"
+
+
+def _count(number: float, noun: str) -> str:
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
+
+
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    seconds_per_step: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Seconds of one update at the smallest accumulation interval, if you know."
+        ),
+    ] = None,
+    seconds_per_check: Annotated[
+        float | None, typer.Option(min=0, help="Seconds of the last validation check.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure a few updates of one trial here.")
+    ] = False,
+    price: Annotated[
+        float | None,
+        typer.Option(min=0, help="Of one GPU for one hour; of one CPU where trials use no GPU."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a sweep will run, where, for how long and at what price; nothing is trained for it.
+
+    Times come from finished trials of the same sweep, unless you give or measure them. Where
+    RAY_ADDRESS names a cluster, it is asked what it has.
+    """
+    with mistakes_explained():
+        from sweeps.storage.errors import UserError
+
+        if measure and seconds_per_step is not None:
+            raise UserError("either --measure or --seconds-per-step, not both")
+        if seconds_per_check is not None and seconds_per_step is None:
+            raise UserError("--seconds-per-check is missing its --seconds-per-step")
+        parsed = load(config, overrides)
+        try:
+            found = _planned(parsed, seconds_per_step, seconds_per_check, measure, price)
+        except ValueError as error:  # of the rooms below: what is wrong with model or data
+            raise UserError(str(error)) from error
+    if as_json:
+        print(json.dumps(asdict(found), indent=1))
+        return
+    _print(found, command_line("run", config, overrides))
+
+
+def _planned(
+    config: SweepConfig,
+    step: float | None,
+    check: float | None,
+    measure: bool,
+    price: float | None,
+) -> SweepPlan:
+    from sweeps.config.sweep_config import resolve_paths
+    from sweeps.execution.planning import joined_cluster, plan, this_machine
+    from sweeps.search.trial_records import recorded_rows
+    from sweeps.storage.cluster_address import cluster_address
+
+    config = resolve_paths(config)
+    machine = (joined_cluster if cluster_address() else this_machine)(config)
+    if price is None:
+        price = config.budget.price_per_gpu_hour
+    return plan(
+        config, recorded_rows(config), machine, _pace_of(config, step, check, measure), price
+    )
+
+
+def _pace_of(
+    config: SweepConfig, step: float | None, check: float | None, measure: bool
+) -> PaceOf:
+    from sweeps.execution.pace import Pace, count_items, given_pace, measured_pace, recorded_pace
+
+    def pace_of(domain: str, rows: tuple[TrialRow, ...]) -> Pace | None:
+        if step is not None:
+            return given_pace(config, domain, step, check, count_items(config, domain))
+        if measure:
+            return measured_pace(config, domain, count_items(config, domain))
+        return recorded_pace(rows)
+
+    return pace_of
+
+
+def _print(found: SweepPlan, run: str) -> None:
+    from rich.console import Console
+
+    pass
+
+    Console(soft_wrap=True, highlight=False, markup=False).print(*view(found, run), sep="\n")

@@ -1,0 +1,66 @@
+"""``retry``: failed trials once more."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sweeps.cli.arguments import (
+    ConfigFile,
+    Overrides,
+    command_line,
+    load_stored,
+    mistakes_explained,
+)
+from sweeps.cli.run import run_sweep
+
+
+def retry(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All that failed.")] = False,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only failures of this kind, as oom (`status` shows them); may be repeated."
+        ),
+    ] = None,
+    run: Annotated[bool, typer.Option("--run", help="Go on with the sweep at once.")] = False,
+) -> None:
+    """Queue failed trials once more, at the same points and under the same numbers.
+
+    A trial that ran out of memory may fit with half the micro-batch and the same effective batch:
+    `retry FOLDER --kind oom --run failures.on_oom=halve`.
+    """
+    with mistakes_explained():
+        from sweeps.storage.errors import UserError
+
+        kinds = _checked(kind or [])
+        if not failed and not kinds:
+            raise UserError("which trials? Expected --failed for all, or --kind oom for some")
+        from sweeps.search.retry_failed import queue_failed
+        from sweeps.search.trial_records import Records
+
+        records = Records(load_stored(config, overrides))
+        queued = {name: found for name, found in queue_failed(records, kinds).items() if found}
+    for name, numbers in queued.items():
+        print(f"{name}: queued again: trial {', '.join(map(str, numbers))}")
+    if not queued:
+        print("No such trial has failed: nothing to try again.")
+        return
+    again = command_line("resume", str(records.place.folder), overrides)
+    if run:
+        run_sweep(records.config, again, join=False, adopt=False)
+        return
+    print(f"To go on:\n  {again}")
+
+
+def _checked(kinds: list[str]) -> list[str]:
+    from sweeps.config.failures import KINDS
+    from sweeps.storage.errors import UserError, nearest
+
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(f"--kind {kind}: no such kind of failure ({nearest(kind, [*KINDS])})")
+    return kinds

@@ -1,0 +1,238 @@
+"""``run``, ``resume`` and ``paper``: the commands that train.
+
+``validate``: what is wrong with a sweep, before anything runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from sweeps.cli.arguments import (
+    ConfigFile,
+    Overrides,
+    command_line,
+    load,
+    mistakes_explained,
+    refuse,
+)
+
+if TYPE_CHECKING:
+    from sweeps.config.sweep_config import SweepConfig
+    from sweeps.execution.progress import Display
+    from sweeps.execution.sweep import StudyResult
+    from sweeps.execution.test_scores import TestScores
+    from sweeps.report.trial_row import TrialRow
+
+
+Join = Annotated[
+    bool, typer.Option("--join", help="Help a process that runs the same sweep already.")
+]
+Adopt = Annotated[
+    bool,
+    typer.Option(
+        "--adopt",
+        help="Go on although what is searched or scored changed: old and new trials mix.",
+    ),
+]
+
+
+def run(
+    config: ConfigFile, overrides: Overrides = None, join: Join = False, adopt: Adopt = False
+) -> None:
+    """Run every domain's study, or continue it: finished trials are never run again.
+
+    Ctrl-C stops within seconds and keeps what is finished; the same command goes on from there.
+    """
+    again = command_line("run", config, overrides)
+    with _stoppable(again):
+        with mistakes_explained():
+            parsed = load(config, overrides)
+        run_sweep(parsed, again, join=join, adopt=adopt)
+
+
+def resume(
+    config: ConfigFile, overrides: Overrides = None, join: Join = False, adopt: Adopt = False
+) -> None:
+    """Go on with a sweep, or a paper, that was stopped, from the configuration in its folder.
+
+    As `run`, but without the YAML file that the sweep was started from; where CONFIG is that
+    file, it only says which folder is meant.
+    """
+    with _stoppable(command_line("resume", config, overrides)):
+        _resume(config, overrides, join=join, adopt=adopt)
+
+
+def _resume(config: str, overrides: list[str] | None, *, join: bool, adopt: bool) -> None:
+    with mistakes_explained():
+        from sweeps.config.load import is_paper
+        from sweeps.config.sweep_config import paths_for
+
+        folder = paths_for(load(config, overrides)).folder
+        stored = load(str(folder), overrides) if folder.is_dir() else _never_run(folder)
+        again = command_line("resume", str(folder), overrides)
+        whole = is_paper(stored)
+        if whole and (join or adopt):
+            _refuse_for_a_paper("--join" if join else "--adopt")
+    if whole:
+        run_paper(stored, again)
+    else:
+        run_sweep(stored, again, join=join, adopt=adopt)
+
+
+def _never_run(folder: Path) -> NoReturn:
+    from sweeps.storage.errors import UserError
+
+    raise UserError(f"nothing to resume: {folder} is not there; start the sweep with `run`")
+
+
+def _refuse_for_a_paper(option: str) -> NoReturn:
+    from sweeps.storage.errors import UserError
+
+    raise UserError(
+        f"{option} is for one sweep: give the folder of one study of the paper, STORAGE/NAME-KIND"
+    )
+
+
+def run_sweep(config: SweepConfig, again: str, *, join: bool, adopt: bool) -> None:
+    """Run a sweep, with its progress and its ends; ``again``: what to type to go on."""
+    with _shown(again) as display:
+        from sweeps.execution import sweep
+
+        result = sweep.run(config, display, join=join, adopt=adopt)
+    for name, domain in result.domains.items():
+        if config.study.kind != "efficiency":
+            _print_best(name, domain.best)
+        _print_tests(config, name, domain.test_scores)
+    print()
+    for label, text in _next_steps(result):
+        print(f"{label}:\n  {text}")
+    _say_stopped(result.stopped, again)
+    if names := result.unreached():
+        _refuse_unreached(config, f"domain {', '.join(names)}")
+
+
+def paper(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Run every study of the paper, or go on with them, and write one report over all.
+
+    `study.paper` lists them: search, sensitivity, methods, drop, data, efficiency. Each becomes a
+    sweep of its own, NAME-KIND, and finished trials are never run again.
+    """
+    again = command_line("paper", config, overrides)
+    with _stoppable(again):
+        with mistakes_explained():
+            parsed = load(config, overrides)
+        run_paper(parsed, again)
+
+
+def run_paper(config: SweepConfig, again: str) -> None:
+    """Run a paper, with its progress and its ends; ``again``: what to type to go on."""
+    with _shown(again) as display:
+        from sweeps.execution import paper as studies
+
+        result = studies.run(config, display)
+    for label, text in (*result.links, ("report", str(result.html))):
+        print(f"{label}:\n  {text}")
+    _say_stopped(result.stopped, again)
+    if result.unreached:
+        names = ", ".join(f"{domain} ({kind})" for kind, domain in result.unreached)
+        _refuse_unreached(config, f"domain {names}")
+
+
+def _refuse_unreached(config: SweepConfig, what: str) -> NoReturn:
+    """A command that trains has nothing to show for a part of what it was asked."""
+    from sweeps.config.sweep_config import paths_for
+
+    why = command_line("status", str(paths_for(config).folder))
+    refuse(f"{what}: no trial finished, so there is no result. `{why}` says why", code=1)
+
+
+@contextmanager
+def _shown(again: str) -> Iterator[Display]:
+    """A display for a long command; stopped, it says what to type to go on."""
+    from sweeps.execution.progress import build_display
+
+    with _stoppable(again):
+        display = build_display()
+        try:
+            with mistakes_explained():
+                yield display
+        finally:
+            display.close()
+
+
+@contextmanager
+def _stoppable(again: str) -> Iterator[None]:
+    """From here on a signal that stops ends the command with a sentence and exit code 130."""
+    from sweeps.storage.interrupts import interruptible, shielded
+
+    try:
+        with interruptible():
+            with shielded():  # compiled code, which drops what is raised while it is imported
+                importlib.import_module("numpy.random")
+            yield
+    except KeyboardInterrupt:
+        from sweeps.storage.closed_output import ignore_broken_pipe
+
+        with ignore_broken_pipe():
+            print(f"\nStopped. Finished trials are kept. To go on:\n  {again}", flush=True)
+        raise typer.Exit(130) from None
+
+
+def _say_stopped(stopped: str, again: str) -> None:
+    if stopped:
+        print(f"\nStopped, for {stopped}:\n  {again}")
+
+
+def _print_best(name: str, best: TrialRow | None) -> None:
+    if best is None:
+        print(f"{name}: no trial finished")
+        return
+    print(
+        f"{name}: best score {best.score:.4f} on validation items with "
+        f"mask_ratio {best.mask_ratio:g}, accumulation_interval {best.accumulation_interval}, "
+        f"learning_rate {best.learning_rate:.2e} (trial {best.number})"
+    )
+
+
+def _print_tests(config: SweepConfig, name: str, scores: TestScores) -> None:
+    """The chosen trial against the SFT control, where both were tested."""
+    from sweeps.execution.paired_tests import paired_tests, paired_text
+    from sweeps.search.trial_records import label_of
+
+    for found in paired_tests(scores):
+        print(f"  {paired_text(found, label_of(config, name))}")
+
+
+def _next_steps(result: StudyResult) -> list[tuple[str, str]]:
+    from sweeps.tracking.tracker import SERVE
+
+    steps = [(f"{name}: report", str(d.report.html)) for name, d in result.domains.items()]
+    shared = []
+    for name, domain in result.domains.items():
+        steps += [(f"{name}: {label}", text) for label, text in domain.links if label != SERVE]
+        shared += [(label, text) for label, text in domain.links if label == SERVE]
+    # The command that serves a local store is the same for all domains: said once.
+    return list(dict.fromkeys([*shared, *steps]))
+
+
+def validate(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Check a sweep's file, its model, every data row and the tracker. Nothing is started."""
+    with mistakes_explained():
+        parsed = load(config, overrides)
+        from sweeps.execution import sweep
+
+        sweep.validate(parsed)
+    domains = ", ".join(parsed.domains)
+    kind = parsed.study.kind
+    what = f"{sum(map(parsed.search_trials, parsed.domains))} trials" if kind == "search" else kind
+    for domain in parsed.domains:
+        if short := parsed.shortfall(domain):
+            print(f"{domain}: {short}")
+    print(f"{config} is fine: {what} over {domains}. Run it with:")
+    print(f"  {command_line('run', config, overrides)}")

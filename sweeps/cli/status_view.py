@@ -1,0 +1,172 @@
+"""How a sweep's status looks on a screen.
+
+How a paper stands: each of its studies, which are sweeps of their own, and the whole.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, final
+
+from sweeps.cli.sweep_status import DomainStatus, Failure, Running, SweepStatus, status
+from sweeps.config.load import load_config, report_folder, study_name, study_paths
+from sweeps.config.study_config import Kind
+from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.execution.progress import POINT_LEGEND, point_text, recorded_point, time_text
+from sweeps.search.trial_records import Records
+from sweeps.storage.remote_sync import refresh
+from sweeps.storage.run_lock import Driver, living_drivers
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+
+def view(status: SweepStatus) -> list[RenderableType]:
+    """What is shown, from top to bottom."""
+    return [*body(status), *_next_steps(status)]
+
+
+def body(status: SweepStatus) -> list[RenderableType]:
+    """All of it but what to type next."""
+    lines: list[RenderableType] = [headline(status), *([table(status)] if status.domains else [])]
+    for domain in status.domains:
+        lines += [_running(domain, run) for run in domain.running]
+    if status.events:
+        lines.append("last events")
+        lines += [f"  {happening.time}  {happening.text}" for happening in status.events]
+    for failure in status.failures:
+        lines += _failure(failure)
+    reports = [f"  {d.domain}: {d.report}" for d in status.domains if d.report]
+    return [*lines, *(["reports", *reports] if reports else [])]
+
+
+def headline(status: SweepStatus) -> str:
+    """Whether it runs, who runs it, and when it will be done."""
+    if status.state == "complete":
+        return f"{status.name} is complete."
+    if not status.drivers:
+        return f"{status.name} does not run: it was stopped, or ended before all was done."
+    who = "; ".join(str(driver) for driver in status.drivers)
+    if all(domain.done >= domain.total for domain in status.domains):
+        return f"{status.name} runs, by {who}. All trials are done; the report is being written."
+    if status.per_hour is None:
+        return f"{status.name} runs, by {who}. No trial has ended since then."
+    left = time_text(status.seconds_left)
+    return f"{status.name} runs, by {who}. {status.per_hour:.3g} trials per hour, {left} left."
+
+
+def table(status: SweepStatus) -> Table:
+    """One row for each domain."""
+    from rich.table import Table
+
+    result = Table()
+    for column in ("domain", "done", "running", "failed", "best score"):
+        result.add_column(column)
+    result.add_column("at", no_wrap=True)
+    for domain in status.domains:
+        best = domain.best
+        result.add_row(
+            domain.domain,
+            f"{domain.done} of {domain.total}",
+            str(len(domain.running)),
+            str(domain.states.get("failed", 0)),
+            "" if best is None else domain.label.number(best.score or 0.0),
+            "" if best is None else point_text(recorded_point(best)),
+        )
+    if any(domain.best is not None for domain in status.domains):
+        result.caption = f"scores on validation items; {POINT_LEGEND}"
+    return result
+
+
+def _running(domain: DomainStatus, run: Running) -> str:
+    score = "" if run.score is None else f", score {domain.label.number(run.score)} so far"
+    return (
+        f"running: {domain.domain} trial {run.number}, {run.point}, update {run.step} of "
+        f"{run.steps}{score}, for {time_text(run.seconds)}"
+    )
+
+
+def _failure(failure: Failure) -> list[RenderableType]:
+    name = f"failed: {failure.domain} trial {failure.number}"
+    lines: list[RenderableType] = [f"{name} ({failure.kind}), {failure.cause}"]
+    lines += [f"  its log: {failure.log}"] if failure.log else []
+    return [*lines, *([f"  run it alone: {failure.command}"] if failure.command else [])]
+
+
+def way_on(folder: str) -> str:
+    """What to type to go on with what was stopped."""
+    return f"to go on: python -m sweeps resume {shlex.quote(folder)}"
+
+
+def _next_steps(status: SweepStatus) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    if status.state == "stopped":
+        lines.append(way_on(status.folder))
+    if status.failures and not status.drivers:
+        lines.append(
+            "to try the failed trials again: python -m sweeps retry "
+            f"{shlex.quote(status.folder)} --failed"
+        )
+    return lines
+
+
+@final
+@dataclass(frozen=True)
+class PaperStatus:
+    """A paper. `studies` have begun, those that `to_come` names have not."""
+
+    name: str
+    folder: str
+    state: Literal["running", "complete", "stopped"]
+    drivers: tuple[Driver, ...]
+    studies: tuple[SweepStatus, ...]
+    to_come: tuple[str, ...]
+    report: str | None
+
+
+def paper_status(config: SweepConfig) -> PaperStatus:
+    """How the paper stands now."""
+    folder, page = paths_for(config).folder, report_folder(config) / "report.html"
+    for place in (paths_for(config), *(study_paths(config, kind) for kind in config.study.paper)):
+        refresh(place)
+    drivers = tuple(living_drivers(folder))
+    begun = [kind for kind in config.study.paper if _is_on_record(config, kind)]
+    places = [study_paths(config, kind).folder for kind in begun]
+    studies = tuple(status(Records(load_config(place))) for place in places)
+    to_come = tuple(study_name(config, k) for k in config.study.paper if k not in begun)
+    is_over = not to_come and page.is_file() and {one.state for one in studies} == {"complete"}
+    return PaperStatus(
+        name=config.name,
+        folder=str(folder),
+        state="running" if drivers else "complete" if is_over else "stopped",
+        drivers=drivers,
+        studies=studies,
+        to_come=to_come,
+        report=str(page) if page.is_file() else None,
+    )
+
+
+def paper_view(found: PaperStatus) -> list[RenderableType]:
+    """What is shown, from top to bottom."""
+    lines: list[RenderableType] = [_headline(found)]
+    for one in found.studies:
+        lines += ["", *body(one)]
+    if found.to_come:
+        lines += ["", f"still to begin: {', '.join(found.to_come)}"]
+    if found.report:
+        lines += ["", f"report over all: {found.report}"]
+    return [*lines, *([way_on(found.folder)] if found.state == "stopped" else [])]
+
+
+def _headline(found: PaperStatus) -> str:
+    if found.drivers:
+        return f"`paper` runs {found.name}, by {'; '.join(map(str, found.drivers))}."
+    said = "is complete" if found.state == "complete" else "does not run"
+    return f"The paper {found.name} {said}."
+
+
+def _is_on_record(config: SweepConfig, kind: Kind) -> bool:
+    place = study_paths(config, kind)
+    return place.config_file().is_file() and place.created_marker().is_file()

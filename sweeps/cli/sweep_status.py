@@ -1,0 +1,252 @@
+"""How a sweep stands, from its records alone: plain values for a screen or a program."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, final
+
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.config.space import plain_point
+from sweeps.config.sweep_config import SweepConfig
+from sweeps.execution.progress import point_text, recorded_point, time_text
+from sweeps.report.trial_row import ScoreLabel, TrialRow
+from sweeps.search.attempts import INTERRUPTED
+from sweeps.search.trial_records import Records, best_row, label_of
+from sweeps.search.workload import workload
+from sweeps.storage.remote_sync import fetcher
+from sweeps.storage.run_lock import Driver, living_drivers
+from sweeps.storage.study_paths import alone
+from sweeps.storage.trial_files import EVENTS_FILE, FAILURE_FILE, RUN_FILE
+
+SHOWN_EVENTS = 6
+_TAIL_BYTES = 8192
+
+
+@final
+@dataclass(frozen=True)
+class Running:
+    """A trial that runs now: update `step` of `steps`, the `score` of its last check, and the
+    seconds since it began."""
+
+    number: int
+    point: str
+    step: int
+    steps: int
+    score: float | None
+    seconds: float
+
+
+@final
+@dataclass(frozen=True)
+class Failure:
+    """A failed trial: one line of cause, where its log lies, and how to run it alone."""
+
+    domain: str
+    number: int
+    kind: str
+    cause: str
+    log: str | None
+    command: str | None
+
+
+@final
+@dataclass(frozen=True)
+class Event:
+    """Something that happened; `time` is local to the machine that wrote it."""
+
+    time: str
+    text: str
+
+
+@final
+@dataclass(frozen=True)
+class DomainStatus:
+    """One domain's study. `states` counts its trials by state, `best` is on validation items."""
+
+    domain: str
+    label: ScoreLabel
+    total: int
+    done: int
+    states: dict[str, int]
+    running: tuple[Running, ...]
+    best: TrialRow | None
+    report: str | None
+
+
+@final
+@dataclass(frozen=True)
+class SweepStatus:
+    """A sweep. `per_hour` and `seconds_left` are of the living drivers' session, None without."""
+
+    name: str
+    folder: str
+    state: Literal["running", "complete", "stopped"]
+    drivers: tuple[Driver, ...]
+    domains: tuple[DomainStatus, ...]
+    per_hour: float | None
+    seconds_left: float | None
+    events: tuple[Event, ...]
+    failures: tuple[Failure, ...]
+
+
+def status(records: Records) -> SweepStatus:
+    """How the sweep stands now."""
+    records.look_again()
+    drivers = tuple(living_drivers(records.place.folder))
+    domains = tuple(_domain(records, name, bool(drivers)) for name in records.config.domains)
+    left = sum(max(0, domain.total - domain.done) for domain in domains)
+    complete = not left and all(domain.report is not None for domain in domains)
+    pace = _per_second(records, drivers)
+    return SweepStatus(
+        name=records.config.name,
+        folder=str(records.place.folder),
+        state="running" if drivers else "complete" if complete else "stopped",
+        drivers=drivers,
+        domains=domains,
+        per_hour=None if pace is None else 3600 * pace,
+        seconds_left=None if pace is None else left / pace,
+        events=_events(records),
+        failures=tuple(f for name in records.config.domains for f in _failures(records, name)),
+    )
+
+
+def _domain(records: Records, domain: str, driven: bool) -> DomainStatus:
+    rows = records.rows(domain)
+    work = workload(records.config, domain, rows)
+    states: dict[str, int] = {}
+    for row in rows:
+        # What no living process drives does not run, whatever a killed one left on record.
+        state = "interrupted" if row.state == "running" and not driven else row.state
+        states[state] = states.get(state, 0) + 1
+    page = records.place.study(domain) / "report" / "report.html"
+    return DomainStatus(
+        domain=domain,
+        label=label_of(records.config, domain),
+        total=work.total,
+        done=work.done,
+        states=states,
+        running=_running(records, domain) if driven else (),
+        best=best_row(rows),
+        report=str(page) if page.is_file() else None,
+    )
+
+
+def _running(records: Records, domain: str) -> tuple[Running, ...]:
+    now, found = datetime.now(), []
+    rows = {row.key: row for row in records.rows(domain)}
+    fetch = fetcher(records.place)
+    for trial in records.trials(domain):
+        key = trial.user_attrs.get("key")
+        if trial.state is not TrialState.RUNNING or key not in rows:
+            continue
+        folder = records.place.trial(domain, key)
+        began = trial.datetime_start or now
+        with suppress(OSError):  # else the step of a look before
+            fetch(folder / EVENTS_FILE)
+        found.append(
+            Running(
+                number=trial.user_attrs["number"],
+                point=point_text(recorded_point(rows[key])),
+                step=_last_step(folder / EVENTS_FILE),
+                steps=_steps(records.config, domain, rows[key]),
+                score=rows[key].score,
+                seconds=(now - began).total_seconds(),
+            )
+        )
+    return tuple(found)
+
+
+def _steps(config: SweepConfig, domain: str, row: TrialRow) -> int:
+    """Updates of a whole trial; masking changes nothing about their number."""
+    point = plain_point(row.accumulation_interval)
+    return config.trial(domain, point).steps(config.resources.workers)
+
+
+def _last_step(events: Path) -> int:
+    """The last update in a trial's outbox; 0 before the first."""
+    try:
+        with events.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return 0
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError):  # half a line, or another kind of event
+            continue
+    return 0
+
+
+def _per_second(records: Records, drivers: tuple[Driver, ...]) -> float | None:
+    """Trials that ended per second since the oldest living driver began; None before one did."""
+    if not drivers:
+        return None
+    began = datetime.strptime(drivers[0].started, "%Y-%m-%d %H:%M:%S")
+    ended = [
+        trial
+        for domain in records.config.domains
+        for trial in records.trials(domain)
+        if trial.datetime_complete is not None
+        and trial.datetime_complete >= began
+        and INTERRUPTED not in trial.user_attrs
+    ]
+    seconds = max(1.0, time.time() - began.timestamp())
+    return len(ended) / seconds if ended else None
+
+
+def _events(records: Records) -> tuple[Event, ...]:
+    """The last trials that began or ended."""
+    found: list[tuple[datetime, str]] = []
+    for domain in records.config.domains:
+        for trial in records.trials(domain):
+            if "number" not in trial.user_attrs:
+                continue
+            name = f"{domain} trial {trial.user_attrs['number']}"
+            if trial.datetime_start is not None:
+                found.append((trial.datetime_start, f"{name} began"))
+            if trial.datetime_complete is not None:
+                found.append((trial.datetime_complete, f"{name} {_ending(trial)}"))
+    found.sort()
+    last = found[-SHOWN_EVENTS:]
+    return tuple(Event(f"{moment:%Y-%m-%d %H:%M:%S}", text) for moment, text in last)
+
+
+def _ending(trial: FrozenTrial) -> str:
+    if INTERRUPTED in trial.user_attrs:
+        return "was interrupted"
+    outcome: dict[str, Any] = trial.user_attrs.get("outcome", {})
+    words = {"stopped_early": "was stopped early", "finished": "finished", "failed": "failed"}
+    seconds = outcome.get("seconds", 0.0)
+    return f"{words.get(outcome.get('state', ''), 'ended')} after {time_text(seconds)}"
+
+
+def _failures(records: Records, domain: str) -> list[Failure]:
+    outcomes = {t.user_attrs.get("key"): t.user_attrs for t in records.trials(domain)}
+    return [
+        _failure(records, domain, row, outcomes[row.key].get("outcome", {}))
+        for row in records.rows(domain)
+        if row.state == "failed"
+    ]
+
+
+def _failure(records: Records, domain: str, row: TrialRow, outcome: dict[str, Any]) -> Failure:
+    folder = records.place.trial(domain, row.key)
+    said = str(outcome.get("failure", "")).strip()
+    log, run = folder / FAILURE_FILE, folder / RUN_FILE
+    return Failure(
+        domain=domain,
+        number=row.number,
+        kind=str(outcome.get("kind", "error")),
+        cause=said.splitlines()[0] if said else "no cause is on record",
+        log=str(log) if log.is_file() else None,
+        command=alone(folder) if run.is_file() else None,
+    )

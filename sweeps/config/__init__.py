@@ -1,0 +1,1 @@
+"""What the YAML of a sweep can say, checked as a whole: schema, loading, identity."""

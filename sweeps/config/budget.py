@@ -1,0 +1,216 @@
+"""What a sweep may cost, and what it has cost so far.
+
+When a study stops before its trials are done: by its budget, or failures others would share.
+
+What each driver of a sweep has spent: a file for each, so that none writes another's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, Self, final
+
+from pydantic import Field, model_validator
+
+from sweeps.config.failures import STOPS_THE_STUDY, cause
+from sweeps.finetune.strict_model import StrictModel
+from sweeps.storage.atomic_io import atomic_write
+
+BALANCE_SECONDS = 10.0
+"""What a killed driver can have spent beside its book."""
+
+Amount = Annotated[float, Field(gt=0)]
+
+
+class BudgetConfig(StrictModel):
+    """At any of these limits the running trials are stopped and the report is written.
+
+    ``wall_hours``: of this call of `run`. ``gpu_hours`` and ``money``: of the whole sweep, all
+    domains, calls and drivers, and every try of a trial, also one that failed or was interrupted.
+    `paper` has one budget for all its studies. Test items are not in it, and are scored wherever
+    all trials are done, whatever is left. A stopped trial goes on from its checkpoint when the
+    sweep is run again with a larger budget.
+    """
+
+    wall_hours: Amount | None = None
+    gpu_hours: Amount | None = None
+    money: Amount | None = None
+    price_per_gpu_hour: Amount | None = None
+
+    @model_validator(mode="after")
+    def _can_be_counted(self) -> Self:
+        if self.money is not None and self.price_per_gpu_hour is None:
+            raise ValueError("money needs price_per_gpu_hour, in the same currency")
+        return self
+
+    def needs_gpus(self) -> bool:
+        """Whether it limits something that a trial without a GPU never spends."""
+        return self.gpu_hours is not None or self.money is not None
+
+
+class UsageStore(Protocol):
+    """Where the drivers of a sweep keep what each has spent."""
+
+    def record(self, gpu_hours: float) -> None:
+        """Keep what this driver has spent so far."""
+
+    def elsewhere(self) -> float:
+        """GPU-hours of all the others, living or gone."""
+
+
+@final
+class UsageTracker:
+    """Counts what the trials of a sweep spend; a trial holds ``gpus`` GPUs while it runs.
+
+    Time counts whatever becomes of it: of a try that failed or was interrupted as of any other.
+    """
+
+    def __init__(
+        self,
+        budget: BudgetConfig,
+        gpus: float,
+        book: UsageStore,
+        clock: Callable[[], float] = time.monotonic,
+        began: float | None = None,
+    ) -> None:
+        """``began``: since when wall time counts, on ``clock``; from now on by default."""
+        self._budget, self._gpus, self._book, self._clock = budget, gpus, book, clock
+        self._started = clock() if began is None else began
+        self._ended = 0.0
+        self._running: dict[str, float] = {}
+        self.sync()
+
+    def began(self, trial_id: str) -> None:
+        """A trial starts, or is started again by Tune, whose actor for it was lost."""
+        self._running.setdefault(trial_id, self._clock())
+
+    def ended(self, trial_id: str) -> None:
+        """A trial ended, or was stopped."""
+        began = self._running.pop(trial_id, None)
+        if began is not None:
+            self._ended += self._hours_since(began) * self._gpus
+            self.sync()
+
+    def sync(self) -> None:
+        """Write down what this driver has spent, and read what the others have."""
+        self._balanced = self._clock()
+        self._book.record(self._own())
+        self._elsewhere = self._book.elsewhere()
+
+    def gpu_hours(self) -> float:
+        """Of ended and running trials, also of earlier calls and other drivers."""
+        if self._clock() - self._balanced >= BALANCE_SECONDS:
+            self.sync()
+        return self._own() + self._elsewhere
+
+    def _own(self) -> float:
+        running = sum(self._hours_since(began) for began in self._running.values())
+        return self._ended + running * self._gpus
+
+    def exceeded(self) -> str:
+        """The limit that is reached, as a sentence with the way on; empty below all limits."""
+        budget, gpu_hours = self._budget, self.gpu_hours()
+        spent = {"wall_hours": self._hours_since(self._started), "gpu_hours": gpu_hours}
+        if budget.price_per_gpu_hour is not None:
+            spent["money"] = gpu_hours * budget.price_per_gpu_hour
+        for name, amount in spent.items():
+            limit = getattr(budget, name)
+            if limit is not None and amount >= limit:
+                return (
+                    f"the budget is spent: {name} {amount:.3g} of {limit:g}. To go on, give a "
+                    f"larger one, as budget.{name}={2 * limit:g}"
+                )
+        return ""
+
+    def _hours_since(self, moment: float) -> float:
+        return (self._clock() - moment) / 3600
+
+
+ENOUGH_TO_JUDGE = 4
+"""Ended trials before the failed share counts."""
+
+
+class FailuresConfig(StrictModel):
+    """What is done about trials that fail.
+
+    ``on_oom``: ``halve`` tries again with half the micro-batch at the same effective batch.
+    ``most_failed_share``: above it the study stops. ``trial_hours``: the longest one trial may
+    take; ``silence_seconds``: the longest time between two of its validation checks.
+    """
+
+    on_oom: Literal["fail", "halve"] = "fail"
+    most_failed_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    trial_hours: Annotated[float, Field(gt=0)] | None = None
+    silence_seconds: Annotated[float, Field(gt=0)] = 3600.0
+
+
+@final
+class StopCondition:
+    """Why a study is to stop, once there is a reason; it stays set.
+
+    ``reason``: a sentence; ``by_budget``: whether that is how it was meant to end.
+    """
+
+    def __init__(self, ledger: UsageTracker, most_failed_share: float) -> None:
+        self.ledger, self._share = ledger, most_failed_share
+        self.reason, self.by_budget = "", False
+        self._endings: Counter[bool] = Counter()
+
+    def due(self) -> bool:
+        """Whether to stop now."""
+        if not self.reason and (exceeded := self.ledger.exceeded()):
+            self.reason, self.by_budget = exceeded, True
+        return bool(self.reason)
+
+    def ended(self, outcome: dict[str, Any]) -> None:
+        """A trial ended, with this outcome (see `sweeps.search.outcomes.outcome`)."""
+        # A divergence is what the search wants to know of a point, and no fault.
+        has_failed = outcome["state"] == "failed" and outcome["kind"] != "diverged"
+        self._endings[has_failed] += 1
+        if self.reason or not has_failed:
+            return
+        said = cause(outcome["failure"])
+        if outcome["kind"] in STOPS_THE_STUDY:
+            self.reason = f"trial {outcome['number']} failed as every other would: {said}"
+            return
+        failed, ended = self._endings[True], self._endings.total()
+        if ended >= ENOUGH_TO_JUDGE and failed / ended > self._share:
+            self.reason = (
+                f"{failed} of {ended} trials failed, more than failures.most_failed_share="
+                f"{self._share:g} allows; the last one: {said}"
+            )
+
+
+@final
+class UsageFiles(UsageStore):
+    """In the sweep's folder; they outlive their drivers, since what is spent stays spent."""
+
+    def __init__(self, folder: Path, driver: str, beside: Iterable[Path] = ()) -> None:
+        """``driver``: the id of this process; ``beside``: folders of sweeps under the same
+        budget."""
+        self._home = folder / "spent"
+        self._own = self._home / f"{driver}.gpu_hours"
+        self._homes = {self._home, *(other / "spent" for other in beside)}
+
+    def record(self, gpu_hours: float) -> None:
+        """Write it; a disk that is full this moment is not said here."""
+        if gpu_hours:
+            with suppress(OSError):
+                self._home.mkdir(parents=True, exist_ok=True)
+                atomic_write(self._own, repr(gpu_hours))
+
+    def elsewhere(self) -> float:
+        """The sum of the other files."""
+        files = (file for home in self._homes for file in home.glob("*.gpu_hours"))
+        return sum(_hours(file) for file in files if file != self._own)
+
+
+def _hours(file: Path) -> float:
+    try:
+        return float(file.read_text())
+    except (OSError, ValueError):  # a storage that does not answer this moment
+        return 0.0

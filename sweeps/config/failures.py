@@ -1,0 +1,63 @@
+"""Why a trial failed, by kinds that call for different things."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+FailureKind = Literal[
+    "oom", "diverged", "infrastructure", "configuration", "disk", "timeout", "error"
+]
+"""``infrastructure``: workers or their node were lost, tried again elsewhere. ``configuration``
+and ``disk``: every other trial would fail too, so the study stops. ``diverged``: a bad point,
+told to the sampler. ``error``: a fault of the program. None but infrastructure is tried again by
+itself."""
+
+KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
+STOPS_THE_STUDY: tuple[FailureKind, ...] = ("configuration", "disk")
+
+_OURS = ("sweeps", "evaluators", "gmt_core")
+_DISK_FULL = ("no space left on device", "disk is full")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+
+def kind_of(error: BaseException) -> FailureKind:
+    """The kind of an exception that ended a trial, or of what caused it."""
+    return next((kind for each in chain(error) if (kind := _own_kind(each))), "error")
+
+
+def failed(kind: FailureKind, failure: str) -> dict[str, Any]:
+    """A job's last result, when it failed; the first line of ``failure`` is the cause."""
+    return {"state": "failed", "kind": kind, "failure": failure, "last": True}
+
+
+def cause(failure: str) -> str:
+    """The one line of a failure that people are shown."""
+    return next((line.strip() for line in failure.splitlines() if line.strip()), "")
+
+
+def _own_kind(error: BaseException) -> FailureKind | None:
+    said = str(error).lower()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk"
+    if any(words in said for words in _DISK_FULL):  # as SQLite and pyarrow say it
+        return "disk"
+    if isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY):
+        return "oom"
+    if isinstance(error, ConnectionError | TimeoutError):
+        return "infrastructure"
+    # A mistake of the user is a ValueError of ours: see sweeps.execution.sweep.check.
+    if isinstance(error, ValueError) and type(error).__module__.split(".")[0] in _OURS:
+        return "configuration"
+    return None
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception, then what it was raised from or within, outermost first."""
+    seen: set[int] = set()
+    here: BaseException | None = error
+    while here is not None and id(here) not in seen:
+        seen.add(id(here))
+        yield here
+        here = here.__cause__ or here.__context__

@@ -1,0 +1,109 @@
+"""How a space is searched: the sampler, early stopping, what is aimed at, and what is repeated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sweeps.config.space import MASKING
+from sweeps.finetune.strict_model import StrictModel
+
+Objective = Literal["score", "kept_fraction", "seconds"]
+DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
+    "score": "maximize",
+    "kept_fraction": "minimize",
+    "seconds": "minimize",
+}
+"""`kept_fraction`: the measured share of gradient elements that the mask kept, mean over updates.
+`seconds`: training time, without validation."""
+
+
+class SchedulerConfig(StrictModel):
+    """Early stopping by one of Optuna's pruners, on the score at each validation check but the
+    last; ``none`` stops no trial.
+
+    ``grace_checks``: no trial is stopped before that check. ``asha`` and ``hyperband``: of the
+    trials that reach a rung, one in ``reduction_factor`` goes on; the first rung is at
+    ``grace_checks``. ``median`` stops what is below the median of finished trials at the same
+    check, ``percentile`` what is not in their best ``percentile`` percent, ``patient`` what is
+    below the median and has not improved over ``patience`` checks; all three wait for
+    ``search.startup_trials`` finished trials.
+    """
+
+    name: Literal["asha", "hyperband", "median", "percentile", "patient", "none"] = "none"
+    grace_checks: Annotated[int, Field(ge=1)] = 1
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    percentile: Annotated[float, Field(gt=0, lt=100)] = 25.0
+    patience: Annotated[int, Field(ge=1)] = 1
+
+
+class StartingPoint(StrictModel):
+    """A point to try first; what it leaves out is drawn by the sampler."""
+
+    method: str | None = None
+    mask_ratio: float | None = None
+    accumulation_interval: int | None = None
+    learning_rate: float | None = None
+
+    def given(self) -> dict[str, float | str]:
+        """The parameters that the point fixes."""
+        return {name: value for name, value in self if value is not None}
+
+    def is_whole(self) -> bool:
+        """Whether nothing of it is left to the sampler."""
+        masks = self.method is None or self.method in MASKING
+        given = self.given()
+        needed = ["accumulation_interval", "learning_rate", *(["mask_ratio"] if masks else [])]
+        return all(name in given for name in needed)
+
+
+class ReplicatesConfig(StrictModel):
+    """After the search, its ``best`` points again with ``seeds`` other seeds each.
+
+    They show how much of a score is luck; the choice of the best stays with the search's own
+    trials.
+    """
+
+    best: Annotated[int, Field(ge=1)]
+    seeds: Annotated[int, Field(ge=1, le=1000)]
+
+
+class SearchConfig(StrictModel):
+    """How the space is searched.
+
+    ``trials``: how many, each at a point of its own, so that a finite space may have fewer; a
+    ``grid`` has one for each of its points instead. ``startup_trials``:
+    random ones before ``tpe`` and ``gp`` learn, and the size of a population of ``nsga2``.
+    ``start`` holds points tried before the sampler's own. ``objectives``: several make a Pareto
+    front; the best trial is still the one with the highest score.
+    """
+
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    sampler: Literal["tpe", "random", "qmc", "grid", "gp", "nsga2"] = "tpe"
+    startup_trials: Annotated[int, Field(ge=1)] = 4
+    scheduler: SchedulerConfig = SchedulerConfig()
+    start: tuple[StartingPoint, ...] = ()
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("score",)
+    replicates: ReplicatesConfig | None = None
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.objectives[0] != "score" or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(
+                f"objectives {list(self.objectives)}: expected score first, and each once"
+            )
+        if len(self.objectives) > 1 and self.scheduler.name != "none":
+            raise ValueError(
+                f"scheduler.name {self.scheduler.name}: with several objectives no trial can be "
+                "called unpromising by its score alone; expected scheduler.name none"
+            )
+        if self.sampler == "grid" and self.start:
+            raise ValueError("start: a grid holds all its points already; expected no start")
+        whole = [point for point in self.start if point.is_whole()]
+        for index, point in enumerate(whole):
+            if point in whole[:index]:
+                raise ValueError(f"start: expected each point once, got {point.given()} twice")
+        if self.sampler == "nsga2" and self.startup_trials < 2:
+            raise ValueError("startup_trials 1: a population of nsga2 has 2 trials or more")
+        return self

@@ -1,0 +1,84 @@
+"""Which study a sweep is: a search, or a fixed design that answers one question of the paper."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from sweeps.config.space import Choices, FloatRange, is_interval, parameter
+from sweeps.finetune.strict_model import StrictModel
+
+Kind = Literal["search", "sensitivity", "methods", "drop", "data", "efficiency"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+PAPER_RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""Figure 2 of arXiv 2406.15330; 0 is SFT."""
+
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+def _choices(value: object) -> Choices:
+    parsed = parameter(value)
+    if isinstance(parsed, FloatRange):
+        raise ValueError("expected a number, or a list of numbers of which each arm gets its best")
+    return parsed
+
+
+class NuisanceConfig(StrictModel):
+    """The nuisance parameters: one number each, or lists tuned for every arm at equal budget."""
+
+    accumulation_interval: Annotated[Choices, BeforeValidator(_choices)]
+    learning_rate: Annotated[Choices, BeforeValidator(_choices)]
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        for value in self.accumulation_interval.choices:
+            if not is_interval(value):
+                raise ValueError(f"accumulation_interval {value}: expected a whole number >= 1")
+        for rate in self.learning_rate.choices:
+            if not 0 < rate < float("inf"):
+                raise ValueError(f"learning_rate {rate}: expected a number above 0")
+        return self
+
+    def combinations(self) -> list[tuple[int, float]]:
+        """Every (accumulation interval, learning rate)."""
+        intervals, rates = self.accumulation_interval.choices, self.learning_rate.choices
+        return [(int(interval), float(rate)) for interval in intervals for rate in rates]
+
+
+class StudyConfig(StrictModel):
+    """What `run` runs. All but `search` are fixed designs: no sampler, no early stopping.
+
+    `margin`: two settings whose true scores differ by less count as equivalent; in units of the
+    score, declared before the first trial. `nuisance` and `mask_ratio` (GMT's, in `methods` and
+    `data`) may be left to `paper`, which takes them from the search and the sensitivity study.
+    """
+
+    kind: Kind = "search"
+    paper: Annotated[tuple[Kind, ...], Field(min_length=1)] = KINDS
+    margin: Annotated[float, Field(gt=0)] | None = None
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 5
+    tuning_seeds: Annotated[int, Field(ge=1, le=1000)] = 1
+    fresh_seeds: Annotated[int, Field(ge=2, le=1000)] = 3
+    nuisance: NuisanceConfig | None = None
+    ratios: Annotated[tuple[Ratio, ...], Field(min_length=2)] = PAPER_RATIOS
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    drop_rates: Annotated[tuple[Ratio, ...], Field(min_length=1)] = PAPER_RATIOS[1:]
+    fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.1, 0.3, 1.0)
+    rounds: Annotated[int, Field(ge=3)] = 20
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Self:
+        for name in ("ratios", "drop_rates", "fractions", "paper"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name}: expected each value once, got {list(values)}")
+        if 0.0 not in self.ratios:
+            raise ValueError("ratios: expected 0 among them, plain fine-tuning as the control")
+        if self.kind == "sensitivity" and self.margin is None:
+            raise ValueError(
+                "margin is missing: two settings whose scores differ by less count as equivalent "
+                "(in units of the score, such as 0.02 of accuracy)"
+            )
+        return self

@@ -1,0 +1,303 @@
+"""The sweep's configuration: one strict YAML file, ``key=value`` overrides, clear refusals."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from sweeps.config.budget import BudgetConfig, FailuresConfig
+from sweeps.config.distinct_points import shortfall, trials_left
+from sweeps.config.hooks import HooksConfig
+from sweeps.config.path_types import check_database, resolve_benchmark, resolve_data, resolve_model
+from sweeps.config.search_config import Objective, SearchConfig
+from sweeps.config.space import Point, SpaceConfig, plain_point
+from sweeps.config.study_config import NuisanceConfig, StudyConfig
+from sweeps.finetune.finetune_config import (
+    BatchConfig,
+    BenchmarkConfig,
+    DataConfig,
+    EvaluationConfig,
+    FinetuneConfig,
+    MethodConfig,
+    ModelConfig,
+)
+from sweeps.finetune.strict_model import LocalPath, StrictModel
+from sweeps.storage.address import Address, folder_of, is_address
+from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.errors import UserError, explain
+from sweeps.storage.study_paths import StudyPaths
+
+
+class TrackingConfig(StrictModel):
+    """Where MLflow keeps the runs; ``uri`` empty means a sqlite file under ``storage``."""
+
+    uri: str | None = None
+
+
+class Resources(StrictModel):
+    """What one trial takes, and how many run side by side.
+
+    ``trial_group``: trials share living groups of workers (``warm``), since a fresh group takes
+    several seconds to start, or each gets processes of its own (``isolated``); ``auto`` renews a
+    group after a trial of five minutes or more, which the start hardly lengthens.
+    ``domains``: the studies run one after another, or take turns at the same places.
+    """
+
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 1
+    cpus_per_worker: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 1
+    trial_group: Literal["auto", "warm", "isolated"] = "auto"
+    domains: Literal["in_turn", "side_by_side"] = "in_turn"
+
+
+class TrainingConfig(StrictModel):
+    """What every trial shares. ``examples`` is the total number seen, whatever N is."""
+
+    examples: Annotated[int, Field(ge=1)]
+    batch: BatchConfig
+    method: Literal["gmt", "random"] = "gmt"
+    scope: Literal["tensor", "global"] = "tensor"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    checkpoint_updates: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_async: bool = False
+    statistics_every: Annotated[int, Field(ge=0)] = 1
+    threads: Annotated[int, Field(ge=1)] | None = None
+
+
+class KeepConfig(StrictModel):
+    """Whose weights stay on the disk: those of the ``models`` best trials and of the best SFT."""
+
+    models: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+
+
+class ChecksConfig(StrictModel):
+    """How often a trial is validated, and on how many items before the last check."""
+
+    checks: Annotated[int, Field(ge=1)] = 3
+    check_limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class DomainConfig(StrictModel):
+    """Training data and benchmarks of a domain.
+
+    ``examples`` and ``space`` override the sweep's, ``nuisance`` and ``mask_ratio`` the study's.
+    """
+
+    data: DataConfig
+    benchmarks: Annotated[tuple[BenchmarkConfig, ...], Field(min_length=1)]
+    examples: Annotated[int, Field(ge=1)] | None = None
+    space: SpaceConfig | None = None
+    nuisance: NuisanceConfig | None = None
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+class SweepConfig(StrictModel):
+    """One sweep: a study per domain over one model.
+
+    ``pin_code``: another version of the code is another study.
+    ``data_root``: the folder that relative paths of model, data and benchmarks start from
+    (default: the current one). ``storage``, a folder or the address of an object store, holds
+    Optuna's records, the trials' folders and the reports. ``database``: the address of a
+    PostgreSQL database that has Optuna's records instead.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    seed: int = 0
+    pin_code: bool = False
+    storage: LocalPath = "runs"
+    database: str | None = None
+    data_root: LocalPath | None = None
+    tracking: TrackingConfig = TrackingConfig()
+    model: ModelConfig
+    resources: Resources = Resources()
+    training: TrainingConfig
+    evaluation: ChecksConfig = ChecksConfig()
+    study: StudyConfig = StudyConfig()
+    search: SearchConfig = SearchConfig()
+    budget: BudgetConfig = BudgetConfig()
+    failures: FailuresConfig = FailuresConfig()
+    keep: KeepConfig = KeepConfig()
+    space: SpaceConfig
+    domains: Annotated[dict[str, DomainConfig], Field(min_length=1)]
+    hooks: HooksConfig = HooksConfig()
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_has_an_address(cls, storage: str) -> str:
+        if not is_address(storage):
+            return storage
+        return str(Address.parse(storage))
+
+    @field_validator("database")
+    @classmethod
+    def _database_has_an_address(cls, database: str | None) -> str | None:
+        return None if database is None else check_database(database)
+
+    @field_validator("domains")
+    @classmethod
+    def _domain_names(cls, domains: dict[str, DomainConfig]) -> dict[str, DomainConfig]:
+        for name in domains:
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"domain {name!r}: expected letters, digits, '-' and '_'")
+        return domains
+
+    @model_validator(mode="after")
+    def _budget_can_be_spent(self) -> Self:
+        if self.budget.needs_gpus() and not self.resources.gpus_per_worker:
+            raise ValueError(
+                "budget: gpu_hours and money count GPUs, and resources.gpus_per_worker is 0; "
+                "expected budget.wall_hours, or trials with GPUs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trials_can_be_built(self) -> Self:
+        for name, domain in self.domains.items():
+            space = domain.space or self.space
+            if "kept_fraction" in self.search.objectives and not self.training.statistics_every:
+                raise ValueError(
+                    "search.objectives: kept_fraction is not measured with "
+                    "training.statistics_every 0: expected 1 or more"
+                )
+            if self.search.sampler == "grid" and self.study.kind == "search":
+                self._check_grid(name, space)
+            for point in self.search.start:
+                space.check_point(point.given())
+            nuisance = domain.nuisance or self.study.nuisance
+            fixed = () if nuisance is None else nuisance.combinations()
+            for interval in {*space.intervals(), *(interval for interval, _ in fixed)}:
+                self._check_trial(name, plain_point(interval))
+        return self
+
+    def _check_grid(self, domain: str, space: SpaceConfig) -> None:
+        try:
+            space.grid()
+        except ValueError as error:
+            raise ValueError(f"domain '{domain}': space.{error}") from None
+
+    def _check_trial(self, domain: str, point: Point) -> None:
+        place = f"domain '{domain}'"
+        try:
+            self.trial(domain, point).steps(self.resources.workers)
+        except ValidationError as error:
+            raise explain(error, FinetuneConfig, place) from None
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
+
+    def space_of(self, domain: str) -> SpaceConfig:
+        """The domain's own search space, or the sweep's."""
+        return self.domains[domain].space or self.space
+
+    def search_trials(self, domain: str) -> int:
+        """How many trials a domain's search has, without replicates: a grid has all its points,
+        and no search has more than the space."""
+        if self.search.sampler == "grid":
+            return len(self.space_of(domain).grid())
+        return trials_left(self.search.trials, self.space_of(domain), [])
+
+    def shortfall(self, domain: str) -> str:
+        """A sentence where a domain's space has fewer points than trials are asked for."""
+        if self.study.kind != "search" or self.search.sampler == "grid":
+            return ""
+        return shortfall(self.search.trials, self.space_of(domain))
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """What a study's sampler aims at; a fixed design is judged by the score."""
+        return self.search.objectives if self.study.kind == "search" else ("score",)
+
+    def trial(self, domain: str, point: Point) -> FinetuneConfig:
+        """The run that a point of a domain's space stands for. A ratio of 0 is plain SFT."""
+        parts, shared = self.domains[domain], self.training
+        return FinetuneConfig(
+            model=self.model,
+            data=_share(parts.data, float(point.get("train_fraction", 1.0))),
+            method=self._method(point),
+            batch=shared.batch,
+            accumulation_interval=int(point["accumulation_interval"]),
+            learning_rate=float(point["learning_rate"]),
+            examples=parts.examples or shared.examples,
+            evaluation=EvaluationConfig(
+                benchmarks=parts.benchmarks,
+                checks=self.evaluation.checks,
+                check_limit=self.evaluation.check_limit,
+            ),
+            weight_decay=shared.weight_decay,
+            warmup_ratio=shared.warmup_ratio,
+            clip_norm=shared.clip_norm,
+            optimizer=shared.optimizer,
+            parallel=shared.parallel,
+            checkpoint_updates=shared.checkpoint_updates,
+            checkpoint_async=shared.checkpoint_async,
+            statistics_every=shared.statistics_every,
+            seed=int(point.get("seed", self.seed)),
+            threads=shared.threads,
+        )
+
+    def _method(self, point: Point) -> MethodConfig:
+        """The masking of a point; a drop, and the base model, are made of plain SFT runs."""
+        ratio, name = float(point["mask_ratio"]), str(point.get("method", self.training.method))
+        if name == "hft":
+            return MethodConfig.model_validate({"name": name})
+        if name not in ("gmt", "random") or not ratio:
+            return MethodConfig(name="sft")
+        return MethodConfig.model_validate(
+            {"name": name, "mask_ratio": ratio, "scope": self.training.scope}
+        )
+
+
+def _share(data: DataConfig, fraction: float) -> DataConfig:
+    """A share of the rows that the domain trains on."""
+    if fraction == 1.0:
+        return data
+    return data.model_copy(update={"train_fraction": data.train_fraction * fraction})
+
+
+def resolve_paths(config: SweepConfig) -> SweepConfig:
+    """The same sweep with every path made absolute, and the embedded world's names opened.
+
+    Done in the study's process, once, so that a trial on another node or in another working
+    directory reads the same files. A name where nothing lies here is left for the hub.
+
+    Raises:
+        UserError: a name of the embedded world that it does not have.
+    """
+
+    root = Path(config.data_root or ".").expanduser()
+    if cluster_address():  # what is generated here must be there on every node
+        shared = folder_of(config.storage) / "cache"
+        os.environ.setdefault("GMT_SWEEP_CACHE", str(shared))
+
+    def domain(parts: DomainConfig) -> DomainConfig:
+        return parts.model_copy(
+            update={
+                "data": resolve_data(parts.data, root),
+                "benchmarks": tuple(resolve_benchmark(b, root) for b in parts.benchmarks),
+            }
+        )
+
+    storage = config.storage if is_address(config.storage) else str(folder_of(config.storage))
+    try:
+        return config.model_copy(
+            update={
+                "storage": storage,
+                "model": resolve_model(config.model, root),
+                "domains": {name: domain(parts) for name, parts in config.domains.items()},
+            }
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def paths_for(config: SweepConfig) -> StudyPaths:
+    """The folder that a sweep's name stands for in its storage."""
+    storage = config.storage
+    address = Address.parse(storage) if is_address(storage) else None
+    return StudyPaths(folder_of(storage) / config.name, address, config.database)

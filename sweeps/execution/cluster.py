@@ -1,0 +1,267 @@
+"""Joining or starting Ray, and what fits on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from sweeps.config.sweep_config import Resources
+from sweeps.execution.cluster_reachable import check_reachable
+from sweeps.finetune.memory import machine_memory
+from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.errors import UserError
+
+HEAD_SHARE = {"node:__internal_head__": 0.0001}
+"""What actors take that only wait for others: nothing but a place on the head. It never leaves, it
+has no GPU to block, and no node is kept for their sake."""
+
+TRIAL_BYTES, WORKER_BYTES = 512 * 2**20, 256 * 2**20
+"""Of memory, the least that the helper processes of a trial and each of its workers take."""
+
+MOST_WORKERS_PER_CORE = 16
+
+# Train polls its workers this often, and learns only then that they are up or gone.
+_WORKER_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per group; trials resume without it
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+# Ctrl-C is ours: Tune's handler would spend it on a last snapshot that nothing reads.
+_DRIVER_ENVIRONMENT = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new console output speaks even when told to be silent
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no score
+    # Else the raylet warns that a group's helper processes are many for a small machine.
+    "RAY_worker_maximum_startup_concurrency": "8",
+    "RAY_prestart_worker_first_driver": "0",  # none of them would have our environment
+    "RAY_worker_niceness": "0",  # Ray's 15 lets whatever else runs here go before the trials
+}
+
+
+@contextmanager
+def ray_session(resources: Resources) -> Iterator[int]:
+    """Join the cluster of ``RAY_ADDRESS`` or start one on this machine; yields the concurrency.
+
+    A cluster started here is stopped at the end, with every process of it.
+
+    Raises:
+        UserError: Ray does not start, or not even one trial fits.
+    """
+    joined = bool(cluster_address())
+    if not joined:
+        resources = resources.model_copy(update={"concurrency": local_places(resources)})
+    with connected("auto" if joined else "local", {} if joined else _local_options(resources)):
+        import ray
+
+        yield concurrency(resources, ray.cluster_resources(), joined=joined)
+
+
+def local_places(resources: Resources) -> int:
+    """How many trials this machine alone holds at once, at most the configured number. It is a
+    bound of sense, far above what it runs well: each takes processes of its own.
+
+    Raises:
+        UserError: it does not hold even one.
+    """
+    cores, memory = len(os.sched_getaffinity(0)), machine_memory()
+    per_trial = TRIAL_BYTES + resources.workers * WORKER_BYTES
+    places = min(memory // per_trial, cores * MOST_WORKERS_PER_CORE // resources.workers)
+    if places < 1:
+        most = min((memory - TRIAL_BYTES) // WORKER_BYTES, cores * MOST_WORKERS_PER_CORE)
+        raise UserError(
+            f"resources.workers {resources.workers}: this machine, with {cores} cores and "
+            f"{memory / 2**30:.0f} GiB, holds {max(1, most)} at most; lower it, or join a cluster"
+        )
+    return min(resources.concurrency, places)
+
+
+@contextmanager
+def connected(address: str, options: dict[str, object]) -> Iterator[None]:
+    """Ray as ``ray.init`` joins ("auto") or starts ("local") it.
+
+    Raises:
+        UserError: it cannot be joined or started.
+    """
+    os.environ.update({k: v for k, v in _DRIVER_ENVIRONMENT.items() if k not in os.environ})
+    import ray
+
+    if ray.is_initialized():
+        raise UserError("Ray already runs in this process; call ray.shutdown() first")
+    if address == "auto":
+        check_reachable(cluster_address())
+    with _sigterm_kept():
+        try:
+            _start_ray(address, options)
+        except KeyboardInterrupt:
+            ray.shutdown()
+            raise
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """During the block, and after it, SIGTERM has the handler that it had before. Ray sets two:
+    one of Python, which ends the process at once and is kept from it, and one for crashes, which
+    calls the one before it and has the process aborted three seconds later, whatever it has not
+    marked or written by then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    from ray._private import utils
+
+    before, setter = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+
+    def without_alarm(number: int, frame: FrameType | None) -> None:
+        signal.alarm(0)
+        if callable(before):
+            before(number, frame)
+        elif before == signal.SIG_DFL:
+            raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, without_alarm)
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = setter
+        signal.signal(signal.SIGTERM, before)
+
+
+def _start_ray(address: str, options: dict[str, object]) -> None:
+    import ray
+
+    try:
+        with warnings.catch_warnings(), _to_itself(address) as environment:
+            warnings.simplefilter("ignore")  # Ray's own deprecations, none of them the user's
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+                runtime_env={"env_vars": _WORKER_ENVIRONMENT | environment},
+                **options,
+            )
+    except Exception as error:  # Ray raises bare exceptions and connection errors of many kinds
+        ray.shutdown()
+        what = "joined" if address == "auto" else "started"
+        raise UserError(f"Ray could not be {what}: {_trouble(error)}") from error
+
+
+def _trouble(error: Exception) -> str:
+    """What Ray says, with what mends it where that is known."""
+    said = " ".join(str(error).split())
+    if "AF_UNIX path length" in said:
+        folder = next((n for n in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(n)), "RAY_TMPDIR")
+        return (
+            "the path of its sockets is longer than Unix allows "
+            f"({said.rpartition(' ')[2]}). Give a shorter folder for temporary files, as "
+            f"{folder}=/tmp"
+        )
+    is_late = any(word in said.lower() for word in ("timed out", "timeout", "within"))
+    return f"{said} A machine that is very busy needs another try" if is_late else said
+
+
+def _local_options(resources: Resources) -> dict[str, object]:
+    # Logical CPUs: as many as the configured trials need, whatever the machine has, so that a
+    # one-core laptop runs the same sweep, only slower. The dashboard must be on: without it Ray
+    # leaks the placement groups of stopped trials, and the sweep hangs.
+    cpus = resources.concurrency * resources.workers * resources.cpus_per_worker + 1
+    return {"num_cpus": int(cpus + 0.999), "include_dashboard": True}
+
+
+@contextmanager
+def _to_itself(address: str) -> Iterator[dict[str, str]]:
+    """While a Ray of this machine alone starts: it takes 127.0.0.1 and not every interface, and
+    so do its workers, by what is yielded, which also tells them its address. Train asks for that
+    when a controller has died, and would not know which one to ask where there is another Ray.
+
+    Ray has a switch for the first, but reads it from the environment when it is imported.
+    """
+    if address != "local":
+        yield {}
+        return
+    from ray._private import ray_constants
+
+    variable = ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE
+    before, given = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(variable)
+    port = given or str(free_port())
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[variable] = port
+    try:
+        yield {"RAY_ADDRESS": f"127.0.0.1:{port}", **_loopback()}
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if given is None:
+            del os.environ[variable]
+
+
+def _loopback() -> dict[str, str]:
+    """For gloo and NCCL: where workers of one machine talk to each other."""
+    names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    return {"GLOO_SOCKET_IFNAME": names[0], "NCCL_SOCKET_IFNAME": names[0]} if names else {}
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def concurrency(resources: Resources, available: dict[str, float], *, joined: bool) -> int:
+    """How many trials fit at once, at most the configured number.
+
+    More trial actors than that would each hold a part of the workers they need and wait for ever.
+
+    Raises:
+        UserError: none fits, on a cluster that was joined as it is.
+    """
+    fits = resources.concurrency
+    need = {
+        "CPU": resources.workers * resources.cpus_per_worker,
+        "GPU": resources.workers * resources.gpus_per_worker,
+    }
+    if joined and _grows():
+        return fits
+    for kind, amount in need.items():
+        if amount:
+            fits = min(fits, int(available.get(kind, 0.0) / amount))
+    if fits < 1:
+        raise UserError(
+            f"resources: one trial needs {need['CPU']:g} CPUs and {need['GPU']:g} GPUs, and Ray "
+            f"offers {available.get('CPU', 0):g} and {available.get('GPU', 0):g}; lower "
+            "resources.workers or resources.gpus_per_worker, or join a larger cluster"
+        )
+    return fits
+
+
+def has_other_nodes() -> bool:
+    """Whether the joined Ray is, or may become, more than this machine."""
+    import ray
+
+    joined = bool(os.environ.get("RAY_ADDRESS"))
+    return joined and (_grows() or sum(node["Alive"] for node in ray.nodes()) > 1)
+
+
+def _grows() -> bool:
+    """Whether the joined cluster has an autoscaler, so that what is not there yet may come.
+
+    `ray up` leaves this file on the head node, where submitted jobs run; KubeRay says by this
+    variable that it made the pod.
+    """
+    by_launcher = Path("~/ray_bootstrap_config.yaml").expanduser().exists()
+    return by_launcher or os.environ.get("RAY_USAGE_STATS_KUBERAY_IN_USE") == "1"

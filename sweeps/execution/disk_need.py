@@ -1,0 +1,110 @@
+"""What a sweep needs of the disk at most, beside what is free."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.execution import preflight
+from sweeps.report.trial_row import TrialRow
+from sweeps.search.trial_records import recorded_rows
+from sweeps.search.workload import kept_models, workload
+from sweeps.storage.address import is_address
+from sweeps.storage.errors import UserError
+
+Rows = tuple[TrialRow, ...]
+Recorded = Mapping[str, Rows]
+GIB = 2**30
+
+
+@final
+@dataclass(frozen=True)
+class DiskNeed:
+    """Bytes of the checkpoints of running trials and of the models that are kept, or are being
+    written, all domains together; and what is free where they go."""
+
+    checkpoints: int
+    models: int
+    free: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.checkpoints + self.models
+
+
+def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> DiskNeed | None:
+    """An upper bound for the trials that are missing, beside what those on record have written;
+    None for a model that is not here yet. ``recorded``: the trials on record by domain.
+
+    A checkpoint holds the weights and the optimizer's moments, in the dtype they are trained in.
+    The next one is written before the last is removed, and so is a model before its trial ends.
+    """
+    from sweeps.finetune.memory import stored_parameters
+
+    parameters = stored_parameters(Path(config.model.path).expanduser())
+    if parameters is None:
+        return None
+    left = {name: workload(config, name, rows).left for name, rows in recorded.items()}
+    running = min(concurrency, sum(left.values()))
+    model = parameters * _bytes_per_parameter(config)
+    copies = {"adamw": 3, "adamw_8bit": 2, "adafactor": 1}[config.training.optimizer]
+    kept = sum(min(left[name], _kept_more(config, name, recorded[name])) for name in left)
+    checkpoints = _checkpoints(config, running, recorded) * copies * model
+    return DiskNeed(checkpoints, (kept + running) * model, free_bytes(config))
+
+
+def _kept_more(config: SweepConfig, domain: str, rows: Rows) -> int:
+    """How many models a domain's study may keep beside those that are there."""
+    home = paths_for(config)
+    there = sum(row.has_ended() and home.model(domain, row.key).exists() for row in rows)
+    return max(0, kept_models(config, domain) - there)
+
+
+def _checkpoints(config: SweepConfig, running: int, recorded: Recorded) -> int:
+    """How many more checkpoints lie there at once; a trial that goes on has some already."""
+    from sweeps.execution.pace import shortest_run
+    from sweeps.finetune.checkpoint import saved
+
+    if config.evaluation.checks == 1 and config.training.checkpoint_updates is None:
+        return 0
+    keep = shortest_run(config, next(iter(config.domains))).keep_checkpoints
+    home = paths_for(config)
+    begun = [(d, r.key) for d, rows in recorded.items() for r in rows if not r.has_ended()]
+    there = sorted((len(saved(home.trial(*one))) for one in begun), reverse=True)[:running]
+    return running * (keep + 1) - sum(min(keep, count) for count in there)
+
+
+def free_bytes(config: SweepConfig) -> int:
+    """What is free where the sweep's folder is, or will be."""
+    folder = paths_for(config).folder
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
+def check_disk(config: SweepConfig) -> None:
+    """Refuse a sweep whose missing trials cannot fit.
+
+    Raises:
+        UserError: it needs more than is free. An object store has no end.
+    """
+    if is_address(config.storage):
+        return
+    need = disk_need(config, config.resources.concurrency, recorded_rows(config))
+    if need is not None and need.total > need.free:
+        raise UserError(
+            f"storage {config.storage}: {need.free / GIB:.2f} GiB are free, and the sweep needs "
+            f"up to {need.total / GIB:.2f} ({need.checkpoints / GIB:.2f} for checkpoints of "
+            f"running trials, {need.models / GIB:.2f} for models); make room, give another "
+            "storage, or lower keep.models or resources.concurrency"
+        )
+
+
+def _bytes_per_parameter(config: SweepConfig) -> int:
+    from sweeps.finetune.model_facts import BYTES, weights_dtype
+
+    return BYTES[weights_dtype(config.model.dtype, preflight.training_device(config) or "cpu")]

@@ -1,0 +1,266 @@
+"""One evaluation of one model, as the command line asks for it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from evaluators.benchmark import Benchmark, BenchmarkResult, Item, Split
+from evaluators.benchmarks import NAMES, build, presets, runs_code
+from evaluators.errors import unknown_name
+from evaluators.evaluate import evaluate, select
+from evaluators.files import ENDINGS
+from evaluators.item_cache import ItemCache, evaluation_key, weights_sha256
+from evaluators.language_model import LanguageModel
+from evaluators.records import write_records
+from evaluators.tokens import AddBos
+from sweeps.finetune.strict_model import expanded
+from sweeps.storage.errors import checked
+
+Dtype = Literal["auto", "bfloat16", "float32"]
+ADD_BOS: dict[str, AddBos] = {"auto": "auto", "true": True, "false": False}
+# Scored, and kept, at a time: long enough for full batches, short enough to lose little.
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to score, and on what; built by `parse`, which checks it."""
+
+    model: str
+    benchmarks: tuple[tuple[str, Benchmark, Path], ...]  # name, protocol, data
+    split: Split
+    limit: int | None
+    device: str
+    dtype: Dtype
+    add_bos: AddBos
+    batch_tokens: int
+    samples_out: Path | None
+    cache: Path
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        benchmarks: str,
+        preset: str | None,
+        data: Sequence[str],
+        data_folder: Path,
+        split: str,
+        metric: str | None,
+        sandbox: str | None,
+        dtype: str,
+        add_bos: str,
+        **rest: Any,
+    ) -> Self:
+        """Read the command line's words; ValueError says what is wrong with which."""
+        chosen_split: Split = _one_of("split", split, get_args(Split))
+        chosen_dtype: Dtype = _one_of("dtype", dtype, get_args(Dtype))
+        chosen_bos = ADD_BOS[_one_of("add-bos", add_bos, list(ADD_BOS))]
+        names = [name.strip() for name in benchmarks.split(",") if name.strip()]
+        if not names:
+            raise ValueError(
+                f"--benchmarks: expected names such as gsm8k,mmlu, got {benchmarks!r}"
+            )
+        sources = dict(_pair(text, names) for text in data)
+        chosen = []
+        for name in dict.fromkeys(names):
+            # What a benchmark cannot have is not asked of it where others can.
+            benchmark = build(
+                name,
+                metric=metric,
+                sandbox=sandbox if runs_code(name) or len(names) == 1 else None,
+                preset=preset if name not in NAMES or presets(name) or len(names) == 1 else None,
+            )
+            chosen.append((name, benchmark, _source(name, sources, data_folder)))
+        return cls(
+            benchmarks=tuple(chosen),
+            split=chosen_split,
+            dtype=chosen_dtype,
+            add_bos=chosen_bos,
+            **rest,
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The results by benchmark, of a model known by the fingerprint of its weights."""
+
+    model: str
+    weights_sha256: str
+    split: str
+    results: dict[str, BenchmarkResult]
+    seconds: dict[str, float]
+
+
+def run(options: Options) -> Report:
+    """Score the model on every benchmark, with a progress bar on standard error.
+
+    Raises:
+        DivergedError: a weight or a score is not finite.
+    """
+    import torch
+
+    from sweeps.finetune.divergence import check_scores, check_weights
+    from sweeps.finetune.finetune_config import ModelConfig
+    from sweeps.finetune.model import load_model
+    from sweeps.finetune.process_group import Group
+
+    # Data first: a wrong path is found out before a large model is loaded.
+    items = {
+        name: select(benchmark.load(source, options.split), options.limit)
+        for name, benchmark, source in options.benchmarks
+    }
+    for name, found in items.items():
+        if not found:
+            raise ValueError(f"{name}: no items in its {options.split} split")
+    wanted = options.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(wanted)
+    config = checked(ModelConfig, "the model", path=options.model, dtype=options.dtype)
+    model, tokenizer = load_model(config, device)
+    weights = weights_sha256(model, tokenizer)
+    check_weights(model.to(device), Group())
+    lm = LanguageModel(
+        model.eval(),
+        tokenizer,
+        batch_tokens=options.batch_tokens,
+        add_bos=options.add_bos,
+    )
+    results: dict[str, BenchmarkResult] = {}
+    seconds: dict[str, float] = {}
+    for name, benchmark, _ in options.benchmarks:
+        start = time.monotonic()
+        results[name] = _score(lm, benchmark, items[name], weights, options.cache)
+        check_scores(results[name].score, results[name].metrics)
+        seconds[name] = time.monotonic() - start
+        if options.samples_out is not None:
+            options.samples_out.mkdir(parents=True, exist_ok=True)
+            write_records(results[name].records, options.samples_out / f"{_file(name)}.jsonl")
+    return Report(options.model, weights, options.split, results, seconds)
+
+
+def show(report: Report) -> None:
+    """Print the table of scores."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{report.model} on {report.split} items")
+    for column in ("benchmark", "metric", "score", "95 % interval", "n", "cut off", "sandbox"):
+        table.add_column(column, justify="left" if column == "benchmark" else "right")
+    for name, result in report.results.items():
+        low, high = sorted((_shown(result, result.low), _shown(result, result.high)))
+        table.add_row(
+            name,
+            result.metric,
+            f"{_shown(result, result.score):.4f}",
+            f"{low:.4f} to {high:.4f}",
+            str(result.n),
+            f"{result.metrics.get('truncated_fraction', 0.0):.1%}",
+            result.sandbox_level or "",
+        )
+    Console().print(table)
+
+
+def write_json(report: Report, path: Path) -> None:
+    """Everything but the items: scores, intervals, further metrics and fingerprints."""
+    kept = [each.name for each in fields(BenchmarkResult) if each.name != "records"]
+    results = {
+        name: {key: _plain(getattr(result, key)) for key in kept}
+        | {"seconds": report.seconds[name], "tokens": sum(r.tokens for r in result.records)}
+        for name, result in report.results.items()
+    }
+    text = {
+        "model": report.model,
+        "weights_sha256": report.weights_sha256,
+        "split": report.split,
+        "results": results,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+
+
+def _score(
+    lm: LanguageModel, benchmark: Benchmark, items: Sequence[Item], weights: str, cache: Path
+) -> BenchmarkResult:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    known = ItemCache(cache / f"{evaluation_key(weights, benchmark, items, lm.add_bos)}.jsonl")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(benchmark.name, total=len(items))
+        return evaluate(
+            lm,
+            benchmark,
+            items,
+            chunk_size=CHUNK,
+            cache=known,
+            progress=lambda done: bar.advance(task, done),
+        )
+
+
+def _one_of(kind: str, word: str, known: Sequence[str]) -> Any:
+    if word not in known:
+        raise unknown_name(kind, word, known)
+    return word
+
+
+def _pair(text: str, names: Sequence[str]) -> tuple[str, Path]:
+    name, equals, source = text.partition("=")
+    if not equals or not source.strip():
+        raise ValueError(f"--data: expected NAME=SOURCE, got {text!r}")
+    if name not in names:
+        raise unknown_name("benchmark in --data", name, tuple(names))
+    return name, Path(source)
+
+
+def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
+    """Where the data of a benchmark lie."""
+    if name in given:
+        return expanded(given[name])
+    stem = _file(name)
+    packed = [f"{ending}{gz}" for gz in ("", ".gz") for ending in ENDINGS]
+    places = [folder / f"{stem}{ending}" for ending in (*packed, "")]
+    for place in places:
+        if place.exists():
+            return place
+    raise ValueError(
+        f"{name}: no data; expected --data {name}=SOURCE, or one of {', '.join(map(str, places))}"
+    )
+
+
+def _file(name: str) -> str:
+    """A file's name for a benchmark that may be a path."""
+    return Path(name).stem
+
+
+def _shown(result: BenchmarkResult, value: float) -> float:
+    """Bits per byte are scored as their negative, so that higher is better; people want bits."""
+    return -value if result.metric == "bits_per_byte" else value
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no nan."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return {key: _plain(each) for key, each in value.items()} if isinstance(value, dict) else value

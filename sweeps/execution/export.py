@@ -1,0 +1,158 @@
+"""The best of a study to take away: a single-run YAML, and the model as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import yaml
+
+from sweeps.config.space import Point
+from sweeps.config.study_identity import git_commit
+from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
+from sweeps.execution.test_scores import TestScores
+from sweeps.finetune.divergence import DivergedError, check_model_folder
+from sweeps.report.arms import winner
+from sweeps.report.trial_row import COUNT, SCORE, STANDARD_ERROR, ScoreLabel, TrialRow
+from sweeps.search.design import DesignPoint
+from sweeps.search.trial_records import Records, best_row, label_of
+from sweeps.storage.errors import UserError
+from sweeps.storage.remote_sync import copy_folder
+
+NORMAL_95 = 1.959964
+
+
+@final
+@dataclass(frozen=True)
+class Exported:
+    """One domain's: `config` runs by itself, `model` is None where its weights are gone."""
+
+    config: Path
+    model: Path | None
+
+
+def export(config: SweepConfig, folder: Path) -> dict[str, Exported]:
+    """Write ``FOLDER/DOMAIN/run.yaml`` and ``FOLDER/DOMAIN/model`` for each domain.
+
+    Of a search the best trial; of a sensitivity study the best masked ratio, as trained on the
+    first fresh seed, so that the exported model's score is not the luckiest of several.
+
+    Raises:
+        UserError: nothing has finished, a target exists already, or weights are not finite.
+    """
+    found = {}
+    for domain, rows in Records(config).begun().items():
+        if (row := chosen(config, rows)) is None:
+            raise UserError(f"domain '{domain}': no trial that could be exported has finished yet")
+        if (folder / domain).exists():
+            raise UserError(f"{folder / domain} exists: give another folder, or remove it")
+        found[domain] = row
+    try:
+        return {
+            domain: _export(config, domain, row, folder / domain) for domain, row in found.items()
+        }
+    except OSError as error:
+        raise UserError(f"export to {folder}: {error}") from error
+
+
+def _export(config: SweepConfig, domain: str, row: TrialRow, folder: Path) -> Exported:
+    folder.mkdir(parents=True)
+    run = folder / "run.yaml"
+    run.write_text(run_yaml(config, domain, row), encoding="utf-8")
+    place = paths_for(resolve_paths(config))
+    if not copy_folder(place, place.model(domain, row.key), folder / "model"):
+        return Exported(run, None)
+    try:
+        check_model_folder(folder / "model")
+    except DivergedError as error:
+        shutil.rmtree(folder)
+        raise UserError(
+            f"domain '{domain}': trial {row.number} is not exported, since it diverged: {error}"
+        ) from None
+    scores = TestScores.read(place.study(domain))
+    roles = [role for role, key in scores.keys.items() if key == row.key]
+    entries = scores.entries[roles[0]] if roles else {}
+    card = model_card(config, domain, row, entries)
+    (folder / "model" / "README.md").write_text(card, encoding="utf-8")
+    return Exported(run, folder / "model")
+
+
+def chosen(config: SweepConfig, rows: tuple[TrialRow, ...]) -> TrialRow | None:
+    """The trial that is exported: chosen on validation items."""
+    if config.study.kind != "sensitivity":
+        return best_row(rows)
+    ratio = winner(config.study.ratios, rows, config.training.method)
+    fresh = [
+        row
+        for row in rows
+        if row.stage == "fresh" and row.mask_ratio == ratio and row.state == "finished"
+    ]
+    return min(fresh, key=lambda row: row.seed, default=None)
+
+
+def run_yaml(config: SweepConfig, domain: str, row: TrialRow) -> str:
+    """The trial as a configuration for `finetune`, with the sweep's own paths."""
+    point: Point = DesignPoint.of(row).params()
+    is_drawn = config.space_of(domain).method is not None
+    if not row.stage and not is_drawn:  # then the method is the sweep's
+        del point["method"]
+    tree: dict[str, Any] = config.trial(domain, point).model_dump(mode="json", exclude_none=True)
+    if config.data_root is not None:
+        tree["data_root"] = config.data_root
+    tree["folder"] = f"runs/{config.name}-{domain}"
+    head = f"# {config.name}, {domain}: trial {row.number}, {row.key}. python -m sweeps finetune\n"
+    return head + yaml.safe_dump(tree, sort_keys=False)
+
+
+def model_card(
+    config: SweepConfig, domain: str, row: TrialRow, entries: Mapping[str, float]
+) -> str:
+    """A Hugging Face model card: data, method, scores with intervals, commit."""
+    parts, label = config.domains[domain], label_of(config, domain)
+    base = {"base_model": config.model.path, "library_name": "transformers", "tags": ["gmt"]}
+    method = (
+        "ordinary fine-tuning (SFT)"
+        if row.is_sft()
+        else "Half Fine-Tuning (HFT)"
+        if row.method == "hft"
+        else f"Gradient-Mask Tuning (arXiv 2406.15330), mask ratio {row.mask_ratio:g}"
+        if row.method == "gmt"
+        else f"random masking, mask ratio {row.mask_ratio:g}"
+    )
+    lines = [
+        "---",
+        yaml.safe_dump(base, sort_keys=False).rstrip(),
+        "---",
+        f"# {config.name}: {domain}",
+        "",
+        f"- Base model: `{config.model.path}`",
+        f"- Training data: `{parts.data.path}`, {parts.examples or config.training.examples} "
+        "examples seen",
+        f"- Method: {method}, accumulation interval {row.accumulation_interval}, learning rate "
+        f"{row.learning_rate:.3g}, seed {row.seed}",
+        f"- Code: commit {git_commit()}",
+        "",
+        "| scored on | score | 95 % interval | items |",
+        "|---|---|---|---|",
+        f"| validation, {label.text} | {label.number(row.score or math.nan)} | | |",
+        *_test_lines(label, entries),
+        "",
+        "The validation items chose the configuration; the test items were read once, afterwards. "
+        "The interval is over items: it does not count other seeds.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _test_lines(label: ScoreLabel, entries: Mapping[str, float]) -> list[str]:
+    lines = []
+    for name in sorted({key.rpartition("/")[0] for key in entries}):
+        score, error = entries[f"{name}/{SCORE}"], entries[f"{name}/{STANDARD_ERROR}"]
+        span = label.span(score - NORMAL_95 * error, score + NORMAL_95 * error)
+        count = entries[f"{name}/{COUNT}"]
+        lines.append(f"| test items of {name} | {label.number(score)} | {span} | {count:.0f} |")
+    return lines

@@ -1,0 +1,170 @@
+"""Whoever wants a job done by a worker group: the trial's Tune actor, or the driver itself."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any, final
+
+import ray
+import ray.tune
+
+from sweeps.config.failures import FailureKind, failed
+from sweeps.execution.job_queue import Message
+
+POLL_SECONDS = 2.0
+MOST_TRIES = 2
+"""How many groups may be lost with one trial before it counts as failed."""
+
+
+@final
+class GroupLostError(RuntimeError):
+    """The workers that a job was with are gone, or fell silent."""
+
+    def __init__(self, reason: str, kind: FailureKind = "infrastructure") -> None:
+        super().__init__(reason)
+        self.kind: FailureKind = kind
+
+
+@final
+class JobClient:
+    """One job at a time on a board; a new one stops the one before."""
+
+    def __init__(self, board: Any, silence_seconds: float) -> None:
+        """``silence_seconds``: the longest time without a result before the job counts as lost."""
+        self._board, self._silence = board, silence_seconds
+        self._id, self._unread = "", False
+
+    def submit(self, job: Message) -> None:
+        """Queue a job, which has a ``key`` (see `sweeps.execution.job_queue.JobQueue`)."""
+        self.drop()
+        self._id = uuid.uuid4().hex
+        ray.get(self._board.submit.remote({**job, "id": self._id}))
+
+    def drop(self) -> None:
+        """Stop the job, if it has not ended."""
+        if self._id:
+            ray.get(self._board.drop.remote(self._id))
+        self._id, self._unread = "", False
+
+    def next(self, until: float = math.inf) -> Message:
+        """The next result; ``last`` marks the last. An error of the job is a result like another.
+
+        ``until``: the time (`time.monotonic`) at which the job has taken too long.
+
+        Raises:
+            GroupLostError: the workers are gone, silent, or not done in time.
+        """
+        if self._unread:  # asked again, so the job is not to stop after the result before
+            ray.get(self._board.ack.remote(self._id))
+            self._unread = False
+        silent = time.monotonic() + self._silence
+        while time.monotonic() < min(silent, until):
+            result: Message | None = ray.get(self._board.peek.remote(self._id, POLL_SECONDS))
+            if result is not None:
+                if "lost" in result:
+                    raise GroupLostError(result["lost"])
+                self._unread = True
+                return result
+            if not ray.get(self._board.is_held.remote(self._id)):
+                silent = time.monotonic() + self._silence  # it waits for room, which may be long
+        self._kill_group()
+        if until <= silent:
+            raise GroupLostError("it took longer than failures.trial_hours allows", "timeout")
+        raise GroupLostError(f"no result for {self._silence:.0f} seconds", "timeout")
+
+    def last(self) -> Message:
+        """The last result; what comes before it is passed over. Raises as ``next``."""
+        while not (result := self.next()).pop("last", False):
+            pass
+        return result
+
+    def _kill_group(self) -> None:
+        """A group that hangs would hold its place for ever; Train starts its workers anew."""
+        worker = ray.get(self._board.evict.remote(self._id))
+        if worker is not None:
+            ray.kill(worker)
+
+
+@final
+@dataclass(frozen=True)
+class Timeouts:
+    """How long to wait for a trial, and what to do about its failures.
+
+    ``silence_seconds``: between two validation checks. ``trial_seconds``: for the whole trial.
+    ``halve``: out of memory, try again with half the micro-batch and the same effective batch.
+    """
+
+    silence_seconds: float
+    trial_seconds: float = math.inf
+    halve: bool = False
+
+
+class JobTrainable(ray.tune.Trainable):
+    """Tune's view of a trial: each ``step`` is its job's next result. See ``trainable_for``."""
+
+    board_name: str
+    patience: Timeouts
+
+    def setup(self, config: Message) -> None:
+        """Open the first job."""
+        self._client = JobClient(ray.get_actor(self.board_name), self.patience.silence_seconds)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: Message) -> bool:
+        """Open the next job, in the same actor."""
+        self._job, self._tries = new_config, 1
+        self._until = time.monotonic() + self.patience.trial_seconds
+        self._client.submit(new_config)
+        return True
+
+    def step(self) -> Message:
+        """The next result; a trial that lost its group goes on in another, from its checkpoint."""
+        result = self._next()
+        return {**result, ray.tune.result.DONE: result.pop("last", False)}
+
+    def _next(self) -> Message:
+        while True:
+            try:
+                result = self._client.next(self._until)
+            except GroupLostError as error:
+                if self._tries == MOST_TRIES or time.monotonic() >= self._until:
+                    return failed(error.kind, str(error))
+                self._tries += 1
+                self._client.submit(self._job)
+                continue
+            smaller = halved(self._job) if result.get("kind") == "oom" else None
+            if not self.patience.halve or smaller is None:
+                return result
+            self._job = smaller
+            self._client.submit(self._job)
+
+    def cleanup(self) -> None:
+        """Stop what is still open; called by Tune when the actor is not reused."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            self._client.drop()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial's state lies in its own folder and outlives the actor."""
+
+    def load_checkpoint(self, checkpoint: Message | None) -> None:
+        """Nothing, as ``save_checkpoint``."""
+
+
+def halved(job: Message) -> Message | None:
+    """The same trial in micro-batches of half the size; None where that is not whole."""
+    from sweeps.finetune.finetune_config import FinetuneConfig
+
+    run = FinetuneConfig.model_validate_json(job["run"])
+    splits = 2 * run.micro_splits
+    if run.micro_batch(job["workers"]) % splits:
+        return None
+    return {**job, "run": run.model_copy(update={"micro_splits": splits}).model_dump_json()}
+
+
+def trainable_for(board_name: str, patience: Timeouts) -> type[JobTrainable]:
+    """The Trainable class of one session."""
+    return type("GmtTrial", (JobTrainable,), {"board_name": board_name, "patience": patience})

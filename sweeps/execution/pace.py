@@ -1,0 +1,157 @@
+"""What one trial of a domain takes: from finished trials, from given times, or measured here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import final
+
+from sweeps.config.space import Point
+from sweeps.config.sweep_config import SweepConfig
+from sweeps.finetune.finetune_config import EvaluationConfig, FinetuneConfig
+from sweeps.finetune.reporter import Check
+from sweeps.report.trial_row import TrialRow
+
+MEASURED_UPDATES, MEASURED_ITEMS = 8, 32
+TRAIN, EVALUATE = "cost/train_seconds", "cost/eval_seconds"
+
+
+@final
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of a whole trial on all its workers; `evaluation` None where it is not known.
+
+    `source` says where the numbers come from.
+    """
+
+    training: float
+    evaluation: float | None
+    source: str
+
+
+@final
+@dataclass(frozen=True)
+class ItemCounts:
+    """Validation items of the last check, and of each check before it, over all benchmarks."""
+
+    last: int
+    earlier: int
+
+    def per_trial(self, checks: int) -> int:
+        """Items scored in a whole trial."""
+        return self.last + (checks - 1) * self.earlier
+
+
+def recorded_pace(rows: tuple[TrialRow, ...]) -> Pace | None:
+    """The mean of a study's finished trials; None before one has finished."""
+    metrics = [row.metrics for row in rows if row.state == "finished" and TRAIN in row.metrics]
+    if not metrics:
+        return None
+    training, evaluation = (
+        sum(each.get(name, 0.0) for each in metrics) / len(metrics) for name in (TRAIN, EVALUATE)
+    )
+    trials = "the one finished trial" if len(metrics) == 1 else f"{len(metrics)} finished trials"
+    return Pace(training, evaluation, f"{trials} of this study")
+
+
+def given_pace(
+    config: SweepConfig, domain: str, step: float, check: float | None, items: ItemCounts
+) -> Pace:
+    """From the seconds of an update at the smallest accumulation interval of the space, and of
+    the last validation check."""
+    updates = shortest_run(config, domain).steps(config.resources.workers)
+    evaluation = None
+    if check is not None:
+        evaluation = check * items.per_trial(config.evaluation.checks) / max(1, items.last)
+    return Pace(updates * step, evaluation, "the times that were given")
+
+
+def measured_pace(config: SweepConfig, domain: str, items: ItemCounts) -> Pace:
+    """From a few updates and items of one trial, in this process and on its device.
+
+    Several workers are taken to share the work evenly; what they say to each other is not in it.
+
+    Raises:
+        ValueError: the trial cannot be run here; the message says why.
+    """
+    from sweeps.finetune.loop import finetune
+
+    workers, run = config.resources.workers, _short(shortest_run(config, domain))
+    clock = _Clock()
+    with TemporaryDirectory() as folder:
+        result = finetune(run, Path(folder), clock)
+    # The first update also warms up caches and kernels.
+    update = median([after - before for before, after in pairwise(clock.moments)][1:])
+    examples = config.domains[domain].examples or config.training.examples
+    scored = sum(min(MEASURED_ITEMS, b.limit or MEASURED_ITEMS) for b in run.evaluation.benchmarks)
+    per_item = result.metrics[EVALUATE] / min(scored, max(1, items.last))
+    return Pace(
+        update / run.effective_batch(1) * examples / workers,
+        per_item * items.per_trial(config.evaluation.checks) / workers,
+        f"{MEASURED_UPDATES} updates and {MEASURED_ITEMS} items of each benchmark, measured here",
+    )
+
+
+def count_items(config: SweepConfig, domain: str) -> ItemCounts:
+    """The validation items that a trial of the domain is scored on.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    from evaluators.benchmarks import build
+
+    last = earlier = 0
+    for each in config.domains[domain].benchmarks:
+        benchmark = build(each.name, metric=each.metric, sandbox=each.sandbox)
+        there = len(benchmark.load(Path(each.validation), "validation"))
+        full = min(there, each.limit or there)
+        last += full
+        earlier += min(full, config.evaluation.check_limit or full)
+    return ItemCounts(last, earlier)
+
+
+def shortest_run(config: SweepConfig, domain: str) -> FinetuneConfig:
+    """A trial of the domain at its smallest accumulation interval and largest mask ratio."""
+    space = config.space_of(domain)
+    point: Point = {
+        "mask_ratio": max(space.mask_ratio.values()),
+        "accumulation_interval": min(space.intervals()),
+        "learning_rate": min(space.learning_rate.values()),
+    }
+    return config.trial(domain, point)
+
+
+def _short(run: FinetuneConfig) -> FinetuneConfig:
+    benchmarks = tuple(
+        each.model_copy(update={"limit": min(MEASURED_ITEMS, each.limit or MEASURED_ITEMS)})
+        for each in run.evaluation.benchmarks
+    )
+    return run.model_copy(
+        update={
+            "examples": MEASURED_UPDATES * run.effective_batch(1),
+            "evaluation": EvaluationConfig(benchmarks=benchmarks, checks=1),
+            "checkpoint_updates": None,
+            "keep": "none",
+        }
+    )
+
+
+@final
+class _Clock:
+    """A reporter that notes when each update was done."""
+
+    def __init__(self) -> None:
+        self.moments: list[float] = []
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Note the moment."""
+        self.moments.append(time.perf_counter())
+
+    def check(self, check: Check) -> bool:
+        """Never stop."""
+        return True

@@ -1,0 +1,229 @@
+"""Every table and figure of the paper for a sweep's domains, one study after another."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from sweeps.config.load import parse_config, put_on_record, report_folder, study_name, study_paths
+from sweeps.config.study_config import KINDS, Kind
+from sweeps.config.study_identity import config_yaml
+from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
+from sweeps.execution import preflight, sweep
+from sweeps.execution.hooked_display import HookedDisplay, calling_hooks
+from sweeps.execution.progress import Display, LineDisplay
+from sweeps.execution.remote_job import Stored
+from sweeps.execution.reporting import sensitivity_data, study_figure
+from sweeps.execution.test_scores import TestScores
+from sweeps.execution.worker_session import worker_session
+from sweeps.report.arms import winner
+from sweeps.report.page import Drawn
+from sweeps.report.paper_page import PaperDomain, best_ratio, write_paper
+from sweeps.report.sensitivity import analyse, headline
+from sweeps.report.sensitivity_page import cost, figures
+from sweeps.report.trial_row import ScoreLabel, TrialRow
+from sweeps.search.trial_records import Records, best_row, label_of
+from sweeps.storage import remote_sync
+from sweeps.storage.address import is_relative
+from sweeps.storage.errors import UserError
+from sweeps.tracking.tracker import SERVE, Tracker
+
+if TYPE_CHECKING:
+    from sweeps.execution.worker_groups import WorkerGroups
+
+
+@final
+@dataclass(frozen=True)
+class PaperResult:
+    """The report over all studies, and where the tracker shows each. ``stopped``: how the budget
+    ended one of them; else empty. ``unreached``: as (study, domain), where no trial finished."""
+
+    html: Path
+    links: tuple[tuple[str, str], ...]
+    stopped: str
+    unreached: tuple[tuple[str, str], ...] = ()
+
+
+def run(
+    config: SweepConfig, display: Display | None = None, tracker: Tracker | None = None
+) -> PaperResult:
+    """Run, or continue, every study that `study.paper` lists, and write one report over them.
+
+    They share one budget; the first study that it ends ends the paper.
+
+    Raises:
+        UserError: something the user gave is wrong, or somebody runs it already; nothing was
+            started.
+    """
+    relative, config = is_relative(config.storage), resolve_paths(config)
+    display, tracker = display or LineDisplay(), tracker or sweep.build_tracker(config)
+    check(config)
+    for place in (paths_for(config), *(study_paths(config, kind) for kind in KINDS)):
+        remote_sync.refresh(place)
+    began = time.monotonic()
+    first = config.study.paper[0]
+    sweep.check(study_of(config, first, final=False), tracker)
+    place = paths_for(config)
+    with (
+        remote_sync.acquire_run(place, display.say),  # stopped by the paper's name
+        calling_hooks(config, display) as shown,
+    ):
+        put_on_record(config)
+        with worker_session(config.resources, place.folder, Stored.of(config), relative) as groups:
+            links, unreached = _run_studies(config, shown, tracker, groups, began)
+        page = report(config)  # while it is driven: with an object store it is sent, too
+    return PaperResult(page, links, shown.stopped, unreached)
+
+
+def _run_studies(
+    config: SweepConfig,
+    shown: HookedDisplay,
+    tracker: Tracker,
+    groups: WorkerGroups,
+    began: float,
+) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+    """Each study in its turn, until the budget ends one; returns their links, and the domains in
+    which no trial finished (see `PaperResult`)."""
+    links: dict[tuple[str, str], None] = {}
+    unreached: list[tuple[str, str]] = []
+    folders = [study_paths(config, kind).folder for kind in KINDS]
+    for kind in config.study.paper:
+        shown.say(f"== {kind}")
+        one, place = study_of(config, kind), study_paths(config, kind)
+        preflight.check_recorded(place, one)
+        with remote_sync.acquire_run(place, shown.say) as driver:
+            ledger = sweep.build_usage_tracker(one, driver, folders, began)
+            result = sweep.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
+        shown.stopped = result.stopped
+        unreached += [(kind, domain) for domain in result.unreached()]
+        for domain, found in result.domains.items():
+            links |= {
+                (a if a == SERVE else f"{kind}, {domain}: {a}", b): None for a, b in found.links
+            }
+        if result.stopped:  # what the next take from it would be another thing tomorrow
+            break
+    return tuple(links), tuple(unreached)
+
+
+def check(config: SweepConfig) -> None:
+    """Refuse what would only fail after hours.
+
+    Raises:
+        UserError: naming what is missing.
+    """
+    asked, kinds = config.study, set(config.study.paper)
+    if "sensitivity" in kinds and asked.margin is None:
+        raise UserError(
+            "study.margin is missing: `paper` runs a sensitivity study, which needs it"
+        )
+    given = all(parts.nuisance or asked.nuisance for parts in config.domains.values())
+    if not given and "search" not in kinds:
+        raise UserError(
+            "study.nuisance is missing: give accumulation_interval and learning_rate, or add "
+            "'search' to sweep.paper, whose best trial has them"
+        )
+    ratios = all(parts.mask_ratio or asked.mask_ratio for parts in config.domains.values())
+    if not ratios and not kinds & {"search", "sensitivity"}:
+        raise UserError(
+            "study.mask_ratio is missing: give it, or add 'sensitivity' to sweep.paper, whose "
+            "best ratio is taken"
+        )
+
+
+def study_of(config: SweepConfig, kind: Kind, *, final: bool = True) -> SweepConfig:
+    """The sweep of one kind: ``NAME-KIND``, with what it takes from the studies before it.
+
+    ``final``: whether those are over; before that, stand-ins let everything else be checked.
+    """
+    tree = config.model_dump(mode="json")
+    tree["name"] = study_name(config, kind)
+    tree["study"]["kind"] = kind
+    if kind in ("search", "sensitivity"):
+        for parts in tree["domains"].values():
+            parts["mask_ratio"] = None
+        tree["study"]["mask_ratio"] = None
+    for domain, parts in tree["domains"].items():
+        if kind != "search" and parts["nuisance"] is None and tree["study"]["nuisance"] is None:
+            parts["nuisance"] = _nuisance(config, domain, final)
+        chosen = parts["mask_ratio"] or tree["study"]["mask_ratio"]
+        if kind in ("methods", "data", "efficiency") and chosen is None:
+            parts["mask_ratio"] = _ratio(config, domain, final)
+    return parse_config(tree, tree["name"])
+
+
+def _nuisance(config: SweepConfig, domain: str, final: bool) -> dict[str, Any]:
+    """The search's winner's."""
+    if not final:
+        return {"accumulation_interval": 1, "learning_rate": 1e-3}
+    best = best_row(_rows(config, domain, "search"))
+    if best is None:
+        raise UserError(f"domain '{domain}': no trial of the search finished: give sweep.nuisance")
+    return {
+        "accumulation_interval": best.accumulation_interval,
+        "learning_rate": best.learning_rate,
+    }
+
+
+def _ratio(config: SweepConfig, domain: str, final: bool) -> float:
+    """The best masked ratio of the sensitivity study, or of the search."""
+    if not final:
+        return 0.5
+    rows = _rows(config, domain, "sensitivity")
+    best = winner(config.study.ratios, rows, config.training.method)
+    if best is None:
+        masked = tuple(r for r in _rows(config, domain, "search") if r.mask_ratio > 0)
+        found = best_row(masked)
+        best = None if found is None else found.mask_ratio
+    if best is None:
+        raise UserError(f"domain '{domain}': no masked trial finished: give sweep.mask_ratio")
+    return best
+
+
+def _rows(config: SweepConfig, domain: str, kind: Kind) -> tuple[TrialRow, ...]:
+    """The trials of one kind's study, none if there is no such study."""
+    if kind not in _recorded(config):
+        return ()
+    return Records(study_of(config, kind)).rows(domain)
+
+
+def report(config: SweepConfig) -> Path:
+    """Write the report over all studies that are on record, finished or not."""
+    domains = [_domain(config, domain) for domain in config.domains]
+    shared: list[Drawn] = []
+    if "search" in config.study.paper:
+        found: dict[str, tuple[ScoreLabel, TrialRow | None, int]] = {}
+        for domain in config.domains:
+            rows = _rows(config, domain, "search")
+            ended = sum(row.state == "finished" for row in rows)
+            found[domain] = (label_of(config, domain), best_row(rows), ended)
+        shared.append(best_ratio(found))
+    yaml = config_yaml(config)
+    return write_paper(config.name, domains, shared, yaml, report_folder(config))
+
+
+def _domain(config: SweepConfig, domain: str) -> PaperDomain:
+    said, parts, rows = f"{domain}: no sensitivity study was asked for.", list[Drawn](), ()
+    every: tuple[TrialRow, ...] = rows
+    for kind in _recorded(config):
+        one = study_of(config, kind)
+        records = Records(one)
+        opened, rows_of_kind = records.study(domain), records.rows(domain)
+        if opened is None:
+            continue
+        every += rows_of_kind
+        scores = TestScores.read(paths_for(one).study(domain))
+        if kind == "sensitivity":
+            data = sensitivity_data(one, domain, opened, rows_of_kind, scores)
+            result = analyse(data)
+            said = headline(data, result)
+            parts += figures(data, result)
+        elif kind != "search":
+            parts.append(study_figure(one, domain, rows_of_kind, scores))
+    return PaperDomain(domain, said, cost(every), tuple(parts))
+
+
+def _recorded(config: SweepConfig) -> list[Kind]:
+    kinds = config.study.paper
+    return [kind for kind in kinds if study_paths(config, kind).created_marker().exists()]

@@ -1,0 +1,224 @@
+"""What a sweep is going to do and to cost, before it does it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from sweeps.config.space import plain_point
+from sweeps.config.sweep_config import SweepConfig
+from sweeps.execution.disk_need import DiskNeed, disk_need, free_bytes
+from sweeps.execution.pace import Pace
+from sweeps.report.trial_row import TrialRow
+from sweeps.search.workload import Workload, stages, workload
+from sweeps.storage.address import is_address
+from sweeps.storage.cluster_address import cluster_address
+
+PaceOf = Callable[[str, tuple[TrialRow, ...]], Pace | None]
+"""A domain, and its trials on record, to what one of its trials takes."""
+
+
+@final
+@dataclass(frozen=True)
+class Machine:
+    """Where trials would run: `concurrency` of them at once, on a cluster or on one machine."""
+
+    text: str
+    concurrency: int
+
+
+@final
+@dataclass(frozen=True)
+class DomainPlan:
+    """One domain's study. `parameters` is its space, or what a fixed design varies; `updates`
+    are those of one trial by accumulation interval. Hours are of trials, side by side or not.
+    `shortfall` says that the space has fewer points than trials are asked for; else empty."""
+
+    domain: str
+    total: int
+    done: int
+    left: int
+    shortfall: str
+    parameters: dict[str, str]
+    examples: int
+    updates: dict[int, int]
+    pace: Pace | None
+    training_hours: float | None
+    evaluation_hours: float | None
+
+
+@final
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep. Device-hours are of `device`; what is not known is None.
+
+    `hours` is wall time at the machine's concurrency. Early stopping makes all of it less, and
+    the test items at the end are not in it.
+    """
+
+    name: str
+    kind: str
+    machine: Machine
+    device: str
+    devices_per_trial: float
+    domains: tuple[DomainPlan, ...]
+    training_device_hours: float | None
+    evaluation_device_hours: float | None
+    hours: float | None
+    price: float | None
+    money: float | None
+    disk: DiskNeed | None
+    disk_free: int | None
+    stops_early: bool
+
+
+def plan(
+    config: SweepConfig,
+    rows: dict[str, tuple[TrialRow, ...]],
+    machine: Machine,
+    pace_of: PaceOf,
+    price: float | None,
+) -> SweepPlan:
+    """The plan of a sweep whose paths are resolved. ``rows``: the trials on record by domain;
+    ``price``: of a device-hour."""
+    domains = tuple(
+        _domain(config, name, rows[name], pace_of(name, rows[name])) for name in config.domains
+    )
+    resources = config.resources
+    uses_gpus = resources.gpus_per_worker > 0
+    per_worker = resources.gpus_per_worker if uses_gpus else resources.cpus_per_worker
+    devices = resources.workers * per_worker
+    training = _total([domain.training_hours for domain in domains])
+    evaluation = _total([domain.evaluation_hours for domain in domains])
+    both = None if training is None else training + (evaluation or 0.0)
+    together = resources.domains == "side_by_side"
+    return SweepPlan(
+        name=config.name,
+        kind=config.study.kind,
+        machine=machine,
+        device="GPU" if uses_gpus else "CPU",
+        devices_per_trial=devices,
+        domains=domains,
+        training_device_hours=_times(training, devices),
+        evaluation_device_hours=_times(evaluation, devices),
+        hours=None if both is None else _wall_hours(domains, machine.concurrency, together),
+        price=price,
+        money=None if price is None else _times(both, devices * price),
+        disk=disk_need(config, machine.concurrency, rows),
+        disk_free=None if is_address(config.storage) else free_bytes(config),
+        stops_early=config.study.kind == "search" and stops_early(config),
+    )
+
+
+def _wall_hours(domains: Sequence[DomainPlan], concurrency: int, together: bool) -> float:
+    """Hours from the first trial to the last; no more run at once than are left of a study, or of
+    all where these run side by side."""
+    hours = [(d.training_hours or 0.0) + (d.evaluation_hours or 0.0) for d in domains]
+    left = [d.left for d in domains]
+    if together:
+        return sum(hours) / max(1, min(concurrency, sum(left)))
+    pairs = zip(hours, left, strict=True)
+    return sum(each / max(1, min(concurrency, count)) for each, count in pairs)
+
+
+def this_machine(config: SweepConfig) -> Machine:
+    """The machine that this process runs on, as the configuration would use it.
+
+    Raises:
+        UserError: it does not hold even one trial.
+    """
+    from sweeps.execution.cluster import local_places
+
+    asked, cores = config.resources, len(os.sched_getaffinity(0))
+    places = local_places(asked)
+    wanted = places * asked.workers * asked.cpus_per_worker
+    text = f"this machine, {cores} cores"
+    if places < asked.concurrency:
+        text += f", which hold {places} trials at once and not {asked.concurrency}"
+    elif wanted > cores:
+        text += f" for {wanted:g} asked for: trials will slow each other down"
+    return Machine(text, places)
+
+
+def joined_cluster(config: SweepConfig) -> Machine:
+    """The cluster of ``RAY_ADDRESS``, as it is now.
+
+    Raises:
+        UserError: it cannot be joined, or not even one trial fits.
+    """
+    from sweeps.execution.cluster import ray_session
+
+    with ray_session(config.resources) as concurrency:
+        import ray
+
+        there = ray.cluster_resources()
+        nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+    text = (
+        f"the cluster at {cluster_address()}, {nodes} nodes with "
+        f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
+    )
+    return Machine(text, concurrency)
+
+
+def stops_early(config: SweepConfig) -> bool:
+    """Whether the search may stop trials before their end."""
+    return config.search.scheduler.name != "none"
+
+
+def _domain(
+    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], pace: Pace | None
+) -> DomainPlan:
+    work = workload(config, domain, rows)
+    workers = config.resources.workers
+    intervals = _intervals(config, domain)
+    return DomainPlan(
+        domain=domain,
+        total=work.total,
+        done=work.done,
+        left=work.left,
+        shortfall=config.shortfall(domain),
+        parameters=_parameters(config, domain, work),
+        examples=config.domains[domain].examples or config.training.examples,
+        updates={n: _updates(config, domain, n, workers) for n in intervals},
+        pace=pace,
+        training_hours=None if pace is None else work.to_train * pace.training / 3600,
+        evaluation_hours=None if pace is None else _times(pace.evaluation, work.left / 3600),
+    )
+
+
+def _parameters(config: SweepConfig, domain: str, work: Workload) -> dict[str, str]:
+    if config.study.kind == "search":
+        return {name: str(p) for name, p in config.space_of(domain).parameters().items()}
+    if config.study.kind == "efficiency":
+        return {"rounds": str(config.study.rounds)}
+    found: dict[str, str] = {}
+    points = stages(config, domain)
+    for stage, count in Counter(point.stage for point in points).items():
+        found[f"{stage} trials"] = str(count)
+    arms = dict.fromkeys((p.method, p.mask_ratio, p.train_fraction) for p in points)
+    found["arms"] = str(len(arms))
+    found["mask_ratio"] = ", ".join(f"{r:g}" for r in sorted({p.mask_ratio for p in points}))
+    found["methods"] = ", ".join(dict.fromkeys(p.method for p in points))
+    return found
+
+
+def _intervals(config: SweepConfig, domain: str) -> list[int]:
+    if config.study.kind == "search":
+        return sorted(config.space_of(domain).intervals())
+    return sorted({p.accumulation_interval for p in stages(config, domain)})
+
+
+def _updates(config: SweepConfig, domain: str, interval: int, workers: int) -> int:
+    return config.trial(domain, plain_point(interval)).steps(workers)
+
+
+def _total(parts: list[float | None]) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def _times(amount: float | None, factor: float) -> float | None:
+    return None if amount is None else amount * factor

@@ -1,0 +1,249 @@
+"""Everything that can be known to be wrong before a process starts or a run is recorded."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+
+from sweeps.config.space import MASKING, SpaceConfig, plain_point
+from sweeps.config.study_identity import differences, study_definition
+from sweeps.config.sweep_config import SweepConfig
+from sweeps.finetune.finetune_config import DataConfig, ModelConfig
+from sweeps.finetune.run_identity import Tree
+from sweeps.search.optuna_storage import open_storage
+from sweeps.storage.errors import UserError
+from sweeps.storage.study_paths import StudyPaths
+from sweeps.tracking.tracker import Tracker
+
+DEFINITION, ADOPTED, STORAGE = "definition", "adopted", "storage"
+
+
+def check_inputs(config: SweepConfig) -> None:
+    """Read the model's folder, every training row and every validation item once.
+
+    Of the test items it is only asked whether there are any: nothing before the report may use
+    them, and the report says what is wrong with one.
+
+    Raises:
+        ValueError: naming the domain, the file (and the line) and what was expected.
+    """
+    from sweeps.finetune.model_facts import check_attention
+    from sweeps.finetune.optimizers import check_optimizer
+
+    check_optimizer(config.training.optimizer)
+    check_attention(config.model)
+    for name in config.domains:
+        try:
+            _check_domain(config, name)
+        except ValueError as error:
+            raise UserError(f"domain '{name}': {error}") from error
+
+
+def _check_domain(config: SweepConfig, name: str) -> None:
+    from sweeps.finetune.benchmarks import (
+        build_benchmark,
+        check_test_items,
+        check_test_source,
+        load_items,
+    )
+    from sweeps.finetune.examples import read_examples
+    from sweeps.finetune.memory import check_memory
+    from sweeps.finetune.model_facts import check_context
+
+    domain = config.domains[name]
+    check_context(config.model, domain.data.max_length)
+    device = training_device(config)
+    if device is not None:
+        interval = config.space_of(name).intervals()[0]
+        run = config.trial(name, plain_point(interval))
+        check_memory(run, config.resources.workers, device)
+    read_examples(domain.data, domain.benchmarks, _chat_tokenizer(config.model, domain.data))
+    for benchmark in domain.benchmarks:
+        built = build_benchmark(benchmark)
+        load_items(benchmark, built, "validation")
+        check_test_source(benchmark, built)
+        check_test_items(benchmark, built)
+
+
+def _chat_tokenizer(model: ModelConfig, data: DataConfig) -> Any:
+    """The tokenizer, where rows are written in its chat template, which may refuse them."""
+    if data.template != "chat":
+        return None
+    from sweeps.finetune.example import check_template
+    from sweeps.finetune.model import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    check_template(tokenizer)
+    return tokenizer
+
+
+def training_device(config: SweepConfig) -> str | None:
+    """What trials run on, where this machine has it too; a GPU may be on other nodes only."""
+    if not config.resources.gpus_per_worker:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else None
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Create ``folder`` and write to it; what was created is gone again afterwards, if empty.
+
+    A mistake that is found later must leave no folder behind, and neither must `validate`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    created = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        _remove_empty(created)
+        raise UserError(
+            f"storage {folder}: cannot be written ({error.strerror}); give a folder that you may "
+            "write to, as storage=runs"
+        ) from None
+    try:
+        yield
+    finally:
+        _remove_empty(created)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Innermost first, up to the first one that holds something."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def check_tracker(tracker: Tracker) -> None:
+    """Ask the tracker for an answer.
+
+    Raises:
+        UserError: it gives none.
+    """
+    try:
+        tracker.check()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def check_own_study(study: optuna.Study, config: SweepConfig) -> None:
+    """Refuse a study of the same name whose trials lie in another storage: many sweeps may share
+    a server's database.
+
+    Raises:
+        UserError: naming that storage.
+    """
+    before = study.user_attrs.get(STORAGE, config.storage)
+    if config.database is not None and before != config.storage:
+        raise UserError(
+            f"database {config.database}: has a sweep named '{config.name}' whose trials lie in "
+            f"{before}; give this one another name, as name={config.name}2, or that storage"
+        )
+
+
+def check_same_study(
+    study: optuna.Study, config: SweepConfig, domain: str, *, adopt: bool = False
+) -> None:
+    """Refuse to mix trials of two definitions in one study, unless the user says so.
+
+    ``adopt``: they may be mixed, where Optuna's records can hold both.
+
+    Raises:
+        UserError: naming each difference, and the ways on.
+    """
+    now = _definition(config, domain)
+    before = study.user_attrs.get(DEFINITION, now)
+    if before == now:
+        return
+    if adopt:
+        _check_mixable(study, config, domain)
+        return
+    changed = "; ".join(differences(before, now))
+    raise UserError(
+        f"a study named '{config.name}' with another definition is already in "
+        f"{config.storage}: {changed}. Give this one another name, as name={config.name}2; or go "
+        "back to the first definition to continue it; or, if the trials of both may stand in one "
+        "study, say so with `run --adopt`"
+    )
+
+
+def _check_mixable(study: optuna.Study, config: SweepConfig, domain: str) -> None:
+    """Optuna holds on to a study's objectives, to what kind a parameter is, and to its list."""
+    changed = []
+    if config.study.kind == "search":
+        new = _distributions(config.space_of(domain))
+        old = {n: d for trial in study.get_trials() for n, d in trial.distributions.items()}
+        for name in sorted(old.keys() & new.keys()):
+            try:
+                check_distribution_compatibility(old[name], new[name])
+            except ValueError:
+                changed.append(f"space.{name}")
+    aims = study.user_attrs[DEFINITION].get("search", {}).get("objectives", ["score"])
+    if aims != list(config.objectives()):
+        changed.append("search.objectives")
+    if changed:
+        raise UserError(
+            f"domain '{domain}': one study cannot hold trials of both: {', '.join(changed)} (a "
+            "range may get other ends, but a list no other values). Give this sweep another "
+            f"name, as name={config.name}2"
+        )
+
+
+def _distributions(space: SpaceConfig) -> dict[str, BaseDistribution]:
+    """How Optuna draws each parameter; some methods have a parameter that others lack."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study, found = optuna.create_study(), dict[str, BaseDistribution]()
+    for method in space.method or MASKING[:1]:
+        study.enqueue_trial({"method": method})
+        trial = study.ask()
+        space.suggest(trial)
+        found |= trial.distributions
+    return found
+
+
+def define(study: optuna.Study, config: SweepConfig, domain: str) -> None:
+    """Put the study's definition on record; one before it that was another stays on record too."""
+    now = _definition(config, domain)
+    before = study.user_attrs.get(DEFINITION, now)
+    if before != now:
+        study.set_user_attr(ADOPTED, [*study.user_attrs.get(ADOPTED, []), before])
+    study.set_user_attr(DEFINITION, now)
+    study.set_user_attr(STORAGE, config.storage)
+
+
+def _definition(config: SweepConfig, domain: str) -> Tree:
+    """As it comes back from Optuna's records."""
+    found: Tree = json.loads(json.dumps(study_definition(config, domain)))
+    return found
+
+
+def check_recorded(place: StudyPaths, config: SweepConfig, *, adopt: bool = False) -> None:
+    """Compare every domain with the study that may be on record of it, before any is run.
+
+    ``adopt``: as `check_same_study`.
+
+    Raises:
+        UserError: as the two checks above; or the database does not answer.
+    """
+    if place.database is None and not place.optuna_file().exists():
+        return
+    storage = open_storage(place)
+    recorded = set(optuna.get_all_study_names(storage))
+    for domain in config.domains:
+        name = f"{config.name}/{domain}"
+        if name in recorded:
+            recorded_study = optuna.load_study(study_name=name, storage=storage)
+            check_own_study(recorded_study, config)
+            check_same_study(recorded_study, config, domain, adopt=adopt)

@@ -1,0 +1,218 @@
+"""A group's job where the storage is an object store: its files come, and go, through a folder
+of the worker's own, in place of the driver's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, final
+
+from filelock import FileLock, Timeout
+
+from sweeps.config.sweep_config import SweepConfig
+from sweeps.execution.job_queue import Message
+from sweeps.execution.trial_upload import background_upload, patiently
+from sweeps.storage.address import Address, folder_of, is_address
+from sweeps.storage.object_store import Entry, ObjectStore
+from sweeps.storage.trial_files import MODEL
+
+if TYPE_CHECKING:
+    from sweeps.finetune.process_group import Group
+
+CACHE = "cache"
+
+
+@final
+@dataclass(frozen=True)
+class Stored:
+    """An object store as the workers see it. ``mirror``: the driver's folder for it, which jobs
+    name; ``one_node``: the workers of a trial share one folder, since each writes a part."""
+
+    address: str
+    mirror: str
+    one_node: bool
+
+    @classmethod
+    def of(cls, config: SweepConfig) -> Self | None:
+        """The storage of a sweep; None for a folder that all nodes see."""
+        if not is_address(config.storage):
+            return None
+        one_node = config.training.parallel == "fsdp"
+        return cls(config.storage, str(folder_of(config.storage)), one_node)
+
+    def open(self) -> ObjectStore:
+        """Raises `StorageError` where it does not answer."""
+        return ObjectStore.open(Address.parse(self.address))
+
+
+RunJob = Callable[[Message, Callable[[Message], bool], dict[str, Any]], Message | None]
+
+
+@final
+@dataclass(frozen=True)
+class StoredJob:
+    """Runs a job as another function does, with folders of this node for those of the driver."""
+
+    stored: Stored
+    run: RunJob
+
+    def __call__(
+        self, job: Message, offer: Callable[[Message], bool], memory: dict[str, Any]
+    ) -> Message | None:
+        """On every rank; see `sweeps.execution.worker_groups.RunJob`."""
+        from sweeps.finetune.process_group import Group
+
+        if "store" not in memory:
+            memory["store"] = patiently(self.stored.open)
+        store = memory["store"]
+        fetch_cache(store, self.stored, job, memory)
+        group = Group.current()
+        with _scratch(group) as scratch:
+            if "folder" in job and "derived" not in job:
+                return self._train(store, job, offer, memory, scratch, group)
+            if _leads_node(group):
+                for name in _models(self.stored.mirror, job):
+                    patiently(partial(_fetch_model, store, name, scratch))
+            group.wait()
+            return self.run(_moved(job, self.stored.mirror, str(scratch)), offer, memory)
+
+    def _train(
+        self,
+        store: ObjectStore,
+        job: Message,
+        offer: Callable[[Message], bool],
+        memory: dict[str, Any],
+        scratch: Path,
+        group: Group,
+    ) -> Message | None:
+        from sweeps.execution.trial_upload import TrialCopy
+
+        name = _name(self.stored.mirror, job["folder"])
+        trial = TrialCopy(store, name, scratch / name, claim=scratch.name)
+        if group.leads:
+            patiently(trial.claim)
+        group.wait()
+        if _leads_node(group):
+            patiently(trial.fetch)
+        group.wait()
+        moved = _moved(job, self.stored.mirror, str(scratch))
+        if not group.leads:
+            return self.run(moved, offer, memory)
+        with background_upload(trial) as events_now:
+
+            def offer_with_events(result: Message) -> bool:
+                events_now()  # who hears the result reads them
+                return offer(result)
+
+            return self.run(moved, offer_with_events, memory)
+
+
+def push_cache(stored: Stored) -> None:
+    """Put there what the driver has generated for all nodes, and is not there yet."""
+    store, cache = stored.open(), Path(stored.mirror) / CACHE
+    there = store.files(CACHE)
+    for file in cache.rglob("*"):
+        name = f"{CACHE}/{file.relative_to(cache).as_posix()}"
+        if file.is_file() and not _is_copy(file, there.get(name)):
+            store.upload(file, name)
+
+
+def fetch_cache(store: ObjectStore, stored: Stored, job: Message, memory: dict[str, Any]) -> None:
+    """Make this node have what the job reads of it, under the same path; once per process."""
+    home = Path(stored.mirror) / CACHE
+    if "cache_fetched" in memory or f"{home}/" not in json.dumps(job, ensure_ascii=False):
+        return
+    for name, entry in patiently(partial(store.files, CACHE)).items():
+        target = Path(stored.mirror) / name
+        if not _is_copy(target, entry):
+            patiently(partial(store.download, name, target))
+    memory["cache_fetched"] = True
+
+
+def _is_copy(file: Path, entry: Entry | None) -> bool:
+    """Of a file of the cache, whose folder is named by a hash of what is in it."""
+    return entry is not None and file.is_file() and file.stat().st_size == entry.size
+
+
+@contextmanager
+def _scratch(group: Group) -> Iterator[Path]:
+    """A folder of this node for one try of a job, under a name that no other try has: workers that
+    Ray took for lost may still be at the same job here. What killed workers left is removed."""
+    given = os.environ.get("GMT_SWEEP_SCRATCH", "~/.gmt-sweep/work")
+    home = Path(given).expanduser() / socket.gethostname()  # a home may be on several machines
+    leader = group.rank - _local_rank(group)  # two nodes may be on one machine, which is a test's
+    folder = home / f"{group.tell(uuid.uuid4().hex)}-{leader}"
+    if not _leads_node(group):
+        group.wait()
+        yield folder
+        return
+    home.mkdir(parents=True, exist_ok=True)
+    record = home / f"{folder.name}.lock"
+    with FileLock(record):
+        _clear(home)
+        folder.mkdir()
+        group.wait()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            record.unlink(missing_ok=True)
+
+
+def _clear(home: Path) -> None:
+    for record in home.glob("*.lock"):
+        lock = FileLock(record, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue  # a job of a living worker
+        shutil.rmtree(record.with_suffix(""), ignore_errors=True)
+        record.unlink(missing_ok=True)
+        lock.release()
+
+
+def _leads_node(group: Group) -> bool:
+    """Whether this rank writes the files of its node."""
+    return _local_rank(group) == 0
+
+
+def _local_rank(group: Group) -> int:
+    """Its place on its node, by what Train and torchrun tell it; they number node by node."""
+    return int(os.environ.get("LOCAL_RANK", group.rank))
+
+
+def _models(mirror: str, tree: Any) -> set[str]:
+    """The models that a job names, by their place in the store."""
+    if isinstance(tree, dict):
+        return {name for each in tree.values() for name in _models(mirror, each)}
+    if isinstance(tree, str) and tree.startswith(f"{mirror}/") and Path(tree).name == MODEL:
+        return {_name(mirror, tree)}
+    return set()
+
+
+def _name(mirror: str, path: str) -> str:
+    return Path(path).relative_to(mirror).as_posix()
+
+
+def _fetch_model(store: ObjectStore, name: str, scratch: Path) -> None:
+    for path in store.files(name):
+        if not (scratch / path).exists():
+            store.download(path, scratch / path)
+
+
+def _moved(tree: Any, mirror: str, scratch: str) -> Any:
+    """A job with the worker's folder for the driver's, except for what lies in the cache."""
+    if isinstance(tree, dict):
+        return {key: _moved(value, mirror, scratch) for key, value in tree.items()}
+    if isinstance(tree, str) and tree.startswith(f"{mirror}/"):
+        name = _name(mirror, tree)
+        return tree if name.startswith(f"{CACHE}/") else f"{scratch}/{name}"
+    return tree

@@ -1,0 +1,228 @@
+"""What a tracker is told of a study when it begins.
+
+From a study's records to its report: which kind of study gets which.
+"""
+
+from __future__ import annotations
+
+import optuna
+
+from sweeps.config.study_identity import MANIFEST, config_yaml, git_commit
+from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.execution.efficiency_study import MEASURED, read
+from sweeps.execution.paired_tests import paired_metrics, paired_tests
+from sweeps.execution.test_scores import TestScores
+from sweeps.report.efficiency_page import efficiency
+from sweeps.report.methods_page import ComparisonData, drawn_of
+from sweeps.report.page import Drawn
+from sweeps.report.page import render as render_kind
+from sweeps.report.sensitivity import SensitivityData, analyse
+from sweeps.report.sensitivity_page import cost
+from sweeps.report.trial_row import StudyData, TrialRow
+from sweeps.report.write_report import ReportPaths, write_files, write_report, write_sensitivity
+from sweeps.search.design import REPLICATE, Design
+from sweeps.search.importance import importances
+from sweeps.search.trial_records import Records, best_row, label_of, own_rows
+from sweeps.tracking.tracker import StudyInfo
+
+
+def study_info(config: SweepConfig, domain: str, design: Design | None) -> StudyInfo:
+    """The study of one domain: a search, a measurement of efficiency, or where there is a
+    ``design`` its fixed trials."""
+    if design is not None:
+        trials = "fixed design"
+        note = f"Fixed design '{config.study.kind}': {config.study.seeds} seeds for each arm."
+    elif config.study.kind == "efficiency":
+        trials, note = "0", "Training speed of each method beside SFT; it has no trials."
+    else:
+        trials = str(config.search_trials(domain))
+        note = (
+            f"Search over mask ratio, accumulation interval and learning rate: {trials} trials, "
+            f"sampler {config.search.sampler}."
+        )
+    return StudyInfo(
+        key=f"{config.name}/{domain}",
+        name=config.name,
+        domain=domain,
+        config_yaml=config_yaml(config),
+        git_commit=git_commit(),
+        note=note,
+        parameters={"model": config.model.path, "trials": trials, "kind": config.study.kind},
+        trial_kind="trial" if design is None else "replicate",
+        arms=() if design is None else design.arms,
+    )
+
+
+CAVEATS = {
+    "methods": [
+        "GMT's mask ratio was chosen on validation items before this study: judge the methods by "
+        "the test items.",
+        "Intervals are about other seeds of the same model, data and recipe.",
+    ],
+    "drop": [
+        "Dropping parts of a finished update and masking gradients while training are different "
+        "things: the curves share an axis, not a meaning.",
+    ],
+    "data": [
+        "Only the share of the rows changes; nothing is tuned again for less data unless "
+        "study.nuisance holds lists."
+    ],
+    "efficiency": [
+        "One process, one machine, one model: other sizes and devices have other ratios.",
+        "FLOPs are counted by PyTorch, which counts matrix products and not the masking.",
+    ],
+}
+
+
+def write_study_report(
+    config: SweepConfig,
+    domain: str,
+    study: optuna.Study,
+    rows: tuple[TrialRow, ...],
+    scores: TestScores,
+) -> ReportPaths:
+    """Write the report of a study of any kind."""
+    folder = paths_for(config).study(domain) / "report"
+    kind = config.study.kind
+    if kind == "sensitivity":
+        return write_sensitivity(sensitivity_data(config, domain, study, rows, scores), folder)
+    if kind == "search":
+        return write_report(search_data(config, domain, rows, scores), folder)
+    part = study_figure(config, domain, rows, scores)
+    title = f"{config.name}: {domain}, {kind}"
+    lead = part.title if kind == "efficiency" else cost(rows)
+    html = render_kind(title, lead, part, config_yaml(config), CAVEATS[kind])
+    return write_files(folder, html, [part], rows)
+
+
+def rewrite(config: SweepConfig) -> dict[str, ReportPaths]:
+    """Write the reports of all studies that have begun again, from the records alone.
+
+    Raises:
+        UserError: nothing of this sweep is in the storage.
+    """
+    records, reports = Records(config), {}
+    for domain, rows in records.begun().items():
+        study = records.study(domain)
+        assert study is not None  # it has begun
+        scores = TestScores.read(records.place.study(domain))
+        reports[domain] = write_study_report(records.config, domain, study, rows, scores)
+    return reports
+
+
+def study_figure(
+    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
+) -> Drawn:
+    """The figure that answers a study of methods, drops, less data or efficiency."""
+    if config.study.kind == "efficiency":
+        path = paths_for(config).study(domain) / MEASURED
+        if not path.exists():
+            return Drawn("efficiency", "Training speed beside SFT", "Not measured yet.")
+        found = read(path)
+        return efficiency(found["methods"], found["place"])
+    return drawn_of(comparison_data(config, domain, rows, scores))
+
+
+def search_data(
+    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
+) -> StudyData:
+    """What the report of a search is made of."""
+    return StudyData(
+        name=config.name,
+        domain=domain,
+        label=label_of(config, domain),
+        rows=own_rows(rows),
+        best=best_row(rows),
+        test_results=scores.entries,
+        config_yaml=config_yaml(config),
+        replicates=tuple(row for row in rows if row.stage == REPLICATE),
+        objectives=config.objectives(),
+        paired=paired_tests(scores),
+        shortfall=config.shortfall(domain),
+    )
+
+
+def comparison_data(
+    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
+) -> ComparisonData:
+    """What the report of several methods is made of."""
+    study = config.study
+    return ComparisonData(
+        name=config.name,
+        domain=domain,
+        kind=study.kind,
+        label=label_of(config, domain),
+        rows=rows,
+        config_yaml=config_yaml(config),
+        mask_ratio=config.domains[domain].mask_ratio or study.mask_ratio,
+        margin=study.margin,
+        drop_rates=tuple(sorted(study.drop_rates)),
+        fractions=tuple(sorted(study.fractions)),
+        tests=scores.entries,
+        sensitivity=sibling_rows(config, domain, "sensitivity"),
+    )
+
+
+def sibling_rows(config: SweepConfig, domain: str, kind: str) -> tuple[TrialRow, ...]:
+    """The trials of another study of the same `paper`; none where there is no such study."""
+    ending = f"-{config.study.kind}"
+    if not config.name.endswith(ending):
+        return ()
+    name = f"{config.name.removesuffix(ending)}-{kind}"
+    sibling = config.model_copy(update={"name": name})
+    return Records(sibling).rows(domain) if paths_for(sibling).created_marker().exists() else ()
+
+
+def sensitivity_data(
+    config: SweepConfig,
+    domain: str,
+    study: optuna.Study,
+    rows: tuple[TrialRow, ...],
+    scores: TestScores,
+) -> SensitivityData:
+    """What the report of a sensitivity study is made of."""
+    manifest = study.user_attrs.get(MANIFEST, {})
+    declared = f"declared {manifest.get('declared', 'at an unknown time')}, before the first trial"
+    if manifest.get("seeds") not in (None, config.study.seeds):
+        declared += f"; with {manifest['seeds']} seeds, {config.study.seeds} now"
+    margin = config.study.margin
+    assert margin is not None  # a sensitivity study without one is refused
+    return SensitivityData(
+        name=config.name,
+        domain=domain,
+        label=label_of(config, domain),
+        ratios=config.study.ratios,
+        method=config.training.method,
+        margin=margin,
+        rows=rows,
+        declared=declared,
+        config_yaml=config_yaml(config),
+        items=scores.items,
+        importance=importances(rows, config.seed),
+    )
+
+
+def study_finals(
+    config: SweepConfig,
+    domain: str,
+    study: optuna.Study,
+    rows: tuple[TrialRow, ...],
+    scores: TestScores,
+) -> dict[str, float]:
+    """What the tracker shows on the study itself: the best score and how it stands against SFT on
+    the test items, or means with intervals."""
+    if config.study.kind == "sensitivity":
+        result = analyse(sensitivity_data(config, domain, study, rows, scores))
+        finals: dict[str, float] = {}
+        for one, interval in zip(result.arms, result.intervals, strict=False):
+            place = f"seeds/m{float(one.name):.2f}"
+            finals |= {
+                f"{place}/mean": interval.estimate,
+                f"{place}/low": interval.low,
+                f"{place}/high": interval.high,
+                f"{place}/n": float(one.n),
+            }
+        return finals
+    best = best_row(rows)
+    found = {} if best is None or best.score is None else {"final/score": best.score}
+    return found | (paired_metrics(paired_tests(scores)) if config.study.kind == "search" else {})

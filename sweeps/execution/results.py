@@ -1,0 +1,151 @@
+"""The results of a sweep from Python: read from its records, whether it runs or has ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from sweeps.config.load import load_config
+from sweeps.config.sweep_config import SweepConfig
+from sweeps.execution.export import chosen, run_yaml
+from sweeps.report.trial_row import TrialRow
+from sweeps.search.trial_records import Records
+from sweeps.storage.errors import UserError, nearest
+from sweeps.storage.trial_files import EVENTS_FILE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@final
+@dataclass(frozen=True)
+class BestTrial:
+    """A domain's best trial. ``score``: mean over its benchmarks on validation items, higher is
+    better. ``config``: the YAML of a single run that repeats it. ``model``: the folder of its
+    model, None where its weights were not kept."""
+
+    domain: str
+    trial: int
+    score: float
+    config: str
+    model: Path | None
+
+
+@final
+class Results:
+    """What a sweep has on record. Nothing is run or changed; call `refresh` to read again."""
+
+    def __init__(self, config: SweepConfig) -> None:
+        """Raises: UserError, where nothing of this sweep is on record."""
+        self._records = Records(config)
+        self.config = self._records.config
+
+    def refresh(self) -> None:
+        """Fetch what is new, where the storage is an object store; elsewhere it is seen anyway."""
+        self._records.look_again()
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains of the sweep, in the order of its configuration."""
+        return tuple(self.config.domains)
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why trials failed: ``DOMAIN/NUMBER`` to the first line of the cause."""
+        return {
+            f"{domain}/{trial.user_attrs.get('number', trial.number)}": _first_line(outcome)
+            for domain in self.domains
+            for trial in self._records.trials(domain)
+            if (outcome := trial.user_attrs.get("outcome", {})).get("state") == "failed"
+        }
+
+    def dataframe(self) -> pd.DataFrame:
+        """One row per trial of every domain: its point, state, score, seconds and metrics."""
+        import pandas as pd
+
+        return pd.DataFrame([_flat(domain, row) for domain, row in self._rows()])
+
+    def best(self, domain: str) -> BestTrial | None:
+        """The best finished trial by validation score; None before one has finished.
+
+        Raises:
+            UserError: the sweep has no such domain.
+        """
+        row = chosen(self.config, self._records.rows(self._known(domain)))
+        if row is None or row.score is None:
+            return None
+        model = self._records.place.model(domain, row.key)
+        config = run_yaml(self.config, domain, row)
+        kept = model if model.is_dir() else None
+        return BestTrial(domain, row.number, row.score, config, kept)
+
+    def history(self, domain: str, trial: int) -> pd.DataFrame:
+        """What a trial reported: one row per update that was measured or checked, with ``step``
+        and its metrics. Where an attempt repeated steps, its values count.
+
+        Raises:
+            UserError: the sweep has no such domain or trial.
+        """
+        import pandas as pd
+
+        rows = {row.number: row for row in self._records.rows(self._known(domain))}
+        if trial not in rows:
+            numbers = ", ".join(map(str, sorted(rows))) or "none yet"
+            raise UserError(f"domain '{domain}' has no trial {trial}; its trials: {numbers}")
+        folder = self._records.place.trial(domain, rows[trial].key)
+        steps: dict[int, dict[str, float]] = {}
+        for event in _events(folder / EVENTS_FILE):
+            steps.setdefault(event["step"], {}).update(event["metrics"])
+        return pd.DataFrame([{"step": step, **values} for step, values in sorted(steps.items())])
+
+    def _rows(self) -> Iterator[tuple[str, TrialRow]]:
+        return ((domain, row) for domain in self.domains for row in self._records.rows(domain))
+
+    def _known(self, domain: str) -> str:
+        if domain not in self.config.domains:
+            raise UserError(f"no domain '{domain}' ({nearest(domain, list(self.domains))})")
+        return domain
+
+    def __repr__(self) -> str:
+        table = self.dataframe()
+        return f"sweep {self.config.name}\n{table.to_string(max_rows=20)}"
+
+    def _repr_html_(self) -> str:
+        """The table of trials, as a notebook shows it."""
+        return str(self.dataframe().to_html(max_rows=60, escape=True))
+
+
+def open_results(path: str | Path) -> Results:
+    """The results of a sweep by its folder ``STORAGE/NAME``, its YAML file, or its address in an
+    object store.
+
+    Raises:
+        UserError: there is no such sweep, or nothing of it is on record.
+    """
+    return Results(load_config(path))
+
+
+def _flat(domain: str, row: TrialRow) -> dict[str, Any]:
+    fields = asdict(row)
+    metrics = fields.pop("metrics")
+    return {"domain": domain, **fields, **metrics}
+
+
+def _first_line(outcome: dict[str, Any]) -> str:
+    return next(iter(str(outcome.get("failure", "")).splitlines()), "")
+
+
+def _events(file: Path) -> Iterator[dict[str, Any]]:
+    """The complete "step" events; a line cut by a kill is passed over."""
+    if not file.is_file():
+        return
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and event.get("kind") == "step":
+            yield event

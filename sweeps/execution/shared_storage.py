@@ -1,0 +1,195 @@
+"""Whether every machine of a cluster means the same place by the storage, and may use it."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from sweeps.execution.job_queue import Message
+from sweeps.execution.remote_job import RunJob
+from sweeps.storage.address import Address, is_address
+from sweeps.storage.errors import UserError
+from sweeps.storage.object_store import ObjectStore
+
+PROBE = ".probe-"
+ANSWER_SECONDS = 120.0
+"""A node's first task starts a process there."""
+
+LOOK_AGAIN_SECONDS = (1.0, 2.0, 4.0)
+"""Between a worker's looks for the driver's word: a file server may show it late."""
+
+SHARED = (
+    "mount one folder on every node (NFS, EFS, FSx; see docs/cluster.md), and give it as "
+    "storage=/shared/runs"
+)
+
+
+Storage = Path | str
+"""A folder, or the address of an object store."""
+
+
+ALLOWED = "give every node a role, or an environment, that may use it (see docs/cluster.md)"
+
+
+@contextmanager
+def probe(storage: Storage) -> Iterator[str]:
+    """A word in the storage while the block runs, which a node that shares it can read."""
+    word = uuid.uuid4().hex
+    try:
+        _write(storage, f"{PROBE}{word}")
+        yield word
+    finally:
+        _clear(storage, f"{PROBE}{word}")
+
+
+@final
+@dataclass(frozen=True)
+class SharedFolderJob:
+    """Runs a job as another function does, after a look for the driver's ``word`` in its folder:
+    a node may have joined long after the sweep began."""
+
+    folder: str
+    word: str
+    run: RunJob
+
+    def __call__(
+        self, job: Message, offer: Callable[[Message], bool], memory: dict[str, Any]
+    ) -> Message | None:
+        """On every rank; see `sweeps.execution.worker_groups.RunJob`.
+
+        Raises:
+            UserError: on every rank, where a node of them has another folder; nothing was written.
+        """
+        if wrong := _told_by_all(self._problem()):
+            raise UserError(f"storage {self.folder}: {'; '.join(wrong)}. To fix it, {SHARED}")
+        return self.run(job, offer, memory)
+
+    def _problem(self) -> str:
+        for pause in (*LOOK_AGAIN_SECONDS, 0.0):
+            if _is_there(self.folder, f"{PROBE}{self.word}"):
+                return ""
+            time.sleep(pause)
+        return (
+            f"node {_node_name()} has another disk there than the driver, so that no trial can "
+            "write there"
+        )
+
+
+def _told_by_all(said: str) -> list[str]:
+    """What any rank says, on every rank."""
+    import torch.distributed as dist
+
+    told = [said]
+    if dist.is_available() and dist.is_initialized():
+        told *= dist.get_world_size()
+        dist.all_gather_object(told, said)
+    return [each for each in dict.fromkeys(told) if each]
+
+
+def _node_name() -> str:
+    import ray
+
+    name = socket.gethostname()
+    return f"{name} ({ray.util.get_node_ip_address()})" if ray.is_initialized() else name
+
+
+def answer(storage: Storage, word: str, node: str) -> str:
+    """On a node: read the driver's word and write one's own. Returns what is wrong, or ""."""
+    try:
+        if not _is_there(storage, f"{PROBE}{word}"):
+            return "what the driver wrote there is not seen here"
+        _write(storage, f"{PROBE}{word}-{node}")
+    except OSError as error:
+        return f"cannot be written ({error.strerror or error})"
+    return ""
+
+
+def problem(storage: Storage, word: str, node: str, answered: str) -> str:
+    """On the driver, with a node's answer: what is wrong with the storage there, or ""."""
+    if answered or _is_there(storage, f"{PROBE}{word}-{node}"):
+        return answered
+    return "what was written there does not arrive at the driver"
+
+
+def _write(storage: Storage, name: str) -> None:
+    if is_address(str(storage)):
+        _open(storage).put(name, name.encode())
+        return
+    Path(storage).mkdir(parents=True, exist_ok=True)
+    Path(storage, name).write_text(name)
+
+
+def _is_there(storage: Storage, name: str) -> bool:
+    if is_address(str(storage)):
+        return _open(storage).stat(name) is not None
+    return Path(storage, name).is_file()
+
+
+def _clear(storage: Storage, start: str) -> None:
+    if is_address(str(storage)):
+        store = _open(storage)
+        for name in store.files():
+            if name.startswith(start):
+                store.remove(name)
+        return
+    for left in Path(storage).glob(f"{start}*"):
+        left.unlink(missing_ok=True)
+
+
+def _open(storage: Storage) -> ObjectStore:
+    return ObjectStore.open(Address.parse(str(storage)))
+
+
+def require_shared(storage: Storage) -> None:
+    """Ask every node of the joined cluster; a cluster of one node has nothing to share.
+
+    Raises:
+        UserError: naming the nodes for which the storage is another one, or none.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    living = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    if len(living) < 2:
+        return
+    task = ray.remote(num_cpus=0)(answer)
+    with probe(storage) as word:
+        asked = {
+            name: task.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=True)
+            ).remote(storage, word, name)
+            for name in living
+        }
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_SECONDS)
+        wrong = []
+        for name, reference in asked.items():
+            try:
+                said = problem(storage, word, name, ray.get(reference, timeout=0.1))
+            except ray.exceptions.RayError as error:  # lost, or too busy: Ray has the last word
+                said = "" if name not in _alive() else f"gave no answer ({type(error).__name__})"
+            if said:
+                wrong.append(f"{living[name]['NodeManagerAddress']}: {said}")
+    if wrong:
+        what = "store that all may use" if is_address(str(storage)) else "folder for all"
+        raise UserError(
+            f"storage {storage}: on a cluster of {len(living)} nodes it must be one {what}, "
+            "since a trial goes on from its checkpoint on another node; "
+            f"{'; '.join(wrong)}. To fix it, {remedy(storage)}"
+        )
+
+
+def remedy(storage: Storage) -> str:
+    """What to do where the nodes do not share it."""
+    return ALLOWED if is_address(str(storage)) else SHARED
+
+
+def _alive() -> set[str]:
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

@@ -1,0 +1,180 @@
+"""One fine-tuning run by itself: without Ray and Tune, on one process or under torchrun."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, final
+
+import yaml
+from pydantic import ValidationError
+
+from sweeps.config.load import load_tree
+from sweeps.config.path_types import resolve_run
+from sweeps.config.sweep_config import TrackingConfig
+from sweeps.finetune.finetune_config import FinetuneConfig
+from sweeps.finetune.reporter import RunResult
+from sweeps.finetune.strict_model import LocalPath
+from sweeps.storage.errors import explain
+
+
+class SingleRun(FinetuneConfig):
+    """A run as a trial's, where its results go, and where its relative paths start.
+
+    `folder` holds metrics, checkpoints, the result and the model. Without `tracking.uri` nothing
+    is told to MLflow.
+    """
+
+    folder: LocalPath = "runs/finetune"
+    data_root: LocalPath | None = None
+    tracking: TrackingConfig = TrackingConfig()
+
+    def run_config(self) -> FinetuneConfig:
+        """What is run, with every path made absolute."""
+        shared = {name: getattr(self, name) for name in FinetuneConfig.model_fields}
+        return resolve_run(FinetuneConfig(**shared), Path(self.data_root or ".").expanduser())
+
+    def place(self) -> Path:
+        """The folder, made absolute."""
+        return Path(self.folder).expanduser().resolve()
+
+
+def load_single_run(path: str | Path, overrides: Sequence[str] = ()) -> SingleRun:
+    """Read, override and check the configuration of one run.
+
+    Raises:
+        UserError: naming the place, what was expected and the nearest right key.
+    """
+    tree = load_tree(path, overrides)
+    try:
+        return SingleRun.model_validate(tree)
+    except ValidationError as error:
+        raise explain(error, SingleRun, str(path)) from None
+
+
+def run_single(config: SingleRun) -> RunResult:
+    """Run, or continue, one run on every process that torchrun started, or on this one alone.
+
+    Raises:
+        ValueError: something the user gave is wrong; the message says what.
+    """
+    with process_group():
+        from sweeps.finetune.loop import finetune
+        from sweeps.finetune.process_group import Group
+        from sweeps.finetune.reporter import FolderReporter, SeveralReporters
+        from sweeps.finetune.run_progress import ProgressReporter
+
+        group, run, place = Group.current(), config.run_config(), config.place()
+        steps = run.steps(group.size)
+        if not group.leads:
+            return finetune(run, place, SeveralReporters())
+        progress = ProgressReporter(steps)
+        try:
+            with _tracked(config, run, place) as reporters:
+                files = FolderReporter(place)
+                result = finetune(run, place, SeveralReporters(files, progress, *reporters))
+                for reporter in reporters:
+                    reporter.end(result)
+                return result
+        finally:
+            progress.close()
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """The torch.distributed group of torchrun's processes; none for a process of its own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # gloo for what lies on the CPU, NCCL for what lies on a GPU.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _tracked(config: SingleRun, run: FinetuneConfig, place: Path) -> Iterator[list[_MlflowRun]]:
+    if config.tracking.uri is None:
+        yield []
+        return
+    tracked = _MlflowRun(config.tracking.uri, run, place)
+    try:
+        yield [tracked]
+    finally:
+        tracked.close()
+
+
+@final
+class _MlflowRun:
+    """Sends a single run to MLflow through the outbox of trials: an outage loses nothing."""
+
+    def __init__(self, uri: str, run: FinetuneConfig, place: Path) -> None:
+        from sweeps.config.study_identity import git_commit
+        from sweeps.execution.trial_worker import TrialReporter
+        from sweeps.finetune.run_identity import digest
+        from sweeps.storage.trial_files import EVENTS_FILE
+        from sweeps.tracking.event_log import Outbox
+        from sweeps.tracking.mlflow_tracker import MlflowTracker
+        from sweeps.tracking.pump import TrackerPump
+        from sweeps.tracking.tracker import StudyInfo, TrialInfo
+
+        tree = run.model_dump(mode="json")
+        self._key = f"000-{digest(tree)}"
+        self._place, self._started = place, time.monotonic()
+        tracker = MlflowTracker(uri)
+        tracker.check()
+        tracker.begin_study(
+            StudyInfo(
+                key=f"{place.name}/{self._key}",
+                name=place.name,
+                domain="finetune",
+                config_yaml=yaml.safe_dump(tree, sort_keys=False),
+                git_commit=git_commit(),
+                note="One fine-tuning run.",
+                parameters={"model": run.model.path, "trials": "1"},
+            )
+        )
+        point = {
+            "mask_ratio": run.method.mask_ratio,
+            "accumulation_interval": run.accumulation_interval,
+            "learning_rate": run.learning_rate,
+        }
+        self._pump = TrackerPump(tracker, print)
+        self._pump.begin(TrialInfo(self._key, 0, point, run.seed), place)
+        self._outbox = Outbox(place / EVENTS_FILE)
+        self._reporter = TrialReporter(self._outbox, lambda _: True)
+        self._ended = False
+        self.step, self.check = self._reporter.step, self._reporter.check
+
+    def end(self, result: RunResult) -> None:
+        """Record how the run ended."""
+        ended: dict[str, Any] = {
+            "state": "finished" if result.state == "finished" else "failed",
+            "seconds": time.monotonic() - self._started,
+            "score": result.score,
+            "metrics": result.metrics,
+            "failure": result.reason,
+        }
+        self._pump.end(self._key, self._place, ended)
+        self._pump.finish_study(ended["state"], [], {})
+        self._ended = True
+
+    def close(self) -> None:
+        """Send what is left."""
+        if not self._ended:
+            self._pump.interrupt(self._key)
+            self._pump.finish_study("interrupted", [], {})
+        self._pump.close(timeout=60)
+        self._outbox.close()

@@ -1,0 +1,96 @@
+"""Between a study's trials and the people who watch: the display, and the tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, final
+
+from ray.tune.experiment import Trial as TuneTrial
+
+from sweeps.config.budget import StopCondition
+from sweeps.execution.progress import Display, Tally
+from sweeps.execution.study_search import StudySearch
+from sweeps.search.outcomes import has_ended, outcome
+from sweeps.storage.study_paths import alone
+from sweeps.storage.trial_files import FAILURE_FILE
+from sweeps.tracking.pump import TrackerPump
+from sweeps.tracking.tracker import TrialInfo
+
+
+@final
+class StudyObserver:
+    """What is shown, recorded and counted of one study's trials."""
+
+    def __init__(
+        self,
+        search: StudySearch,
+        tally: Tally,
+        display: Display,
+        pump: TrackerPump,
+        halt: StopCondition,
+        seed: int,
+        drop_weights: Callable[[], None],
+    ) -> None:
+        self._search = search
+        self._tally, self._display, self._pump, self._seed = tally, display, pump, seed
+        self._halt, self._drop_weights = halt, drop_weights
+
+    def began(self, trial: TuneTrial) -> None:
+        """Open the trial's record."""
+        job = trial.config
+        self._tally.running[job["key"]] = {"number": job["number"], "point": job["point"]}
+        self._halt.ledger.began(trial.trial_id)  # its key may be another domain's, too
+        self._pump.begin(trial_info(job, self._seed), Path(job["folder"]))
+        self._display.show(self._tally)
+
+    def checked(self, trial: TuneTrial, result: dict[str, Any]) -> None:
+        """Show an intermediate score."""
+        if not has_ended(result, error=False):
+            self._tally.heard()
+        running = self._tally.running.get(trial.config["key"])
+        if running is not None:
+            running.update({k: result[k] for k in ("step", "steps", "score") if k in result})
+            self._display.show(self._tally)
+
+    def ended(self, trial: TuneTrial, result: dict[str, Any], error: bool) -> None:
+        """Close the record of a trial that finished, was stopped early or failed; with ``error``
+        Tune has lost it."""
+        job, folder = trial.config, Path(trial.config["folder"])
+        self._halt.ledger.ended(trial.trial_id)
+        told = self._search.told(trial.trial_id)
+        if told is None:
+            return  # cut short by the halt: its session marks it as interrupted
+        state = told["state"]
+        if error:  # of which Tune tells its searcher nothing more
+            told = outcome(result, state)
+        ended = {**told, "number": job["number"], "point": job["point"]}
+        self._halt.ended(ended)
+        if state == "failed":
+            write_log(folder, ended["failure"])
+            ended["log"] = str(folder / FAILURE_FILE)
+            ended["command"] = alone(folder)
+        tally = self._tally
+        tally.running.pop(job["key"], None)
+        tally.endings[state] += 1
+        if state == "finished" and (tally.best is None or ended["score"] > tally.best["score"]):
+            tally.best = ended
+        self._pump.end(job["key"], folder, ended)
+        self._drop_weights()
+        self._display.ended(tally, ended)
+
+
+def write_log(folder: Path, failure: str) -> None:
+    """The whole of a failure, where the one line that people are shown says it lies."""
+    with suppress(OSError):  # the disk may be the reason
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FAILURE_FILE).write_text(failure + "\n")
+
+
+def trial_info(job: dict[str, Any], seed: int) -> TrialInfo:
+    """A group's job as the tracker knows it: a search's trials, too, name their method."""
+    given = {"method": job["method"], **job["point"]}
+    parameters = {name: value for name, value in given.items() if name != "seed"}
+    own_seed, parent = job["point"].get("seed", seed), job.get("parent_key", "")
+    return TrialInfo(job["key"], job["number"], parameters, own_seed, parent)

@@ -1,0 +1,218 @@
+"""The bridge between Tune and an Optuna study whose storage is the truth.
+
+Ray's own `OptunaSearch` tells an early-stopped trial as complete with its low-fidelity value,
+leaves NaN trials running for ever and repeats its suggestions after a resume; here each ending is
+told as what it is, and an interrupted trial is queued again under its own key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+from sweeps.config.search_config import Objective
+from sweeps.config.space import Point
+from sweeps.execution.trial_jobs import Suggestion
+from sweeps.execution.trial_upload import patiently
+from sweeps.search.attempts import (
+    DRIVER,
+    KEY,
+    NUMBER,
+    REACHED,
+    UNPROMISING,
+    next_number,
+    retried,
+    withdraw,
+)
+from sweeps.search.design import REPLICATE
+from sweeps.search.outcomes import ending, has_ended, metrics_of, objective_values, outcome
+from sweeps.search.pruners import LatestTries, is_spared
+from sweeps.search.samplers import Exhausted
+from sweeps.storage.trial_files import EVENTS_FILE
+
+FETCH_SECONDS = 60.0
+"""How long a finished trial's events are waited for, where an objective is measured by them."""
+
+FINISHED = str(Searcher.FINISHED)
+"""Tune's word for: no further trial."""
+
+
+class Space(Protocol):
+    """Draws a trial's point: a search space, or a fixed design's bounds."""
+
+    def suggest(self, trial: optuna.Trial) -> Point:
+        """The point of this trial."""
+
+
+_NO_TURNS: AbstractContextManager[None] = nullcontext()
+
+
+@final
+class StudySearch(Searcher):
+    """Tune's searcher over one Optuna study. ``suggestion(number, point)`` makes a trial's job;
+    ``driver``: the id of this process, ``turn``: what drivers of one study hold in turn,
+    ``more``: whether it still lacks trials, ``halting``: whether it is to stop before that,
+    ``fetch``: see `sweeps.storage.remote_sync.fetcher`.
+
+    ``checks``: validation checks of a whole trial; the pruner counts in them. ``starts``: how many
+    points `search.start` has, whose trials no pruner stops. With several ``objectives`` no
+    intermediate score is reported: Optuna has no place for it.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        suggestion: Callable[[int, Point], Suggestion],
+        *,
+        checks: int = 1,
+        starts: int = 0,
+        objectives: Sequence[Objective] = ("score",),
+        driver: str = "",
+        turn: AbstractContextManager[object] = _NO_TURNS,
+        more: Callable[[], bool] = lambda: True,
+        halting: Callable[[], bool] = lambda: False,
+        fetch: Callable[[Path], None] = lambda events: None,
+    ) -> None:
+        super().__init__(metric="score", mode="max")
+        self._study, self._space, self._suggestion = study, space, suggestion
+        self._checks, self._starts, self._objectives = checks, starts, objectives
+        self._driver, self._turn, self._more, self._halting = driver, turn, more, halting
+        self._fetch = fetch
+        self._open: dict[str, optuna.Trial] = {}
+        self._folders: dict[str, str] = {}
+        self._told: dict[str, dict[str, Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher for a snapshot that is never restored."""
+        return {}
+
+    def suggest(self, trial_id: str) -> Suggestion | str:
+        """Ask Optuna for the next point, unless the study halts, other drivers took the rest, or
+        no point is left."""
+        if self._halting():
+            return FINISHED
+        with self._turn:  # what waits is asked for once, and has its driver's name before all else
+            if not self._more():
+                return FINISHED
+            trial = self._study.ask()
+            trial.set_user_attr(DRIVER, self._driver)
+            if NUMBER not in trial.user_attrs:  # before its point, which follows from it
+                trial.set_user_attr(NUMBER, next_number(self._study))
+            try:
+                point = self._space.suggest(trial)
+            except Exhausted:
+                withdraw(self._study, trial)
+                return FINISHED
+        job = self._suggestion(trial.user_attrs[NUMBER], point)
+        trial.set_user_attr(KEY, job["key"])
+        if "method" in job:  # a search's trials have the sweep's, which is no parameter of theirs
+            trial.set_user_attr("method", job["method"])
+        self._open[trial_id], self._folders[trial_id] = trial, job.get("folder", "")
+        return job
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An intermediate validation score, for Optuna's record of the trial."""
+        if (trial := self._open.get(trial_id)) is not None:
+            self._report(trial, result)
+
+    def is_unpromising(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Record an intermediate score and ask the study's pruner, once for each check. The last
+        check is none of them: a trial that got so far has finished."""
+        trial = self._open.get(trial_id)
+        if trial is None:
+            return False
+        if self._report(trial, result):
+            others = LatestTries(self._study, retried(self._study))
+            # Also of a trial that is spared: the pruner notes there what others have to reach.
+            if self._study.pruner.prune(others, _stored(trial)) and not self._is_spared(trial):
+                trial.set_user_attr(UNPROMISING, True)  # a kill right now changes no verdict
+        return self._is_given_up(trial)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell Optuna how the trial ended: COMPLETE, PRUNED or FAIL.
+
+        A divergence, too, is PRUNED: samplers pass over what is FAIL, and would draw such a point
+        again, while TPE takes what was pruned without a value for the worst of all.
+        """
+        trial, folder = self._open.pop(trial_id, None), self._folders.pop(trial_id, "")
+        result = result or {}
+        if trial is None or self._was_cut_short(trial, result, error):
+            return  # what a halt cut short stays open, to be marked as interrupted
+        state, values = ending(result, error), None
+        if state == "finished":
+            if "kept_fraction" in self._objectives:
+                with suppress(OSError):  # then it was not measured
+                    patiently(lambda: self._fetch(Path(folder) / EVENTS_FILE), FETCH_SECONDS)
+            values = objective_values(
+                self._objectives, metrics_of(result), result["score"], folder
+            )
+            if values is None:
+                state, result = "failed", {**result, "failure": self._unmeasured()}
+        ended = outcome(result, state)
+        if values is not None:
+            ended["metrics"] |= {f"objective/{k}": v for k, v in values.items() if k != "score"}
+        trial.set_user_attr("outcome", ended)
+        self._told[trial_id] = ended
+        if values is not None:
+            self._study.tell(trial, list(values.values()))
+            return
+        if state == "stopped_early":
+            self._report(trial, result)
+        is_verdict = state == "stopped_early" or ended["kind"] == "diverged"
+        self._study.tell(trial, state=TrialState.PRUNED if is_verdict else TrialState.FAIL)
+
+    def told(self, trial_id: str) -> dict[str, Any] | None:
+        """The outcome of a trial that is complete, to be asked for once; None where a halt cut
+        it short. Tune tells its searcher first: whoever comes later goes by this."""
+        return self._told.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the Optuna storage is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as ``save``."""
+
+    def _is_judged(self, trial: optuna.Trial) -> bool:
+        """A replicate is run to its end, and no measure for others."""
+        return len(self._objectives) == 1 and trial.params.get("stage") != REPLICATE
+
+    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> bool:
+        """Record a check; whether it is a new one."""
+        score, step, steps = (result.get(name) for name in ("score", "step", "steps"))
+        if score is None or step is None or not math.isfinite(score):
+            return False
+        steps = steps or step
+        trial.set_user_attr(REACHED, {"score": score, "step": step, "steps": steps})
+        check = self._checks * int(step) // int(steps)
+        # A trial whose group was lost starts again and repeats its checks; Optuna keeps the first.
+        is_new = self._is_judged(trial) and check not in _stored(trial).intermediate_values
+        if is_new:
+            trial.report(float(score), check)
+        return is_new
+
+    def _was_cut_short(self, trial: optuna.Trial, result: dict[str, Any], error: bool) -> bool:
+        is_over = has_ended(result, error) or self._is_given_up(trial)
+        return self._halting() and not is_over
+
+    def _is_given_up(self, trial: optuna.Trial) -> bool:
+        return UNPROMISING in trial.user_attrs and not self._is_spared(trial)
+
+    def _is_spared(self, trial: optuna.Trial) -> bool:
+        return is_spared(trial, self._starts)
+
+    def _unmeasured(self) -> str:
+        return f"not every objective was measured: {', '.join(self._objectives)}"
+
+
+def _stored(trial: optuna.Trial) -> FrozenTrial:
+    return trial.storage.get_trial(trial._trial_id)

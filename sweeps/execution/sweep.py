@@ -1,0 +1,242 @@
+"""Build, run and continue the studies of a sweep: one Optuna study per domain, run by Ray Tune.
+
+The Optuna storage is the truth: running the same configuration again continues where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+import optuna
+
+from sweeps.config.budget import StopCondition, UsageFiles, UsageTracker
+from sweeps.config.failures import chain, kind_of
+from sweeps.config.load import save_config
+from sweeps.config.search_config import DIRECTIONS
+from sweeps.config.study_identity import preregister
+from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
+from sweeps.execution import preflight
+from sweeps.execution.disk_need import check_disk
+from sweeps.execution.hooked_display import calling_hooks
+from sweeps.execution.progress import Display, LineDisplay
+from sweeps.execution.remote_job import Stored
+from sweeps.execution.worker_session import worker_session
+from sweeps.search.fixed_designs import build_design
+from sweeps.search.optuna_storage import InterruptSafeStorage, open_storage
+from sweeps.search.samplers import DistinctSampler
+from sweeps.search.workload import first_trials
+from sweeps.storage import database_backup, remote_sync
+from sweeps.storage.address import folder_of, is_relative
+from sweeps.storage.atomic_io import atomic_write
+from sweeps.storage.errors import UserError
+from sweeps.storage.run_lock import Driver, living_drivers
+from sweeps.tracking.mlflow_store import tracking_uri
+from sweeps.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from sweeps.execution.study_session import DomainResult
+    from sweeps.execution.worker_groups import WorkerGroups
+
+__all__ = ["StudyResult", "paths_for", "run", "validate"]
+
+
+@final
+@dataclass(frozen=True)
+class StudyResult:
+    """What a sweep came to, by domain. ``stopped``: how its budget ended it; else empty."""
+
+    domains: dict[str, DomainResult]
+    stopped: str = ""
+
+    def unreached(self) -> tuple[str, ...]:
+        """The domains in which no trial finished."""
+        return tuple(name for name, result in self.domains.items() if not result.is_reached())
+
+
+def open_study(
+    config: SweepConfig,
+    domain: str,
+    storage: InterruptSafeStorage | None = None,
+    *,
+    adopt: bool = False,
+) -> optuna.Study:
+    """The domain's Optuna study, created when it is new.
+
+    ``storage``: the sweep's, if it is open. ``adopt``: one of another definition takes this one.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    place = paths_for(config)
+    place.folder.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        study_name=f"{config.name}/{domain}",
+        storage=storage or open_storage(place),
+        directions=[DIRECTIONS[name] for name in config.objectives()],
+        pruner=optuna.pruners.NopPruner(),
+        load_if_exists=True,
+    )
+    preflight.check_own_study(study, config)
+    preflight.check_same_study(study, config, domain, adopt=adopt)
+    if place.database is not None:
+        atomic_write(place.created_marker(), place.database)
+    is_new = preflight.DEFINITION not in study.user_attrs
+    preflight.define(study, config, domain)
+    if config.study.kind == "search":
+        study.sampler = DistinctSampler(study, config.space_of(domain), config.search, config.seed)
+    if is_new:
+        preregister(study, config, domain)
+    return study
+
+
+def run(
+    config: SweepConfig,
+    display: Display | None = None,
+    tracker: Tracker | None = None,
+    *,
+    join: bool = False,
+    adopt: bool = False,
+) -> StudyResult:
+    """Run, or continue, every study of a sweep, and write its reports.
+
+    ``join``: help a process that runs the same sweep already, instead of being refused.
+    ``adopt``: go on with studies of another definition, which is then kept on record.
+
+    Raises:
+        UserError: something the user gave is wrong, and nothing was started; or trials failed for
+            a reason that all others would share.
+        KeyboardInterrupt: stopped by the user; trials are marked, running it again goes on.
+    """
+    relative, config = is_relative(config.storage), resolve_paths(config)
+    display = display or LineDisplay()
+    tracker = tracker or build_tracker(config)
+    place = paths_for(config)
+    remote_sync.refresh(place)
+    check(config, tracker, adopt=adopt)
+    # First the right to drive: one who is refused must not have started anything.
+    with (
+        remote_sync.acquire_run(place, display.say, join=join) as driver,
+        calling_hooks(config, display) as shown,
+    ):
+        save_config(config)  # by its folder it can be asked after, and stopped, while Ray starts
+        with worker_session(config.resources, place.folder, Stored.of(config), relative) as groups:
+            if not place.created_marker().exists():  # then trials are missing, for certain
+                groups.start(first_trials(config))
+            result = run_studies(config, shown, tracker, groups, driver, adopt=adopt)
+            shown.stopped = result.stopped
+            return result
+
+
+def run_studies(
+    config: SweepConfig,
+    display: Display,
+    tracker: Tracker,
+    groups: WorkerGroups,
+    driver: Driver,
+    *,
+    adopt: bool = False,
+    ledger: UsageTracker | None = None,
+) -> StudyResult:
+    """Run every domain's study in groups that are there already; paths are resolved.
+
+    ``adopt``: as ``run``. ``ledger``: of a budget that is not this sweep's alone.
+    """
+    place = paths_for(config)
+    live, copy = place.optuna_live(), place.optuna_copy()
+    others = [other for other in living_drivers(place.folder) if other.id != driver.id]
+    shared = any(other.host == driver.host for other in others)
+    deliver = remote_sync.database_sender(place, driver)
+    with database_backup.kept(live, copy, display.say, shared=shared, deliver=deliver):
+        storage = open_storage(place)  # one: a server that is away is waited for once
+        studies = {one: open_study(config, one, storage, adopt=adopt) for one in config.domains}
+        ledger = ledger or build_usage_tracker(config, driver)
+        return _run_domains(config, studies, display, tracker, groups, driver, ledger)
+
+
+def _run_domains(
+    config: SweepConfig,
+    studies: dict[str, optuna.Study],
+    display: Display,
+    tracker: Tracker,
+    groups: WorkerGroups,
+    driver: Driver,
+    ledger: UsageTracker,
+) -> StudyResult:
+    from sweeps.execution.study_session import DomainSession, run_together  # Ray Tune is in it
+
+    save_config(config)
+    halt = StopCondition(ledger, config.failures.most_failed_share)
+    sessions = [
+        DomainSession(config, domain, study, tracker.sibling(), display, groups, driver, halt)
+        for domain, study in studies.items()
+    ]
+    together = config.resources.domains == "side_by_side"
+    results: dict[str, DomainResult] = {}
+    for some in [sessions] if together else [[one] for one in sessions]:
+        try:
+            results |= run_together(some)
+        except Exception as error:
+            for said in chain(error):  # Tune makes another of what its callbacks raise
+                if isinstance(said, UserError):
+                    raise said from None
+            if kind_of(error) != "disk":
+                raise
+            names = ", ".join(one.domain for one in some)
+            raise UserError(
+                f"{names}: the disk with {paths_for(config).folder} is full (No space left on "
+                "device). Free some space and run it again: it goes on from there"
+            ) from error
+        finally:
+            ledger.sync()
+    return StudyResult(results, next((one.stopped for one in results.values() if one.stopped), ""))
+
+
+def build_usage_tracker(
+    config: SweepConfig, driver: Driver, beside: Iterable[Path] = (), began: float | None = None
+) -> UsageTracker:
+    """The ledger of a sweep's budget. ``beside``: the folders of sweeps that share it; ``began``:
+    since when wall time counts, if not from now on."""
+    gpus = config.resources.workers * config.resources.gpus_per_worker
+    book = UsageFiles(paths_for(config).folder, driver.id, beside)
+    return UsageTracker(config.budget, gpus, book, began=began)
+
+
+def validate(config: SweepConfig) -> None:
+    """Check everything that ``run`` checks before it starts, and start nothing.
+
+    Raises:
+        UserError: as ``run``.
+    """
+    config = resolve_paths(config)
+    check(config, build_tracker(config))
+
+
+def check(config: SweepConfig, tracker: Tracker, *, adopt: bool = False) -> None:
+    """All that can be known to be wrong before a study starts.
+
+    ``adopt``: a recorded study may have another definition, where its trials may be mixed.
+    What the rooms below find wrong with a user's input, they say by a ValueError of some kind.
+    Any other ValueError, later, is a fault of ours and keeps its traceback.
+
+    Raises:
+        UserError: what is wrong; nothing was started.
+    """
+    try:
+        for domain in config.domains:
+            build_design(config, domain)
+        preflight.check_inputs(config)
+        with preflight.writable(paths_for(config).folder):
+            remote_sync.check_storage(paths_for(config))
+            check_disk(config)
+            preflight.check_tracker(tracker)
+            preflight.check_recorded(paths_for(config), config, adopt=adopt)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def build_tracker(config: SweepConfig) -> Tracker:
+    """The MLflow tracker of a sweep."""
+    from sweeps.tracking.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(tracking_uri(config.tracking.uri, str(folder_of(config.storage))))

@@ -1,0 +1,40 @@
+"""What the test items said, and of whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self, final
+
+from sweeps.storage.atomic_io import atomic_write
+
+FILE = "test_scores.json"
+
+
+@final
+@dataclass(frozen=True)
+class TestScores:
+    """``entries[role]`` as `StudyData.test_results` wants them, and ``keys``: whose they are.
+
+    A search has the roles "best" and "sft"; in a fixed design every tested trial is its own role.
+    ``items[role][benchmark]``: one [id, score, weight, cluster] per item, for paired comparisons;
+    the weight is the item's in the benchmark's score, and older records have no cluster.
+    """
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    items: Mapping[str, Mapping[str, list[list[Any]]]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """What an earlier session measured, or nothing."""
+        path = folder / FILE
+        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+
+    def write(self, folder: Path) -> None:
+        """Keep it, atomically."""
+        atomic_write(folder / FILE, json.dumps(asdict(self)))

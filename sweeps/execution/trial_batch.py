@@ -1,0 +1,133 @@
+"""Several studies in one Tuner: their trials take turns at the same groups of workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search import Searcher
+
+from sweeps.execution.study_observer import StudyObserver
+from sweeps.execution.study_search import FINISHED, StudySearch
+from sweeps.execution.trial_jobs import Suggestion
+
+
+@final
+@dataclass(frozen=True)
+class TrialBatch:
+    """What one study wants run: ``trials`` trials of its search."""
+
+    search: StudySearch
+    observer: StudyObserver
+    trials: int
+
+
+@final
+class BatchSearcher(Searcher):
+    """Tune's searcher over several studies. The next trial is one of the study that runs the
+    fewest, of these the one that has begun the fewest, until no study wants any more."""
+
+    def __init__(self, waves: Sequence[TrialBatch]) -> None:
+        super().__init__(metric="score", mode="max")
+        self._wanting = list(waves)
+        self._of: dict[str, TrialBatch] = {}
+        self._running: Counter[StudySearch] = Counter()
+        self._begun: Counter[StudySearch] = Counter()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher for a snapshot that is never restored."""
+        return {}
+
+    def observer(self, trial_id: str) -> StudyObserver:
+        """Who hears of this trial."""
+        return self._of[trial_id].observer
+
+    def is_unpromising(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """What the pruner of its study says of it."""
+        wave = self._of.get(trial_id)
+        return wave is not None and wave.search.is_unpromising(trial_id, result)
+
+    def suggest(self, trial_id: str) -> Suggestion | str:
+        """The next trial of the study whose turn it is."""
+        while self._wanting:
+            wave = min(self._wanting, key=self._served)
+            is_full = self._begun[wave.search] >= wave.trials
+            job = FINISHED if is_full else wave.search.suggest(trial_id)
+            if not isinstance(job, str):
+                self._of[trial_id] = wave
+                self._running[wave.search] += 1
+                self._begun[wave.search] += 1
+                return job
+            self._wanting.remove(wave)
+        return FINISHED
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """To its study's searcher."""
+        if (wave := self._of.get(trial_id)) is not None:
+            wave.search.on_trial_result(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """To its study's searcher; its place goes to the study that has the fewest."""
+        if (wave := self._of.get(trial_id)) is not None:
+            self._running[wave.search] -= 1
+            wave.search.on_trial_complete(trial_id, result, error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the Optuna storage is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as ``save``."""
+
+    def _served(self, wave: TrialBatch) -> tuple[int, int]:
+        return self._running[wave.search], self._begun[wave.search]
+
+
+@final
+class Observers(Callback):
+    """Tune's callback, which passes each trial's news to the observer of its study."""
+
+    def __init__(self, waves: BatchSearcher) -> None:
+        self._waves = waves
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for a snapshot that is never restored."""
+        return {}
+
+    def on_trial_start(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        """A trial begins."""
+        self._observer(trial).began(trial)
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[TuneTrial],
+        trial: TuneTrial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """A trial was validated."""
+        self._observer(trial).checked(trial, result)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        """A trial finished, was stopped early, or failed by itself."""
+        self._observer(trial).ended(trial, dict(trial.last_result or {}), error=False)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        """A trial's group was lost."""
+        result = {**(trial.last_result or {}), "failure": str(trial.get_error() or "lost")}
+        self._observer(trial).ended(trial, result, error=True)
+
+    def _observer(self, trial: TuneTrial) -> StudyObserver:
+        return self._waves.observer(trial.trial_id)

@@ -1,0 +1,81 @@
+"""One trial, on each worker of its group: the run, its events and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, final
+
+import torch.distributed as dist
+
+from sweeps.execution.test_scoring import score_model
+from sweeps.finetune.finetune_config import FinetuneConfig
+from sweeps.finetune.reporter import Check
+from sweeps.storage.trial_files import EVENTS_FILE
+from sweeps.tracking.event_log import Outbox
+from sweeps.tracking.system_metrics import SystemMetrics
+
+
+@final
+class TrialReporter:
+    """Implements `sweeps.finetune.reporter.Reporter`: steps go to the trial's outbox, validation
+    checks to Tune through ``offer``, which answers whether to go on."""
+
+    def __init__(self, outbox: Outbox | None, offer: Callable[[dict[str, Any]], bool]) -> None:
+        self._outbox, self._offer = outbox, offer
+        self._system = SystemMetrics()
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record one optimizer update."""
+        if self._outbox is not None:
+            self._outbox.append("step", step=step, metrics={**metrics, **self._system.due()})
+
+    def check(self, check: Check) -> bool:
+        """Record a validation check; ask Tune whether to go on, unless it is the last."""
+        self.step(check.step, {**check.metrics, "eval/score": check.score})
+        if check.done:
+            return True
+        return self._offer({"score": check.score, "step": check.step, "steps": check.steps})
+
+
+def run_job(
+    job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Run one job of a group on every rank (see `sweeps.execution.worker_groups.RunJob`): a trial,
+    the scoring of a model on test items, or a measurement, which rank 0 makes alone."""
+    if "scoring" in job:
+        return score_model(**job["scoring"])
+    if "measuring" in job:
+        from sweeps.finetune.speed_comparison import measure
+
+        return measure(**job["measuring"]) if dist.get_rank() == 0 else None
+    return run_trial(job, offer, memory)
+
+
+def run_trial(
+    job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Run one trial on every rank.
+
+    ``job``: ``folder`` and ``run`` (a `FinetuneConfig` as JSON); with ``derived`` nothing is
+    trained, but a model scored that follows from others. ``memory`` keeps what later trials of
+    this process may reuse without a change of their results: weights and token ids.
+    """
+    from sweeps.finetune.derived import score_derived
+    from sweeps.finetune.finetune_config import DropConfig
+    from sweeps.finetune.loop import Cache, finetune
+
+    config = FinetuneConfig.model_validate_json(job["run"])
+    folder = Path(job["folder"])
+    cache = memory.setdefault("cache", Cache())
+    if "derived" in job:
+        drop = None if job["derived"] is None else DropConfig(**job["derived"])
+        return asdict(score_derived(config, drop, folder, cache))
+    outbox = Outbox(folder / EVENTS_FILE) if dist.get_rank() == 0 else None
+    try:
+        result = finetune(config, folder, TrialReporter(outbox, offer), cache)
+    finally:
+        if outbox is not None:
+            outbox.close()
+    return None if result.state == "stopped" else asdict(result)

@@ -1,0 +1,142 @@
+"""What runs: the Tuner of a study or several, and the groups of workers that do its trials."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import ray.train
+import ray.tune
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from sweeps.config.budget import FailuresConfig, StopCondition
+from sweeps.config.sweep_config import Resources, SweepConfig
+from sweeps.execution.cluster import HEAD_SHARE
+from sweeps.execution.job_client import Timeouts, trainable_for
+from sweeps.execution.remote_job import Stored, StoredJob
+from sweeps.execution.shared_storage import SharedFolderJob
+from sweeps.execution.trial_batch import BatchSearcher, Observers, TrialBatch
+from sweeps.execution.trial_worker import run_job
+from sweeps.execution.worker_groups import GroupSpec, RunJob, WorkerGroups
+
+LONG_SECONDS = 300.0
+"""From here on the start of a fresh group hardly counts."""
+
+_WEAR = {"warm": math.inf, "auto": LONG_SECONDS, "isolated": 0.0}
+
+
+@final
+class HaltStopper(ray.tune.Stopper):
+    """Tune's question whether to stop everything."""
+
+    def __init__(self, halt: StopCondition) -> None:
+        self._halt = halt
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial is stopped here."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the study is to halt."""
+        return self._halt.due()
+
+
+@final
+class EarlyStopping(FIFOScheduler):
+    """Stops a trial when the pruner of its Optuna study says so; starts them as they come."""
+
+    def __init__(self, waves: BatchSearcher) -> None:
+        super().__init__()
+        self._waves = waves
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its scheduler for a snapshot that is never restored."""
+        return {}
+
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
+    ) -> str:
+        """After a validation check, but the last: go on or stop."""
+        unpromising = self._waves.is_unpromising(trial.trial_id, result)
+        decision: str = TrialScheduler.STOP if unpromising else TrialScheduler.CONTINUE
+        return decision
+
+
+def run_tuner(
+    config: SweepConfig,
+    waves: Sequence[TrialBatch],
+    halt: StopCondition,
+    groups: WorkerGroups,
+    folder: str,
+) -> None:
+    """Run what the studies want, as many trials at once as there are groups. Tune's own files go
+    to ``folder``."""
+    trials = sum(wave.trials for wave in waves)
+    groups.start(trials)
+    trainable = trainable_for(groups.name, patience(config.failures))
+    search = BatchSearcher(waves)
+    ray.tune.Tuner(
+        ray.tune.with_resources(trainable, HEAD_SHARE),
+        tune_config=ray.tune.TuneConfig(
+            search_alg=search,
+            scheduler=EarlyStopping(search),
+            num_samples=trials,
+            max_concurrent_trials=groups.count,
+            reuse_actors=True,
+        ),
+        run_config=ray.tune.RunConfig(
+            # Tune's own snapshots are never restored: a new name for each session.
+            name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
+            storage_path=folder,
+            callbacks=[Observers(search)],
+            failure_config=ray.tune.FailureConfig(max_failures=1),
+            stop=HaltStopper(halt),
+            verbose=0,
+        ),
+    ).fit()
+
+
+def patience(failures: FailuresConfig) -> Timeouts:
+    """How long trials are waited for."""
+    hours = math.inf if failures.trial_hours is None else failures.trial_hours
+    return Timeouts(failures.silence_seconds, 3600 * hours, halve=failures.on_oom == "halve")
+
+
+def worker_groups(
+    resources: Resources,
+    count: int,
+    folder: Path,
+    stored: Stored | None = None,
+    word: str | None = None,
+) -> WorkerGroups:
+    """The groups of a session, to be entered; their own files go to ``folder``. ``word``: what
+    every node must see there (`probe`)."""
+    wear = _WEAR[resources.trial_group]
+    run: RunJob = run_job
+    if stored is not None:
+        run = StoredJob(stored, run_job)
+    elif word is not None:
+        run = SharedFolderJob(str(folder), word, run_job)
+    packed = stored is not None and stored.one_node
+    spec = GroupSpec(
+        run, scaling(resources, packed), storage=str(folder), recycle_after_seconds=wear
+    )
+    return WorkerGroups(spec, count)
+
+
+def scaling(resources: Resources, packed: bool = False) -> ray.train.ScalingConfig:
+    """The workers of one trial; ``packed``: all on one node."""
+    per_worker = {"CPU": resources.cpus_per_worker}
+    if resources.gpus_per_worker:
+        per_worker["GPU"] = resources.gpus_per_worker
+    return ray.train.ScalingConfig(
+        num_workers=resources.workers,
+        use_gpu=resources.gpus_per_worker > 0,
+        resources_per_worker=per_worker,
+        placement_strategy="STRICT_PACK" if packed else "PACK",
+    )

@@ -1,0 +1,296 @@
+"""What one fine-tuning run is: a frozen, strict description that names every user mistake."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from evaluators.tokens import AddBos
+from sweeps.finetune.strict_model import LocalPath, LocalPaths, StrictModel
+
+TrainFormat = Literal[
+    "prompt_response",
+    "alpaca",
+    "competition_math",
+    "gsm8k",
+    "magicoder_evol_instruct",
+    "mbpp",
+    "messages",
+    "metamathqa",
+    "self_instruct",
+    "sharegpt",
+    "tulu_v2",
+]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class BatchError(ValueError):
+    """The numbers of a batch do not divide; the message names them."""
+
+
+class ModelConfig(StrictModel):
+    """The base model: a Hugging Face folder or hub name, and how it is trained.
+
+    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is bfloat16
+    on accelerators that have it, else float32. `attention`: `auto` is flash attention where it
+    is installed and applies, else SDPA. `gradient_checkpointing` trades time for memory.
+    `add_bos`: whether prompts begin with the beginning-of-sequence token (BOS), in training and
+    in scoring; `auto` is as the tokenizer begins a text by itself.
+    """
+
+    path: LocalPath
+    dtype: Literal["float32", "bfloat16", "mixed_bfloat16", "float64", "auto"] = "auto"
+    revision: str | None = None
+    trust_remote_code: bool = False
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    add_bos: AddBos = "auto"
+
+
+class DataConfig(StrictModel):
+    """The training rows, all of one format.
+
+    `path`: a file (.jsonl, .json, .csv, .parquet) or several, comma separated, a folder of
+    them, or a dataset on the hub with its `subset`, `split` and `revision`; left out, the home
+    of the format on the hub. `part="train"` leaves out the rows that a benchmark built on the
+    same set evaluates on. `template="chat"` takes the tokenizer's chat template instead of the
+    format's own prompt. `max_length` is in tokens and counts all of them. `train_fraction` is
+    the share of the examples to train on. `decontaminate` (13 is usual) leaves out examples
+    that share that many words in a row with an item of the run's benchmarks. `packing` puts
+    the examples of a micro-batch into rows of up to `max_length` tokens instead of padding
+    them; it changes no result.
+    """
+
+    path: LocalPaths
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    format: TrainFormat = "prompt_response"
+    part: Literal["all", "train"] = "all"
+    template: Literal["own", "chat"] = "own"
+    max_length: int = Field(default=256, ge=2)
+    train_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
+    decontaminate: int | None = Field(default=None, ge=3)
+    packing: bool = False
+    on_bad_row: Literal["stop", "skip"] = "stop"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_home_on_the_hub(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("path") is not None:
+            return values
+        from sweeps.finetune.training_sets import TRAINING_SETS  # imports what a config need not
+
+        named = TRAINING_SETS.get(str(values.get("format")))
+        if named is None or named.home is None:
+            return values
+        home = {"path": named.home.name, "subset": named.home.subset, "split": named.home.split}
+        return {**home, **{name: value for name, value in values.items() if name != "path"}}
+
+
+class DropConfig(StrictModel):
+    """One-off Drop of `tuned`, the model folder of a finished SFT run of the same base model.
+
+    `rate` is the share of its changes that go back to the base value: the smallest (trivial),
+    the largest (salient) or any (random).
+    """
+
+    tuned: LocalPath
+    rule: Literal["trivial", "random", "salient"] = "trivial"
+    rate: float = Field(ge=0.0, lt=1.0)
+    seed: int = 0
+
+
+class MethodConfig(StrictModel):
+    """How gradients are masked; `mask_ratio` is the fraction of elements zeroed.
+
+    `hft` freezes half of each block and takes no ratio; `drop` trains nothing, see DropConfig.
+    """
+
+    name: Literal["gmt", "sft", "random", "hft", "drop"] = "gmt"
+    mask_ratio: float = 0.0
+    scope: Literal["tensor", "global"] = "tensor"
+    drop: DropConfig | None = None
+
+    @field_validator("mask_ratio")
+    @classmethod
+    def _is_a_fraction(cls, value: float) -> float:
+        if not 0.0 <= value < 1.0:
+            raise ValueError(
+                f"mask_ratio is the fraction of gradient elements zeroed, "
+                f"expected in [0, 1), got {value:g}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.name not in ("gmt", "random") and self.mask_ratio > 0:
+            does = {"sft": "masks nothing", "hft": "freezes half of each block"}
+            raise ValueError(
+                f"method.name '{self.name}' {does.get(self.name, 'trains nothing')}, expected "
+                f"mask_ratio 0, got {self.mask_ratio:g}"
+            )
+        if (self.name == "drop") != (self.drop is not None):
+            found = "none" if self.drop is None else "one"
+            raise ValueError(
+                f"method.drop belongs to method.name 'drop', and is needed there; got "
+                f"{found} with '{self.name}'"
+            )
+        return self
+
+
+class BatchConfig(StrictModel):
+    """What stays fixed when the accumulation interval N changes.
+
+    `mini_batch` (per worker): the effective batch is N x mini_batch x workers.
+    `global_batch`: the effective batch is fixed, and N only trades memory for time.
+    """
+
+    fixed: Literal["mini_batch", "global_batch"] = "mini_batch"
+    mini_batch: PositiveInt | None = None
+    global_batch: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _exactly_the_held_size(self) -> Self:
+        sizes = {"mini_batch": self.mini_batch, "global_batch": self.global_batch}
+        given = [name for name, size in sizes.items() if size is not None]
+        if given != [self.fixed]:
+            raise ValueError(
+                f"batch.fixed is '{self.fixed}': expected batch.{self.fixed} and no other size, "
+                f"got {' and '.join(given) or 'none'}"
+            )
+        return self
+
+
+class BenchmarkConfig(StrictModel):
+    """One benchmark of the domain; `limit` and `test_limit` count items (None = all).
+
+    `preset` chooses the protocol (`table1`, `table2`: the paper's tables; None: the benchmark's
+    own choice). `validation` and `test`: a file or folder each, or hub:owner/name@revision. They
+    may be the same, where the benchmark tells its validation items from its test items.
+    """
+
+    name: LocalPath
+    preset: Literal["plain", "table1", "table2", "full"] | None = None
+    validation: LocalPath
+    test: LocalPath
+    limit: PositiveInt | None = None
+    test_limit: PositiveInt | None = None
+    metric: str | None = None
+    sandbox: str | None = None
+
+
+class EvaluationConfig(StrictModel):
+    """When and on what the model is scored while it trains: validation items only.
+
+    `checks` evenly spaced checks, the last at the end; the earlier ones see `check_limit`
+    items of each benchmark, the last one sees the benchmark's own `limit`.
+    """
+
+    benchmarks: tuple[BenchmarkConfig, ...] = Field(min_length=1)
+    checks: PositiveInt = 3
+    check_limit: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [benchmark.name for benchmark in self.benchmarks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"evaluation.benchmarks: expected each name once, got {names}")
+        return self
+
+
+class FinetuneConfig(StrictModel):
+    """One run. `examples` is the number of training examples consumed in total.
+
+    A checkpoint is saved at every validation check but the last, and every
+    `checkpoint_updates` updates where given; the `keep_checkpoints` latest stay until the end.
+    `checkpoint_async`: written in the background, from a copy in the CPU's memory.
+    The mask is measured every `statistics_every` updates, 0 is never. `micro_splits` takes each
+    micro-batch in so many parts: less memory, the same gradient but for rounding.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    method: MethodConfig = MethodConfig()
+    batch: BatchConfig
+    accumulation_interval: PositiveInt = 1
+    learning_rate: float
+    examples: PositiveInt
+    evaluation: EvaluationConfig
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    warmup_ratio: float = Field(default=0.03, ge=0.0, le=1.0)
+    clip_norm: float | None = Field(default=1.0, gt=0.0)
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    statistics_every: int = Field(default=1, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    threads: PositiveInt | None = None
+    micro_splits: PositiveInt = 1
+    checkpoint_updates: PositiveInt | None = None
+    checkpoint_async: bool = False
+    keep_checkpoints: PositiveInt = 1
+    keep: Literal["none", "model"] = "model"
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _is_positive(cls, value: float) -> float:
+        if not (isfinite(value) and value > 0.0):
+            raise ValueError(f"learning_rate: expected a positive number, got {value:g}")
+        return value
+
+    @field_validator("betas")
+    @classmethod
+    def _are_decays(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0.0 <= beta < 1.0 for beta in value):
+            raise ValueError(f"betas: expected two numbers in [0, 1), got {value}")
+        return value
+
+    def effective_batch(self, workers: int) -> int:
+        """Examples per optimizer step over all workers."""
+        if self.batch.fixed == "mini_batch":
+            return self.accumulation_interval * self.micro_batch(workers) * workers
+        self.micro_batch(workers)
+        return _given(self.batch.global_batch)
+
+    def micro_batch(self, workers: int) -> int:
+        """Examples of one of the N mini-batches on a worker; raises BatchError when not whole."""
+        if self.batch.fixed == "mini_batch":
+            return _given(self.batch.mini_batch)
+        size, parts = _given(self.batch.global_batch), self.accumulation_interval * workers
+        if size % parts:
+            raise BatchError(
+                f"batch.global_batch: expected a multiple of accumulation_interval x workers "
+                f"= {self.accumulation_interval} x {workers} = {parts}, got {size}"
+            )
+        return size // parts
+
+    def forward_batch(self, workers: int) -> int:
+        """Examples that a worker holds at once; raises BatchError when not whole."""
+        size = self.micro_batch(workers)
+        if size % self.micro_splits:
+            raise BatchError(
+                f"micro_splits: expected a divisor of the micro-batch {size}, got "
+                f"{self.micro_splits}"
+            )
+        return size // self.micro_splits
+
+    def steps(self, workers: int) -> int:
+        """Optimizer steps of the run; raises BatchError when examples do not divide."""
+        batch = self.effective_batch(workers)
+        if self.examples % batch:
+            raise BatchError(
+                f"examples: expected a multiple of the effective batch {batch} "
+                f"(accumulation_interval {self.accumulation_interval} x mini-batch "
+                f"{self.micro_batch(workers)} x workers {workers}), got {self.examples}"
+            )
+        return self.examples // batch
+
+
+def _given(size: int | None) -> int:
+    if size is None:  # unreachable through the validators
+        raise BatchError("batch: the held size is missing")
+    return size

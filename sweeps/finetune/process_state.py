@@ -1,0 +1,90 @@
+"""What a run changes in its process, put back when the run ends however it ends.
+
+What runs in one process share: the loaded base model, tokenised data, benchmark items.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast, final
+
+import torch
+
+from sweeps.finetune.strict_model import split_paths
+
+
+@contextmanager
+def preserve_global_state(device: torch.device, threads: int | None) -> Iterator[None]:
+    """Use `threads` CPU threads and `device`; restore threads, device and random states."""
+    before = torch.get_num_threads()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), _on(device):
+        try:
+            if threads is not None:
+                torch.set_num_threads(threads)
+            yield
+        finally:
+            if torch.get_num_threads() != before:
+                torch.set_num_threads(before)
+
+
+@contextmanager
+def _on(device: torch.device) -> Iterator[None]:
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device):
+        try:
+            yield
+        finally:
+            torch.cuda.empty_cache()  # the next run in this process starts with all memory
+
+
+T = TypeVar("T")
+
+
+@final
+class Cache:
+    """Values by key, never changed by a run: a result is bit-equal with and without it.
+
+    Only the latest base model stays (it may be large) and the `entries` latest other values.
+    """
+
+    def __init__(self, entries: int = 16) -> None:
+        """Start empty."""
+        self._entries = entries
+        self._model: tuple[Hashable, Any, Any] | None = None
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def model(self, key: Hashable, load: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+        """A copy of the model under `key`, free to be trained, and the shared tokenizer."""
+        if self._model is None or self._model[0] != key:
+            self._model = None  # before loading: two large models may not fit
+            self._model = (key, *load())
+        _, model, tokenizer = self._model
+        return copy.deepcopy(model), tokenizer
+
+    def value(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The read-only value under `key`, made when it is not there."""
+        if key not in self._values:
+            self._values[key] = make()
+            if len(self._values) > self._entries:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        return cast(T, self._values[key])
+
+
+def signature(path: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and modification time of what is at `path` (files, comma separated, or all
+    below a folder), so that a changed file is never served from the cache.
+    """
+    found: list[Path] = []
+    for part in split_paths(path):
+        place = Path(part).expanduser()
+        found.extend(sorted(place.rglob("*")) if place.is_dir() else [place])
+    stats = [(file, file.stat()) for file in found if file.is_file()]
+    return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats)

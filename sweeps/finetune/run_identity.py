@@ -1,0 +1,103 @@
+"""What makes two runs the same one: their settings and the content of what they read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from evaluators.tokens import ENCODING
+from sweeps.finetune.finetune_config import FinetuneConfig
+from sweeps.finetune.strict_model import split_paths
+
+Tree = dict[str, Any]
+
+BESIDE_THE_RESULT = {
+    "checkpoint_updates",
+    "checkpoint_async",
+    "keep_checkpoints",
+    "keep",
+    "statistics_every",
+    "threads",
+    "micro_splits",
+}
+"""Settings that decide nothing about a run's result but rounding: it may go on with others."""
+
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth"}
+_WHOLE_BYTES, _BLOCK_BYTES, _BLOCKS = 64 << 20, 1 << 20, 16
+
+
+class OtherRunError(ValueError):
+    """A folder holds `what` (a result, a checkpoint) of another run, known by `fingerprint`."""
+
+    def __init__(self, folder: Path, what: str, fingerprint: str) -> None:
+        """Name the folder."""
+        super().__init__(
+            f"{folder} holds the {what} of a run with another config: choose another folder"
+        )
+        self.folder, self.what, self.fingerprint = folder, what, fingerprint
+
+
+def run_identity(config: FinetuneConfig) -> Tree:
+    """A run as a tree of plain values, the same wherever its files lie.
+
+    Settings left at their default are absent, so that a new setting changes no identity. The
+    test items are absent too: a run does not read them. How texts become ids is a part.
+    """
+    tree = config.model_dump(mode="json", exclude=BESIDE_THE_RESULT, exclude_defaults=True)
+    tree["encoding"] = ENCODING
+    tree["model"]["path"] = content(config.model.path)
+    tree["data"]["path"] = content(config.data.path)
+    for benchmark in tree["evaluation"]["benchmarks"]:
+        benchmark.pop("test", None)
+        benchmark.pop("test_limit", None)
+        if isinstance(benchmark.get("validation"), str):
+            benchmark["validation"] = content(benchmark["validation"])
+    drop = (tree.get("method") or {}).get("drop")
+    if drop is not None:
+        drop["tuned"] = content(drop["tuned"])
+    return tree
+
+
+def digest(tree: Mapping[str, Any], length: int = 10) -> str:
+    """Hex digits of the SHA-256 of a tree of plain values; the order of keys is ignored."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def content(paths: str) -> str:
+    """A digest of the files at ``paths`` (comma separated), or the hub's name as it is."""
+    parts = [Path(part).expanduser() for part in split_paths(paths)]
+    if not parts or not all(part.exists() for part in parts):
+        return paths
+    return "+".join(_of_path(part) for part in parts)
+
+
+def _of_path(path: Path) -> str:
+    if path.is_file():
+        return _of_file(str(path), path.stat().st_size, path.stat().st_mtime_ns)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file, path))
+    return digest({str(file.relative_to(path)): _of_path(file) for file in files}, 16)
+
+
+def _hidden(file: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+@cache
+def _of_file(path: str, size: int, modified: int) -> str:
+    """``modified`` (ns) only tells this process when to read again. Weights of many gigabytes are
+    known by their size and evenly spaced blocks; data are read whole, for one row may differ."""
+    found = hashlib.sha256(str(size).encode())
+    with Path(path).open("rb") as file:
+        if size <= _WHOLE_BYTES or Path(path).suffix not in _WEIGHTS:
+            while part := file.read(_BLOCK_BYTES):
+                found.update(part)
+        else:
+            for block in range(_BLOCKS + 1):
+                file.seek((size - _BLOCK_BYTES) * block // _BLOCKS)
+                found.update(file.read(_BLOCK_BYTES))
+    return found.hexdigest()[:16]

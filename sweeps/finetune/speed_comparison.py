@@ -1,0 +1,78 @@
+"""What an update costs with each method: updates of several trainers, taken in turns."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sweeps.finetune.data import load_training_data
+from sweeps.finetune.finetune_config import FinetuneConfig
+from sweeps.finetune.model import load_model
+from sweeps.finetune.process_group import Group
+from sweeps.finetune.process_state import preserve_global_state
+from sweeps.finetune.trainer import Trainer
+
+WARM_UP = 2
+"""Rounds that are not counted: the first updates allocate memory."""
+
+
+def measure(runs: Mapping[str, str], rounds: int) -> dict[str, Any]:
+    """`measure_updates` of `runs` (configs as JSON by method), and the hardware it was done on."""
+    configs = {name: FinetuneConfig.model_validate_json(text) for name, text in runs.items()}
+    cuda = torch.cuda.is_available()
+    place = torch.cuda.get_device_name() if cuda else f"a CPU ({platform.machine()})"
+    return {"methods": measure_updates(configs, rounds), "place": place}
+
+
+def measure_updates(
+    configs: Mapping[str, FinetuneConfig], rounds: int
+) -> dict[str, dict[str, Any]]:
+    """Seconds of each of `rounds` updates by name, the FLOPs of one, and its examples.
+
+    One process. In each round every method makes one update on the same examples, each time in
+    another order, so that whatever else the machine does falls on all of them alike.
+    """
+    group = Group(0, 1)
+    device = group.device()
+    results: dict[str, dict[str, Any]] = {}
+    names = list(configs)
+    with preserve_global_state(device, next(iter(configs.values())).threads):
+        trainers = {name: _trainer(config, group, device) for name, config in configs.items()}
+        for name, trainer in trainers.items():
+            with FlopCounterMode(display=False) as counter:
+                trainer.update(0)
+            examples = configs[name].effective_batch(1)
+            flops = counter.get_total_flops()
+            results[name] = {"seconds": [], "flops": flops, "examples": examples}
+        for update in range(1, WARM_UP + rounds + 1):
+            for place in range(len(names)):
+                name = names[(place + update) % len(names)]
+                seconds = _seconds(trainers[name], update, device)
+                if update > WARM_UP:
+                    results[name]["seconds"].append(seconds)
+    return results
+
+
+def _trainer(config: FinetuneConfig, group: Group, device: torch.device) -> Trainer:
+    model, tokenizer = load_model(config.model, device)
+    data = load_training_data(config.data, tokenizer, add_bos=config.model.add_bos)
+    return Trainer(config, model.to(device), data, group, device)
+
+
+def _seconds(trainer: Trainer, update: int, device: torch.device) -> float:
+    """The wall time of one update, with all work of the device finished."""
+    _wait(device)
+    started = time.perf_counter()
+    trainer.update(update)
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

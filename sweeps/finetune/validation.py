@@ -1,0 +1,109 @@
+"""Scores of a model: on validation items while it trains, on test items once at the very end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+
+from evaluators.benchmark import Benchmark, BenchmarkResult, Item
+from evaluators.evaluate import evaluate, select
+from evaluators.language_model import LanguageModel
+from evaluators.tokens import AddBos
+from sweeps.finetune.benchmarks import build_benchmark, load_items
+from sweeps.finetune.divergence import check_scores
+from sweeps.finetune.finetune_config import BenchmarkConfig, EvaluationConfig, ModelConfig
+from sweeps.finetune.model import load_model
+from sweeps.finetune.process_group import Group
+from sweeps.finetune.process_state import Cache, preserve_global_state, signature
+
+
+@dataclass(frozen=True)
+class _Part:
+    benchmark: Benchmark
+    items: list[Item]
+    early_items: list[Item]
+
+
+@final
+class Validation:
+    """The validation items of a domain, read once; test items are out of its reach."""
+
+    def __init__(
+        self, config: EvaluationConfig, group: Group, cache: Cache, add_bos: AddBos = "auto"
+    ) -> None:
+        """Read and select the items; DataError names what cannot be read."""
+        self._group, self._add_bos = group, add_bos
+        self._parts = [_part(each, config.check_limit, cache) for each in config.benchmarks]
+
+    def check(self, model: Any, tokenizer: Any, *, final: bool) -> tuple[float, dict[str, float]]:
+        """The mean score over the benchmarks, and `eval/<benchmark>/<metric>`; equal on ranks.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        lm = LanguageModel(model, tokenizer, add_bos=self._add_bos)
+        scores: list[float] = []
+        metrics: dict[str, float] = {}
+        for part in self._parts:
+            items = part.items if final else part.early_items
+            rank, size = self._group.rank, self._group.size
+            result = evaluate(lm, part.benchmark, items, rank=rank, world_size=size)
+            scores.append(result.score)
+            for name, value in result.metrics.items():
+                metrics[f"eval/{result.name}/{name}"] = value
+        score = sum(scores) / len(scores)
+        check_scores(score, metrics)
+        return score, metrics
+
+
+def evaluate_folder(
+    model_folder: str | Path,
+    benchmarks: Sequence[BenchmarkConfig],
+    split: Literal["validation", "test"] = "test",
+    device: torch.device | str = "cpu",
+    *,
+    threads: int | None = None,
+    add_bos: AddBos = "auto",
+) -> dict[str, BenchmarkResult]:
+    """Score a saved model, or the base model, on all (or `test_limit`, `limit`) items."""
+    device = torch.device(device)
+    with preserve_global_state(device, threads):
+        model, tokenizer = load_model(ModelConfig(path=str(model_folder)), device)
+        model = model.to(device).eval()
+        return evaluate_model(model, tokenizer, benchmarks, split, add_bos=add_bos)
+
+
+def evaluate_model(
+    model: Any,
+    tokenizer: Any,
+    benchmarks: Sequence[BenchmarkConfig],
+    split: Literal["validation", "test"] = "test",
+    group: Group | None = None,
+    *,
+    add_bos: AddBos = "auto",
+) -> dict[str, BenchmarkResult]:
+    """Score a model in memory on all (or `test_limit`, `limit`) items, shared out over `group`."""
+    rank, size = (0, 1) if group is None else (group.rank, group.size)
+    lm = LanguageModel(model, tokenizer, add_bos=add_bos)
+    results = {}
+    for config in benchmarks:
+        limit = config.test_limit if split == "test" else config.limit
+        benchmark = build_benchmark(config)
+        items = select(load_items(config, benchmark, split), limit)
+        results[benchmark.name] = evaluate(lm, benchmark, items, rank=rank, world_size=size)
+    return results
+
+
+def _part(config: BenchmarkConfig, check_limit: int | None, cache: Cache) -> _Part:
+    benchmark = build_benchmark(config)
+    path = config.validation
+    load = partial(load_items, config, benchmark, "validation")
+    key = ("items", config.name, signature(config.name), config.preset, path, signature(path))
+    all_items = cache.value(key, load)
+    items = select(all_items, config.limit)
+    return _Part(benchmark, items, select(items, check_limit))

@@ -1,1 +1,0 @@
-"""What can be known before a sweep starts: its size, its needs, its mistakes."""

@@ -1,0 +1,204 @@
+"""Whether settings are equivalent: two one-sided tests (TOST) at a margin declared beforehand.
+
+Against the best arm the selection of that arm costs nothing: the arm with the highest mean lies at
+or above the truly best one's mean, so a test against it is, if anything, too strict. A difference
+from it, where selection does mislead, is held against Tukey's studentized range, which covers
+every pair. Statements about several arms are Holm-corrected. All arms have about the same size.
+
+How many seeds a decision takes, before they are run and when they turn out too few.
+
+For arms on common seeds: `sd` is what is left without what a seed does to all arms alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from sweeps.report.arms import Arm, Comparable, Spread, comparable
+from sweeps.report.intervals import dunnett, tukey
+
+Array = NDArray[np.float64]
+Verdict = Literal["equivalent", "different", "inconclusive"]
+ALPHA = 0.05
+
+
+@final
+@dataclass(frozen=True)
+class Comparison:
+    """One arm against the reference. `difference` is arm - reference, in score units.
+
+    `low` and `high` hold all differences of the family at once; `p_equivalent` is Holm-adjusted.
+    """
+
+    name: str
+    difference: float
+    low: float
+    high: float
+    p_equivalent: float
+    verdict: Verdict
+
+
+@final
+@dataclass(frozen=True)
+class Comparisons:
+    """Every other arm against `reference` at `margin`; `verdict` is of all of them together."""
+
+    reference: str
+    margin: float
+    spread: Spread
+    arms: tuple[Comparison, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Equivalent if all arms are; different if one is; else inconclusive."""
+        return overall([arm.verdict for arm in self.arms])
+
+
+def overall(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict of several arms together."""
+    if all(verdict == "equivalent" for verdict in verdicts):
+        return "equivalent"
+    return "different" if "different" in verdicts else "inconclusive"
+
+
+def against_best(arms: Sequence[Arm], margin: float, alpha: float = ALPHA) -> Comparisons:
+    """Every arm against the one with the highest mean (the first of two equals).
+
+    Raises:
+        TooFewScores: see `comparable`.
+    """
+    found = comparable(arms)
+    best = max(range(len(arms)), key=lambda i: found.arms[i].mean)
+    critical = tukey(1.0 - alpha, len(arms), found.spread.df) if len(arms) > 1 else 0.0
+    return _compare(found, best, margin, alpha, critical)
+
+
+def against_control(
+    arms: Sequence[Arm], control: Arm, margin: float, alpha: float = ALPHA
+) -> Comparisons:
+    """Every arm but `control`, one of them, against it; differences are Dunnett's.
+
+    Raises:
+        TooFewScores: see `comparable`.
+    """
+    found = comparable(arms)
+    place = next(i for i, arm in enumerate(arms) if arm is control)
+    sizes = tuple(arm.n for i, arm in enumerate(found.arms) if i != place)
+    df = found.spread.df
+    critical = dunnett(1.0 - alpha, sizes, found.arms[place].n, df) if sizes else 0.0
+    return _compare(found, place, margin, alpha, critical)
+
+
+def _compare(
+    found: Comparable, place: int, margin: float, alpha: float, critical: float
+) -> Comparisons:
+    spread, reference = found.spread, found.arms[place]
+    others = [arm for i, arm in enumerate(found.arms) if i != place]
+    differences = np.array([arm.mean - reference.mean for arm in others])
+    errors = np.array([spread.sd * math.sqrt(1 / arm.n + 1 / reference.n) for arm in others])
+    p_equivalent = holm(tost_p(differences, errors, spread.df, margin))
+    reach = critical * errors
+    names = verdicts(differences, reach, p_equivalent, alpha)
+    return Comparisons(
+        reference.name,
+        margin,
+        spread,
+        tuple(
+            Comparison(arm.name, float(d), float(d - r), float(d + r), float(p), verdict)
+            for arm, d, r, p, verdict in zip(
+                others, differences, reach, p_equivalent, names, strict=True
+            )
+        ),
+    )
+
+
+def tost_p(differences: Array, errors: Array, df: int, margin: float) -> Array:
+    """The p-value of the two one-sided tests of |true difference| >= margin, elementwise.
+
+    Without any spread the difference itself decides.
+    """
+    distance = margin - np.abs(differences)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(errors > 0, distance / errors, np.copysign(np.inf, distance))
+    p: Array = stats.t.sf(t, df)
+    return p
+
+
+def holm(p: Array) -> Array:
+    """Holm's adjusted p-values along the last axis."""
+    count = p.shape[-1]
+    order = np.argsort(p, axis=-1)
+    factors = np.arange(count, 0, -1)
+    stepped = np.maximum.accumulate(np.take_along_axis(p, order, -1) * factors, axis=-1)
+    adjusted = np.empty_like(stepped)
+    np.put_along_axis(adjusted, order, np.minimum(stepped, 1.0), -1)
+    return adjusted
+
+
+def verdicts(
+    differences: Array, reach: Array, p_equivalent: Array, alpha: float = ALPHA
+) -> list[Verdict]:
+    """Equivalent where the adjusted TOST says so; else different beyond `reach` from zero."""
+    return [
+        "equivalent" if p <= alpha else "different" if abs(d) > r else "inconclusive"
+        for d, r, p in zip(differences, reach, p_equivalent, strict=True)
+    ]
+
+
+POWER = 0.8
+MOST_SEEDS = 200
+SIMULATED = 2000
+
+
+def drop_power(arms: int, seeds: int, drop_in_sd: float, alpha: float = ALPHA) -> float:
+    """A lower bound of the chance that a drop of one arm below the others is called different.
+
+    It is held against one arm of the plateau; the best of them, with which the verdict compares,
+    lies higher. Noncentral t at Tukey's critical value.
+    """
+    df = (arms - 1) * (seeds - 1)
+    shift = drop_in_sd / math.sqrt(2.0 / seeds)
+    return float(stats.nct.sf(tukey(1.0 - alpha, arms, df), df, shift))
+
+
+def flat_power(
+    arms: int, seeds: int, margin_in_sd: float, alpha: float = ALPHA, seed: int = 0
+) -> float:
+    """The chance that a truly flat curve is called equivalent as a whole, by simulation."""
+    random = np.random.default_rng(seed)
+    df = (arms - 1) * (seeds - 1)
+    means = random.standard_normal((SIMULATED, arms)) / math.sqrt(seeds)
+    deviations = np.sqrt(random.chisquare(df, SIMULATED) / df)
+    differences = np.sort(means - means.max(axis=1, keepdims=True), axis=1)[:, :-1]
+    errors = np.broadcast_to(deviations[:, None] * math.sqrt(2.0 / seeds), differences.shape)
+    p = holm(tost_p(differences, errors, df, margin_in_sd))
+    return float((p <= alpha).all(axis=1).mean())
+
+
+def seeds_for_flat(
+    arms: int, sd: float, margin: float, power: float = POWER, alpha: float = ALPHA
+) -> int | None:
+    """The seeds per arm with which a truly flat curve is called equivalent with this power.
+
+    None if more than `MOST_SEEDS` are needed: the margin is then below what seeds can resolve.
+    """
+    if sd == 0:
+        return 2
+
+    def enough(seeds: int) -> bool:
+        return flat_power(arms, seeds, margin / sd, alpha) >= power
+
+    if not enough(MOST_SEEDS):
+        return None
+    low, high = 1, MOST_SEEDS  # low is never enough: one seed has no spread
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -1,0 +1,176 @@
+"""Checks verdicts on curves whose truth is known: `python -m sweeps.report.verdict_simulation`.
+
+Every rate is of the code that studies use, on normal scores with standard deviation 1; an error
+rate comes with its exact one-sided 95 % upper bound.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from sweeps.report.arms import Arm
+from sweeps.report.equivalence import (
+    Comparisons,
+    against_best,
+    against_control,
+    drop_power,
+    flat_power,
+)
+from sweeps.report.intervals import simultaneous_intervals
+
+Array = NDArray[np.float64]
+ARMS, MARGIN, DROP, BLOCKS = 12, 2.0, 4.0, 3.0
+"""The paper's twelve ratios; margin, drop and what a seed does to all arms in standard deviations.
+"""
+
+
+@final
+@dataclass(frozen=True)
+class Rate:
+    """How often something happened. `promised`: what theory says of it, where it does."""
+
+    what: str
+    seeds: int
+    happened: int
+    runs: int
+    promised: str
+
+    @property
+    def rate(self) -> float:
+        """The share of runs."""
+        return self.happened / self.runs
+
+    def bound(self, side: str) -> float:
+        """The exact one-sided 95 % bound of the true rate, "upper" or "lower"."""
+        exact = stats.binomtest(self.happened, self.runs).proportion_ci(0.9, method="exact")
+        return float(exact.high if side == "upper" else exact.low)
+
+
+def run(runs: int, seeds: Sequence[int] = (3, 5, 8, 12), seed: int = 0) -> list[Rate]:
+    """Every check at each number of seeds."""
+    random = np.random.default_rng(seed)
+    return [rate for count in seeds for rate in _checks(runs, count, random)]
+
+
+def _checks(runs: int, seeds: int, random: np.random.Generator) -> list[Rate]:
+    flat, one_low, many_low = np.zeros(ARMS), np.zeros(ARMS), np.zeros(ARMS)
+    one_low[-1] = -MARGIN
+    many_low[ARMS // 2 :] = -MARGIN
+    dropped = np.zeros(ARMS)
+    dropped[-2:] = -DROP
+    noisy = np.ones(ARMS)
+    noisy[-2:] = 2.0
+
+    def count(what: str, truth: Array, event: Callable[[list[Arm]], bool], promised: str) -> Rate:
+        sd = noisy if "unequal" in what else np.ones(ARMS)
+        happened = sum(event(_draw(truth, sd, seeds, random)) for _ in range(runs))
+        return Rate(what, seeds, happened, runs, promised)
+
+    at_most, power = "at most 0.05", drop_power(ARMS, seeds, DROP)
+    flat_promise = f"{flat_power(ARMS, seeds, MARGIN):.2f}"
+    return [
+        count("flat: an arm called different from the best", flat, _any_different, at_most),
+        count("flat, unequal spread: an arm called different", flat, _any_different, "none made"),
+        count("flat: an arm called different from SFT", flat, _differs_from_sft, at_most),
+        count("one arm at the margin: it is called equivalent", one_low, _last_equal, at_most),
+        count("half at the margin: one is called equivalent", many_low, _low_equal, at_most),
+        count("one arm at the margin: equivalent to SFT", one_low, _last_equals_sft, at_most),
+        count("flat: called equivalent as a whole", flat, _all_equal, flat_promise),
+        count(
+            "drop of 4 SD: the last arm is different", dropped, _last_differs, f">= {power:.2f}"
+        ),
+        count("means all inside their intervals", flat, _covered, "0.95"),
+        count("differences from SFT all inside", flat, _differences_covered, "0.95"),
+    ]
+
+
+def _draw(truth: Array, sd: Array, seeds: int, random: np.random.Generator) -> list[Arm]:
+    scores = truth[:, None] + sd[:, None] * random.standard_normal((len(truth), seeds))
+    scores += BLOCKS * random.standard_normal(seeds)  # what a seed does to all arms alike
+    names = tuple(range(seeds))
+    return [Arm(str(i), tuple(row), names) for i, row in enumerate(scores.tolist())]
+
+
+def _best(arms: list[Arm]) -> Comparisons:
+    return against_best(arms, MARGIN)
+
+
+def _sft(arms: list[Arm]) -> Comparisons:
+    return against_control(arms, arms[0], MARGIN)
+
+
+def _said(result: Comparisons, name: int, verdict: str) -> bool:
+    return any(arm.name == str(name) and arm.verdict == verdict for arm in result.arms)
+
+
+def _any_different(arms: list[Arm]) -> bool:
+    # Zero inside every interval: with a margin of nothing, no arm is spared as equivalent.
+    return any(arm.high < 0 for arm in _best(arms).arms)
+
+
+def _differs_from_sft(arms: list[Arm]) -> bool:
+    return any(arm.low > 0 or arm.high < 0 for arm in _sft(arms).arms)
+
+
+def _last_equal(arms: list[Arm]) -> bool:
+    return _said(_best(arms), ARMS - 1, "equivalent")
+
+
+def _low_equal(arms: list[Arm]) -> bool:
+    result = _best(arms)
+    return any(_said(result, i, "equivalent") for i in range(ARMS // 2, ARMS))
+
+
+def _last_equals_sft(arms: list[Arm]) -> bool:
+    return _said(_sft(arms), ARMS - 1, "equivalent")
+
+
+def _all_equal(arms: list[Arm]) -> bool:
+    return _best(arms).verdict == "equivalent"
+
+
+def _last_differs(arms: list[Arm]) -> bool:
+    return _said(_best(arms), ARMS - 1, "different")
+
+
+def _covered(arms: list[Arm]) -> bool:
+    intervals = simultaneous_intervals(arms)
+    shift = sum(one.estimate for one in intervals) / len(intervals)
+    return all(one.low <= shift <= one.high for one in intervals)
+
+
+def _differences_covered(arms: list[Arm]) -> bool:
+    return all(arm.low <= 0 <= arm.high for arm in _sft(arms).arms)
+
+
+def table(rates: Sequence[Rate]) -> str:
+    """The rates as a Markdown table."""
+    lines = ["| what | seeds | rate | 95 % bounds | promised |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {r.what} | {r.seeds} | {r.rate:.4f} | {r.bound('lower'):.4f} to "
+        f"{r.bound('upper'):.4f} | {r.promised} |"
+        for r in rates
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`[RUNS [FILE.json]]`: print the table, and keep the rates as JSON."""
+    rates = run(int(arguments[0]) if arguments else 20_000)
+    print(table(rates))
+    if len(arguments) > 1:
+        tree = [asdict(r) | {"rate": r.rate, "upper": r.bound("upper")} for r in rates]
+        Path(arguments[1]).write_text(json.dumps(tree, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

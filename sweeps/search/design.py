@@ -1,0 +1,194 @@
+"""A trial of a fixed design: its arm, its nuisance parameters, its seed and its stage.
+
+Fixed designs: which trials a study consists of, given what has finished so far.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+from sweeps.config.space import Point
+from sweeps.report.arms import Rows, Setting, scored_at
+from sweeps.report.trial_row import TrialRow
+
+if TYPE_CHECKING:
+    import optuna
+
+
+TRAINED = ("sft", "hft", "random", "gmt")
+DROPS = ("drop_trivial", "drop_random", "drop_salient")
+DERIVED = ("pretrained", *DROPS)
+"""Scored without training: the base model, and what is left of an SFT model after a drop."""
+
+METHODS = (*TRAINED, *DERIVED)
+REPLICATE = "replicate"
+STAGES = ("tuning", REPLICATE, "fresh")
+MOST = 2**31 - 1
+
+
+@final
+@dataclass(frozen=True)
+class DesignPoint:
+    """`mask_ratio` is the drop rate where `method` is a drop."""
+
+    method: str
+    mask_ratio: float
+    accumulation_interval: int
+    learning_rate: float
+    seed: int
+    stage: str
+    train_fraction: float = 1.0
+
+    def params(self) -> Point:
+        """As Optuna stores it."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, row: TrialRow) -> DesignPoint:
+        """The point that a recorded trial stands at."""
+        return cls(
+            row.method,
+            row.mask_ratio,
+            row.accumulation_interval,
+            row.learning_rate,
+            row.seed,
+            row.stage,
+            row.train_fraction,
+        )
+
+
+@final
+class DesignSpace:
+    """What `StudySearch` asks for a point: bounds that never change, so that a study can grow."""
+
+    def suggest(self, trial: optuna.Trial) -> Point:
+        """The queued point of the trial."""
+        return self.point(
+            {
+                "method": trial.suggest_categorical("method", METHODS),
+                "mask_ratio": trial.suggest_float("mask_ratio", 0.0, 1.0),
+                "accumulation_interval": trial.suggest_int("accumulation_interval", 1, MOST),
+                "learning_rate": trial.suggest_float("learning_rate", 1e-30, 1e30),
+                "seed": trial.suggest_int("seed", 0, MOST),
+                "stage": trial.suggest_categorical("stage", STAGES),
+                "train_fraction": trial.suggest_float("train_fraction", 0.0, 1.0),
+            }
+        )
+
+    def point(self, params: dict[str, Any]) -> Point:
+        """The point that a trial's stored parameters stand for."""
+        return dict(params)
+
+
+FRESH_SEEDS_FROM, TUNING_SEEDS_FROM = 1_000_000, 2_000_000
+"""Added to the sweep's seed: the stages share no seed."""
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """What every design needs to know. `combinations`: (accumulation interval, learning rate)."""
+
+    seed: int
+    seeds: int
+    tuning_seeds: int
+    fresh_seeds: int
+    combinations: tuple[tuple[int, float], ...]
+
+
+class Design(ABC):
+    """A study's trials in stages: tuning, replicates, and what follows from those.
+
+    Everything is a function of the finished trials, so a study goes on where it stopped, and
+    grows when it is given more seeds.
+    """
+
+    arms: ClassVar[tuple[str, ...]] = ("method", "mask_ratio")
+    """The parameters that tell the arms apart."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    @abstractmethod
+    def settings(self) -> list[Setting]:
+        """The arms that are trained."""
+
+    def further(self, rows: Rows) -> list[DesignPoint]:
+        """Trials that follow from all replicates; called once these have ended."""
+        return []
+
+    @abstractmethod
+    def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
+        """Whether a trial's weights are still needed."""
+
+    @abstractmethod
+    def tested(self, rows: Rows) -> list[TrialRow]:
+        """The trials whose models are scored on the test items, once, at the very end."""
+
+    @final
+    def points(self, rows: Rows) -> list[DesignPoint]:
+        """Every trial that can be named so far; the study is complete when all have ended."""
+        tuning = self._tuning()
+        if not ended(tuning, rows):
+            return tuning
+        replicates = [point for s in self.settings() for point in self._replicates(s, rows)]
+        known = [*tuning, *replicates]
+        return known if not ended(known, rows) else [*known, *self.further(rows)]
+
+    def _tuning(self) -> list[DesignPoint]:
+        """Equal budget for every arm: each combination, on seeds that nothing else uses."""
+        plan = self.plan
+        if len(plan.combinations) == 1:
+            return []
+        first = plan.seed + TUNING_SEEDS_FROM
+        return [
+            _point(setting, combination, seed, "tuning")
+            for setting in self.settings()
+            for combination in plan.combinations
+            for seed in range(first, first + plan.tuning_seeds)
+        ]
+
+    def _replicates(self, setting: Setting, rows: Rows) -> list[DesignPoint]:
+        seeds = range(self.plan.seed, self.plan.seed + self.plan.seeds)
+        best = self.combination(setting, rows)
+        return [_point(setting, best, seed, "replicate") for seed in seeds]
+
+    @final
+    def combination(self, setting: Setting, rows: Rows) -> tuple[int, float]:
+        """The nuisance parameters of an arm: its best in tuning, the first of equals."""
+        means: dict[tuple[int, float], float] = {}
+        for combination in self.plan.combinations:
+            scores = [
+                row.score
+                for row in scored_at(rows, setting, "tuning")
+                if (row.accumulation_interval, row.learning_rate) == combination
+                and row.score is not None
+            ]
+            # A combination of which a try failed or diverged is not the best.
+            if len(scores) == self.plan.tuning_seeds:
+                means[combination] = sum(scores) / len(scores)
+        return max(means, key=lambda c: means[c], default=self.plan.combinations[0])
+
+    @final
+    def fresh(self, setting: Setting, rows: Rows) -> list[DesignPoint]:
+        """The same arm on seeds that took no part in choosing it."""
+        first = self.plan.seed + FRESH_SEEDS_FROM
+        best = self.combination(setting, rows)
+        seeds = range(first, first + self.plan.fresh_seeds)
+        return [_point(setting, best, seed, "fresh") for seed in seeds]
+
+
+def ended(points: Iterable[DesignPoint], rows: Rows) -> bool:
+    """Whether each of these trials has finished, or failed for good."""
+    done = {DesignPoint.of(row) for row in rows if row.state in ("finished", "failed")}
+    return all(point in done for point in points)
+
+
+def _point(setting: Setting, combination: tuple[int, float], seed: int, stage: str) -> DesignPoint:
+    interval, rate = combination
+    return DesignPoint(
+        setting.method, setting.mask_ratio, interval, rate, seed, stage, setting.train_fraction
+    )

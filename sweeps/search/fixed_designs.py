@@ -1,0 +1,194 @@
+"""Methods side by side, drops of one SFT model, and methods on less data.
+
+Does the mask ratio matter: each with the same seeds, the best one again on fresh ones.
+
+The design that a sweep's configuration asks for.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from sweeps.config.sweep_config import SweepConfig
+from sweeps.report.arms import SFT, Rows, Setting, scored_at, setting_at, winner
+from sweeps.report.trial_row import TrialRow
+from sweeps.search.design import DROPS, Design, DesignPoint, Plan
+from sweeps.storage.errors import UserError
+
+
+def dropped(rows: Rows, rules: tuple[str, ...], rates: tuple[float, ...]) -> list[DesignPoint]:
+    """Each finished SFT replicate with parts of its update dropped at each rate."""
+    return [
+        DesignPoint(
+            rule, rate, row.accumulation_interval, row.learning_rate, row.seed, "replicate"
+        )
+        for row in scored_at(rows, SFT, "replicate")
+        for rule in rules
+        for rate in rates
+    ]
+
+
+@final
+class MethodsDesign(Design):
+    """The paper's Tables 1 and 2: all methods on the same data, seeds and budget."""
+
+    def __init__(self, plan: Plan, mask_ratio: float) -> None:
+        super().__init__(plan)
+        self.mask_ratio = mask_ratio
+
+    def settings(self) -> list[Setting]:
+        """What is trained; Random Mask has GMT's mask ratio."""
+        masked = [Setting("random", self.mask_ratio), Setting("gmt", self.mask_ratio)]
+        return [SFT, Setting("hft", 0.0), *masked]
+
+    def further(self, rows: Rows) -> list[DesignPoint]:
+        """The base model once, and One-off Drop of each SFT model at GMT's mask ratio."""
+        interval, rate = self.plan.combinations[0]
+        base = DesignPoint("pretrained", 0.0, interval, rate, self.plan.seed, "replicate")
+        return [base, *dropped(rows, ("drop_trivial",), (self.mask_ratio,))]
+
+    def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
+        """Every replicate is tested."""
+        return row.stage == "replicate"
+
+    def tested(self, rows: Rows) -> list[TrialRow]:
+        """Every replicate of every method."""
+        return [r for r in rows if r.state == "finished" and r.stage == "replicate"]
+
+
+@final
+class DropDesign(Design):
+    """The paper's Figure 3: what of an SFT update can be dropped, without training again."""
+
+    def __init__(self, plan: Plan, rates: tuple[float, ...]) -> None:
+        super().__init__(plan)
+        self.rates = tuple(sorted(rates))
+
+    def settings(self) -> list[Setting]:
+        """SFT alone is trained."""
+        return [SFT]
+
+    def further(self, rows: Rows) -> list[DesignPoint]:
+        """The smallest, random and the largest parts of each update, dropped at each rate."""
+        return dropped(rows, DROPS, self.rates)
+
+    def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
+        """The SFT models, from which all others follow."""
+        return row.stage == "replicate" and row.method == "sft"
+
+    def tested(self, rows: Rows) -> list[TrialRow]:
+        """None: nothing is chosen here, so validation items say it all."""
+        return []
+
+
+@final
+class DataDesign(Design):
+    """The methods on shares of the training rows, at the same number of examples seen."""
+
+    arms = ("method", "train_fraction")
+
+    def __init__(self, plan: Plan, mask_ratio: float, fractions: tuple[float, ...]) -> None:
+        super().__init__(plan)
+        self.mask_ratio, self.fractions = mask_ratio, tuple(sorted(fractions))
+
+    def settings(self) -> list[Setting]:
+        """Every trained method on every share."""
+        ratios = {"sft": 0.0, "hft": 0.0, "random": self.mask_ratio, "gmt": self.mask_ratio}
+        return [Setting(m, ratios[m], share) for share in self.fractions for m in ratios]
+
+    def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
+        """None is used again."""
+        return False
+
+    def tested(self, rows: Rows) -> list[TrialRow]:
+        """None: nothing is chosen here."""
+        return []
+
+
+@final
+class SensitivityDesign(Design):
+    """The paper's Figure 2, with replicates; the masking method is the sweep's."""
+
+    arms = ("mask_ratio",)
+
+    def __init__(self, plan: Plan, ratios: tuple[float, ...], method: str) -> None:
+        super().__init__(plan)
+        self.ratios, self.method = tuple(sorted(ratios)), method
+
+    def settings(self) -> list[Setting]:
+        """One arm for each ratio."""
+        return [setting_at(ratio, self.method) for ratio in self.ratios]
+
+    def further(self, rows: Rows) -> list[DesignPoint]:
+        """The best masked ratio and SFT on fresh seeds: what is left of the lead is no luck."""
+        best = winner(self.ratios, rows, self.method)
+        if best is None:
+            return []
+        return [*self.fresh(setting_at(best, self.method), rows), *self.fresh(SFT, rows)]
+
+    def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
+        """Only models of fresh seeds: they alone are tested."""
+        return row.stage == "fresh"
+
+    def tested(self, rows: Rows) -> list[TrialRow]:
+        """The fresh trials of the winner, and of SFT."""
+        wanted = set(self.further(rows))
+        return [r for r in rows if r.state == "finished" and DesignPoint.of(r) in wanted]
+
+
+def build_design(config: SweepConfig, domain: str) -> Design | None:
+    """The fixed design of a domain's study; None for a search.
+
+    Raises:
+        UserError: the configuration lacks what the design needs.
+    """
+    study = config.study
+    if study.kind in ("search", "efficiency"):
+        return None
+    plan = plan_of(config, domain)
+    if study.kind == "sensitivity":
+        return SensitivityDesign(plan, study.ratios, config.training.method)
+    if study.kind == "drop":
+        return DropDesign(plan, study.drop_rates)
+    ratio = mask_ratio(config, domain)
+    if study.kind == "methods":
+        return MethodsDesign(plan, ratio)
+    return DataDesign(plan, ratio, study.fractions)
+
+
+def mask_ratio(config: SweepConfig, domain: str) -> float:
+    """GMT's mask ratio beside the other methods.
+
+    Raises:
+        UserError: it is given nowhere.
+    """
+    ratio = config.domains[domain].mask_ratio or config.study.mask_ratio
+    if ratio is None:
+        raise UserError(
+            f"domain '{domain}': study.mask_ratio is missing: a {config.study.kind} study needs "
+            "GMT's mask ratio, as study.mask_ratio=0.3"
+        )
+    return ratio
+
+
+def plan_of(config: SweepConfig, domain: str) -> Plan:
+    """Seeds and nuisance parameters of a domain's design.
+
+    Raises:
+        UserError: the nuisance parameters are given nowhere.
+    """
+    study = config.study
+    nuisance = config.domains[domain].nuisance or study.nuisance
+    if nuisance is None:
+        raise UserError(
+            f"domain '{domain}': study.nuisance is missing: a {study.kind} study needs "
+            "accumulation_interval and learning_rate, a number each or lists that are tuned for "
+            "every arm"
+        )
+    return Plan(
+        config.seed,
+        study.seeds,
+        study.tuning_seeds,
+        study.fresh_seeds,
+        tuple(nuisance.combinations()),
+    )

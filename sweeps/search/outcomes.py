@@ -1,0 +1,110 @@
+"""How a trial ended, from its last result.
+
+What a finished trial reached in each of a study's objectives.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sweeps.config.search_config import Objective
+from sweeps.storage.trial_files import EVENTS_FILE
+
+
+def has_ended(result: dict[str, Any], error: bool) -> bool:
+    """Whether a trial ended by itself; Tune stops others at an intermediate result."""
+    return error or "state" in result
+
+
+def ending(result: dict[str, Any], error: bool) -> str:
+    """A trial's ending as a `TrialState` of the tracker, from its last result."""
+    score = result.get("score")
+    broken = error or result.get("state") in ("failed", "diverged")
+    if broken or score is None or not math.isfinite(score):
+        return "failed"
+    return "finished" if result.get("state") == "finished" else "stopped_early"
+
+
+def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
+    """What the report needs of a trial, kept with it in the Optuna storage."""
+    kept: dict[str, Any] = {name: result[name] for name in ("step", "steps") if name in result}
+    score = result.get("score")
+    return {
+        **kept,
+        "state": state,
+        "score": score if score is not None and math.isfinite(score) else None,
+        "seconds": result.get("time_total_s", 0.0),
+        "metrics": {k: v for k, v in metrics_of(result).items() if math.isfinite(v)},
+        "failure": _failure(result, state),
+        "kind": _kind(result, state),
+    }
+
+
+def _kind(result: dict[str, Any], state: str) -> str:
+    """The kind of a failure (see `sweeps.config.failures`); empty for every other ending."""
+    if state != "failed":
+        return ""
+    score = result.get("score")
+    if result.get("state") == "diverged" or (score is not None and not math.isfinite(score)):
+        return "diverged"
+    return str(result.get("kind", "infrastructure"))
+
+
+def metrics_of(result: dict[str, Any]) -> dict[str, float]:
+    """The run's metrics; Tune gives its searchers every result flat, as ``metrics/<name>``."""
+    flat = {k.removeprefix("metrics/"): v for k, v in result.items() if k.startswith("metrics/")}
+    return {**flat, **result.get("metrics", {})}
+
+
+def _failure(result: dict[str, Any], state: str) -> str:
+    """Why a trial failed; empty for every other ending."""
+    if state != "failed":
+        return ""
+    said = result.get("failure") or result.get("reason")
+    if said:
+        return str(said)
+    if result.get("state") == "diverged":
+        return "the training loss was not a finite number"
+    score = result.get("score")
+    return "its workers were lost" if score is None else f"its score was {score}"
+
+
+KEPT, TRAINED = "gmt/kept_fraction", "cost/train_seconds"
+
+
+def objective_values(
+    objectives: Sequence[Objective], metrics: Mapping[str, float], score: float, folder: str
+) -> dict[Objective, float] | None:
+    """The value of each objective, in order; None if one was not measured.
+
+    ``metrics``: of the trial's last result; ``folder``: where its updates are on record.
+    """
+    found: dict[Objective, float] = {}
+    for name in objectives:
+        if name == "score":
+            found[name] = score
+        elif name == "seconds":
+            found[name] = metrics.get(TRAINED, math.nan)
+        else:
+            found[name] = kept_fraction(Path(folder) / EVENTS_FILE)
+    return found if all(math.isfinite(value) for value in found.values()) else None
+
+
+def kept_fraction(events: Path) -> float:
+    """Mean over the updates at which it was measured; NaN if there is none.
+
+    Read from the record of all updates, since a trial that was resumed has seen only some itself.
+    """
+    kept: dict[int, float] = {}
+    with suppress(FileNotFoundError), events.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            with suppress(ValueError):  # half a line, left by a kill
+                event: Any = json.loads(line)
+                if KEPT in event.get("metrics", {}):
+                    kept[event["step"]] = event["metrics"][KEPT]
+    return sum(kept.values()) / len(kept) if kept else math.nan

@@ -1,0 +1,50 @@
+"""What a study keeps on the disk, and what it removes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+
+from sweeps.config.sweep_config import KeepConfig
+from sweeps.report.trial_row import TrialRow
+from sweeps.search.design import Design
+from sweeps.search.trial_records import best_rows, best_sft_row
+from sweeps.storage.remote_sync import Remove, remove_folder
+
+
+def drop_weights(
+    trials: Path,
+    rows: tuple[TrialRow, ...],
+    keep: KeepConfig,
+    design: Design | None,
+    remove: Remove = remove_folder,
+) -> None:
+    """Remove models that are needed no more: neither kept by policy, nor to be scored, nor to
+    derive others. Checkpoints of ended trials go with them. ``trials``: the trials' folder;
+    ``remove``: see `sweeps.storage.remote_sync.remover`."""
+    kept = _kept(rows, keep, design)
+    for row in rows:
+        if row.has_ended() and row.key not in kept:
+            for part in ("model", "checkpoint"):
+                remove(trials / row.key / part)
+
+
+def _kept(rows: tuple[TrialRow, ...], keep: KeepConfig, design: Design | None) -> set[str]:
+    if keep.models == "all":
+        return {row.key for row in rows}
+    if design is not None:
+        return {row.key for row in rows if design.keeps_model(row, rows)}
+    sft = best_sft_row(rows)
+    return {row.key for row in (*best_rows(rows, keep.models), *([sft] if sft else []))}
+
+
+def remove_orphans(folder: Path, study: optuna.Study, remove: Remove = remove_folder) -> None:
+    """Remove what killed sessions left in a study's ``folder``: trials that no record names, and
+    Tune's snapshots, which nothing reads."""
+    known = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
+    for trial in (folder / "trials").glob("*"):
+        if trial.name not in known:
+            remove(trial)
+    for snapshot in folder.glob("tune-*"):
+        remove_folder(snapshot)

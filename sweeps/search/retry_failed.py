@@ -1,0 +1,70 @@
+"""Failed trials queued again: a further try of the same trial, under its own number and key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import optuna
+from filelock import FileLock
+from optuna.trial import FrozenTrial
+
+from sweeps.finetune.reporter import forget_result
+from sweeps.search.attempts import RETRY_OF, finished_trials, point_of
+from sweeps.search.trial_records import Records
+from sweeps.storage.errors import UserError
+from sweeps.storage.remote_sync import Remove, remover, send
+from sweeps.storage.run_lock import living_drivers
+from sweeps.storage.trial_files import FAILURE_FILE, RESULT_FILE, SENT_FILE
+
+
+def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, list[int]]:
+    """Queue every failed trial, or those of some kinds (`sweeps.config.failures`), once more.
+
+    A trial goes on from its checkpoint where it has one; a recorded divergence is forgotten, or
+    it would be reported again without a try. Returns the trials' numbers by domain.
+
+    Raises:
+        UserError: a process runs the sweep; on a cluster it would write over what is queued here.
+    """
+    if drivers := living_drivers(records.place.folder):
+        raise UserError(
+            f"this sweep is being run, by {drivers[0]}: wait for it, or stop it with `stop`, and "
+            "then try its failed trials again"
+        )
+    queued: dict[str, list[int]] = {}
+    remove = remover(records.place)
+    with FileLock(records.place.queue_lock()):
+        for domain in records.config.domains:
+            study = records.study(domain)
+            failed = [] if study is None else _failed(study, kinds)
+            for trial in failed:
+                _forget(records.place.trial(domain, trial.user_attrs["key"]), remove)
+                _queue(study, trial)
+            queued[domain] = [int(trial.user_attrs["number"]) for trial in failed]
+    if any(queued.values()):
+        send(records.place, records=True)
+    return queued
+
+
+def _failed(study: optuna.Study, kinds: Collection[str]) -> list[FrozenTrial]:
+    return [
+        trial
+        for trial in finished_trials(study)
+        if (outcome := trial.user_attrs.get("outcome", {})).get("state") == "failed"
+        and (not kinds or outcome["kind"] in kinds)
+    ]
+
+
+def _queue(study: optuna.Study | None, trial: FrozenTrial) -> None:
+    assert study is not None
+    attrs = {"number": trial.user_attrs["number"], RETRY_OF: trial.number}
+    study.enqueue_trial(point_of(trial), user_attrs=attrs)
+
+
+def _forget(folder: Path, remove: Remove) -> None:
+    """What the failed try left behind that would stand for the next one."""
+    forget_result(folder)
+    remove(folder / RESULT_FILE)
+    for name in (FAILURE_FILE, SENT_FILE):
+        (folder / name).unlink(missing_ok=True)

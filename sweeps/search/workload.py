@@ -1,0 +1,148 @@
+"""How many trials a study has in the end, and how many of them are done."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, final
+
+from sweeps.config.distinct_points import trials_left
+from sweeps.config.sweep_config import SweepConfig
+from sweeps.report.trial_row import TrialRow, best_first, distinct
+from sweeps.search.design import DERIVED, DesignPoint
+
+if TYPE_CHECKING:
+    from sweeps.search.design import Design
+
+
+@final
+@dataclass(frozen=True)
+class Workload:
+    """`total` trials, of which `done` need no further work. Of those left, `derived` train
+    nothing: they are scored only."""
+
+    total: int
+    done: int
+    derived: int = 0
+
+    @property
+    def left(self) -> int:
+        """Trials still to end."""
+        return max(0, self.total - self.done)
+
+    @property
+    def to_train(self) -> int:
+        """Those of them that train."""
+        return max(0, self.left - self.derived)
+
+
+def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Workload:
+    """The trials of a domain's study, given those on record; none in an efficiency study."""
+    if config.study.kind == "efficiency":
+        return Workload(0, 0)
+    if config.study.kind == "search":
+        return _search(config, domain, rows)
+    from sweeps.search.fixed_designs import (
+        build_design,  # seconds of imports that a search needs not
+    )
+
+    design = build_design(config, domain)
+    assert design is not None
+    points = whole(design, rows)
+    ended = {DesignPoint.of(row) for row in rows if row.has_ended()}
+    derived = sum(point.method in DERIVED and point not in ended for point in points)
+    return Workload(len(points), sum(point in ended for point in points), derived)
+
+
+def first_trials(config: SweepConfig) -> int:
+    """How many trials can run at once when a sweep begins: those of its first study, or of all
+    that are to run side by side."""
+    together = config.resources.domains == "side_by_side"
+    domains = list(config.domains)[: None if together else 1]
+    return sum(_first_trials(config, domain) for domain in domains)
+
+
+def _first_trials(config: SweepConfig, domain: str) -> int:
+    if config.study.kind == "efficiency":
+        return 1  # which is measured by a group, and no trial
+    if config.study.kind == "search":
+        return config.search_trials(domain)
+    from sweeps.search.fixed_designs import build_design
+
+    design = build_design(config, domain)
+    assert design is not None
+    return len(design.points(()))
+
+
+def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Workload:
+    own = tuple(row for row in rows if not row.stage)
+    done, again = sum(row.has_ended() for row in own), config.search.replicates
+    trials = max(done, config.search_trials(domain))
+    if config.search.sampler != "grid":
+        ended = [asdict(row) for row in own if row.has_ended()]
+        trials = done + trials_left(config.search.trials, config.space_of(domain), ended)
+    if again is None:
+        return Workload(trials, done)
+    # How many different points there are to repeat is known only once the search has ended.
+    points = again.best if done < trials else len(distinct(best_first(own))[: again.best])
+    repeated = sum(row.has_ended() for row in rows if row.stage)
+    replicates = points * again.seeds
+    return Workload(trials + replicates, done + min(repeated, replicates))
+
+
+def whole(design: Design, rows: tuple[TrialRow, ...]) -> list[DesignPoint]:
+    """Every trial of a design, stage after stage.
+
+    Which arm the later stages follow from is known only then; how many trials they have is not
+    changed by it, so each open trial is taken to end with the same score.
+    """
+    known = rows
+    points = design.points(known)
+    while True:
+        there = {DesignPoint.of(row) for row in known if row.has_ended()}
+        missing = [point for point in points if point not in there]
+        if not missing:
+            return points
+        known = (*known, *(_ended(point) for point in missing))
+        points = design.points(known)
+
+
+def _ended(point: DesignPoint) -> TrialRow:
+    return TrialRow(
+        number=0,
+        key="",
+        state="finished",
+        score=0.0,
+        step=1,
+        steps=1,
+        seconds=0.0,
+        **asdict(point),
+    )
+
+
+def stages(config: SweepConfig, domain: str) -> list[DesignPoint]:
+    """Every trial of a domain's fixed design; none in a search or an efficiency study."""
+    if config.study.kind in ("search", "efficiency"):
+        return []
+    from sweeps.search.fixed_designs import build_design
+
+    design = build_design(config, domain)
+    assert design is not None
+    return whole(design, ())
+
+
+def kept_models(config: SweepConfig, domain: str) -> int:
+    """How many trained models a domain's study keeps at most."""
+    if config.study.kind == "efficiency":
+        return 0
+    if config.study.kind == "search":
+        if config.keep.models == "all":
+            return workload(config, domain, ()).total
+        return min(config.search_trials(domain), config.keep.models + 1)
+    from sweeps.search.fixed_designs import build_design
+
+    design = build_design(config, domain)
+    assert design is not None
+    rows = tuple(_ended(point) for point in whole(design, ()) if point.method not in DERIVED)
+    if config.keep.models == "all":
+        return len(rows)
+    return sum(design.keeps_model(row, rows) for row in rows)

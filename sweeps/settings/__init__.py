@@ -1,1 +1,0 @@
-"""What a sweep can be told beyond one run, and what follows from that alone."""

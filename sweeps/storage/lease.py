@@ -1,0 +1,275 @@
+"""Who drives a sweep, told through an object store, which has no locks: each driver's record is
+written again and again while it lives.
+
+How a driver holds a sweep of an object store against other machines, and sends what changes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import final
+
+from sweeps.storage.errors import UserError
+from sweeps.storage.mirror import Mirror
+from sweeps.storage.object_store import Entry, ObjectStore, StorageError, as_user_error
+from sweeps.storage.run_lock import Driver, local_drivers
+from sweeps.storage.trial_files import DATABASE
+
+BEAT_SECONDS = 5.0
+LEASE_SECONDS = 20.0
+"""A record that was not written again for so long is of a driver that is gone."""
+
+CLOCKS_SECONDS = 60.0
+"""The same for who only looks, and goes by its own clock and the store's."""
+
+LONG_SECONDS = 900.0
+"""No two clocks differ by so much: the store would refuse the requests."""
+
+
+@final
+class Leases:
+    """The records of one sweep's drivers on all machines, each under its driver's id."""
+
+    def __init__(self, store: ObjectStore, name: str) -> None:
+        """``name``: the sweep's folder in the store."""
+        self._store, self._home = store, f"{name}/drivers"
+
+    def put(self, driver: str, record: str) -> None:
+        """Say that this driver lives."""
+        self._store.put(self._at(driver, "json"), record.encode())
+
+    def end(self, driver: str) -> None:
+        """Say that it lives no more."""
+        for ending in ("json", "stop"):
+            self._store.remove(self._at(driver, ending))
+
+    def request_stop(self, driver: str) -> None:
+        """Ask it to stop."""
+        self._store.put(self._at(driver, "stop"), b"stop")
+
+    def asked_to_stop(self) -> list[str]:
+        """The drivers that somebody asked to stop."""
+        return list(self._found("stop"))
+
+    def drivers(self) -> list[str]:
+        """All that are on record, the living and the dead."""
+        return list(self._found("json"))
+
+    def living(self) -> list[str]:
+        """The records of those that live, by the clocks."""
+        now = time.time_ns()
+        found = self._found("json").items()
+        return self._read(d for d, e in found if now - e.modified < 1e9 * CLOCKS_SECONDS)
+
+    def outlived(self, known: set[str], say: Callable[[str], None]) -> list[str]:
+        """Wait until it is clear who lives, clocks aside; the records of those that do. What is
+        left of the others is removed. ``known``: drivers not to be asked about."""
+        first = {d: e for d, e in self._found("json").items() if d not in known}
+        age = time.time_ns() - max((e.modified for e in first.values()), default=0)
+        deadline = time.monotonic() + (LEASE_SECONDS if age < 1e9 * LONG_SECONDS else 0.0)
+        if first and deadline > time.monotonic():
+            say(f"another machine ran this sweep: waiting {LEASE_SECONDS:g} s for a sign of it")
+        while first and time.monotonic() < deadline:
+            time.sleep(1.0)
+            now = self._found("json")
+            if alive := [d for d, entry in first.items() if d in now and now[d] != entry]:
+                return self._read(alive)
+            first = {d: entry for d, entry in first.items() if d in now}
+        for driver in first:
+            self.end(driver)
+        return []
+
+    def _found(self, ending: str) -> dict[str, Entry]:
+        files = self._store.files(self._home)
+        start, stop = len(self._home) + 1, -len(ending) - 1
+        return {p[start:stop]: e for p, e in files.items() if p.endswith(f".{ending}")}
+
+    def _read(self, drivers: Iterable[str]) -> list[str]:
+        records = []
+        for driver in drivers:
+            try:
+                records.append(self._store.read(self._at(driver, "json")).decode())
+            except FileNotFoundError:  # it ended this moment
+                continue
+        return records
+
+    def _at(self, driver: str, ending: str) -> str:
+        return f"{self._home}/{driver}.{ending}"
+
+
+PUSH_SECONDS = 2.0
+END_SECONDS, HASTE_SECONDS = 120.0, 5.0
+"""How long the end of a sweep waits for a store that does not answer; the second is where a
+person has asked for the end."""
+
+_LEASED = ".leased"
+"""In the mirror: the drivers that this machine told the store of, and has not taken back."""
+
+Say = Callable[[str], None]
+
+
+class LostError(StorageError):
+    """This machine was taken for lost, and its sweep is driven by another."""
+
+
+def leases_of(mirror: Mirror) -> Leases:
+    """The records of a sweep's drivers in its store."""
+    return Leases(mirror.store, mirror.folder.name)
+
+
+def release_stale_leases(mirror: Mirror) -> None:
+    """End the records of drivers that were killed on this machine: nobody need wait for them."""
+    ours = mirror.folder / _LEASED
+    if ours.exists():
+        on_record = set(ours.read_text().split())
+        here = {each.id for each in local_drivers(mirror.folder)}  # after it: one may begin now
+        for driver in on_record - here:
+            leases_of(mirror).end(driver)
+        ours.write_text("".join(f"{driver}\n" for driver in here))
+
+
+def check_held(mirror: Mirror, driver: Driver) -> None:
+    """Raises `LostError` where another machine has ended the driver's record."""
+    if driver.id not in leases_of(mirror).drivers():
+        raise LostError("another machine took this one for lost, and runs the sweep now")
+
+
+@contextmanager
+def held(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
+    """Hold the sweep, fetch what other machines left, and push what changes here.
+
+    Raises:
+        UserError: another machine holds it, or the store does not answer.
+    """
+    holder = _LeaseHolder(mirror, driver, say)
+    is_first, is_all_there = holder.begin(), True
+    try:
+        with _meanwhile("lease", holder.beat):  # also while much is fetched, or sent at the end
+            if is_first:
+                with as_user_error():
+                    mirror.pull()
+            patience, is_all_there = END_SECONDS, False
+            try:
+                with _meanwhile("storage", holder.send):
+                    yield
+            except KeyboardInterrupt:
+                patience = HASTE_SECONDS
+                raise
+            finally:
+                is_all_there = holder.finish(patience)
+    finally:
+        if is_all_there:
+            with suppress(StorageError):  # then it runs out
+                leases_of(mirror).end(driver.id)
+
+
+@final
+class _LeaseHolder:
+    """One driver's record in the store, which says that it lives, and what it sends."""
+
+    def __init__(self, mirror: Mirror, driver: Driver, say: Say) -> None:
+        self._mirror, self._driver, self._say = mirror, driver, say
+        self._leases = leases_of(mirror)
+
+    def begin(self) -> bool:
+        """Put the record there; whether this is the only driver.
+
+        Raises:
+            UserError: another machine does the same, or the store does not answer.
+        """
+        folder = self._mirror.folder
+        with as_user_error():
+            with (folder / _LEASED).open("a") as ours:
+                ours.write(f"{self._driver.id}\n")
+            self._put()
+            here = {each.id for each in local_drivers(folder)}
+            if others := set(self._leases.drivers()) - here:
+                self._leases.end(self._driver.id)
+                raise UserError(
+                    f"another machine begins to run this sweep at this moment ({len(others)} "
+                    "more): see with `status`, and try again"
+                )
+        return here == {self._driver.id}
+
+    def beat(self, over: threading.Event) -> None:
+        """Live on for other machines, and hear what they ask."""
+        while not over.wait(BEAT_SECONDS):
+            try:
+                self._check()
+                self._put()
+                if self._driver.id in self._leases.asked_to_stop():
+                    self._request().touch()
+            except LostError as error:
+                self._say(f"{error}: this process stops")
+                self._request().touch()
+                return
+            except OSError:
+                continue  # `send` says it
+
+    def send(self, over: threading.Event) -> None:
+        """Push again and again."""
+        complained, pause = False, PUSH_SECONDS
+        while not over.wait(pause):
+            began = time.monotonic()
+            try:
+                self._mirror.push(self._check)
+                complained = False
+            except LostError:
+                return  # `beat` says it
+            except OSError as error:
+                if not complained:
+                    self._say(
+                        f"{error}. The sweep goes on; what it writes is kept here and sent later"
+                    )
+                complained = True
+            pause = max(PUSH_SECONDS, time.monotonic() - began)
+
+    def finish(self, patience: float) -> bool:
+        """The last push; whether everything is there."""
+        deadline, folder = time.monotonic() + patience, self._mirror.folder
+        while True:
+            try:
+                self._mirror.push(self._check)
+                if (folder / DATABASE).exists():  # its last copy may not have come there
+                    self._check()
+                    self._mirror.push_database()
+                return True
+            except LostError:
+                return False
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    self._say(
+                        f"{error}. Not everything is there yet: it lies in {folder}, and the same "
+                        "command on this machine sends it"
+                    )
+                    return False
+            time.sleep(PUSH_SECONDS)
+
+    def _check(self) -> None:
+        check_held(self._mirror, self._driver)
+
+    def _put(self) -> None:
+        self._leases.put(self._driver.id, json.dumps(asdict(self._driver)))
+
+    def _request(self) -> Path:
+        """What a driver takes for a request to stop, as `drivers.request_stop` leaves it."""
+        return self._mirror.folder / "drivers" / f"{self._driver.id}.stop"
+
+
+@contextmanager
+def _meanwhile(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Another thread works until the block is over."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=(over,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,195 @@
+"""A sweep's folder where the storage is an object store: fetched, kept and cleared.
+
+With a folder as storage every function here does nothing more than that folder needs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from sweeps.storage import database_backup
+from sweeps.storage.lease import (
+    CLOCKS_SECONDS,
+    LEASE_SECONDS,
+    Say,
+    check_held,
+    held,
+    leases_of,
+    release_stale_leases,
+)
+from sweeps.storage.mirror import Mirror
+from sweeps.storage.object_store import ObjectStore, as_user_error
+from sweeps.storage.run_lock import (
+    Driver,
+    acquire_run_lock,
+    gate,
+    local_drivers,
+    record_remote_drivers,
+    request_stop,
+)
+from sweeps.storage.study_paths import StudyPaths
+
+Remove = Callable[[Path], None]
+Fetch = Callable[[Path], None]
+
+
+def mirror_of(place: StudyPaths) -> Mirror | None:
+    """The folder beside its object store; None where the folder itself is the storage.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    if place.address is None:
+        return None
+    with as_user_error():
+        return Mirror(ObjectStore.open(place.address), place.folder)
+
+
+def refresh(place: StudyPaths) -> None:
+    """Make the folder the newest there is, for who reads it; it is so where its driver is here.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    mirror = mirror_of(place)
+    if mirror is None:
+        return
+    with as_user_error():
+        if local_drivers(place.folder) or not mirror.exists():
+            return
+        with gate(place.folder):  # no driver may begin to write what is replaced here
+            if not local_drivers(place.folder):
+                _refresh(place, mirror)
+
+
+def _refresh(place: StudyPaths, mirror: Mirror) -> None:
+    mirror.pull()
+    record_remote_drivers(place.folder, leases_of(mirror).living(), CLOCKS_SECONDS)
+    live = place.optuna_live()
+    if live.exists():  # of a driver that ran here once
+        database_backup.restore(live, place.optuna_copy())
+
+
+def check_storage(place: StudyPaths) -> None:
+    """Write to the store and read it again.
+
+    Raises:
+        UserError: what is wrong with it.
+    """
+    mirror = mirror_of(place)
+    if mirror is not None:
+        with as_user_error():
+            mirror.store.check()
+
+
+def stop_drivers(place: StudyPaths) -> list[Driver]:
+    """Ask every living driver to stop, wherever it is; returns whom.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    mirror, here = mirror_of(place), {driver.id for driver in local_drivers(place.folder)}
+    asked = request_stop(place.folder)
+    if mirror is not None:
+        with as_user_error():
+            for driver in asked:
+                if driver.id not in here:
+                    leases_of(mirror).request_stop(driver.id)
+    return asked
+
+
+def send(place: StudyPaths, *, records: bool) -> None:
+    """Put what a command changed into the store; ``records``: the database, too.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    mirror, live = mirror_of(place), place.optuna_live()
+    with as_user_error():
+        if mirror is not None:
+            mirror.push()
+        if records and place.is_copied():
+            deliver = database_backup.nothing if mirror is None else mirror.push_database
+            if live.exists():
+                database_backup.backup(live, place.optuna_copy(), deliver)
+            else:
+                deliver()
+
+
+def fetcher(place: StudyPaths) -> Fetch:
+    """What brings here what was added to a trial's events; it raises `StorageError`."""
+    mirror = mirror_of(place)
+    return (lambda file: None) if mirror is None else mirror.tail
+
+
+def copy_folder(place: StudyPaths, folder: Path, target: Path) -> bool:
+    """Copy a folder of the sweep to a place outside of it; False where there is none.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    mirror = mirror_of(place)
+    if mirror is not None:
+        with as_user_error():
+            return mirror.copy_tree(folder, target)
+    if folder.is_dir():
+        shutil.copytree(folder, target)
+    return folder.is_dir()
+
+
+def remove_folder(folder: Path) -> None:
+    """With all that is in it; harmless where there is none."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remover(place: StudyPaths) -> Remove:
+    """What removes a folder of the sweep, each once, here and with the next push in the store."""
+    mirror, done = mirror_of(place), set[Path]()
+
+    def remove(folder: Path) -> None:
+        remove_folder(folder)
+        if mirror is not None and folder not in done:
+            mirror.schedule_delete(folder)
+            done.add(folder)
+
+    return remove
+
+
+@contextmanager
+def acquire_run(place: StudyPaths, say: Say, *, join: bool = False) -> Iterator[Driver]:
+    """Be a driver of a sweep (`run_lock.acquire_run_lock`), and keep the store as the folder is.
+
+    Raises:
+        UserError: another process drives it, here or elsewhere; or the store does not answer.
+    """
+    mirror = mirror_of(place)
+    if mirror is not None:
+        with as_user_error():
+            release_stale_leases(mirror)
+            here = {driver.id for driver in local_drivers(place.folder)}
+            record_remote_drivers(
+                place.folder, leases_of(mirror).outlived(here, say), LEASE_SECONDS
+            )
+    # What an object store has is kept there by one machine, wherever the database is.
+    one_host = place.is_copied() or mirror is not None
+    with (
+        acquire_run_lock(place.folder, join=join, one_host=one_host) as driver,
+        nullcontext() if mirror is None else held(mirror, driver, say),
+    ):
+        yield driver
+
+
+def database_sender(place: StudyPaths, driver: Driver) -> Callable[[], None]:
+    """What puts the copy of the database into the store, as long as this driver holds the sweep;
+    it raises `StorageError`."""
+    mirror = mirror_of(place)
+
+    def deliver() -> None:
+        if mirror is not None:
+            check_held(mirror, driver)
+            mirror.push_database()
+
+    return deliver

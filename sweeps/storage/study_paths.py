@@ -1,0 +1,86 @@
+"""Where the studies of a sweep lie."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from sweeps.storage.address import Address
+from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.sqlite_address import sqlite_address
+from sweeps.storage.trial_files import RUN_FILE
+
+RESOLVED = "sweep.yaml"
+"""In a sweep's folder: its configuration as it was run last, with defaults and with paths that
+are absolute, or names that every machine knows."""
+
+
+@final
+@dataclass(frozen=True)
+class StudyPaths:
+    """Where the studies of one sweep lie: everything below ``storage/name``."""
+
+    folder: Path
+    address: Address | None = None
+    """Of the object store that ``folder`` mirrors, if the storage is one."""
+
+    database: str | None = None
+    """The server's database with the studies, where it is no file."""
+
+    def optuna_url(self) -> str:
+        """The storage that holds every study of the sweep."""
+        return self.database or sqlite_address(self.optuna_file())
+
+    def created_marker(self) -> Path:
+        """There is one once a study of the sweep is in the database: the database, if a file."""
+        return self.optuna_file() if self.database is None else self.folder / "database"
+
+    def config_file(self) -> Path:
+        """The sweep's configuration with every path resolved, as it was run last."""
+        return self.folder / RESOLVED
+
+    def optuna_file(self) -> Path:
+        """The file of ``optuna_url``, the newest there is; absent before the first study."""
+        live, copy = self.optuna_live(), self.optuna_copy()
+        return live if live.exists() or not copy.exists() else copy
+
+    def optuna_copy(self) -> Path:
+        """The database in the storage: the file itself, or in a cluster its newest copy."""
+        return self.folder / "optuna.db"
+
+    def optuna_live(self) -> Path:
+        """The file that a driver writes: on its own disk (`folder.database`) in a cluster, and
+        where the storage is an object store."""
+        is_here = not cluster_address() and self.address is None
+        if is_here or self.database is not None:
+            return self.optuna_copy()
+        key = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
+        return Path("~/.gmt-sweep").expanduser() / f"{self.folder.name}-{key}" / "optuna.db"
+
+    def is_copied(self) -> bool:
+        """Whether the storage has a copy only, of a database on the driver's own disk."""
+        return self.optuna_live() != self.optuna_copy()
+
+    def queue_lock(self) -> Path:
+        """The lock under which points are queued."""
+        return self.folder / "queue.lock"
+
+    def study(self, domain: str) -> Path:
+        """The folder of one domain's study: its trials, test scores and report."""
+        return self.folder / domain
+
+    def trial(self, domain: str, key: str) -> Path:
+        """The folder of one trial."""
+        return self.study(domain) / "trials" / key
+
+    def model(self, domain: str, key: str) -> Path:
+        """The folder of a trial's model."""
+        return self.trial(domain, key) / "model"
+
+
+def alone(folder: Path) -> str:
+    """What to type to run a trial by itself, from its folder."""
+    return f"python -m sweeps finetune {shlex.quote(str(folder / RUN_FILE))}"

@@ -1,0 +1,141 @@
+"""A durable queue of events in one JSONL file, from a trial to the study's driver.
+
+The trial's rank 0 appends; the driver reads and forwards. A line counts once its newline is there,
+so a reader beside a writer, or after a crash, never sees half an event. Delivery is at least once;
+with an idempotent tracker each point arrives exactly once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any, Self, final
+
+from sweeps.storage.atomic_io import atomic_write
+from sweeps.tracking.tracker import Tracker
+
+Event = dict[str, Any]
+SYNC_SECONDS = 1.0
+
+
+@final
+class Outbox:
+    """Appends events; one writer per file.
+
+    Each event reaches the operating system at once, so it outlives the process; the disk gets it
+    at most `SYNC_SECONDS` later, because an fsync per training step would stall small models.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        _drop_torn_tail(self._fd)
+        self._synced = time.monotonic()
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Append one event; `fields` must be JSON values. The time is added (Unix seconds)."""
+        line = json.dumps({"kind": kind, "time": time.time(), **fields}) + "\n"
+        data = line.encode()
+        while data:
+            data = data[os.write(self._fd, data) :]
+        if time.monotonic() - self._synced >= SYNC_SECONDS:
+            os.fsync(self._fd)
+            self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Sync to disk and close; harmless when closed already."""
+        if self._fd >= 0:
+            os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@final
+class OutboxReader:
+    """Reads an outbox from a persistent offset (bytes), kept in a file beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset_path = path.with_name(path.name + ".offset")
+        self._committed = _read_offset(self._offset_path)
+        self._end = self._committed
+
+    def read(self) -> list[Event]:
+        """Complete events after the last `commit`; [] when there is no file yet.
+
+        Until `commit`, the same events (and newer ones) are returned again.
+        """
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            if self._committed > file.seek(0, os.SEEK_END):  # the outbox was started anew
+                self._committed = 0
+            file.seek(self._committed)
+            data = file.read()
+        complete = data[: data.rfind(b"\n") + 1]
+        self._end = self._committed + len(complete)
+        return [event for line in complete.splitlines() if (event := self._parse(line))]
+
+    def commit(self) -> None:
+        """Never return the events of the last `read` again, also after a restart."""
+        if self._end == self._committed:
+            return
+        atomic_write(self._offset_path, str(self._end))
+        self._committed = self._end
+
+    def _parse(self, line: bytes) -> Event | None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if isinstance(event, dict) and "kind" in event:
+            return event
+        # One damaged line (a disk fault) must not stop the reporting of all later ones.
+        logging.getLogger(__name__).warning("%s: skipped an unreadable line", self.path)
+        return None
+
+
+def forward(reader: OutboxReader, tracker: Tracker, key: str) -> list[Event]:
+    """Send new "step" events of trial `key` to the tracker; returns all new events.
+
+    Committed only after the tracker has written them: on `TrackingError` nothing is lost and the
+    next call sends them again.
+    """
+    events = reader.read()
+    for event in events:
+        if event["kind"] == "step":
+            tracker.log(key, int(event["step"]), event["metrics"], event["time"])
+    if events:
+        tracker.flush()
+        reader.commit()
+    return events
+
+
+def _drop_torn_tail(fd: int) -> None:
+    """Cut an unfinished last line, left by a killed writer, so that the next event stays whole."""
+    size = end = os.fstat(fd).st_size
+    while end > 0:
+        start = max(0, end - 4096)
+        newline = os.pread(fd, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end != size:
+        os.ftruncate(fd, end)
+
+
+def _read_offset(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (FileNotFoundError, ValueError):  # reading all again is safe, missing some is not
+        return 0

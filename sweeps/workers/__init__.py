@@ -1,1 +1,0 @@
-"""Ray: the cluster, the groups of workers, and the trials that run in them."""

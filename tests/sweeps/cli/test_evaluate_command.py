@@ -1,0 +1,140 @@
+"""`python -m sweeps eval`: scores, files, an interruption that loses nothing, mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sweeps.cli.app import app
+from sweeps.execution import evaluation_run
+from tests.evaluators.conftest import build_model
+from tests.evaluators.conftest import tokenizer as _tokenizer
+
+tokenizer = _tokenizer
+
+
+@pytest.fixture
+def world(tmp_path, tokenizer, monkeypatch) -> Path:
+    """A model folder, the data of two benchmarks, and a small chunk."""
+    build_model(tokenizer).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "data").mkdir()
+    rows = [
+        {"id": f"m{n}", "prompt": f"{n}?", "choices": [" a", " b"], "answer": n % 2}
+        for n in range(9)
+    ]
+    write(tmp_path / "data" / "multiple_choice.jsonl", rows)
+    rows = [{"question": f"{n} + 1?", "answer": f"so #### {n + 1}"} for n in range(7)]
+    write(tmp_path / "questions.jsonl", rows)
+    monkeypatch.setattr(evaluation_run, "CHUNK", 2)
+    return tmp_path
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def call(world: Path, *words: str, cache: str = "cache"):
+    return CliRunner().invoke(
+        app,
+        [
+            *("eval", str(world / "model"), "--data-folder", str(world / "data")),
+            *("--data", f"gsm8k={world / 'questions.jsonl'}", "--cache", str(world / cache)),
+            *("--device", "cpu", "--benchmarks", "multiple_choice,gsm8k", "--preset", "full"),
+            *words,
+        ],
+    )
+
+
+def scores(path: Path) -> dict:
+    """What the file says, without the time it took."""
+    found = json.loads(path.read_text())
+    for result in found["results"].values():
+        del result["seconds"]
+    return found
+
+
+def test_a_model_folder_is_scored(world):
+    done = call(world, "--json", str(world / "out.json"), "--samples-out", str(world / "items"))
+    assert done.exit_code == 0, done.output
+    assert "multiple_choice" in done.stdout and "95 % interval" in done.stdout
+    found = scores(world / "out.json")
+    assert found["results"]["multiple_choice"]["n"] == 9
+    assert found["results"]["gsm8k"]["n"] == 7
+    assert len(found["weights_sha256"]) == 64
+    lines = (world / "items" / "gsm8k.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [f"gsm8k/{n}" for n in range(1, 8)]
+    few = call(world, "--limit", "3", "--json", str(world / "few.json"))
+    assert few.exit_code == 0
+    assert {r["n"] for r in scores(world / "few.json")["results"].values()} == {3}
+
+
+def test_bos_left_out_is_another_score(world):
+    """The records of one are never those of the other: they share a cache."""
+    found = {}
+    for word in ("auto", "true", "false"):
+        done = call(world, "--add-bos", word, "--json", str(world / f"{word}.json"))
+        assert done.exit_code == 0, done.output
+        found[word] = scores(world / f"{word}.json")["results"]["gsm8k"]
+    assert found["true"] == found["auto"]  # this tokenizer adds BOS by itself
+    bits = [found[word]["metrics"]["bits_per_byte"] for word in ("auto", "false")]
+    assert bits[0] != bits[1]
+    assert found["false"]["protocol_sha256"] != found["auto"]["protocol_sha256"]
+    assert len(list((world / "cache").iterdir())) == 4
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(world, monkeypatch):
+    assert call(world, "--json", str(world / "whole.json"), cache="one").exit_code == 0
+    real = evaluation_run.evaluate
+    left = [3]
+
+    def interrupted(lm, benchmark, items, *, progress, **rest):
+        def step(done: int) -> None:
+            progress(done)
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+
+        return real(lm, benchmark, items, progress=step, **rest)
+
+    monkeypatch.setattr(evaluation_run, "evaluate", interrupted)
+    stopped = call(world, "--json", str(world / "resumed.json"), cache="two")
+    assert stopped.exit_code == 130 and "the same command goes on" in stopped.output
+    assert not (world / "resumed.json").exists()
+    kept = sum(len(p.read_text().splitlines()) for p in (world / "two").iterdir())
+    assert kept == 6
+    assert call(world, "--json", str(world / "resumed.json"), cache="two").exit_code == 0
+    assert scores(world / "resumed.json") == scores(world / "whole.json")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--benchmarks", "gsm8"], "Did you mean 'gsm8k'"),
+        (["--benchmarks", ","], "expected names such as gsm8k,mmlu"),
+        (["--preset", "fool"], "Unknown preset of gsm8k 'fool'"),
+        (["--split", "tset"], "Did you mean 'test'"),
+        (["--dtype", "float8"], "Unknown dtype"),
+        (["--add-bos", "True"], "Unknown add-bos 'True'"),
+        (["--data", "gsm8k"], "expected NAME=SOURCE"),
+        (["--data", "mmlu=x"], "benchmark in --data"),
+        (["--benchmarks", "mmlu"], "mmlu: no data; expected --data mmlu=SOURCE"),
+        (["--data", "gsm8k=nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_mistakes_are_one_sentence(world, words, said):
+    if words[0] == "--benchmarks":
+        done = CliRunner().invoke(app, ["eval", str(world / "model"), *words])
+    else:
+        done = call(world, *words)
+    assert done.exit_code == 2
+    assert said in done.output and "Traceback" not in done.output
+
+
+def test_a_missing_model_is_named(world):
+    words = ["--benchmarks", "gsm8k", "--data", f"gsm8k={world / 'questions.jsonl'}"]
+    done = CliRunner().invoke(app, ["eval", str(world / "nothing"), *words])
+    assert done.exit_code == 2 and "nothing there" in done.output

@@ -1,0 +1,210 @@
+"""Failures have kinds, and the kinds decide what happens."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluators.errors import DataError
+from sweeps.config.budget import (
+    ENOUGH_TO_JUDGE,
+    BudgetConfig,
+    StopCondition,
+    UsageFiles,
+    UsageStore,
+    UsageTracker,
+)
+from sweeps.config.failures import KINDS, FailureKind, cause, failed, kind_of
+from sweeps.finetune.model_facts import ModelError
+
+
+def wrapped(error: Exception) -> Exception:
+    """As a library hands it on."""
+    try:
+        raise RuntimeError("while training") from error
+    except RuntimeError as outer:
+        return outer
+
+
+@pytest.mark.parametrize("through", [lambda error: error, wrapped])
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "oom"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "oom"),
+        (MemoryError(), "oom"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk"),
+        (ConnectionResetError("peer"), "infrastructure"),
+        (DataError("train.jsonl:3", "expected a row", "found none"), "configuration"),
+        (ModelError("no such folder"), "configuration"),
+        (ValueError("not ours"), "error"),
+        (KeyError("a fault of the program"), "error"),
+    ],
+)
+def test_an_exception_has_a_kind(
+    error: Exception, kind: FailureKind, through: Callable[[Exception], Exception]
+) -> None:
+    assert kind_of(through(error)) == kind
+
+
+def test_an_exception_that_causes_itself_ends() -> None:
+    error = RuntimeError("round")
+    error.__context__ = error
+    assert kind_of(error) == "error"
+
+
+def test_the_cause_is_one_line() -> None:
+    assert cause("\n  KeyError: 'x'\nTraceback\n") == "KeyError: 'x'"
+    assert cause("") == ""
+
+
+class Clock:
+    """Time that passes when told, in hours."""
+
+    def __init__(self) -> None:
+        self.hours = 0.0
+
+    def __call__(self) -> float:
+        return self.hours * 3600
+
+
+class Books(UsageStore):
+    """In memory. ``others``: what the other drivers have spent."""
+
+    def __init__(self, others: float = 0.0) -> None:
+        self.own, self.others = 0.0, others
+
+    def record(self, gpu_hours: float) -> None:
+        self.own = gpu_hours
+
+    def elsewhere(self) -> float:
+        return self.others
+
+
+def ledger(clock: Clock, before: float = 0.0, **budget: float) -> UsageTracker:
+    return UsageTracker(BudgetConfig.model_validate(budget), 4.0, Books(before), clock)
+
+
+def test_gpu_hours_are_of_ended_running_and_earlier_trials() -> None:
+    clock = Clock()
+    spent = ledger(clock, before=1.0)
+    spent.began("a")
+    clock.hours = 0.5
+    spent.ended("a")
+    spent.began("b")
+    clock.hours = 0.75
+    assert spent.gpu_hours() == pytest.approx(1 + 4 * 0.5 + 4 * 0.25)
+    spent.ended("unknown")
+    assert spent.exceeded() == ""
+
+
+def test_what_a_trial_spent_before_its_actor_was_lost_counts_too() -> None:
+    clock = Clock()
+    spent = ledger(clock)
+    spent.began("a")
+    clock.hours = 0.5
+    spent.began("a")
+    clock.hours = 0.75
+    spent.ended("a")
+    assert spent.gpu_hours() == pytest.approx(4 * 0.75)
+
+
+def test_what_any_driver_spends_counts_for_all_and_outlives_it(tmp_path: Path) -> None:
+    clock, limit = Clock(), BudgetConfig(gpu_hours=4.0)
+    first = UsageTracker(limit, 1.0, UsageFiles(tmp_path, "first"), clock)
+    second = UsageTracker(limit, 2.0, UsageFiles(tmp_path, "second"), clock)
+    assert not list(tmp_path.iterdir())
+    first.began("a")
+    second.began("b")
+    clock.hours = 1.0
+    first.ended("a")  # by itself, by the halt or by a failure
+    second.sync()  # as at an interrupt, with "b" still running
+    third = UsageTracker(limit, 1.0, UsageFiles(tmp_path, "third"), clock)
+    clock.hours = 1.01  # time for another look
+    assert third.gpu_hours() == first.gpu_hours() == pytest.approx(1.0 + 2.0)
+    third.began("a")  # once more, as after `retry`
+    clock.hours = 2.1
+    assert "gpu_hours" in third.exceeded()
+
+
+def test_an_unreadable_book_is_passed_over(tmp_path: Path) -> None:
+    UsageFiles(tmp_path, "first").record(1.5)
+    (tmp_path / "spent" / "second.gpu_hours").write_text("")
+    assert UsageFiles(tmp_path, "third").elsewhere() == 1.5
+
+
+@pytest.mark.parametrize(
+    ("budget", "hours", "name"),
+    [
+        ({"wall_hours": 2.0}, 2.0, "wall_hours"),
+        ({"gpu_hours": 4.0}, 1.0, "gpu_hours"),
+        ({"money": 10.0, "price_per_gpu_hour": 2.5}, 1.0, "money"),
+    ],
+)
+def test_a_limit_that_is_reached_is_named_with_the_way_on(
+    budget: dict[str, float], hours: float, name: str
+) -> None:
+    clock = Clock()
+    spent = ledger(clock, **budget)
+    spent.began("a")
+    clock.hours = 0.99 * hours
+    halt = StopCondition(spent, 0.5)
+    assert not halt.due()
+    clock.hours = 1.01 * hours
+    assert halt.due()
+    assert halt.by_budget
+    assert f"{name} " in halt.reason
+    assert f"budget.{name}=" in halt.reason
+
+
+def test_money_needs_a_price() -> None:
+    with pytest.raises(ValueError, match="money needs price_per_gpu_hour"):
+        BudgetConfig(money=3.0)
+
+
+def ended(kind: str = "") -> dict[str, Any]:
+    state = "failed" if kind else "finished"
+    return {"state": state, "kind": kind, "number": 7, "failure": "the cause\nmore" * bool(kind)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_every_trial_would_meet_stops_the_study_at_once(kind: FailureKind) -> None:
+    halt = StopCondition(ledger(Clock()), 0.5)
+    halt.ended(ended(kind))
+    assert halt.due() == (kind in ("configuration", "disk"))
+    if halt.due():
+        assert halt.reason == "trial 7 failed as every other would: the cause"
+        assert not halt.by_budget
+
+
+def test_too_large_a_failed_share_stops_the_study() -> None:
+    halt = StopCondition(ledger(Clock()), 0.5)
+    for kind in ("", "error", "", "oom"):
+        halt.ended(ended(kind))
+    assert not halt.due()
+    halt.ended(ended("error"))
+    assert halt.due()
+    assert "3 of 5 trials failed" in halt.reason
+
+
+def test_few_failures_are_not_a_share() -> None:
+    halt = StopCondition(ledger(Clock()), 0.5)
+    for _ in range(ENOUGH_TO_JUDGE - 1):
+        halt.ended(ended("error"))
+    assert not halt.due()
+
+
+def test_divergence_is_a_result_about_the_point_and_no_fault() -> None:
+    halt = StopCondition(ledger(Clock()), 0.5)
+    for _ in range(2 * ENOUGH_TO_JUDGE):
+        halt.ended(ended("diverged"))
+    assert not halt.due()
+
+
+def test_a_failed_job_ends_its_trial() -> None:
+    result = failed("oom", "too large")
+    assert result == {"state": "failed", "kind": "oom", "failure": "too large", "last": True}

@@ -1,0 +1,102 @@
+"""How many trials run at once on what a cluster offers, now or later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from sweeps.config.sweep_config import Resources
+from sweeps.execution import cluster, worker_groups
+from sweeps.execution.cluster import concurrency, local_places
+from sweeps.execution.worker_groups import WorkerGroups
+from sweeps.storage.errors import UserError
+
+PAIR = Resources(workers=2, cpus_per_worker=1, gpus_per_worker=0.5, concurrency=4)
+
+
+@pytest.fixture(autouse=True)
+def fixed_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_USAGE_STATS_KUBERAY_IN_USE", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "expected"), [(100, 100, 4), (6, 100, 3), (100, 2, 2), (2, 1, 1)]
+)
+def test_a_cluster_of_fixed_size_takes_what_fits(cpus: int, gpus: int, expected: int) -> None:
+    assert concurrency(PAIR, {"CPU": cpus, "GPU": gpus}, joined=True) == expected
+
+
+def test_a_cluster_of_fixed_size_where_nothing_fits_is_refused() -> None:
+    with pytest.raises(UserError, match="one trial needs 2 CPUs and 1 GPUs"):
+        concurrency(PAIR, {"CPU": 64.0}, joined=True)
+
+
+def test_a_cluster_that_grows_may_be_empty_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_KUBERAY_IN_USE", "1")
+    assert concurrency(PAIR, {}, joined=True) == 4
+    monkeypatch.delenv("RAY_USAGE_STATS_KUBERAY_IN_USE")
+    (tmp_path / "ray_bootstrap_config.yaml").touch()
+    assert concurrency(PAIR, {}, joined=True) == 4
+
+
+@pytest.fixture
+def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cores and 8 GiB."""
+    monkeypatch.setattr(cluster, "machine_memory", lambda: 8 * 2**30)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+
+
+@pytest.mark.parametrize(
+    ("workers", "asked", "expected"),
+    # 512 MiB for a trial and 256 for each worker; 16 workers per core.
+    [(1, 4, 4), (1, 1000, 10), (4, 1000, 5), (20, 1000, 1)],
+)
+def test_one_machine_has_as_many_trials_as_it_holds(
+    small_machine: None, workers: int, asked: int, expected: int
+) -> None:
+    assert local_places(Resources(workers=workers, concurrency=asked)) == expected
+
+
+def test_a_trial_that_one_machine_does_not_hold_is_refused(small_machine: None) -> None:
+    with pytest.raises(UserError, match=r"workers 1000: this machine, with 2 cores .* holds 30 "):
+        local_places(Resources(workers=1000))
+
+
+def test_a_long_folder_for_sockets_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/long")
+    said = "validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /long/x"
+    text = cluster._trouble(OSError(said))
+    assert "longer than Unix allows (/long/x)" in text
+    assert text.endswith("as TMPDIR=/tmp")
+    assert "busy" not in text
+    assert "busy" in cluster._trouble(TimeoutError("The node timed out"))
+    assert "busy" not in cluster._trouble(PermissionError("not allowed: /tmp/ray"))
+
+
+def test_a_concurrency_of_no_sense_is_refused() -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 1000"):
+        Resources(concurrency=100_000)
+
+
+def test_no_more_groups_than_there_are_jobs_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = SimpleNamespace(options=lambda **given: SimpleNamespace(remote=lambda *given: None))
+    monkeypatch.setattr(worker_groups.ray, "remote", lambda actor: board)
+    started: list[WorkerGroups] = []
+    monkeypatch.setattr(WorkerGroups, "_keep", lambda self: started.append(self))
+    spec: Any = SimpleNamespace(restarts=0, recycle_after_seconds=1.0)
+    groups = WorkerGroups(spec, 3)
+    for jobs, expected in ((0, 0), (1, 1), (1, 1), (2, 2), (1, 2), (100_000, 3)):
+        groups.start(jobs)
+        assert len(groups._threads) == expected
+        assert groups._living == expected
+    for thread in groups._threads:
+        thread.join()
+    assert len(started) == 3

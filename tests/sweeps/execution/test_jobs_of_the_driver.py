@@ -1,0 +1,50 @@
+"""Jobs that the driver itself has done: scoring on test items, measurements."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from sweeps.execution.job_client import MOST_TRIES, GroupLostError, JobClient
+from sweeps.execution.test_scoring import completed
+from sweeps.execution.worker_groups import result_of
+from sweeps.storage.errors import UserError
+
+JOB = {"key": "sums/test/000"}
+
+
+class Losing:
+    """A client whose first groups are lost."""
+
+    def __init__(self, losses: int) -> None:
+        self.left, self.submitted = losses, 0
+
+    def submit(self, job: dict[str, Any]) -> None:
+        assert job is JOB
+        self.submitted += 1
+
+    def last(self) -> dict[str, Any]:
+        if self.left:
+            self.left -= 1
+            raise GroupLostError("its machine is gone")
+        return {"entries": {}}
+
+
+@pytest.mark.parametrize("losses", range(MOST_TRIES))
+def test_a_job_that_lost_its_group_is_given_to_another(losses: int) -> None:
+    client = Losing(losses)
+    assert result_of(cast(JobClient, client), JOB) == {"entries": {}}
+    assert client.submitted == losses
+
+
+def test_a_job_that_lost_every_group_ends_with_the_reason_and_no_traceback() -> None:
+    result = result_of(cast(JobClient, Losing(MOST_TRIES)), JOB)
+    assert (result["failure"], result["kind"]) == ("its machine is gone", "infrastructure")
+    with pytest.raises(UserError, match="scoring failed: its machine is gone"):
+        completed([{"entries": {}}, result], "scoring")
+
+
+def test_a_mistake_in_the_data_is_told_as_it_is() -> None:
+    with pytest.raises(UserError, match="test_items: line 3"):
+        completed([{"refused": "test_items: line 3"}], "scoring")
