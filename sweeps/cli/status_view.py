@@ -36,6 +36,9 @@ def body(status: SweepStatus) -> list[RenderableType]:
     if status.events:
         lines.append("last events")
         lines += [f"  {happening.time}  {happening.text}" for happening in status.events]
+    if status.latest_trouble:
+        lines.append(f"latest trouble: {status.latest_trouble}")
+        lines.append(f"  all of it: {status.folder}/driver.log")
     for failure in status.failures:
         lines += _failure(failure)
     reports = [f"  {d.domain}: {d.report}" for d in status.domains if d.report]

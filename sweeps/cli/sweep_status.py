@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config.space import plain_point
 from sweeps.config.sweep_config import SweepConfig
+from sweeps.execution.driver_log import latest_trouble
 from sweeps.execution.progress import point_text, recorded_point, time_text
 from sweeps.report.trial_row import ScoreLabel, TrialRow
 from sweeps.search.attempts import INTERRUPTED
@@ -94,6 +95,8 @@ class SweepStatus:
     seconds_left: float | None
     events: tuple[Event, ...]
     failures: tuple[Failure, ...]
+    latest_trouble: str = ""
+    """The last warning or error in the driver's log, its time first."""
 
 
 def status(records: Records) -> SweepStatus:
@@ -114,6 +117,7 @@ def status(records: Records) -> SweepStatus:
         seconds_left=None if pace is None else left / pace,
         events=_events(records),
         failures=tuple(f for name in records.config.domains for f in _failures(records, name)),
+        latest_trouble=latest_trouble(records.place.driver_log()),
     )
 
 

@@ -117,6 +117,7 @@ class JobTrainable(ray.tune.Trainable):
     def reset_config(self, new_config: Message) -> bool:
         """Open the next job, in the same actor."""
         self._job, self._tries = new_config, 1
+        self._causes: list[str] = []
         self._until = time.monotonic() + self.patience.trial_seconds
         self._client.submit(new_config)
         return True
@@ -124,7 +125,9 @@ class JobTrainable(ray.tune.Trainable):
     def step(self) -> Message:
         """The next result; a trial that lost its group goes on in another, from its checkpoint."""
         result = self._next()
-        return {**result, ray.tune.result.DONE: result.pop("last", False)}
+        causes, self._causes = [*self._causes, *result.pop("retries", ())], []
+        done = {ray.tune.result.DONE: result.pop("last", False)}
+        return {**result, **done, **({"retries": causes} if causes else {})}
 
     def _next(self) -> Message:
         while True:
@@ -134,11 +137,13 @@ class JobTrainable(ray.tune.Trainable):
                 if self._tries == MOST_TRIES or time.monotonic() >= self._until:
                     return failed(error.kind, str(error))
                 self._tries += 1
+                self._causes.append(str(error))
                 self._client.submit(self._job)
                 continue
             smaller = halved(self._job) if result.get("kind") == "oom" else None
             if not self.patience.halve or smaller is None:
                 return result
+            self._causes.append("out of memory; now with half the micro-batch")
             self._job = smaller
             self._client.submit(self._job)
 

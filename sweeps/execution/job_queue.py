@@ -35,7 +35,15 @@ class _Job:
     seen: int = -1
     over: bool = False
     results: deque[Message] = field(default_factory=deque)
+    retries: list[str] = field(default_factory=list)
+    """Why attempts were lost, until the next result takes it along."""
+
     asked: float = field(default_factory=time.monotonic)
+
+    def with_retries(self, result: Message) -> Message:
+        """The result, and why attempts before it were lost; each cause is sent once."""
+        causes, self.retries = self.retries, []
+        return {**result, "retries": causes} if causes else result
 
 
 @final
@@ -152,6 +160,7 @@ class JobQueue:
                     if self._workers.get(group) is worker:
                         self._busy.pop(group, None)
                         job.attempt -= "node has died" in str(error)
+                        job.retries.append(f"a worker is gone: {error}".splitlines()[0])
                         self._changed.notify_all()
                 return
             await asyncio.sleep(WATCH_SECONDS)
@@ -165,7 +174,7 @@ class JobQueue:
             # A restarted worker repeats the checks since its last save: each counts once.
             if job is not None and not job.over and result["step"] > job.seen:
                 job.seen = result["step"]
-                job.results.append(result)
+                job.results.append(job.with_retries(result))
                 self._changed.notify_all()
             await self._until(lambda: not self._is_open(job_id) or not self._unread(job_id))
             if not self._is_open(job_id):
@@ -234,7 +243,7 @@ class JobQueue:
 
     def _finish(self, job_id: str, result: Message) -> None:
         job = self._jobs[job_id]
-        job.results.append({**result, "last": True})
+        job.results.append({**job.with_retries(result), "last": True})
         job.over = True
         self._changed.notify_all()
 

@@ -12,6 +12,7 @@ from sweeps.config.study_config import KINDS, Kind
 from sweeps.config.study_identity import config_yaml
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import preflight, sweep
+from sweeps.execution.driver_log import driver_log
 from sweeps.execution.hooked_display import HookedDisplay, calling_hooks
 from sweeps.execution.progress import Display, LineDisplay
 from sweeps.execution.remote_job import Stored
@@ -93,7 +94,10 @@ def _run_studies(
         shown.say(f"== {kind}")
         one, place = study_of(config, kind), study_paths(config, kind)
         preflight.check_recorded(place, one)
-        with remote_sync.acquire_run(place, shown.say) as driver:
+        with (
+            remote_sync.acquire_run(place, shown.say) as driver,
+            driver_log(place.driver_log(), one.name),
+        ):
             ledger = sweep.build_usage_tracker(one, driver, folders, began)
             result = sweep.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
         shown.stopped = result.stopped

@@ -10,6 +10,7 @@ from typing import Any, final
 from ray.tune.experiment import Trial as TuneTrial
 
 from sweeps.config.budget import StopCondition
+from sweeps.execution.driver_log import LOG, log_retries
 from sweeps.execution.progress import Display, Tally
 from sweeps.execution.study_search import StudySearch
 from sweeps.search.outcomes import has_ended, outcome
@@ -47,6 +48,7 @@ class StudyObserver:
 
     def checked(self, trial: TuneTrial, result: dict[str, Any]) -> None:
         """Show an intermediate score."""
+        log_retries(self._tally.domain, trial.config["number"], result)
         if not has_ended(result, error=False):
             self._tally.heard()
         running = self._tally.running.get(trial.config["key"])
@@ -69,6 +71,8 @@ class StudyObserver:
         self._halt.ended(ended)
         if state == "failed":
             write_log(folder, ended["failure"])
+            first = (ended["failure"].splitlines() or [""])[0]
+            LOG.warning("%s trial %d failed: %s", self._tally.domain, ended["number"], first)
             ended["log"] = str(folder / FAILURE_FILE)
             ended["command"] = alone(folder)
         tally = self._tally

@@ -20,6 +20,7 @@ from sweeps.config.study_identity import preregister
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import preflight
 from sweeps.execution.disk_need import check_disk
+from sweeps.execution.driver_log import driver_log
 from sweeps.execution.hooked_display import calling_hooks
 from sweeps.execution.progress import Display, LineDisplay
 from sweeps.execution.remote_job import Stored
@@ -117,6 +118,7 @@ def run(
     # First the right to drive: one who is refused must not have started anything.
     with (
         remote_sync.acquire_run(place, display.say, join=join) as driver,
+        driver_log(place.driver_log(), config.name),
         calling_hooks(config, display) as shown,
     ):
         save_config(config)  # by its folder it can be asked after, and stopped, while Ray starts

@@ -15,7 +15,6 @@ hands the result over and all ranks learn whether to go on. When the driver dies
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import threading
 import time
@@ -33,6 +32,7 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 
 from sweeps.config.failures import failed, kind_of
 from sweeps.execution.cluster import HEAD_SHARE
+from sweeps.execution.driver_log import LOG
 from sweeps.execution.job_client import MOST_TRIES, GroupLostError, JobClient
 from sweeps.execution.job_queue import JobQueue, Message
 from sweeps.execution.rendezvous import torch_config
@@ -172,8 +172,6 @@ class WorkerGroups:
         # Errors of threads that Ray's end surprised. Their frames hold handles, and Ray ends the
         # process, with exit code 1, when a handle dies while its session does: they outlive it.
         self._held: list[BaseException] = []
-        for name in ("ray.train", "ray.tune"):  # failures are told by the display, in a line
-            logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def __enter__(self) -> WorkerGroups:
         """Nothing is started yet: a study may have nothing left to do."""
@@ -221,6 +219,7 @@ class WorkerGroups:
                 lived = time.monotonic() - started
                 failures = 1 if lived > STEADY_SECONDS else failures + 1
                 reason = f"its group of workers is gone: {error}"
+                LOG.warning("%s was lost (%d in a row): %s", group, failures, error)
             if self._closing.is_set():
                 return
             with contextlib.suppress(ray.exceptions.RayError):
@@ -234,6 +233,7 @@ class WorkerGroups:
     def _give_up(self, reason: str) -> None:
         with self._lock:
             self._living -= 1
+            LOG.error("no new worker group after %d losses: %s", MOST_FAILURES, reason)
             if not self._living:
                 ray.get(self.board.give_up.remote(reason))
 

@@ -64,6 +64,10 @@ class StudyPaths:
         """Whether the storage has a copy only, of a database on the driver's own disk."""
         return self.optuna_live() != self.optuna_copy()
 
+    def driver_log(self) -> Path:
+        """The operational log of the sweep's drivers."""
+        return self.folder / "driver.log"
+
     def queue_lock(self) -> Path:
         """The lock under which points are queued."""
         return self.folder / "queue.lock"

@@ -222,7 +222,10 @@ def test_another_group_goes_on_with_what_a_dead_worker_had(
         assert (await board.fetch("b", Worker()))["id"] == "1"
         assert await board.fetch("a", Worker()) == {"do": "wait"}  # started again, too late
         await board.finish("1", {"score": 0.5})
-        assert await board.peek("1", 1) == {"score": 0.5, "last": True}
+        result = await board.peek("1", 1)
+        assert result is not None
+        assert result.pop("retries") == [f"a worker is gone: {died_of}"]
+        assert result == {"score": 0.5, "last": True}
 
     run(steps())
 
@@ -271,5 +274,20 @@ def test_workers_that_are_replaced_while_they_wait_get_no_job() -> None:
         await board.submit(job("1"))
         assert await waiting == {"do": "leave"}
         assert (await newer)["id"] == "1"
+
+    run(steps())
+
+
+def test_why_an_attempt_was_lost_comes_with_the_next_result_once() -> None:
+    async def steps() -> None:
+        queue = JobQueue(3)
+        await queue.submit(job("1"))
+        await queue.fetch("a")
+        queue._jobs["1"].retries.append("a worker is gone: killed")
+        await queue.report("1", {"step": 1})
+        assert await queue.peek("1", 1) == {"step": 1, "retries": ["a worker is gone: killed"]}
+        await queue.ack("1")
+        await queue.finish("1", {"state": "finished"})
+        assert await queue.peek("1", 1) == {"state": "finished", "last": True}
 
     run(steps())

@@ -1,0 +1,91 @@
+"""The operational log of a sweep: ``driver.log`` in its folder, written by the driver.
+
+It holds what the terminal tells in a line at most: each lost worker group, each retry with its
+cause, failed trials, and the warnings of Ray Train and Ray Tune.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, final
+
+from sweeps.config.study_identity import git_commit
+
+LOG = logging.getLogger("sweeps.driver")
+LEVELS = {"sweeps": logging.INFO, "ray.train": logging.WARNING, "ray.tune": logging.WARNING}
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+TROUBLE = ("WARNING", "ERROR", "CRITICAL")
+_TAIL_BYTES = 65536
+
+
+@final
+class _LogFile(logging.FileHandler):
+    """A full disk must neither end the sweep nor fill the terminal with tracebacks."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Drop the record."""
+
+    def close(self) -> None:
+        """Close the file; what could not be written is dropped here, too."""
+        with suppress(OSError):
+            super().close()
+
+
+@contextmanager
+def driver_log(file: Path, name: str) -> Iterator[None]:
+    """While the block runs, append to ``file`` what this process logs about the sweep ``name``.
+
+    Ray's loggers write there instead of to the terminal. Errors that leave the block are logged.
+    """
+    handler = _LogFile(file, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter(FORMAT))
+    before = {each: _redirect(each, level, handler) for each, level in LEVELS.items()}
+    try:
+        LOG.info("sweep %s starts, code %s", name, git_commit())
+        yield
+        LOG.info("sweep %s ends", name)
+    except KeyboardInterrupt:
+        LOG.info("sweep %s was stopped", name)
+        raise
+    except BaseException as error:
+        LOG.error("sweep %s failed: %s: %s", name, type(error).__name__, error)
+        raise
+    finally:
+        for each, (level, propagates) in before.items():
+            logger = logging.getLogger(each)
+            logger.removeHandler(handler)
+            logger.level, logger.propagate = level, propagates
+        handler.close()
+
+
+def _redirect(name: str, level: int, handler: logging.Handler) -> tuple[int, bool]:
+    """Send a logger's records to ``handler``; returns its level and whether it propagated."""
+    logger = logging.getLogger(name)
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    if name.startswith("ray."):  # the handler of the logger "ray" prints on the terminal
+        logger.propagate = False
+    return before
+
+
+def log_retries(domain: str, number: int, result: dict[str, Any]) -> None:
+    """Log why attempts of a trial were lost before this result; see `JobQueue`'s ``retries``."""
+    for cause in result.get("retries", ()):
+        LOG.warning("%s trial %d: attempt lost, tried again: %s", domain, number, cause)
+
+
+def latest_trouble(file: Path) -> str:
+    """The last warning or error of a driver's log, its time first; empty without one."""
+    with suppress(OSError), file.open("rb") as opened:
+        size = opened.seek(0, 2)
+        opened.seek(max(0, size - _TAIL_BYTES))
+        lines = opened.read().decode(errors="replace").splitlines()
+        for line in reversed(lines):
+            parts = line.split(" ", 3)  # date, time, level, the rest; see FORMAT
+            if len(parts) == 4 and parts[2] in TROUBLE:
+                return f"{parts[0]} {parts[1].partition(',')[0]}  {parts[3]}"
+    return ""
