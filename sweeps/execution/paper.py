@@ -94,7 +94,7 @@ def _run_studies(
         one, place = study_of(config, kind), study_paths(config, kind)
         preflight.check_recorded(place, one)
         with remote_sync.acquire_run(place, shown.say) as driver:
-            ledger = sweep.build_usage_tracker(one, driver, folders, began)
+            ledger = sweep.build_usage_tracker(one, folders, began)
             result = sweep.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
         shown.stopped = result.stopped
         unreached += [(kind, domain) for domain in result.unreached()]

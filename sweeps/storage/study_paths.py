@@ -64,10 +64,6 @@ class StudyPaths:
         """Whether the storage has a copy only, of a database on the driver's own disk."""
         return self.optuna_live() != self.optuna_copy()
 
-    def queue_lock(self) -> Path:
-        """The lock under which points are queued."""
-        return self.folder / "queue.lock"
-
     def study(self, domain: str) -> Path:
         """The folder of one domain's study: its trials, test scores and report."""
         return self.folder / domain

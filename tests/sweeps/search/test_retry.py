@@ -20,7 +20,7 @@ from sweeps.search.attempts import finished_trials, mark_interrupted
 from sweeps.search.retry_failed import queue_failed
 from sweeps.search.trial_records import Records
 from sweeps.search.workload import workload
-from sweeps.storage.run_lock import acquire_run_lock, living_drivers
+from sweeps.storage.run_lock import acquire_run_lock, local_driver
 from sweeps.storage.trial_files import SENT_FILE
 from tests.sweeps.played import (
     DIVERGED,
@@ -139,7 +139,7 @@ def test_stop_reaches_another_process_and_waits_for_it(sweep_files: Path, root: 
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVE, str(folder)], env={**os.environ, "PYTHONPATH": str(root)}
     )
-    while not living_drivers(folder):
+    while not local_driver(folder):
         assert process.poll() is None
         time.sleep(0.05)
     result = call("stop", "runs/small")
@@ -173,12 +173,12 @@ def test_resume_takes_the_stored_configuration(
     ran: list[SweepConfig] = []
 
     def run(config: SweepConfig, *_: object, **options: object) -> None:
-        assert options == {"join": True, "adopt": False}
+        assert options == {"adopt": True}
         ran.append(config)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sweeps.execution.sweep.run", run)
-    result = call("resume", "runs/small", "search.trials=9", "--join")
+    result = call("resume", "runs/small", "search.trials=9", "--adopt")
     assert result.exit_code == 130
     (config,) = ran
     assert config.search.trials == 9
