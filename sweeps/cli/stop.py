@@ -47,7 +47,9 @@ def stop(
         print(f"{parsed.name} does not run: nothing to stop.")
         return
     print(f"asked to stop: {driver}", flush=True)
-    if not _has_stopped(place, driver, wait):
+    with mistakes_explained():
+        has_stopped = _has_stopped(place, driver, wait)
+    if not has_stopped:
         refuse(
             f"not stopped within {wait:g} s: {driver}. It was asked and may "
             f"still stop; if it hangs, end its process (kill {driver.pid} on {driver.host}): "

@@ -143,7 +143,7 @@ class DomainSession:
         is_first = self._done_before < 0
         left, done = self._missing(), len(finished_trials(self.study))
         is_stuck, short = done <= self._done_before, self.config.shortfall(self.domain)
-        self._done_before = done if left else done - 1  # with none left, no wave came to nothing
+        self._done_before = done
         if not left or is_stuck:
             if is_first and self.config.study.kind != "efficiency":
                 self.display.say(f"{self.domain}: all {done} trials are done already")

@@ -14,13 +14,7 @@ from sweeps.storage import database_backup
 from sweeps.storage.lease import Say, check_held, held, leases_of
 from sweeps.storage.mirror import Mirror
 from sweeps.storage.object_store import ObjectStore, as_user_error
-from sweeps.storage.run_lock import (
-    Driver,
-    acquire_run_lock,
-    gate,
-    local_driver,
-    request_stop,
-)
+from sweeps.storage.run_lock import Driver, acquire_run_lock, gate, local_driver, request_stop
 from sweeps.storage.study_paths import StudyPaths
 
 Remove = Callable[[Path], None]
