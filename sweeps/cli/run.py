@@ -58,10 +58,10 @@ def resume(config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False
     file, it only says which folder is meant.
     """
     with _stoppable(command_line("resume", config, overrides)):
-        _resume(config, overrides, join=join, adopt=adopt)
+        _resume(config, overrides, adopt=adopt)
 
 
-def _resume(config: str, overrides: list[str] | None, *, join: bool, adopt: bool) -> None:
+def _resume(config: str, overrides: list[str] | None, *, adopt: bool) -> None:
     with mistakes_explained():
         from sweeps.config.load import is_paper
         from sweeps.config.sweep_config import paths_for

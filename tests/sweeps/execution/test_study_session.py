@@ -201,7 +201,6 @@ def test_a_study_that_is_over_hears_nothing_of_the_trouble_beside_it(
     assert said.getvalue() == ""
 
 
-
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_a_search_that_has_every_point_ends_well_and_does_not_begin_again(
     sweep_files: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch, sampler: str
