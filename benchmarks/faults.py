@@ -129,9 +129,9 @@ class Sweep:
             mlflow_server.kill(self.server)
             self.server = None
 
-    def start(self, *options: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, **environment: str) -> subprocess.Popen[str]:
         """`python -m sweeps run`; its words go to a file beside the sweep."""
-        command = [sys.executable, "-m", "sweeps", "run", str(self.file), *options]
+        command = [sys.executable, "-m", "sweeps", "run", str(self.file)]
         log = (self.folder / f"log-{len(self._processes)}.txt").open("w")
         process = subprocess.Popen(
             command,
@@ -270,14 +270,12 @@ def disk_full(sweep: Sweep, chance: random.Random) -> None:
 
 
 def two_drivers(sweep: Sweep, chance: random.Random) -> None:
-    """A second driver is refused by the name of the first; a third joins by choice."""
+    """A second driver is refused by the name of the first."""
     # Early: the second takes seconds to start, and must find the first at work.
     first = _at_a_random_moment(sweep, chance, trials=2)
     sweep.finish(sweep.start(), 2)
     if f"process {first.pid} of " not in sweep.said():
         raise AssertionError(sweep.said())
-    joined = sweep.start("--join")
-    sweep.finish(joined)
     sweep.finish(first)
     sweep.finish(sweep.start())
 

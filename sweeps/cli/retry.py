@@ -51,7 +51,7 @@ def retry(
         return
     again = command_line("resume", str(records.place.folder), overrides)
     if run:
-        run_sweep(records.config, again, join=False, adopt=False)
+        run_sweep(records.config, again, adopt=False)
         return
     print(f"To go on:\n  {again}")
 

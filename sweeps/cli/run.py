@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from sweeps.report.trial_row import TrialRow
 
 
-Join = Annotated[
-    bool, typer.Option("--join", help="Help a process that runs the same sweep already.")
-]
 Adopt = Annotated[
     bool,
     typer.Option(
@@ -42,9 +39,7 @@ Adopt = Annotated[
 ]
 
 
-def run(
-    config: ConfigFile, overrides: Overrides = None, join: Join = False, adopt: Adopt = False
-) -> None:
+def run(config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False) -> None:
     """Run every domain's study, or continue it: finished trials are never run again.
 
     Ctrl-C stops within seconds and keeps what is finished; the same command goes on from there.
@@ -53,22 +48,20 @@ def run(
     with _stoppable(again):
         with mistakes_explained():
             parsed = load(config, overrides)
-        run_sweep(parsed, again, join=join, adopt=adopt)
+        run_sweep(parsed, again, adopt=adopt)
 
 
-def resume(
-    config: ConfigFile, overrides: Overrides = None, join: Join = False, adopt: Adopt = False
-) -> None:
+def resume(config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False) -> None:
     """Go on with a sweep, or a paper, that was stopped, from the configuration in its folder.
 
     As `run`, but without the YAML file that the sweep was started from; where CONFIG is that
     file, it only says which folder is meant.
     """
     with _stoppable(command_line("resume", config, overrides)):
-        _resume(config, overrides, join=join, adopt=adopt)
+        _resume(config, overrides, adopt=adopt)
 
 
-def _resume(config: str, overrides: list[str] | None, *, join: bool, adopt: bool) -> None:
+def _resume(config: str, overrides: list[str] | None, *, adopt: bool) -> None:
     with mistakes_explained():
         from sweeps.config.load import is_paper
         from sweeps.config.sweep_config import paths_for
@@ -77,12 +70,12 @@ def _resume(config: str, overrides: list[str] | None, *, join: bool, adopt: bool
         stored = load(str(folder), overrides) if folder.is_dir() else _never_run(folder)
         again = command_line("resume", str(folder), overrides)
         whole = is_paper(stored)
-        if whole and (join or adopt):
-            _refuse_for_a_paper("--join" if join else "--adopt")
+        if whole and adopt:
+            _refuse_for_a_paper()
     if whole:
         run_paper(stored, again)
     else:
-        run_sweep(stored, again, join=join, adopt=adopt)
+        run_sweep(stored, again, adopt=adopt)
 
 
 def _never_run(folder: Path) -> NoReturn:
@@ -91,20 +84,20 @@ def _never_run(folder: Path) -> NoReturn:
     raise UserError(f"nothing to resume: {folder} is not there; start the sweep with `run`")
 
 
-def _refuse_for_a_paper(option: str) -> NoReturn:
+def _refuse_for_a_paper() -> NoReturn:
     from sweeps.storage.errors import UserError
 
     raise UserError(
-        f"{option} is for one sweep: give the folder of one study of the paper, STORAGE/NAME-KIND"
+        "--adopt is for one sweep: give the folder of one study of the paper, STORAGE/NAME-KIND"
     )
 
 
-def run_sweep(config: SweepConfig, again: str, *, join: bool, adopt: bool) -> None:
+def run_sweep(config: SweepConfig, again: str, *, adopt: bool) -> None:
     """Run a sweep, with its progress and its ends; ``again``: what to type to go on."""
     with _shown(again) as display:
         from sweeps.execution import sweep
 
-        result = sweep.run(config, display, join=join, adopt=adopt)
+        result = sweep.run(config, display, adopt=adopt)
     for name, domain in result.domains.items():
         if config.study.kind != "efficiency":
             _print_best(name, domain.best)

@@ -69,7 +69,7 @@ def _looks(look_at: Callable[[], Any], every: float | None) -> Iterator[Any]:
     """One look, or one after another for as long as somebody runs it."""
     look = look_at()
     yield look
-    while every is not None and look.drivers and is_heard(sys.stdout):
+    while every is not None and look.driver and is_heard(sys.stdout):
         time.sleep(every)
         look = look_at()
         yield look

@@ -15,8 +15,8 @@ from sweeps.config.study_config import Kind
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.progress import POINT_LEGEND, point_text, recorded_point, time_text
 from sweeps.search.trial_records import Records
-from sweeps.storage.remote_sync import refresh
-from sweeps.storage.run_lock import Driver, living_drivers
+from sweeps.storage.remote_sync import living_driver, refresh
+from sweeps.storage.run_lock import Driver
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,9 +49,9 @@ def headline(status: SweepStatus) -> str:
     """Whether it runs, who runs it, and when it will be done."""
     if status.state == "complete":
         return f"{status.name} is complete."
-    if not status.drivers:
+    if status.driver is None:
         return f"{status.name} does not run: it was stopped, or ended before all was done."
-    who = "; ".join(str(driver) for driver in status.drivers)
+    who = status.driver
     if all(domain.done >= domain.total for domain in status.domains):
         return f"{status.name} runs, by {who}. All trials are done; the report is being written."
     if status.per_hour is None:
@@ -107,7 +107,7 @@ def _next_steps(status: SweepStatus) -> list[RenderableType]:
     lines: list[RenderableType] = []
     if status.state == "stopped":
         lines.append(way_on(status.folder))
-    if status.failures and not status.drivers:
+    if status.failures and not status.driver:
         lines.append(
             "to try the failed trials again: python -m sweeps retry "
             f"{shlex.quote(status.folder)} --failed"
@@ -123,7 +123,7 @@ class PaperStatus:
     name: str
     folder: str
     state: Literal["running", "complete", "stopped"]
-    drivers: tuple[Driver, ...]
+    driver: Driver | None
     studies: tuple[SweepStatus, ...]
     to_come: tuple[str, ...]
     report: str | None
@@ -134,7 +134,7 @@ def paper_status(config: SweepConfig) -> PaperStatus:
     folder, page = paths_for(config).folder, report_folder(config) / "report.html"
     for place in (paths_for(config), *(study_paths(config, kind) for kind in config.study.paper)):
         refresh(place)
-    drivers = tuple(living_drivers(folder))
+    driver = living_driver(paths_for(config))
     begun = [kind for kind in config.study.paper if _is_on_record(config, kind)]
     places = [study_paths(config, kind).folder for kind in begun]
     studies = tuple(status(Records(load_config(place))) for place in places)
@@ -143,8 +143,8 @@ def paper_status(config: SweepConfig) -> PaperStatus:
     return PaperStatus(
         name=config.name,
         folder=str(folder),
-        state="running" if drivers else "complete" if is_over else "stopped",
-        drivers=drivers,
+        state="running" if driver else "complete" if is_over else "stopped",
+        driver=driver,
         studies=studies,
         to_come=to_come,
         report=str(page) if page.is_file() else None,
@@ -164,8 +164,8 @@ def paper_view(found: PaperStatus) -> list[RenderableType]:
 
 
 def _headline(found: PaperStatus) -> str:
-    if found.drivers:
-        return f"`paper` runs {found.name}, by {'; '.join(map(str, found.drivers))}."
+    if found.driver:
+        return f"`paper` runs {found.name}, by {found.driver}."
     said = "is complete" if found.state == "complete" else "does not run"
     return f"The paper {found.name} {said}."
 

@@ -36,23 +36,23 @@ def stop(
     with mistakes_explained():
         parsed = load(config, overrides)
         from sweeps.config.sweep_config import paths_for
-        from sweeps.storage.remote_sync import stop_drivers
+        from sweeps.storage.remote_sync import stop_driver
 
         place = paths_for(parsed)
         folder = place.folder
         if not folder.is_dir():
             refuse(f"no sweep named '{parsed.name}' in {folder.parent}: nothing to stop")
-        asked = stop_drivers(place)
-    if not asked:
+        driver = stop_driver(place)
+    if driver is None:
         print(f"{parsed.name} does not run: nothing to stop.")
         return
-    for driver in asked:
-        print(f"asked to stop: {driver}", flush=True)
-    left = _wait(place, asked, wait)
-    if left:
+    print(f"asked to stop: {driver}", flush=True)
+    with mistakes_explained():
+        has_stopped = _has_stopped(place, driver, wait)
+    if not has_stopped:
         refuse(
-            f"not stopped within {wait:g} s: {'; '.join(map(str, left))}. It was asked and may "
-            f"still stop; if it hangs, end its process (kill {left[0].pid} on {left[0].host}): "
+            f"not stopped within {wait:g} s: {driver}. It was asked and may "
+            f"still stop; if it hangs, end its process (kill {driver.pid} on {driver.host}): "
             "nothing that is finished is lost",
             code=1,
         )
@@ -62,16 +62,13 @@ def stop(
     print(f"Stopped. Finished trials are kept. To go on:\n  {way_on}")
 
 
-def _wait(place: StudyPaths, asked: list[Driver], seconds: float) -> list[Driver]:
-    """Those of ``asked`` that still live after so many seconds, or none of them before."""
-    from sweeps.storage.remote_sync import refresh
-    from sweeps.storage.run_lock import living_drivers
+def _has_stopped(place: StudyPaths, driver: Driver, seconds: float) -> bool:
+    """Whether it is over, after so many seconds at most."""
+    from sweeps.storage.remote_sync import living_driver
 
     deadline = time.monotonic() + seconds
-    ids = {driver.id for driver in asked}
-    while left := [driver for driver in living_drivers(place.folder) if driver.id in ids]:
+    while living_driver(place) == driver:
         if time.monotonic() > deadline:
-            return left
+            return False
         time.sleep(POLL_SECONDS if place.address is None else STORE_POLL_SECONDS)
-        refresh(place)
-    return []
+    return True

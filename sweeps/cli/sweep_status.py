@@ -21,8 +21,8 @@ from sweeps.report.trial_row import ScoreLabel, TrialRow
 from sweeps.search.attempts import INTERRUPTED
 from sweeps.search.trial_records import Records, best_row, label_of
 from sweeps.search.workload import workload
-from sweeps.storage.remote_sync import fetcher
-from sweeps.storage.run_lock import Driver, living_drivers
+from sweeps.storage.remote_sync import fetcher, living_driver
+from sweeps.storage.run_lock import Driver
 from sweeps.storage.study_paths import alone
 from sweeps.storage.trial_files import EVENTS_FILE, FAILURE_FILE, RUN_FILE
 
@@ -84,12 +84,12 @@ class DomainStatus:
 @final
 @dataclass(frozen=True)
 class SweepStatus:
-    """A sweep. `per_hour` and `seconds_left` are of the living drivers' session, None without."""
+    """A sweep. `per_hour` and `seconds_left` are of the living driver's session, None without."""
 
     name: str
     folder: str
     state: Literal["running", "complete", "stopped"]
-    drivers: tuple[Driver, ...]
+    driver: Driver | None
     domains: tuple[DomainStatus, ...]
     per_hour: float | None
     seconds_left: float | None
@@ -102,16 +102,16 @@ class SweepStatus:
 def status(records: Records) -> SweepStatus:
     """How the sweep stands now."""
     records.look_again()
-    drivers = tuple(living_drivers(records.place.folder))
-    domains = tuple(_domain(records, name, bool(drivers)) for name in records.config.domains)
+    driver = living_driver(records.place)
+    domains = tuple(_domain(records, name, driver is not None) for name in records.config.domains)
     left = sum(max(0, domain.total - domain.done) for domain in domains)
     complete = not left and all(domain.report is not None for domain in domains)
-    pace = _per_second(records, drivers)
+    pace = _per_second(records, driver)
     return SweepStatus(
         name=records.config.name,
         folder=str(records.place.folder),
-        state="running" if drivers else "complete" if complete else "stopped",
-        drivers=drivers,
+        state="running" if driver else "complete" if complete else "stopped",
+        driver=driver,
         domains=domains,
         per_hour=None if pace is None else 3600 * pace,
         seconds_left=None if pace is None else left / pace,
@@ -190,11 +190,11 @@ def _last_step(events: Path) -> int:
     return 0
 
 
-def _per_second(records: Records, drivers: tuple[Driver, ...]) -> float | None:
-    """Trials that ended per second since the oldest living driver began; None before one did."""
-    if not drivers:
+def _per_second(records: Records, driver: Driver | None) -> float | None:
+    """Trials that ended per second since the living driver began; None before one did."""
+    if driver is None:
         return None
-    began = datetime.strptime(drivers[0].started, "%Y-%m-%d %H:%M:%S")
+    began = datetime.strptime(driver.started, "%Y-%m-%d %H:%M:%S")
     ended = [
         trial
         for domain in records.config.domains

@@ -2,7 +2,7 @@
 
 When a study stops before its trials are done: by its budget, or failures others would share.
 
-What each driver of a sweep has spent: a file for each, so that none writes another's.
+What a sweep has spent, in a file of its folder.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self, final
+from typing import Annotated, Any, Literal, Self, final
 
 from pydantic import Field, model_validator
 
 from sweeps.config.failures import STOPS_THE_STUDY, cause
 from sweeps.finetune.strict_model import StrictModel
 from sweeps.storage.atomic_io import atomic_write
+from sweeps.storage.errors import UserError
 
 BALANCE_SECONDS = 10.0
-"""What a killed driver can have spent beside its book."""
+"""The most usage that is lost if a driver is killed."""
 
 Amount = Annotated[float, Field(gt=0)]
 
@@ -30,7 +31,7 @@ class BudgetConfig(StrictModel):
     """At any of these limits the running trials are stopped and the report is written.
 
     ``wall_hours``: of this call of `run`. ``gpu_hours`` and ``money``: of the whole sweep, all
-    domains, calls and drivers, and every try of a trial, also one that failed or was interrupted.
+    domains and calls, and every try of a trial, also one that failed or was interrupted.
     `paper` has one budget for all its studies. Test items are not in it, and are scored wherever
     all trials are done, whatever is left. A stopped trial goes on from its checkpoint when the
     sweep is run again with a larger budget.
@@ -52,16 +53,6 @@ class BudgetConfig(StrictModel):
         return self.gpu_hours is not None or self.money is not None
 
 
-class UsageStore(Protocol):
-    """Where the drivers of a sweep keep what each has spent."""
-
-    def record(self, gpu_hours: float) -> None:
-        """Keep what this driver has spent so far."""
-
-    def elsewhere(self) -> float:
-        """GPU-hours of all the others, living or gone."""
-
-
 @final
 class UsageTracker:
     """Counts what the trials of a sweep spend; a trial holds ``gpus`` GPUs while it runs.
@@ -73,16 +64,19 @@ class UsageTracker:
         self,
         budget: BudgetConfig,
         gpus: float,
-        book: UsageStore,
+        before: float = 0.0,
+        record: Callable[[float], None] = lambda gpu_hours: None,
         clock: Callable[[], float] = time.monotonic,
         began: float | None = None,
     ) -> None:
-        """``began``: since when wall time counts, on ``clock``; from now on by default."""
-        self._budget, self._gpus, self._book, self._clock = budget, gpus, book, clock
+        """``before``, ``record``: as of a `UsageFile`. ``began``: since when wall time counts, on
+        ``clock``; from now on by default."""
+        self._budget, self._gpus, self._before = budget, gpus, before
+        self._record, self._clock = record, clock
         self._started = clock() if began is None else began
         self._ended = 0.0
         self._running: dict[str, float] = {}
-        self.sync()
+        self._recorded = clock()
 
     def began(self, trial_id: str) -> None:
         """A trial starts, or is started again by Tune, whose actor for it was lost."""
@@ -96,16 +90,15 @@ class UsageTracker:
             self.sync()
 
     def sync(self) -> None:
-        """Write down what this driver has spent, and read what the others have."""
-        self._balanced = self._clock()
-        self._book.record(self._own())
-        self._elsewhere = self._book.elsewhere()
+        """Write down what this call has spent."""
+        self._recorded = self._clock()
+        self._record(self._own())
 
     def gpu_hours(self) -> float:
-        """Of ended and running trials, also of earlier calls and other drivers."""
-        if self._clock() - self._balanced >= BALANCE_SECONDS:
+        """Of ended and running trials, also of earlier calls."""
+        if self._clock() - self._recorded >= BALANCE_SECONDS:
             self.sync()
-        return self._own() + self._elsewhere
+        return self._own() + self._before
 
     def _own(self) -> float:
         running = sum(self._hours_since(began) for began in self._running.values())
@@ -186,31 +179,35 @@ class StopCondition:
 
 
 @final
-class UsageFiles(UsageStore):
-    """In the sweep's folder; they outlive their drivers, since what is spent stays spent."""
+class UsageFile:
+    """In the sweep's folder; what is spent stays spent. ``before``: GPU-hours of earlier calls
+    and of the sweeps ``beside``, which share the budget."""
 
-    def __init__(self, folder: Path, driver: str, beside: Iterable[Path] = ()) -> None:
-        """``driver``: the id of this process; ``beside``: folders of sweeps under the same
-        budget."""
-        self._home = folder / "spent"
-        self._own = self._home / f"{driver}.gpu_hours"
-        self._homes = {self._home, *(other / "spent" for other in beside)}
+    def __init__(self, folder: Path, beside: Iterable[Path] = ()) -> None:
+        """``beside``: folders of sweeps.
+
+        Raises:
+            UserError: a file that is there cannot be read.
+        """
+        self._file = folder / "spent" / "sweep.gpu_hours"
+        homes = {folder, *beside}
+        # Earlier versions wrote a file for each call.
+        files = [file for home in homes for file in (home / "spent").glob("*.gpu_hours")]
+        self.before = sum(map(_hours, files))
+        self._own_before = _hours(self._file)
 
     def record(self, gpu_hours: float) -> None:
-        """Write it; a disk that is full this moment is not said here."""
+        """Add what this call has spent so far; a disk that is full this moment is not said."""
         if gpu_hours:
             with suppress(OSError):
-                self._home.mkdir(parents=True, exist_ok=True)
-                atomic_write(self._own, repr(gpu_hours))
-
-    def elsewhere(self) -> float:
-        """The sum of the other files."""
-        files = (file for home in self._homes for file in home.glob("*.gpu_hours"))
-        return sum(_hours(file) for file in files if file != self._own)
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(self._file, repr(self._own_before + gpu_hours))
 
 
 def _hours(file: Path) -> float:
     try:
         return float(file.read_text())
-    except (OSError, ValueError):  # a storage that does not answer this moment
+    except (FileNotFoundError, ValueError):
         return 0.0
+    except OSError as error:
+        raise UserError(f"{file}, the GPU-hours spent so far, cannot be read ({error})") from None

@@ -23,7 +23,7 @@ from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import UserError, explain
 from sweeps.storage.remote_sync import refresh
-from sweeps.storage.run_lock import living_drivers
+from sweeps.storage.run_lock import local_driver
 from sweeps.storage.study_paths import RESOLVED, StudyPaths
 
 _SUFFIXES = (".yaml", ".yml")
@@ -181,9 +181,9 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     """What a sweep's folder says it is; the folder may have moved, or be mounted elsewhere."""
     folder = folder.resolve()
     if not (folder / RESOLVED).is_file():
-        if drivers := living_drivers(folder):
+        if driver := local_driver(folder):
             raise UserError(
-                f"{folder}: the sweep is being started, by {drivers[0]}; ask again in some seconds"
+                f"{folder}: the sweep is being started, by {driver}; ask again in some seconds"
             )
         raise UserError(
             f"{folder}: no {RESOLVED} in this folder; expected a YAML file, or the folder of a "

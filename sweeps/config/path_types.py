@@ -1,6 +1,6 @@
 """The paths of a run, made absolute: files here, the embedded world's names, the hub's names.
 
-The address of a PostgreSQL database, which drivers on many machines may share.
+The address of a PostgreSQL database, which many sweeps may share.
 """
 
 from __future__ import annotations

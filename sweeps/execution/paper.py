@@ -98,7 +98,7 @@ def _run_studies(
             remote_sync.acquire_run(place, shown.say) as driver,
             driver_log(place.driver_log(), one.name),
         ):
-            ledger = sweep.build_usage_tracker(one, driver, folders, began)
+            ledger = sweep.build_usage_tracker(one, folders, began)
             result = sweep.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
         shown.stopped = result.stopped
         unreached += [(kind, domain) for domain in result.unreached()]

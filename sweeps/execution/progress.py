@@ -133,12 +133,7 @@ class LiveDisplay(Display):
         from rich.console import Group
 
         self._tallies[tally.domain] = tally
-        self._live.update(Group(*(table(t) for t in self._shown(tally))))
-
-    def _shown(self, latest: Tally) -> list[Tally]:
-        """What other drivers ran of a study is left for ever in its tally here."""
-        tallies = [t for t in self._tallies.values() if t.running or t is latest]
-        return [t for t in tallies if t.left()]
+        self._live.update(Group(*(table(t) for t in self._tallies.values() if t.left())))
 
     def ended(self, tally: Tally, trial: dict[str, Any]) -> None:
         """Print the trial above the table and redraw it."""

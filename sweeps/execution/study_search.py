@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -22,7 +22,6 @@ from sweeps.config.space import Point
 from sweeps.execution.trial_jobs import Suggestion
 from sweeps.execution.trial_upload import patiently
 from sweeps.search.attempts import (
-    DRIVER,
     KEY,
     NUMBER,
     REACHED,
@@ -51,15 +50,10 @@ class Space(Protocol):
         """The point of this trial."""
 
 
-_NO_TURNS: AbstractContextManager[None] = nullcontext()
-
-
 @final
 class StudySearch(Searcher):
     """Tune's searcher over one Optuna study. ``suggestion(number, point)`` makes a trial's job;
-    ``driver``: the id of this process, ``turn``: what drivers of one study hold in turn,
-    ``more``: whether it still lacks trials, ``halting``: whether it is to stop before that,
-    ``fetch``: see `sweeps.storage.remote_sync.fetcher`.
+    ``halting``: whether it is to stop; ``fetch``: see `sweeps.storage.remote_sync.fetcher`.
 
     ``checks``: validation checks of a whole trial; the pruner counts in them. ``starts``: how many
     points `search.start` has, whose trials no pruner stops. With several ``objectives`` no
@@ -75,17 +69,13 @@ class StudySearch(Searcher):
         checks: int = 1,
         starts: int = 0,
         objectives: Sequence[Objective] = ("score",),
-        driver: str = "",
-        turn: AbstractContextManager[object] = _NO_TURNS,
-        more: Callable[[], bool] = lambda: True,
         halting: Callable[[], bool] = lambda: False,
         fetch: Callable[[Path], None] = lambda events: None,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self._study, self._space, self._suggestion = study, space, suggestion
         self._checks, self._starts, self._objectives = checks, starts, objectives
-        self._driver, self._turn, self._more, self._halting = driver, turn, more, halting
-        self._fetch = fetch
+        self._halting, self._fetch = halting, fetch
         self._open: dict[str, optuna.Trial] = {}
         self._folders: dict[str, str] = {}
         self._told: dict[str, dict[str, Any]] = {}
@@ -95,22 +85,17 @@ class StudySearch(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> Suggestion | str:
-        """Ask Optuna for the next point, unless the study halts, other drivers took the rest, or
-        no point is left."""
+        """Ask Optuna for the next point, unless the study halts or no point is left."""
         if self._halting():
             return FINISHED
-        with self._turn:  # what waits is asked for once, and has its driver's name before all else
-            if not self._more():
-                return FINISHED
-            trial = self._study.ask()
-            trial.set_user_attr(DRIVER, self._driver)
-            if NUMBER not in trial.user_attrs:  # before its point, which follows from it
-                trial.set_user_attr(NUMBER, next_number(self._study))
-            try:
-                point = self._space.suggest(trial)
-            except Exhausted:
-                withdraw(self._study, trial)
-                return FINISHED
+        trial = self._study.ask()
+        if NUMBER not in trial.user_attrs:  # before its point, which follows from it
+            trial.set_user_attr(NUMBER, next_number(self._study))
+        try:
+            point = self._space.suggest(trial)
+        except Exhausted:
+            withdraw(self._study, trial)
+            return FINISHED
         job = self._suggestion(trial.user_attrs[NUMBER], point)
         trial.set_user_attr(KEY, job["key"])
         if "method" in job:  # a search's trials have the sweep's, which is no parameter of theirs

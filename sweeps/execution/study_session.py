@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 import optuna
-from filelock import FileLock
-from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from sweeps.config.budget import StopCondition
@@ -32,13 +30,12 @@ from sweeps.search.attempts import (
 )
 from sweeps.search.design import DesignSpace
 from sweeps.search.fixed_designs import build_design
-from sweeps.search.pending_trials import SearchSpace, has_unplanned, queue_missing
+from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.pruners import build_pruner
 from sweeps.search.retention import drop_weights, remove_orphans
 from sweeps.search.trial_records import best_row, best_sft_row, trial_rows
 from sweeps.storage.errors import UserError
 from sweeps.storage.remote_sync import fetcher, remover
-from sweeps.storage.run_lock import Driver, living_drivers
 from sweeps.storage.trial_files import SENT_FILE
 from sweeps.tracking.pump import TrackerPump
 from sweeps.tracking.tracker import Tracker, TrialState
@@ -109,15 +106,12 @@ class DomainSession:
         tracker: Tracker,
         display: Display,
         groups: WorkerGroups,
-        driver: Driver,
         halt: StopCondition,
     ) -> None:
         self.config, self.domain, self.study = config, domain, study
-        self.tracker, self.display, self.groups = tracker, display, groups
-        self.driver, self.halt = driver, halt
+        self.tracker, self.display, self.groups, self.halt = tracker, display, groups, halt
         self.place = paths_for(config)
         self._fetch, self._remove = fetcher(self.place), remover(self.place)
-        self.turn = FileLock(self.place.queue_lock())
         self.design = build_design(config, domain)
         self.jobs = TrialJobs(config, domain, study)
         self.space = DesignSpace() if self.design else SearchSpace(config.space_of(domain))
@@ -126,9 +120,9 @@ class DomainSession:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """The study is on record as running; whatever ends the ``with`` too soon is, too."""
-        self._take_up()
-        if not self._others():
-            remove_orphans(self.place.study(self.domain), self.study, self._remove)
+        mark_interrupted(self.study)  # what drivers that were killed could not mark themselves
+        queue_interrupted(self.study)
+        remove_orphans(self.place.study(self.domain), self.study, self._remove)
         if not self.halt.due():
             self.groups.start(self._missing())  # which takes long: first of all
         self._pump = TrackerPump(self.tracker, self.display.say, self._fetch)
@@ -147,11 +141,9 @@ class DomainSession:
         from sweeps.execution.trial_batch import TrialBatch
 
         is_first = self._done_before < 0
-        if not is_first:
-            self._take_up()
         left, done = self._missing(), len(finished_trials(self.study))
         is_stuck, short = done <= self._done_before, self.config.shortfall(self.domain)
-        self._done_before = done if left else done - 1  # with none left, no wave came to nothing
+        self._done_before = done
         if not left or is_stuck:
             if is_first and self.config.study.kind != "efficiency":
                 self.display.say(f"{self.domain}: all {done} trials are done already")
@@ -171,20 +163,20 @@ class DomainSession:
         """Score the chosen on the test items and write the report.
 
         Where the budget ended it, the report is written without the test items, which are read
-        once, when all trials are done; so is it where other drivers still run trials of it. A
-        budget that the last trial reached ended nothing.
+        once, when all trials are done. A budget that the last trial reached ended nothing.
 
         Raises:
             UserError: trials failed for a reason that others would share.
         """
         if self.halt.due() and not (self.halt.by_budget and self._is_done()):
             return self._halted()
-        return self._conclude(complete=not self._running())
+        return self._conclude(complete=True)
 
     def _is_done(self) -> bool:
         if self.config.study.kind == "efficiency":
             return self._is_measured()
-        return not self._running() and not self._missing()
+        cut_short = self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
+        return not cut_short and not self._missing()
 
     def _is_measured(self) -> bool:
         return (self.place.study(self.domain) / MEASURED).exists()
@@ -199,37 +191,9 @@ class DomainSession:
         if self.config.study.kind == "efficiency":
             return 0
         if self.design is None:
-            with self.turn:
-                return queue_missing(self.study, self.config, self.domain, self._others())
+            return queue_missing(self.study, self.config, self.domain)
         points = self.design.points(trial_rows(self.study, self.config.seed))
-        with self.turn:  # two drivers must not queue a point twice
-            return queue_points(self.study, [point.params() for point in points])
-
-    def _more(self) -> bool:
-        """Whether a trial is still to be started, by whichever driver comes first."""
-        waiting = self.study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
-        if waiting or self.design is not None:
-            return bool(waiting)
-        return has_unplanned(self.study, self.config, self.domain)
-
-    def _others(self) -> set[str]:
-        """The ids of the other drivers of this sweep."""
-        living = {driver.id for driver in living_drivers(self.place.folder)}
-        return living - {self.driver.id}
-
-    def _mark_interrupted(self) -> list[FrozenTrial]:
-        with self.turn:  # another driver may have begun a trial and not yet put its name to it
-            return mark_interrupted(self.study, self._others())
-
-    def _take_up(self) -> None:
-        """Queue again what drivers that were killed could not mark themselves."""
-        with self.turn:
-            self._mark_interrupted()
-            queue_interrupted(self.study)
-
-    def _running(self) -> list[FrozenTrial]:
-        """Trials that other drivers run right now, or ran until they were killed."""
-        return self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
+        return queue_points(self.study, [point.params() for point in points])
 
     def _search(self) -> StudySearch:
         if self.design is None:
@@ -241,9 +205,6 @@ class DomainSession:
             checks=self.config.evaluation.checks,
             starts=len(self.config.search.start),
             objectives=self.config.objectives(),
-            driver=self.driver.id,
-            turn=self.turn,
-            more=self._more,
             halting=self.halt.due,
             fetch=self._fetch,
         )
@@ -281,7 +242,7 @@ class DomainSession:
 
     def _halted(self) -> DomainResult:
         """The study ends before its trials are done: by its budget, or by their failures."""
-        for trial in self._mark_interrupted():
+        for trial in mark_interrupted(self.study):
             self._pump.interrupt(trial.user_attrs.get("key", ""))
         if not self.halt.by_budget:
             raise UserError(f"{self.domain}: stopped, for {self.halt.reason}")
@@ -325,7 +286,7 @@ class DomainSession:
         """Mark what was running, in Optuna and in the tracker; trouble with that is said, and
         never takes the place of ``error``. Who asked for the end waits for it only seconds."""
         try:
-            for trial in self._mark_interrupted():
+            for trial in mark_interrupted(self.study):
                 if "key" in trial.user_attrs:
                     self._pump.interrupt(trial.user_attrs["key"])
         except Exception as trouble:

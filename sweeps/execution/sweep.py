@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 
 import optuna
 
-from sweeps.config.budget import StopCondition, UsageFiles, UsageTracker
+from sweeps.config.budget import StopCondition, UsageFile, UsageTracker
 from sweeps.config.failures import chain, kind_of
 from sweeps.config.load import save_config
 from sweeps.config.search_config import DIRECTIONS
@@ -33,7 +33,7 @@ from sweeps.storage import database_backup, remote_sync
 from sweeps.storage.address import folder_of, is_relative
 from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import UserError
-from sweeps.storage.run_lock import Driver, living_drivers
+from sweeps.storage.run_lock import Driver
 from sweeps.tracking.mlflow_store import tracking_uri
 from sweeps.tracking.tracker import Tracker
 
@@ -96,12 +96,10 @@ def run(
     display: Display | None = None,
     tracker: Tracker | None = None,
     *,
-    join: bool = False,
     adopt: bool = False,
 ) -> StudyResult:
     """Run, or continue, every study of a sweep, and write its reports.
 
-    ``join``: help a process that runs the same sweep already, instead of being refused.
     ``adopt``: go on with studies of another definition, which is then kept on record.
 
     Raises:
@@ -117,7 +115,7 @@ def run(
     check(config, tracker, adopt=adopt)
     # First the right to drive: one who is refused must not have started anything.
     with (
-        remote_sync.acquire_run(place, display.say, join=join) as driver,
+        remote_sync.acquire_run(place, display.say) as driver,
         driver_log(place.driver_log(), config.name),
         calling_hooks(config, display) as shown,
     ):
@@ -146,14 +144,12 @@ def run_studies(
     """
     place = paths_for(config)
     live, copy = place.optuna_live(), place.optuna_copy()
-    others = [other for other in living_drivers(place.folder) if other.id != driver.id]
-    shared = any(other.host == driver.host for other in others)
     deliver = remote_sync.database_sender(place, driver)
-    with database_backup.kept(live, copy, display.say, shared=shared, deliver=deliver):
+    with database_backup.kept(live, copy, display.say, deliver=deliver):
         storage = open_storage(place)  # one: a server that is away is waited for once
         studies = {one: open_study(config, one, storage, adopt=adopt) for one in config.domains}
-        ledger = ledger or build_usage_tracker(config, driver)
-        return _run_domains(config, studies, display, tracker, groups, driver, ledger)
+        ledger = ledger or build_usage_tracker(config)
+        return _run_domains(config, studies, display, tracker, groups, ledger)
 
 
 def _run_domains(
@@ -162,7 +158,6 @@ def _run_domains(
     display: Display,
     tracker: Tracker,
     groups: WorkerGroups,
-    driver: Driver,
     ledger: UsageTracker,
 ) -> StudyResult:
     from sweeps.execution.study_session import DomainSession, run_together  # Ray Tune is in it
@@ -170,7 +165,7 @@ def _run_domains(
     save_config(config)
     halt = StopCondition(ledger, config.failures.most_failed_share)
     sessions = [
-        DomainSession(config, domain, study, tracker.sibling(), display, groups, driver, halt)
+        DomainSession(config, domain, study, tracker.sibling(), display, groups, halt)
         for domain, study in studies.items()
     ]
     together = config.resources.domains == "side_by_side"
@@ -195,13 +190,13 @@ def _run_domains(
 
 
 def build_usage_tracker(
-    config: SweepConfig, driver: Driver, beside: Iterable[Path] = (), began: float | None = None
+    config: SweepConfig, beside: Iterable[Path] = (), began: float | None = None
 ) -> UsageTracker:
     """The ledger of a sweep's budget. ``beside``: the folders of sweeps that share it; ``began``:
     since when wall time counts, if not from now on."""
     gpus = config.resources.workers * config.resources.gpus_per_worker
-    book = UsageFiles(paths_for(config).folder, driver.id, beside)
-    return UsageTracker(config.budget, gpus, book, began=began)
+    usage = UsageFile(paths_for(config).folder, beside)
+    return UsageTracker(config.budget, gpus, usage.before, usage.record, began=began)
 
 
 def validate(config: SweepConfig) -> None:

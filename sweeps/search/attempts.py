@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import optuna
@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps.config.space import Point
 from sweeps.storage.interrupts import shielded
 
-INTERRUPTED, RETRY_OF, DRIVER = "interrupted", "retry_of", "driver"
+INTERRUPTED, RETRY_OF = "interrupted", "retry_of"
 NUMBER, KEY = "number", "key"
 """Of a trial and all its tries: its place in the study, and its folder once it has its point."""
 REACHED, UNPROMISING = "reached", "unpromising"
@@ -49,13 +49,9 @@ def point_of(trial: FrozenTrial) -> dict[str, Any]:
 
 
 @shielded()
-def mark_interrupted(study: optuna.Study, living: Container[str] = ()) -> list[FrozenTrial]:
-    """Close the trials that a dead or stopping driver left running; they can be queued again.
-
-    ``living``: the ids of other drivers, whose trials go on.
-    """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    orphans = [trial for trial in running if trial.user_attrs.get(DRIVER) not in living]
+def mark_interrupted(study: optuna.Study) -> list[FrozenTrial]:
+    """Close the trials that a dead or stopping driver left running; they can be queued again."""
+    orphans = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for trial in orphans:
         withdraw(study, trial)
     return orphans

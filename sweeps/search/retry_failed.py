@@ -6,15 +6,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import optuna
-from filelock import FileLock
 from optuna.trial import FrozenTrial
 
 from sweeps.finetune.reporter import forget_result
 from sweeps.search.attempts import RETRY_OF, finished_trials, point_of
 from sweeps.search.trial_records import Records
 from sweeps.storage.errors import UserError
-from sweeps.storage.remote_sync import Remove, remover, send
-from sweeps.storage.run_lock import living_drivers
+from sweeps.storage.remote_sync import Remove, living_driver, remover, send
+from sweeps.storage.run_lock import gate
 from sweeps.storage.trial_files import FAILURE_FILE, RESULT_FILE, SENT_FILE
 
 
@@ -27,14 +26,14 @@ def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, 
     Raises:
         UserError: a process runs the sweep; on a cluster it would write over what is queued here.
     """
-    if drivers := living_drivers(records.place.folder):
-        raise UserError(
-            f"this sweep is being run, by {drivers[0]}: wait for it, or stop it with `stop`, and "
-            "then try its failed trials again"
-        )
     queued: dict[str, list[int]] = {}
     remove = remover(records.place)
-    with FileLock(records.place.queue_lock()):
+    with gate(records.place.folder):
+        if driver := living_driver(records.place):
+            raise UserError(
+                f"this sweep is being run, by {driver}: wait for it, or stop it with `stop`, and "
+                "then try its failed trials again"
+            )
         for domain in records.config.domains:
             study = records.study(domain)
             failed = [] if study is None else _failed(study, kinds)
@@ -42,8 +41,8 @@ def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, 
                 _forget(records.place.trial(domain, trial.user_attrs["key"]), remove)
                 _queue(study, trial)
             queued[domain] = [int(trial.user_attrs["number"]) for trial in failed]
-    if any(queued.values()):
-        send(records.place, records=True)
+        if any(queued.values()):
+            send(records.place, records=True)
     return queued
 
 

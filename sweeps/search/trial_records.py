@@ -18,8 +18,7 @@ from sweeps.report.trial_row import ScoreLabel, TrialRow, best_first
 from sweeps.search.attempts import INTERRUPTED, REACHED, retried
 from sweeps.search.optuna_storage import open_storage
 from sweeps.storage.errors import UserError
-from sweeps.storage.remote_sync import refresh
-from sweeps.storage.run_lock import living_drivers
+from sweeps.storage.remote_sync import living_driver, refresh
 
 
 def label_of(config: SweepConfig, domain: str) -> ScoreLabel:
@@ -161,9 +160,9 @@ def _missing(config: SweepConfig) -> str:
     if is_paper(config):
         first = study_paths(config, config.study.paper[0]).folder
         return f"{config.name} is a paper: give one of its studies, as {first}"
-    if drivers := living_drivers(paths_for(config).folder):
+    if driver := living_driver(paths_for(config)):
         return (
-            f"{config.name} is being started, by {drivers[0]}: nothing is on record yet, ask "
+            f"{config.name} is being started, by {driver}: nothing is on record yet, ask "
             "again in some seconds"
         )
     return (

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
-
 from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import UserError
 
@@ -36,12 +34,10 @@ def kept(
     copy: Path,
     say: Callable[[str], None],
     *,
-    shared: bool = False,
     deliver: Deliver = nothing,
 ) -> Iterator[None]:
     """Bring the database back if need be, and copy it on while the block runs, and at its end.
 
-    ``shared``: another living driver writes the same file, which then is the newest there is.
     ``deliver``: puts the copy where other machines find it, if that is not its folder.
 
     Raises:
@@ -51,7 +47,7 @@ def kept(
         yield
         return
     live.parent.mkdir(parents=True, exist_ok=True)
-    restore(live, copy, shared=shared)
+    restore(live, copy)
     with closing(sqlite3.connect(live)) as connection:
         connection.execute("pragma journal_mode = wal")  # who copies holds up nobody who writes
     try:
@@ -104,27 +100,26 @@ def _copied_on(
         thread.join()
 
 
-def restore(live: Path, copy: Path, *, shared: bool = False) -> bool:
+def restore(live: Path, copy: Path) -> bool:
     """Make ``live`` the newest there is; True when that was the copy.
 
     A copy that this disk did not write comes from a driver that went on elsewhere: then it is the
-    newer one, and what lies here is set aside; not so where it is ``shared`` (see `kept`).
+    newer one, and what lies here is set aside.
 
     Raises:
         UserError: that copy is no whole database.
     """
-    with _turn(live):
-        if not copy.exists():
-            return False
-        if live.exists() and (shared or _digest(copy) in _marked(live)):
-            return False
-        _check_whole(copy)
-        if live.exists():
-            live.replace(live.with_suffix(".superseded"))
-        for left in ("-wal", "-shm", "-journal"):  # they belong to the file that is gone
-            live.with_name(live.name + left).unlink(missing_ok=True)
-        shutil.copyfile(copy, live)
-        _mark(live, _digest(copy))
+    if not copy.exists():
+        return False
+    if live.exists() and _digest(copy) in _marked(live):
+        return False
+    _check_whole(copy)
+    if live.exists():
+        live.replace(live.with_suffix(".superseded"))
+    for left in ("-wal", "-shm", "-journal"):  # they belong to the file that is gone
+        live.with_name(live.name + left).unlink(missing_ok=True)
+    shutil.copyfile(copy, live)
+    _mark(live, _digest(copy))
     return True
 
 
@@ -156,23 +151,17 @@ def backup(live: Path, copy: Path, deliver: Deliver = nothing) -> None:
     if not live.exists():
         return
     whole, arriving = live.with_suffix(".whole"), copy.with_suffix(".arriving")
-    with _turn(live):
-        with closing(sqlite3.connect(live)) as source, closing(sqlite3.connect(whole)) as target:
-            source.backup(target)
-            target.execute("pragma journal_mode = delete")  # the other is for local disks only
-        shutil.copyfile(whole, arriving)
-        digest = _digest(whole)
-        # A kill, or a store that does not answer, between this and the next: all are ours.
-        _mark(live, *dict.fromkeys([*_marked(live), digest]))
-        arriving.replace(copy)
-        deliver()
-        _mark(live, digest)
-        whole.unlink()
-
-
-def _turn(live: Path) -> FileLock:
-    """A second driver beside this one copies too: one after the other."""
-    return FileLock(live.with_suffix(".turn"))
+    with closing(sqlite3.connect(live)) as source, closing(sqlite3.connect(whole)) as target:
+        source.backup(target)
+        target.execute("pragma journal_mode = delete")  # the other is for local disks only
+    shutil.copyfile(whole, arriving)
+    digest = _digest(whole)
+    # A kill, or a store that does not answer, between this and the next: all are ours.
+    _mark(live, *dict.fromkeys([*_marked(live), digest]))
+    arriving.replace(copy)
+    deliver()
+    _mark(live, digest)
+    whole.unlink()
 
 
 def _state(live: Path) -> tuple[int, ...]:

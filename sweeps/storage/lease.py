@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import final
 
 from sweeps.storage.errors import UserError
 from sweeps.storage.mirror import Mirror
 from sweeps.storage.object_store import Entry, ObjectStore, StorageError, as_user_error
-from sweeps.storage.run_lock import Driver, local_drivers
+from sweeps.storage.run_lock import Driver, refusal, stop_file
 from sweeps.storage.trial_files import DATABASE
 
 BEAT_SECONDS = 5.0
@@ -40,9 +39,9 @@ class Leases:
         """``name``: the sweep's folder in the store."""
         self._store, self._home = store, f"{name}/drivers"
 
-    def put(self, driver: str, record: str) -> None:
+    def put(self, driver: Driver) -> None:
         """Say that this driver lives."""
-        self._store.put(self._at(driver, "json"), record.encode())
+        self._store.put(self._at(driver.id, "json"), json.dumps(asdict(driver)).encode())
 
     def end(self, driver: str) -> None:
         """Say that it lives no more."""
@@ -61,16 +60,16 @@ class Leases:
         """All that are on record, the living and the dead."""
         return list(self._found("json"))
 
-    def living(self) -> list[str]:
-        """The records of those that live, by the clocks."""
+    def living(self) -> Driver | None:
+        """Who lives, by the clocks."""
         now = time.time_ns()
         found = self._found("json").items()
         return self._read(d for d, e in found if now - e.modified < 1e9 * CLOCKS_SECONDS)
 
-    def outlived(self, known: set[str], say: Callable[[str], None]) -> list[str]:
-        """Wait until it is clear who lives, clocks aside; the records of those that do. What is
-        left of the others is removed. ``known``: drivers not to be asked about."""
-        first = {d: e for d, e in self._found("json").items() if d not in known}
+    def outlived(self, say: Callable[[str], None]) -> Driver | None:
+        """Wait until it is clear who lives, clocks aside. What is left of the others is
+        removed."""
+        first = self._found("json")
         age = time.time_ns() - max((e.modified for e in first.values()), default=0)
         deadline = time.monotonic() + (LEASE_SECONDS if age < 1e9 * LONG_SECONDS else 0.0)
         if first and deadline > time.monotonic():
@@ -83,21 +82,19 @@ class Leases:
             first = {d: entry for d, entry in first.items() if d in now}
         for driver in first:
             self.end(driver)
-        return []
+        return None
 
     def _found(self, ending: str) -> dict[str, Entry]:
         files = self._store.files(self._home)
         start, stop = len(self._home) + 1, -len(ending) - 1
         return {p[start:stop]: e for p, e in files.items() if p.endswith(f".{ending}")}
 
-    def _read(self, drivers: Iterable[str]) -> list[str]:
-        records = []
+    def _read(self, drivers: Iterable[str]) -> Driver | None:
+        """The first of them that has not ended this moment."""
         for driver in drivers:
-            try:
-                records.append(self._store.read(self._at(driver, "json")).decode())
-            except FileNotFoundError:  # it ended this moment
-                continue
-        return records
+            with suppress(FileNotFoundError):
+                return Driver(**json.loads(self._store.read(self._at(driver, "json"))))
+        return None
 
     def _at(self, driver: str, ending: str) -> str:
         return f"{self._home}/{driver}.{ending}"
@@ -109,7 +106,7 @@ END_SECONDS, HASTE_SECONDS = 120.0, 5.0
 person has asked for the end."""
 
 _LEASED = ".leased"
-"""In the mirror: the drivers that this machine told the store of, and has not taken back."""
+"""In the mirror: the driver that this machine told the store of last."""
 
 Say = Callable[[str], None]
 
@@ -121,17 +118,6 @@ class LostError(StorageError):
 def leases_of(mirror: Mirror) -> Leases:
     """The records of a sweep's drivers in its store."""
     return Leases(mirror.store, mirror.folder.name)
-
-
-def release_stale_leases(mirror: Mirror) -> None:
-    """End the records of drivers that were killed on this machine: nobody need wait for them."""
-    ours = mirror.folder / _LEASED
-    if ours.exists():
-        on_record = set(ours.read_text().split())
-        here = {each.id for each in local_drivers(mirror.folder)}  # after it: one may begin now
-        for driver in on_record - here:
-            leases_of(mirror).end(driver)
-        ours.write_text("".join(f"{driver}\n" for driver in here))
 
 
 def check_held(mirror: Mirror, driver: Driver) -> None:
@@ -148,12 +134,12 @@ def held(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
         UserError: another machine holds it, or the store does not answer.
     """
     holder = _LeaseHolder(mirror, driver, say)
-    is_first, is_all_there = holder.begin(), True
+    holder.begin()
+    is_all_there = True
     try:
         with _meanwhile("lease", holder.beat):  # also while much is fetched, or sent at the end
-            if is_first:
-                with as_user_error():
-                    mirror.pull()
+            with as_user_error():
+                mirror.pull()
             patience, is_all_there = END_SECONDS, False
             try:
                 with _meanwhile("storage", holder.send):
@@ -177,37 +163,39 @@ class _LeaseHolder:
         self._mirror, self._driver, self._say = mirror, driver, say
         self._leases = leases_of(mirror)
 
-    def begin(self) -> bool:
-        """Put the record there; whether this is the only driver.
+    def begin(self) -> None:
+        """Put the record there. One that a killed driver of this machine left is ended first:
+        nobody need wait for it.
 
         Raises:
-            UserError: another machine does the same, or the store does not answer.
+            UserError: another machine drives the sweep or begins to, or the store does not answer.
         """
-        folder = self._mirror.folder
+        ours, own = self._mirror.folder / _LEASED, self._driver.id
         with as_user_error():
-            with (folder / _LEASED).open("a") as ours:
-                ours.write(f"{self._driver.id}\n")
-            self._put()
-            here = {each.id for each in local_drivers(folder)}
-            if others := set(self._leases.drivers()) - here:
-                self._leases.end(self._driver.id)
+            for stale in ours.read_text().split() if ours.exists() else []:
+                self._leases.end(stale)
+            if alive := self._leases.outlived(self._say):
+                raise refusal(alive)
+            ours.write_text(own)
+            self._leases.put(self._driver)
+            if others := set(self._leases.drivers()) - {own}:
+                self._leases.end(own)
                 raise UserError(
                     f"another machine begins to run this sweep at this moment ({len(others)} "
                     "more): see with `status`, and try again"
                 )
-        return here == {self._driver.id}
 
     def beat(self, over: threading.Event) -> None:
         """Live on for other machines, and hear what they ask."""
         while not over.wait(BEAT_SECONDS):
             try:
                 self._check()
-                self._put()
+                self._leases.put(self._driver)
                 if self._driver.id in self._leases.asked_to_stop():
-                    self._request().touch()
+                    stop_file(self._mirror.folder, self._driver).touch()
             except LostError as error:
                 self._say(f"{error}: this process stops")
-                self._request().touch()
+                stop_file(self._mirror.folder, self._driver).touch()
                 return
             except OSError:
                 continue  # `send` says it
@@ -253,13 +241,6 @@ class _LeaseHolder:
 
     def _check(self) -> None:
         check_held(self._mirror, self._driver)
-
-    def _put(self) -> None:
-        self._leases.put(self._driver.id, json.dumps(asdict(self._driver)))
-
-    def _request(self) -> Path:
-        """What a driver takes for a request to stop, as `drivers.request_stop` leaves it."""
-        return self._mirror.folder / "drivers" / f"{self._driver.id}.stop"
 
 
 @contextmanager

@@ -11,25 +11,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from sweeps.storage import database_backup
-from sweeps.storage.lease import (
-    CLOCKS_SECONDS,
-    LEASE_SECONDS,
-    Say,
-    check_held,
-    held,
-    leases_of,
-    release_stale_leases,
-)
+from sweeps.storage.lease import Say, check_held, held, leases_of
 from sweeps.storage.mirror import Mirror
 from sweeps.storage.object_store import ObjectStore, as_user_error
-from sweeps.storage.run_lock import (
-    Driver,
-    acquire_run_lock,
-    gate,
-    local_drivers,
-    record_remote_drivers,
-    request_stop,
-)
+from sweeps.storage.run_lock import Driver, acquire_run_lock, gate, local_driver, request_stop
 from sweeps.storage.study_paths import StudyPaths
 
 Remove = Callable[[Path], None]
@@ -58,16 +43,15 @@ def refresh(place: StudyPaths) -> None:
     if mirror is None:
         return
     with as_user_error():
-        if local_drivers(place.folder) or not mirror.exists():
+        if local_driver(place.folder) or not mirror.exists():
             return
         with gate(place.folder):  # no driver may begin to write what is replaced here
-            if not local_drivers(place.folder):
+            if not local_driver(place.folder):
                 _refresh(place, mirror)
 
 
 def _refresh(place: StudyPaths, mirror: Mirror) -> None:
     mirror.pull()
-    record_remote_drivers(place.folder, leases_of(mirror).living(), CLOCKS_SECONDS)
     live = place.optuna_live()
     if live.exists():  # of a driver that ran here once
         database_backup.restore(live, place.optuna_copy())
@@ -85,20 +69,32 @@ def check_storage(place: StudyPaths) -> None:
             mirror.store.check()
 
 
-def stop_drivers(place: StudyPaths) -> list[Driver]:
-    """Ask every living driver to stop, wherever it is; returns whom.
+def living_driver(place: StudyPaths) -> Driver | None:
+    """The driver of the sweep, wherever it is; None where nobody drives.
 
     Raises:
         UserError: the store does not answer.
     """
-    mirror, here = mirror_of(place), {driver.id for driver in local_drivers(place.folder)}
-    asked = request_stop(place.folder)
-    if mirror is not None:
+    here, mirror = local_driver(place.folder), mirror_of(place)
+    if here is not None or mirror is None:
+        return here
+    with as_user_error():
+        return leases_of(mirror).living()
+
+
+def stop_driver(place: StudyPaths) -> Driver | None:
+    """Ask the living driver to stop, wherever it is; returns it.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    if (here := request_stop(place.folder)) is not None:
+        return here
+    mirror, there = mirror_of(place), living_driver(place)
+    if mirror is not None and there is not None:
         with as_user_error():
-            for driver in asked:
-                if driver.id not in here:
-                    leases_of(mirror).request_stop(driver.id)
-    return asked
+            leases_of(mirror).request_stop(there.id)
+    return there
 
 
 def send(place: StudyPaths, *, records: bool) -> None:
@@ -159,24 +155,15 @@ def remover(place: StudyPaths) -> Remove:
 
 
 @contextmanager
-def acquire_run(place: StudyPaths, say: Say, *, join: bool = False) -> Iterator[Driver]:
-    """Be a driver of a sweep (`run_lock.acquire_run_lock`), and keep the store as the folder is.
+def acquire_run(place: StudyPaths, say: Say) -> Iterator[Driver]:
+    """Be the driver of a sweep (`run_lock.acquire_run_lock`), and keep the store as the folder is.
 
     Raises:
         UserError: another process drives it, here or elsewhere; or the store does not answer.
     """
     mirror = mirror_of(place)
-    if mirror is not None:
-        with as_user_error():
-            release_stale_leases(mirror)
-            here = {driver.id for driver in local_drivers(place.folder)}
-            record_remote_drivers(
-                place.folder, leases_of(mirror).outlived(here, say), LEASE_SECONDS
-            )
-    # What an object store has is kept there by one machine, wherever the database is.
-    one_host = place.is_copied() or mirror is not None
     with (
-        acquire_run_lock(place.folder, join=join, one_host=one_host) as driver,
+        acquire_run_lock(place.folder) as driver,
         nullcontext() if mirror is None else held(mirror, driver, say),
     ):
         yield driver

@@ -1,4 +1,4 @@
-"""Who drives a sweep: the living processes, each known by a lock that also a kill releases."""
+"""Who drives a sweep: one living process, known by a lock that also a kill releases."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import UserError
 from sweeps.storage.interrupts import interruptible, shielded
 
+RECORD = "driver.json"
+"""In the folder ``drivers`` of a sweep: the `Driver`, while it lives."""
+
 POLL_SECONDS = 0.5
 """How soon a driver notices that it was asked to stop."""
 
-ELSEWHERE = "elsewhere.txt"
-"""Beside the records of drivers whose locks can be seen: what is known of others."""
+LOOK_SECONDS = 1.0
+"""A lock that is held for longer is a driver's, not that of a process that looks for one."""
 
 PATIENCE_SECONDS = 30.0
 """How long a driver may take to stop before the request is passed on once more."""
@@ -47,83 +50,63 @@ class Driver:
         return f"process {self.pid} of {self.user} on {self.host}, since {self.started}"
 
 
-def living_drivers(folder: Path) -> list[Driver]:
-    """The drivers of the sweep in ``folder`` that are alive, the oldest first."""
-    living = [*local_drivers(folder), *remote_drivers(folder)]
-    return sorted(living, key=lambda driver: driver.started)
-
-
-def local_drivers(folder: Path) -> list[Driver]:
-    """Those whose locks this machine sees. What a dead one left behind is removed."""
-    living = []
-    for record in (folder / "drivers").glob("*.json"):
-        lock = FileLock(record.with_suffix(".lock"), timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            living += _recorded(record)
-            continue
-        for suffix in (".json", ".stop", ".lock"):
-            record.with_suffix(suffix).unlink(missing_ok=True)
-        lock.release()
-    return living
-
-
-def remote_drivers(folder: Path) -> list[Driver]:
-    """Those that an object store told of, while what it told is fresh."""
+def local_driver(folder: Path) -> Driver | None:
+    """The driver whose lock this machine sees. What a dead one left behind is removed."""
+    record = folder / "drivers" / RECORD
+    if not record.exists():
+        return None
     try:
-        told = json.loads((folder / "drivers" / ELSEWHERE).read_text())
-        return [Driver(**each) for each in told["drivers"]] if time.time() < told["until"] else []
-    except (OSError, ValueError, TypeError, KeyError):
-        return []
+        with _lock(folder).acquire(timeout=0):
+            _clear(folder)
+    except Timeout:
+        return _recorded(record)
+    return None
 
 
-def record_remote_drivers(folder: Path, records: list[str], seconds: float) -> None:
-    """Keep for so long what an object store told: the records of drivers on other machines."""
-    file = folder / "drivers" / ELSEWHERE
-    if records or file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        told = {"until": time.time() + seconds, "drivers": [json.loads(r) for r in records]}
-        atomic_write(file, json.dumps(told))
-
-
-def _recorded(record: Path) -> list[Driver]:
-    """The driver on record; none where it ended this moment."""
+def _recorded(record: Path) -> Driver | None:
+    """The driver on record; None where it ended this moment."""
     try:
-        return [Driver(**json.loads(record.read_text()))]
+        return Driver(**json.loads(record.read_text()))
     except (OSError, ValueError, TypeError):
-        return []
+        return None
 
 
-def request_stop(folder: Path) -> list[Driver]:
-    """Ask every living driver to stop as by Ctrl-C; returns whom. Works from another machine."""
-    living = living_drivers(folder)
-    for driver in living:
-        (folder / "drivers" / f"{driver.id}.stop").touch()
-    return living
+def request_stop(folder: Path) -> Driver | None:
+    """Ask the driver whose lock is seen here to stop as by Ctrl-C; returns it."""
+    driver = local_driver(folder)
+    if driver is not None:
+        stop_file(folder, driver).touch()
+    return driver
+
+
+def refusal(driver: Driver | None) -> UserError:
+    """What a second driver is told; ``driver``: the first, None where it ended this moment."""
+    first = driver or "a process that is ending"
+    return UserError(
+        f"this sweep is being run already, by {first}. Wait for it, or stop it with `stop`"
+    )
 
 
 @contextmanager
-def acquire_run_lock(
-    folder: Path, *, join: bool = False, one_host: bool = False
-) -> Iterator[Driver]:
-    """Be a driver of the sweep in ``folder``: the only one, unless it joins by choice.
+def acquire_run_lock(folder: Path) -> Iterator[Driver]:
+    """Be the driver of the sweep in ``folder``.
 
-    ``one_host``: its drivers write what lies on their own disk, so they share one machine.
     A request to stop, as the signals of `sweeps.storage.interrupts`, reaches the main thread as
     KeyboardInterrupt.
 
     Raises:
-        UserError: another process drives it, and this one did not choose to join.
+        UserError: another process drives it.
     """
-    home, driver = folder / "drivers", _this_process()
+    driver, lock = _this_process(), _lock(folder)
     with gate(folder):
-        lock = FileLock(home / f"{driver.id}.lock", timeout=0)
-        _check_others(folder, driver, join=join, one_host=one_host)
-        lock.acquire()
-        atomic_write(home / f"{driver.id}.json", json.dumps(asdict(driver)))
+        try:
+            lock.acquire(timeout=LOOK_SECONDS)
+        except Timeout:
+            raise refusal(local_driver(folder)) from None
+        _clear(folder)
+        atomic_write(folder / "drivers" / RECORD, json.dumps(asdict(driver)))
     over = threading.Event()
-    request = home / f"{driver.id}.stop"
+    request = stop_file(folder, driver)
     with interruptible() as number:
         watch = threading.Thread(target=_pass_on, args=(request, over, number), daemon=True)
         watch.start()
@@ -133,8 +116,7 @@ def acquire_run_lock(
             over.set()
             watch.join()
             with shielded():
-                for suffix in (".json", ".stop", ".lock"):
-                    (home / f"{driver.id}{suffix}").unlink(missing_ok=True)
+                _clear(folder)
                 lock.release()
 
 
@@ -147,19 +129,19 @@ def gate(folder: Path) -> Iterator[None]:
         yield
 
 
-def _check_others(folder: Path, driver: Driver, *, join: bool, one_host: bool) -> None:
-    others, far = living_drivers(folder), remote_drivers(folder)
-    elsewhere = [other for other in others if other.host != driver.host or other in far]
-    if elsewhere and join and one_host:
-        raise UserError(
-            f"this sweep is being run on another machine, by {elsewhere[0]}, which keeps its "
-            "records or files on its own disk and sends copies: join it from there"
-        )
-    if others and not join:
-        raise UserError(
-            f"this sweep is being run already, by {others[0]}. Wait for it, stop it with "
-            "`stop`, or help it with `run --join`"
-        )
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder / "drivers" / "driver.lock")
+
+
+def stop_file(folder: Path, driver: Driver) -> Path:
+    """The driver stops once it is there."""
+    return folder / "drivers" / f"{driver.id}.stop"
+
+
+def _clear(folder: Path) -> None:
+    """Remove what the driver left; by who holds its lock."""
+    for file in (folder / "drivers" / RECORD, *(folder / "drivers").glob("*.stop")):
+        file.unlink(missing_ok=True)
 
 
 def _this_process() -> Driver:

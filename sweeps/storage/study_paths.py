@@ -68,10 +68,6 @@ class StudyPaths:
         """The operational log of the sweep's drivers."""
         return self.folder / "driver.log"
 
-    def queue_lock(self) -> Path:
-        """The lock under which points are queued."""
-        return self.folder / "queue.lock"
-
     def study(self, domain: str) -> Path:
         """The folder of one domain's study: its trials, test scores and report."""
         return self.folder / domain

@@ -110,7 +110,8 @@ def test_a_worker_host_is_lost_and_its_trial_goes_on_in_the_other(bucket: Bucket
     job = bucket.submit()
     bucket.wait_until_under_way(job)
     look = bucket.ask_from_the_laptop("status")
-    assert (look["state"], len(look["drivers"])) == ("running", 1)
+    assert look["state"] == "running"
+    assert look["driver"]["id"]
     cluster.hosts["worker-1"].kill()
     cluster.finish(job, 600)
     rows = bucket.ask_from_the_laptop("leaderboard")["math"]

@@ -340,7 +340,8 @@ MISTAKES = {
 
 COMMAND_LINES = {
     "unknown command": (["leaderbord", "sweep.yaml"], "'leaderboard'"),
-    "unknown option": (["run", "sweep.yaml", "--jion"], "--join"),
+    "unknown option": (["run", "sweep.yaml", "--adpot"], "--adopt"),
+    "option that went": (["run", "sweep.yaml", "--join"], "no such option: --join"),
     "no configuration": (["status"], "missing argument 'CONFIG'"),
     "word for a number": (["leaderboard", "sweep.yaml", "--top", "ten"], "'--top'"),
     "number out of bounds": (["leaderboard", "sweep.yaml", "--top", "0"], "'--top'"),

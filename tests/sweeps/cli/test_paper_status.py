@@ -92,9 +92,9 @@ def test_its_folder_says_that_it_is_a_paper(paper: Path, monkeypatch: pytest.Mon
     resumed = CliRunner().invoke(app.app, ["resume", str(paper / "small")])
     assert resumed.stdout == "report:\n  report.html\n"
     assert [config.name for config in ran] == ["small"]
-    helped = CliRunner().invoke(app.app, ["resume", str(paper / "small"), "--join"])
-    assert helped.exit_code == 2
-    assert "--join is for one sweep" in helped.stderr
+    adopted = CliRunner().invoke(app.app, ["resume", str(paper / "small"), "--adopt"])
+    assert adopted.exit_code == 2
+    assert "--adopt is for one sweep" in adopted.stderr
 
 
 def test_a_sweep_of_the_same_name_keeps_its_folder(sweep_files: Path) -> None:

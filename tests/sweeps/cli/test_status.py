@@ -52,7 +52,7 @@ def test_a_sweep_that_runs(sweep_files: Path) -> None:
     with acquire_run_lock(paths_for(config).folder) as driver:
         found = status(Records(config))
     assert found.state == "running"
-    assert found.drivers == (driver,)
+    assert found.driver == driver
     (domain,) = found.domains
     assert (domain.total, domain.done) == (3, 1)
     assert domain.states == {"finished": 1, "running": 1}

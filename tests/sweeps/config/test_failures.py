@@ -14,12 +14,12 @@ from sweeps.config.budget import (
     ENOUGH_TO_JUDGE,
     BudgetConfig,
     StopCondition,
-    UsageFiles,
-    UsageStore,
+    UsageFile,
     UsageTracker,
 )
 from sweeps.config.failures import KINDS, FailureKind, cause, failed, kind_of
 from sweeps.finetune.model_facts import ModelError
+from sweeps.storage.errors import UserError
 
 
 def wrapped(error: Exception) -> Exception:
@@ -72,21 +72,8 @@ class Clock:
         return self.hours * 3600
 
 
-class Books(UsageStore):
-    """In memory. ``others``: what the other drivers have spent."""
-
-    def __init__(self, others: float = 0.0) -> None:
-        self.own, self.others = 0.0, others
-
-    def record(self, gpu_hours: float) -> None:
-        self.own = gpu_hours
-
-    def elsewhere(self) -> float:
-        return self.others
-
-
 def ledger(clock: Clock, before: float = 0.0, **budget: float) -> UsageTracker:
-    return UsageTracker(BudgetConfig.model_validate(budget), 4.0, Books(before), clock)
+    return UsageTracker(BudgetConfig.model_validate(budget), 4.0, before, clock=clock)
 
 
 def test_gpu_hours_are_of_ended_running_and_earlier_trials() -> None:
@@ -113,28 +100,71 @@ def test_what_a_trial_spent_before_its_actor_was_lost_counts_too() -> None:
     assert spent.gpu_hours() == pytest.approx(4 * 0.75)
 
 
-def test_what_any_driver_spends_counts_for_all_and_outlives_it(tmp_path: Path) -> None:
-    clock, limit = Clock(), BudgetConfig(gpu_hours=4.0)
-    first = UsageTracker(limit, 1.0, UsageFiles(tmp_path, "first"), clock)
-    second = UsageTracker(limit, 2.0, UsageFiles(tmp_path, "second"), clock)
+def call_of(folder: Path, clock: Clock, gpus: float, *beside: Path) -> UsageTracker:
+    """One call of `run`, or of a paper's study."""
+    usage = UsageFile(folder, beside)
+    return UsageTracker(BudgetConfig(gpu_hours=4.0), gpus, usage.before, usage.record, clock)
+
+
+def test_what_any_call_spends_counts_once_and_outlives_it(tmp_path: Path) -> None:
+    clock = Clock()
+    first = call_of(tmp_path, clock, 1.0)
     assert not list(tmp_path.iterdir())
     first.began("a")
-    second.began("b")
     clock.hours = 1.0
     first.ended("a")  # by itself, by the halt or by a failure
+    second = call_of(tmp_path, clock, 2.0)
+    second.began("b")
+    clock.hours = 2.0
     second.sync()  # as at an interrupt, with "b" still running
-    third = UsageTracker(limit, 1.0, UsageFiles(tmp_path, "third"), clock)
-    clock.hours = 1.01  # time for another look
-    assert third.gpu_hours() == first.gpu_hours() == pytest.approx(1.0 + 2.0)
+    third = call_of(tmp_path, clock, 1.0)
+    assert third.gpu_hours() == second.gpu_hours() == pytest.approx(1.0 + 2.0)
     third.began("a")  # once more, as after `retry`
-    clock.hours = 2.1
+    clock.hours = 3.1
     assert "gpu_hours" in third.exceeded()
+    assert [file.name for file in (tmp_path / "spent").iterdir()] == ["sweep.gpu_hours"]
 
 
-def test_an_unreadable_book_is_passed_over(tmp_path: Path) -> None:
-    UsageFiles(tmp_path, "first").record(1.5)
-    (tmp_path / "spent" / "second.gpu_hours").write_text("")
-    assert UsageFiles(tmp_path, "third").elsewhere() == 1.5
+def test_a_killed_call_loses_seconds_of_what_it_spent(tmp_path: Path) -> None:
+    clock = Clock()
+    killed = call_of(tmp_path, clock, 1.0)
+    killed.began("a")
+    clock.hours = 1.0
+    assert not killed.exceeded()  # which is asked again and again
+    clock.hours = 1.0 + 5 / 3600
+    assert not killed.exceeded()
+    assert call_of(tmp_path, clock, 1.0).gpu_hours() == pytest.approx(1.0)
+
+
+def test_the_studies_of_a_paper_count_what_all_of_them_spent(tmp_path: Path) -> None:
+    clock, folders = Clock(), [tmp_path / name for name in ("search", "drop")]
+    for number, folder in enumerate(folders):
+        one = call_of(folder, clock, 1.0, *folders)
+        assert one.gpu_hours() == pytest.approx(number)
+        one.began("a")
+        clock.hours += 1.0
+        one.ended("a")
+    again = call_of(folders[0], clock, 1.0, *folders)
+    again.began("b")
+    clock.hours += 1.0
+    again.ended("b")
+    assert call_of(folders[1], clock, 1.0, *folders).gpu_hours() == pytest.approx(3.0)
+
+
+def test_what_earlier_versions_wrote_for_each_call_still_counts(tmp_path: Path) -> None:
+    (tmp_path / "spent").mkdir()
+    for name, hours in (("first", "1.5"), ("second", "0.25"), ("torn", "")):
+        (tmp_path / "spent" / f"{name}.gpu_hours").write_text(hours)
+    for before in (1.75, 2.75):
+        usage = UsageFile(tmp_path)
+        assert usage.before == before
+        usage.record(1.0)
+
+
+def test_usage_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
+    (tmp_path / "spent" / "sweep.gpu_hours").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"sweep\.gpu_hours, the GPU-hours spent so far, cannot"):
+        UsageFile(tmp_path)
 
 
 @pytest.mark.parametrize(

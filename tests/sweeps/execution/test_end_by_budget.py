@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.config.budget import BudgetConfig, StopCondition, UsageFiles, UsageTracker
+from sweeps.config.budget import BudgetConfig, StopCondition, UsageTracker
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import tuner
@@ -46,13 +46,11 @@ def ended_by_budget(
 
     monkeypatch.setattr(tuner, "run_tuner", run_tuner)
     study, display = open_study(config, "sums"), LineDisplay(io.StringIO())
-    with acquire_run_lock(folder) as driver:
-        book = UsageFiles(folder, driver.id)
-        halt = StopCondition(
-            UsageTracker(BudgetConfig(wall_hours=1), 0.0, book, lambda: now[0]), 0.5
-        )
+    with acquire_run_lock(folder):
+        ledger = UsageTracker(BudgetConfig(wall_hours=1), 0.0, clock=lambda: now[0])
+        halt = StopCondition(ledger, 0.5)
         some: Any = groups
-        one = DomainSession(config, "sums", study, tracker, display, some, driver, halt)
+        one = DomainSession(config, "sums", study, tracker, display, some, halt)
         return run_together([one])["sums"], tracker, groups.scored
 
 
@@ -89,9 +87,7 @@ def test_an_efficiency_study_is_done_once_it_is_measured(
 ) -> None:
     study = {"kind": "efficiency", "nuisance": NUISANCE, "mask_ratio": 0.5}
     config = resolve_paths(parse_config(tree | {"study": study}))
-    halt = StopCondition(
-        UsageTracker(BudgetConfig(wall_hours=1e-9), 0.0, UsageFiles(Path(), "me")), 0.5
-    )
+    halt = StopCondition(UsageTracker(BudgetConfig(wall_hours=1e-9), 0.0), 0.5)
     opened, tracker = open_study(config, "sums"), MemoryTracker()
     groups: Any = Groups()
     home = paths_for(config).study("sums")
@@ -99,9 +95,9 @@ def test_an_efficiency_study_is_done_once_it_is_measured(
         home.mkdir(parents=True)
         (home / MEASURED).write_text('{"methods": {}, "place": "here"}')
     monkeypatch.setattr(DomainSession, "_conclude", lambda one, complete: RESULT)
-    with acquire_run_lock(paths_for(config).folder) as driver:
+    with acquire_run_lock(paths_for(config).folder):
         display = LineDisplay(io.StringIO())
-        one = DomainSession(config, "sums", opened, tracker, display, groups, driver, halt)
+        one = DomainSession(config, "sums", opened, tracker, display, groups, halt)
         result = run_together([one])["sums"]
     assert ("wall_hours" in result.stopped) == (not is_measured)
 

@@ -116,7 +116,6 @@ def test_on_a_terminal_each_study_that_runs_has_a_table(monkeypatch: pytest.Monk
     monkeypatch.setattr("rich.console.Console", terminal)
     display, runs = LiveDisplay(), {"k": {"number": 2, "point": POINT}}
     display.show(Tally("code", trials=2, finished_before=2, concurrency=2))
-    display.show(Tally("rest", trials=3, finished_before=1, concurrency=2))  # ran elsewhere
     display.show(Tally("sums", trials=12, finished_before=3, concurrency=2, running=runs))
     display.show(Tally("words", trials=4, finished_before=0, concurrency=2))
     screen.truncate(0)
@@ -127,4 +126,3 @@ def test_on_a_terminal_each_study_that_runs_has_a_table(monkeypatch: pytest.Monk
     assert "words: 0 of 4 trials" in shown
     assert shown.rindex("sums:") < shown.rindex("words:")
     assert "code:" not in shown
-    assert "rest:" not in shown

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.config.budget import BudgetConfig, StopCondition, UsageFiles, UsageTracker
+from sweeps.config.budget import BudgetConfig, StopCondition, UsageTracker
 from sweeps.execution.progress import LineDisplay, Tally
 from sweeps.execution.study_observer import StudyObserver, trial_info
 
@@ -33,7 +33,7 @@ def test_a_trial_of_a_design_has_its_own_method_and_seed() -> None:
 def test_domains_side_by_side_with_equal_trials_spend_as_much_as_others(tmp_path: Path) -> None:
     """Two domains may differ in nothing that a trial's key tells: in their search alone."""
     now = [0.0]
-    ledger = UsageTracker(BudgetConfig(), 1.0, UsageFiles(tmp_path, "me"), lambda: now[0])
+    ledger = UsageTracker(BudgetConfig(), 1.0, clock=lambda: now[0])
     nobody: Any = SimpleNamespace(told=lambda trial_id: None, begin=lambda *told: None)
     job = {"key": "000-a", "number": 0, "point": POINT, "method": "gmt", "folder": str(tmp_path)}
     trials: list[Any] = [SimpleNamespace(trial_id=name, config=job) for name in ("a", "b")]

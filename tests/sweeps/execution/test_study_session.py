@@ -7,29 +7,22 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from sweeps.cli.app import app
-from sweeps.config.budget import BudgetConfig, StopCondition, UsageFiles, UsageTracker
+from sweeps.config.budget import BudgetConfig, StopCondition, UsageTracker
 from sweeps.config.load import load_config, parse_config
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import study_session, tuner
 from sweeps.execution.progress import LineDisplay
-from sweeps.execution.study_search import FINISHED as NO_MORE
-from sweeps.execution.study_search import StudySearch
 from sweeps.execution.study_session import DomainSession, run_together
 from sweeps.execution.sweep import open_study, run_studies
 from sweeps.execution.test_scores import TestScores
 from sweeps.execution.trial_batch import TrialBatch
-from sweeps.execution.trial_jobs import TrialJobs
-from sweeps.search.attempts import DRIVER
-from sweeps.search.pending_trials import SearchSpace
 from sweeps.storage.errors import UserError
-from sweeps.storage.run_lock import acquire_run_lock, living_drivers
+from sweeps.storage.run_lock import acquire_run_lock
 from sweeps.tracking.pump import TrackerPump
 from sweeps.tracking.tracker import MemoryTracker, StudyRecord
-from tests.sweeps.another_driver import another_driver
 from tests.sweeps.played import FINISHED, RUNNING, Groups, play
 
 
@@ -42,12 +35,11 @@ def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> str:
         raise error
 
     monkeypatch.setattr(DomainSession, "wave", fails)
-    book = UsageFiles(Path.cwd() / "runs" / "small", "me")
-    halt = StopCondition(UsageTracker(BudgetConfig(), 0.0, book), 0.5)
+    halt = StopCondition(UsageTracker(BudgetConfig(), 0.0), 0.5)
     groups: Any = Groups()
-    with acquire_run_lock(Path.cwd() / "runs" / "small") as driver:
+    with acquire_run_lock(Path.cwd() / "runs" / "small"):
         one = DomainSession(
-            config, "sums", study, MemoryTracker(), LineDisplay(said), groups, driver, halt
+            config, "sums", study, MemoryTracker(), LineDisplay(said), groups, halt
         )
         with pytest.raises(type(error)) as raised:
             run_together([one])
@@ -111,37 +103,31 @@ def test_a_spent_budget_is_told_and_how_to_go_on(
     assert said.stdout.endswith(f"Stopped, for {result.stopped}:\n  {AGAIN}\n")
 
 
-@pytest.mark.parametrize("dies", [True, False])
-def test_what_a_killed_helper_ran_is_run_before_the_end(
-    sweep_files: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+def test_what_a_killed_driver_ran_is_run_again(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = resolve_paths(load_config("sweep.yaml"))
-    folder, study = paths_for(config).folder, open_study(config, "sums")
+    """It was killed while one of three trials ran."""
+    config = play(FINISHED, RUNNING)
     groups: Any = Groups()
+    wanted: list[int] = []
 
     def run_tuner(config: SweepConfig, waves: list[TrialBatch], *given: object) -> None:
         assert groups.started
-        if dies:
-            helper.kill()
-            helper.wait()
         (wave,) = waves
+        wanted.append(wave.trials)
         for number in range(wave.trials):
-            if wave.search.suggest(str(number)) != NO_MORE:
-                wave.search.on_trial_complete(str(number), FINISHED)
+            assert isinstance(wave.search.suggest(str(number)), dict)
+            wave.search.on_trial_complete(str(number), FINISHED)
 
     monkeypatch.setattr(tuner, "run_tuner", run_tuner)
-    with another_driver(folder) as helper, acquire_run_lock(folder, join=True) as driver:
-        (other,) = (each for each in living_drivers(folder) if each.id != driver.id)
-        jobs = TrialJobs(config, "sums", study)
-        theirs = StudySearch(study, SearchSpace(config.space), jobs.suggestion, driver=other.id)
-        theirs.suggest("theirs")
-        halt = StopCondition(UsageTracker(BudgetConfig(), 0.0, UsageFiles(folder, driver.id)), 0.5)
-        display, tracker = LineDisplay(io.StringIO()), MemoryTracker()
-        one = DomainSession(config, "sums", study, tracker, display, groups, driver, halt)
-        rows = run_together([one])["sums"].rows
-    left = "finished" if dies else "running"
-    assert [row.state for row in rows] == [left, "finished", "finished"]
-    assert groups.scored == dies  # the test items are read once, when all trials are done
+    with acquire_run_lock(paths_for(config).folder) as driver:
+        said = LineDisplay(io.StringIO())
+        result = run_studies(config, said, MemoryTracker(), groups, driver)
+    rows = result.domains["sums"].rows
+    assert wanted == [2]
+    # The second try of trial 1 is number 2 to Optuna.
+    assert [(row.number, row.state) for row in rows] == [(n, "finished") for n in (0, 1, 3)]
+    assert groups.scored
 
 
 @pytest.mark.parametrize(
@@ -213,28 +199,6 @@ def test_a_study_that_is_over_hears_nothing_of_the_trouble_beside_it(
     states = {study.info.domain: study.state for study in store.values()}
     assert states == {"first": "finished", "second": "interrupted"}
     assert said.getvalue() == ""
-
-
-def test_what_a_helper_left_is_run_although_nothing_was_left_before(
-    sweep_files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = play(FINISHED, FINISHED, RUNNING)
-    folder, groups = paths_for(config).folder, cast(Any, Groups())
-    halt = StopCondition(UsageTracker(BudgetConfig(), 0.0, UsageFiles(folder, "me")), 0.5)
-    study, display = open_study(config, "sums"), LineDisplay(io.StringIO())
-    (theirs,) = study.get_trials(states=(TrialState.RUNNING,))
-    with another_driver(folder) as helper, acquire_run_lock(folder, join=True) as driver:
-        (other,) = (each for each in living_drivers(folder) if each.id != driver.id)
-        study._storage.set_trial_user_attr(theirs._trial_id, DRIVER, other.id)
-        one = DomainSession(config, "sums", study, MemoryTracker(), display, groups, driver, halt)
-        with one.opened():
-            assert not groups.started
-            assert one.wave() is None  # while a study beside it still runs
-            helper.kill()
-            helper.wait()
-            wave = one.wave()
-    assert wave is not None
-    assert wave.trials == 1
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])

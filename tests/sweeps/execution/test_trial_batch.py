@@ -70,7 +70,7 @@ def test_a_free_place_goes_to_the_study_that_runs_the_fewest() -> None:
 
 
 def test_a_study_that_wants_no_more_leaves_its_places_to_the_others() -> None:
-    waves = BatchSearcher([wave("math", 9, more=lambda: False), wave("code", 2)])
+    waves = BatchSearcher([wave("math", 9, halting=lambda: True), wave("code", 2)])
     assert drawn(waves, *"abc") == ["code", "code", FINISHED]
 
 

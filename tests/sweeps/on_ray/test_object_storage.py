@@ -140,7 +140,8 @@ def test_a_lost_machine_costs_nothing_that_was_in_the_bucket(s3: FakeS3, tmp_pat
     head.start("run")
     wait_until(lambda: results(store) >= 1, "a result")
     look = json.loads(laptop.ask("status", "--json"))
-    assert (look["state"], len(look["drivers"])) == ("running", 1)
+    assert look["state"] == "running"
+    assert look["driver"]["id"]
     wait_until(
         lambda: results(store) >= 2 and any(map(is_saved, trials(store).values())),
         "two results and a checkpoint",
@@ -190,7 +191,7 @@ def check_bucket(store: ObjectStore, folder: Path) -> None:
         if file.is_file() and file.name not in ("sent", "events.jsonl.offset")
     }
     beside = {name for name in in_folder if name.startswith(("drivers/", "groups/", "math/tune-"))}
-    assert in_folder - in_store - beside == {"queue.lock"}
+    assert in_folder - in_store == beside
     assert {name for name in in_store - in_folder if not name.endswith("/claim")} == set()
 
 

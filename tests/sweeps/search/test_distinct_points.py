@@ -14,7 +14,7 @@ from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.study_search import FINISHED, StudySearch
 from sweeps.search.attempts import finished_trials, mark_interrupted, queue_interrupted
-from sweeps.search.pending_trials import SearchSpace, has_unplanned, queue_missing
+from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.samplers import DistinctSampler
 from sweeps.search.trial_records import trial_rows
 from sweeps.search.workload import workload
@@ -59,19 +59,16 @@ class Session:
             self.study,
             SearchSpace(space),
             lambda n, point: {"key": str(n), "number": n, "point": point},
-            more=self._more,
         )
         self.points: list[Tree] = []
-
-    def _more(self) -> bool:
-        waiting = self.study.get_trials(states=(TrialState.WAITING,))
-        return bool(waiting) or has_unplanned(self.study, self.config, "sums")
 
     def run(self, at_once: int = 1, result: Tree | None = None, most: int = 1000) -> None:
         """Until no trial comes any more; each ends with a score of its own, or with `result`."""
         running: list[tuple[str, Tree]] = []
+        last = len(self.points) + queue_missing(self.study, self.config, "sums")
         while len(self.points) < most:
-            job = self.search.suggest(f"t{len(self.points)}")
+            is_full = len(self.points) == last  # as a batch of trials is
+            job = FINISHED if is_full else self.search.suggest(f"t{len(self.points)}")
             if not isinstance(job, str):
                 running.append((f"t{len(self.points)}", job["point"]))
                 self.points.append(job["point"])

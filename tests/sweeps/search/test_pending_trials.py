@@ -13,9 +13,9 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.reporting import search_data
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.test_scores import TestScores as Scores
-from sweeps.search.attempts import DRIVER, mark_interrupted, queue_interrupted
+from sweeps.search.attempts import mark_interrupted, queue_interrupted
 from sweeps.search.design import FRESH_SEEDS_FROM
-from sweeps.search.pending_trials import SearchSpace, has_unplanned, queue_missing
+from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.trial_records import best_row, best_sft_row, own_rows, trial_rows
 from sweeps.search.workload import workload
 from sweeps.storage.errors import UserError
@@ -52,7 +52,7 @@ def searcher(study: optuna.Study, config: SweepConfig) -> StudySearch:
         key = f"{number}-{sorted(point.items())}"
         return {"key": key, "number": number, "point": point}
 
-    return StudySearch(study, SearchSpace(config.space_of("sums")), job, driver="me")
+    return StudySearch(study, SearchSpace(config.space_of("sums")), job)
 
 
 def test_a_sampler_draws_what_is_left(tree: Tree) -> None:
@@ -61,10 +61,7 @@ def test_a_sampler_draws_what_is_left(tree: Tree) -> None:
     assert queue_missing(study, config, "sums") == 3
     run(study, config, 2)
     assert queue_missing(study, config, "sums") == 1
-    assert has_unplanned(study, config, "sums")
-    searcher(study, config).suggest("a")  # another driver runs it
-    assert not has_unplanned(study, config, "sums")
-    assert queue_missing(study, config, "sums", others={"me"}) == 0
+    searcher(study, config).suggest("killed")
     assert queue_missing(study, config, "sums") == 1
 
 
@@ -74,7 +71,6 @@ def test_a_grid_is_complete_when_each_point_has_ended_once(tree: Tree) -> None:
     assert config.search_trials("sums") == 2 + 4 + 2
     assert queue_missing(study, config, "sums") == 8
     assert queue_missing(study, config, "sums") == 8  # queued once
-    assert not has_unplanned(study, config, "sums")
     run(study, config, 3)
     search = searcher(study, config)
     search.suggest("failing")
@@ -163,7 +159,6 @@ def test_a_search_that_grows_counts_its_own_trials_only(tree: Tree) -> None:
     run(study, config, 2)
     grown = changed(tree, {"sampler": "tpe", "trials": 5})
     assert queue_missing(study, grown, "sums") == 2
-    assert has_unplanned(study, grown, "sums")
 
 
 def left(study: optuna.Study, config: SweepConfig) -> int:
@@ -202,4 +197,3 @@ def test_half_fine_tuning_is_no_control(tree: Tree) -> None:
     assert control is not None
     assert control.method == "sft"
     assert {t.state for t in study.trials} == {TrialState.COMPLETE}
-    assert DRIVER in study.trials[0].user_attrs

@@ -20,7 +20,8 @@ from sweeps.search.attempts import finished_trials, mark_interrupted
 from sweeps.search.retry_failed import queue_failed
 from sweeps.search.trial_records import Records
 from sweeps.search.workload import workload
-from sweeps.storage.run_lock import acquire_run_lock, living_drivers
+from sweeps.storage.errors import UserError
+from sweeps.storage.run_lock import acquire_run_lock, local_driver
 from sweeps.storage.trial_files import SENT_FILE
 from tests.sweeps.played import (
     DIVERGED,
@@ -125,6 +126,7 @@ def test_nobody_runs_it(sweep_files: Path) -> None:
 DRIVE = """
 import sys, time
 from pathlib import Path
+from sweeps.storage.errors import UserError
 from sweeps.storage.run_lock import acquire_run_lock
 with acquire_run_lock(Path(sys.argv[1])):
     try:
@@ -139,7 +141,7 @@ def test_stop_reaches_another_process_and_waits_for_it(sweep_files: Path, root: 
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVE, str(folder)], env={**os.environ, "PYTHONPATH": str(root)}
     )
-    while not living_drivers(folder):
+    while not local_driver(folder):
         assert process.poll() is None
         time.sleep(0.05)
     result = call("stop", "runs/small")
@@ -165,6 +167,22 @@ def test_one_who_does_not_stop_is_named(
         assert f"not stopped within 0.1 s: {driver}" in result.stderr
 
 
+def test_a_store_that_is_lost_while_one_waits_for_the_end_is_a_sentence(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = paths_for(play(FINISHED)).folder
+
+    def lost(place: object) -> None:
+        raise UserError("s3://sweeps does not answer")
+
+    monkeypatch.setattr("sweeps.storage.remote_sync.living_driver", lost)
+    monkeypatch.setattr("sweeps.storage.run_lock.POLL_SECONDS", 60.0)
+    with acquire_run_lock(folder):
+        result = call("stop", "runs/small")
+    assert result.exit_code == 2
+    assert result.stderr == "error: s3://sweeps does not answer\n"
+
+
 def test_resume_takes_the_stored_configuration(
     sweep_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,12 +191,12 @@ def test_resume_takes_the_stored_configuration(
     ran: list[SweepConfig] = []
 
     def run(config: SweepConfig, *_: object, **options: object) -> None:
-        assert options == {"join": True, "adopt": False}
+        assert options == {"adopt": True}
         ran.append(config)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sweeps.execution.sweep.run", run)
-    result = call("resume", "runs/small", "search.trials=9", "--join")
+    result = call("resume", "runs/small", "search.trials=9", "--adopt")
     assert result.exit_code == 130
     (config,) = ran
     assert config.search.trials == 9

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from optuna.trial import TrialState
 
 from sweeps.config.space import Point, SpaceConfig
-from sweeps.execution.study_search import FINISHED, StudySearch
+from sweeps.execution.study_search import StudySearch
 from sweeps.execution.trial_jobs import Suggestion
 from sweeps.search.attempts import finished_trials, mark_interrupted, queue_interrupted
 from sweeps.search.outcomes import outcome
@@ -51,7 +51,7 @@ def test_a_suggestion_carries_its_point_and_is_recorded(study: optuna.Study) -> 
     (trial,) = study.trials
     assert suggested["number"] == 0
     assert suggested["point"] == SPACE.point(trial.params)
-    assert trial.user_attrs == {"driver": "", "number": 0, "key": suggested["key"]}
+    assert trial.user_attrs == {"number": 0, "key": suggested["key"]}
     assert trial.state is TrialState.RUNNING
 
 
@@ -178,33 +178,6 @@ def test_a_session_killed_while_it_drew_the_point_loses_no_starting_point(
     again = search_over(study).suggest("a")
     assert again["number"] == 0
     assert (again["point"]["mask_ratio"], again["point"]["learning_rate"]) == (0.2, 2e-3)
-
-
-def test_drivers_take_what_waits_in_turn(study: optuna.Study) -> None:
-    """What has no driver's name while others look is an orphan to them, and closed."""
-
-    class Turn:
-        held = False
-
-        def __enter__(self) -> None:
-            self.held = True
-
-        def __exit__(self, *exception: object) -> None:
-            self.held = False
-            assert mark_interrupted(study, living={"me"}) == []
-
-    turn, queued = Turn(), [{"mask_ratio": 0.2}]
-    for point in queued:
-        study.enqueue_trial(point)
-
-    def more() -> bool:
-        assert turn.held
-        return bool(study.get_trials(states=(TrialState.WAITING,)))
-
-    search = StudySearch(study, SPACE, job, driver="me", turn=turn, more=more)
-    assert search.suggest("a")["point"]["mask_ratio"] == 0.2
-    assert search.suggest("b") == FINISHED
-    assert len(study.trials) == 1
 
 
 @pytest.mark.parametrize("halts", [False, True])

@@ -117,18 +117,6 @@ def test_a_driver_killed_between_copy_and_mark_left_its_own_copy(
     assert words(live) == ["a", "b", "c"]
 
 
-def test_what_a_living_driver_writes_is_never_set_aside(places: tuple[Path, Path]) -> None:
-    live, copy = places
-    with database_backup.kept(live, copy, print):
-        write(live, "a")
-        copy.write_bytes(b"of another moment")
-        with database_backup.kept(live, copy, print, shared=True):
-            write(live, "b")
-        write(live, "c")
-    assert words(live) == words(copy) == ["a", "b", "c"]
-    assert not live.with_suffix(".superseded").exists()
-
-
 def test_a_copy_that_fails_is_said_once_and_tried_again(
     places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from sweeps.storage.errors import UserError
 from sweeps.storage.lease import Leases
 from sweeps.storage.mirror import Mirror
 from sweeps.storage.object_store import ObjectStore
-from sweeps.storage.run_lock import living_drivers
+from sweeps.storage.run_lock import Driver, local_driver
 from sweeps.storage.study_paths import StudyPaths
 from tests.sweeps.another_driver import another_driver
 from tests.sweeps.storage.machines import elsewhere, quiet, read, write
@@ -28,9 +27,8 @@ def test_another_machine_sees_the_driver_and_may_stop_it(
     there = elsewhere(place, tmp_path)
 
     def stop_it() -> None:
-        remote_sync.refresh(there)
-        seen.extend(living_drivers(there.folder))
-        remote_sync.stop_drivers(there)
+        seen.append(remote_sync.living_driver(there))
+        seen.append(remote_sync.stop_driver(there))
 
     seen: list[object] = []
     with pytest.raises(KeyboardInterrupt), remote_sync.acquire_run(place, quiet) as driver:
@@ -38,24 +36,30 @@ def test_another_machine_sees_the_driver_and_may_stop_it(
         thread.start()
         time.sleep(20)
     thread.join()
-    assert seen == [driver]
-    remote_sync.refresh(there)
-    assert living_drivers(there.folder) == []
+    assert seen == [driver, driver]
+    assert remote_sync.living_driver(there) is None
 
 
 def test_a_sweep_that_another_machine_drives_is_refused(place: StudyPaths, tmp_path: Path) -> None:
-    with remote_sync.acquire_run(place, quiet):
+    with remote_sync.acquire_run(place, quiet) as driver:
         there = elsewhere(place, tmp_path)
         with (
-            pytest.raises(UserError, match="is being run already, by process"),
+            pytest.raises(UserError, match=f"is being run already, by {driver}"),
             remote_sync.acquire_run(there, quiet),
         ):
             pass
-        with (
-            pytest.raises(UserError, match="on another machine"),
-            remote_sync.acquire_run(there, quiet, join=True),
-        ):
-            pass
+        assert local_driver(there.folder) is None
+
+
+def test_a_lost_heads_lease_expires(
+    place: StudyPaths, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.5)
+    Leases(store, "sweep").put(Driver("ab", "lost", 1, "me", "2026-01-02 03:04:05"))
+    said: list[str] = []
+    with remote_sync.acquire_run(place, said.append) as driver:
+        assert Leases(store, "sweep").drivers() == [driver.id]
+    assert said == ["another machine ran this sweep: waiting 1.5 s for a sign of it"]
 
 
 def test_a_driver_that_was_taken_for_lost_stops_and_writes_no_more(
@@ -78,7 +82,7 @@ def test_a_driver_that_was_killed_here_is_not_waited_for(
 ) -> None:
     with another_driver(place.folder) as process:
         (place.folder / ".leased").write_text("ab\n")
-        Leases(store, "sweep").put("ab", "{}")
+        Leases(store, "sweep").put(Driver("ab", "here", 1, "me", "2026-01-02 03:04:05"))
         process.kill()
         process.wait()
     said: list[str] = []
@@ -145,31 +149,16 @@ def test_a_driver_that_is_taken_for_lost_stops_amid_what_it_sends(
     assert len(store.files()) == 1
 
 
-def test_a_driver_that_begins_beside_a_refused_one_keeps_its_lease(
-    place: StudyPaths, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+def test_a_second_run_on_this_machine_leaves_the_lease_of_the_first(
+    place: StudyPaths, store: ObjectStore
 ) -> None:
     with remote_sync.acquire_run(place, quiet) as driver:
-        here = iter([[]])  # a second run looked before this one was there, and then slept
-        look = lease.local_drivers
-        monkeypatch.setattr(remote_sync, "local_drivers", lambda folder: next(here, look(folder)))
         with (
-            pytest.raises(UserError, match="is being run already"),
+            pytest.raises(UserError, match=f"is being run already, by {driver}"),
             remote_sync.acquire_run(place, quiet),
         ):
             pass
         assert Leases(store, "sweep").drivers() == [driver.id]
-
-
-def test_a_database_on_a_server_lets_no_other_machine_join(
-    place: StudyPaths, tmp_path: Path
-) -> None:
-    place = replace(place, database="postgresql://u@h/n")
-    with (
-        remote_sync.acquire_run(place, quiet),
-        pytest.raises(UserError, match=r"being run on another machine.*join it from there"),
-        remote_sync.acquire_run(elsewhere(place, tmp_path), quiet, join=True),
-    ):
-        pass
 
 
 def test_who_looks_while_a_driver_begins_replaces_none_of_its_records(

@@ -24,7 +24,7 @@ from sweeps.storage import database_backup, remote_sync
 from sweeps.storage.address import Address
 from sweeps.storage.errors import UserError
 from sweeps.storage.object_store import ObjectStore
-from sweeps.storage.run_lock import local_drivers
+from sweeps.storage.run_lock import local_driver
 from sweeps.storage.study_paths import StudyPaths
 from tests.sweeps.conftest import Tree
 from tests.sweeps.object_stores import FakeStore
@@ -162,7 +162,7 @@ def test_only_a_driver_of_this_machine_makes_its_folder_the_newest(
     store.put("sweep/sweep.yaml", b"old")
     with remote_sync.acquire_run(place, quiet):
         assert (place.folder / "sweep.yaml").read_text() == "old"
-        assert local_drivers(place.folder)
+        assert local_driver(place.folder)
         store.put("sweep/sweep.yaml", json.dumps("another").encode())
         remote_sync.refresh(place)
         assert (place.folder / "sweep.yaml").read_text() == "old"

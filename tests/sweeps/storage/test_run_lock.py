@@ -1,4 +1,4 @@
-"""One driver per sweep: refused by name, joined by choice, forgotten when killed."""
+"""One driver per sweep: a second is refused by name, a killed one is forgotten."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from sweeps.config.load import load_config, parse_config, put_on_record, save_co
 from sweeps.config.sweep_config import resolve_paths
 from sweeps.execution import paper
 from sweeps.storage.errors import UserError
-from sweeps.storage.run_lock import acquire_run_lock, living_drivers, request_stop
+from sweeps.storage.run_lock import acquire_run_lock, local_driver, request_stop
 from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.another_driver import DRIVE, another_driver
 
@@ -33,7 +34,7 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_nobody_drives_what_nobody_runs(tmp_path: Path) -> None:
-    assert living_drivers(tmp_path / "missing") == []
+    assert local_driver(tmp_path / "missing") is None
 
 
 Process = subprocess.Popen[str]
@@ -43,14 +44,16 @@ Process = subprocess.Popen[str]
 def test_a_record_that_comes_or_goes_this_moment_is_passed_over(
     tmp_path: Path, text: str | None
 ) -> None:
-    with acquire_run_lock(tmp_path) as driver:
-        record = tmp_path / "drivers" / "other.json"
-        with FileLock(record.with_suffix(".lock")):
-            if text is None:
-                record.symlink_to(tmp_path / "gone")
-            else:
-                record.write_text(text)
-            assert living_drivers(tmp_path) == [driver]
+    with acquire_run_lock(tmp_path):
+        record = tmp_path / "drivers" / "driver.json"
+        record.unlink()
+        if text is None:
+            record.symlink_to(tmp_path / "gone")
+        else:
+            record.write_text(text)
+        assert local_driver(tmp_path) is None
+        with pytest.raises(UserError, match="being run already"), acquire_run_lock(tmp_path):
+            pass
 
 
 def test_a_second_driver_is_refused_with_the_name_of_the_first(
@@ -59,18 +62,31 @@ def test_a_second_driver_is_refused_with_the_name_of_the_first(
     refused = pytest.raises(UserError, match=rf"process {process.pid} of .* on .*, since ")
     with refused, acquire_run_lock(tmp_path):
         pass
-    assert [driver.pid for driver in living_drivers(tmp_path)] == [process.pid]
-    with acquire_run_lock(tmp_path, join=True) as joined:
-        pids = {driver.pid for driver in living_drivers(tmp_path)}
-        assert pids == {process.pid, os.getpid()}
-    assert joined.id not in {driver.id for driver in living_drivers(tmp_path)}
+    first = local_driver(tmp_path)
+    assert first is not None and first.pid == process.pid
+    assert process.poll() is None
+
+
+def test_who_looks_for_a_driver_keeps_none_from_beginning(tmp_path: Path) -> None:
+    """A look at what a killed driver left holds its lock for a moment."""
+    with acquire_run_lock(tmp_path):
+        pass
+    look = FileLock(tmp_path / "drivers" / "driver.lock", thread_local=False)
+    look.acquire()
+    over = threading.Timer(0.2, look.release)
+    over.start()
+    with acquire_run_lock(tmp_path) as driver:
+        assert local_driver(tmp_path) == driver
+    over.join()
 
 
 def test_a_killed_driver_is_no_driver(tmp_path: Path, process: Process) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert living_drivers(tmp_path) == []
-    assert [path.name for path in (tmp_path / "drivers").iterdir()] == ["gate"]
+    assert (tmp_path / "drivers" / "driver.json").exists()
+    assert local_driver(tmp_path) is None
+    left = {path.name for path in (tmp_path / "drivers").iterdir()}
+    assert left == {"gate", "driver.lock"}
     with acquire_run_lock(tmp_path) as driver:
         assert driver.pid == os.getpid()
 
@@ -152,21 +168,9 @@ def test_a_second_paper_is_refused_by_the_name_of_the_first(
 
 def test_a_request_to_stop_ends_a_driver_like_ctrl_c(tmp_path: Path, process: Process) -> None:
     asked = request_stop(tmp_path)
-    assert [driver.pid for driver in asked] == [process.pid]
+    assert asked is not None and asked.pid == process.pid
     assert process.wait(timeout=20) == 130
     deadline = time.monotonic() + 5
-    while living_drivers(tmp_path) and time.monotonic() < deadline:
+    while local_driver(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert request_stop(tmp_path) == []
-
-
-def test_a_database_on_a_drivers_own_disk_is_joined_on_its_machine_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with acquire_run_lock(tmp_path), acquire_run_lock(tmp_path, join=True, one_host=True):
-        monkeypatch.setattr("sweeps.storage.run_lock.socket.gethostname", lambda: "another")
-        refused = acquire_run_lock(tmp_path, join=True, one_host=True)
-        with pytest.raises(UserError, match="run on another machine"), refused:
-            pass
-        with acquire_run_lock(tmp_path, join=True):  # one database for all: join from anywhere
-            assert len(living_drivers(tmp_path)) == 3
+    assert request_stop(tmp_path) is None
