@@ -38,7 +38,7 @@ def test_what_optuna_cannot_hold_in_one_study_is_refused(
     sweep_files: Path, override: str, named: str
 ) -> None:
     play(FINISHED)
-    with pytest.raises(UserError, match=rf"cannot hold trials of both: {named} \("):
+    with pytest.raises(UserError, match=rf"cannot hold trials of both definitions: {named} \("):
         sweep.check(changed(override), MemoryTracker(), adopt=True)
 
 

@@ -347,7 +347,7 @@ COMMAND_LINES = {
     "option without its value": (["plan", "sweep.yaml", "--price"], "--price"),
     "two options that exclude each other": (
         ["plan", "sweep.yaml", "--measure", "--seconds-per-step", "1"],
-        "either --measure or --seconds-per-step",
+        "give --measure or --seconds-per-step, not both",
     ),
     "option that lacks its partner": (
         ["plan", "sweep.yaml", "--seconds-per-check", "1"],
@@ -442,7 +442,7 @@ def test_without_a_mistake_validate_agrees_and_leaves_nothing(sweep_files: Path)
 def test_another_search_space_under_the_same_name(sweep_files: Path, command: str) -> None:
     study = recorded("sums")
     message = assert_refused(call(command, "sweep.yaml", "space.mask_ratio=[0, 0.2]"))
-    assert "a study named 'small' with another definition" in message
+    assert "a study named 'small' with a different definition" in message
     assert "space.mask_ratio" in message
     assert "jsonl" not in message  # only what differs is named
     assert "name=small2" in message
