@@ -90,7 +90,7 @@ def _refuse_for_a_paper(option: str) -> NoReturn:
     from sweeps.storage.errors import UserError
 
     raise UserError(
-        f"{option} works on a single sweep: give the folder of one study, STORAGE/NAME-KIND"
+        f"{option} is for one sweep: give the folder of one study of the paper, STORAGE/NAME-KIND"
     )
 
 

@@ -245,7 +245,7 @@ def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
         if place.exists():
             return place
     raise ValueError(
-        f"{name}: no data; give --data {name}=SOURCE, or one of {', '.join(map(str, places))}"
+        f"{name}: no data; expected --data {name}=SOURCE, or one of {', '.join(map(str, places))}"
     )
 
 

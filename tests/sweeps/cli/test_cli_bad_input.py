@@ -357,7 +357,7 @@ COMMAND_LINES = {
     "status of what never ran": (["status", "sweep.yaml"], "no sweep named 'small'"),
     "export into what exists": (["export", "sweep.yaml"], "missing argument 'FOLDER'"),
     "unknown kind of failure": (["retry", "sweep.yaml", "--kind", "omm"], "mean 'oom'"),
-    "retry of nothing": (["retry", "sweep.yaml"], "--failed for all"),
+    "retry of nothing": (["retry", "sweep.yaml"], "specify --failed or --kind"),
     "resume of what never ran": (["resume", "sweep.yaml"], "nothing to resume"),
     "stop of what never ran": (["stop", "sweep.yaml"], "nothing to stop"),
     "paper without its margin": (["paper", "sweep.yaml"], "study.margin is missing"),
@@ -433,7 +433,7 @@ def test_without_a_mistake_validate_agrees_and_leaves_nothing(sweep_files: Path)
     before = set(sweep_files.rglob("*"))
     result = call("validate", "sweep.yaml", "space.mask_ratio=[0, 0.2]")
     assert result.exit_code == 0, result.output
-    assert "3 trials over sums" in result.stdout
+    assert "3 trials, domain sums" in result.stdout
     assert "python -m sweeps run sweep.yaml 'space.mask_ratio=[0, 0.2]'" in result.stdout
     assert set(sweep_files.rglob("*")) == before
 

@@ -76,7 +76,7 @@ def test_a_paper_that_is_complete(paper: Path, tree: Tree) -> None:
         (page / "report.html").touch()
     shown = call().stdout
     assert "The paper small is complete." in shown
-    assert f"report over all: {pages[1] / 'report.html'}" in shown
+    assert f"report on all studies: {pages[1] / 'report.html'}" in shown
     assert "to continue" not in shown
 
 

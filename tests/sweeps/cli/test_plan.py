@@ -193,7 +193,7 @@ def test_the_command_before_anything_has_run(sweep_files: Path) -> None:
         "sums: 3 trials, 3 to run\n",
         "mask_ratio: 0 to 0.9 in steps of 0.1",
         "at accumulation interval 2: 4 updates of 16 examples",
-        "time: not known before a trial",
+        "time: unknown until a trial",
         "GiB free",
         "python -m sweeps run sweep.yaml",
     ):
@@ -213,7 +213,7 @@ def test_the_command_with_finished_trials(sweep_files: Path) -> None:
 def test_the_command_when_every_trial_is_done(sweep_files: Path) -> None:
     play(*[{**FINISHED, **METRICS}] * 3)
     lines = call("runs/small").stdout.splitlines()
-    assert "time: none, every trial is done" in lines
+    assert "time: none, all trials are done" in lines
     assert lines[-2:] == ["to write the report again:", "  python -m sweeps run runs/small"]
 
 

@@ -118,7 +118,7 @@ def test_complete_with_its_report(sweep_files: Path) -> None:
     assert shown(found).splitlines()[0] == "small is complete."
     assert f"sums: {page}" in shown(found)
     with acquire_run_lock(paths_for(config).folder):
-        assert "All trials are done; the report is being written" in shown(status(Records(config)))
+        assert "All trials are done; writing the report" in shown(status(Records(config)))
 
 
 @pytest.mark.parametrize("source", ["sweep.yaml", "runs/small"])

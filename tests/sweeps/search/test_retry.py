@@ -100,7 +100,7 @@ def test_the_command_says_how_to_go_on(sweep_files: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["retry", "sweep.yaml"], "Expected --failed for all, or --kind oom for some"),
+        (["retry", "sweep.yaml"], "specify --failed or --kind KIND (for example oom)"),
         (["retry", "sweep.yaml", "--kind", "oon"], "did you mean 'oom'?"),
         (["retry", "sweep.yaml", "--failed"], "no sweep named 'small'"),
         (["resume", "sweep.yaml"], "nothing to resume"),
