@@ -1,5 +1,5 @@
-# The one door: everything a person or the CI does here starts with `make`.
-# Another Python than python3: make demo PYTHON=python3.12
+# The entry point for developers and the CI.
+# To use another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
 export PYTHON
@@ -14,7 +14,7 @@ help:  ## Show this list.
 	@echo "usage: make TARGET"
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
 
-demo:  ## Run three small studies on the CPU, and show where to look at them.
+demo:  ## Run three small studies on the CPU, and print where to view them.
 	@tools/install.sh run
 	@echo "==> running sweeps/configs/mini.yaml"
 	@$(BIN)/python -m sweeps run sweeps/configs/mini.yaml
@@ -32,26 +32,26 @@ check:  ## Run format, lint, types and tests (with layers and doc links).
 	@$(BIN)/ruff check $(CODE)
 	@echo "==> types"
 	@$(BIN)/mypy
-	@echo "==> tests, layers and doc links among them"
+	@echo "==> tests (with layers and doc links)"
 	@$(BIN)/python -m pytest --durations=10
 
-resolve:  ## Check that the pinned set resolves for each Python and system (asks the index).
+resolve:  ## Check that the pinned set resolves for each Python and system (queries the index).
 	@tools/install.sh dev
 	@echo "==> resolution of the pinned set"
 	@$(BIN)/python -m pytest -m network tests/test_resolution.py
 
-lock:  ## Write constraints.txt again; newer versions: make lock LOCK="--upgrade-package ray".
+lock:  ## Regenerate constraints.txt; to upgrade: make lock LOCK="--upgrade-package ray".
 	@tools/install.sh dev
 	@MACOSX_DEPLOYMENT_TARGET=14.0 $(BIN)/python -m uv pip compile --quiet --universal --no-config \
 		--no-annotate --custom-compile-command "make lock" --python-version 3.11 \
 		--group dev --group build --extra cluster --extra eval --extra postgres \
 		--output-file constraints.txt $(LOCK) pyproject.toml
 
-format:  ## Format the code and mend what the linter can mend.
+format:  ## Format the code and apply the linter's automatic fixes.
 	@tools/install.sh dev
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-clean:  ## Remove the environment and the tools' caches (never results).
+clean:  ## Remove the environment and tool caches (never results).
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

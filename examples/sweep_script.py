@@ -1,11 +1,11 @@
-"""A sweep from Python: two searches of one domain, each with another number of workers per trial.
+"""A sweep from Python: two searches of one domain, with one and with two workers per trial.
 
     python examples/sweep_script.py
     ray job submit --working-dir . -- python examples/sweep_script.py --storage /shared/runs
     ray submit cluster.yaml examples/sweep_script.py --storage /shared/runs
 
-Everything of the YAML file may be changed in between, and every result is an object here. Run
-again, it goes on where it stopped.
+A script can change any value of the YAML file and gets every result as an object. Run it again to
+continue where it stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONFIG = Path(str(files("sweeps"))) / "configs" / "mini.yaml"
 
 
 def main() -> None:
-    """Run both studies and say what came out."""
+    """Run both studies and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--storage", default="runs", help="a folder that all nodes share")
     parser.add_argument("--trials", type=int, default=4)

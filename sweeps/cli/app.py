@@ -25,17 +25,17 @@ app = typer.Typer(
     add_completion=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="""Fine-tune by Gradient-Mask Tuning, and find out per domain which mask ratio,
-accumulation interval and learning rate work.
+    help="""Fine-tune with Gradient-Mask Tuning, and find the mask ratio, accumulation interval
+and learning rate that work for each domain.
 
 A sweep is one YAML file: a model, domains (training data and benchmarks) and a search space.
-Every domain becomes one Optuna study, run by Ray, recorded in MLflow, with a report.
+Each domain is one Optuna study, run by Ray and recorded in MLflow, with a report.
 
 **Start here**: `python -m sweeps run sweeps/configs/mini.yaml` runs three small domains on a
-laptop's CPU. `init` writes a file of your own, `validate` says what is wrong with it, and `plan`
-what it will cost.
+laptop's CPU. `init` writes your own file, `validate` checks it, and `plan` shows what it will
+cost.
 
-Any key may be overridden: `run my.yaml search.trials=4 space.mask_ratio='[0, 0.2, 0.4]'`.
+You can override any key: `run my.yaml search.trials=4 space.mask_ratio='[0, 0.2, 0.4]'`.
 """,
 )
 

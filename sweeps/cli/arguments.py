@@ -1,8 +1,7 @@
-"""The group of all commands: whatever is mistyped is answered in one paragraph.
+"""What the commands share: their arguments, shell completion and error messages.
 
-What the shell completes: the keys of a sweep's configuration, in overrides.
-
-What the commands have in common: their arguments, and how mistakes end them.
+A mistake in a command line ends in one paragraph. The shell completes configuration keys in
+overrides.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ if TYPE_CHECKING:
 
 PROGRAM = "python -m sweeps"
 SCRIPT = "gmt-sweep"
-"""The installed command. Shells complete by one word: of `python -m sweeps` that were `python`."""
+"""The installed command. Shells complete the first word: for `python -m sweeps` it is `python`."""
 
 
 @final
 class OneParagraphGroup(TyperGroup):
-    """Says what is wrong with a command line in one paragraph, with exit code 2."""
+    """Explains a wrong command line in one paragraph and exits with code 2."""
 
     def main(
         self,
@@ -39,7 +38,7 @@ class OneParagraphGroup(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a command line; nothing typed stands for ``--help``."""
+        """Run a command line; an empty one means ``--help``."""
         typed = list(sys.argv[1:] if args is None else args) or ["--help"]
         if typed[0] in ("--install-completion", "--show-completion"):
             prog_name = SCRIPT
@@ -63,14 +62,14 @@ def _explain(error: TyperException) -> NoReturn:
     stop = "" if text.endswith((".", "?")) else "."
     help_of = " ".join(part for part in (PROGRAM, command, "--help") if part)
     said = f"{text[:1].lower()}{text[1:]}{stop}"
-    print(f"error: {said} `{help_of}` shows what there is", file=sys.stderr)
+    print(f"error: {said} See `{help_of}`", file=sys.stderr)
     sys.exit(2)
 
 
 def complete_override(typed: str) -> list[str]:
-    """The keys that begin as ``typed`` does: ``search.tr`` gives ``search.trials=``.
+    """The keys that start with ``typed``: ``search.tr`` gives ``search.trials=``.
 
-    One level at a time, as a shell completes folders: a section ends in a point.
+    Completes one level at a time, as a shell completes folders: a section ends in a dot.
     """
     from pydantic import BaseModel
 
@@ -103,7 +102,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
-        help="Overrides, as search.trials=4.",
+        help="Overrides, e.g. search.trials=4.",
         autocompletion=complete_override,
     ),
 ]
@@ -111,10 +110,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 
 def load(config: str, overrides: list[str] | None) -> SweepConfig:
-    """The sweep that a command line names; from an object store its folder is fetched first.
+    """Load the sweep that a command line names; an object store's folder is fetched first.
 
     Raises:
-        UserError: what is wrong with it.
+        UserError: the configuration is wrong.
     """
     from sweeps.config.load import load_config
     from sweeps.config.sweep_config import paths_for
@@ -126,10 +125,10 @@ def load(config: str, overrides: list[str] | None) -> SweepConfig:
 
 
 def load_stored(config: str, overrides: list[str] | None) -> SweepConfig:
-    """The sweep that a command line names as it was run last, or else as its file has it.
+    """Load the sweep that a command line names as it was last run; if never run, from its file.
 
     Raises:
-        UserError: what is wrong with it.
+        UserError: the configuration is wrong.
     """
     from sweeps.config.sweep_config import paths_for
 
@@ -138,13 +137,13 @@ def load_stored(config: str, overrides: list[str] | None) -> SweepConfig:
 
 
 def command_line(command: str, config: str, overrides: list[str] | None = None) -> str:
-    """What to type, quoted for the shell."""
+    """The command to type, quoted for the shell."""
     return shlex.join([*PROGRAM.split(), command, config, *(overrides or [])])
 
 
 @contextmanager
 def mistakes_explained() -> Iterator[None]:
-    """A mistake of the user ends in one paragraph and exit code 2, never in a traceback."""
+    """Turn a user's mistake into one paragraph and exit code 2, never a traceback."""
     from sweeps.storage.errors import UserError
 
     try:
@@ -154,6 +153,6 @@ def mistakes_explained() -> Iterator[None]:
 
 
 def refuse(message: str, code: int = 2) -> NoReturn:
-    """End with a mistake's one paragraph, or with that of another trouble."""
+    """Print an error as one paragraph, and exit with ``code``."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     raise typer.Exit(code)

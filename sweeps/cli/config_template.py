@@ -1,4 +1,4 @@
-"""A first configuration for a model and its domains, with a comment at each choice."""
+"""Generate a first configuration for a model and its domains, with a comment at each choice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from sweeps.storage.errors import UserError, checked, nearest
 
 MINI_MODEL = "mini:model"
 SMALL = 50_000_000
-"""Below so many parameters exact match and accuracy stay near chance, and rates are higher."""
+"""Models with fewer parameters stay near chance on exact match and accuracy, and need higher
+learning rates."""
 
 MINI: dict[str, dict[str, Any]] = {
     "math": {
@@ -29,13 +30,13 @@ MINI: dict[str, dict[str, Any]] = {
         ],
     },
 }
-"""The domains of the embedded world: training rows, and where each benchmark's items lie."""
+"""The domains of the embedded world: training rows, and the location of each benchmark's items."""
 
 
 @final
 @dataclass(frozen=True)
 class OwnData:
-    """A domain of the user's: training rows of a format, and a benchmark with its items."""
+    """A domain from the user's own data: training rows in a format, a benchmark and its items."""
 
     train: str
     format: str
@@ -44,8 +45,8 @@ class OwnData:
     test: str
 
     def tree(self, small: bool, max_length: int) -> dict[str, Any]:
-        """The domain as a configuration has it."""
-        from evaluators.benchmarks import runs_code  # seconds of imports that few need
+        """The domain as a section of the configuration."""
+        from evaluators.benchmarks import runs_code  # imports for seconds, rarely needed
 
         benchmark: dict[str, Any] = {"name": self.benchmark}
         if small and self.benchmark not in _OWN_METRIC_SUITS:
@@ -65,7 +66,8 @@ _OWN_METRIC_SUITS = ("exact_match", "multiple_choice", "short_answer", "text")
 @final
 @dataclass(frozen=True)
 class ModelFacts:
-    """What of a model decides its first configuration. ``parameters`` None: not known here."""
+    """The model facts that the first configuration depends on. ``parameters`` is None if the
+    model's weights are not on this machine."""
 
     path: str
     parameters: int | None
@@ -73,15 +75,15 @@ class ModelFacts:
 
     @property
     def is_small(self) -> bool:
-        """Whether it is a toy to a benchmark made for large models."""
+        """Whether the model is too small for benchmarks made for large models."""
         return self.parameters is not None and self.parameters < SMALL
 
 
 def model_facts(path: str) -> ModelFacts:
-    """Read a model's config.json, here, in the hub's cache, or on the hub.
+    """Read a model's config.json from disk, from the hub's cache or from the hub.
 
     Raises:
-        ValueError: there is no such model, or its folder is none.
+        ValueError: there is no such model, or the folder does not hold one.
     """
     from sweeps.config.path_types import resolve_model
     from sweeps.finetune.finetune_config import ModelConfig
@@ -99,12 +101,12 @@ def mini_domain(name: str) -> dict[str, Any]:
     """A domain of the embedded world.
 
     Raises:
-        UserError: it has none of that name.
+        UserError: there is no domain of that name.
     """
     if name not in MINI:
         raise UserError(
-            f"domain '{name}' is not one of the embedded world ({nearest(name, list(MINI))}); for "
-            "data of your own give --train, --validation, --test, --format and --benchmark too"
+            f"domain '{name}' is not in the embedded world ({nearest(name, list(MINI))}); to use "
+            "your own data, also give --train, --validation, --test, --format and --benchmark"
         )
     from evaluators.benchmarks import runs_code
 
@@ -128,7 +130,7 @@ def configuration(name: str, model: ModelFacts, domains: dict[str, dict[str, Any
         gpus_per_worker=1 if gpus else 0,
         concurrency=gpus or min(2, len(os.sched_getaffinity(0))),
         examples=1024 if model.is_small else 4096,
-        threads="  threads: 1               # of the CPU, per worker\n" if not gpus else "",
+        threads="  threads: 1               # CPU threads per worker\n" if not gpus else "",
         low=f"{rates[0]:.1e}",
         high=f"{rates[1]:.1e}",
         start=start,
@@ -149,7 +151,7 @@ def _gpus() -> int:
 
 
 def _plain(word: str) -> str:
-    """A word as YAML writes it, quoted where it must be."""
+    """A word as YAML, quoted if necessary."""
     return yaml.safe_dump(word).removesuffix("\n...\n").strip()
 
 
@@ -159,53 +161,54 @@ def _indented(tree: dict[str, Any]) -> str:
 
 
 _NOTE = """\
-# The answers of so small a model are right by chance only: the score is bits per byte of the
-# reference answer, less is better.
+# A model this small answers correctly only by chance. The score is therefore bits per byte of the
+# reference answer; lower is better.
 """
 
 _TEMPLATE = """\
-# A sweep: one study for each domain, over mask ratio, accumulation interval and learning rate.
-#   python -m sweeps validate FILE     what is wrong with it, before anything runs
-#   python -m sweeps plan FILE         what it will run and cost
-#   python -m sweeps run FILE          run it, or go on with it
+# A sweep: one study per domain, over mask ratio, accumulation interval and learning rate.
+#   python -m sweeps validate FILE     check it before anything runs
+#   python -m sweeps plan FILE         show what it will run and cost
+#   python -m sweeps run FILE          run it, or continue it
 name: {name}
 seed: 0
 storage: runs              # records, trials and reports go to runs/{name}
 
 model:
   path: {model}
-  dtype: auto              # bfloat16 on a GPU that has it, else float32
+  dtype: auto              # bfloat16 on a GPU that supports it, else float32
 
-resources:                 # of one trial, and how many run side by side
+resources:                 # of one trial, and how many trials run in parallel
   workers: 1               # data-parallel workers
   cpus_per_worker: 1
   gpus_per_worker: {gpus_per_worker}
   concurrency: {concurrency}
 
 training:
-  examples: {examples}           # seen by every trial in total, whatever the interval is
+  examples: {examples}           # in total per trial, whatever the interval
   batch:
     fixed: mini_batch       # effective batch = accumulation interval x mini_batch x workers
     mini_batch: 8
   method: gmt              # keep the largest gradient elements; random: keep any
 {threads}
 evaluation:
-  checks: 4                # of the validation items; all but the last may stop a trial
-  check_limit: 48          # items of each benchmark at those
+  checks: 4                # validation checks per trial; all but the last may stop it early
+  check_limit: 48          # items per benchmark at all checks but the last
 
 search:
   trials: 12
   sampler: tpe
-  startup_trials: 4        # drawn at random before the sampler learns from results
-  scheduler: {{name: asha, grace_checks: 2, reduction_factor: 2}}   # stops poor trials early
+  startup_trials: 4        # random trials before the sampler uses results
+  scheduler: {{name: asha, grace_checks: 2, reduction_factor: 2}}  # stops unpromising trials early
   start:                   # tried first: plain fine-tuning (mask ratio 0) as the control
     - {{mask_ratio: 0.0, accumulation_interval: 1, learning_rate: {start}}}
 
 space:
-  mask_ratio: {{low: 0.0, high: 0.9, step: 0.1}}   # share of gradient elements that is zeroed
+  mask_ratio: {{low: 0.0, high: 0.9, step: 0.1}}   # fraction of gradient elements set to zero
   accumulation_interval: [1, 2, 4]               # mini-batches per update
   learning_rate: {{low: {low}, high: {high}, log: true}}
 
-# Training rows and benchmarks. Validation items choose; test items are read once, for the report.
+# Training rows and benchmarks. Validation items select the best trial; test items are read once,
+# for the report.
 {note}domains:
 {domains}"""

@@ -1,7 +1,4 @@
-"""All checks: of the machine that a sweep is driven from, and of every node of its cluster.
-
-``doctor``: is everything there that a sweep needs, on this machine and on every node?
-"""
+"""``doctor``: check that this machine and every cluster node have what a sweep needs."""
 
 from __future__ import annotations
 
@@ -30,11 +27,11 @@ DRIVER = "this machine"
 
 
 def examine(config: str | None, overrides: Sequence[str], joined: bool) -> Findings:
-    """Findings by machine, the driver's own first. ``config``: a sweep's file, or None for what
-    holds for all sweeps; ``joined``: ask every node of the cluster of ``RAY_ADDRESS`` too.
+    """Findings by machine, the driver's own first. ``config``: a sweep's file, or None for the
+    checks common to all sweeps; ``joined``: also check every node of the ``RAY_ADDRESS`` cluster.
 
     Raises:
-        UserError: the configuration is wrong, or the cluster cannot be joined.
+        UserError: the configuration is wrong, or the cluster cannot be reached.
     """
     from sweeps.config.load import load_config
     from sweeps.tracking.mlflow_store import tracking_uri
@@ -50,11 +47,11 @@ def examine(config: str | None, overrides: Sequence[str], joined: bool) -> Findi
 def examine_driver(
     shared: Path | str, uri: str, config: SweepConfig | None, joined: bool
 ) -> list[Finding]:
-    """The machine that this process runs on; ``shared``: its storage."""
+    """Check the machine that runs this process; ``shared``: the sweep's storage."""
     folder = folder_of(str(shared))
     pins = read_pins(Path("constraints.txt"))
     loaded = Path(next(iter(sweeps.__path__)))
-    # In a cluster the driver sits on the head, which trains nothing.
+    # On a cluster the driver runs on the head, which does not train.
     wanted = 0.0 if joined or config is None else config.resources.gpus_per_worker
     findings = [
         check_installed(versions(), pins),
@@ -75,20 +72,20 @@ def examine_driver(
 
 
 def examine_nodes(shared: str, uri: str) -> Findings:
-    """Every node of the cluster of ``RAY_ADDRESS``."""
+    """Check every node of the cluster at ``RAY_ADDRESS``."""
     from sweeps.cli.doctor_nodes import check_cluster
     from sweeps.execution.cluster import connected
 
-    # The pump beside the driver is all that talks to MLflow; a file is nobody else's business.
+    # Only the driver's process writes to MLflow, so nodes do not check a local file.
     tracker = uri if uri.startswith("http") else ""
     with connected("auto", {}):
         return check_cluster(shared, tracker)
 
 
 def _tracker(folder: Path, uri: str) -> Finding:
-    """A store in the storage folder is made there by the first run."""
+    """Check the MLflow store; the first run creates a sqlite file in the storage folder."""
     if uri.startswith("sqlite") and not folder.exists():
-        return Finding("MLflow", True, "a file in the storage, made by the first run")
+        return Finding("MLflow", True, "a file in the storage, created by the first run")
     return doctor_services.check_tracker(uri, doctor_services.tracker_problem(uri))
 
 
@@ -98,18 +95,18 @@ MARKS = {True: "ok", False: "FAILED"}
 def doctor(
     config: Annotated[
         str | None,
-        typer.Argument(metavar="[CONFIG]", help="The sweep's YAML file, for its storage."),
+        typer.Argument(metavar="[CONFIG]", help="The sweep's YAML file; names the storage."),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in `run`.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Check versions, GPUs, storage, disk, memory, sandbox and MLflow; say what mends a failure.
+    """Check versions, GPUs, storage, disk, memory, sandbox and MLflow; say how to fix failures.
 
-    Inside a cluster's job every node is asked too, by a task that runs there:
-    `ray job submit --working-dir . -- python -m sweeps doctor my.yaml`. Starts and changes
-    nothing; exits with 1 when something failed.
+    As a cluster job it also runs a task on every node:
+    `ray job submit --working-dir . -- python -m sweeps doctor my.yaml`. It starts and changes
+    nothing, and exits with 1 if a check failed.
     """
     from sweeps.cli.arguments import mistakes_explained
 

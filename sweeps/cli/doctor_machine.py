@@ -1,7 +1,4 @@
-"""What a check says: fine, or what is wrong and the command that mends it.
-
-What a machine has: GPUs, free disk, free memory, a clock that agrees.
-"""
+"""A check's result (`Finding`), and the checks of a machine: GPUs, disk, memory and clock."""
 
 from __future__ import annotations
 
@@ -15,8 +12,8 @@ from typing import final
 @final
 @dataclass(frozen=True)
 class Finding:
-    """One check's answer. ``fix`` is empty where ``ok``, or where there is only something to know
-    (``ok`` with a ``fix`` is advice: it works, and could be better)."""
+    """The result of one check. ``fix`` says how to fix a failure; with ``ok`` it is advice on
+    how to improve something that works. Empty if there is nothing to do."""
 
     name: str
     ok: bool
@@ -28,7 +25,7 @@ GIB = 2**30
 LEAST_DISK = 10 * GIB
 LEAST_MEMORY = 2 * GIB
 MOST_SKEW_SECONDS = 2.0
-"""Time stamps of metrics and locks are compared between machines."""
+"""Time stamps of metrics and locks are compared across machines."""
 
 
 @final
@@ -51,44 +48,44 @@ def gpus() -> list[Gpu]:
 
 
 def driver_sees_gpus() -> bool:
-    """Whether the operating system has an NVIDIA GPU, whatever torch says."""
+    """Whether the operating system has an NVIDIA GPU, even if torch cannot use it."""
     return Path("/proc/driver/nvidia/gpus").is_dir()
 
 
 def check_gpus(found: list[Gpu], wanted: float, present: bool) -> Finding:
-    """``wanted``: GPUs that one worker of a trial asks for; ``present``: the machine has some."""
+    """``wanted``: GPUs per worker of a trial; ``present``: whether the machine has any."""
     if not found and present:
-        said = "this machine has an NVIDIA GPU and torch cannot use it"
+        said = "this machine has an NVIDIA GPU, but torch cannot use it"
         fix = 'nvidia-smi; python -c "import torch; print(torch.version.cuda)"'
         return Finding("GPUs", False, said, fix)
     if wanted > len(found):
-        said = f"a worker asks for {wanted:g} and {len(found)} are visible"
-        return Finding("GPUs", False, said, "set resources.gpus_per_worker=0, or join a cluster")
+        said = f"a worker needs {wanted:g}, but {len(found)} are visible"
+        return Finding("GPUs", False, said, "set resources.gpus_per_worker=0, or use a cluster")
     if not found:
         return Finding("GPUs", True, "none; trials run on CPUs")
     names = {gpu.name: sum(each.name == gpu.name for each in found) for gpu in found}
     least = min(gpu.memory for gpu in found) / GIB
     said = ", ".join(f"{count} x {name}" for name, count in names.items())
-    return Finding("GPUs", True, f"{said}, {least:.0f} GiB each at least")
+    return Finding("GPUs", True, f"{said}, at least {least:.0f} GiB each")
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes free where ``folder`` lies, or will lie."""
+    """Free bytes on the disk of ``folder``, which need not exist yet."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     return shutil.disk_usage(there).free
 
 
 def check_disk(free: int, folder: Path) -> Finding:
-    """Room for checkpoints and models."""
+    """Space for checkpoints and models."""
     said = f"{free / GIB:.0f} GiB free at {folder}"
     if free < LEAST_DISK:
-        fix = f"df -h {folder}; give another folder, as storage=FOLDER"
-        return Finding("disk", False, f"{said}, expected {LEAST_DISK / GIB:.0f} at least", fix)
+        fix = f"df -h {folder}; use another folder: storage=FOLDER"
+        return Finding("disk", False, f"{said}, expected at least {LEAST_DISK / GIB:.0f}", fix)
     return Finding("disk", True, said)
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take: the machine's, or its container's if less."""
+    """Bytes that this process may still allocate, on the machine or within its container."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return min(int(line.split()[1]) * 1024, _container_rest())
@@ -97,7 +94,7 @@ def free_memory() -> int:
 
 
 def _container_rest(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """What a container's limit leaves (control groups version 2); endless without a limit."""
+    """Bytes left under a container's limit (cgroup v2); 2**63 without a limit."""
     try:
         limit = (group / "memory.max").read_text().strip()
         used = int((group / "memory.current").read_text())
@@ -107,22 +104,22 @@ def _container_rest(group: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def check_memory(free: int) -> Finding:
-    """Memory for one worker of a small model; a study's own need is checked by `validate`."""
+    """Memory for one worker of a small model; `validate` checks the need of a given study."""
     said = f"{free / GIB:.1f} GiB free"
     if free < LEAST_MEMORY:
-        said = f"{said}, expected {LEAST_MEMORY / GIB:.0f} at least"
+        said = f"{said}, expected at least {LEAST_MEMORY / GIB:.0f}"
         return Finding("memory", False, said, "free -g; lower resources.concurrency")
     return Finding("memory", True, said)
 
 
 def check_clock(sent: float, there: float, received: float) -> Finding:
-    """A node's clock against the driver's, which asked at ``sent`` and heard at ``received``.
+    """Compare a node's clock with the driver's, which sent at ``sent``, received at ``received``.
 
-    All in Unix seconds. The answer was on its way for an unknown part of that time, so only what
-    lies outside of it counts.
+    All in Unix seconds. The transfer took an unknown part of that interval, so only a time
+    outside the interval counts as skew.
     """
     skew = max(sent - there, there - received, 0.0)
     if skew > MOST_SKEW_SECONDS:
         said = f"differs from the driver's by {skew:.1f} s or more"
         return Finding("clock", False, said, "sudo timedatectl set-ntp true")
-    return Finding("clock", True, "the driver's, as far as can be told")
+    return Finding("clock", True, "no measurable difference from the driver's")

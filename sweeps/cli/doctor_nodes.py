@@ -1,4 +1,4 @@
-"""The same questions, asked of this machine, or of each node of a cluster by a task."""
+"""Run the checks of ``doctor`` on this machine, or on each node of a cluster as a Ray task."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ ANSWER_SECONDS = 90.0
 @final
 @dataclass(frozen=True)
 class Question:
-    """What a node is asked. ``tracker``: an address, or "" for a file that only the driver uses;
-    ``word``: what lies in the storage for the node to read."""
+    """What a node has to check. ``tracker``: an address, or "" for a file that only the driver
+    uses; ``word``: the content of the probe file that the node must find in the storage."""
 
     storage: str
     tracker: str
@@ -33,7 +33,7 @@ class Question:
 @final
 @dataclass(frozen=True)
 class Answer:
-    """What a node says of itself; ``clock`` in Unix seconds, sizes in bytes."""
+    """What a node reports; ``clock`` in Unix seconds, sizes in bytes."""
 
     host: str
     versions: dict[str, str]
@@ -48,7 +48,7 @@ class Answer:
 
 
 def look(question: Question) -> Answer:
-    """Answer on the machine that this process runs on."""
+    """Collect the answers on the machine that runs this process."""
     return Answer(
         host=socket.gethostname(),
         versions=versions(),
@@ -66,7 +66,7 @@ def look(question: Question) -> Answer:
 def check_node(
     question: Question, found: Answer, here: dict[str, str], sent: float, received: float
 ) -> list[Finding]:
-    """What a node's answer means; ``here``: the driver's versions."""
+    """Turn a node's answer into findings; ``here``: the driver's versions."""
     findings = [
         check_same(here, found.versions),
         doctor_machine.check_gpus(found.gpus, 0, found.has_gpu),
@@ -82,7 +82,7 @@ def check_node(
 
 
 def node_kind(node: dict[str, Any]) -> tuple[tuple[str, float], ...]:
-    """Nodes of one type have the same CPUs, GPUs and accelerators."""
+    """The node's type: its CPUs, GPUs and accelerators."""
     resources: dict[str, float] = node["Resources"]
     return tuple(
         sorted(
@@ -94,8 +94,8 @@ def node_kind(node: dict[str, Any]) -> tuple[tuple[str, float], ...]:
 
 
 def check_cluster(shared: str, tracker: str) -> dict[str, list[Finding]]:
-    """Ask every living node of the joined cluster by a task in a worker of its own; findings by
-    node. A node that gives no answer is a finding too, and so is a storage that gives none."""
+    """Run a task on every live node of the connected cluster, each in its own worker process;
+    findings by node. A node or a storage that does not respond is a finding too."""
     found: dict[str, list[Finding]] = {}
     try:
         with shared_storage.probe(shared) as word:
@@ -111,7 +111,7 @@ def _ask_nodes(shared: str, tracker: str, word: str, found: dict[str, list[Findi
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here, asked = versions(), []
-    # The head may have no CPU to give, and every node must be asked: no resources, a fixed place.
+    # The head may offer no CPU, and every node must be checked: request none, pin to the node.
     task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(look)
     for node in (each for each in ray.nodes() if each["Alive"]):
         question = Question(shared, tracker, word, node["NodeID"][:12])
@@ -128,8 +128,8 @@ def _heard(question: Question, reference: Any, here: dict[str, str], sent: float
 
     try:
         answer: Answer = ray.get(reference, timeout=ANSWER_SECONDS)
-    except Exception as error:  # whatever happens on a node is that node's finding
-        said = f"gave no answer: {' '.join(str(error).split())[-300:]}"
+    except Exception as error:  # any failure on a node is that node's finding
+        said = f"did not respond: {' '.join(str(error).split())[-300:]}"
         fix = "ray status; submit with: ray job submit --working-dir . -- python -m sweeps doctor"
         return [Finding("node", False, said, fix)]
     return check_node(question, answer, here, sent, time.time())

@@ -1,8 +1,6 @@
-"""Which packages run here, whether all machines have the same, and whose `sweeps` this is.
+"""Checks of package versions, MLflow, the sandbox for generated code, and the job folder.
 
-What a run leans on: MLflow, and the sandbox for generated code.
-
-What `ray job submit --working-dir` would send to a cluster: how much, and whether a secret.
+The job folder is what `ray job submit --working-dir` would upload: its size, and any secrets.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ DECIDING = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "pyd
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the deciding packages; "missing" for what is not there."""
+    """The versions of Python and of the `DECIDING` packages; "missing" if not installed."""
     found = {"python": platform.python_version()}
     for name in DECIDING:
         try:
@@ -35,7 +33,7 @@ def versions() -> dict[str, str]:
 
 
 def check_installed(found: Mapping[str, str], pins: Mapping[str, str]) -> Finding:
-    """Everything is there; versions other than the tested ones (``pins``) are said."""
+    """All packages are installed; mention versions that differ from the tested ones (``pins``)."""
     missing = sorted(name for name, version in found.items() if version == "missing")
     if missing:
         fix = "pip install -c constraints.txt -e ."
@@ -54,7 +52,7 @@ def check_installed(found: Mapping[str, str], pins: Mapping[str, str]) -> Findin
 
 
 def check_same(here: Mapping[str, str], there: Mapping[str, str]) -> Finding:
-    """A node's versions against the driver's."""
+    """Compare a node's versions with the driver's."""
     differing = [
         f"{name} {there.get(name, 'missing')} (driver: {version})"
         for name, version in here.items()
@@ -62,8 +60,8 @@ def check_same(here: Mapping[str, str], there: Mapping[str, str]) -> Finding:
     ]
     if differing:
         fix = "ray up cluster.yaml   (its setup installs the pinned packages on every node)"
-        return Finding("versions", False, f"other than the driver's: {', '.join(differing)}", fix)
-    return Finding("versions", True, "the driver's")
+        return Finding("versions", False, f"differ from the driver's: {', '.join(differing)}", fix)
+    return Finding("versions", True, "same as on the driver")
 
 
 def read_pins(constraints: Path) -> dict[str, str]:
@@ -76,21 +74,21 @@ def read_pins(constraints: Path) -> dict[str, str]:
 
 
 def check_shadowed(owners: Mapping[str, list[str]], loaded: Path) -> Finding:
-    """Another distribution on PyPI brings a package called `sweeps` too.
+    """Detect another PyPI distribution that also installs a package called `sweeps`.
 
-    ``owners``: as `importlib.metadata.packages_distributions`; ``loaded``: where `sweeps` lies.
+    ``owners``: as `importlib.metadata.packages_distributions`; ``loaded``: where `sweeps` is.
     """
     others = sorted({name for name in owners.get("sweeps", []) if name != "gmt-sweep"})
     if others:
-        said = f"the installed {', '.join(others)} brings another package called 'sweeps'"
+        said = f"the installed {', '.join(others)} contains another package called 'sweeps'"
         return Finding("sweeps package", False, said, f"pip uninstall {' '.join(others)}")
     return Finding("sweeps package", True, f"ours, in {loaded}")
 
 
 def tracker_problem(uri: str) -> str:
-    """What is wrong with the store at ``uri`` as this machine sees it, or "". Takes 5 s at most.
+    """What is wrong with the store at ``uri``, seen from this machine, or "". Takes 5 s at most.
 
-    A server that refuses this machine's name for it (its check of the Host header) is told too.
+    Also detects a server that rejects the name this machine uses for it (its Host header check).
     """
     try:
         check_store(uri)
@@ -100,21 +98,21 @@ def tracker_problem(uri: str) -> str:
 
 
 def check_tracker(uri: str, problem: str) -> Finding:
-    """MLflow answers."""
+    """Whether MLflow responds."""
     shown = public_address(uri) if "://" in uri and uri.startswith("http") else uri
     if not problem:
-        return Finding("MLflow", True, f"{shown} answers")
+        return Finding("MLflow", True, f"{shown} responds")
     if "403" in problem:
         fix = f"mlflow server --allowed-hosts {shown.partition('://')[2]},localhost:*"
     elif uri.startswith("http"):
-        fix = f"curl {shown}/health; start the server, or give tracking.uri=ADDRESS"
+        fix = f"curl {shown}/health; start the server, or set tracking.uri=ADDRESS"
     else:
-        fix = "give another file, as tracking.uri=sqlite:////FOLDER/mlflow.db"
+        fix = "use another file: tracking.uri=sqlite:////FOLDER/mlflow.db"
     return Finding("MLflow", False, problem, fix)
 
 
 def sandbox_level() -> str:
-    """The strongest level that this machine has; "" if not even the weakest works."""
+    """The strongest level that works on this machine; "" if none does."""
     from evaluators.errors import SandboxError
     from evaluators.sandbox import LEVELS, resolve_level
 
@@ -127,20 +125,20 @@ def sandbox_level() -> str:
 
 
 def check_sandbox(level: str) -> Finding:
-    """Programs that a model wrote run as confined as possible."""
+    """How well model-generated programs are confined at ``level``."""
     if level == "bubblewrap":
         return Finding(
-            "sandbox", True, "bubblewrap: generated programs see no network and no file"
+            "sandbox", True, "bubblewrap: generated programs have no network and no files"
         )
-    said = f"only '{level}': enough for a model of one's own, not for code from strangers"
+    said = f"only '{level}': enough for a model you trust, not for untrusted code"
     if not level:
-        return Finding("sandbox", False, "none works", "apt-get install bubblewrap")
+        return Finding("sandbox", False, "no level works", "apt-get install bubblewrap")
     return Finding("sandbox", True, said, "apt-get install bubblewrap")
 
 
 MIB = 2**20
 MOST_BYTES = 50 * MIB
-"""The code is some MiB; Ray itself refuses 500."""
+"""The code takes a few MiB; Ray itself refuses 500."""
 
 _SECRET = re.compile(
     r"(^|/)(\.env(\..+)?|id_(rsa|ed25519)|auth_token|credentials(\.json)?|[^/]+\.(pem|key))$"
@@ -150,16 +148,16 @@ _SECRET = re.compile(
 @final
 @dataclass(frozen=True)
 class Shipped:
-    """One file that would be sent; its path is relative to the folder."""
+    """One file that would be uploaded; its path is relative to the folder."""
 
     path: str
     size: int
 
 
 def shipped_files(folder: Path) -> list[Shipped]:
-    """What Ray would send of ``folder``, by its own rules: .gitignore, .rayignore, its defaults.
+    """The files of ``folder`` that Ray would upload, by .gitignore, .rayignore and its defaults.
 
-    Reads no file, so a folder full of data costs nothing.
+    Reads no file contents, so a folder full of data costs nothing.
     """
     import logging
 
@@ -179,16 +177,16 @@ def shipped_files(folder: Path) -> list[Shipped]:
 
 
 def check_shipped(files: Iterable[Shipped]) -> Finding:
-    """Little, and nothing secret. ``files``: the largest first."""
+    """Check that the upload is small and holds no secrets. ``files``: the largest first."""
     files = list(files)
     secrets = [file.path for file in files if _SECRET.search(file.path)]
     if secrets:
-        said = f"would be sent to the cluster: {', '.join(secrets[:5])}"
+        said = f"would be uploaded to the cluster: {', '.join(secrets[:5])}"
         return Finding("job folder", False, said, f"echo '{secrets[0]}' >> .rayignore")
     total = sum(file.size for file in files)
-    said = f"{len(files)} files, {total / MIB:.1f} MiB would be sent"
+    said = f"{len(files)} files, {total / MIB:.1f} MiB would be uploaded"
     if total > MOST_BYTES:
         largest = ", ".join(f"{f.path} ({f.size / MIB:.0f} MiB)" for f in files[:3])
-        said = f"{said}, expected {MOST_BYTES / MIB:.0f} at most; the largest: {largest}"
+        said = f"{said}, expected at most {MOST_BYTES / MIB:.0f}; the largest: {largest}"
         return Finding("job folder", False, said, f"echo '{files[0].path}' >> .rayignore")
     return Finding("job folder", True, said)

@@ -1,4 +1,4 @@
-"""Whether the storage can be written, and whether every machine means the same folder by it."""
+"""Check that the storage is writable and that its path is the same folder on every machine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sweeps.storage.object_store import ObjectStore, StorageError
 
 
 def check_writable(storage: Path | str) -> Finding:
-    """The driver's own view."""
+    """Check the storage from the driver's machine."""
     if is_address(str(storage)):
         return _check_store(str(storage))
     try:
         with writable(Path(storage)):
-            return Finding("storage", True, f"{storage} can be written")
+            return Finding("storage", True, f"{storage} is writable")
     except UserError as error:
-        return Finding("storage", False, str(error), "give another folder, as storage=FOLDER")
+        return Finding("storage", False, str(error), "use another folder: storage=FOLDER")
 
 
 def _check_store(address: str) -> Finding:
@@ -28,12 +28,12 @@ def _check_store(address: str) -> Finding:
         ObjectStore.open(Address.parse(address)).check()
     except StorageError as error:
         return Finding("storage", False, str(error), ALLOWED)
-    return Finding("storage", True, f"{address} can be written and read")
+    return Finding("storage", True, f"{address} is readable and writable")
 
 
 def check_shared(storage: Path | str, word: str, node: str, answered: str) -> Finding:
-    """On the driver, with a node's answer: each sees what the other wrote."""
+    """Compare a node's answer with the driver's view: each must see what the other wrote."""
     if said := problem(storage, word, node, answered):
-        said = f"{storage}: {said}; another node could not go on from a trial's checkpoint"
+        said = f"{storage}: {said}; a trial could not resume from its checkpoint on another node"
         return Finding("storage", False, said, remedy(storage))
-    return Finding("storage", True, f"{storage} is the driver's")
+    return Finding("storage", True, f"{storage} is the same as on the driver")

@@ -14,27 +14,28 @@ from sweeps.cli.arguments import refuse
 def evaluate_models(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder or hub name.")],
     benchmarks: Annotated[
-        str, typer.Option(help="Names, or .yaml and .py files of your own, with commas between.")
+        str, typer.Option(help="Names, or your own .yaml and .py files, separated by commas.")
     ],
     preset: Annotated[
-        str | None, typer.Option(help="The protocol: table1, table2 or full; see the benchmark.")
+        str | None,
+        typer.Option(help="Protocol: table1, table2 or full; depends on the benchmark."),
     ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=SOURCE",
-            help="A benchmark's file, folder or hub:owner/name@revision; may be repeated.",
+            help="A benchmark's file, folder or hub:owner/name@revision. Repeatable.",
         ),
     ] = None,
     data_folder: Annotated[
-        Path, typer.Option(help="Where NAME.jsonl, NAME.json or a folder NAME lies otherwise.")
+        Path, typer.Option(help="Default folder of NAME.jsonl, NAME.json or a folder NAME.")
     ] = Path("data"),
     split: Annotated[str, typer.Option(help="all (as published), test or validation.")] = "all",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="The items per benchmark, the same ones each time.")
+        int | None, typer.Option(min=1, help="Items per benchmark; always the same ones.")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="bits_per_byte: how likely the reference answers are.")
+        str | None, typer.Option(help="bits_per_byte: the likelihood of the reference answers.")
     ] = None,
     sandbox: Annotated[
         str | None, typer.Option(help="bubblewrap or rlimits, for benchmarks that run code.")
@@ -43,25 +44,23 @@ def evaluate_models(
     dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
     add_bos: Annotated[
         str,
-        typer.Option(
-            help="true or false: begin prompts with BOS, or not; auto: as the tokenizer does."
-        ),
+        typer.Option(help="Begin prompts with BOS: true, false, or auto (as the tokenizer does)."),
     ] = "auto",
     batch_tokens: Annotated[
-        int, typer.Option(min=1, help="Padded tokens per batch; halved where memory runs out.")
+        int, typer.Option(min=1, help="Padded tokens per batch; halved when memory runs out.")
     ] = 16384,
     samples_out: Annotated[
-        Path | None, typer.Option(help="A folder for one JSONL file of items per benchmark.")
+        Path | None, typer.Option(help="Folder for one JSONL file of items per benchmark.")
     ] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="A file for the scores.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="File for the scores.")] = None,
     cache: Annotated[
-        Path, typer.Option(help="Where scored items are kept, to go on after a stop.")
+        Path, typer.Option(help="Cache of scored items, to resume after an interruption.")
     ] = Path("~/.cache/gmt-sweep/evaluations"),
 ) -> None:
-    """Score a model on benchmarks: a table with 95 % intervals, JSON, and every item on request.
+    """Score a model on benchmarks: a table with 95 % intervals, and optionally JSON and items.
 
-    Stopped, it goes on with the same command: scored items are found again by the fingerprint of
-    weights, protocol and items, and never by a name.
+    After an interruption, run the same command to resume. Scored items are cached under a hash
+    of weights, protocol and items.
     """
     from sweeps.execution.evaluation_run import Options, run, show, write_json
     from sweeps.finetune.divergence import DivergedError
@@ -96,5 +95,5 @@ def evaluate_models(
     except DivergedError as error:
         refuse(f"{model}: no score: {error}", code=1)
     except KeyboardInterrupt:
-        print("\nStopped. Scored items are kept: the same command goes on.", file=sys.stderr)
+        print("\nStopped. Scored items are kept: run the same command to resume.", file=sys.stderr)
         raise typer.Exit(130) from None

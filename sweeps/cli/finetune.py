@@ -15,17 +15,17 @@ def finetune(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="The run's YAML file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, as learning_rate=1e-5."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. learning_rate=1e-5."),
     ] = None,
 ) -> None:
-    """Fine-tune one model by itself, without Ray; the same command goes on after a stop.
+    """Fine-tune one model without Ray. Run the same command to resume after an interruption.
 
-    Several processes: `torchrun --nproc-per-node 4 -m sweeps finetune my.yaml`.
+    To use several processes: `torchrun --nproc-per-node 4 -m sweeps finetune my.yaml`.
     """
     from sweeps.execution.single_run import load_single_run, run_single
     from sweeps.storage.interrupts import interruptible
 
-    leads = os.environ.get("RANK", "0") == "0"  # torchrun's; one voice is enough
+    leads = os.environ.get("RANK", "0") == "0"  # set by torchrun; only rank 0 prints
     try:
         with interruptible():
             parsed = load_single_run(config, overrides or [])
@@ -36,7 +36,10 @@ def finetune(
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         if leads:
-            print("\nStopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+            print(
+                "\nStopped. Run the same command to resume from the last checkpoint.",
+                file=sys.stderr,
+            )
         raise typer.Exit(130) from None
     if not leads:
         return

@@ -1,4 +1,4 @@
-"""``init``: a first configuration, with a comment at each choice."""
+"""``init``: write a first configuration, with a comment at each choice."""
 
 from __future__ import annotations
 
@@ -10,41 +10,45 @@ import typer
 
 from sweeps.cli.arguments import command_line, mistakes_explained
 
-_Own = "Of your own domain: "
+_Own = "For your own domain: "
 
 
 def init(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; must be new.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The file to write; must not exist.")
+    ],
     model: Annotated[
         str | None,
-        typer.Option(help="A model folder, a hub name, or mini:model, which is shipped."),
+        typer.Option(help="A model folder, a hub name, or mini:model (included)."),
     ] = None,
     domain: Annotated[
         list[str] | None,
-        typer.Option(help="math, code or general of the embedded world, or a name of your own."),
+        typer.Option(
+            help="math, code or general from the embedded world, or the name of your own domain."
+        ),
     ] = None,
     train: Annotated[str | None, typer.Option(help=f"{_Own}the training rows.")] = None,
     data_format: Annotated[
-        str, typer.Option("--format", help=f"{_Own}what a training row looks like.")
+        str, typer.Option("--format", help=f"{_Own}the format of a training row.")
     ] = "prompt_response",
-    benchmark: Annotated[str, typer.Option(help=f"{_Own}what scores a model.")] = "exact_match",
+    benchmark: Annotated[str, typer.Option(help=f"{_Own}the benchmark.")] = "exact_match",
     validation: Annotated[
-        str | None, typer.Option(help=f"{_Own}the benchmark's items that choose.")
+        str | None, typer.Option(help=f"{_Own}validation items, used for selection.")
     ] = None,
     test: Annotated[
-        str | None, typer.Option(help=f"{_Own}the benchmark's items for the report.")
+        str | None, typer.Option(help=f"{_Own}test items, used for the report.")
     ] = None,
 ) -> None:
-    """Write a commented configuration for a model and its domains; a file that exists stays.
+    """Write a commented configuration for a model and its domains. Never overwrites a file.
 
-    Asks for model and domains on a terminal, where they are not given.
+    On a terminal, asks for the model and the domains if they are not given.
     """
     with mistakes_explained():
         from sweeps.cli.config_template import MINI, MINI_MODEL, OwnData
         from sweeps.storage.errors import UserError
 
         if path.exists():
-            raise UserError(f"{path} exists already: give another file, or remove it")
+            raise UserError(f"{path} already exists: give another file, or remove it")
         if path.suffix not in (".yaml", ".yml"):
             raise UserError(f"{path}: expected a file that ends in .yaml")
         asks = sys.stdin.isatty() and sys.stdout.isatty()
@@ -53,12 +57,12 @@ def init(
         if train is not None:
             own = OwnData(train, data_format, benchmark, *_both(validation, test))
         elif validation is not None or test is not None:
-            raise UserError("--train is missing: the rows that --validation and --test belong to")
+            raise UserError("--validation and --test require --train, the training rows")
         known = "own" if own else ",".join(MINI)
-        given = ",".join(domain) if domain else _ask("Domains, with commas between", known, asks)
+        given = ",".join(domain) if domain else _ask("Domains, separated by commas", known, asks)
         text = _text(path.stem, model, [name.strip() for name in given.split(",")], own)
         _write(path, text)
-    print(f"{path} is written. Read it, change what you like, then:")
+    print(f"Wrote {path}. Review and edit it, then:")
     print(f"  {command_line('validate', str(path))}")
     print(f"  {command_line('plan', str(path))}")
     print(f"  {command_line('run', str(path))}")
@@ -74,19 +78,19 @@ def _both(validation: str | None, test: str | None) -> tuple[str, str]:
 
     if validation is None or test is None:
         raise UserError(
-            "--train needs --validation and --test: what chooses between trials must not be what "
-            "they train on, and what the report says must not be what chose"
+            "--train requires --validation and --test: trials must not be selected on their "
+            "training rows, and the report must not use the items that selected them"
         )
     return validation, test
 
 
 def _text(stem: str, model: str, names: list[str], own: Any) -> str:
-    """The configuration, checked as `validate` would check it."""
+    """The configuration, checked as `validate` checks it."""
     from sweeps.cli.config_template import configuration, default_length, mini_domain, model_facts
     from sweeps.storage.errors import UserError
 
     if own is not None and len(names) != 1:
-        raise UserError(f"--train describes one domain, and {len(names)} are named")
+        raise UserError(f"--train describes one domain, but --domain names {len(names)}")
     try:
         facts = model_facts(model)
         trees = {

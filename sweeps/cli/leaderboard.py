@@ -27,9 +27,10 @@ def leaderboard(
     as_json: AsJson = False,
     top: Annotated[int, typer.Option(min=1, help="How many trials per domain.")] = 10,
 ) -> None:
-    """The best trials per domain, by score on the validation items; works while a sweep runs.
+    """Show the best trials per domain, by score on validation items; also while a sweep runs.
 
-    Trials that run, or were stopped early, come last: their scores are of earlier steps.
+    Running trials and trials that were stopped early come last: their scores are from earlier
+    steps.
     """
     with mistakes_explained():
         parsed = load_stored(config, overrides)
@@ -37,7 +38,7 @@ def leaderboard(
 
         boards = {name: ranked(rows)[:top] for name, rows in Records(parsed).begun().items()}
     if not boards:
-        refuse(f"{parsed.name}: no trial has begun yet", code=1)
+        refuse(f"{parsed.name}: no trial has started yet", code=1)
     if as_json:
         plain = {
             name: [{**asdict(row), "metrics": dict(row.metrics)} for row in rows]

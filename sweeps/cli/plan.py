@@ -1,7 +1,4 @@
-"""How a plan looks on a screen.
-
-``plan``: what a sweep will do and cost, before it does it.
-"""
+"""``plan``: show what a sweep will run and cost, before it starts."""
 
 from __future__ import annotations
 
@@ -31,8 +28,8 @@ if TYPE_CHECKING:
 
 
 def view(plan: SweepPlan, run: str) -> list[str]:
-    """What is shown, line by line; ``run``: the command that does it."""
-    title = "its report again:" if _is_done(plan) else "run it:"
+    """The lines to print; ``run``: the command that runs the sweep."""
+    title = "to write the report again:" if _is_done(plan) else "to run it:"
     return [*_lines(plan), title, f"  {run}"]
 
 
@@ -48,7 +45,7 @@ def _lines(plan: SweepPlan) -> Iterator[str]:
 
 
 def _domain(plan: DomainPlan) -> Iterator[str]:
-    done = f", {plan.done} of them done already" if plan.done else ""
+    done = f", {plan.done} already done" if plan.done else ""
     yield f"{plan.domain}: {_count(plan.total, 'trial')}{done}, {plan.left} to run"
     if plan.shortfall:
         yield f"  {plan.shortfall}"
@@ -75,15 +72,15 @@ def _is_done(plan: SweepPlan) -> bool:
 
 def _cost(plan: SweepPlan) -> Iterator[str]:
     if _is_done(plan):
-        yield "time: none, every trial is done"
+        yield "time: none, all trials are done"
         return
     if plan.hours is None:
         yield (
-            "time: not known before a trial of each domain has finished; give "
-            "--seconds-per-step, or measure a few updates here with --measure"
+            "time: unknown until a trial of each domain has finished; give --seconds-per-step, "
+            "or measure a few updates on this machine with --measure"
         )
         return
-    most = "at most, since trials may be stopped early: " if plan.stops_early else ""
+    most = "at most (trials may be stopped early): " if plan.stops_early else ""
     evaluation = "unknown"
     if plan.evaluation_device_hours is not None:
         evaluation = _hours(plan.evaluation_device_hours)
@@ -99,9 +96,9 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
 def _disk(plan: SweepPlan) -> Iterator[str]:
     free = "in an object store"
     if plan.disk_free is not None:
-        free = f"{plan.disk_free / GIB:.2f} GiB are free"
+        free = f"{plan.disk_free / GIB:.2f} GiB free"
     if plan.disk is None:
-        yield f"disk: unknown until the model is here; {free}"
+        yield f"disk: unknown until the model is downloaded; {free}"
         return
     yield (
         f"disk: up to {plan.disk.total / GIB:.2f} GiB ({plan.disk.checkpoints / GIB:.2f} for "
@@ -123,37 +120,37 @@ def plan(
     seconds_per_step: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Seconds of one update at the smallest accumulation interval, if you know."
+            min=0, help="Seconds per update at the smallest accumulation interval, if known."
         ),
     ] = None,
     seconds_per_check: Annotated[
         float | None, typer.Option(min=0, help="Seconds of the last validation check.")
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Measure a few updates of one trial here.")
+        bool, typer.Option("--measure", help="Measure a few updates of one trial on this machine.")
     ] = False,
     price: Annotated[
         float | None,
-        typer.Option(min=0, help="Of one GPU for one hour; of one CPU where trials use no GPU."),
+        typer.Option(min=0, help="Price of a GPU-hour, or of a CPU-hour if trials use no GPU."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a sweep will run, where, for how long and at what price; nothing is trained for it.
+    """Show what a sweep will run, where, for how long and at what price, without starting it.
 
-    Times come from finished trials of the same sweep, unless you give or measure them. Where
-    RAY_ADDRESS names a cluster, it is asked what it has.
+    Times come from finished trials of the same sweep, unless you give or measure them. If
+    RAY_ADDRESS names a cluster, the plan uses the resources of that cluster.
     """
     with mistakes_explained():
         from sweeps.storage.errors import UserError
 
         if measure and seconds_per_step is not None:
-            raise UserError("either --measure or --seconds-per-step, not both")
+            raise UserError("give --measure or --seconds-per-step, not both")
         if seconds_per_check is not None and seconds_per_step is None:
-            raise UserError("--seconds-per-check is missing its --seconds-per-step")
+            raise UserError("--seconds-per-check requires --seconds-per-step")
         parsed = load(config, overrides)
         try:
             found = _planned(parsed, seconds_per_step, seconds_per_check, measure, price)
-        except ValueError as error:  # of the rooms below: what is wrong with model or data
+        except ValueError as error:  # from lower layers: what is wrong with the model or the data
             raise UserError(str(error)) from error
     if as_json:
         print(json.dumps(asdict(found), indent=1))

@@ -1,4 +1,4 @@
-"""``retry``: failed trials once more."""
+"""``retry``: run failed trials again."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from sweeps.cli.run import run_sweep
 def retry(
     config: ConfigFile,
     overrides: Overrides = None,
-    failed: Annotated[bool, typer.Option("--failed", help="All that failed.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Retry all failed trials.")] = False,
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only failures of this kind, as oom (`status` shows them); may be repeated."
+            help="Only failures of this kind, e.g. oom (`status` shows the kinds). Repeatable."
         ),
     ] = None,
-    run: Annotated[bool, typer.Option("--run", help="Go on with the sweep at once.")] = False,
+    run: Annotated[bool, typer.Option("--run", help="Continue the sweep at once.")] = False,
 ) -> None:
-    """Queue failed trials once more, at the same points and under the same numbers.
+    """Queue failed trials again, with the same points and the same numbers.
 
-    A trial that ran out of memory may fit with half the micro-batch and the same effective batch:
+    A trial that ran out of memory may fit with half the micro-batch at the same effective batch:
     `retry FOLDER --kind oom --run failures.on_oom=halve`.
     """
     with mistakes_explained():
@@ -38,7 +38,7 @@ def retry(
 
         kinds = _checked(kind or [])
         if not failed and not kinds:
-            raise UserError("which trials? Expected --failed for all, or --kind oom for some")
+            raise UserError("specify --failed or --kind KIND (for example oom)")
         from sweeps.search.retry_failed import queue_failed
         from sweeps.search.trial_records import Records
 
@@ -47,13 +47,13 @@ def retry(
     for name, numbers in queued.items():
         print(f"{name}: queued again: trial {', '.join(map(str, numbers))}")
     if not queued:
-        print("No such trial has failed: nothing to try again.")
+        print("No failed trials to retry.")
         return
     again = command_line("resume", str(records.place.folder), overrides)
     if run:
         run_sweep(records.config, again, adopt=False)
         return
-    print(f"To go on:\n  {again}")
+    print(f"To continue:\n  {again}")
 
 
 def _checked(kinds: list[str]) -> list[str]:

@@ -1,7 +1,4 @@
-"""``run``, ``resume`` and ``paper``: the commands that train.
-
-``validate``: what is wrong with a sweep, before anything runs.
-"""
+"""``run``, ``resume`` and ``paper`` train; ``validate`` checks a sweep without starting it."""
 
 from __future__ import annotations
 
@@ -34,15 +31,15 @@ Adopt = Annotated[
     bool,
     typer.Option(
         "--adopt",
-        help="Go on although what is searched or scored changed: old and new trials mix.",
+        help="Continue although the search or the scoring changed; mixes old and new trials.",
     ),
 ]
 
 
 def run(config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False) -> None:
-    """Run every domain's study, or continue it: finished trials are never run again.
+    """Run or continue every domain's study. Finished trials are never run again.
 
-    Ctrl-C stops within seconds and keeps what is finished; the same command goes on from there.
+    Ctrl-C stops within seconds and keeps finished trials; run the same command to continue.
     """
     again = command_line("run", config, overrides)
     with _stoppable(again):
@@ -52,10 +49,10 @@ def run(config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False) -
 
 
 def resume(config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False) -> None:
-    """Go on with a sweep, or a paper, that was stopped, from the configuration in its folder.
+    """Continue a stopped sweep or paper with the configuration stored in its folder.
 
-    As `run`, but without the YAML file that the sweep was started from; where CONFIG is that
-    file, it only says which folder is meant.
+    Like `run`, but does not need the original YAML file. If CONFIG is that file, it only
+    identifies the folder.
     """
     with _stoppable(command_line("resume", config, overrides)):
         _resume(config, overrides, adopt=adopt)
@@ -81,7 +78,7 @@ def _resume(config: str, overrides: list[str] | None, *, adopt: bool) -> None:
 def _never_run(folder: Path) -> NoReturn:
     from sweeps.storage.errors import UserError
 
-    raise UserError(f"nothing to resume: {folder} is not there; start the sweep with `run`")
+    raise UserError(f"nothing to resume: {folder} does not exist; start the sweep with `run`")
 
 
 def _refuse_for_a_paper() -> NoReturn:
@@ -93,7 +90,7 @@ def _refuse_for_a_paper() -> NoReturn:
 
 
 def run_sweep(config: SweepConfig, again: str, *, adopt: bool) -> None:
-    """Run a sweep, with its progress and its ends; ``again``: what to type to go on."""
+    """Run a sweep, show progress and results; ``again``: the command that continues it."""
     with _shown(again) as display:
         from sweeps.execution import sweep
 
@@ -111,10 +108,10 @@ def run_sweep(config: SweepConfig, again: str, *, adopt: bool) -> None:
 
 
 def paper(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Run every study of the paper, or go on with them, and write one report over all.
+    """Run or continue every study of the paper, and write one report on all of them.
 
-    `study.paper` lists them: search, sensitivity, methods, drop, data, efficiency. Each becomes a
-    sweep of its own, NAME-KIND, and finished trials are never run again.
+    `study.paper` lists the studies: search, sensitivity, methods, drop, data, efficiency. Each is
+    a separate sweep, NAME-KIND. Finished trials are never run again.
     """
     again = command_line("paper", config, overrides)
     with _stoppable(again):
@@ -124,7 +121,7 @@ def paper(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 def run_paper(config: SweepConfig, again: str) -> None:
-    """Run a paper, with its progress and its ends; ``again``: what to type to go on."""
+    """Run a paper, show progress and results; ``again``: the command that continues it."""
     with _shown(again) as display:
         from sweeps.execution import paper as studies
 
@@ -138,16 +135,16 @@ def run_paper(config: SweepConfig, again: str) -> None:
 
 
 def _refuse_unreached(config: SweepConfig, what: str) -> NoReturn:
-    """A command that trains has nothing to show for a part of what it was asked."""
+    """End with exit code 1: a part of the requested result was not reached."""
     from sweeps.config.sweep_config import paths_for
 
     why = command_line("status", str(paths_for(config).folder))
-    refuse(f"{what}: no trial finished, so there is no result. `{why}` says why", code=1)
+    refuse(f"{what}: no trial finished, so there is no result. `{why}` shows why", code=1)
 
 
 @contextmanager
 def _shown(again: str) -> Iterator[Display]:
-    """A display for a long command; stopped, it says what to type to go on."""
+    """A display for a long command; when stopped, prints the command that continues it."""
     from sweeps.execution.progress import build_display
 
     with _stoppable(again):
@@ -161,25 +158,25 @@ def _shown(again: str) -> Iterator[Display]:
 
 @contextmanager
 def _stoppable(again: str) -> Iterator[None]:
-    """From here on a signal that stops ends the command with a sentence and exit code 130."""
+    """Within this context, a stop signal ends the command with a message and exit code 130."""
     from sweeps.storage.interrupts import interruptible, shielded
 
     try:
         with interruptible():
-            with shielded():  # compiled code, which drops what is raised while it is imported
+            with shielded():  # compiled code that swallows exceptions raised during its import
                 importlib.import_module("numpy.random")
             yield
     except KeyboardInterrupt:
         from sweeps.storage.closed_output import ignore_broken_pipe
 
         with ignore_broken_pipe():
-            print(f"\nStopped. Finished trials are kept. To go on:\n  {again}", flush=True)
+            print(f"\nStopped. Finished trials are kept. To continue:\n  {again}", flush=True)
         raise typer.Exit(130) from None
 
 
 def _say_stopped(stopped: str, again: str) -> None:
     if stopped:
-        print(f"\nStopped, for {stopped}:\n  {again}")
+        print(f"\nStopped because {stopped}:\n  {again}")
 
 
 def _print_best(name: str, best: TrialRow | None) -> None:
@@ -194,7 +191,7 @@ def _print_best(name: str, best: TrialRow | None) -> None:
 
 
 def _print_tests(config: SweepConfig, name: str, scores: TestScores) -> None:
-    """The chosen trial against the SFT control, where both were tested."""
+    """Compare the chosen trial with the SFT control, if both were tested."""
     from sweeps.execution.paired_tests import paired_tests, paired_text
     from sweeps.search.trial_records import label_of
 
@@ -210,22 +207,23 @@ def _next_steps(result: StudyResult) -> list[tuple[str, str]]:
     for name, domain in result.domains.items():
         steps += [(f"{name}: {label}", text) for label, text in domain.links if label != SERVE]
         shared += [(label, text) for label, text in domain.links if label == SERVE]
-    # The command that serves a local store is the same for all domains: said once.
+    # The command that serves a local store is the same for all domains: print it once.
     return list(dict.fromkeys([*shared, *steps]))
 
 
 def validate(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Check a sweep's file, its model, every data row and the tracker. Nothing is started."""
+    """Check a sweep's file, its model, every data row and the tracker, without starting it."""
     with mistakes_explained():
         parsed = load(config, overrides)
         from sweeps.execution import sweep
 
         sweep.validate(parsed)
-    domains = ", ".join(parsed.domains)
+    noun = "domain" if len(parsed.domains) == 1 else "domains"
+    domains = f"{noun} {', '.join(parsed.domains)}"
     kind = parsed.study.kind
     what = f"{sum(map(parsed.search_trials, parsed.domains))} trials" if kind == "search" else kind
     for domain in parsed.domains:
         if short := parsed.shortfall(domain):
             print(f"{domain}: {short}")
-    print(f"{config} is fine: {what} over {domains}. Run it with:")
+    print(f"{config} is valid: {what}, {domains}. Run it with:")
     print(f"  {command_line('run', config, overrides)}")

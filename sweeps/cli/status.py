@@ -1,4 +1,4 @@
-"""``status``: how a sweep stands, from any terminal, while it runs and after."""
+"""``status``: show the status of a sweep, from any terminal, while it runs and after."""
 
 from __future__ import annotations
 
@@ -25,17 +25,15 @@ if TYPE_CHECKING:
 def status(
     config: ConfigFile,
     overrides: Overrides = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Look again and again, until nobody runs it.")
-    ] = False,
-    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until the sweep ends.")] = False,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between refreshes.")] = 2.0,
     as_json: AsJson = False,
 ) -> None:
-    """How a sweep stands: who runs it, what is done, what failed and why, and the time left.
+    """Show who runs a sweep, which trials are done, which failed and why, and the time left.
 
-    It reads the sweep's folder only, so it works from another terminal, from another machine that
-    sees the folder, and after the end. `--watch --json` prints a line for each look. Of a `paper`
-    it shows every study.
+    Reads only the sweep's folder, so it works from another terminal, from another machine with
+    access to the folder, and after the end. `--watch --json` prints one line per refresh. For a
+    `paper` it shows every study.
     """
     with mistakes_explained():
         parsed = load_stored(config, overrides)
@@ -48,12 +46,12 @@ def status(
                     print(json.dumps(asdict(look), indent=None if watch else 1), flush=True)
             else:
                 _show(map(view, looks))
-    except KeyboardInterrupt:  # by the one who watches: the sweep goes on
+    except KeyboardInterrupt:  # stops only this command; the sweep continues
         raise typer.Exit(0) from None
 
 
 def _eyes(config: SweepConfig) -> tuple[Callable[[], Any], Callable[[Any], View]]:
-    """What looks at the sweep, or the paper, of this name, and what shows what it saw."""
+    """Two functions: one reads the status of the sweep or paper, the other renders it."""
     from sweeps.cli.status_view import paper_status, paper_view, view
     from sweeps.cli.sweep_status import status as status_of
     from sweeps.config.load import is_paper
@@ -66,7 +64,7 @@ def _eyes(config: SweepConfig) -> tuple[Callable[[], Any], Callable[[Any], View]
 
 
 def _looks(look_at: Callable[[], Any], every: float | None) -> Iterator[Any]:
-    """One look, or one after another for as long as somebody runs it."""
+    """One status, or one after another while a driver runs the sweep."""
     look = look_at()
     yield look
     while every is not None and look.driver and is_heard(sys.stdout):
@@ -76,7 +74,7 @@ def _looks(look_at: Callable[[], Any], every: float | None) -> Iterator[Any]:
 
 
 def _show(views: Iterator[View]) -> None:
-    """In place on a terminal; one below the other elsewhere."""
+    """Redraw in place on a terminal; print one below the other elsewhere."""
     from rich.console import Console, Group
     from rich.live import Live
 

@@ -1,7 +1,4 @@
-"""How a sweep's status looks on a screen.
-
-How a paper stands: each of its studies, which are sweeps of their own, and the whole.
-"""
+"""Render the status of a sweep, or of a paper, whose studies are sweeps, as lines and tables."""
 
 from __future__ import annotations
 
@@ -24,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def view(status: SweepStatus) -> list[RenderableType]:
-    """What is shown, from top to bottom."""
+    """The lines and tables to print, from top to bottom."""
     return [*body(status), *_next_steps(status)]
 
 
 def body(status: SweepStatus) -> list[RenderableType]:
-    """All of it but what to type next."""
+    """Everything except the commands to type next."""
     lines: list[RenderableType] = [headline(status), *([table(status)] if status.domains else [])]
     for domain in status.domains:
         lines += [_running(domain, run) for run in domain.running]
@@ -46,22 +43,22 @@ def body(status: SweepStatus) -> list[RenderableType]:
 
 
 def headline(status: SweepStatus) -> str:
-    """Whether it runs, who runs it, and when it will be done."""
+    """Whether the sweep is running, who runs it, and the time left."""
     if status.state == "complete":
         return f"{status.name} is complete."
     if status.driver is None:
-        return f"{status.name} does not run: it was stopped, or ended before all was done."
+        return f"{status.name} is not running: it was stopped or ended early."
     who = status.driver
     if all(domain.done >= domain.total for domain in status.domains):
-        return f"{status.name} runs, by {who}. All trials are done; the report is being written."
+        return f"{status.name} is running ({who}). All trials are done; writing the report."
     if status.per_hour is None:
-        return f"{status.name} runs, by {who}. No trial has ended since then."
+        return f"{status.name} is running ({who}). No trial has ended since then."
     left = time_text(status.seconds_left)
-    return f"{status.name} runs, by {who}. {status.per_hour:.3g} trials per hour, {left} left."
+    return f"{status.name} is running ({who}). {status.per_hour:.3g} trials per hour, {left} left."
 
 
 def table(status: SweepStatus) -> Table:
-    """One row for each domain."""
+    """One row per domain."""
     from rich.table import Table
 
     result = Table()
@@ -94,13 +91,13 @@ def _running(domain: DomainStatus, run: Running) -> str:
 def _failure(failure: Failure) -> list[RenderableType]:
     name = f"failed: {failure.domain} trial {failure.number}"
     lines: list[RenderableType] = [f"{name} ({failure.kind}), {failure.cause}"]
-    lines += [f"  its log: {failure.log}"] if failure.log else []
-    return [*lines, *([f"  run it alone: {failure.command}"] if failure.command else [])]
+    lines += [f"  log: {failure.log}"] if failure.log else []
+    return [*lines, *([f"  to run it alone: {failure.command}"] if failure.command else [])]
 
 
 def way_on(folder: str) -> str:
-    """What to type to go on with what was stopped."""
-    return f"to go on: python -m sweeps resume {shlex.quote(folder)}"
+    """The command that continues a stopped sweep."""
+    return f"to continue: python -m sweeps resume {shlex.quote(folder)}"
 
 
 def _next_steps(status: SweepStatus) -> list[RenderableType]:
@@ -109,7 +106,7 @@ def _next_steps(status: SweepStatus) -> list[RenderableType]:
         lines.append(way_on(status.folder))
     if status.failures and not status.driver:
         lines.append(
-            "to try the failed trials again: python -m sweeps retry "
+            "to retry the failed trials: python -m sweeps retry "
             f"{shlex.quote(status.folder)} --failed"
         )
     return lines
@@ -118,7 +115,7 @@ def _next_steps(status: SweepStatus) -> list[RenderableType]:
 @final
 @dataclass(frozen=True)
 class PaperStatus:
-    """A paper. `studies` have begun, those that `to_come` names have not."""
+    """A paper. `studies` have started, those named in `to_come` have not."""
 
     name: str
     folder: str
@@ -130,7 +127,7 @@ class PaperStatus:
 
 
 def paper_status(config: SweepConfig) -> PaperStatus:
-    """How the paper stands now."""
+    """The status of the paper now."""
     folder, page = paths_for(config).folder, report_folder(config) / "report.html"
     for place in (paths_for(config), *(study_paths(config, kind) for kind in config.study.paper)):
         refresh(place)
@@ -152,21 +149,21 @@ def paper_status(config: SweepConfig) -> PaperStatus:
 
 
 def paper_view(found: PaperStatus) -> list[RenderableType]:
-    """What is shown, from top to bottom."""
+    """The lines and tables to print, from top to bottom."""
     lines: list[RenderableType] = [_headline(found)]
     for one in found.studies:
         lines += ["", *body(one)]
     if found.to_come:
-        lines += ["", f"still to begin: {', '.join(found.to_come)}"]
+        lines += ["", f"not started yet: {', '.join(found.to_come)}"]
     if found.report:
-        lines += ["", f"report over all: {found.report}"]
+        lines += ["", f"report on all studies: {found.report}"]
     return [*lines, *([way_on(found.folder)] if found.state == "stopped" else [])]
 
 
 def _headline(found: PaperStatus) -> str:
     if found.driver:
-        return f"`paper` runs {found.name}, by {found.driver}."
-    said = "is complete" if found.state == "complete" else "does not run"
+        return f"The paper {found.name} is running ({found.driver})."
+    said = "is complete" if found.state == "complete" else "is not running"
     return f"The paper {found.name} {said}."
 
 

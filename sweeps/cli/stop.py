@@ -1,4 +1,4 @@
-"""``stop``: ask whoever runs a sweep to stop, as Ctrl-C does."""
+"""``stop``: ask the process that runs a sweep to stop, as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ STORE_POLL_SECONDS = 2.0
 def stop(
     config: ConfigFile,
     overrides: Overrides = None,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is over.")] = 60.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 60.0,
 ) -> None:
-    """Stop a running sweep, also from another machine; finished trials are kept.
+    """Stop a running sweep, also from another machine. Finished trials are kept.
 
-    Running trials go on from their last checkpoint when the sweep is resumed.
+    When the sweep is resumed, interrupted trials continue from their last checkpoint.
     """
     with mistakes_explained():
         parsed = load(config, overrides)
@@ -44,26 +44,26 @@ def stop(
             refuse(f"no sweep named '{parsed.name}' in {folder.parent}: nothing to stop")
         driver = stop_driver(place)
     if driver is None:
-        print(f"{parsed.name} does not run: nothing to stop.")
+        print(f"{parsed.name} is not running: nothing to stop.")
         return
     print(f"asked to stop: {driver}", flush=True)
     with mistakes_explained():
         has_stopped = _has_stopped(place, driver, wait)
     if not has_stopped:
         refuse(
-            f"not stopped within {wait:g} s: {driver}. It was asked and may "
-            f"still stop; if it hangs, end its process (kill {driver.pid} on {driver.host}): "
-            "nothing that is finished is lost",
+            f"not stopped within {wait:g} s: {driver}. The request stands and it "
+            f"may still stop; if it hangs, end its process (kill {driver.pid} on {driver.host}): "
+            "finished trials are kept",
             code=1,
         )
     way_on = command_line("run", config, overrides)
     if place.config_file().is_file():
         way_on = command_line("resume", str(folder))
-    print(f"Stopped. Finished trials are kept. To go on:\n  {way_on}")
+    print(f"Stopped. Finished trials are kept. To continue:\n  {way_on}")
 
 
 def _has_stopped(place: StudyPaths, driver: Driver, seconds: float) -> bool:
-    """Whether it is over, after so many seconds at most."""
+    """Whether the driver ends within ``seconds``."""
     from sweeps.storage.remote_sync import living_driver
 
     deadline = time.monotonic() + seconds

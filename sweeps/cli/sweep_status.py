@@ -1,4 +1,4 @@
-"""How a sweep stands, from its records alone: plain values for a screen or a program."""
+"""The status of a sweep, read from its records: plain values to print or to parse."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _TAIL_BYTES = 8192
 @final
 @dataclass(frozen=True)
 class Running:
-    """A trial that runs now: update `step` of `steps`, the `score` of its last check, and the
-    seconds since it began."""
+    """A running trial: update `step` of `steps`, the `score` of its last check, and the seconds
+    since it started."""
 
     number: int
     point: str
@@ -47,7 +47,7 @@ class Running:
 @final
 @dataclass(frozen=True)
 class Failure:
-    """A failed trial: one line of cause, where its log lies, and how to run it alone."""
+    """A failed trial: its cause in one line, its log, and the command that runs it alone."""
 
     domain: str
     number: int
@@ -60,7 +60,7 @@ class Failure:
 @final
 @dataclass(frozen=True)
 class Event:
-    """Something that happened; `time` is local to the machine that wrote it."""
+    """A trial's start or end; `time` is local to the machine that wrote it."""
 
     time: str
     text: str
@@ -69,7 +69,7 @@ class Event:
 @final
 @dataclass(frozen=True)
 class DomainStatus:
-    """One domain's study. `states` counts its trials by state, `best` is on validation items."""
+    """One domain's study. `states` counts trials by state, `best` is by validation score."""
 
     domain: str
     label: ScoreLabel
@@ -84,7 +84,7 @@ class DomainStatus:
 @final
 @dataclass(frozen=True)
 class SweepStatus:
-    """A sweep. `per_hour` and `seconds_left` are of the living driver's session, None without."""
+    """A sweep. `per_hour` and `seconds_left` cover the live driver's session, None without one."""
 
     name: str
     folder: str
@@ -100,7 +100,7 @@ class SweepStatus:
 
 
 def status(records: Records) -> SweepStatus:
-    """How the sweep stands now."""
+    """The status of the sweep now."""
     records.look_again()
     driver = living_driver(records.place)
     domains = tuple(_domain(records, name, driver is not None) for name in records.config.domains)
@@ -126,7 +126,7 @@ def _domain(records: Records, domain: str, driven: bool) -> DomainStatus:
     work = workload(records.config, domain, rows)
     states: dict[str, int] = {}
     for row in rows:
-        # What no living process drives does not run, whatever a killed one left on record.
+        # Without a live driver nothing runs: a killed one left its trials recorded as running.
         state = "interrupted" if row.state == "running" and not driven else row.state
         states[state] = states.get(state, 0) + 1
     page = records.place.study(domain) / "report" / "report.html"
@@ -152,7 +152,7 @@ def _running(records: Records, domain: str) -> tuple[Running, ...]:
             continue
         folder = records.place.trial(domain, key)
         began = trial.datetime_start or now
-        with suppress(OSError):  # else the step of a look before
+        with suppress(OSError):  # then the step of the previous refresh is used
             fetch(folder / EVENTS_FILE)
         found.append(
             Running(
@@ -168,13 +168,13 @@ def _running(records: Records, domain: str) -> tuple[Running, ...]:
 
 
 def _steps(config: SweepConfig, domain: str, row: TrialRow) -> int:
-    """Updates of a whole trial; masking changes nothing about their number."""
+    """Updates of a whole trial; masking does not change the number."""
     point = plain_point(row.accumulation_interval)
     return config.trial(domain, point).steps(config.resources.workers)
 
 
 def _last_step(events: Path) -> int:
-    """The last update in a trial's outbox; 0 before the first."""
+    """The last update in a trial's event log; 0 before the first."""
     try:
         with events.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -185,13 +185,13 @@ def _last_step(events: Path) -> int:
     for line in reversed(lines):
         try:
             return int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):  # half a line, or another kind of event
+        except (ValueError, KeyError, TypeError):  # a partial line, or another kind of event
             continue
     return 0
 
 
 def _per_second(records: Records, driver: Driver | None) -> float | None:
-    """Trials that ended per second since the living driver began; None before one did."""
+    """Trials ended per second since the live driver started; None before the first end."""
     if driver is None:
         return None
     began = datetime.strptime(driver.started, "%Y-%m-%d %H:%M:%S")
@@ -208,7 +208,7 @@ def _per_second(records: Records, driver: Driver | None) -> float | None:
 
 
 def _events(records: Records) -> tuple[Event, ...]:
-    """The last trials that began or ended."""
+    """The most recent starts and ends of trials."""
     found: list[tuple[datetime, str]] = []
     for domain in records.config.domains:
         for trial in records.trials(domain):
@@ -216,7 +216,7 @@ def _events(records: Records) -> tuple[Event, ...]:
                 continue
             name = f"{domain} trial {trial.user_attrs['number']}"
             if trial.datetime_start is not None:
-                found.append((trial.datetime_start, f"{name} began"))
+                found.append((trial.datetime_start, f"{name} started"))
             if trial.datetime_complete is not None:
                 found.append((trial.datetime_complete, f"{name} {_ending(trial)}"))
     found.sort()
@@ -250,7 +250,7 @@ def _failure(records: Records, domain: str, row: TrialRow, outcome: dict[str, An
         domain=domain,
         number=row.number,
         kind=str(outcome.get("kind", "error")),
-        cause=said.splitlines()[0] if said else "no cause is on record",
+        cause=said.splitlines()[0] if said else "no cause recorded",
         log=str(log) if log.is_file() else None,
         command=alone(folder) if run.is_file() else None,
     )

@@ -1,4 +1,4 @@
-"""What a sweep needs of the disk at most, beside what is free."""
+"""An upper bound on a sweep's disk use, and the free space."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ GIB = 2**30
 @final
 @dataclass(frozen=True)
 class DiskNeed:
-    """Bytes of the checkpoints of running trials and of the models that are kept, or are being
-    written, all domains together; and what is free where they go."""
+    """Bytes for the checkpoints of running trials and for models that are kept or being written,
+    over all domains; and the free bytes on the storage's disk."""
 
     checkpoints: int
     models: int
@@ -33,16 +33,16 @@ class DiskNeed:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Bytes for checkpoints and models together."""
         return self.checkpoints + self.models
 
 
 def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> DiskNeed | None:
-    """An upper bound for the trials that are missing, beside what those on record have written;
-    None for a model that is not here yet. ``recorded``: the trials on record by domain.
+    """An upper bound for the missing trials, beyond what recorded trials have written; None if
+    the model is not on this machine. ``recorded``: recorded trials by domain.
 
-    A checkpoint holds the weights and the optimizer's moments, in the dtype they are trained in.
-    The next one is written before the last is removed, and so is a model before its trial ends.
+    A checkpoint holds the weights and the optimizer's moments in the training dtype. A new
+    checkpoint is written before the old one is removed, and a model before its trial ends.
     """
     from sweeps.finetune.memory import stored_parameters
 
@@ -59,14 +59,14 @@ def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> Disk
 
 
 def _kept_more(config: SweepConfig, domain: str, rows: Rows) -> int:
-    """How many models a domain's study may keep beside those that are there."""
+    """How many more models a domain's study may keep, beyond the existing ones."""
     home = paths_for(config)
     there = sum(row.has_ended() and home.model(domain, row.key).exists() for row in rows)
     return max(0, kept_models(config, domain) - there)
 
 
 def _checkpoints(config: SweepConfig, running: int, recorded: Recorded) -> int:
-    """How many more checkpoints lie there at once; a trial that goes on has some already."""
+    """How many more checkpoints may exist at once; a resumed trial already has some."""
     from sweeps.execution.pace import shortest_run
     from sweeps.finetune.checkpoint import saved
 
@@ -80,27 +80,27 @@ def _checkpoints(config: SweepConfig, running: int, recorded: Recorded) -> int:
 
 
 def free_bytes(config: SweepConfig) -> int:
-    """What is free where the sweep's folder is, or will be."""
+    """Free bytes on the disk of the sweep's folder, which need not exist yet."""
     folder = paths_for(config).folder
     there = next(place for place in (folder, *folder.parents) if place.exists())
     return shutil.disk_usage(there).free
 
 
 def check_disk(config: SweepConfig) -> None:
-    """Refuse a sweep whose missing trials cannot fit.
+    """Refuse a sweep whose missing trials do not fit on the disk.
 
     Raises:
-        UserError: it needs more than is free. An object store has no end.
+        UserError: the sweep needs more than is free. An object store counts as unlimited.
     """
     if is_address(config.storage):
         return
     need = disk_need(config, config.resources.concurrency, recorded_rows(config))
     if need is not None and need.total > need.free:
         raise UserError(
-            f"storage {config.storage}: {need.free / GIB:.2f} GiB are free, and the sweep needs "
-            f"up to {need.total / GIB:.2f} ({need.checkpoints / GIB:.2f} for checkpoints of "
-            f"running trials, {need.models / GIB:.2f} for models); make room, give another "
-            "storage, or lower keep.models or resources.concurrency"
+            f"storage {config.storage}: {need.free / GIB:.2f} GiB free, but the sweep needs up to "
+            f"{need.total / GIB:.2f} ({need.checkpoints / GIB:.2f} for checkpoints of running "
+            f"trials, {need.models / GIB:.2f} for models); free some space, use another storage, "
+            "or lower keep.models or resources.concurrency"
         )
 
 

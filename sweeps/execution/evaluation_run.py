@@ -1,4 +1,4 @@
-"""One evaluation of one model, as the command line asks for it."""
+"""Evaluate one model on benchmarks, for the command line."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from sweeps.storage.errors import checked
 
 Dtype = Literal["auto", "bfloat16", "float32"]
 ADD_BOS: dict[str, AddBos] = {"auto": "auto", "true": True, "false": False}
-# Scored, and kept, at a time: long enough for full batches, short enough to lose little.
+# Items scored and cached at a time: enough for full batches, few enough to lose little.
 CHUNK = 64
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to score, and on what; built by `parse`, which checks it."""
+    """The model and the benchmarks; built and checked by `parse`."""
 
     model: str
     benchmarks: tuple[tuple[str, Benchmark, Path], ...]  # name, protocol, data
@@ -58,7 +58,7 @@ class Options:
         add_bos: str,
         **rest: Any,
     ) -> Self:
-        """Read the command line's words; ValueError says what is wrong with which."""
+        """Parse the command-line options; a ValueError names the wrong one."""
         chosen_split: Split = _one_of("split", split, get_args(Split))
         chosen_dtype: Dtype = _one_of("dtype", dtype, get_args(Dtype))
         chosen_bos = ADD_BOS[_one_of("add-bos", add_bos, list(ADD_BOS))]
@@ -70,7 +70,7 @@ class Options:
         sources = dict(_pair(text, names) for text in data)
         chosen = []
         for name in dict.fromkeys(names):
-            # What a benchmark cannot have is not asked of it where others can.
+            # Among several benchmarks, an option applies only to those that support it.
             benchmark = build(
                 name,
                 metric=metric,
@@ -89,7 +89,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Report:
-    """The results by benchmark, of a model known by the fingerprint of its weights."""
+    """The results by benchmark, for a model identified by the hash of its weights."""
 
     model: str
     weights_sha256: str
@@ -111,7 +111,7 @@ def run(options: Options) -> Report:
     from sweeps.finetune.model import load_model
     from sweeps.finetune.process_group import Group
 
-    # Data first: a wrong path is found out before a large model is loaded.
+    # Load data first, to detect a wrong path before loading a large model.
     items = {
         name: select(benchmark.load(source, options.split), options.limit)
         for name, benchmark, source in options.benchmarks
@@ -169,7 +169,7 @@ def show(report: Report) -> None:
 
 
 def write_json(report: Report, path: Path) -> None:
-    """Everything but the items: scores, intervals, further metrics and fingerprints."""
+    """Write everything except items: scores, intervals, other metrics and fingerprints."""
     kept = [each.name for each in fields(BenchmarkResult) if each.name != "records"]
     results = {
         name: {key: _plain(getattr(result, key)) for key in kept}
@@ -235,7 +235,7 @@ def _pair(text: str, names: Sequence[str]) -> tuple[str, Path]:
 
 
 def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
-    """Where the data of a benchmark lie."""
+    """The path of a benchmark's data."""
     if name in given:
         return expanded(given[name])
     stem = _file(name)
@@ -250,17 +250,18 @@ def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
 
 
 def _file(name: str) -> str:
-    """A file's name for a benchmark that may be a path."""
+    """A file name for a benchmark; its name may be a path."""
     return Path(name).stem
 
 
 def _shown(result: BenchmarkResult, value: float) -> float:
-    """Bits per byte are scored as their negative, so that higher is better; people want bits."""
+    """The value to display. The score is minus bits per byte, so that higher is better; show
+    bits per byte."""
     return -value if result.metric == "bits_per_byte" else value
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no nan."""
+    """Replace values that are not finite by None: JSON has no NaN."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return {key: _plain(each) for key, each in value.items()} if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""The best of a study to take away: a single-run YAML, and the model as a Hugging Face folder."""
+"""Export the best trial of a study: a single run's YAML and a Hugging Face model folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NORMAL_95 = 1.959964
 @final
 @dataclass(frozen=True)
 class Exported:
-    """One domain's: `config` runs by itself, `model` is None where its weights are gone."""
+    """One domain's export: `config` of a single run; `model` is None if its weights are gone."""
 
     config: Path
     model: Path | None
@@ -38,8 +38,8 @@ class Exported:
 def export(config: SweepConfig, folder: Path) -> dict[str, Exported]:
     """Write ``FOLDER/DOMAIN/run.yaml`` and ``FOLDER/DOMAIN/model`` for each domain.
 
-    Of a search the best trial; of a sensitivity study the best masked ratio, as trained on the
-    first fresh seed, so that the exported model's score is not the luckiest of several.
+    A search exports its best trial. A sensitivity study exports the best masked ratio, trained
+    on the first fresh seed, so that the model is not the luckiest of several seeds.
 
     Raises:
         UserError: nothing has finished, a target exists already, or weights are not finite.
@@ -47,9 +47,9 @@ def export(config: SweepConfig, folder: Path) -> dict[str, Exported]:
     found = {}
     for domain, rows in Records(config).begun().items():
         if (row := chosen(config, rows)) is None:
-            raise UserError(f"domain '{domain}': no trial that could be exported has finished yet")
+            raise UserError(f"domain '{domain}': no finished trial to export yet")
         if (folder / domain).exists():
-            raise UserError(f"{folder / domain} exists: give another folder, or remove it")
+            raise UserError(f"{folder / domain} already exists: give another folder, or remove it")
         found[domain] = row
     try:
         return {
@@ -71,7 +71,7 @@ def _export(config: SweepConfig, domain: str, row: TrialRow, folder: Path) -> Ex
     except DivergedError as error:
         shutil.rmtree(folder)
         raise UserError(
-            f"domain '{domain}': trial {row.number} is not exported, since it diverged: {error}"
+            f"domain '{domain}': trial {row.number} was not exported because it diverged: {error}"
         ) from None
     scores = TestScores.read(place.study(domain))
     roles = [role for role, key in scores.keys.items() if key == row.key]
@@ -82,7 +82,7 @@ def _export(config: SweepConfig, domain: str, row: TrialRow, folder: Path) -> Ex
 
 
 def chosen(config: SweepConfig, rows: tuple[TrialRow, ...]) -> TrialRow | None:
-    """The trial that is exported: chosen on validation items."""
+    """The trial to export, chosen on validation items."""
     if config.study.kind != "sensitivity":
         return best_row(rows)
     ratio = winner(config.study.ratios, rows, config.training.method)
@@ -95,10 +95,10 @@ def chosen(config: SweepConfig, rows: tuple[TrialRow, ...]) -> TrialRow | None:
 
 
 def run_yaml(config: SweepConfig, domain: str, row: TrialRow) -> str:
-    """The trial as a configuration for `finetune`, with the sweep's own paths."""
+    """The trial as a configuration for `finetune`, with the paths of the sweep."""
     point: Point = DesignPoint.of(row).params()
     is_drawn = config.space_of(domain).method is not None
-    if not row.stage and not is_drawn:  # then the method is the sweep's
+    if not row.stage and not is_drawn:  # the method comes from the sweep
         del point["method"]
     tree: dict[str, Any] = config.trial(domain, point).model_dump(mode="json", exclude_none=True)
     if config.data_root is not None:
@@ -141,8 +141,8 @@ def model_card(
         f"| validation, {label.text} | {label.number(row.score or math.nan)} | | |",
         *_test_lines(label, entries),
         "",
-        "The validation items chose the configuration; the test items were read once, afterwards. "
-        "The interval is over items: it does not count other seeds.",
+        "The configuration was selected on validation items; the test items were read once, "
+        "afterwards. The interval is over items: it does not cover other seeds.",
         "",
     ]
     return "\n".join(lines)

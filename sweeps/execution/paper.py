@@ -1,4 +1,4 @@
-"""Every table and figure of the paper for a sweep's domains, one study after another."""
+"""Run the studies behind the paper's tables and figures for a sweep's domains, in sequence."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class PaperResult:
-    """The report over all studies, and where the tracker shows each. ``stopped``: how the budget
-    ended one of them; else empty. ``unreached``: as (study, domain), where no trial finished."""
+    """The report on all studies, and links to each in the tracker. ``stopped``: how the budget
+    ended one of them; else empty. ``unreached``: (study, domain) pairs without a finished
+    trial."""
 
     html: Path
     links: tuple[tuple[str, str], ...]
@@ -50,12 +51,12 @@ class PaperResult:
 def run(
     config: SweepConfig, display: Display | None = None, tracker: Tracker | None = None
 ) -> PaperResult:
-    """Run, or continue, every study that `study.paper` lists, and write one report over them.
+    """Run or continue every study listed in `study.paper`, and write one report on them.
 
-    They share one budget; the first study that it ends ends the paper.
+    The studies share one budget. When it ends one of them, the paper ends.
 
     Raises:
-        UserError: something the user gave is wrong, or somebody runs it already; nothing was
+        UserError: the user's input is wrong, or another process runs the paper; nothing was
             started.
     """
     relative, config = is_relative(config.storage), resolve_paths(config)
@@ -68,13 +69,13 @@ def run(
     sweep.check(study_of(config, first, final=False), tracker)
     place = paths_for(config)
     with (
-        remote_sync.acquire_run(place, display.say),  # stopped by the paper's name
+        remote_sync.acquire_run(place, display.say),  # `stop` takes the paper's name
         calling_hooks(config, display) as shown,
     ):
         put_on_record(config)
         with worker_session(config.resources, place.folder, Stored.of(config), relative) as groups:
             links, unreached = _run_studies(config, shown, tracker, groups, began)
-        page = report(config)  # while it is driven: with an object store it is sent, too
+        page = report(config)  # under the lock, so that it is uploaded to an object store too
     return PaperResult(page, links, shown.stopped, unreached)
 
 
@@ -85,8 +86,8 @@ def _run_studies(
     groups: WorkerGroups,
     began: float,
 ) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
-    """Each study in its turn, until the budget ends one; returns their links, and the domains in
-    which no trial finished (see `PaperResult`)."""
+    """Run each study in turn until the budget ends one; return their links, and the domains
+    without a finished trial (see `PaperResult`)."""
     links: dict[tuple[str, str], None] = {}
     unreached: list[tuple[str, str]] = []
     folders = [study_paths(config, kind).folder for kind in KINDS]
@@ -106,40 +107,40 @@ def _run_studies(
             links |= {
                 (a if a == SERVE else f"{kind}, {domain}: {a}", b): None for a, b in found.links
             }
-        if result.stopped:  # what the next take from it would be another thing tomorrow
+        if result.stopped:  # later studies may depend on this one's complete result
             break
     return tuple(links), tuple(unreached)
 
 
 def check(config: SweepConfig) -> None:
-    """Refuse what would only fail after hours.
+    """Refuse a configuration that would fail only after hours.
 
     Raises:
-        UserError: naming what is missing.
+        UserError: names the missing key.
     """
     asked, kinds = config.study, set(config.study.paper)
     if "sensitivity" in kinds and asked.margin is None:
         raise UserError(
-            "study.margin is missing: `paper` runs a sensitivity study, which needs it"
+            "study.margin is missing: `paper` runs a sensitivity study, which requires it"
         )
     given = all(parts.nuisance or asked.nuisance for parts in config.domains.values())
     if not given and "search" not in kinds:
         raise UserError(
             "study.nuisance is missing: give accumulation_interval and learning_rate, or add "
-            "'search' to sweep.paper, whose best trial has them"
+            "'search' to study.paper to take them from its best trial"
         )
     ratios = all(parts.mask_ratio or asked.mask_ratio for parts in config.domains.values())
     if not ratios and not kinds & {"search", "sensitivity"}:
         raise UserError(
-            "study.mask_ratio is missing: give it, or add 'sensitivity' to sweep.paper, whose "
-            "best ratio is taken"
+            "study.mask_ratio is missing: give it, or add 'sensitivity' to study.paper to take "
+            "its best ratio"
         )
 
 
 def study_of(config: SweepConfig, kind: Kind, *, final: bool = True) -> SweepConfig:
-    """The sweep of one kind: ``NAME-KIND``, with what it takes from the studies before it.
+    """The sweep of one kind: ``NAME-KIND``, with the values it takes from earlier studies.
 
-    ``final``: whether those are over; before that, stand-ins let everything else be checked.
+    ``final``: whether those are done; if not, placeholders allow everything else to be checked.
     """
     tree = config.model_dump(mode="json")
     tree["name"] = study_name(config, kind)
@@ -158,12 +159,12 @@ def study_of(config: SweepConfig, kind: Kind, *, final: bool = True) -> SweepCon
 
 
 def _nuisance(config: SweepConfig, domain: str, final: bool) -> dict[str, Any]:
-    """The search's winner's."""
+    """The nuisance parameters of the search's best trial."""
     if not final:
         return {"accumulation_interval": 1, "learning_rate": 1e-3}
     best = best_row(_rows(config, domain, "search"))
     if best is None:
-        raise UserError(f"domain '{domain}': no trial of the search finished: give sweep.nuisance")
+        raise UserError(f"domain '{domain}': no trial of the search finished: give study.nuisance")
     return {
         "accumulation_interval": best.accumulation_interval,
         "learning_rate": best.learning_rate,
@@ -181,19 +182,19 @@ def _ratio(config: SweepConfig, domain: str, final: bool) -> float:
         found = best_row(masked)
         best = None if found is None else found.mask_ratio
     if best is None:
-        raise UserError(f"domain '{domain}': no masked trial finished: give sweep.mask_ratio")
+        raise UserError(f"domain '{domain}': no masked trial finished: give study.mask_ratio")
     return best
 
 
 def _rows(config: SweepConfig, domain: str, kind: Kind) -> tuple[TrialRow, ...]:
-    """The trials of one kind's study, none if there is no such study."""
+    """The trials of one kind's study; none without such a study."""
     if kind not in _recorded(config):
         return ()
     return Records(study_of(config, kind)).rows(domain)
 
 
 def report(config: SweepConfig) -> Path:
-    """Write the report over all studies that are on record, finished or not."""
+    """Write the report on all recorded studies, finished or not."""
     domains = [_domain(config, domain) for domain in config.domains]
     shared: list[Drawn] = []
     if "search" in config.study.paper:
@@ -208,7 +209,7 @@ def report(config: SweepConfig) -> Path:
 
 
 def _domain(config: SweepConfig, domain: str) -> PaperDomain:
-    said, parts, rows = f"{domain}: no sensitivity study was asked for.", list[Drawn](), ()
+    said, parts, rows = f"{domain}: no sensitivity study was requested.", list[Drawn](), ()
     every: tuple[TrialRow, ...] = rows
     for kind in _recorded(config):
         one = study_of(config, kind)

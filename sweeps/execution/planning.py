@@ -1,4 +1,4 @@
-"""What a sweep is going to do and to cost, before it does it."""
+"""Plan a sweep before it starts: its trials, time and cost."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sweeps.storage.address import is_address
 from sweeps.storage.cluster_address import cluster_address
 
 PaceOf = Callable[[str, tuple[TrialRow, ...]], Pace | None]
-"""A domain, and its trials on record, to what one of its trials takes."""
+"""Maps a domain and its recorded trials to the time that one trial takes."""
 
 
 @final
 @dataclass(frozen=True)
 class Machine:
-    """Where trials would run: `concurrency` of them at once, on a cluster or on one machine."""
+    """Where trials run, a cluster or one machine, and how many at once (`concurrency`)."""
 
     text: str
     concurrency: int
@@ -33,9 +33,9 @@ class Machine:
 @final
 @dataclass(frozen=True)
 class DomainPlan:
-    """One domain's study. `parameters` is its space, or what a fixed design varies; `updates`
-    are those of one trial by accumulation interval. Hours are of trials, side by side or not.
-    `shortfall` says that the space has fewer points than trials are asked for; else empty."""
+    """One domain's study. `parameters`: its space, or what a fixed design varies; `updates`:
+    updates per trial by accumulation interval. Hours are summed over trials, parallel or not.
+    `shortfall`: a sentence if the space has fewer points than requested trials; else empty."""
 
     domain: str
     total: int
@@ -53,10 +53,10 @@ class DomainPlan:
 @final
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep. Device-hours are of `device`; what is not known is None.
+    """A sweep. Device-hours are hours of `device`; unknown values are None.
 
-    `hours` is wall time at the machine's concurrency. Early stopping makes all of it less, and
-    the test items at the end are not in it.
+    `hours` is wall time at the machine's concurrency. Early stopping reduces all of these; the
+    final test items are not included.
     """
 
     name: str
@@ -82,8 +82,8 @@ def plan(
     pace_of: PaceOf,
     price: float | None,
 ) -> SweepPlan:
-    """The plan of a sweep whose paths are resolved. ``rows``: the trials on record by domain;
-    ``price``: of a device-hour."""
+    """The plan of a sweep whose paths are resolved. ``rows``: recorded trials by domain;
+    ``price``: per device-hour."""
     domains = tuple(
         _domain(config, name, rows[name], pace_of(name, rows[name])) for name in config.domains
     )
@@ -114,8 +114,8 @@ def plan(
 
 
 def _wall_hours(domains: Sequence[DomainPlan], concurrency: int, together: bool) -> float:
-    """Hours from the first trial to the last; no more run at once than are left of a study, or of
-    all where these run side by side."""
+    """Hours from the first trial to the last. At most as many trials run at once as are left in
+    a study, or in all studies if these run in parallel."""
     hours = [(d.training_hours or 0.0) + (d.evaluation_hours or 0.0) for d in domains]
     left = [d.left for d in domains]
     if together:
@@ -125,10 +125,10 @@ def _wall_hours(domains: Sequence[DomainPlan], concurrency: int, together: bool)
 
 
 def this_machine(config: SweepConfig) -> Machine:
-    """The machine that this process runs on, as the configuration would use it.
+    """The machine that runs this process, as the configuration would use it.
 
     Raises:
-        UserError: it does not hold even one trial.
+        UserError: not even one trial fits.
     """
     from sweeps.execution.cluster import local_places
 
@@ -137,17 +137,17 @@ def this_machine(config: SweepConfig) -> Machine:
     wanted = places * asked.workers * asked.cpus_per_worker
     text = f"this machine, {cores} cores"
     if places < asked.concurrency:
-        text += f", which hold {places} trials at once and not {asked.concurrency}"
+        text += f", enough for {places} of {asked.concurrency} concurrent trials"
     elif wanted > cores:
-        text += f" for {wanted:g} asked for: trials will slow each other down"
+        text += f", but {wanted:g} are requested: trials will slow each other down"
     return Machine(text, places)
 
 
 def joined_cluster(config: SweepConfig) -> Machine:
-    """The cluster of ``RAY_ADDRESS``, as it is now.
+    """The cluster at ``RAY_ADDRESS``, as it is now.
 
     Raises:
-        UserError: it cannot be joined, or not even one trial fits.
+        UserError: it cannot be reached, or not even one trial fits.
     """
     from sweeps.execution.cluster import ray_session
 
@@ -157,14 +157,14 @@ def joined_cluster(config: SweepConfig) -> Machine:
         there = ray.cluster_resources()
         nodes = sum(bool(node["Alive"]) for node in ray.nodes())
     text = (
-        f"the cluster at {cluster_address()}, {nodes} nodes with "
+        f"the cluster at {cluster_address()}, {nodes} nodes, "
         f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
     )
     return Machine(text, concurrency)
 
 
 def stops_early(config: SweepConfig) -> bool:
-    """Whether the search may stop trials before their end."""
+    """Whether the search may stop trials early."""
     return config.search.scheduler.name != "none"
 
 

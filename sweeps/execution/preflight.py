@@ -1,4 +1,4 @@
-"""Everything that can be known to be wrong before a process starts or a run is recorded."""
+"""Checks that run before any process starts and before anything is recorded."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ DEFINITION, ADOPTED, STORAGE = "definition", "adopted", "storage"
 def check_inputs(config: SweepConfig) -> None:
     """Read the model's folder, every training row and every validation item once.
 
-    Of the test items it is only asked whether there are any: nothing before the report may use
-    them, and the report says what is wrong with one.
+    For test items, only check that there are some: nothing before the report may use them, and
+    the report names any that are wrong.
 
     Raises:
         ValueError: naming the domain, the file (and the line) and what was expected.
@@ -73,7 +73,7 @@ def _check_domain(config: SweepConfig, name: str) -> None:
 
 
 def _chat_tokenizer(model: ModelConfig, data: DataConfig) -> Any:
-    """The tokenizer, where rows are written in its chat template, which may refuse them."""
+    """The tokenizer, if rows use its chat template, which may reject them; else None."""
     if data.template != "chat":
         return None
     from sweeps.finetune.example import check_template
@@ -85,7 +85,7 @@ def _chat_tokenizer(model: ModelConfig, data: DataConfig) -> Any:
 
 
 def training_device(config: SweepConfig) -> str | None:
-    """What trials run on, where this machine has it too; a GPU may be on other nodes only."""
+    """The device type of trials; None if they need a GPU that only other nodes have."""
     if not config.resources.gpus_per_worker:
         return "cpu"
     import torch
@@ -95,9 +95,9 @@ def training_device(config: SweepConfig) -> str | None:
 
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """Create ``folder`` and write to it; what was created is gone again afterwards, if empty.
+    """Create ``folder`` and write to it; afterwards, remove created folders that are empty.
 
-    A mistake that is found later must leave no folder behind, and neither must `validate`.
+    Neither `validate` nor an error found later may leave a folder behind.
 
     Raises:
         UserError: the folder cannot be written.
@@ -110,8 +110,8 @@ def writable(folder: Path) -> Iterator[None]:
     except OSError as error:
         _remove_empty(created)
         raise UserError(
-            f"storage {folder}: cannot be written ({error.strerror}); give a folder that you may "
-            "write to, as storage=runs"
+            f"storage {folder}: cannot be written ({error.strerror}); use a folder that you can "
+            "write to, for example storage=runs"
         ) from None
     try:
         yield
@@ -120,17 +120,17 @@ def writable(folder: Path) -> Iterator[None]:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Innermost first, up to the first one that holds something."""
+    """Remove folders, innermost first, until one is not empty."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
 
 
 def check_tracker(tracker: Tracker) -> None:
-    """Ask the tracker for an answer.
+    """Check that the tracker responds.
 
     Raises:
-        UserError: it gives none.
+        UserError: it does not respond.
     """
     try:
         tracker.check()
@@ -139,29 +139,29 @@ def check_tracker(tracker: Tracker) -> None:
 
 
 def check_own_study(study: optuna.Study, config: SweepConfig) -> None:
-    """Refuse a study of the same name whose trials lie in another storage: many sweeps may share
-    a server's database.
+    """Refuse a study of the same name with trials in another storage. Many sweeps may share one
+    database server.
 
     Raises:
-        UserError: naming that storage.
+        UserError: names the other storage.
     """
     before = study.user_attrs.get(STORAGE, config.storage)
     if config.database is not None and before != config.storage:
         raise UserError(
-            f"database {config.database}: has a sweep named '{config.name}' whose trials lie in "
-            f"{before}; give this one another name, as name={config.name}2, or that storage"
+            f"database {config.database}: already has a sweep named '{config.name}' with trials "
+            f"in {before}; use another name, for example name={config.name}2, or that storage"
         )
 
 
 def check_same_study(
     study: optuna.Study, config: SweepConfig, domain: str, *, adopt: bool = False
 ) -> None:
-    """Refuse to mix trials of two definitions in one study, unless the user says so.
+    """Refuse to mix trials of two definitions in one study, unless the user allows it.
 
-    ``adopt``: they may be mixed, where Optuna's records can hold both.
+    ``adopt``: allow it if Optuna can store both in one study.
 
     Raises:
-        UserError: naming each difference, and the ways on.
+        UserError: names each difference and the ways to continue.
     """
     now = _definition(config, domain)
     before = study.user_attrs.get(DEFINITION, now)
@@ -172,15 +172,15 @@ def check_same_study(
         return
     changed = "; ".join(differences(before, now))
     raise UserError(
-        f"a study named '{config.name}' with another definition is already in "
-        f"{config.storage}: {changed}. Give this one another name, as name={config.name}2; or go "
-        "back to the first definition to continue it; or, if the trials of both may stand in one "
-        "study, say so with `run --adopt`"
+        f"a study named '{config.name}' with a different definition already exists in "
+        f"{config.storage}: {changed}. Use another name, for example name={config.name}2; or "
+        "restore the first definition to continue the study; or pass `--adopt` to `run` to mix "
+        "trials of both definitions in one study"
     )
 
 
 def _check_mixable(study: optuna.Study, config: SweepConfig, domain: str) -> None:
-    """Optuna holds on to a study's objectives, to what kind a parameter is, and to its list."""
+    """Optuna cannot change a study's objectives, the kind of a parameter, or a list of choices."""
     changed = []
     if config.study.kind == "search":
         new = _distributions(config.space_of(domain))
@@ -195,14 +195,14 @@ def _check_mixable(study: optuna.Study, config: SweepConfig, domain: str) -> Non
         changed.append("search.objectives")
     if changed:
         raise UserError(
-            f"domain '{domain}': one study cannot hold trials of both: {', '.join(changed)} (a "
-            "range may get other ends, but a list no other values). Give this sweep another "
-            f"name, as name={config.name}2"
+            f"domain '{domain}': one study cannot hold trials of both definitions: "
+            f"{', '.join(changed)} (the ends of a range may change, the values of a list may "
+            f"not). Use another name, for example name={config.name}2"
         )
 
 
 def _distributions(space: SpaceConfig) -> dict[str, BaseDistribution]:
-    """How Optuna draws each parameter; some methods have a parameter that others lack."""
+    """Optuna's distribution of each parameter, over all methods: their parameters differ."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study, found = optuna.create_study(), dict[str, BaseDistribution]()
     for method in space.method or MASKING[:1]:
@@ -214,7 +214,7 @@ def _distributions(space: SpaceConfig) -> dict[str, BaseDistribution]:
 
 
 def define(study: optuna.Study, config: SweepConfig, domain: str) -> None:
-    """Put the study's definition on record; one before it that was another stays on record too."""
+    """Record the study's definition; an earlier, different one stays on record."""
     now = _definition(config, domain)
     before = study.user_attrs.get(DEFINITION, now)
     if before != now:
@@ -224,18 +224,18 @@ def define(study: optuna.Study, config: SweepConfig, domain: str) -> None:
 
 
 def _definition(config: SweepConfig, domain: str) -> Tree:
-    """As it comes back from Optuna's records."""
+    """The definition as Optuna's records return it."""
     found: Tree = json.loads(json.dumps(study_definition(config, domain)))
     return found
 
 
 def check_recorded(place: StudyPaths, config: SweepConfig, *, adopt: bool = False) -> None:
-    """Compare every domain with the study that may be on record of it, before any is run.
+    """Compare every domain with its recorded study, if any, before any study runs.
 
-    ``adopt``: as `check_same_study`.
+    ``adopt``: as in `check_same_study`.
 
     Raises:
-        UserError: as the two checks above; or the database does not answer.
+        UserError: as in the two checks above, or the database does not respond.
     """
     if place.database is None and not place.optuna_file().exists():
         return

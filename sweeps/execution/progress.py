@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
+"""The display while a study runs: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tally:
-    """The state of one study, as its observer keeps it. Seconds are wall time; ``started``: when
-    its pace begins to count, which the first groups of workers, that start slowly, put off."""
+    """The state of one study, kept by its observer. Seconds are wall time; ``started``: the start
+    of the time estimate, which does not count the slow start of the first worker groups."""
 
     domain: str
     trials: int
@@ -33,20 +33,20 @@ class Tally:
     is_under_way: bool = False
 
     def heard(self) -> None:
-        """A trial was validated; before the first one, workers were still starting."""
+        """Note a validation check; until the first one, workers are still starting."""
         if not self.is_under_way:
             self.is_under_way, self.started = True, time.monotonic()
 
     def done(self) -> int:
-        """Trials that need no further work."""
+        """The number of trials that need no further work."""
         return self.finished_before + sum(self.endings.values())
 
     def left(self) -> int:
-        """Trials still to end."""
+        """The number of trials that have not ended."""
         return max(0, self.trials - self.done())
 
     def seconds_left(self) -> float | None:
-        """An estimate from this session's pace; None before its first trial has ended."""
+        """Estimate from the pace of this session; None until its first trial has ended."""
         ended = sum(self.endings.values())
         if not ended:
             return None
@@ -54,7 +54,7 @@ class Tally:
 
 
 def recorded_best(row: TrialRow | None) -> dict[str, Any] | None:
-    """An earlier session's best trial, as `Tally.best` holds it."""
+    """The best trial of an earlier session, in the form of `Tally.best`."""
     if row is None:
         return None
     kept = {name: getattr(row, name) for name in ("number", "state", "score", "seconds")}
@@ -62,35 +62,35 @@ def recorded_best(row: TrialRow | None) -> dict[str, Any] | None:
 
 
 def recorded_point(row: TrialRow) -> dict[str, Any]:
-    """A recorded trial's point, as `point_text` takes it."""
+    """The point of a recorded trial, in the form that `point_text` takes."""
     names: tuple[str, ...] = ("mask_ratio", "accumulation_interval", "learning_rate")
     names += ("method", "seed") if row.stage else ("method",) if row.method != "gmt" else ()
     return {name: getattr(row, name) for name in names}
 
 
 class Display(ABC):
-    """Shows the studies of a sweep, one after another or side by side."""
+    """Shows the studies of a sweep, in sequence or in parallel."""
 
     @abstractmethod
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Print a permanent line."""
 
     @abstractmethod
     def show(self, tally: Tally) -> None:
-        """The study's state has changed."""
+        """Show the new state of a study."""
 
     @abstractmethod
     def ended(self, tally: Tally, trial: dict[str, Any]) -> None:
-        """A trial has ended: ``number, state, score, point, seconds, failure``."""
+        """Show a trial that ended: ``number, state, score, point, seconds, failure``."""
 
     @abstractmethod
     def close(self) -> None:
-        """The last study is over."""
+        """Close the display after the last study."""
 
 
 @final
 class LineDisplay(Display):
-    """Plain lines: one for each trial that ends."""
+    """Plain lines: one per trial that ends."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = heard(stream or sys.stdout)
@@ -100,26 +100,26 @@ class LineDisplay(Display):
         print(text, file=self._stream, flush=True)
 
     def show(self, tally: Tally) -> None:
-        """Nothing between endings."""
+        """Do nothing: only ended trials get a line."""
 
     def ended(self, tally: Tally, trial: dict[str, Any]) -> None:
         """Print the trial, the best so far and the time left."""
         self.say(ending_line(tally, trial))
 
     def close(self) -> None:
-        """Nothing to clear."""
+        """Do nothing: there is nothing to clear."""
 
 
 @final
 class LiveDisplay(Display):
-    """A table that redraws itself in place, for each study that runs trials."""
+    """One table per running study, redrawn in place."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._console, self._tallies = Console(), dict[str, Tally]()
-        # Also for the thread that redraws: what it raises would end it with a traceback.
+        # The redrawing thread uses this file too: an exception would end it with a traceback.
         self._console.file = heard(self._console.file)  # type: ignore[arg-type]
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
         self._live.start()
@@ -141,7 +141,7 @@ class LiveDisplay(Display):
         self.show(tally)
 
     def close(self) -> None:
-        """Take the table off the screen."""
+        """Remove the table from the screen."""
         self._live.stop()
 
 
@@ -151,11 +151,11 @@ def build_display() -> Display:
 
 
 POINT_LEGEND = "mask: mask ratio, N: accumulation interval, lr: learning rate"
-"""What `point_text` says."""
+"""Explains the output of `point_text`."""
 
 
 def point_text(point: dict[str, Any]) -> str:
-    """``mask 0.20  N 4  lr 1.0e-03``, with method and seed where these vary."""
+    """``mask 0.20  N 4  lr 1.0e-03``, with method and seed if these vary."""
     given = f"{point['method']:<13} " if "method" in point else ""
     given += f"s{point['seed']}  " if "seed" in point else ""
     return (
@@ -169,7 +169,7 @@ _WHERE = {"log": "log", "alone": "command"}
 
 
 def ending_line(tally: Tally, trial: dict[str, Any]) -> str:
-    """One ended trial: its place, point, score, and what is left of the study."""
+    """One ended trial: its number, point and score, and the trials left in the study."""
     score = "no score" if trial["score"] is None else f"score {trial['score']:.4f}"
     words = {"stopped_early": "stopped early", "interrupted": "interrupted"}
     best = "" if tally.best is None else f"  best {tally.best['score']:.4f}"
@@ -181,7 +181,7 @@ def ending_line(tally: Tally, trial: dict[str, Any]) -> str:
 
 
 def _reason(trial: dict[str, Any]) -> str:
-    """Of a failed trial why, where all of it is written, and what repeats it."""
+    """The cause of a failed trial, its log and the command that repeats it."""
     if not trial["failure"]:
         return ""
     lines = [trial["failure"].splitlines()[0]]
@@ -190,7 +190,7 @@ def _reason(trial: dict[str, Any]) -> str:
 
 
 def time_text(seconds: float | None) -> str:
-    """``1 h 05 min``, ``3 min 20 s``, ``12 s``; ``?`` when there is no estimate yet."""
+    """``1 h 05 min``, ``3 min 20 s``, ``12 s``; ``?`` without an estimate."""
     if seconds is None:
         return "?"
     whole = round(seconds)
@@ -200,7 +200,7 @@ def time_text(seconds: float | None) -> str:
 
 
 def table(tally: Tally) -> Table:
-    """The live table: trials by state, the best so far, what runs now, the time left."""
+    """The live table: trials by state, the best so far, running trials, the time left."""
     from rich.table import Table
 
     counts = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in tally.endings.items())

@@ -1,4 +1,4 @@
-"""One fine-tuning run by itself: without Ray and Tune, on one process or under torchrun."""
+"""A single fine-tuning run without Ray and Tune, in one process or under torchrun."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from sweeps.storage.errors import explain
 
 
 class SingleRun(FinetuneConfig):
-    """A run as a trial's, where its results go, and where its relative paths start.
+    """The configuration of a trial, with an output folder and a root for relative paths.
 
     `folder` holds metrics, checkpoints, the result and the model. Without `tracking.uri` nothing
-    is told to MLflow.
+    is sent to MLflow.
     """
 
     folder: LocalPath = "runs/finetune"
@@ -34,12 +34,12 @@ class SingleRun(FinetuneConfig):
     tracking: TrackingConfig = TrackingConfig()
 
     def run_config(self) -> FinetuneConfig:
-        """What is run, with every path made absolute."""
+        """The run's configuration, with every path made absolute."""
         shared = {name: getattr(self, name) for name in FinetuneConfig.model_fields}
         return resolve_run(FinetuneConfig(**shared), Path(self.data_root or ".").expanduser())
 
     def place(self) -> Path:
-        """The folder, made absolute."""
+        """The absolute path of the folder."""
         return Path(self.folder).expanduser().resolve()
 
 
@@ -47,7 +47,7 @@ def load_single_run(path: str | Path, overrides: Sequence[str] = ()) -> SingleRu
     """Read, override and check the configuration of one run.
 
     Raises:
-        UserError: naming the place, what was expected and the nearest right key.
+        UserError: names the key, what was expected and the nearest valid key.
     """
     tree = load_tree(path, overrides)
     try:
@@ -57,10 +57,10 @@ def load_single_run(path: str | Path, overrides: Sequence[str] = ()) -> SingleRu
 
 
 def run_single(config: SingleRun) -> RunResult:
-    """Run, or continue, one run on every process that torchrun started, or on this one alone.
+    """Run or continue one run, on all processes started by torchrun or on this one alone.
 
     Raises:
-        ValueError: something the user gave is wrong; the message says what.
+        ValueError: the user's input is wrong; the message says what.
     """
     with process_group():
         from sweeps.finetune.loop import finetune
@@ -86,7 +86,7 @@ def run_single(config: SingleRun) -> RunResult:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """The torch.distributed group of torchrun's processes; none for a process of its own."""
+    """The torch.distributed group of torchrun's processes; none for a single process."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -95,7 +95,7 @@ def process_group() -> Iterator[None]:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # gloo for what lies on the CPU, NCCL for what lies on a GPU.
+    # gloo for CPU tensors, NCCL for GPU tensors.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=30))
     try:
@@ -118,7 +118,7 @@ def _tracked(config: SingleRun, run: FinetuneConfig, place: Path) -> Iterator[li
 
 @final
 class _MlflowRun:
-    """Sends a single run to MLflow through the outbox of trials: an outage loses nothing."""
+    """Sends a single run to MLflow through an event log, like trials: an outage loses nothing."""
 
     def __init__(self, uri: str, run: FinetuneConfig, place: Path) -> None:
         from sweeps.config.study_identity import git_commit
@@ -172,7 +172,7 @@ class _MlflowRun:
         self._ended = True
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining events."""
         if not self._ended:
             self._pump.interrupt(self._key)
             self._pump.finish_study("interrupted", [], {})

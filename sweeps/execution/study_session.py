@@ -1,4 +1,4 @@
-"""The studies of domains: their missing trials, the test items at the end, their reports."""
+"""Run the studies of domains: their missing trials, the final test scores and the reports."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 
 
 TRACKER_PATIENCE_SECONDS = 180.0
-"""How long the end of a study waits for a tracker that does not answer."""
+"""How long the end of a study waits for a tracker that does not respond."""
 
 TRACKER_HASTE_SECONDS = 5.0
-"""The same, where a person has asked for the end."""
+"""The same after the user asked to stop."""
 
 
 @final
@@ -58,9 +58,9 @@ TRACKER_HASTE_SECONDS = 5.0
 class DomainResult:
     """One domain's study: its trials, the best on validation items, and its report.
 
-    ``links``: (label, text) pairs that say where the tracker shows it. ``stopped``: how the
-    budget ended it before all was done; else empty. ``measured``: whether a study of efficiency,
-    which has no trials, is done.
+    ``links``: (label, text) pairs that point to the tracker. ``stopped``: how the budget ended
+    the study early; else empty. ``measured``: whether an efficiency study, which has no trials,
+    is done.
     """
 
     domain: str
@@ -73,20 +73,20 @@ class DomainResult:
     measured: bool = False
 
     def is_reached(self) -> bool:
-        """Whether there is anything to show: a finished trial, or the measurement."""
+        """Whether there is a result: a finished trial, or the efficiency measurement."""
         return self.best is not None or self.measured
 
 
 def run_together(sessions: Sequence[DomainSession]) -> dict[str, DomainResult]:
-    """One study, or several side by side, from their first missing trials to their reports.
+    """Run one study, or several in parallel, from the first missing trials to the reports.
 
     Raises:
-        UserError: trials failed for a reason that others would share.
+        UserError: trials failed for a reason that would fail the others too.
     """
     with ExitStack() as stack:
         for session in sessions:
             stack.enter_context(session.opened())
-        one = sessions[0]  # what they share they all hold
+        one = sessions[0]  # any of them: all hold the shared objects
         while not one.halt.due() and (waves := [w for s in sessions if (w := s.wave())]):
             from sweeps.execution.tuner import run_tuner
 
@@ -119,25 +119,25 @@ class DomainSession:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """The study is on record as running; whatever ends the ``with`` too soon is, too."""
-        mark_interrupted(self.study)  # what drivers that were killed could not mark themselves
+        """Record the study as running. An early exit is recorded as an interruption."""
+        mark_interrupted(self.study)  # of killed drivers, which could not do it
         queue_interrupted(self.study)
         remove_orphans(self.place.study(self.domain), self.study, self._remove)
         if not self.halt.due():
-            self.groups.start(self._missing())  # which takes long: first of all
+            self.groups.start(self._missing())  # takes long, so start first
         self._pump = TrackerPump(self.tracker, self.display.say, self._fetch)
         try:
             self._pump.begin_study(study_info(self.config, self.domain, self.design))
             self._send_unsent()
             yield
         except BaseException as error:
-            if not self._is_over:  # else it is the error of a study beside this one
+            if not self._is_over:  # else another study raised the error
                 self._interrupted(error)
             raise
 
     def wave(self) -> TrialBatch | None:
-        """The trials that are missing now; a design's next ones may follow from their results.
-        None where none is missing, or those of the wave before all came to nothing."""
+        """The trials that are missing now; a design may derive its next ones from their results.
+        None if no trial is missing, or if no trial of the previous batch finished."""
         from sweeps.execution.trial_batch import TrialBatch
 
         is_first = self._done_before < 0
@@ -146,7 +146,7 @@ class DomainSession:
         self._done_before = done
         if not left or is_stuck:
             if is_first and self.config.study.kind != "efficiency":
-                self.display.say(f"{self.domain}: all {done} trials are done already")
+                self.display.say(f"{self.domain}: all {done} trials are already done")
             if short and not left:
                 self.display.say(f"{self.domain}: the space is exhausted: {short}")
             return None
@@ -160,13 +160,13 @@ class DomainSession:
         return TrialBatch(search, self._observer(search, done, done + left), left)
 
     def result(self) -> DomainResult:
-        """Score the chosen on the test items and write the report.
+        """Score the chosen trials on test items and write the report.
 
-        Where the budget ended it, the report is written without the test items, which are read
-        once, when all trials are done. A budget that the last trial reached ended nothing.
+        Test items are read once, when all trials are done. If the budget ended the study, the
+        report is written without them. A budget that the last trial used up did not end the study.
 
         Raises:
-            UserError: trials failed for a reason that others would share.
+            UserError: trials failed for a reason that would fail the others too.
         """
         if self.halt.due() and not (self.halt.by_budget and self._is_done()):
             return self._halted()
@@ -182,7 +182,7 @@ class DomainSession:
         return (self.place.study(self.domain) / MEASURED).exists()
 
     def _method(self) -> str:
-        """What masks the trials of a search, where it is not GMT and none of them says it."""
+        """The method of a search's trials, if it is not GMT and not part of their points."""
         shared = self.config.training.method
         is_said = self.design is not None or self.config.space_of(self.domain).method is not None
         return "" if is_said or shared == "gmt" else f" with method {shared}"
@@ -220,7 +220,7 @@ class DomainSession:
         )
 
     def _send_unsent(self) -> None:
-        """Begin and end again what an earlier session could not tell the tracker."""
+        """Send the tracker the trials that an earlier session could not send."""
         from sweeps.execution.study_observer import trial_info
 
         for trial in finished_trials(self.study):
@@ -241,19 +241,19 @@ class DomainSession:
         drop_weights(trials, rows, self.config.keep, self.design, self._remove)
 
     def _halted(self) -> DomainResult:
-        """The study ends before its trials are done: by its budget, or by their failures."""
+        """End the study before its trials are done, because of its budget or of failures."""
         for trial in mark_interrupted(self.study):
             self._pump.interrupt(trial.user_attrs.get("key", ""))
         if not self.halt.by_budget:
-            raise UserError(f"{self.domain}: stopped, for {self.halt.reason}")
-        self.display.say(f"{self.domain}: stopped, for {self.halt.reason}")
+            raise UserError(f"{self.domain}: stopped because {self.halt.reason}")
+        self.display.say(f"{self.domain}: stopped because {self.halt.reason}")
         return replace(self._conclude(complete=False), stopped=self.halt.reason)
 
     def _conclude(self, *, complete: bool) -> DomainResult:
-        self._remove = remover(self.place)  # once more: a trial may have sent what was removed
+        self._remove = remover(self.place)  # again: a trial may have uploaded removed files since
         self._drop_weights()
         rows = trial_rows(self.study, self.config.seed)
-        with imported_meanwhile("sweeps.execution.reporting"):  # Matplotlib and scipy are in it
+        with imported_meanwhile("sweeps.execution.reporting"):  # imports Matplotlib and scipy
             scores = self._test_scores(rows) if complete else TestScores()
         from sweeps.execution.reporting import study_finals, write_study_report
 
@@ -276,23 +276,23 @@ class DomainSession:
         return score_on_test(self.config, self.domain, folder, chosen, models, self.groups)
 
     def _chosen(self, rows: tuple[TrialRow, ...]) -> dict[str, TrialRow]:
-        """Whom the test items are read for: role to trial, chosen on validation items alone."""
+        """The trials to score on test items, by role; chosen on validation items only."""
         if self.design is not None:
             return {row.key: row for row in self.design.tested(rows)}
         roles = {"best": best_row(rows), "sft": best_sft_row(rows)}
         return {role: row for role, row in roles.items() if row is not None}
 
     def _interrupted(self, error: BaseException) -> None:
-        """Mark what was running, in Optuna and in the tracker; trouble with that is said, and
-        never takes the place of ``error``. Who asked for the end waits for it only seconds."""
+        """Mark running trials as interrupted in Optuna and in the tracker. A failure of that is
+        reported and never replaces ``error``. After a user's stop, wait only a few seconds."""
         try:
             for trial in mark_interrupted(self.study):
                 if "key" in trial.user_attrs:
                     self._pump.interrupt(trial.user_attrs["key"])
         except Exception as trouble:
             self.display.say(
-                f"{self.domain}: what ran is still on record as running ({trouble}); the next "
-                "`run` or `resume` mends that"
+                f"{self.domain}: interrupted trials are still recorded as running ({trouble}); "
+                "the next `run` or `resume` corrects that"
             )
         self._pump.finish_study("interrupted", [], {})
         patient = isinstance(error, UserError)
@@ -300,4 +300,4 @@ class DomainSession:
 
     def _close(self, patience_seconds: float) -> None:
         if not self._pump.close(timeout=patience_seconds):
-            self.display.say("tracking: not everything could be sent; run it again to send it")
+            self.display.say("tracking: some events were not sent; run it again to send them")

@@ -1,6 +1,6 @@
 """Build, run and continue the studies of a sweep: one Optuna study per domain, run by Ray Tune.
 
-The Optuna storage is the truth: running the same configuration again continues where it stopped.
+The Optuna storage is the source of truth: running the same configuration again continues it.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ __all__ = ["StudyResult", "paths_for", "run", "validate"]
 @final
 @dataclass(frozen=True)
 class StudyResult:
-    """What a sweep came to, by domain. ``stopped``: how its budget ended it; else empty."""
+    """The result of a sweep, by domain. ``stopped``: how its budget ended it; else empty."""
 
     domains: dict[str, DomainResult]
     stopped: str = ""
 
     def unreached(self) -> tuple[str, ...]:
-        """The domains in which no trial finished."""
+        """The domains without a finished trial."""
         return tuple(name for name, result in self.domains.items() if not result.is_reached())
 
 
@@ -64,9 +64,10 @@ def open_study(
     *,
     adopt: bool = False,
 ) -> optuna.Study:
-    """The domain's Optuna study, created when it is new.
+    """The domain's Optuna study, created if it does not exist.
 
-    ``storage``: the sweep's, if it is open. ``adopt``: one of another definition takes this one.
+    ``storage``: the sweep's, if it is open. ``adopt``: accept a study whose definition differs;
+    record the new one.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = paths_for(config)
@@ -98,14 +99,14 @@ def run(
     *,
     adopt: bool = False,
 ) -> StudyResult:
-    """Run, or continue, every study of a sweep, and write its reports.
+    """Run or continue every study of a sweep, and write its reports.
 
-    ``adopt``: go on with studies of another definition, which is then kept on record.
+    ``adopt``: continue studies whose definition differs; the old one stays on record.
 
     Raises:
-        UserError: something the user gave is wrong, and nothing was started; or trials failed for
-            a reason that all others would share.
-        KeyboardInterrupt: stopped by the user; trials are marked, running it again goes on.
+        UserError: the user's input is wrong and nothing was started; or trials failed for a
+            reason that would fail every other trial.
+        KeyboardInterrupt: stopped by the user; trials are marked, another run continues them.
     """
     relative, config = is_relative(config.storage), resolve_paths(config)
     display = display or LineDisplay()
@@ -113,15 +114,15 @@ def run(
     place = paths_for(config)
     remote_sync.refresh(place)
     check(config, tracker, adopt=adopt)
-    # First the right to drive: one who is refused must not have started anything.
+    # Acquire the run lock before starting anything.
     with (
         remote_sync.acquire_run(place, display.say) as driver,
         driver_log(place.driver_log(), config.name),
         calling_hooks(config, display) as shown,
     ):
-        save_config(config)  # by its folder it can be asked after, and stopped, while Ray starts
+        save_config(config)  # `status` and `stop` read the folder, also while Ray starts
         with worker_session(config.resources, place.folder, Stored.of(config), relative) as groups:
-            if not place.created_marker().exists():  # then trials are missing, for certain
+            if not place.created_marker().exists():  # a new sweep certainly has trials to run
                 groups.start(first_trials(config))
             result = run_studies(config, shown, tracker, groups, driver, adopt=adopt)
             shown.stopped = result.stopped
@@ -138,9 +139,9 @@ def run_studies(
     adopt: bool = False,
     ledger: UsageTracker | None = None,
 ) -> StudyResult:
-    """Run every domain's study in groups that are there already; paths are resolved.
+    """Run every domain's study in existing worker groups; paths are resolved.
 
-    ``adopt``: as ``run``. ``ledger``: of a budget that is not this sweep's alone.
+    ``adopt``: as in ``run``. ``ledger``: the usage tracker of a budget shared with other sweeps.
     """
     place = paths_for(config)
     live, copy = place.optuna_live(), place.optuna_copy()
@@ -160,7 +161,7 @@ def _run_domains(
     groups: WorkerGroups,
     ledger: UsageTracker,
 ) -> StudyResult:
-    from sweeps.execution.study_session import DomainSession, run_together  # Ray Tune is in it
+    from sweeps.execution.study_session import DomainSession, run_together  # imports Ray Tune
 
     save_config(config)
     halt = StopCondition(ledger, config.failures.most_failed_share)
@@ -174,7 +175,7 @@ def _run_domains(
         try:
             results |= run_together(some)
         except Exception as error:
-            for said in chain(error):  # Tune makes another of what its callbacks raise
+            for said in chain(error):  # Tune wraps exceptions raised by its callbacks
                 if isinstance(said, UserError):
                     raise said from None
             if kind_of(error) != "disk":
@@ -182,7 +183,7 @@ def _run_domains(
             names = ", ".join(one.domain for one in some)
             raise UserError(
                 f"{names}: the disk with {paths_for(config).folder} is full (No space left on "
-                "device). Free some space and run it again: it goes on from there"
+                "device). Free some space and run the same command to continue"
             ) from error
         finally:
             ledger.sync()
@@ -192,32 +193,32 @@ def _run_domains(
 def build_usage_tracker(
     config: SweepConfig, beside: Iterable[Path] = (), began: float | None = None
 ) -> UsageTracker:
-    """The ledger of a sweep's budget. ``beside``: the folders of sweeps that share it; ``began``:
-    since when wall time counts, if not from now on."""
+    """The usage tracker of a sweep's budget. ``beside``: the folders of sweeps that share it;
+    ``began``: the start of wall time, by default now."""
     gpus = config.resources.workers * config.resources.gpus_per_worker
     usage = UsageFile(paths_for(config).folder, beside)
     return UsageTracker(config.budget, gpus, usage.before, usage.record, began=began)
 
 
 def validate(config: SweepConfig) -> None:
-    """Check everything that ``run`` checks before it starts, and start nothing.
+    """Run all checks that ``run`` makes before it starts, and start nothing.
 
     Raises:
-        UserError: as ``run``.
+        UserError: as in ``run``.
     """
     config = resolve_paths(config)
     check(config, build_tracker(config))
 
 
 def check(config: SweepConfig, tracker: Tracker, *, adopt: bool = False) -> None:
-    """All that can be known to be wrong before a study starts.
+    """Check the user's input before a study starts.
 
-    ``adopt``: a recorded study may have another definition, where its trials may be mixed.
-    What the rooms below find wrong with a user's input, they say by a ValueError of some kind.
-    Any other ValueError, later, is a fault of ours and keeps its traceback.
+    ``adopt``: accept a recorded study whose definition differs, if its trials can be mixed.
+    The lower layers report wrong input as a ValueError, which becomes a UserError here. A later
+    ValueError is a bug and keeps its traceback.
 
     Raises:
-        UserError: what is wrong; nothing was started.
+        UserError: the input is wrong; nothing was started.
     """
     try:
         for domain in config.domains:

@@ -130,7 +130,7 @@ def test_the_head_s_disk_is_lost(bucket: Bucket) -> None:
     before = bucket.names()
     cluster.head.run("rm -r ~/.gmt-sweep")
     said = cluster.finish(bucket.submit(), 300)
-    assert "all 3 trials are done already" in said
+    assert "all 3 trials are already done" in said
     assert bucket.names() == before
 
 

@@ -38,7 +38,7 @@ def test_what_optuna_cannot_hold_in_one_study_is_refused(
     sweep_files: Path, override: str, named: str
 ) -> None:
     play(FINISHED)
-    with pytest.raises(UserError, match=rf"cannot hold trials of both: {named} \("):
+    with pytest.raises(UserError, match=rf"cannot hold trials of both definitions: {named} \("):
         sweep.check(changed(override), MemoryTracker(), adopt=True)
 
 
@@ -50,7 +50,7 @@ def test_a_list_that_only_some_methods_have_is_refused_whatever_is_drawn(
     (sweep_files / "sweep.yaml").write_text(json.dumps(tree | {"space": space, "search": search}))
     play(FINISHED)
     for _ in range(10):
-        with pytest.raises(UserError, match=r"both: space.mask_ratio \("):
+        with pytest.raises(UserError, match=r"both definitions: space.mask_ratio \("):
             sweep.check(changed("space.mask_ratio=[0.2]"), MemoryTracker(), adopt=True)
 
 

@@ -348,7 +348,7 @@ COMMAND_LINES = {
     "option without its value": (["plan", "sweep.yaml", "--price"], "--price"),
     "two options that exclude each other": (
         ["plan", "sweep.yaml", "--measure", "--seconds-per-step", "1"],
-        "either --measure or --seconds-per-step",
+        "give --measure or --seconds-per-step, not both",
     ),
     "option that lacks its partner": (
         ["plan", "sweep.yaml", "--seconds-per-check", "1"],
@@ -358,7 +358,7 @@ COMMAND_LINES = {
     "status of what never ran": (["status", "sweep.yaml"], "no sweep named 'small'"),
     "export into what exists": (["export", "sweep.yaml"], "missing argument 'FOLDER'"),
     "unknown kind of failure": (["retry", "sweep.yaml", "--kind", "omm"], "mean 'oom'"),
-    "retry of nothing": (["retry", "sweep.yaml"], "--failed for all"),
+    "retry of nothing": (["retry", "sweep.yaml"], "specify --failed or --kind"),
     "resume of what never ran": (["resume", "sweep.yaml"], "nothing to resume"),
     "stop of what never ran": (["stop", "sweep.yaml"], "nothing to stop"),
     "paper without its margin": (["paper", "sweep.yaml"], "study.margin is missing"),
@@ -434,7 +434,7 @@ def test_without_a_mistake_validate_agrees_and_leaves_nothing(sweep_files: Path)
     before = set(sweep_files.rglob("*"))
     result = call("validate", "sweep.yaml", "space.mask_ratio=[0, 0.2]")
     assert result.exit_code == 0, result.output
-    assert "3 trials over sums" in result.stdout
+    assert "3 trials, domain sums" in result.stdout
     assert "python -m sweeps run sweep.yaml 'space.mask_ratio=[0, 0.2]'" in result.stdout
     assert set(sweep_files.rglob("*")) == before
 
@@ -443,7 +443,7 @@ def test_without_a_mistake_validate_agrees_and_leaves_nothing(sweep_files: Path)
 def test_another_search_space_under_the_same_name(sweep_files: Path, command: str) -> None:
     study = recorded("sums")
     message = assert_refused(call(command, "sweep.yaml", "space.mask_ratio=[0, 0.2]"))
-    assert "a study named 'small' with another definition" in message
+    assert "a study named 'small' with a different definition" in message
     assert "space.mask_ratio" in message
     assert "jsonl" not in message  # only what differs is named
     assert "name=small2" in message

@@ -99,4 +99,4 @@ def test_zsh_is_installed_and_answered(home: dict[str, str]) -> None:
     assert (folder / ".zfunc" / "_gmt-sweep").read_text().startswith("#compdef gmt-sweep\n")
     asked = {"_GMT_SWEEP_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "gmt-sweep le"}
     result = CliRunner().invoke(app.app, [], prog_name="gmt-sweep", env=asked)
-    assert '"leaderboard":"The best trials per domain' in result.stdout
+    assert '"leaderboard":"Show the best trials per domain' in result.stdout

@@ -36,7 +36,7 @@ def test_a_failure_is_told_with_what_mends_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, said = run(MINI, f"storage={tmp_path / 'file' / 'runs'}")
     assert code == 1
-    assert "FAILED  storage" in said and "to fix: give another folder" in said
+    assert "FAILED  storage" in said and "to fix: use another folder" in said
 
 
 def test_without_a_sweep_it_checks_what_holds_for_all(

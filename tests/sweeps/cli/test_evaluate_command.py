@@ -102,7 +102,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(world, monkeypatch):
 
     monkeypatch.setattr(evaluation_run, "evaluate", interrupted)
     stopped = call(world, "--json", str(world / "resumed.json"), cache="two")
-    assert stopped.exit_code == 130 and "the same command goes on" in stopped.output
+    assert stopped.exit_code == 130 and "run the same command to resume" in stopped.output
     assert not (world / "resumed.json").exists()
     kept = sum(len(p.read_text().splitlines()) for p in (world / "two").iterdir())
     assert kept == 6

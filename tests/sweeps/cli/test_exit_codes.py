@@ -113,7 +113,7 @@ def test_a_domain_that_has_not_begun(
         assert done.exit_code == 0, done.output
     else:
         assert done.exit_code == 1, done.output
-        assert "error: domain later: its study has not begun" in done.stderr
+        assert "error: domain later: its study has not started" in done.stderr
     stored = json.dumps(tree | {"domains": {"later": domains["later"]}, "storage": sweep.storage})
     (Path(sweep.storage) / "small" / "sweep.yaml").write_text(stored)
     nothing = call(command, "sweep.yaml", *(["none"] if target else []))
@@ -138,7 +138,7 @@ def test_weights_that_are_not_finite_are_not_exported(sweep_files: Path) -> None
         done = call("export", "sweep.yaml", "out")
         assert done.exit_code == code, done.output
         if code:
-            assert "trial 0 is not exported, since it diverged: b in model.saf" in done.stderr
+            assert "trial 0 was not exported because it diverged: b in model.saf" in done.stderr
             assert not (sweep_files / "out" / "sums").exists()
 
 

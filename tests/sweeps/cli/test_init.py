@@ -62,7 +62,7 @@ def test_a_file_that_exists_stays(here: Path) -> None:
     (here / "mine.yaml").write_text("mine")
     result = call("init", "mine.yaml")
     assert result.exit_code == 2
-    assert "exists already" in result.stderr
+    assert "already exists" in result.stderr
     assert (here / "mine.yaml").read_text() == "mine"
 
 
@@ -73,8 +73,8 @@ def test_a_file_that_exists_stays(here: Path) -> None:
         (["x.yaml", "--domain", "maths"], "did you mean 'math'?"),
         (["x.yaml", "--domain", "math,cod"], "did you mean 'code'?"),
         (["x.yaml", "--model", "./absent"], "absent"),
-        (["x.yaml", "--train", "t.jsonl"], "--train needs --validation and --test"),
-        (["x.yaml", "--validation", "v.jsonl"], "--train is missing"),
+        (["x.yaml", "--train", "t.jsonl"], "--train requires --validation and --test"),
+        (["x.yaml", "--validation", "v.jsonl"], "--validation and --test require --train"),
         (["in valid.yaml"], "name"),
     ],
 )

@@ -41,12 +41,12 @@ def test_a_paper_that_runs(paper: Path) -> None:
         plain = json.loads(call("sweep.yaml", "--json").stdout)
     assert shown.exit_code == 0, shown.output
     for words in (
-        f"`paper` runs small, by process {whole.pid}",
-        f"small-search runs, by process {study.pid}",
+        f"The paper small is running (process {whole.pid}",
+        f"small-search is running (process {study.pid}",
         "1 of 3",
         "0.500",
         "running: sums trial 1",
-        "still to begin: small-methods",
+        "not started yet: small-methods",
     ):
         assert words in shown.stdout
     assert "resume" not in shown.stdout
@@ -59,9 +59,9 @@ def test_a_paper_that_runs(paper: Path) -> None:
 
 def test_a_paper_that_was_stopped_is_watched_once_and_says_how_to_go_on(paper: Path) -> None:
     shown = call("sweep.yaml", "--watch").stdout
-    assert "The paper small does not run." in shown
-    assert "small-search does not run" in shown
-    assert shown.endswith(f"to go on: python -m sweeps resume {paper / 'small'}\n")
+    assert "The paper small is not running." in shown
+    assert "small-search is not running" in shown
+    assert shown.endswith(f"to continue: python -m sweeps resume {paper / 'small'}\n")
     (line,) = call("sweep.yaml", "--watch", "--json").stdout.splitlines()
     assert json.loads(line)["state"] == "stopped"
 
@@ -76,8 +76,8 @@ def test_a_paper_that_is_complete(paper: Path, tree: Tree) -> None:
         (page / "report.html").touch()
     shown = call().stdout
     assert "The paper small is complete." in shown
-    assert f"report over all: {pages[1] / 'report.html'}" in shown
-    assert "to go on" not in shown
+    assert f"report on all studies: {pages[1] / 'report.html'}" in shown
+    assert "to continue" not in shown
 
 
 def test_its_folder_says_that_it_is_a_paper(paper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_a_sweep_of_the_same_name_keeps_its_folder(sweep_files: Path) -> None:
     stored = paths_for(config).config_file().read_text()
     put_on_record(config.model_copy(update={"seed": 7}))
     assert paths_for(config).config_file().read_text() == stored
-    assert "small does not run: it was stopped" in call().stdout
+    assert "small is not running: it was stopped" in call().stdout
 
 
 @pytest.mark.parametrize("command", ["leaderboard", "report", "retry"])

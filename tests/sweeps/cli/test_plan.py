@@ -150,7 +150,7 @@ def test_a_full_disk_is_refused_before_the_start(
     config = resolve_paths(parse_config({**tree, "storage": str(tmp_path)}))
     check_disk(config)
     monkeypatch.setattr("sweeps.execution.disk_need.free_bytes", lambda _: 1_000_000)
-    with pytest.raises(UserError, match=r"0\.00 GiB are free, and the sweep needs up to 0\.0"):
+    with pytest.raises(UserError, match=r"0\.00 GiB free, but the sweep needs up to 0\.0"):
         check_disk(config)
 
 
@@ -193,8 +193,8 @@ def test_the_command_before_anything_has_run(sweep_files: Path) -> None:
         "sums: 3 trials, 3 to run\n",
         "mask_ratio: 0 to 0.9 in steps of 0.1",
         "at accumulation interval 2: 4 updates of 16 examples",
-        "time: not known before a trial",
-        "GiB are free",
+        "time: unknown until a trial",
+        "GiB free",
         "python -m sweeps run sweep.yaml",
     ):
         assert words in result.stdout
@@ -204,7 +204,7 @@ def test_the_command_before_anything_has_run(sweep_files: Path) -> None:
 def test_the_command_with_finished_trials(sweep_files: Path) -> None:
     play({**FINISHED, **METRICS})
     text = call("runs/small", "--price", "3").stdout
-    assert "3 trials, 1 of them done already, 2 to run" in text
+    assert "3 trials, 1 already done, 2 to run" in text
     assert "a trial: 1 min 30 s of training, 30 s of validation (from the one finished" in text
     assert "CPU-hours: 0.05 of training, 0.0167 of validation" in text
     assert "money: 0.20 at 3 per CPU-hour" in text
@@ -213,8 +213,8 @@ def test_the_command_with_finished_trials(sweep_files: Path) -> None:
 def test_the_command_when_every_trial_is_done(sweep_files: Path) -> None:
     play(*[{**FINISHED, **METRICS}] * 3)
     lines = call("runs/small").stdout.splitlines()
-    assert "time: none, every trial is done" in lines
-    assert lines[-2:] == ["its report again:", "  python -m sweeps run runs/small"]
+    assert "time: none, all trials are done" in lines
+    assert lines[-2:] == ["to write the report again:", "  python -m sweeps run runs/small"]
 
 
 def test_json(sweep_files: Path) -> None:
@@ -256,14 +256,14 @@ def test_a_plan_names_a_space_smaller_than_its_trials(two_points: Tree) -> None:
 def test_validate_names_it_too(two_points: Tree) -> None:
     result = CliRunner().invoke(app.app, ["validate", "sweep.yaml"])
     assert result.exit_code == 0, result.output
-    assert f"sums: {SHORT}\nsweep.yaml is fine: 2 trials over sums." in result.stdout
+    assert f"sums: {SHORT}\nsweep.yaml is valid: 2 trials, domain sums." in result.stdout
 
 
 def test_nothing_is_left_of_a_space_that_is_exhausted(two_points: Tree) -> None:
     config = play(FINISHED, STOPPED)
     work = workload(config, "sums", recorded_rows(config)["sums"])
     assert (work.total, work.done, work.left) == (2, 2, 0)
-    assert "sums: 2 trials, 2 of them done already, 0 to run" in call("sweep.yaml").stdout
+    assert "sums: 2 trials, 2 already done, 0 to run" in call("sweep.yaml").stdout
 
 
 def test_a_grid_takes_no_number_of_trials(two_points: Tree) -> None:

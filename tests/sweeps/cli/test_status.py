@@ -60,9 +60,9 @@ def test_a_sweep_that_runs(sweep_files: Path) -> None:
     (running,) = domain.running
     assert (running.number, running.step, running.score) == (1, 3, 0.125)
     assert running.steps in (4, 8)  # 64 examples in batches of 8, by one or two of them
-    assert [h.text for h in found.events][-1] == "sums trial 1 began"
+    assert [h.text for h in found.events][-1] == "sums trial 1 started"
     text = shown(found)
-    assert "small runs, by process " in text
+    assert "small is running (process " in text
     assert "1 of 3" in text
     assert f"running: sums trial 1, {running.point}, update 3 of {running.steps}" in text
     assert "resume" not in text
@@ -89,7 +89,7 @@ def test_what_a_killed_driver_left_is_not_called_running(sweep_files: Path) -> N
     assert domain.states == {"finished": 1, "interrupted": 1}
     assert domain.running == ()
     assert found.per_hour is None
-    assert f"to go on: python -m sweeps resume {sweep_files / 'runs' / 'small'}" in shown(found)
+    assert f"to continue: python -m sweeps resume {sweep_files / 'runs' / 'small'}" in shown(found)
 
 
 def test_a_failure_has_its_cause_its_log_and_a_command(sweep_files: Path) -> None:
@@ -118,7 +118,7 @@ def test_complete_with_its_report(sweep_files: Path) -> None:
     assert shown(found).splitlines()[0] == "small is complete."
     assert f"sums: {page}" in shown(found)
     with acquire_run_lock(paths_for(config).folder):
-        assert "All trials are done; the report is being written" in shown(status(Records(config)))
+        assert "All trials are done; writing the report" in shown(status(Records(config)))
 
 
 @pytest.mark.parametrize("source", ["sweep.yaml", "runs/small"])

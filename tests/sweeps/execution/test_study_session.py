@@ -60,7 +60,7 @@ def test_trouble_with_marking_does_not_hide_the_interrupt(
 
     monkeypatch.setattr(study_session, "mark_interrupted", locked)
     said = ending(KeyboardInterrupt(), monkeypatch)
-    assert "still on record as running (database is locked)" in said
+    assert "still recorded as running (database is locked)" in said
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_only_who_asked_for_the_end_is_not_kept_waiting_for_the_tracker(
         return False
 
     monkeypatch.setattr(TrackerPump, "close", slow)
-    assert "not everything could be sent" in ending(error, monkeypatch)
+    assert "some events were not sent" in ending(error, monkeypatch)
     assert given == [patience]
 
 
@@ -100,7 +100,7 @@ def test_a_spent_budget_is_told_and_how_to_go_on(
     said = CliRunner().invoke(app, ["run", "sweep.yaml"])
     assert said.exit_code == 1  # there is no result
     assert "error: domain sums: no trial finished" in said.stderr
-    assert said.stdout.endswith(f"Stopped, for {result.stopped}:\n  {AGAIN}\n")
+    assert said.stdout.endswith(f"Stopped because {result.stopped}:\n  {AGAIN}\n")
 
 
 def test_what_a_killed_driver_ran_is_run_again(
@@ -232,7 +232,7 @@ def test_a_search_that_has_every_point_ends_well_and_does_not_begin_again(
     first, again = (text for text, _, _ in heard)
     assert f"sums: {short}\nsums: 8 of 8 trials to run" in first
     assert all(f"sums: the space is exhausted: {short}" in text for text in (first, again))
-    assert "all 8 trials are done already" in again
+    assert "all 8 trials are already done" in again
     assert [was_started for _, was_started, _ in heard] == [True, False]
     page = heard[1][2].domains["sums"].report.html.read_text()
     assert f"The space is small: {short}." in page

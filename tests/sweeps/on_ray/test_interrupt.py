@@ -43,7 +43,7 @@ def test_ctrl_c_leaves_nothing_behind_and_the_same_command_goes_on(
     while alive := [pid for pid in pids if _is_alive(pid)]:
         assert time.monotonic() - interrupted < DEADLINE_SECONDS, alive
         time.sleep(0.1)
-    assert "To go on:" in output
+    assert "To continue:" in output
     assert _states(tmp_path)["running"] == 0
 
     second = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)

@@ -44,7 +44,7 @@ def test_a_stopped_paper_goes_on_where_it_was(tmp_path: Path, root: Path) -> Non
     assert 1 <= len(before["drop"]) < 8
 
     said = call(root, "resume", folder)
-    assert "math: all 2 trials are done already" in said
+    assert "math: all 2 trials are already done" in said
     assert not re.search(r"trial +0 .* finished", said)
     after = {kind: finished(config, kind) for kind in config.study.paper}
     assert after["search"] == before["search"]

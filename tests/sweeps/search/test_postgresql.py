@@ -117,7 +117,7 @@ def test_a_study_lies_in_the_database_and_nowhere_else(sweep: str) -> None:
 
 def test_another_storage_under_the_same_name_is_refused(sweep: str, tmp_path: Path) -> None:
     play(FINISHED)
-    with pytest.raises(UserError, match=f"has a sweep named '{sweep}' whose trials lie in"):
+    with pytest.raises(UserError, match=f"has a sweep named '{sweep}' with trials in"):
         validate(again(storage=str(tmp_path / "elsewhere")))
 
 
@@ -197,7 +197,7 @@ def test_a_sweep_whose_server_stays_away_ends_with_the_sentence_and_waits_once(
     finally:
         server.start()
     assert len(storages) == 1
-    assert "still on record as running" in said.getvalue()
+    assert "still recorded as running" in said.getvalue()
     assert set(Records(config).begun()) == {"first", "second"}
 
 

@@ -95,13 +95,13 @@ def test_the_command_says_how_to_go_on(sweep_files: Path) -> None:
     assert "sums: queued again: trial 1, 2" in result.stdout
     assert f"python -m sweeps resume {folder}" in result.stdout
     again = call("retry", "runs/small", "--failed")
-    assert "No such trial has failed" in again.stdout
+    assert "No failed trials to retry" in again.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["retry", "sweep.yaml"], "Expected --failed for all, or --kind oom for some"),
+        (["retry", "sweep.yaml"], "specify --failed or --kind KIND (for example oom)"),
         (["retry", "sweep.yaml", "--kind", "oon"], "did you mean 'oom'?"),
         (["retry", "sweep.yaml", "--failed"], "no sweep named 'small'"),
         (["resume", "sweep.yaml"], "nothing to resume"),
@@ -120,7 +120,7 @@ def test_nobody_runs_it(sweep_files: Path) -> None:
     play(FINISHED)
     result = call("stop", "runs/small")
     assert result.exit_code == 0
-    assert result.stdout == "small does not run: nothing to stop.\n"
+    assert result.stdout == "small is not running: nothing to stop.\n"
 
 
 DRIVE = """
@@ -149,7 +149,7 @@ def test_stop_reaches_another_process_and_waits_for_it(sweep_files: Path, root: 
     assert process.wait(10) == 130
     assert f"asked to stop: process {process.pid} of " in result.stdout
     assert (
-        f"Stopped. Finished trials are kept. To go on:\n  python -m sweeps resume {folder}\n"
+        f"Stopped. Finished trials are kept. To continue:\n  python -m sweeps resume {folder}\n"
         in (result.stdout)
     )
 

@@ -173,7 +173,7 @@ def test_an_interrupt_while_compiled_code_is_imported_waits_for_its_end() -> Non
     """Within it, it may be dropped or come out as an ImportError."""
     command = [sys.executable, "-c", IMPORTER]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "\nStopped. Finished trials are kept. To go on:\n  AGAIN\n130 True\n"
+    assert done.stdout == "\nStopped. Finished trials are kept. To continue:\n  AGAIN\n130 True\n"
 
 
 TALKER = """
