@@ -106,7 +106,7 @@ def test_any_value_of_a_parameter(sweep_files: Path, value: object) -> None:
         ("data_root=~nouser/x", "data_root: the home folder in '~nouser/x' is not known here"),
         ("domains.sums.data.path=a.jsonl,~nouser/x", "domains.sums.data.path: the home folder"),
         ("domains.sums.benchmarks.0.test=~nouser/x", "benchmarks.0.test: the home folder"),
-        ("storage=''", "storage: expected some text"),
+        ("storage=''", "storage: expected a path or a name"),
     ],
 )
 def test_what_is_refused_comes_with_the_right_form(
