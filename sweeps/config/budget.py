@@ -1,8 +1,8 @@
-"""What a sweep may cost, and what it has cost so far.
+"""Limits on cost and failures, and the usage counted against them.
 
-When a study stops before its trials are done: by its budget, or failures others would share.
-
-What each driver of a sweep has spent: a file for each, so that none writes another's.
+`UsageTracker` counts GPU-hours and `UsageFiles` stores them in the sweep's folder. `StopCondition`
+stops a study when its budget is spent, or when its failures suggest that further trials would fail
+too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sweeps.finetune.strict_model import StrictModel
 from sweeps.storage.atomic_io import atomic_write
 
 BALANCE_SECONDS = 10.0
-"""What a killed driver can have spent beside its book."""
+"""The most usage, in seconds, that is lost if a driver is killed."""
 
 Amount = Annotated[float, Field(gt=0)]
 
@@ -29,11 +29,11 @@ Amount = Annotated[float, Field(gt=0)]
 class BudgetConfig(StrictModel):
     """At any of these limits the running trials are stopped and the report is written.
 
-    ``wall_hours``: of this call of `run`. ``gpu_hours`` and ``money``: of the whole sweep, all
-    domains, calls and drivers, and every try of a trial, also one that failed or was interrupted.
-    `paper` has one budget for all its studies. Test items are not in it, and are scored wherever
-    all trials are done, whatever is left. A stopped trial goes on from its checkpoint when the
-    sweep is run again with a larger budget.
+    ``wall_hours`` limits one call of `run`. ``gpu_hours`` and ``money`` limit the whole sweep: all
+    domains, all calls, and all attempts of each trial, including failed and interrupted ones. In
+    `paper`, all studies share one budget. Scoring the test items is not charged to the budget; it
+    starts once all trials are done. To continue stopped trials from their checkpoints, run the
+    sweep again with a larger budget.
     """
 
     wall_hours: Amount | None = None
@@ -48,15 +48,15 @@ class BudgetConfig(StrictModel):
         return self
 
     def needs_gpus(self) -> bool:
-        """Whether it limits something that a trial without a GPU never spends."""
+        """Whether a limit applies only to trials that use GPUs."""
         return self.gpu_hours is not None or self.money is not None
 
 
 class UsageStore(Protocol):
-    """Where the drivers of a sweep keep what each has spent."""
+    """Stores the GPU-hours of each driver of a sweep."""
 
     def record(self, gpu_hours: float) -> None:
-        """Keep what this driver has spent so far."""
+        """Store the GPU-hours that this driver has used so far."""
 
     def elsewhere(self) -> float:
         """GPU-hours of all the others, living or gone."""
@@ -64,9 +64,9 @@ class UsageStore(Protocol):
 
 @final
 class UsageTracker:
-    """Counts what the trials of a sweep spend; a trial holds ``gpus`` GPUs while it runs.
+    """Counts the GPU-hours of a sweep's trials; a running trial holds ``gpus`` GPUs.
 
-    Time counts whatever becomes of it: of a try that failed or was interrupted as of any other.
+    Failed and interrupted attempts count like any others.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class UsageTracker:
         clock: Callable[[], float] = time.monotonic,
         began: float | None = None,
     ) -> None:
-        """``began``: since when wall time counts, on ``clock``; from now on by default."""
+        """``began``: the time on ``clock`` from which wall time counts; now by default."""
         self._budget, self._gpus, self._book, self._clock = budget, gpus, book, clock
         self._started = clock() if began is None else began
         self._ended = 0.0
@@ -85,7 +85,7 @@ class UsageTracker:
         self.sync()
 
     def began(self, trial_id: str) -> None:
-        """A trial starts, or is started again by Tune, whose actor for it was lost."""
+        """A trial starts, or Tune restarts it because its actor was lost."""
         self._running.setdefault(trial_id, self._clock())
 
     def ended(self, trial_id: str) -> None:
@@ -112,7 +112,7 @@ class UsageTracker:
         return self._ended + running * self._gpus
 
     def exceeded(self) -> str:
-        """The limit that is reached, as a sentence with the way on; empty below all limits."""
+        """The limit that is reached and how to continue, as a sentence; empty below all limits."""
         budget, gpu_hours = self._budget, self.gpu_hours()
         spent = {"wall_hours": self._hours_since(self._started), "gpu_hours": gpu_hours}
         if budget.price_per_gpu_hour is not None:
@@ -121,8 +121,8 @@ class UsageTracker:
             limit = getattr(budget, name)
             if limit is not None and amount >= limit:
                 return (
-                    f"the budget is spent: {name} {amount:.3g} of {limit:g}. To go on, give a "
-                    f"larger one, as budget.{name}={2 * limit:g}"
+                    f"the budget is spent: {name} {amount:.3g} of {limit:g}. To continue, raise "
+                    f"it, for example budget.{name}={2 * limit:g}"
                 )
         return ""
 
@@ -131,15 +131,16 @@ class UsageTracker:
 
 
 ENOUGH_TO_JUDGE = 4
-"""Ended trials before the failed share counts."""
+"""The failed share is checked once this many trials have ended."""
 
 
 class FailuresConfig(StrictModel):
-    """What is done about trials that fail.
+    """How the sweep reacts to failing trials.
 
-    ``on_oom``: ``halve`` tries again with half the micro-batch at the same effective batch.
-    ``most_failed_share``: above it the study stops. ``trial_hours``: the longest one trial may
-    take; ``silence_seconds``: the longest time between two of its validation checks.
+    ``on_oom: halve`` retries with half the micro-batch and the same effective batch. The study
+    stops when more than ``most_failed_share`` of its trials have failed. ``trial_hours`` limits
+    the run time of one trial, and ``silence_seconds`` the time between two of its validation
+    checks.
     """
 
     on_oom: Literal["fail", "halve"] = "fail"
@@ -150,9 +151,9 @@ class FailuresConfig(StrictModel):
 
 @final
 class StopCondition:
-    """Why a study is to stop, once there is a reason; it stays set.
+    """Decides when a study must stop; once set, the reason stays.
 
-    ``reason``: a sentence; ``by_budget``: whether that is how it was meant to end.
+    ``reason``: a sentence. ``by_budget``: the budget is spent, which is not a failure.
     """
 
     def __init__(self, ledger: UsageTracker, most_failed_share: float) -> None:
@@ -161,21 +162,21 @@ class StopCondition:
         self._endings: Counter[bool] = Counter()
 
     def due(self) -> bool:
-        """Whether to stop now."""
+        """Whether the study must stop now."""
         if not self.reason and (exceeded := self.ledger.exceeded()):
             self.reason, self.by_budget = exceeded, True
         return bool(self.reason)
 
     def ended(self, outcome: dict[str, Any]) -> None:
-        """A trial ended, with this outcome (see `sweeps.search.outcomes.outcome`)."""
-        # A divergence is what the search wants to know of a point, and no fault.
+        """Count a trial that ended with this outcome (see `sweeps.search.outcomes.outcome`)."""
+        # Divergence is a result about the point, which the search needs, and not a failure.
         has_failed = outcome["state"] == "failed" and outcome["kind"] != "diverged"
         self._endings[has_failed] += 1
         if self.reason or not has_failed:
             return
         said = cause(outcome["failure"])
         if outcome["kind"] in STOPS_THE_STUDY:
-            self.reason = f"trial {outcome['number']} failed as every other would: {said}"
+            self.reason = f"trial {outcome['number']} failed, and every other would too: {said}"
             return
         failed, ended = self._endings[True], self._endings.total()
         if ended >= ENOUGH_TO_JUDGE and failed / ended > self._share:
@@ -187,7 +188,7 @@ class StopCondition:
 
 @final
 class UsageFiles(UsageStore):
-    """In the sweep's folder; they outlive their drivers, since what is spent stays spent."""
+    """Usage files in the sweep's folder; they are kept after their drivers end."""
 
     def __init__(self, folder: Path, driver: str, beside: Iterable[Path] = ()) -> None:
         """``driver``: the id of this process; ``beside``: folders of sweeps under the same
@@ -197,7 +198,7 @@ class UsageFiles(UsageStore):
         self._homes = {self._home, *(other / "spent" for other in beside)}
 
     def record(self, gpu_hours: float) -> None:
-        """Write it; a disk that is full this moment is not said here."""
+        """Write the file; a full disk is ignored here, and the next call tries again."""
         if gpu_hours:
             with suppress(OSError):
                 self._home.mkdir(parents=True, exist_ok=True)
@@ -212,5 +213,5 @@ class UsageFiles(UsageStore):
 def _hours(file: Path) -> float:
     try:
         return float(file.read_text())
-    except (OSError, ValueError):  # a storage that does not answer this moment
+    except (OSError, ValueError):  # the storage does not respond right now
         return 0.0

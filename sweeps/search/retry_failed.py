@@ -1,4 +1,4 @@
-"""Failed trials queued again: a further try of the same trial, under its own number and key."""
+"""Queue failed trials again, as further attempts with the same number and key."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _queue(study: optuna.Study | None, trial: FrozenTrial) -> None:
 
 
 def _forget(folder: Path, remove: Remove) -> None:
-    """What the failed try left behind that would stand for the next one."""
+    """Remove files of the failed attempt that would be taken for the next one's."""
     forget_result(folder)
     remove(folder / RESULT_FILE)
     for name in (FAILURE_FILE, SENT_FILE):

@@ -1,7 +1,6 @@
-"""Who drives a sweep, told through an object store, which has no locks: each driver's record is
-written again and again while it lives.
+"""Leases: how a sweep's driver excludes other machines through an object store without locks.
 
-How a driver holds a sweep of an object store against other machines, and sends what changes.
+A living driver rewrites its record regularly. While it holds the lease it also uploads changes.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from sweeps.storage.trial_files import DATABASE
 
 BEAT_SECONDS = 5.0
 LEASE_SECONDS = 20.0
-"""A record that was not written again for so long is of a driver that is gone."""
+"""A driver is considered gone if its record has not been rewritten for this long."""
 
 CLOCKS_SECONDS = 60.0
-"""The same for who only looks, and goes by its own clock and the store's."""
+"""The same for readers, who compare the store's clock with their own."""
 
 LONG_SECONDS = 900.0
-"""No two clocks differ by so much: the store would refuse the requests."""
+"""More than any two clocks differ; the store would reject the requests."""
 
 
 @final
@@ -41,11 +40,11 @@ class Leases:
         self._store, self._home = store, f"{name}/drivers"
 
     def put(self, driver: str, record: str) -> None:
-        """Say that this driver lives."""
+        """Record that this driver is alive."""
         self._store.put(self._at(driver, "json"), record.encode())
 
     def end(self, driver: str) -> None:
-        """Say that it lives no more."""
+        """Remove this driver's record."""
         for ending in ("json", "stop"):
             self._store.remove(self._at(driver, ending))
 
@@ -62,7 +61,7 @@ class Leases:
         return list(self._found("json"))
 
     def living(self) -> list[str]:
-        """The records of those that live, by the clocks."""
+        """The records of living drivers, judged by the clocks."""
         now = time.time_ns()
         found = self._found("json").items()
         return self._read(d for d, e in found if now - e.modified < 1e9 * CLOCKS_SECONDS)
@@ -95,7 +94,7 @@ class Leases:
         for driver in drivers:
             try:
                 records.append(self._store.read(self._at(driver, "json")).decode())
-            except FileNotFoundError:  # it ended this moment
+            except FileNotFoundError:  # the driver has just ended
                 continue
         return records
 
@@ -105,17 +104,17 @@ class Leases:
 
 PUSH_SECONDS = 2.0
 END_SECONDS, HASTE_SECONDS = 120.0, 5.0
-"""How long the end of a sweep waits for a store that does not answer; the second is where a
-person has asked for the end."""
+"""How long the end of a sweep waits for a store that does not respond; the second value applies
+after an interrupt."""
 
 _LEASED = ".leased"
-"""In the mirror: the drivers that this machine told the store of, and has not taken back."""
+"""In the mirror: the drivers of this machine with a record in the store."""
 
 Say = Callable[[str], None]
 
 
 class LostError(StorageError):
-    """This machine was taken for lost, and its sweep is driven by another."""
+    """Another machine considered this one lost and drives the sweep now."""
 
 
 def leases_of(mirror: Mirror) -> Leases:
@@ -124,7 +123,7 @@ def leases_of(mirror: Mirror) -> Leases:
 
 
 def release_stale_leases(mirror: Mirror) -> None:
-    """End the records of drivers that were killed on this machine: nobody need wait for them."""
+    """Remove the records of drivers killed on this machine, so that nobody waits for them."""
     ours = mirror.folder / _LEASED
     if ours.exists():
         on_record = set(ours.read_text().split())
@@ -135,22 +134,22 @@ def release_stale_leases(mirror: Mirror) -> None:
 
 
 def check_held(mirror: Mirror, driver: Driver) -> None:
-    """Raises `LostError` where another machine has ended the driver's record."""
+    """Raise `LostError` if another machine removed the driver's record."""
     if driver.id not in leases_of(mirror).drivers():
-        raise LostError("another machine took this one for lost, and runs the sweep now")
+        raise LostError("another machine considered this one lost and runs the sweep now")
 
 
 @contextmanager
 def held(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
-    """Hold the sweep, fetch what other machines left, and push what changes here.
+    """Hold the sweep's lease: download other machines' changes, then upload changes made here.
 
     Raises:
-        UserError: another machine holds it, or the store does not answer.
+        UserError: another machine holds the lease, or the store does not respond.
     """
     holder = _LeaseHolder(mirror, driver, say)
     is_first, is_all_there = holder.begin(), True
     try:
-        with _meanwhile("lease", holder.beat):  # also while much is fetched, or sent at the end
+        with _meanwhile("lease", holder.beat):  # also during a long download or final upload
             if is_first:
                 with as_user_error():
                     mirror.pull()
@@ -165,13 +164,13 @@ def held(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
                 is_all_there = holder.finish(patience)
     finally:
         if is_all_there:
-            with suppress(StorageError):  # then it runs out
+            with suppress(StorageError):  # then the lease expires
                 leases_of(mirror).end(driver.id)
 
 
 @final
 class _LeaseHolder:
-    """One driver's record in the store, which says that it lives, and what it sends."""
+    """Renews one driver's lease and uploads its files."""
 
     def __init__(self, mirror: Mirror, driver: Driver, say: Say) -> None:
         self._mirror, self._driver, self._say = mirror, driver, say
@@ -198,7 +197,7 @@ class _LeaseHolder:
         return here == {self._driver.id}
 
     def beat(self, over: threading.Event) -> None:
-        """Live on for other machines, and hear what they ask."""
+        """Renew the lease and check for requests to stop."""
         while not over.wait(BEAT_SECONDS):
             try:
                 self._check()
@@ -210,10 +209,10 @@ class _LeaseHolder:
                 self._request().touch()
                 return
             except OSError:
-                continue  # `send` says it
+                continue  # `send` reports it
 
     def send(self, over: threading.Event) -> None:
-        """Push again and again."""
+        """Upload changes repeatedly."""
         complained, pause = False, PUSH_SECONDS
         while not over.wait(pause):
             began = time.monotonic()
@@ -221,22 +220,22 @@ class _LeaseHolder:
                 self._mirror.push(self._check)
                 complained = False
             except LostError:
-                return  # `beat` says it
+                return  # `beat` reports it
             except OSError as error:
                 if not complained:
                     self._say(
-                        f"{error}. The sweep goes on; what it writes is kept here and sent later"
+                        f"{error}. The sweep continues; its files are kept here and sent later"
                     )
                 complained = True
             pause = max(PUSH_SECONDS, time.monotonic() - began)
 
     def finish(self, patience: float) -> bool:
-        """The last push; whether everything is there."""
+        """The last upload; returns whether everything arrived."""
         deadline, folder = time.monotonic() + patience, self._mirror.folder
         while True:
             try:
                 self._mirror.push(self._check)
-                if (folder / DATABASE).exists():  # its last copy may not have come there
+                if (folder / DATABASE).exists():  # its last copy may not have been uploaded
                     self._check()
                     self._mirror.push_database()
                 return True
@@ -245,8 +244,8 @@ class _LeaseHolder:
             except OSError as error:
                 if time.monotonic() > deadline:
                     self._say(
-                        f"{error}. Not everything is there yet: it lies in {folder}, and the same "
-                        "command on this machine sends it"
+                        f"{error}. Some files in {folder} are not uploaded yet; run the same "
+                        "command on this machine to send them"
                     )
                     return False
             time.sleep(PUSH_SECONDS)
@@ -258,13 +257,13 @@ class _LeaseHolder:
         self._leases.put(self._driver.id, json.dumps(asdict(self._driver)))
 
     def _request(self) -> Path:
-        """What a driver takes for a request to stop, as `drivers.request_stop` leaves it."""
+        """The file that asks a driver to stop, as `run_lock.request_stop` writes it."""
         return self._mirror.folder / "drivers" / f"{self._driver.id}.stop"
 
 
 @contextmanager
 def _meanwhile(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Another thread works until the block is over."""
+    """Run ``work`` in another thread until the block ends."""
     over = threading.Event()
     thread = threading.Thread(target=work, args=(over,), name=name, daemon=True)
     thread.start()

@@ -1,6 +1,6 @@
-"""A sweep's folder where the storage is an object store: fetched, kept and cleared.
+"""Synchronize a sweep's folder with the object store it mirrors.
 
-With a folder as storage every function here does nothing more than that folder needs.
+If the storage is a plain folder, every function does only what that folder needs.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Fetch = Callable[[Path], None]
 
 
 def mirror_of(place: StudyPaths) -> Mirror | None:
-    """The folder beside its object store; None where the folder itself is the storage.
+    """The mirror of the sweep's object store; None if the storage is a folder.
 
     Raises:
-        UserError: the store does not answer.
+        UserError: the store does not respond.
     """
     if place.address is None:
         return None
@@ -49,10 +49,10 @@ def mirror_of(place: StudyPaths) -> Mirror | None:
 
 
 def refresh(place: StudyPaths) -> None:
-    """Make the folder the newest there is, for who reads it; it is so where its driver is here.
+    """Download the newest state for readers; skipped if the driver runs on this machine.
 
     Raises:
-        UserError: the store does not answer.
+        UserError: the store does not respond.
     """
     mirror = mirror_of(place)
     if mirror is None:
@@ -60,7 +60,7 @@ def refresh(place: StudyPaths) -> None:
     with as_user_error():
         if local_drivers(place.folder) or not mirror.exists():
             return
-        with gate(place.folder):  # no driver may begin to write what is replaced here
+        with gate(place.folder):  # no driver may start writing files that are replaced here
             if not local_drivers(place.folder):
                 _refresh(place, mirror)
 
@@ -69,15 +69,15 @@ def _refresh(place: StudyPaths, mirror: Mirror) -> None:
     mirror.pull()
     record_remote_drivers(place.folder, leases_of(mirror).living(), CLOCKS_SECONDS)
     live = place.optuna_live()
-    if live.exists():  # of a driver that ran here once
+    if live.exists():  # left by an earlier driver on this machine
         database_backup.restore(live, place.optuna_copy())
 
 
 def check_storage(place: StudyPaths) -> None:
-    """Write to the store and read it again.
+    """Write to the store and read the data back.
 
     Raises:
-        UserError: what is wrong with it.
+        UserError: names what failed.
     """
     mirror = mirror_of(place)
     if mirror is not None:
@@ -102,10 +102,10 @@ def stop_drivers(place: StudyPaths) -> list[Driver]:
 
 
 def send(place: StudyPaths, *, records: bool) -> None:
-    """Put what a command changed into the store; ``records``: the database, too.
+    """Upload what a command changed; ``records``: include the database.
 
     Raises:
-        UserError: the store does not answer.
+        UserError: the store does not respond.
     """
     mirror, live = mirror_of(place), place.optuna_live()
     with as_user_error():
@@ -120,16 +120,16 @@ def send(place: StudyPaths, *, records: bool) -> None:
 
 
 def fetcher(place: StudyPaths) -> Fetch:
-    """What brings here what was added to a trial's events; it raises `StorageError`."""
+    """A function that downloads the new lines of a trial's events; it raises `StorageError`."""
     mirror = mirror_of(place)
     return (lambda file: None) if mirror is None else mirror.tail
 
 
 def copy_folder(place: StudyPaths, folder: Path, target: Path) -> bool:
-    """Copy a folder of the sweep to a place outside of it; False where there is none.
+    """Copy a folder of the sweep to ``target``; False if it does not exist.
 
     Raises:
-        UserError: the store does not answer.
+        UserError: the store does not respond.
     """
     mirror = mirror_of(place)
     if mirror is not None:
@@ -141,12 +141,12 @@ def copy_folder(place: StudyPaths, folder: Path, target: Path) -> bool:
 
 
 def remove_folder(folder: Path) -> None:
-    """With all that is in it; harmless where there is none."""
+    """Remove a folder with its contents; a missing folder is no error."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def remover(place: StudyPaths) -> Remove:
-    """What removes a folder of the sweep, each once, here and with the next push in the store."""
+    """A function that removes a folder of the sweep here, and in the store with the next push."""
     mirror, done = mirror_of(place), set[Path]()
 
     def remove(folder: Path) -> None:
@@ -183,8 +183,10 @@ def acquire_run(place: StudyPaths, say: Say, *, join: bool = False) -> Iterator[
 
 
 def database_sender(place: StudyPaths, driver: Driver) -> Callable[[], None]:
-    """What puts the copy of the database into the store, as long as this driver holds the sweep;
-    it raises `StorageError`."""
+    """A function that uploads the database copy while this driver holds the sweep.
+
+    It raises `StorageError`.
+    """
     mirror = mirror_of(place)
 
     def deliver() -> None:

@@ -1,4 +1,4 @@
-"""Who drives a sweep: the living processes, each known by a lock that also a kill releases."""
+"""The run lock: which processes drive a sweep. The OS releases a killed driver's lock."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from sweeps.storage.errors import UserError
 from sweeps.storage.interrupts import interruptible, shielded
 
 POLL_SECONDS = 0.5
-"""How soon a driver notices that it was asked to stop."""
+"""How soon a driver notices a request to stop."""
 
 ELSEWHERE = "elsewhere.txt"
-"""Beside the records of drivers whose locks can be seen: what is known of others."""
+"""Beside the local drivers' records: the drivers that an object store reported."""
 
 PATIENCE_SECONDS = 30.0
-"""How long a driver may take to stop before the request is passed on once more."""
+"""How long a driver may take to stop before the signal is sent again."""
 
 
 @final
@@ -70,7 +70,7 @@ def local_drivers(folder: Path) -> list[Driver]:
 
 
 def remote_drivers(folder: Path) -> list[Driver]:
-    """Those that an object store told of, while what it told is fresh."""
+    """The drivers that an object store reported, while the report is fresh."""
     try:
         told = json.loads((folder / "drivers" / ELSEWHERE).read_text())
         return [Driver(**each) for each in told["drivers"]] if time.time() < told["until"] else []
@@ -88,7 +88,7 @@ def record_remote_drivers(folder: Path, records: list[str], seconds: float) -> N
 
 
 def _recorded(record: Path) -> list[Driver]:
-    """The driver on record; none where it ended this moment."""
+    """The recorded driver; empty if it has just ended."""
     try:
         return [Driver(**json.loads(record.read_text()))]
     except (OSError, ValueError, TypeError):
@@ -172,7 +172,7 @@ def _this_process() -> Driver:
 
 
 def _pass_on(request: Path, over: threading.Event, number: int) -> None:
-    """Send this process the signal once the request is there, and again while it goes on."""
+    """Send this process the signal once the request exists, and again if it keeps running."""
     asked = -math.inf
     while not over.wait(POLL_SECONDS):
         if time.monotonic() - asked > PATIENCE_SECONDS and request.exists():
