@@ -157,7 +157,7 @@ def load_shards(folder: Path, checkpoint: Checkpoint, shards: dict[str, Any]) ->
 
 
 def distributed() -> Any:
-    """torch.distributed.checkpoint; importing it takes half a second, paid by sharded runs only."""
+    """torch.distributed.checkpoint; its import takes half a second, so only sharded runs do it."""
     from torch.distributed import checkpoint
 
     return checkpoint

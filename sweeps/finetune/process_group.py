@@ -50,12 +50,11 @@ class Group:
         return box[0]
 
     def agree(self, look: Callable[[], T], sign: Callable[[T], object], what: str) -> T:
-        """What `look` reads from files, once all ranks see the same; `sign` is a small value of
-        it.
+        """What `look` reads from files, once all ranks see the same.
 
-        If ranks differ, or a file disappears, all retry for some seconds: a process that was
-        considered lost may still run the same trial. After that, every rank raises the OSError
-        that all of them got, or RuntimeError.
+        `sign`: a small value that identifies it. If ranks differ, or a file disappears, all retry
+        for some seconds: a process that was considered lost may still run the same trial. After
+        that, every rank raises the OSError that all of them got, or RuntimeError.
         """
         failure: OSError | None = None
         for pause in LOOK_AGAIN_SECONDS:

@@ -19,7 +19,7 @@ ENDINGS = (*TEXT_ENDINGS, ".parquet")
 
 
 def read_source(config: DataConfig) -> Iterator[Row | RowError]:
-    """Every row of `config.path` in order; a row that is not an object is returned as a RowError."""
+    """Every row of `config.path` in order; a RowError in place of a row that is not an object."""
     if is_on_hub(config.path):
         yield from _hub_rows(config)
         return
