@@ -1,4 +1,4 @@
-"""What runs: the Tuner of a study or several, and the groups of workers that do its trials."""
+"""Run trials: the Tuner for one or more studies, and the worker groups that run its jobs."""
 
 from __future__ import annotations
 
@@ -25,43 +25,43 @@ from sweeps.execution.trial_worker import run_job
 from sweeps.execution.worker_groups import GroupSpec, RunJob, WorkerGroups
 
 LONG_SECONDS = 300.0
-"""From here on the start of a fresh group hardly counts."""
+"""For trials of this length, starting a fresh group costs little."""
 
 _WEAR = {"warm": math.inf, "auto": LONG_SECONDS, "isolated": 0.0}
 
 
 @final
 class HaltStopper(ray.tune.Stopper):
-    """Tune's question whether to stop everything."""
+    """Tells Tune when to stop all trials."""
 
     def __init__(self, halt: StopCondition) -> None:
         self._halt = halt
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No single trial is stopped here."""
+        """Never stops a single trial."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether the study is to halt."""
+        """Whether the stop condition holds."""
         return self._halt.due()
 
 
 @final
 class EarlyStopping(FIFOScheduler):
-    """Stops a trial when the pruner of its Optuna study says so; starts them as they come."""
+    """Stops a trial when its study's pruner says so; starts trials in order."""
 
     def __init__(self, waves: BatchSearcher) -> None:
         super().__init__()
         self._waves = waves
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its scheduler for a snapshot that is never restored."""
+        """Empty: Tune pickles its scheduler for a snapshot that is never restored."""
         return {}
 
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> str:
-        """After a validation check, but the last: go on or stop."""
+        """Continue or stop after a validation check, except the last."""
         unpromising = self._waves.is_unpromising(trial.trial_id, result)
         decision: str = TrialScheduler.STOP if unpromising else TrialScheduler.CONTINUE
         return decision
@@ -74,8 +74,10 @@ def run_tuner(
     groups: WorkerGroups,
     folder: str,
 ) -> None:
-    """Run what the studies want, as many trials at once as there are groups. Tune's own files go
-    to ``folder``."""
+    """Run the trials that the studies request, as many at once as there are groups.
+
+    Tune's own files go to ``folder``.
+    """
     trials = sum(wave.trials for wave in waves)
     groups.start(trials)
     trainable = trainable_for(groups.name, patience(config.failures))
@@ -90,7 +92,7 @@ def run_tuner(
             reuse_actors=True,
         ),
         run_config=ray.tune.RunConfig(
-            # Tune's own snapshots are never restored: a new name for each session.
+            # Tune's own snapshots are never restored, so use a new name for each call.
             name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
             storage_path=folder,
             callbacks=[Observers(search)],
@@ -102,7 +104,7 @@ def run_tuner(
 
 
 def patience(failures: FailuresConfig) -> Timeouts:
-    """How long trials are waited for."""
+    """The timeouts of trials."""
     hours = math.inf if failures.trial_hours is None else failures.trial_hours
     return Timeouts(failures.silence_seconds, 3600 * hours, halve=failures.on_oom == "halve")
 
@@ -114,8 +116,10 @@ def worker_groups(
     stored: Stored | None = None,
     word: str | None = None,
 ) -> WorkerGroups:
-    """The groups of a session, to be entered; their own files go to ``folder``. ``word``: what
-    every node must see there (`probe`)."""
+    """The worker groups, to be entered; their own files go to ``folder``.
+
+    ``word``: the content that every node must find there (see `probe`).
+    """
     wear = _WEAR[resources.trial_group]
     run: RunJob = run_job
     if stored is not None:

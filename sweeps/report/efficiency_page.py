@@ -30,7 +30,7 @@ def relative_speed(
 
 
 def efficiency(measured: Mapping[str, Mapping[str, Any]], place: str) -> Drawn:
-    """The page's figure. `measured[method]`: "seconds" per round, "flops" per update, "examples"."""
+    """Table 3. `measured[method]`: "seconds" per round, "flops" per update, "examples"."""
     title = "Training speed relative to SFT"
     figure, axes = canvas("samples per second, relative to SFT", "", (5.6, 2.6))
     names = [name for name in NAMES if name in measured]

@@ -146,7 +146,7 @@ def holm(p: Array) -> Array:
 def verdicts(
     differences: Array, reach: Array, p_equivalent: Array, alpha: float = ALPHA
 ) -> list[Verdict]:
-    """Equivalent if the adjusted TOST is significant; else different if beyond `reach` from zero."""
+    """Equivalent if the adjusted TOST is significant; else different if beyond `reach` from 0."""
     return [
         "equivalent" if p <= alpha else "different" if abs(d) > r else "inconclusive"
         for d, r, p in zip(differences, reach, p_equivalent, strict=True)

@@ -42,7 +42,10 @@ AXES = {
 @final
 @dataclass(frozen=True)
 class Front:
-    """Named (score, cost) points; low costs are good. `what`: the kind of names; `cost`: in words."""
+    """Named (score, cost) points; low costs are good.
+
+    `what`: the kind of the names. `cost`: the name of the cost.
+    """
 
     what: str
     cost: str

@@ -52,8 +52,8 @@ def curve(data: SensitivityData, result: SensitivityResult) -> Drawn:
     ]
     caption = (
         "Mean over seeds on validation items. The 95 % intervals hold for all ratios "
-        "simultaneously and describe differences between ratios: all ratios ran on the same seeds, "
-        "so the seed effect that they share is removed. The band is SFT's (mask ratio 0)."
+        "simultaneously and describe differences between ratios: all ratios ran on the same "
+        "seeds, so the seed effect that they share is removed. The band is SFT's (mask ratio 0)."
     )
     if result.missing:
         caption += f" Missing: {result.missing}."
