@@ -62,7 +62,7 @@ def recorded_pace(rows: tuple[TrialRow, ...]) -> Pace | None:
 def given_pace(
     config: SweepConfig, domain: str, step: float, check: float | None, items: ItemCounts
 ) -> Pace:
-    """From the seconds of an update at the smallest accumulation interval and of the last check."""
+    """From the seconds of an update at the smallest interval and of the last check."""
     updates = shortest_run(config, domain).steps(config.resources.workers)
     evaluation = None
     if check is not None:

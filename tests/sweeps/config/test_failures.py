@@ -177,7 +177,7 @@ def test_what_every_trial_would_meet_stops_the_study_at_once(kind: FailureKind) 
     halt.ended(ended(kind))
     assert halt.due() == (kind in ("configuration", "disk"))
     if halt.due():
-        assert halt.reason == "trial 7 failed as every other would: the cause"
+        assert halt.reason == "trial 7 failed, and every other would too: the cause"
         assert not halt.by_budget
 
 
