@@ -78,7 +78,7 @@ def test_a_webhook_gets_the_event_as_json(server: Server) -> None:
 
 def test_an_address_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     hook = Hook(webhook="$MY_HOOK")
-    assert tell(hook, {}, 5) == ["the environment variable MY_HOOK holds no http address."]
+    assert tell(hook, {}, 5) == ["the environment variable MY_HOOK does not hold an http address."]
     monkeypatch.setenv("MY_HOOK", server.address)
     assert tell(hook, {}, 5) == []
     assert len(server.posted) == 1

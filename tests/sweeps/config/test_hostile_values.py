@@ -112,7 +112,7 @@ def test_any_value_of_a_parameter(sweep_files: Path, value: object) -> None:
             "domains.sums.data.path: unknown home folder",
         ),
         ("domains.sums.benchmarks.0.test=~nouser/x", "benchmarks.0.test: unknown home folder"),
-        ("storage=''", "storage: expected some text"),
+        ("storage=''", "storage: expected a path or a name"),
     ],
 )
 def test_what_is_refused_comes_with_the_right_form(
@@ -163,7 +163,7 @@ def test_a_grid_that_no_memory_holds_is_refused(sweep_files: Path) -> None:
         f"space.mask_ratio={fine}",
         "space.learning_rate={low: 0.001, high: 1, step: 0.001}",
     )
-    assert "the grid has 1,802,000 points: expected 1,000,000 at most" in text
+    assert "the grid has 1,802,000 points: expected at most 1,000,000" in text
 
 
 def test_home_is_expanded_in_every_path(

@@ -82,7 +82,7 @@ def test_a_drop_beyond_the_claim_is_told_beside_it() -> None:
 
 def test_an_early_drop_is_told() -> None:
     sentence = said(rows(EARLY))
-    assert "makes a difference up to 0.9 already" in sentence
+    assert "already makes a difference up to 0.9" in sentence
     assert "0.6, 0.9" in sentence
 
 
@@ -95,10 +95,10 @@ def test_too_wide_a_spread_stays_open_and_says_how_many_seeds_are_missing() -> N
 def test_one_seed_says_what_is_missing_instead_of_drawing() -> None:
     study = data(rows(FLAT, seeds=1))
     result = analyse(study)
-    assert "two or more seeds" in headline(study, result)
+    assert "requires two" in headline(study, result)
     parts = figures(study, result)
     assert parts[0].figure is None
-    assert "two or more seeds" in parts[0].caption
+    assert "requires two" in parts[0].caption
     assert "missing" in render(study, result, parts)
 
 
