@@ -156,14 +156,14 @@ class StopCondition:
     ``reason``: a sentence. ``by_budget``: the budget is spent, which is not a failure.
     """
 
-    def __init__(self, ledger: UsageTracker, most_failed_share: float) -> None:
-        self.ledger, self._share = ledger, most_failed_share
+    def __init__(self, usage: UsageTracker, most_failed_share: float) -> None:
+        self.usage, self._share = usage, most_failed_share
         self.reason, self.by_budget = "", False
         self._endings: Counter[bool] = Counter()
 
     def due(self) -> bool:
         """Whether the study must stop now."""
-        if not self.reason and (exceeded := self.ledger.exceeded()):
+        if not self.reason and (exceeded := self.usage.exceeded()):
             self.reason, self.by_budget = exceeded, True
         return bool(self.reason)
 

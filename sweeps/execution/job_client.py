@@ -16,7 +16,7 @@ from sweeps.config.failures import FailureKind, failed
 from sweeps.execution.job_queue import Message
 
 POLL_SECONDS = 2.0
-MOST_TRIES = 2
+MAX_GROUPS = 2
 """How many groups one trial may lose before it counts as failed."""
 
 
@@ -33,21 +33,21 @@ class GroupLostError(RuntimeError):
 class JobClient:
     """Runs one job at a time through a queue; a new job stops the previous one."""
 
-    def __init__(self, board: Any, silence_seconds: float) -> None:
+    def __init__(self, queue: Any, silence_seconds: float) -> None:
         """``silence_seconds``: a job is lost after this time without a result."""
-        self._board, self._silence = board, silence_seconds
+        self._queue, self._silence = queue, silence_seconds
         self._id, self._unread = "", False
 
     def submit(self, job: Message) -> None:
         """Queue a job with a ``key`` (see `sweeps.execution.job_queue.JobQueue`)."""
         self.drop()
         self._id = uuid.uuid4().hex
-        ray.get(self._board.submit.remote({**job, "id": self._id}))
+        ray.get(self._queue.submit.remote({**job, "id": self._id}))
 
     def drop(self) -> None:
         """Stop the job if it has not ended."""
         if self._id:
-            ray.get(self._board.drop.remote(self._id))
+            ray.get(self._queue.drop.remote(self._id))
         self._id, self._unread = "", False
 
     def next(self, until: float = math.inf) -> Message:
@@ -59,17 +59,17 @@ class JobClient:
             GroupLostError: the workers are gone, silent, or too slow.
         """
         if self._unread:  # asking for another result: the job may continue
-            ray.get(self._board.ack.remote(self._id))
+            ray.get(self._queue.ack.remote(self._id))
             self._unread = False
         silent = time.monotonic() + self._silence
         while time.monotonic() < min(silent, until):
-            result: Message | None = ray.get(self._board.peek.remote(self._id, POLL_SECONDS))
+            result: Message | None = ray.get(self._queue.peek.remote(self._id, POLL_SECONDS))
             if result is not None:
                 if "lost" in result:
                     raise GroupLostError(result["lost"])
                 self._unread = True
                 return result
-            if not ray.get(self._board.is_held.remote(self._id)):
+            if not ray.get(self._queue.is_held.remote(self._id)):
                 silent = time.monotonic() + self._silence  # still queued, which may take long
         self._kill_group()
         if until <= silent:
@@ -84,7 +84,7 @@ class JobClient:
 
     def _kill_group(self) -> None:
         """Kill a hanging group, which would block its slot; Train restarts its workers."""
-        worker = ray.get(self._board.evict.remote(self._id))
+        worker = ray.get(self._queue.evict.remote(self._id))
         if worker is not None:
             ray.kill(worker)
 
@@ -109,18 +109,18 @@ class JobTrainable(ray.tune.Trainable):
     See ``trainable_for``.
     """
 
-    board_name: str
-    patience: Timeouts
+    queue_name: str
+    timeouts: Timeouts
 
     def setup(self, config: Message) -> None:
         """Submit the first job."""
-        self._client = JobClient(ray.get_actor(self.board_name), self.patience.silence_seconds)
+        self._client = JobClient(ray.get_actor(self.queue_name), self.timeouts.silence_seconds)
         self.reset_config(config)
 
     def reset_config(self, new_config: Message) -> bool:
         """Submit the next job, in the same actor."""
-        self._job, self._tries = new_config, 1
-        self._until = time.monotonic() + self.patience.trial_seconds
+        self._job, self._groups = new_config, 1
+        self._until = time.monotonic() + self.timeouts.trial_seconds
         self._client.submit(new_config)
         return True
 
@@ -134,13 +134,13 @@ class JobTrainable(ray.tune.Trainable):
             try:
                 result = self._client.next(self._until)
             except GroupLostError as error:
-                if self._tries == MOST_TRIES or time.monotonic() >= self._until:
+                if self._groups == MAX_GROUPS or time.monotonic() >= self._until:
                     return failed(error.kind, str(error))
-                self._tries += 1
+                self._groups += 1
                 self._client.submit(self._job)
                 continue
             smaller = halved(self._job) if result.get("kind") == "oom" else None
-            if not self.patience.halve or smaller is None:
+            if not self.timeouts.halve or smaller is None:
                 return result
             self._job = smaller
             self._client.submit(self._job)
@@ -168,6 +168,6 @@ def halved(job: Message) -> Message | None:
     return {**job, "run": run.model_copy(update={"micro_splits": splits}).model_dump_json()}
 
 
-def trainable_for(board_name: str, patience: Timeouts) -> type[JobTrainable]:
+def trainable_for(queue_name: str, timeouts: Timeouts) -> type[JobTrainable]:
     """The Trainable class for one driver."""
-    return type("GmtTrial", (JobTrainable,), {"board_name": board_name, "patience": patience})
+    return type("GmtTrial", (JobTrainable,), {"queue_name": queue_name, "timeouts": timeouts})

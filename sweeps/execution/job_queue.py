@@ -49,7 +49,7 @@ class JobQueue:
     def __init__(self, attempts: int, recycle_after_seconds: float = math.inf) -> None:
         """``attempts``: how often a job may lose its workers. A group leaves after a job that took
         ``recycle_after_seconds`` or more."""
-        self._attempts, self._wear = attempts, recycle_after_seconds
+        self._attempts, self._recycle_after = attempts, recycle_after_seconds
         self._jobs: dict[str, _Job] = {}  # in order of submission
         self._busy: dict[str, str] = {}  # group to the id of the job it has not released
         self._since: dict[str, float] = {}  # group to the start of that job
@@ -112,7 +112,7 @@ class JobQueue:
             self._workers[group] = worker
             job_id = self._busy.pop(group, "")
             if not self._is_open(job_id):  # otherwise its workers were restarted within a job
-                if job_id and time.monotonic() - self._since[group] >= self._wear:
+                if job_id and time.monotonic() - self._since[group] >= self._recycle_after:
                     return {"do": "leave"}
                 self._changed.notify_all()  # jobs that waited for this folder may start
                 await self._until(lambda: self._closed or bool(self._next()), BEAT_SECONDS)

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.job_queue import Message
-from sweeps.execution.trial_upload import background_upload, patiently
+from sweeps.execution.trial_upload import background_upload, retry_storage
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.object_store import Entry, ObjectStore
 from sweeps.storage.trial_files import MODEL
@@ -67,30 +67,30 @@ class StoredJob:
     run: RunJob
 
     def __call__(
-        self, job: Message, offer: Callable[[Message], bool], memory: dict[str, Any]
+        self, job: Message, report: Callable[[Message], bool], memory: dict[str, Any]
     ) -> Message | None:
         """Called on every rank; see `sweeps.execution.worker_groups.RunJob`."""
         from sweeps.finetune.process_group import Group
 
         if "store" not in memory:
-            memory["store"] = patiently(self.stored.open)
+            memory["store"] = retry_storage(self.stored.open)
         store = memory["store"]
         fetch_cache(store, self.stored, job, memory)
         group = Group.current()
         with _scratch(group) as scratch:
             if "folder" in job and "derived" not in job:
-                return self._train(store, job, offer, memory, scratch, group)
+                return self._train(store, job, report, memory, scratch, group)
             if _leads_node(group):
                 for name in _models(self.stored.mirror, job):
-                    patiently(partial(_fetch_model, store, name, scratch))
+                    retry_storage(partial(_fetch_model, store, name, scratch))
             group.wait()
-            return self.run(_moved(job, self.stored.mirror, str(scratch)), offer, memory)
+            return self.run(_moved(job, self.stored.mirror, str(scratch)), report, memory)
 
     def _train(
         self,
         store: ObjectStore,
         job: Message,
-        offer: Callable[[Message], bool],
+        report: Callable[[Message], bool],
         memory: dict[str, Any],
         scratch: Path,
         group: Group,
@@ -100,21 +100,21 @@ class StoredJob:
         name = _name(self.stored.mirror, job["folder"])
         trial = TrialCopy(store, name, scratch / name, claim=scratch.name)
         if group.leads:
-            patiently(trial.claim)
+            retry_storage(trial.claim)
         group.wait()
         if _leads_node(group):
-            patiently(trial.fetch)
+            retry_storage(trial.fetch)
         group.wait()
         moved = _moved(job, self.stored.mirror, str(scratch))
         if not group.leads:
-            return self.run(moved, offer, memory)
+            return self.run(moved, report, memory)
         with background_upload(trial) as events_now:
 
-            def offer_with_events(result: Message) -> bool:
+            def report_with_events(result: Message) -> bool:
                 events_now()  # who hears the result reads them
-                return offer(result)
+                return report(result)
 
-            return self.run(moved, offer_with_events, memory)
+            return self.run(moved, report_with_events, memory)
 
 
 def push_cache(stored: Stored) -> None:
@@ -132,10 +132,10 @@ def fetch_cache(store: ObjectStore, stored: Stored, job: Message, memory: dict[s
     home = Path(stored.mirror) / CACHE
     if "cache_fetched" in memory or f"{home}/" not in json.dumps(job, ensure_ascii=False):
         return
-    for name, entry in patiently(partial(store.files, CACHE)).items():
+    for name, entry in retry_storage(partial(store.files, CACHE)).items():
         target = Path(stored.mirror) / name
         if not _is_copy(target, entry):
-            patiently(partial(store.download, name, target))
+            retry_storage(partial(store.download, name, target))
     memory["cache_fetched"] = True
 
 

@@ -61,7 +61,7 @@ class SharedFolderJob:
     run: RunJob
 
     def __call__(
-        self, job: Message, offer: Callable[[Message], bool], memory: dict[str, Any]
+        self, job: Message, report: Callable[[Message], bool], memory: dict[str, Any]
     ) -> Message | None:
         """Called on every rank; see `sweeps.execution.worker_groups.RunJob`.
 
@@ -71,7 +71,7 @@ class SharedFolderJob:
         """
         if wrong := _told_by_all(self._problem()):
             raise UserError(f"storage {self.folder}: {'; '.join(wrong)}. To fix it, {SHARED}")
-        return self.run(job, offer, memory)
+        return self.run(job, report, memory)
 
     def _problem(self) -> str:
         for pause in (*LOOK_AGAIN_SECONDS, 0.0):

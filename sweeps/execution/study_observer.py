@@ -29,19 +29,19 @@ class StudyObserver:
         tally: Tally,
         display: Display,
         pump: TrackerPump,
-        halt: StopCondition,
+        stop_condition: StopCondition,
         seed: int,
         drop_weights: Callable[[], None],
     ) -> None:
         self._search = search
         self._tally, self._display, self._pump, self._seed = tally, display, pump, seed
-        self._halt, self._drop_weights = halt, drop_weights
+        self._stop_condition, self._drop_weights = stop_condition, drop_weights
 
     def began(self, trial: TuneTrial) -> None:
         """Open the trial's record."""
         job = trial.config
         self._tally.running[job["key"]] = {"number": job["number"], "point": job["point"]}
-        self._halt.ledger.began(trial.trial_id)  # keys may repeat across domains
+        self._stop_condition.usage.began(trial.trial_id)  # keys may repeat across domains
         self._pump.begin(trial_info(job, self._seed), Path(job["folder"]))
         self._display.show(self._tally)
 
@@ -60,15 +60,15 @@ class StudyObserver:
         ``error``: Tune lost the trial.
         """
         job, folder = trial.config, Path(trial.config["folder"])
-        self._halt.ledger.ended(trial.trial_id)
+        self._stop_condition.usage.ended(trial.trial_id)
         told = self._search.told(trial.trial_id)
         if told is None:
-            return  # cut short by the halt: its session marks it as interrupted
+            return  # cut short by the stop_condition: its session marks it as interrupted
         state = told["state"]
         if error:  # Tune passes no further result to its searcher
             told = outcome(result, state)
         ended = {**told, "number": job["number"], "point": job["point"]}
-        self._halt.ended(ended)
+        self._stop_condition.ended(ended)
         if state == "failed":
             write_log(folder, ended["failure"])
             ended["log"] = str(folder / FAILURE_FILE)

@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from sweeps.config.search_config import Objective
 from sweeps.config.space import Point
 from sweeps.execution.trial_jobs import Suggestion
-from sweeps.execution.trial_upload import patiently
+from sweeps.execution.trial_upload import retry_storage
 from sweeps.search.attempts import (
     DRIVER,
     KEY,
@@ -33,7 +33,7 @@ from sweeps.search.attempts import (
 )
 from sweeps.search.design import REPLICATE
 from sweeps.search.outcomes import ending, has_ended, metrics_of, objective_values, outcome
-from sweeps.search.pruners import LatestTries, is_spared
+from sweeps.search.pruners import LatestAttempts, is_spared
 from sweeps.search.samplers import Exhausted
 from sweeps.storage.trial_files import EVENTS_FILE
 
@@ -132,7 +132,7 @@ class StudySearch(Searcher):
         if trial is None:
             return False
         if self._report(trial, result):
-            others = LatestTries(self._study, retried(self._study))
+            others = LatestAttempts(self._study, retried(self._study))
             # Also for trials that are never stopped: the pruner stores rungs for others there.
             if self._study.pruner.prune(others, _stored(trial)) and not self._is_spared(trial):
                 trial.set_user_attr(UNPROMISING, True)  # the verdict survives a kill
@@ -154,7 +154,7 @@ class StudySearch(Searcher):
         if state == "finished":
             if "kept_fraction" in self._objectives:
                 with suppress(OSError):  # then it was not measured
-                    patiently(lambda: self._fetch(Path(folder) / EVENTS_FILE), FETCH_SECONDS)
+                    retry_storage(lambda: self._fetch(Path(folder) / EVENTS_FILE), FETCH_SECONDS)
             values = objective_values(
                 self._objectives, metrics_of(result), result["score"], folder
             )

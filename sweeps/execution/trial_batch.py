@@ -34,9 +34,9 @@ class BatchSearcher(Searcher):
     has started the fewest. It ends when no study has trials left.
     """
 
-    def __init__(self, waves: Sequence[TrialBatch]) -> None:
+    def __init__(self, batches: Sequence[TrialBatch]) -> None:
         super().__init__(metric="score", mode="max")
-        self._wanting = list(waves)
+        self._wanting = list(batches)
         self._of: dict[str, TrialBatch] = {}
         self._running: Counter[StudySearch] = Counter()
         self._begun: Counter[StudySearch] = Counter()
@@ -51,35 +51,35 @@ class BatchSearcher(Searcher):
 
     def is_unpromising(self, trial_id: str, result: dict[str, Any]) -> bool:
         """The verdict of its study's pruner."""
-        wave = self._of.get(trial_id)
-        return wave is not None and wave.search.is_unpromising(trial_id, result)
+        batch = self._of.get(trial_id)
+        return batch is not None and batch.search.is_unpromising(trial_id, result)
 
     def suggest(self, trial_id: str) -> Suggestion | str:
         """The next trial, from the study whose turn it is."""
         while self._wanting:
-            wave = min(self._wanting, key=self._served)
-            is_full = self._begun[wave.search] >= wave.trials
-            job = FINISHED if is_full else wave.search.suggest(trial_id)
+            batch = min(self._wanting, key=self._served)
+            is_full = self._begun[batch.search] >= batch.trials
+            job = FINISHED if is_full else batch.search.suggest(trial_id)
             if not isinstance(job, str):
-                self._of[trial_id] = wave
-                self._running[wave.search] += 1
-                self._begun[wave.search] += 1
+                self._of[trial_id] = batch
+                self._running[batch.search] += 1
+                self._begun[batch.search] += 1
                 return job
-            self._wanting.remove(wave)
+            self._wanting.remove(batch)
         return FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Forward to the searcher of its study."""
-        if (wave := self._of.get(trial_id)) is not None:
-            wave.search.on_trial_result(trial_id, result)
+        if (batch := self._of.get(trial_id)) is not None:
+            batch.search.on_trial_result(trial_id, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Forward to the searcher of its study, which then has one running trial fewer."""
-        if (wave := self._of.get(trial_id)) is not None:
-            self._running[wave.search] -= 1
-            wave.search.on_trial_complete(trial_id, result, error)
+        if (batch := self._of.get(trial_id)) is not None:
+            self._running[batch.search] -= 1
+            batch.search.on_trial_complete(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the state is in the Optuna storage."""
@@ -87,16 +87,16 @@ class BatchSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore, as in ``save``."""
 
-    def _served(self, wave: TrialBatch) -> tuple[int, int]:
-        return self._running[wave.search], self._begun[wave.search]
+    def _served(self, batch: TrialBatch) -> tuple[int, int]:
+        return self._running[batch.search], self._begun[batch.search]
 
 
 @final
 class Observers(Callback):
     """Tune's callback; forwards each trial's events to the observer of its study."""
 
-    def __init__(self, waves: BatchSearcher) -> None:
-        self._waves = waves
+    def __init__(self, searcher: BatchSearcher) -> None:
+        self._searcher = searcher
 
     def __getstate__(self) -> dict[str, Any]:
         """Empty: Tune pickles its callbacks for a snapshot that is never restored."""
@@ -133,4 +133,4 @@ class Observers(Callback):
         self._observer(trial).ended(trial, result, error=True)
 
     def _observer(self, trial: TuneTrial) -> StudyObserver:
-        return self._waves.observer(trial.trial_id)
+        return self._searcher.observer(trial.trial_id)

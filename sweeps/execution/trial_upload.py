@@ -192,7 +192,7 @@ PATIENCE_SECONDS = 600.0
 """How long the start and the end of a trial wait for a store that does not respond."""
 
 
-def patiently(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
+def retry_storage(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
     """The result of ``ask``, retried with growing pauses.
 
     Raises:
@@ -264,4 +264,4 @@ def background_upload(trial: TrialCopy) -> Iterator[Callable[[], None]]:
         raise
     over.set()
     thread.join()
-    patiently(trial.finish)
+    retry_storage(trial.finish)

@@ -24,8 +24,8 @@ class TrialReporter:
     Implements `sweeps.finetune.reporter.Reporter`. ``report`` returns whether to continue.
     """
 
-    def __init__(self, outbox: Outbox | None, offer: Callable[[dict[str, Any]], bool]) -> None:
-        self._outbox, self._offer = outbox, offer
+    def __init__(self, outbox: Outbox | None, report: Callable[[dict[str, Any]], bool]) -> None:
+        self._outbox, self._report = outbox, report
         self._system = SystemMetrics()
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -38,11 +38,11 @@ class TrialReporter:
         self.step(check.step, {**check.metrics, "eval/score": check.score})
         if check.done:
             return True
-        return self._offer({"score": check.score, "step": check.step, "steps": check.steps})
+        return self._report({"score": check.score, "step": check.step, "steps": check.steps})
 
 
 def run_job(
-    job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
+    job: dict[str, Any], report: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
 ) -> dict[str, Any] | None:
     """Run one job of a group on every rank (see `sweeps.execution.worker_groups.RunJob`).
 
@@ -55,11 +55,11 @@ def run_job(
         from sweeps.finetune.speed_comparison import measure
 
         return measure(**job["measuring"]) if dist.get_rank() == 0 else None
-    return run_trial(job, offer, memory)
+    return run_trial(job, report, memory)
 
 
 def run_trial(
-    job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
+    job: dict[str, Any], report: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
 ) -> dict[str, Any] | None:
     """Run one trial on every rank.
 
@@ -79,7 +79,7 @@ def run_trial(
         return asdict(score_derived(config, drop, folder, cache))
     outbox = Outbox(folder / EVENTS_FILE) if dist.get_rank() == 0 else None
     try:
-        result = finetune(config, folder, TrialReporter(outbox, offer), cache)
+        result = finetune(config, folder, TrialReporter(outbox, report), cache)
     finally:
         if outbox is not None:
             outbox.close()

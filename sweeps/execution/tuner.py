@@ -27,15 +27,15 @@ from sweeps.execution.worker_groups import GroupSpec, RunJob, WorkerGroups
 LONG_SECONDS = 300.0
 """For trials of this length, starting a fresh group costs little."""
 
-_WEAR = {"warm": math.inf, "auto": LONG_SECONDS, "isolated": 0.0}
+_RECYCLE_AFTER_SECONDS = {"warm": math.inf, "auto": LONG_SECONDS, "isolated": 0.0}
 
 
 @final
-class HaltStopper(ray.tune.Stopper):
+class AllTrialsStopper(ray.tune.Stopper):
     """Tells Tune when to stop all trials."""
 
-    def __init__(self, halt: StopCondition) -> None:
-        self._halt = halt
+    def __init__(self, stop_condition: StopCondition) -> None:
+        self._stop_condition = stop_condition
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Never stops a single trial."""
@@ -43,16 +43,16 @@ class HaltStopper(ray.tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether the stop condition holds."""
-        return self._halt.due()
+        return self._stop_condition.due()
 
 
 @final
 class EarlyStopping(FIFOScheduler):
     """Stops a trial when its study's pruner says so; starts trials in order."""
 
-    def __init__(self, waves: BatchSearcher) -> None:
+    def __init__(self, searcher: BatchSearcher) -> None:
         super().__init__()
-        self._waves = waves
+        self._searcher = searcher
 
     def __getstate__(self) -> dict[str, Any]:
         """Empty: Tune pickles its scheduler for a snapshot that is never restored."""
@@ -62,15 +62,15 @@ class EarlyStopping(FIFOScheduler):
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> str:
         """Continue or stop after a validation check, except the last."""
-        unpromising = self._waves.is_unpromising(trial.trial_id, result)
+        unpromising = self._searcher.is_unpromising(trial.trial_id, result)
         decision: str = TrialScheduler.STOP if unpromising else TrialScheduler.CONTINUE
         return decision
 
 
 def run_tuner(
     config: SweepConfig,
-    waves: Sequence[TrialBatch],
-    halt: StopCondition,
+    batches: Sequence[TrialBatch],
+    stop_condition: StopCondition,
     groups: WorkerGroups,
     folder: str,
 ) -> None:
@@ -78,10 +78,10 @@ def run_tuner(
 
     Tune's own files go to ``folder``.
     """
-    trials = sum(wave.trials for wave in waves)
+    trials = sum(batch.trials for batch in batches)
     groups.start(trials)
-    trainable = trainable_for(groups.name, patience(config.failures))
-    search = BatchSearcher(waves)
+    trainable = trainable_for(groups.name, timeouts(config.failures))
+    search = BatchSearcher(batches)
     ray.tune.Tuner(
         ray.tune.with_resources(trainable, HEAD_SHARE),
         tune_config=ray.tune.TuneConfig(
@@ -97,13 +97,13 @@ def run_tuner(
             storage_path=folder,
             callbacks=[Observers(search)],
             failure_config=ray.tune.FailureConfig(max_failures=1),
-            stop=HaltStopper(halt),
+            stop=AllTrialsStopper(stop_condition),
             verbose=0,
         ),
     ).fit()
 
 
-def patience(failures: FailuresConfig) -> Timeouts:
+def timeouts(failures: FailuresConfig) -> Timeouts:
     """The timeouts of trials."""
     hours = math.inf if failures.trial_hours is None else failures.trial_hours
     return Timeouts(failures.silence_seconds, 3600 * hours, halve=failures.on_oom == "halve")
@@ -120,7 +120,7 @@ def worker_groups(
 
     ``word``: the content that every node must find there (see `probe`).
     """
-    wear = _WEAR[resources.trial_group]
+    recycle_after = _RECYCLE_AFTER_SECONDS[resources.trial_group]
     run: RunJob = run_job
     if stored is not None:
         run = StoredJob(stored, run_job)
@@ -128,7 +128,7 @@ def worker_groups(
         run = SharedFolderJob(str(folder), word, run_job)
     packed = stored is not None and stored.one_node
     spec = GroupSpec(
-        run, scaling(resources, packed), storage=str(folder), recycle_after_seconds=wear
+        run, scaling(resources, packed), storage=str(folder), recycle_after_seconds=recycle_after
     )
     return WorkerGroups(spec, count)
 

@@ -35,7 +35,7 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 
 from sweeps.config.failures import failed, kind_of
 from sweeps.execution.cluster import HEAD_SHARE
-from sweeps.execution.job_client import MOST_TRIES, GroupLostError, JobClient
+from sweeps.execution.job_client import MAX_GROUPS, GroupLostError, JobClient
 from sweeps.execution.job_queue import JobQueue, Message
 from sweeps.execution.rendezvous import torch_config
 
@@ -53,7 +53,7 @@ class RunJob(Protocol):
     """Runs a job on every rank; ``report`` returns False if the job must stop."""
 
     def __call__(
-        self, job: Message, offer: Callable[[Message], bool], memory: dict[str, Any]
+        self, job: Message, report: Callable[[Message], bool], memory: dict[str, Any]
     ) -> Message | None:
         """Run the job; returns its last result, or None if it was stopped."""
 
@@ -78,7 +78,7 @@ def worker_loop(settings: Message) -> None:
     """The training function of a group: fetch and run jobs until told to leave."""
     import torch.distributed as dist
 
-    board, run_job, group = settings["board"], settings["run_job"], settings["group"]
+    queue, run_job, group = settings["queue"], settings["run_job"], settings["group"]
     rank = ray.train.get_context().get_world_rank()
     worker = ray.get_runtime_context().current_actor
     control = dist.new_group(backend="gloo")  # not on the GPU, and separate from DDP's collectives
@@ -94,38 +94,38 @@ def worker_loop(settings: Message) -> None:
         return box[0]
 
     while True:
-        job = agree(lambda: board.fetch.remote(group, worker, by))
+        job = agree(lambda: queue.fetch.remote(group, worker, by))
         if job["do"] == "leave":
             return
         if job["do"] == "run":
-            _run_one(job, run_job, board, agree, memory, rank, by)
+            _run_one(job, run_job, queue, agree, memory, rank, by)
 
 
 def _run_one(
     job: Message,
     run_job: RunJob,
-    board: Any,
+    queue: Any,
     agree: Callable[[Callable[[], Any]], Any],
     memory: dict[str, Any],
     rank: int,
     by: str,
 ) -> None:
-    def offer(result: Message) -> bool:
+    def report(result: Message) -> bool:
         answer = "wait"
         while answer == "wait":
-            answer = agree(lambda: board.report.remote(job["id"], result, by))
+            answer = agree(lambda: queue.report.remote(job["id"], result, by))
         return answer == "go"
 
     try:
-        last = run_job(job, offer, memory)
+        last = run_job(job, report, memory)
     except Exception as error:
         # A dead peer shows up as a failing collective. Train restarts it; the job has not failed.
         if not _is_lost_peer(error):
             text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-            ray.get(board.finish.remote(job["id"], failed(kind_of(error), text), by))
+            ray.get(queue.finish.remote(job["id"], failed(kind_of(error), text), by))
         raise
     if rank == 0 and last is not None:
-        ray.get(board.finish.remote(job["id"], last, by))
+        ray.get(queue.finish.remote(job["id"], last, by))
 
 
 def _is_lost_peer(error: Exception) -> bool:
@@ -139,7 +139,7 @@ def _is_lost_peer(error: Exception) -> bool:
 
 def result_of(client: JobClient, job: Message) -> Message:
     """The last result of a submitted job, retried if it loses its group."""
-    for _ in range(MOST_TRIES - 1):
+    for _ in range(MAX_GROUPS - 1):
         with contextlib.suppress(GroupLostError):
             return client.last()
         client.submit(job)
@@ -165,11 +165,11 @@ class WorkerGroups:
     def __init__(self, spec: GroupSpec, count: int) -> None:
         self._spec, self.count, self._living = spec, count, 0
         self._torch_config = torch_config()
-        self.name = f"gmt-board-{uuid.uuid4().hex[:8]}"
+        self.name = f"gmt-queue-{uuid.uuid4().hex[:8]}"
         actor = ray.remote(JobQueue).options(
             name=self.name, num_cpus=0, resources=HEAD_SHARE, max_concurrency=512
         )
-        self.board: Any = actor.remote(spec.restarts, spec.recycle_after_seconds)
+        self.queue: Any = actor.remote(spec.restarts, spec.recycle_after_seconds)
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -196,7 +196,7 @@ class WorkerGroups:
         self._closing.set()
         if exception[0] is None:
             with contextlib.suppress(ray.exceptions.RayError):
-                ray.get(self.board.close.remote(), timeout=5)
+                ray.get(self.queue.close.remote(), timeout=5)
             for thread in self._threads:
                 thread.join(10)
 
@@ -207,7 +207,7 @@ class WorkerGroups:
         its result.
         """
         self.start(len(jobs))
-        clients = [JobClient(self.board, silence_seconds=math.inf) for _ in jobs]
+        clients = [JobClient(self.queue, silence_seconds=math.inf) for _ in jobs]
         for client, job in zip(clients, jobs, strict=True):
             client.submit(job)
         return [result_of(client, job) for client, job in zip(clients, jobs, strict=True)]
@@ -230,7 +230,7 @@ class WorkerGroups:
             if self._closing.is_set():
                 return
             with contextlib.suppress(ray.exceptions.RayError):
-                ray.get(self.board.gone.remote(group, reason))
+                ray.get(self.queue.gone.remote(group, reason))
                 if failures >= MOST_FAILURES:
                     self._give_up(reason)
                     return
@@ -241,13 +241,13 @@ class WorkerGroups:
         with self._lock:
             self._living -= 1
             if not self._living:
-                ray.get(self.board.give_up.remote(reason))
+                ray.get(self.queue.give_up.remote(reason))
 
     def _trainer(self, group: str) -> TorchTrainer:
         spec = self._spec
         return _WithoutDatasets(
             worker_loop,
-            train_loop_config={"board": self.board, "run_job": spec.run_job, "group": group},
+            train_loop_config={"queue": self.queue, "run_job": spec.run_job, "group": group},
             torch_config=self._torch_config,
             scaling_config=spec.scaling,
             run_config=ray.train.RunConfig(

@@ -80,12 +80,12 @@ def queue_interrupted(study: optuna.Study) -> int:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
         is_drawn = is_void(trial) and "fixed_params" not in trial.system_attrs
         if INTERRUPTED in trial.user_attrs and trial.number not in superseded and not is_drawn:
-            study.add_trial(_next_try(trial))
+            study.add_trial(_next_attempt(trial))
             queued += 1
     return queued
 
 
-def _next_try(trial: FrozenTrial) -> FrozenTrial:
+def _next_attempt(trial: FrozenTrial) -> FrozenTrial:
     """A waiting trial that continues ``trial`` from its checkpoint.
 
     Unlike `enqueue_trial`, it keeps the checks already made and the notes of the pruner (its

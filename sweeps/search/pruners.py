@@ -67,7 +67,7 @@ def is_spared(trial: optuna.Trial, starts: int) -> bool:
 
 
 @final
-class LatestTries(optuna.Study):
+class LatestAttempts(optuna.Study):
     """The study as its pruner must see it: only the latest attempt of each trial."""
 
     def __init__(self, study: optuna.Study, superseded: Container[int]) -> None:

@@ -19,10 +19,10 @@ from sweeps.config.space import Point, SpaceConfig
 from sweeps.search.attempts import NUMBER, is_void, point_of
 from sweeps.search.draft import Draft
 
-MODEL_TRIES, RANDOM_TRIES = 10, 10
+MODEL_ATTEMPTS, RANDOM_ATTEMPTS = 10, 10
 """How often to redraw a known point: with the sampler, then at random."""
 
-GP_TRIES = 3
+GP_ATTEMPTS = 3
 """Fewer, because a Gaussian process is refitted for each."""
 
 
@@ -89,9 +89,9 @@ class DistinctSampler(BaseSampler):
         start, number = self._search.start, _number(trial)
         given = start[number].given() if number < len(start) else {}
         queued = trial.system_attrs.get("fixed_params", {})
-        own = GP_TRIES if self._search.sampler == "gp" else MODEL_TRIES
-        for attempt in range(own + 2 * RANDOM_TRIES):
-            fixed = given if attempt < own + RANDOM_TRIES else {}
+        own = GP_ATTEMPTS if self._search.sampler == "gp" else MODEL_ATTEMPTS
+        for attempt in range(own + 2 * RANDOM_ATTEMPTS):
+            fixed = given if attempt < own + RANDOM_ATTEMPTS else {}
             seed = self._seed_of(trial, attempt)
             sampler: BaseSampler = RandomSampler(seed)
             if attempt < own:
