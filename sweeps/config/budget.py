@@ -1,8 +1,8 @@
 """Limits on cost and failures, and the usage counted against them.
 
-`UsageTracker` counts GPU-hours and `UsageFiles` stores them in the sweep's folder. `StopCondition`
-stops a study when its budget is spent, or when its failures suggest that further trials would fail
-too.
+When a study stops before its trials are done: by its budget, or failures others would share.
+
+What each driver of a sweep has spent: a file for each, so that none writes another's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sweeps.finetune.strict_model import StrictModel
 from sweeps.storage.atomic_io import atomic_write
 
 BALANCE_SECONDS = 10.0
-"""The most usage, in seconds, that is lost if a driver is killed."""
+"""What a killed driver can have spent beside its book."""
 
 Amount = Annotated[float, Field(gt=0)]
 
@@ -29,11 +29,11 @@ Amount = Annotated[float, Field(gt=0)]
 class BudgetConfig(StrictModel):
     """At any of these limits the running trials are stopped and the report is written.
 
-    ``wall_hours`` limits one call of `run`. ``gpu_hours`` and ``money`` limit the whole sweep: all
-    domains, all calls, and all attempts of each trial, including failed and interrupted ones. In
-    `paper`, all studies share one budget. Scoring the test items is not charged to the budget; it
-    starts once all trials are done. To continue stopped trials from their checkpoints, run the
-    sweep again with a larger budget.
+    ``wall_hours``: of this call of `run`. ``gpu_hours`` and ``money``: of the whole sweep, all
+    domains, calls and drivers, and every try of a trial, also one that failed or was interrupted.
+    `paper` has one budget for all its studies. Test items are not in it, and are scored wherever
+    all trials are done, whatever is left. A stopped trial goes on from its checkpoint when the
+    sweep is run again with a larger budget.
     """
 
     wall_hours: Amount | None = None
@@ -53,10 +53,10 @@ class BudgetConfig(StrictModel):
 
 
 class UsageStore(Protocol):
-    """Stores the GPU-hours of each driver of a sweep."""
+    """Where the drivers of a sweep keep what each has spent."""
 
     def record(self, gpu_hours: float) -> None:
-        """Store the GPU-hours that this driver has used so far."""
+        """Keep what this driver has spent so far."""
 
     def elsewhere(self) -> float:
         """GPU-hours of all the others, living or gone."""
@@ -77,7 +77,7 @@ class UsageTracker:
         clock: Callable[[], float] = time.monotonic,
         began: float | None = None,
     ) -> None:
-        """``began``: the time on ``clock`` from which wall time counts; now by default."""
+        """``began``: since when wall time counts, on ``clock``; from now on by default."""
         self._budget, self._gpus, self._book, self._clock = budget, gpus, book, clock
         self._started = clock() if began is None else began
         self._ended = 0.0
@@ -188,7 +188,7 @@ class StopCondition:
 
 @final
 class UsageFiles(UsageStore):
-    """Usage files in the sweep's folder; they are kept after their drivers end."""
+    """In the sweep's folder; they outlive their drivers, since what is spent stays spent."""
 
     def __init__(self, folder: Path, driver: str, beside: Iterable[Path] = ()) -> None:
         """``driver``: the id of this process; ``beside``: folders of sweeps under the same
@@ -198,7 +198,7 @@ class UsageFiles(UsageStore):
         self._homes = {self._home, *(other / "spent" for other in beside)}
 
     def record(self, gpu_hours: float) -> None:
-        """Write the file; a full disk is ignored here, and the next call tries again."""
+        """Write it; a disk that is full this moment is not said here."""
         if gpu_hours:
             with suppress(OSError):
                 self._home.mkdir(parents=True, exist_ok=True)
@@ -213,5 +213,5 @@ class UsageFiles(UsageStore):
 def _hours(file: Path) -> float:
     try:
         return float(file.read_text())
-    except (OSError, ValueError):  # the storage does not respond right now
+    except (OSError, ValueError):  # a storage that does not answer this moment
         return 0.0

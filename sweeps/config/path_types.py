@@ -1,7 +1,6 @@
 """Resolve the paths of a run, and validate the address of a PostgreSQL database.
 
-Local files become absolute paths. Names in the embedded world become its generated files. Hub
-names stay as they are.
+The address of a PostgreSQL database, which drivers on many machines may share.
 """
 
 from __future__ import annotations

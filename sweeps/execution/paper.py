@@ -94,8 +94,8 @@ def _run_studies(
         one, place = study_of(config, kind), study_paths(config, kind)
         preflight.check_recorded(place, one)
         with remote_sync.acquire_run(place, shown.say) as driver:
-            usage = sweep.build_usage_tracker(one, driver, folders, began)
-            result = sweep.run_studies(one, shown, tracker, groups, driver, usage=usage)
+            ledger = sweep.build_usage_tracker(one, driver, folders, began)
+            result = sweep.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
         shown.stopped = result.stopped
         unreached += [(kind, domain) for domain in result.unreached()]
         for domain, found in result.domains.items():

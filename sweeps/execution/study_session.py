@@ -90,18 +90,10 @@ def run_together(sessions: Sequence[DomainSession]) -> dict[str, DomainResult]:
         for session in sessions:
             stack.enter_context(session.opened())
         one = sessions[0]  # what they share they all hold
-        while not one.stop_condition.due() and (
-            batches := [b for s in sessions if (b := s.next_batch())]
-        ):
+        while not one.halt.due() and (waves := [w for s in sessions if (w := s.wave())]):
             from sweeps.execution.tuner import run_tuner
 
-            run_tuner(
-                one.config,
-                batches,
-                one.stop_condition,
-                one.groups,
-                str(one.place.study(one.domain)),
-            )
+            run_tuner(one.config, waves, one.halt, one.groups, str(one.place.study(one.domain)))
         return {session.domain: session.result() for session in sessions}
 
 
@@ -118,11 +110,11 @@ class DomainSession:
         display: Display,
         groups: WorkerGroups,
         driver: Driver,
-        stop_condition: StopCondition,
+        halt: StopCondition,
     ) -> None:
         self.config, self.domain, self.study = config, domain, study
         self.tracker, self.display, self.groups = tracker, display, groups
-        self.driver, self.stop_condition = driver, stop_condition
+        self.driver, self.halt = driver, halt
         self.place = paths_for(config)
         self._fetch, self._remove = fetcher(self.place), remover(self.place)
         self.turn = FileLock(self.place.queue_lock())
@@ -137,7 +129,7 @@ class DomainSession:
         self._take_up()
         if not self._others():
             remove_orphans(self.place.study(self.domain), self.study, self._remove)
-        if not self.stop_condition.due():
+        if not self.halt.due():
             self.groups.start(self._missing())  # which takes long: first of all
         self._pump = TrackerPump(self.tracker, self.display.say, self._fetch)
         try:
@@ -149,7 +141,7 @@ class DomainSession:
                 self._interrupted(error)
             raise
 
-    def next_batch(self) -> TrialBatch | None:
+    def wave(self) -> TrialBatch | None:
         """The trials that are missing now; a design's next ones may follow from their results.
         None where none is missing, or those of the wave before all came to nothing."""
         from sweeps.execution.trial_batch import TrialBatch
@@ -185,7 +177,7 @@ class DomainSession:
         Raises:
             UserError: trials failed for a reason that others would share.
         """
-        if self.stop_condition.due() and not (self.stop_condition.by_budget and self._is_done()):
+        if self.halt.due() and not (self.halt.by_budget and self._is_done()):
             return self._halted()
         return self._conclude(complete=not self._running())
 
@@ -252,7 +244,7 @@ class DomainSession:
             driver=self.driver.id,
             turn=self.turn,
             more=self._more,
-            halting=self.stop_condition.due,
+            halting=self.halt.due,
             fetch=self._fetch,
         )
 
@@ -263,7 +255,7 @@ class DomainSession:
         tally.best = recorded_best(best_row(trial_rows(self.study, self.config.seed)))
         seed = self.config.seed
         return StudyObserver(
-            search, tally, self.display, self._pump, self.stop_condition, seed, self._drop_weights
+            search, tally, self.display, self._pump, self.halt, seed, self._drop_weights
         )
 
     def _send_unsent(self) -> None:
@@ -291,10 +283,10 @@ class DomainSession:
         """The study ends before its trials are done: by its budget, or by their failures."""
         for trial in self._mark_interrupted():
             self._pump.interrupt(trial.user_attrs.get("key", ""))
-        if not self.stop_condition.by_budget:
-            raise UserError(f"{self.domain}: stopped, for {self.stop_condition.reason}")
-        self.display.say(f"{self.domain}: stopped, for {self.stop_condition.reason}")
-        return replace(self._conclude(complete=False), stopped=self.stop_condition.reason)
+        if not self.halt.by_budget:
+            raise UserError(f"{self.domain}: stopped, for {self.halt.reason}")
+        self.display.say(f"{self.domain}: stopped, for {self.halt.reason}")
+        return replace(self._conclude(complete=False), stopped=self.halt.reason)
 
     def _conclude(self, *, complete: bool) -> DomainResult:
         self._remove = remover(self.place)  # once more: a trial may have sent what was removed

@@ -136,11 +136,11 @@ def run_studies(
     driver: Driver,
     *,
     adopt: bool = False,
-    usage: UsageTracker | None = None,
+    ledger: UsageTracker | None = None,
 ) -> StudyResult:
     """Run every domain's study in groups that are there already; paths are resolved.
 
-    ``adopt``: as ``run``. ``usage``: of a budget that is not this sweep's alone.
+    ``adopt``: as ``run``. ``ledger``: of a budget that is not this sweep's alone.
     """
     place = paths_for(config)
     live, copy = place.optuna_live(), place.optuna_copy()
@@ -150,8 +150,8 @@ def run_studies(
     with database_backup.kept(live, copy, display.say, shared=shared, deliver=deliver):
         storage = open_storage(place)  # one: a server that is away is waited for once
         studies = {one: open_study(config, one, storage, adopt=adopt) for one in config.domains}
-        usage = usage or build_usage_tracker(config, driver)
-        return _run_domains(config, studies, display, tracker, groups, driver, usage)
+        ledger = ledger or build_usage_tracker(config, driver)
+        return _run_domains(config, studies, display, tracker, groups, driver, ledger)
 
 
 def _run_domains(
@@ -161,16 +161,14 @@ def _run_domains(
     tracker: Tracker,
     groups: WorkerGroups,
     driver: Driver,
-    usage: UsageTracker,
+    ledger: UsageTracker,
 ) -> StudyResult:
     from sweeps.execution.study_session import DomainSession, run_together  # Ray Tune is in it
 
     save_config(config)
-    stop_condition = StopCondition(usage, config.failures.most_failed_share)
+    halt = StopCondition(ledger, config.failures.most_failed_share)
     sessions = [
-        DomainSession(
-            config, domain, study, tracker.sibling(), display, groups, driver, stop_condition
-        )
+        DomainSession(config, domain, study, tracker.sibling(), display, groups, driver, halt)
         for domain, study in studies.items()
     ]
     together = config.resources.domains == "side_by_side"
@@ -190,14 +188,14 @@ def _run_domains(
                 "device). Free some space and run it again: it goes on from there"
             ) from error
         finally:
-            usage.sync()
+            ledger.sync()
     return StudyResult(results, next((one.stopped for one in results.values() if one.stopped), ""))
 
 
 def build_usage_tracker(
     config: SweepConfig, driver: Driver, beside: Iterable[Path] = (), began: float | None = None
 ) -> UsageTracker:
-    """The usage of a sweep's budget. ``beside``: the folders of sweeps that share it; ``began``:
+    """The ledger of a sweep's budget. ``beside``: the folders of sweeps that share it; ``began``:
     since when wall time counts, if not from now on."""
     gpus = config.resources.workers * config.resources.gpus_per_worker
     book = UsageFiles(paths_for(config).folder, driver.id, beside)

@@ -161,7 +161,7 @@ class Records:
 def _missing(config: SweepConfig) -> str:
     if is_paper(config):
         first = study_paths(config, config.study.paper[0]).folder
-        return f"{config.name} is a paper: give one of its studies, for example {first}"
+        return f"{config.name} is a paper: give one of its studies, as {first}"
     if drivers := living_drivers(paths_for(config).folder):
         return (
             f"{config.name} is being started, by {drivers[0]}: nothing is on record yet, ask "

@@ -41,8 +41,8 @@ def kept(
 ) -> Iterator[None]:
     """Restore the database if necessary; back it up during the block and at its end.
 
-    ``shared``: another living driver writes the same file, which is then the newest version.
-    ``deliver``: uploads the copy if other machines do not read it from its folder.
+    ``shared``: another living driver writes the same file, which then is the newest there is.
+    ``deliver``: puts the copy where other machines find it, if that is not its folder.
 
     Raises:
         UserError: the copy is not a valid database, or the last backup failed.
@@ -105,11 +105,10 @@ def _copied_on(
 
 
 def restore(live: Path, copy: Path, *, shared: bool = False) -> bool:
-    """Bring ``live`` up to date; True if it was replaced by the copy.
+    """Make ``live`` the newest there is; True when that was the copy.
 
-    A copy that this disk did not write comes from a later driver on another machine, so it is
-    newer: it replaces the local file, which is set aside. This is skipped if the file is
-    ``shared`` (see `kept`).
+    A copy that this disk did not write comes from a driver that went on elsewhere: then it is the
+    newer one, and what lies here is set aside; not so where it is ``shared`` (see `kept`).
 
     Raises:
         UserError: the copy is not a valid database.
@@ -122,7 +121,7 @@ def restore(live: Path, copy: Path, *, shared: bool = False) -> bool:
         _check_whole(copy)
         if live.exists():
             live.replace(live.with_suffix(".superseded"))
-        for left in ("-wal", "-shm", "-journal"):  # they belong to the old file
+        for left in ("-wal", "-shm", "-journal"):  # they belong to the file that is gone
             live.with_name(live.name + left).unlink(missing_ok=True)
         shutil.copyfile(copy, live)
         _mark(live, _digest(copy))
@@ -161,10 +160,10 @@ def backup(live: Path, copy: Path, deliver: Deliver = nothing) -> None:
     with _turn(live):
         with closing(sqlite3.connect(live)) as source, closing(sqlite3.connect(whole)) as target:
             source.backup(target)
-            target.execute("pragma journal_mode = delete")  # WAL works on local disks only
+            target.execute("pragma journal_mode = delete")  # the other is for local disks only
         shutil.copyfile(whole, arriving)
         digest = _digest(whole)
-        # If a kill or a store error comes before the next mark, all these digests are ours.
+        # A kill, or a store that does not answer, between this and the next: all are ours.
         _mark(live, *dict.fromkeys([*_marked(live), digest]))
         arriving.replace(copy)
         deliver()
@@ -173,7 +172,7 @@ def backup(live: Path, copy: Path, deliver: Deliver = nothing) -> None:
 
 
 def _turn(live: Path) -> FileLock:
-    """A lock, because another driver on this machine makes backups too."""
+    """A second driver beside this one copies too: one after the other."""
     return FileLock(live.with_suffix(".turn"))
 
 

@@ -40,7 +40,7 @@ class Leases:
         self._store, self._home = store, f"{name}/drivers"
 
     def put(self, driver: str, record: str) -> None:
-        """Record that this driver is alive."""
+        """Say that this driver lives."""
         self._store.put(self._at(driver, "json"), record.encode())
 
     def end(self, driver: str) -> None:
@@ -61,7 +61,7 @@ class Leases:
         return list(self._found("json"))
 
     def living(self) -> list[str]:
-        """The records of living drivers, judged by the clocks."""
+        """The records of those that live, by the clocks."""
         now = time.time_ns()
         found = self._found("json").items()
         return self._read(d for d, e in found if now - e.modified < 1e9 * CLOCKS_SECONDS)
@@ -94,7 +94,7 @@ class Leases:
         for driver in drivers:
             try:
                 records.append(self._store.read(self._at(driver, "json")).decode())
-            except FileNotFoundError:  # the driver has just ended
+            except FileNotFoundError:  # it ended this moment
                 continue
         return records
 
@@ -108,7 +108,7 @@ END_SECONDS, HASTE_SECONDS = 120.0, 5.0
 after an interrupt."""
 
 _LEASED = ".leased"
-"""In the mirror: the drivers of this machine with a record in the store."""
+"""In the mirror: the drivers that this machine told the store of, and has not taken back."""
 
 Say = Callable[[str], None]
 
@@ -123,7 +123,7 @@ def leases_of(mirror: Mirror) -> Leases:
 
 
 def release_stale_leases(mirror: Mirror) -> None:
-    """Remove the records of drivers killed on this machine, so that nobody waits for them."""
+    """End the records of drivers that were killed on this machine: nobody need wait for them."""
     ours = mirror.folder / _LEASED
     if ours.exists():
         on_record = set(ours.read_text().split())
@@ -149,7 +149,7 @@ def held(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
     holder = _LeaseHolder(mirror, driver, say)
     is_first, is_all_there = holder.begin(), True
     try:
-        with _meanwhile("lease", holder.beat):  # also during a long download or final upload
+        with _meanwhile("lease", holder.beat):  # also while much is fetched, or sent at the end
             if is_first:
                 with as_user_error():
                     mirror.pull()
@@ -257,7 +257,7 @@ class _LeaseHolder:
         self._leases.put(self._driver.id, json.dumps(asdict(self._driver)))
 
     def _request(self) -> Path:
-        """The file that asks a driver to stop, as `run_lock.request_stop` writes it."""
+        """What a driver takes for a request to stop, as `drivers.request_stop` leaves it."""
         return self._mirror.folder / "drivers" / f"{self._driver.id}.stop"
 
 

@@ -60,7 +60,7 @@ def refresh(place: StudyPaths) -> None:
     with as_user_error():
         if local_drivers(place.folder) or not mirror.exists():
             return
-        with gate(place.folder):  # no driver may start writing files that are replaced here
+        with gate(place.folder):  # no driver may begin to write what is replaced here
             if not local_drivers(place.folder):
                 _refresh(place, mirror)
 

@@ -1,4 +1,4 @@
-"""The run lock: which processes drive a sweep. The OS releases a killed driver's lock."""
+"""Who drives a sweep: the living processes, each known by a lock that also a kill releases."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POLL_SECONDS = 0.5
 """How soon a driver notices a request to stop."""
 
 ELSEWHERE = "elsewhere.txt"
-"""Beside the local drivers' records: the drivers that an object store reported."""
+"""Beside the records of drivers whose locks can be seen: what is known of others."""
 
 PATIENCE_SECONDS = 30.0
 """How long a driver may take to stop before the signal is sent again."""
@@ -70,7 +70,7 @@ def local_drivers(folder: Path) -> list[Driver]:
 
 
 def remote_drivers(folder: Path) -> list[Driver]:
-    """The drivers that an object store reported, while the report is fresh."""
+    """Those that an object store told of, while what it told is fresh."""
     try:
         told = json.loads((folder / "drivers" / ELSEWHERE).read_text())
         return [Driver(**each) for each in told["drivers"]] if time.time() < told["until"] else []
@@ -88,7 +88,7 @@ def record_remote_drivers(folder: Path, records: list[str], seconds: float) -> N
 
 
 def _recorded(record: Path) -> list[Driver]:
-    """The recorded driver; empty if it has just ended."""
+    """The driver on record; none where it ended this moment."""
     try:
         return [Driver(**json.loads(record.read_text()))]
     except (OSError, ValueError, TypeError):

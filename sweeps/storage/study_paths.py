@@ -69,7 +69,7 @@ class StudyPaths:
         return self.optuna_live() != self.optuna_copy()
 
     def queue_lock(self) -> Path:
-        """The lock held while points are queued."""
+        """The lock under which points are queued."""
         return self.folder / "queue.lock"
 
     def study(self, domain: str) -> Path:

@@ -85,13 +85,13 @@ class Books(UsageStore):
         return self.others
 
 
-def usage(clock: Clock, before: float = 0.0, **budget: float) -> UsageTracker:
+def ledger(clock: Clock, before: float = 0.0, **budget: float) -> UsageTracker:
     return UsageTracker(BudgetConfig.model_validate(budget), 4.0, Books(before), clock)
 
 
 def test_gpu_hours_are_of_ended_running_and_earlier_trials() -> None:
     clock = Clock()
-    spent = usage(clock, before=1.0)
+    spent = ledger(clock, before=1.0)
     spent.began("a")
     clock.hours = 0.5
     spent.ended("a")
@@ -104,7 +104,7 @@ def test_gpu_hours_are_of_ended_running_and_earlier_trials() -> None:
 
 def test_what_a_trial_spent_before_its_actor_was_lost_counts_too() -> None:
     clock = Clock()
-    spent = usage(clock)
+    spent = ledger(clock)
     spent.began("a")
     clock.hours = 0.5
     spent.began("a")
@@ -149,7 +149,7 @@ def test_a_limit_that_is_reached_is_named_with_the_way_on(
     budget: dict[str, float], hours: float, name: str
 ) -> None:
     clock = Clock()
-    spent = usage(clock, **budget)
+    spent = ledger(clock, **budget)
     spent.began("a")
     clock.hours = 0.99 * hours
     halt = StopCondition(spent, 0.5)
@@ -173,7 +173,7 @@ def ended(kind: str = "") -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_every_trial_would_meet_stops_the_study_at_once(kind: FailureKind) -> None:
-    halt = StopCondition(usage(Clock()), 0.5)
+    halt = StopCondition(ledger(Clock()), 0.5)
     halt.ended(ended(kind))
     assert halt.due() == (kind in ("configuration", "disk"))
     if halt.due():
@@ -182,7 +182,7 @@ def test_what_every_trial_would_meet_stops_the_study_at_once(kind: FailureKind) 
 
 
 def test_too_large_a_failed_share_stops_the_study() -> None:
-    halt = StopCondition(usage(Clock()), 0.5)
+    halt = StopCondition(ledger(Clock()), 0.5)
     for kind in ("", "error", "", "oom"):
         halt.ended(ended(kind))
     assert not halt.due()
@@ -192,14 +192,14 @@ def test_too_large_a_failed_share_stops_the_study() -> None:
 
 
 def test_few_failures_are_not_a_share() -> None:
-    halt = StopCondition(usage(Clock()), 0.5)
+    halt = StopCondition(ledger(Clock()), 0.5)
     for _ in range(ENOUGH_TO_JUDGE - 1):
         halt.ended(ended("error"))
     assert not halt.due()
 
 
 def test_divergence_is_a_result_about_the_point_and_no_fault() -> None:
-    halt = StopCondition(usage(Clock()), 0.5)
+    halt = StopCondition(ledger(Clock()), 0.5)
     for _ in range(2 * ENOUGH_TO_JUDGE):
         halt.ended(ended("diverged"))
     assert not halt.due()

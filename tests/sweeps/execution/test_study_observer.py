@@ -1,4 +1,4 @@
-"""What the tracker is told of a group's job, and what the usage is."""
+"""What the tracker is told of a group's job, and what the ledger is."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_trial_of_a_design_has_its_own_method_and_seed() -> None:
 def test_domains_side_by_side_with_equal_trials_spend_as_much_as_others(tmp_path: Path) -> None:
     """Two domains may differ in nothing that a trial's key tells: in their search alone."""
     now = [0.0]
-    usage = UsageTracker(BudgetConfig(), 1.0, UsageFiles(tmp_path, "me"), lambda: now[0])
+    ledger = UsageTracker(BudgetConfig(), 1.0, UsageFiles(tmp_path, "me"), lambda: now[0])
     nobody: Any = SimpleNamespace(told=lambda trial_id: None, begin=lambda *told: None)
     job = {"key": "000-a", "number": 0, "point": POINT, "method": "gmt", "folder": str(tmp_path)}
     trials: list[Any] = [SimpleNamespace(trial_id=name, config=job) for name in ("a", "b")]
@@ -43,7 +43,7 @@ def test_domains_side_by_side_with_equal_trials_spend_as_much_as_others(tmp_path
             Tally(domain, 1, 0, 2),
             LineDisplay(io.StringIO()),
             nobody,
-            StopCondition(usage, 0.5),
+            StopCondition(ledger, 0.5),
             7,
             lambda: None,
         )
@@ -54,4 +54,4 @@ def test_domains_side_by_side_with_equal_trials_spend_as_much_as_others(tmp_path
     now[0] = 3600.0
     for observer, trial in zip(observers, trials, strict=True):
         observer.ended(trial, {}, error=False)
-    assert usage.gpu_hours() == pytest.approx(2.0)
+    assert ledger.gpu_hours() == pytest.approx(2.0)

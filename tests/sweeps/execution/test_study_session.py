@@ -41,7 +41,7 @@ def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> str:
     def fails(self: DomainSession) -> None:
         raise error
 
-    monkeypatch.setattr(DomainSession, "next_batch", fails)
+    monkeypatch.setattr(DomainSession, "wave", fails)
     book = UsageFiles(Path.cwd() / "runs" / "small", "me")
     halt = StopCondition(UsageTracker(BudgetConfig(), 0.0, book), 0.5)
     groups: Any = Groups()
@@ -201,7 +201,7 @@ def test_a_study_that_is_over_hears_nothing_of_the_trouble_beside_it(
             raise UserError("scoring failed")
         return TestScores()
 
-    monkeypatch.setattr(DomainSession, "next_batch", lambda one: None)
+    monkeypatch.setattr(DomainSession, "wave", lambda one: None)
     monkeypatch.setattr(DomainSession, "_test_scores", scores)
     store: dict[str, StudyRecord] = {}
     said, groups = io.StringIO(), cast(Any, Groups())
@@ -229,10 +229,10 @@ def test_what_a_helper_left_is_run_although_nothing_was_left_before(
         one = DomainSession(config, "sums", study, MemoryTracker(), display, groups, driver, halt)
         with one.opened():
             assert not groups.started
-            assert one.next_batch() is None  # while a study beside it still runs
+            assert one.wave() is None  # while a study beside it still runs
             helper.kill()
             helper.wait()
-            wave = one.next_batch()
+            wave = one.wave()
     assert wave is not None
     assert wave.trials == 1
 

@@ -36,7 +36,7 @@ class Heard:
         self.told.append(("lost" if error else "ended", trial.trial_id))
 
 
-def batch(domain: str, trials: int, **options: Any) -> TrialBatch:
+def wave(domain: str, trials: int, **options: Any) -> TrialBatch:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(study_name=domain, direction="maximize")
     search = StudySearch(
@@ -46,44 +46,44 @@ def batch(domain: str, trials: int, **options: Any) -> TrialBatch:
     return TrialBatch(search, observer, trials)
 
 
-def drawn(searcher: BatchSearcher, *trial_ids: str) -> list[str]:
+def drawn(waves: BatchSearcher, *trial_ids: str) -> list[str]:
     """The domains of the next trials."""
-    jobs = [searcher.suggest(trial_id) for trial_id in trial_ids]
+    jobs = [waves.suggest(trial_id) for trial_id in trial_ids]
     return [job if isinstance(job, str) else str(job["domain"]) for job in jobs]
 
 
-def end(searcher: BatchSearcher, trial_id: str, score: float = 0.5) -> None:
-    searcher.on_trial_complete(trial_id, {"score": score, "state": "finished", "done": True})
+def end(waves: BatchSearcher, trial_id: str, score: float = 0.5) -> None:
+    waves.on_trial_complete(trial_id, {"score": score, "state": "finished", "done": True})
 
 
 def test_studies_take_turns_and_stop_at_their_trials() -> None:
-    searcher = BatchSearcher([batch("math", 2), batch("code", 3)])
-    assert drawn(searcher, *"abcdef") == ["math", "code", "math", "code", "code", FINISHED]
+    waves = BatchSearcher([wave("math", 2), wave("code", 3)])
+    assert drawn(waves, *"abcdef") == ["math", "code", "math", "code", "code", FINISHED]
 
 
 def test_a_free_place_goes_to_the_study_that_runs_the_fewest() -> None:
-    searcher = BatchSearcher([batch("math", 9), batch("code", 9)])
-    assert drawn(searcher, *"abcd") == ["math", "code", "math", "code"]
-    end(searcher, "b")
-    end(searcher, "d")
-    assert drawn(searcher, *"efg") == ["code", "code", "math"]
+    waves = BatchSearcher([wave("math", 9), wave("code", 9)])
+    assert drawn(waves, *"abcd") == ["math", "code", "math", "code"]
+    end(waves, "b")
+    end(waves, "d")
+    assert drawn(waves, *"efg") == ["code", "code", "math"]
 
 
 def test_a_study_that_wants_no_more_leaves_its_places_to_the_others() -> None:
-    searcher = BatchSearcher([batch("math", 9, more=lambda: False), batch("code", 2)])
-    assert drawn(searcher, *"abc") == ["code", "code", FINISHED]
+    waves = BatchSearcher([wave("math", 9, more=lambda: False), wave("code", 2)])
+    assert drawn(waves, *"abc") == ["code", "code", FINISHED]
 
 
 @pytest.mark.parametrize("error", [False, True])
 def test_each_study_is_told_of_its_own_trials_alone(error: bool) -> None:
-    math, code = batch("math", 1), batch("code", 1)
-    searcher = BatchSearcher([math, code])
-    observers = Observers(searcher)
-    drawn(searcher, "a", "b")
+    math, code = wave("math", 1), wave("code", 1)
+    waves = BatchSearcher([math, code])
+    observers = Observers(waves)
+    drawn(waves, "a", "b")
     trial: Any = SimpleNamespace(trial_id="b", last_result={}, get_error=lambda: "gone")
     observers.on_trial_start(0, [], trial)
     observers.on_trial_result(0, [], trial, {})
-    searcher.on_trial_complete("b", {"score": 0.25, "state": "finished"}, error=error)
+    waves.on_trial_complete("b", {"score": 0.25, "state": "finished"}, error=error)
     (observers.on_trial_error if error else observers.on_trial_complete)(0, [], trial)
     heard: Any = (math.observer, code.observer)
     assert heard[0].told == []
@@ -96,17 +96,17 @@ def test_each_study_is_told_of_its_own_trials_alone(error: bool) -> None:
 
 
 def test_news_of_a_trial_that_never_was_is_passed_over() -> None:
-    one = batch("math", 1)
+    one = wave("math", 1)
     BatchSearcher([one]).on_trial_complete("unknown")
     assert one.search.told("unknown") is None
 
 
 def test_scores_reach_the_study_that_asked() -> None:
-    math, code = batch("math", 1), batch("code", 1)
-    searcher = BatchSearcher([math, code])
-    drawn(searcher, "a", "b")
-    end(searcher, "a", 0.25)
-    end(searcher, "b", 0.75)
+    math, code = wave("math", 1), wave("code", 1)
+    waves = BatchSearcher([math, code])
+    drawn(waves, "a", "b")
+    end(waves, "a", 0.25)
+    end(waves, "b", 0.75)
     for one, score in ((math, 0.25), (code, 0.75)):
         (trial,) = one.search._study.get_trials()
         assert (trial.state, trial.value) == (TrialState.COMPLETE, score)

@@ -182,7 +182,7 @@ def test_a_sweep_whose_server_stays_away_ends_with_the_sentence_and_waits_once(
             raise RuntimeError("with a traceback in it, as Tune has it")  # noqa: B904
 
     monkeypatch.setattr(optuna_storage, "PATIENCE_SECONDS", 1.0)
-    monkeypatch.setattr(DomainSession, "next_batch", wave)
+    monkeypatch.setattr(DomainSession, "wave", wave)
     tree = json.loads(Path("sweep.yaml").read_text())
     domains = {name: tree["domains"]["sums"] for name in ("first", "second")}
     config = again(domains=domains, resources={"domains": "side_by_side"})
