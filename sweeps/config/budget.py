@@ -44,7 +44,7 @@ class BudgetConfig(StrictModel):
     @model_validator(mode="after")
     def _can_be_counted(self) -> Self:
         if self.money is not None and self.price_per_gpu_hour is None:
-            raise ValueError("money needs price_per_gpu_hour, in the same currency")
+            raise ValueError("money requires price_per_gpu_hour, in the same currency")
         return self
 
     def needs_gpus(self) -> bool:

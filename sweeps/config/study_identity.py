@@ -14,7 +14,7 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.run_identity import BESIDE_THE_RESULT, Tree, content, digest, run_identity
 
-DEFAULT = "its default"
+DEFAULT = "the default"
 """The value shown for an absent setting."""
 
 SCHEMA = 3
@@ -96,7 +96,7 @@ def differences(before: Tree, now: Tree, place: str = "") -> list[str]:
         if isinstance(old, dict) and isinstance(new, dict):
             lines += differences(old, new, f"{here}.")
         elif old != new:
-            lines.append(f"{here} was {old}, now {new}")
+            lines.append(f"{here}: was {old}, now {new}")
     return lines
 
 

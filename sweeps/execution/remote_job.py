@@ -111,7 +111,7 @@ class StoredJob:
         with background_upload(trial) as events_now:
 
             def report_with_events(result: Message) -> bool:
-                events_now()  # who hears the result reads them
+                events_now()  # receivers of the result read them
                 return report(result)
 
             return self.run(moved, report_with_events, memory)

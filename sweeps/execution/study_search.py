@@ -149,7 +149,7 @@ class StudySearch(Searcher):
         trial, folder = self._open.pop(trial_id, None), self._folders.pop(trial_id, "")
         result = result or {}
         if trial is None or self._was_cut_short(trial, result, error):
-            return  # what a halt cut short stays open, to be marked as interrupted
+            return  # a trial cut short by a stop stays open, to be marked as interrupted
         state, values = ending(result, error), None
         if state == "finished":
             if "kept_fraction" in self._objectives:
@@ -174,8 +174,10 @@ class StudySearch(Searcher):
         self._study.tell(trial, state=TrialState.PRUNED if is_verdict else TrialState.FAIL)
 
     def told(self, trial_id: str) -> dict[str, Any] | None:
-        """The outcome of a trial that is complete, to be asked for once; None where a halt cut
-        it short. Tune tells its searcher first: whoever comes later goes by this."""
+        """The outcome of a complete trial, available once; None if the trial was cut short.
+
+        Tune calls its searcher before its callbacks, which use this outcome.
+        """
         return self._told.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:

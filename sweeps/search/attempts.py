@@ -71,9 +71,10 @@ def withdraw(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
 
 
 def queue_interrupted(study: optuna.Study) -> int:
-    """Queue every interrupted trial once more, at the same point, number and key.
+    """Queue every interrupted trial once more, with the same point, number and key.
 
-    One that was killed while its point was drawn is drawn again, by whoever takes its number.
+    A trial killed before its point was complete is not queued: the next trial takes its number and
+    draws the point again.
     """
     queued = 0
     superseded = retried(study)

@@ -21,8 +21,8 @@ from sweeps.storage.trial_files import FAILURE_FILE, RESULT_FILE, SENT_FILE
 def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, list[int]]:
     """Queue every failed trial, or those of some kinds (`sweeps.config.failures`), once more.
 
-    A trial goes on from its checkpoint where it has one; a recorded divergence is forgotten, or
-    it would be reported again without a try. Returns the trials' numbers by domain.
+    A trial resumes from its checkpoint if it has one. A recorded divergence is removed, because
+    it would otherwise be reported again without an attempt. Returns trial numbers by domain.
 
     Raises:
         UserError: a process runs the sweep; on a cluster it would write over what is queued here.

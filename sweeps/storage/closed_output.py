@@ -59,7 +59,7 @@ class _HeardStream:
 
 
 def heard(stream: TextIO) -> TextIO:
-    """The stream for a program that continues when it is closed; rich would end the program."""
+    """The stream for a program that continues when it is closed; rich would exit otherwise."""
     return cast(TextIO, _HeardStream(stream))
 
 

@@ -470,7 +470,7 @@ def test_one_changed_domain_stops_the_others_too(sweep_files: Path) -> None:
     tree["domains"] = {"first": tree["domains"]["sums"], "sums": tree["domains"]["sums"]}
     tree["domains"]["sums"] = {**tree["domains"]["sums"], "examples": 32}
     (sweep_files / "sweep.yaml").write_text(json.dumps(tree))
-    assert "domain.examples was its default, now 32" in assert_refused(call("run", "sweep.yaml"))
+    assert "domain.examples: was the default, now 32" in assert_refused(call("run", "sweep.yaml"))
     storage = f"sqlite:///{sweep_files / 'runs' / 'small' / 'optuna.db'}"
     assert optuna.get_all_study_names(storage) == ["small/sums"]
 
