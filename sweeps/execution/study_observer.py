@@ -63,7 +63,7 @@ class StudyObserver:
         self._stop_condition.usage.ended(trial.trial_id)
         told = self._search.told(trial.trial_id)
         if told is None:
-            return  # cut short by the stop_condition: its session marks it as interrupted
+            return  # cut short by a stop: the session marks it as interrupted
         state = told["state"]
         if error:  # Tune passes no further result to its searcher
             told = outcome(result, state)

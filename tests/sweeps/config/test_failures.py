@@ -162,7 +162,7 @@ def test_a_limit_that_is_reached_is_named_with_the_way_on(
 
 
 def test_money_needs_a_price() -> None:
-    with pytest.raises(ValueError, match="money needs price_per_gpu_hour"):
+    with pytest.raises(ValueError, match="money requires price_per_gpu_hour"):
         BudgetConfig(money=3.0)
 
 
