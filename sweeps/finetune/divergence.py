@@ -57,7 +57,7 @@ def check_model_folder(folder: Path) -> None:
 
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 (it is no mapping)
+            for name in weights.keys():  # noqa: SIM118 (not a mapping)
                 tensor = weights.get_tensor(name)
                 if tensor.is_floating_point() and not is_finite(tensor):
                     raise DivergedError(

@@ -53,7 +53,7 @@ def _lead(data: StudyData) -> str:
     states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     minutes = sum(row.seconds for row in data.rows) / 60
     noun = "trial" if len(data.rows) == 1 else "trials"
-    counted = f"{len(data.rows)} {noun} ({states or 'none begun'}), {minutes:.1f} trial minutes."
+    counted = f"{len(data.rows)} {noun} ({states or 'none started'}), {minutes:.1f} trial minutes."
     short = f" Small space: {data.shortfall}." if data.shortfall else ""
     return stopped_controls(data.rows) + counted + short
 

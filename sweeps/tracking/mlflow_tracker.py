@@ -335,7 +335,7 @@ class MlflowTracker(Tracker):
     def _run(self, key: str) -> _OpenRun:
         self._current()
         if key not in self._runs:
-            raise TrackingError(f"trial {key!r} was not begun: call begin_trial first.")
+            raise TrackingError(f"trial {key!r} was not started: call begin_trial first.")
         return self._runs[key]
 
 

@@ -213,7 +213,7 @@ class MemoryTracker(Tracker):
     def _trial(self, key: str) -> TrialRecord:
         trials = self._current().trials
         if key not in trials:
-            raise TrackingError(f"trial {key!r} was not begun: call begin_trial first.")
+            raise TrackingError(f"trial {key!r} was not started: call begin_trial first.")
         return trials[key]
 
 

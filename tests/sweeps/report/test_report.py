@@ -203,7 +203,7 @@ def test_text_from_the_study_is_escaped() -> None:
 
 def test_an_empty_study_has_a_report(tmp_path: Path) -> None:
     text = Page(write_report(EMPTY, tmp_path).html.read_text(encoding="utf-8")).text
-    assert "none begun" in text
+    assert "none started" in text
     assert "No trial has finished with a score yet." in text
 
 
