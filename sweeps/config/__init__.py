@@ -1,1 +1,1 @@
-"""What the YAML of a sweep can say, checked as a whole: schema, loading, identity."""
+"""The sweep's YAML: its schema, loading and validation, and what identifies a study."""

@@ -1,4 +1,4 @@
-"""What a sweep may cost, and what it has cost so far.
+"""Limits on cost and failures, and the usage counted against them.
 
 When a study stops before its trials are done: by its budget, or failures others would share.
 
@@ -45,19 +45,19 @@ class BudgetConfig(StrictModel):
     @model_validator(mode="after")
     def _can_be_counted(self) -> Self:
         if self.money is not None and self.price_per_gpu_hour is None:
-            raise ValueError("money needs price_per_gpu_hour, in the same currency")
+            raise ValueError("money requires price_per_gpu_hour, in the same currency")
         return self
 
     def needs_gpus(self) -> bool:
-        """Whether it limits something that a trial without a GPU never spends."""
+        """Whether a limit applies only to trials that use GPUs."""
         return self.gpu_hours is not None or self.money is not None
 
 
 @final
 class UsageTracker:
-    """Counts what the trials of a sweep spend; a trial holds ``gpus`` GPUs while it runs.
+    """Counts the GPU-hours of a sweep's trials; a running trial holds ``gpus`` GPUs.
 
-    Time counts whatever becomes of it: of a try that failed or was interrupted as of any other.
+    Failed and interrupted attempts count like any others.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class UsageTracker:
         self._recorded = clock()
 
     def began(self, trial_id: str) -> None:
-        """A trial starts, or is started again by Tune, whose actor for it was lost."""
+        """A trial starts, or Tune restarts it because its actor was lost."""
         self._running.setdefault(trial_id, self._clock())
 
     def ended(self, trial_id: str) -> None:
@@ -105,7 +105,7 @@ class UsageTracker:
         return self._ended + running * self._gpus
 
     def exceeded(self) -> str:
-        """The limit that is reached, as a sentence with the way on; empty below all limits."""
+        """The limit that is reached and how to continue, as a sentence; empty below all limits."""
         budget, gpu_hours = self._budget, self.gpu_hours()
         spent = {"wall_hours": self._hours_since(self._started), "gpu_hours": gpu_hours}
         if budget.price_per_gpu_hour is not None:
@@ -114,8 +114,8 @@ class UsageTracker:
             limit = getattr(budget, name)
             if limit is not None and amount >= limit:
                 return (
-                    f"the budget is spent: {name} {amount:.3g} of {limit:g}. To go on, give a "
-                    f"larger one, as budget.{name}={2 * limit:g}"
+                    f"the budget is spent: {name} {amount:.3g} of {limit:g}. To continue, raise "
+                    f"it, for example budget.{name}={2 * limit:g}"
                 )
         return ""
 
@@ -124,15 +124,16 @@ class UsageTracker:
 
 
 ENOUGH_TO_JUDGE = 4
-"""Ended trials before the failed share counts."""
+"""The failed share is checked once this many trials have ended."""
 
 
 class FailuresConfig(StrictModel):
-    """What is done about trials that fail.
+    """How the sweep reacts to failing trials.
 
-    ``on_oom``: ``halve`` tries again with half the micro-batch at the same effective batch.
-    ``most_failed_share``: above it the study stops. ``trial_hours``: the longest one trial may
-    take; ``silence_seconds``: the longest time between two of its validation checks.
+    ``on_oom: halve`` retries with half the micro-batch and the same effective batch. The study
+    stops when more than ``most_failed_share`` of its trials have failed. ``trial_hours`` limits
+    the run time of one trial, and ``silence_seconds`` the time between two of its validation
+    checks.
     """
 
     on_oom: Literal["fail", "halve"] = "fail"
@@ -143,32 +144,32 @@ class FailuresConfig(StrictModel):
 
 @final
 class StopCondition:
-    """Why a study is to stop, once there is a reason; it stays set.
+    """Decides when a study must stop; once set, the reason stays.
 
-    ``reason``: a sentence; ``by_budget``: whether that is how it was meant to end.
+    ``reason``: a sentence. ``by_budget``: the budget is spent, which is not a failure.
     """
 
-    def __init__(self, ledger: UsageTracker, most_failed_share: float) -> None:
-        self.ledger, self._share = ledger, most_failed_share
+    def __init__(self, usage: UsageTracker, most_failed_share: float) -> None:
+        self.usage, self._share = usage, most_failed_share
         self.reason, self.by_budget = "", False
         self._endings: Counter[bool] = Counter()
 
     def due(self) -> bool:
-        """Whether to stop now."""
-        if not self.reason and (exceeded := self.ledger.exceeded()):
+        """Whether the study must stop now."""
+        if not self.reason and (exceeded := self.usage.exceeded()):
             self.reason, self.by_budget = exceeded, True
         return bool(self.reason)
 
     def ended(self, outcome: dict[str, Any]) -> None:
-        """A trial ended, with this outcome (see `sweeps.search.outcomes.outcome`)."""
-        # A divergence is what the search wants to know of a point, and no fault.
+        """Count a trial that ended with this outcome (see `sweeps.search.outcomes.outcome`)."""
+        # Divergence is a result about the point, which the search needs, and not a failure.
         has_failed = outcome["state"] == "failed" and outcome["kind"] != "diverged"
         self._endings[has_failed] += 1
         if self.reason or not has_failed:
             return
         said = cause(outcome["failure"])
         if outcome["kind"] in STOPS_THE_STUDY:
-            self.reason = f"trial {outcome['number']} failed as every other would: {said}"
+            self.reason = f"trial {outcome['number']} failed, and every other would too: {said}"
             return
         failed, ended = self._endings[True], self._endings.total()
         if ended >= ENOUGH_TO_JUDGE and failed / ended > self._share:

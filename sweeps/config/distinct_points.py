@@ -1,4 +1,4 @@
-"""Which points are the same one, and how many a space has: each is trained once."""
+"""When two points of a space are equal, and how many points it has; each is trained once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Identity = tuple[str | float | None, ...]
 
 
 def identity(space: SpaceConfig, params: Mapping[str, Any]) -> Identity:
-    """What two equal points share; None stands for a value that the space does not hold.
+    """A key that is the same for equal points; None stands for a value outside the space.
 
-    ``params``: as Optuna stores them, or a whole point.
+    ``params``: the parameters as Optuna stores them, or a complete point.
     """
     point: dict[str, Any] = space.point(params)
     places = {name: p.place(point[name]) for name, p in space.parameters().items()}
@@ -26,12 +26,12 @@ def identity(space: SpaceConfig, params: Mapping[str, Any]) -> Identity:
 
 
 def is_whole(params: Mapping[str, Any]) -> bool:
-    """Whether a trial's point has been drawn; its rate is the last that is."""
+    """Whether all parameters of a trial have been drawn; the learning rate is drawn last."""
     return {"accumulation_interval", "learning_rate"} <= params.keys()
 
 
 def size(space: SpaceConfig) -> int | None:
-    """How many points the space has; None: endlessly many."""
+    """The number of points in the space; None if it is infinite."""
     counts = {name: p.count() for name, p in space.parameters().items()}
     total = 0
     for method in space.method or MASKING[:1]:
@@ -44,10 +44,10 @@ def size(space: SpaceConfig) -> int | None:
 
 
 def trials_left(trials: int, space: SpaceConfig, begun: Sequence[Mapping[str, Any]]) -> int:
-    """How many of ``trials`` are still to be drawn, each at a point of its own.
+    """How many of ``trials`` are still to be drawn, each at a new point.
 
-    ``begun``: the points of those that need no drawing any more. Some may be equal, of a study
-    that is older than this rule, or outside of a space whose ends were changed.
+    ``begun``: the points that are already drawn. Studies from before this rule may hold equal
+    points, and a space whose bounds were changed may leave some outside.
     """
     left, points = trials - len(begun), size(space)
     if points is not None:
@@ -57,9 +57,9 @@ def trials_left(trials: int, space: SpaceConfig, begun: Sequence[Mapping[str, An
 
 
 def shortfall(trials: int, space: SpaceConfig) -> str:
-    """A sentence where the space has fewer points than trials are asked for; else empty."""
+    """A sentence if the space has fewer points than the trials asked for; else empty."""
     points = size(space)
     if points is None or points >= trials:
         return ""
-    some = "1 point, which" if points == 1 else f"{points} points, each of which"
-    return f"search.trials is {trials}, but the space has only {some} is trained once"
+    some = "1 point" if points == 1 else f"{points} points"
+    return f"search.trials is {trials}, but the space has only {some}; each is trained once"

@@ -1,4 +1,4 @@
-"""Why a trial failed, by kinds that call for different things."""
+"""The kinds of trial failures; the sweep reacts to each kind differently."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 FailureKind = Literal[
     "oom", "diverged", "infrastructure", "configuration", "disk", "timeout", "error"
 ]
-"""``infrastructure``: workers or their node were lost, tried again elsewhere. ``configuration``
-and ``disk``: every other trial would fail too, so the study stops. ``diverged``: a bad point,
-told to the sampler. ``error``: a fault of the program. None but infrastructure is tried again by
-itself."""
+"""``infrastructure``: workers or their node were lost; the trial is retried elsewhere.
+``configuration`` and ``disk``: every other trial would fail too, so the study stops. ``diverged``:
+a bad point, reported to the sampler. ``error``: a bug. Only infrastructure failures are retried
+automatically."""
 
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 STOPS_THE_STUDY: tuple[FailureKind, ...] = ("configuration", "disk")
@@ -23,17 +23,17 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate mem
 
 
 def kind_of(error: BaseException) -> FailureKind:
-    """The kind of an exception that ended a trial, or of what caused it."""
+    """The kind of an exception that ended a trial, or of its cause."""
     return next((kind for each in chain(error) if (kind := _own_kind(each))), "error")
 
 
 def failed(kind: FailureKind, failure: str) -> dict[str, Any]:
-    """A job's last result, when it failed; the first line of ``failure`` is the cause."""
+    """The last result of a failed job; the first line of ``failure`` is the cause."""
     return {"state": "failed", "kind": kind, "failure": failure, "last": True}
 
 
 def cause(failure: str) -> str:
-    """The one line of a failure that people are shown."""
+    """The first line of a failure, shown to users."""
     return next((line.strip() for line in failure.splitlines() if line.strip()), "")
 
 
@@ -41,20 +41,20 @@ def _own_kind(error: BaseException) -> FailureKind | None:
     said = str(error).lower()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk"
-    if any(words in said for words in _DISK_FULL):  # as SQLite and pyarrow say it
+    if any(words in said for words in _DISK_FULL):  # the wording of SQLite and pyarrow
         return "disk"
     if isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY):
         return "oom"
     if isinstance(error, ConnectionError | TimeoutError):
         return "infrastructure"
-    # A mistake of the user is a ValueError of ours: see sweeps.execution.sweep.check.
+    # Our own ValueErrors report user mistakes: see sweeps.execution.sweep.check.
     if isinstance(error, ValueError) and type(error).__module__.split(".")[0] in _OURS:
         return "configuration"
     return None
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception, then what it was raised from or within, outermost first."""
+    """The exception, then its causes and contexts, outermost first."""
     seen: set[int] = set()
     here: BaseException | None = error
     while here is not None and id(here) not in seen:

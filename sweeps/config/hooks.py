@@ -1,7 +1,7 @@
-"""Hooks: a command or a webhook that is told when a sweep ends and when a trial fails.
+"""Hooks: commands or webhooks called when a sweep ends or a trial fails.
 
-A hook is told in a thread of its own and within a time limit. Whatever it does, the sweep goes
-on; and what may be secret of it, its address and its words, is never shown.
+A thread of its own calls them, with a time limit. The sweep continues whatever a hook does.
+Messages never show a hook's address or arguments, which may be secret.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Occasion = Literal["on_end", "on_failure"]
 class Hook(StrictModel):
     """``command`` gets the event as JSON on its standard input; ``webhook`` gets it as a POST.
 
-    ``webhook`` is an address, or ``$NAME``: then the environment variable NAME holds it, and the
-    address stays out of every file.
+    ``webhook`` is an address or ``$NAME``. With ``$NAME``, the environment variable NAME holds the
+    address, so it is in no file.
     """
 
     command: str | None = None
@@ -45,7 +45,7 @@ class Hook(StrictModel):
 
     @model_validator(mode="after")
     def _can_be_called(self) -> Self:
-        # At the level of the model, since pydantic shows a field's value with its mistake.
+        # A model validator, because pydantic's error for a field would show its value.
         if self.command is None and self.webhook is None:
             raise ValueError("expected a command, a webhook, or both")
         if self.command is not None and not _words(self.command):
@@ -61,7 +61,7 @@ class Hook(StrictModel):
 
 @final
 class HooksConfig(StrictModel):
-    """Whom to tell when the sweep ends, however it does, and when a trial fails."""
+    """The hooks called when the sweep ends, for any reason, and when a trial fails."""
 
     on_end: Hook | None = None
     on_failure: Hook | None = None
@@ -70,7 +70,7 @@ class HooksConfig(StrictModel):
 
 @final
 class Caller:
-    """Calls the hooks of one sweep, one after another, beside it."""
+    """Calls the hooks of one sweep one after another in a background thread."""
 
     def __init__(self, config: HooksConfig, say: Callable[[str], None]) -> None:
         self._config, self._say = config, say
@@ -79,7 +79,7 @@ class Caller:
         self._thread.start()
 
     def call(self, occasion: Occasion, event: Event) -> None:
-        """Have the occasion's hook called with ``event``; returns at once."""
+        """Queue ``event`` for the occasion's hook and return at once."""
         stamp = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "host": socket.gethostname(),
@@ -87,7 +87,7 @@ class Caller:
         self._waiting.put((occasion, {**event, **stamp}))
 
     def close(self) -> None:
-        """Wait for the calls that are still to be made, at most for twice the time limit."""
+        """Wait for queued calls, at most twice the time limit."""
         self._waiting.put(None)
         self._thread.join(2 * self._config.seconds)
 
@@ -96,11 +96,11 @@ class Caller:
             occasion, event = call
             hook = getattr(self._config, occasion)
             for complaint in [] if hook is None else tell(hook, event, self._config.seconds):
-                self._say(f"hooks.{occasion}: {complaint} The sweep goes on.")
+                self._say(f"hooks.{occasion}: {complaint} The sweep continues.")
 
 
 def tell(hook: Hook, event: Event, seconds: float) -> list[str]:
-    """Call a hook; returns what went wrong, a sentence each, without what may be secret."""
+    """Call a hook; returns a sentence for each error, without anything that may be secret."""
     body = json.dumps(event).encode()
     said = []
     if hook.command is not None:
@@ -113,7 +113,7 @@ def tell(hook: Hook, event: Event, seconds: float) -> list[str]:
 def _run_command(command: str, body: bytes, seconds: float) -> str:
     quiet = subprocess.DEVNULL
     try:
-        # A session of its own: Ctrl-C is for the sweep, and the time limit for all it started.
+        # Its own session: Ctrl-C must not reach it, and a timeout must kill its children too.
         process = subprocess.Popen(
             _words(command),
             stdin=subprocess.PIPE,
@@ -129,14 +129,14 @@ def _run_command(command: str, body: bytes, seconds: float) -> str:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        return f"the command took more than {seconds:g} s and was ended."
-    return f"the command ended with code {process.returncode}." if process.returncode else ""
+        return f"the command took more than {seconds:g} s and was killed."
+    return f"the command exited with code {process.returncode}." if process.returncode else ""
 
 
 def _post(webhook: str, body: bytes, seconds: float) -> str:
     address = os.environ.get(webhook[1:], "") if webhook.startswith("$") else webhook
     if not address.startswith(("http://", "https://")):
-        return f"the environment variable {webhook[1:]} holds no http address."
+        return f"the environment variable {webhook[1:]} does not hold an http address."
     try:
         request = urllib.request.Request(
             address, data=body, headers={"Content-Type": "application/json"}, method="POST"
@@ -149,12 +149,11 @@ def _post(webhook: str, body: bytes, seconds: float) -> str:
     except (OSError, ValueError, HTTPException) as error:  # its text may hold the address
         reason = getattr(error, "reason", error)
         late = isinstance(error, TimeoutError) or isinstance(reason, TimeoutError)
-        return f"the webhook did not answer{f' within {seconds:g} s' if late else ''}."
+        return f"the webhook did not respond{f' within {seconds:g} s' if late else ''}."
 
 
 def _words(command: str) -> list[str]:
-    """The command's words as a shell splits them and opens their ``~``; none where a quote is
-    left open."""
+    """The command split as a shell does, ``~/`` expanded; empty if a quote is left open."""
     try:
         return [
             str(Path(word).expanduser()) if word.startswith("~/") else word

@@ -1,6 +1,6 @@
-"""From a YAML file and ``key=value`` overrides to a checked ``SweepConfig``.
+"""Load and save a sweep's configuration: YAML plus ``key=value`` overrides, fully validated.
 
-Where a paper lies, and its studies beside it: each a sweep of its own, NAME-KIND.
+Also where a paper is stored: each of its studies is a sweep named NAME-KIND beside it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from sweeps.storage.run_lock import local_driver
 from sweeps.storage.study_paths import RESOLVED, StudyPaths
 
 _SUFFIXES = (".yaml", ".yml")
-_NEITHER = "there is no configuration file, and no sweep's folder"
+_NEITHER = "no such configuration file or sweep folder"
 
 
 _ASIDE = "x-"
-"""Top-level keys that begin so hold what anchors are put on, and are no configuration."""
+"""Top-level keys with this prefix hold YAML anchors and are not part of the configuration."""
 
 _MERGE = "tag:yaml.org,2002:merge"
 _OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*:.*)")
@@ -41,14 +41,14 @@ _NOT_CONSTRUCTED = (ValueError, TypeError, KeyError, AttributeError, RecursionEr
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Plain YAML, but a key that stands twice is refused instead of the first being dropped.
+    """Plain YAML that rejects duplicate keys instead of dropping the first one.
 
-    Anchors, aliases and merge keys (``<<: *defaults``) are read; a key beside ``<<`` goes before
-    what is merged, and is not counted as standing twice.
+    Anchors, aliases and merge keys (``<<: *defaults``) work. A key beside ``<<`` overrides the
+    merged one and is not a duplicate.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Look at the keys as they are written: later, what is merged stands among them."""
+        """Check the keys as written, before merged keys are added."""
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key_node, _ in node.value:
@@ -56,18 +56,18 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             key = "<<" if merges else self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if not isinstance(key, str):
-                raise UserError(f"line {line}: expected a word as key, found {key!r:.80}")
+                raise UserError(f"line {line}: expected a word as a key, found {key!r:.80}")
             if key in seen:
                 several = "; expected <<: [*one, *other]" if merges else ""
-                raise UserError(
-                    f"line {line}: the key '{key}' stands twice in one mapping{several}"
-                )
+                raise UserError(f"line {line}: duplicate key '{key}' in one mapping{several}")
             seen.add(key)
         return node
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """A decimal number: YAML 1.1 has 1:30 for 90 and 010 for 8, which nobody means here; and
-        no number that Python would not write down again."""
+        """A decimal number of at most 60 digits.
+
+        YAML 1.1 would read 1:30 as 90 and 010 as 8, which nobody means here.
+        """
         if _OTHER_BASE.fullmatch(node.value) or len(node.value) > _MOST_DIGITS:
             shown = node.value[:_MOST_DIGITS]
             raise UserError(
@@ -84,10 +84,11 @@ for _tag in ("int", "float"):
 
 
 def read_yaml(text: str) -> Any:
-    """YAML as plain values.
+    """Parse YAML into plain values.
 
     Raises:
-        UserError: it is none, or a key stands twice or is no word; names the line where known.
+        UserError: invalid YAML, a duplicate key, or a key that is not a word; names the line if
+            known.
     """
     try:
         return yaml.load(text, Loader=_UniqueKeyLoader)
@@ -99,12 +100,13 @@ def read_yaml(text: str) -> Any:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """Read, override and check a sweep's configuration, from a file or from a sweep's folder,
-    which may be an address in an object store.
+    """Load, override and validate a configuration from a file or a sweep's folder.
+
+    The folder may be an address in an object store.
 
     Raises:
-        UserError: the file is missing or no YAML, a key is unknown, a value is out of bounds, an
-            override is malformed; the message names the place and what was expected.
+        UserError: the file is missing or not YAML, a key is unknown, a value is out of bounds, or
+            an override is malformed; the message names the place and what was expected.
     """
     if is_address(str(path)):
         return parse_config(_overridden(_read_address(str(path)), overrides), str(path))
@@ -114,10 +116,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
 
 
 def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A YAML file with its overrides as a tree of plain values, whose keys nobody checked yet.
+    """A YAML file with its overrides as a tree of plain values; the keys are not checked.
 
     Raises:
-        UserError: the file is missing or no YAML, or an override is malformed.
+        UserError: the file is missing or not YAML, or an override is malformed.
     """
     return _overridden(_read(Path(path)), overrides)
 
@@ -129,10 +131,10 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
 
 
 def parse_config(tree: dict[str, Any], source: str = "configuration") -> SweepConfig:
-    """Check a configuration that is already a tree of plain values.
+    """Validate a configuration given as a tree of plain values.
 
     Raises:
-        UserError: as ``load_config``.
+        UserError: as in ``load_config``.
     """
     try:
         return SweepConfig.model_validate(tree)
@@ -141,10 +143,10 @@ def parse_config(tree: dict[str, Any], source: str = "configuration") -> SweepCo
 
 
 def save_config(config: SweepConfig) -> None:
-    """Write a configuration whose paths are resolved into its sweep's folder, whole or not at all.
+    """Write a configuration with resolved paths into its sweep's folder, atomically.
 
-    The embedded world has its names again, since its files lie elsewhere on the next machine. Only
-    its owner may read it: a webhook's address may be in it.
+    Paths of the embedded world are written as names, because its files lie elsewhere on another
+    machine. Only the owner can read the file, which may hold a webhook's address.
     """
     text = yaml.safe_dump(_named(config.model_dump(mode="json")), sort_keys=False)
     atomic_write(paths_for(config).config_file(), text, mode=0o600)
@@ -178,7 +180,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
-    """What a sweep's folder says it is; the folder may have moved, or be mounted elsewhere."""
+    """The configuration in a sweep's folder, which may have been moved or mounted elsewhere."""
     folder = folder.resolve()
     if not (folder / RESOLVED).is_file():
         if driver := local_driver(folder):
@@ -186,41 +188,43 @@ def _read_folder(folder: Path) -> dict[str, Any]:
                 f"{folder}: the sweep is being started, by {driver}; ask again in some seconds"
             )
         raise UserError(
-            f"{folder}: no {RESOLVED} in this folder; expected a YAML file, or the folder of a "
-            "sweep that has been run, which is STORAGE/NAME"
+            f"{folder}: no {RESOLVED} in this folder; expected a YAML file or the folder of a "
+            "sweep that has been run (STORAGE/NAME)"
         )
     tree = _read(folder / RESOLVED)
     if tree.get("name") != folder.name:
         raise UserError(
-            f"{folder}: the sweep in it is named '{tree.get('name')}', and its folder must be too"
+            f"{folder}: expected the folder to have its sweep's name, '{tree.get('name')}'"
         )
     return {**tree, "storage": _storage(str(tree.get("storage")), folder)}
 
 
 def _read_address(address: str) -> dict[str, Any]:
-    """As `_read_folder`, of a sweep in an object store, which is fetched first."""
+    """As `_read_folder`, for a sweep in an object store; downloads it first."""
     try:
         storage, name = Address.parse(address).split()
     except ValueError as error:
         raise UserError(str(error)) from None
     if not name:
-        raise UserError(f"{address}: expected the folder of a sweep, which is STORAGE/NAME")
+        raise UserError(f"{address}: expected the folder of a sweep (STORAGE/NAME)")
     refresh(StudyPaths(storage.mirror() / name, storage))
     folder = storage.mirror() / name
     if not (folder / RESOLVED).is_file():
-        raise UserError(f"{address}: no sweep is there; expected STORAGE/NAME of one that was run")
+        raise UserError(
+            f"{address}: no sweep found; expected STORAGE/NAME of a sweep that was run"
+        )
     return {**_read_folder(folder), "storage": str(storage)}
 
 
 def _storage(recorded: str, folder: Path) -> str:
-    """The storage that a sweep's folder is in: of a mirror, the address of what it mirrors."""
+    """The storage that holds a sweep's folder; for a mirror, the address it mirrors."""
     if is_address(recorded) and folder_of(recorded).resolve() == folder.parent:
         return recorded
     return str(folder.parent)
 
 
 def _near(path: Path) -> str:
-    """The file in the same folder that was probably meant, or what is shipped."""
+    """A suggestion: the file that was probably meant, or the configurations shipped."""
     with suppress(OSError):
         beside = [file.name for file in path.parent.iterdir() if file.suffix in _SUFFIXES]
         if close := get_close_matches(path.name, beside, n=1, cutoff=0.7):
@@ -230,10 +234,12 @@ def _near(path: Path) -> str:
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
-    """Set ``a.b.c=value`` in place; the value is read as YAML. Unknown keys are refused later."""
+    """Set ``a.b.c=value`` in place; the value is parsed as YAML. Validation finds unknown keys."""
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
-        raise UserError(f"override {override!r:.200}: expected key=value, as search.trials=4")
+        raise UserError(
+            f"override {override!r:.200}: expected key=value, for example search.trials=4"
+        )
     try:
         value = read_yaml(text)
     except UserError as error:
@@ -241,7 +247,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"override {override!r:.200}: {said}") from None
     *parents, last = (part.strip() for part in key.split("."))
     if not all((*parents, last)):
-        raise UserError(f"override {override!r:.200}: expected names with single points between")
+        raise UserError(f"override {override!r:.200}: expected names separated by single dots")
     here: Any = tree
     for parent in parents:
         here = _child(here, parent, override)
@@ -254,9 +260,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _child(here: Any, key: str, override: str) -> Any:
-    """What lies below, as a copy put in its place: a file's aliases share one value."""
+    """The value below ``key``, copied in place: YAML aliases share one object."""
     if not isinstance(here, list | dict):
-        raise UserError(f"override {override!r:.200}: nothing lies below the value before '{key}'")
+        raise UserError(f"override {override!r:.200}: the value before '{key}' has no keys")
     at: Any = _index(here, key, override) if isinstance(here, list) else key
     below = here[at] if isinstance(here, list) else here.get(at)
     here[at] = {} if below is None else copy(below)
@@ -266,28 +272,28 @@ def _child(here: Any, key: str, override: str) -> Any:
 def _index(here: list[Any], key: str, override: str) -> int:
     if not (key.isascii() and key.isdigit()) or len(key) > 9 or int(key) >= len(here):
         raise UserError(
-            f"override {override!r:.200}: '{key}' is no index into a list of {len(here)}"
+            f"override {override!r:.200}: '{key}' is not an index into a list of {len(here)}"
         )
     return int(key)
 
 
 def study_name(config: SweepConfig, kind: Kind) -> str:
-    """The name of the sweep that one study of a paper is."""
+    """The name of the sweep that runs one study of a paper."""
     return f"{config.name}-{kind}"
 
 
 def study_paths(config: SweepConfig, kind: Kind) -> StudyPaths:
-    """Where it lies, or will."""
+    """The paths of one study of a paper."""
     return paths_for(config.model_copy(update={"name": study_name(config, kind)}))
 
 
 def report_folder(config: SweepConfig) -> Path:
-    """Where the report over all studies lies, or will; it is there once the paper has begun."""
+    """The folder of the report over all studies; it exists once the paper has started."""
     return paths_for(config).folder / "paper"
 
 
 def put_on_record(config: SweepConfig) -> None:
-    """A paper whose paths are resolved begins: from now on its folder says what it is."""
+    """Mark the folder as a paper's when it starts; the paths of ``config`` are resolved."""
     report_folder(config).mkdir(exist_ok=True)
     if paths_for(config).address is not None:  # an object store has no empty folders
         (report_folder(config) / "begun").touch()
@@ -296,5 +302,5 @@ def put_on_record(config: SweepConfig) -> None:
 
 
 def is_paper(config: SweepConfig) -> bool:
-    """Whether what has this name is a paper; where it was run as a sweep, too, it is that."""
+    """Whether this name belongs to a paper; if it was also run as a sweep, it is that sweep."""
     return report_folder(config).is_dir() and not paths_for(config).created_marker().is_file()

@@ -1,4 +1,4 @@
-"""How a searched parameter is written, and how what other tools write is written here."""
+"""How YAML writes a searched parameter, with suggestions for the forms of other tools."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from sweeps.storage.errors import as_yaml, nearest
 
 FORMS = (
-    "expected a number, a list such as [0, 0.2, 0.4], or a range such as "
+    "expected a number, a list such as [0, 0.2, 0.4] or a range such as "
     "{low: 0, high: 0.9, step: 0.1} or {low: 1e-5, high: 1e-3, log: true}"
 )
 RANGE, CHOICES = ("low", "high", "step", "log"), ("choices",)
@@ -21,23 +21,24 @@ _KEYS = {
     **dict.fromkeys(("q", "step_size"), "step"),
     **dict.fromkeys(("values", "value", "grid_search", "choice", "categories"), "choices"),
 }
-"""Keys of Weights & Biases, Optuna, Ax and Hydra, and ours."""
+"""Keys of Weights & Biases, Optuna, Ax and Hydra, and the matching key here."""
 
 _KINDS = ("distribution", "type", "scale")
 _KNOWN = (*RANGE, *CHOICES, *_KEYS, *_KINDS)
 
 _CALL = re.compile(r"(?:\w+\.)*(\w+)\((.*)\)\s*", re.DOTALL)
-"""As ``tune.loguniform(1e-5, 1e-3)`` or ``trial.suggest_float("lr", 1e-5, 1e-3, log=True)``."""
+"""For example ``tune.loguniform(1e-5, 1e-3)`` or ``trial.suggest_float("lr", 1e-5, 1e-3,
+log=True)``."""
 
 
 def plain_form(value: Any) -> dict[str, Any]:
-    """``{choices}`` or ``{low, high, ...}`` of a parameter in any of its forms in YAML.
+    """``{choices}`` or ``{low, high, ...}`` for a parameter in any of its YAML forms.
 
     Raises:
-        ValueError: it has none of them; says which there are and, where another tool's form is
-            recognised, what that is here.
+        ValueError: not one of these forms; the message lists them, and translates the form of
+            another tool if it recognises one.
     """
-    if isinstance(value, str):  # YAML takes 1e-3, without a point, for text
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3, without a decimal point, as text
         value = _number(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"choices": [value]}
@@ -58,7 +59,7 @@ def _number(text: str) -> float | str:
 
 
 def _meant(value: Any) -> str:
-    """Another tool's form as it is written here, or the nearest right key."""
+    """A suggestion: another tool's form translated, or the nearest valid key."""
     ours = _called(value) if isinstance(value, str) else None
     if isinstance(value, Mapping):
         ours = _translated(value)
@@ -69,7 +70,7 @@ def _meant(value: Any) -> str:
 
 
 def _translated(value: Mapping[str, Any]) -> Any:
-    """A mapping with other tools' keys; None where it is none."""
+    """A mapping with other tools' keys, translated; None if it is not one."""
     ours = {_KEYS.get(str(key).lower(), str(key)): each for key, each in value.items()}
     if "choices" in ours:
         return ours["choices"]
@@ -81,7 +82,7 @@ def _translated(value: Mapping[str, Any]) -> Any:
 
 
 def _called(text: str) -> Any:
-    """A call of Ray Tune's, Optuna's or Hyperopt's sampling functions; None where it is none."""
+    """A call of a sampling function of Ray Tune, Optuna or Hyperopt, translated; else None."""
     found = _CALL.fullmatch(text.strip())
     if found is None:
         return None

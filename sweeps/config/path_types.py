@@ -1,4 +1,4 @@
-"""The paths of a run, made absolute: files here, the embedded world's names, the hub's names.
+"""Resolve the paths of a run, and validate the address of a PostgreSQL database.
 
 The address of a PostgreSQL database, which many sweeps may share.
 """
@@ -23,15 +23,15 @@ from sweeps.storage.errors import SecretError
 
 
 def resolve_model(model: ModelConfig, root: Path) -> ModelConfig:
-    """The model's folder, or the hub's name as it is."""
+    """The model's folder, or its unchanged hub name."""
     return model.model_copy(update={"path": _named(model.path, root)})
 
 
 def resolve_data(data: DataConfig, root: Path) -> DataConfig:
-    """The training files, comma separated, or the hub's name as it is.
+    """The training files, comma separated, or an unchanged hub name.
 
     Raises:
-        ValueError: a folder of them has a comma in its name.
+        ValueError: the path of a training file contains a comma.
     """
     parts = split_paths(data.path)
     resolve_one = _named if len(parts) == 1 else _local
@@ -39,14 +39,14 @@ def resolve_data(data: DataConfig, root: Path) -> DataConfig:
     for part, path in zip(parts, found, strict=True):
         if "," in path:
             raise ValueError(
-                f"data.path {part}: it lies at {path}, but a ',' separates training files; "
-                "expected a folder without one in its name (GMT_SWEEP_CACHE for mini: files)"
+                f"data.path {part}: {path} contains ',', which separates training files; "
+                "expected a path without a comma (for mini: files, set GMT_SWEEP_CACHE)"
             )
     return data.model_copy(update={"path": ",".join(found)})
 
 
 def resolve_benchmark(benchmark: BenchmarkConfig, root: Path) -> BenchmarkConfig:
-    """The items' files or hub names, and the file of a benchmark of the user's own."""
+    """The items' files or hub names, and the file of a user-defined benchmark."""
     places = {"validation": benchmark.validation, "test": benchmark.test}
     if is_own(benchmark.name):
         places["name"] = benchmark.name
@@ -54,7 +54,7 @@ def resolve_benchmark(benchmark: BenchmarkConfig, root: Path) -> BenchmarkConfig
 
 
 def resolve_run(run: FinetuneConfig, root: Path) -> FinetuneConfig:
-    """All paths of one run."""
+    """Resolve all paths of one run."""
     benchmarks = tuple(resolve_benchmark(b, root) for b in run.evaluation.benchmarks)
     return run.model_copy(
         update={
@@ -84,27 +84,27 @@ _LIKE = "expected postgresql://USER@HOST:PORT/NAME"
 
 
 def check_database(url: str) -> str:
-    """A database's address as SQLAlchemy takes it.
+    """Validate a database address; returned as SQLAlchemy expects it.
 
     Raises:
-        ValueError: what is wrong with it, and what was expected; a secret is not repeated.
+        ValueError: names the error and what was expected; a password is not repeated.
     """
     parts = urlsplit(url)
     if parts.password or "password" in parse_qs(parts.query):
         raise SecretError(
-            "an address with a password in it, which a sweep's records would show to everybody: "
-            f"{_LIKE}, and the password in the environment as PGPASSWORD, or in ~/.pgpass"
+            "the address contains a password, which every reader of the records would see: "
+            f"{_LIKE}, and the password in PGPASSWORD or ~/.pgpass"
         )
     if parts.scheme in ("postgres", "psql", "pg", "postgresql+psycopg"):
         raise ValueError(f"{url!r}: did you mean '{SCHEME}://{parts.netloc}{parts.path}'?")
     if parts.scheme != SCHEME:
         raise ValueError(
-            f"{url!r}: {_LIKE}; without this key the studies' database is a file of the storage"
+            f"{url!r}: {_LIKE}; without this key the database is a file in the storage"
         )
     try:
         port_is_fine = parts.port is None or parts.port > 0
     except ValueError:
         port_is_fine = False
     if not (parts.hostname and port_is_fine and parts.path.strip("/")):
-        raise ValueError(f"{url!r}: {_LIKE}, with the host and the database's name")
+        raise ValueError(f"{url!r}: {_LIKE}, with a host and a database name")
     return url

@@ -1,4 +1,4 @@
-"""How a space is searched: the sampler, early stopping, what is aimed at, and what is repeated."""
+"""How a space is searched: sampler, early stopping, objectives and replicates."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
     "kept_fraction": "minimize",
     "seconds": "minimize",
 }
-"""`kept_fraction`: the measured share of gradient elements that the mask kept, mean over updates.
-`seconds`: training time, without validation."""
+"""`kept_fraction`: the share of gradient elements that the mask kept, as measured, averaged over
+updates. `seconds`: training time without validation."""
 
 
 class SchedulerConfig(StrictModel):
-    """Early stopping by one of Optuna's pruners, on the score at each validation check but the
-    last; ``none`` stops no trial.
+    """Early stopping by an Optuna pruner on the score at each validation check except the last.
 
-    ``grace_checks``: no trial is stopped before that check. ``asha`` and ``hyperband``: of the
-    trials that reach a rung, one in ``reduction_factor`` goes on; the first rung is at
-    ``grace_checks``. ``median`` stops what is below the median of finished trials at the same
-    check, ``percentile`` what is not in their best ``percentile`` percent, ``patient`` what is
-    below the median and has not improved over ``patience`` checks; all three wait for
+    ``none`` stops no trial. ``grace_checks``: no trial is stopped before this check. ``asha`` and
+    ``hyperband`` continue one in ``reduction_factor`` of the trials that reach a rung; the first
+    rung is at ``grace_checks``. ``median`` stops trials below the median of finished trials at the
+    same check. ``percentile`` stops those outside the best ``percentile`` percent. ``patient``
+    stops those below the median without improvement over ``patience`` checks. These three wait for
     ``search.startup_trials`` finished trials.
     """
 
@@ -39,7 +38,7 @@ class SchedulerConfig(StrictModel):
 
 
 class StartingPoint(StrictModel):
-    """A point to try first; what it leaves out is drawn by the sampler."""
+    """A point to try first; the sampler draws the parameters it leaves out."""
 
     method: str | None = None
     mask_ratio: float | None = None
@@ -51,7 +50,7 @@ class StartingPoint(StrictModel):
         return {name: value for name, value in self if value is not None}
 
     def is_whole(self) -> bool:
-        """Whether nothing of it is left to the sampler."""
+        """Whether it fixes every parameter."""
         masks = self.method is None or self.method in MASKING
         given = self.given()
         needed = ["accumulation_interval", "learning_rate", *(["mask_ratio"] if masks else [])]
@@ -59,10 +58,9 @@ class StartingPoint(StrictModel):
 
 
 class ReplicatesConfig(StrictModel):
-    """After the search, its ``best`` points again with ``seeds`` other seeds each.
+    """After the search, run its ``best`` points again, each with ``seeds`` new seeds.
 
-    They show how much of a score is luck; the choice of the best stays with the search's own
-    trials.
+    The replicates show how much of a score is luck. They are not used for selection.
     """
 
     best: Annotated[int, Field(ge=1)]
@@ -72,11 +70,11 @@ class ReplicatesConfig(StrictModel):
 class SearchConfig(StrictModel):
     """How the space is searched.
 
-    ``trials``: how many, each at a point of its own, so that a finite space may have fewer; a
-    ``grid`` has one for each of its points instead. ``startup_trials``:
-    random ones before ``tpe`` and ``gp`` learn, and the size of a population of ``nsga2``.
-    ``start`` holds points tried before the sampler's own. ``objectives``: several make a Pareto
-    front; the best trial is still the one with the highest score.
+    ``trials``: the number of trials, each at a different point, so a finite space may allow fewer;
+    a ``grid`` runs each of its points once instead. ``startup_trials``: the random trials before
+    ``tpe`` and ``gp`` use their model, and the population size of ``nsga2``. ``start``: points
+    tried before the sampler's own. Several ``objectives`` give a Pareto front; the best trial is
+    still the one with the highest score.
     """
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
@@ -91,19 +89,19 @@ class SearchConfig(StrictModel):
     def _fit_together(self) -> Self:
         if self.objectives[0] != "score" or len(set(self.objectives)) < len(self.objectives):
             raise ValueError(
-                f"objectives {list(self.objectives)}: expected score first, and each once"
+                f"objectives {list(self.objectives)}: expected score first and no duplicates"
             )
         if len(self.objectives) > 1 and self.scheduler.name != "none":
             raise ValueError(
-                f"scheduler.name {self.scheduler.name}: with several objectives no trial can be "
-                "called unpromising by its score alone; expected scheduler.name none"
+                f"scheduler.name {self.scheduler.name}: with several objectives, the score alone "
+                "does not show which trials are unpromising; expected scheduler.name none"
             )
         if self.sampler == "grid" and self.start:
-            raise ValueError("start: a grid holds all its points already; expected no start")
+            raise ValueError("start: a grid already contains all points; expected no start")
         whole = [point for point in self.start if point.is_whole()]
         for index, point in enumerate(whole):
             if point in whole[:index]:
                 raise ValueError(f"start: expected each point once, got {point.given()} twice")
         if self.sampler == "nsga2" and self.startup_trials < 2:
-            raise ValueError("startup_trials 1: a population of nsga2 has 2 trials or more")
+            raise ValueError("startup_trials 1: expected 2 or more, the population of nsga2")
         return self

@@ -1,4 +1,4 @@
-"""The search space: what may vary between trials, and how a point is drawn from it."""
+"""The search space: which parameters vary between trials, and how points are drawn."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Point = dict[str, float | int | str]
 
 
 class Draws(Protocol):
-    """What values are drawn from: an Optuna trial, or a draft of one."""
+    """Draws values: an Optuna trial, or a draft of one."""
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        """A number of a range."""
+        """A number in a range."""
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
         """One of the choices."""
 
 
 def plain_point(accumulation_interval: int, learning_rate: float = 1e-3) -> Point:
-    """SFT at an interval: for what depends on neither mask nor rate, as the number of updates."""
+    """SFT at an interval, for facts independent of mask and rate, such as update counts."""
     return {
         "mask_ratio": 0.0,
         "accumulation_interval": accumulation_interval,
@@ -38,15 +38,16 @@ def plain_point(accumulation_interval: int, learning_rate: float = 1e-3) -> Poin
 
 Method = Literal["sft", "gmt", "random", "hft"]
 MASKING: tuple[Method, ...] = ("gmt", "random")
-"""The methods that have a mask ratio; half fine-tuning freezes half of the tensors instead."""
+"""The methods with a mask ratio; half fine-tuning freezes half of the tensors instead."""
 
 
 GRID_TOLERANCE = 1e-6
-"""In steps: 0.3 is on the grid of 0.1, although 0.3 / 0.1 is 2.9999999999999996. A choice may
-differ by this share from its recorded value."""
+"""In steps: 0.3 is on the grid of 0.1 although 0.3 / 0.1 is 2.9999999999999996. For a choice, the
+relative difference allowed from its recorded value."""
 
 MOST_POINTS = 1_000_000
-"""Of a grid, and of a range with steps: more are a slip, and would not fit into memory."""
+"""The most points of a grid or of a range with steps; more are a typo and would not fit in memory.
+"""
 
 
 class FloatRange(StrictModel):
@@ -62,7 +63,7 @@ class FloatRange(StrictModel):
         if self.low > self.high:
             raise ValueError(f"low {self.low} is above high {self.high}")
         if self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range needs low above 0, got {self.low}")
+            raise ValueError(f"a logarithmic range requires low above 0, got {self.low}")
         if self.log and self.step is not None:
             raise ValueError("a range has either a step or a logarithmic scale, not both")
         if self.step is not None and (self.high - self.low) / self.step >= MOST_POINTS:
@@ -77,7 +78,7 @@ class FloatRange(StrictModel):
         return self
 
     def values(self) -> tuple[float, ...]:
-        """The two ends: what a check of the bounds has to look at."""
+        """The two ends, which is enough to check bounds."""
         return (self.low, self.high)
 
     def suggest(self, trial: Draws, name: str) -> float:
@@ -85,7 +86,7 @@ class FloatRange(StrictModel):
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
     def contains(self, value: Any) -> bool:
-        """Whether a starting point may hold ``value``: within the ends, and on the grid."""
+        """Whether ``value`` is valid for a starting point: within the ends and on the grid."""
         if not self.low <= value <= self.high:
             return False
         steps = 0.0 if self.step is None else (value - self.low) / self.step
@@ -95,25 +96,25 @@ class FloatRange(StrictModel):
         """Every value of a range with steps.
 
         Raises:
-            ValueError: there are endlessly many.
+            ValueError: the range is infinite.
         """
         if self.step is None and self.low < self.high:
             raise ValueError(
-                f"the sampler grid needs finite choices: expected a list, or low, high and step, "
-                f"got {self}"
+                f"the sampler grid requires a finite range: expected a list, or low, high and "
+                f"step, got {self}"
             )
         steps = 0 if self.step is None else round((self.high - self.low) / self.step)
         values = (self.low + index * (self.step or 0.0) for index in range(steps + 1))
         return tuple(min(value, self.high) for value in values)  # 3 * 0.1 is above 0.3
 
     def count(self) -> int | None:
-        """How many values there are; None: endlessly many."""
+        """The number of values; None if infinite."""
         if self.step is None:
             return 1 if self.low == self.high else None
         return round((self.high - self.low) / self.step) + 1
 
     def place(self, value: float) -> float | None:
-        """What equal values share, as the steps up to them; None outside of the range."""
+        """A key that equal values share, such as the number of steps; None if outside."""
         if not self.contains(value):
             return None
         return value if self.step is None else round((value - self.low) / self.step)
@@ -124,7 +125,7 @@ class FloatRange(StrictModel):
 
 
 class Choices(StrictModel):
-    """A finite set of numbers; its bounds are the parameter's, and are checked with it."""
+    """A finite set of numbers; each is checked against the bounds of its parameter."""
 
     model_config = ConfigDict(allow_inf_nan=True)
 
@@ -142,7 +143,7 @@ class Choices(StrictModel):
         return self.choices
 
     def grid(self) -> tuple[float, ...]:
-        """Every choice, as ``values``."""
+        """Every choice, like ``values``."""
         return self.choices
 
     def suggest(self, trial: Draws, name: str) -> float:
@@ -151,15 +152,15 @@ class Choices(StrictModel):
         return drawn
 
     def contains(self, value: Any) -> bool:
-        """Whether a starting point may hold ``value``."""
+        """Whether ``value`` is valid for a starting point."""
         return value in self.choices
 
     def count(self) -> int:
-        """How many values there are."""
+        """The number of values."""
         return len(self.choices)
 
     def place(self, value: float) -> float | None:
-        """The choice that a value is, but for rounding; None if it is none of them."""
+        """The choice equal to ``value`` up to rounding; None if there is none."""
         nearest = min(self.choices, key=lambda choice: abs(choice - value))
         return nearest if isclose(nearest, value, rel_tol=GRID_TOLERANCE) else None
 
@@ -176,7 +177,7 @@ def parameter(value: Any) -> FloatRange | Choices:
 
 
 def is_interval(value: float) -> bool:
-    """Whether it is a whole number of mini-batches, 1 or more."""
+    """Whether ``value`` is a whole number of mini-batches, 1 or more."""
     return 1 <= value < MOST_POINTS and value == int(value)
 
 
@@ -184,11 +185,11 @@ Parameter = Annotated[FloatRange | Choices, BeforeValidator(parameter)]
 
 
 class SpaceConfig(StrictModel):
-    """What a study searches: mask ratio, accumulation interval N and learning rate.
+    """The search space of a study: mask ratio, accumulation interval N and learning rate.
 
-    ``accumulation_interval`` is the paper's word for what others call
-    ``gradient_accumulation_steps``. With ``method`` the method is searched too: a mask ratio is
-    then drawn for masking methods only, and is 0 for the others.
+    ``accumulation_interval`` is the paper's name for ``gradient_accumulation_steps``. With
+    ``method``, the method is searched too: masking methods then draw a mask ratio, and it is 0 for
+    the others.
     """
 
     method: Annotated[tuple[Method, ...], Field(min_length=1)] | None = None
@@ -208,7 +209,7 @@ class SpaceConfig(StrictModel):
             self._check_method(self.method)
         if isinstance(self.accumulation_interval, FloatRange):
             raise ValueError(
-                "accumulation_interval: expected a list of whole numbers, as [1, 2, 4]"
+                "accumulation_interval: expected a list of whole numbers such as [1, 2, 4]"
             )
         for value in self.accumulation_interval.values():
             if not is_interval(value):
@@ -223,11 +224,11 @@ class SpaceConfig(StrictModel):
 
     def _check_method(self, methods: tuple[Method, ...]) -> None:
         if len(set(methods)) < len(methods):
-            raise ValueError(f"method: expected each once, got {list(methods)}")
+            raise ValueError(f"method: expected each method once, got {list(methods)}")
         if set(methods) & set(MASKING) and min(self.mask_ratio.values()) <= 0:
             raise ValueError(
-                "mask_ratio 0 is plain fine-tuning, which is the method sft of a space with "
-                "'method': expected ratios above 0"
+                "mask_ratio 0 is plain fine-tuning, which a space with 'method' calls sft: "
+                "expected ratios above 0"
             )
 
     def parameters(self) -> dict[str, FloatRange | Choices]:
@@ -243,16 +244,16 @@ class SpaceConfig(StrictModel):
         return tuple(int(value) for value in self.accumulation_interval.values())
 
     def suggest(self, trial: Draws) -> Point:
-        """One point of the space."""
+        """Draw one point of the space."""
         method = {} if self.method is None else {"method": _draw_method(trial, self.method)}
         drawn = {name: p.suggest(trial, name) for name, p in self._of(method).items()}
         return self.point({**method, **drawn})
 
     def point(self, params: Mapping[str, Any]) -> Point:
-        """The point that a trial's stored parameters stand for."""
+        """The point that a trial's stored parameters describe."""
         return {
             **params,
-            # 0.1 + 2 * 0.1 is 0.30000000000000004: a ratio is a decimal that people type.
+            # 0.1 + 2 * 0.1 is 0.30000000000000004: round ratios to the decimal a user would type.
             "mask_ratio": round(params.get("mask_ratio", 0.0), 10),
             "accumulation_interval": int(params["accumulation_interval"]),
         }
@@ -261,14 +262,14 @@ class SpaceConfig(StrictModel):
         """Every point of a finite space, as Optuna stores it.
 
         Raises:
-            ValueError: the space is not finite, and names the parameter; or too large.
+            ValueError: the space is infinite (names the parameter) or too large.
         """
         methods = [{}] if self.method is None else [{"method": name} for name in self.method]
         values = {name: _grid_of(name, p) for name, p in self._used(methods).items()}
         if (points := prod(map(len, values.values()))) > MOST_POINTS:
             raise ValueError(
-                f"the grid has {points:,} points: expected {MOST_POINTS:,} at most; give fewer "
-                "values, or another search.sampler"
+                f"the grid has {points:,} points: expected at most {MOST_POINTS:,}; give fewer "
+                "values or another search.sampler"
             )
         return [
             {**method, **dict(zip(parameters, chosen, strict=True))}
@@ -278,37 +279,33 @@ class SpaceConfig(StrictModel):
         ]
 
     def check_point(self, point: Mapping[str, float | str]) -> None:
-        """Refuse a starting point that the space does not hold.
+        """Reject a starting point outside the space.
 
         Raises:
-            ValueError: naming the parameter and what the space allows.
+            ValueError: names the parameter and the values the space allows.
         """
         given = dict(point)
         if "method" in given:
             self._check_given(given)
         for name, value in given.items():
             if name != "method" and not (allowed := self.parameters()[name]).contains(value):
-                raise ValueError(
-                    f"start: {name} {value} is outside of the space: expected {allowed}"
-                )
+                raise ValueError(f"start: {name} {value} is outside the space: expected {allowed}")
 
     def _check_given(self, point: Mapping[str, float | str]) -> None:
         method = point["method"]
         if method not in (self.method or ()):
-            named = "no method, for space.method is not given"
+            named = "no method, because space.method is not given"
             expected = named if self.method is None else "one of " + ", ".join(self.method)
-            raise ValueError(
-                f"start: method {method} is outside of the space: expected {expected}"
-            )
+            raise ValueError(f"start: method {method} is outside the space: expected {expected}")
         if "mask_ratio" in point and method not in MASKING:
             raise ValueError(f"start: the method {method} has no mask_ratio: expected none")
 
     def _used(self, methods: Sequence[Mapping[str, Any]]) -> dict[str, FloatRange | Choices]:
-        """The numbers that any of these methods has."""
+        """The numeric parameters that any of these methods has."""
         return {name: p for method in methods for name, p in self._of(method).items()}
 
     def _of(self, point: Mapping[str, Any]) -> dict[str, FloatRange | Choices]:
-        """The numbers that a point with this method has."""
+        """The numeric parameters of a point with this method."""
         masks = point.get("method", MASKING[0]) in MASKING
         return {n: p for n, p in self.parameters().items() if masks or n != "mask_ratio"}
 

@@ -1,4 +1,4 @@
-"""Which study a sweep is: a search, or a fixed design that answers one question of the paper."""
+"""The kind of a study: a search, or a fixed design for one question of the paper."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 def _choices(value: object) -> Choices:
     parsed = parameter(value)
     if isinstance(parsed, FloatRange):
-        raise ValueError("expected a number, or a list of numbers of which each arm gets its best")
+        raise ValueError("expected a number, or a list of numbers to tune for each arm")
     return parsed
 
 
 class NuisanceConfig(StrictModel):
-    """The nuisance parameters: one number each, or lists tuned for every arm at equal budget."""
+    """The nuisance parameters: single numbers, or lists tuned for every arm at equal budget."""
 
     accumulation_interval: Annotated[Choices, BeforeValidator(_choices)]
     learning_rate: Annotated[Choices, BeforeValidator(_choices)]
@@ -48,11 +48,12 @@ class NuisanceConfig(StrictModel):
 
 
 class StudyConfig(StrictModel):
-    """What `run` runs. All but `search` are fixed designs: no sampler, no early stopping.
+    """What `run` runs. All kinds except `search` are fixed designs: no sampler, no early stopping.
 
-    `margin`: two settings whose true scores differ by less count as equivalent; in units of the
-    score, declared before the first trial. `nuisance` and `mask_ratio` (GMT's, in `methods` and
-    `data`) may be left to `paper`, which takes them from the search and the sensitivity study.
+    `margin`: two settings count as equivalent if their true scores differ by less; in units of the
+    score, and preregistered before the first trial. `nuisance` and `mask_ratio` (GMT's, in
+    `methods` and `data`) may be omitted in `paper`, which takes them from the search and the
+    sensitivity study.
     """
 
     kind: Kind = "search"

@@ -1,7 +1,4 @@
-"""What makes two trials, or two studies, the same one.
-
-What is put on record of a study before its first trial.
-"""
+"""What identifies a trial and a study, and the manifest stored before the first trial."""
 
 from __future__ import annotations
 
@@ -17,19 +14,19 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.run_identity import BESIDE_THE_RESULT, Tree, content, digest, run_identity
 
-DEFAULT = "its default"
-"""What a definition says of a setting that is absent."""
+DEFAULT = "the default"
+"""The value shown for an absent setting."""
 
 SCHEMA = 3
-"""Part of every definition; raise it when a default changes, which a definition leaves out."""
+"""Part of every definition. Definitions omit defaults, so raise it when a default changes."""
 
 
 def trial_key(
     number: int, config: FinetuneConfig, workers: int, derived: Tree | None = None
 ) -> str:
-    """``007-3f2a90b1cc``: the trial's place in its study and the digest of what it runs.
+    """``007-3f2a90b1cc``: the trial's number in its study and a digest of its run.
 
-    ``derived``: what a model that is not trained follows from.
+    ``derived``: the source of a model that is derived instead of trained.
     """
     tree = {"run": run_identity(config), "workers": workers}
     if derived is not None:
@@ -38,9 +35,10 @@ def trial_key(
 
 
 def study_definition(config: SweepConfig, domain: str) -> Tree:
-    """What a study's trials must share to be comparable. More trials, other resources or another
-    tracking address leave it the same study; the number of workers does not, since the effective
-    batch grows with it.
+    """What the trials of a study must share to be comparable.
+
+    More trials, other resources or another tracking address do not change the study. The number of
+    workers does, because the effective batch grows with it.
     """
     if config.study.kind != "search":
         return _design_definition(config, domain)
@@ -65,13 +63,13 @@ def _shared_definition(config: SweepConfig, domain: str) -> Tree:
     for benchmark in shared["domain"]["benchmarks"]:
         for items in ("validation", "test"):
             if isinstance(path := benchmark.get(items), str):
-                # Nothing before the report reads the test items: there the name must do.
+                # Only the report reads the test items, so use the file name instead.
                 benchmark[items] = content(path) if items == "validation" else Path(path).name
     return {**shared, "code": git_commit()} if config.pin_code else shared
 
 
 def _design_definition(config: SweepConfig, domain: str) -> Tree:
-    """More seeds leave a fixed design the same study; another margin does not: it was declared."""
+    """The definition of a fixed design. More seeds keep the study; a new margin makes another."""
     study, parts = config.study, config.domains[domain]
     nuisance = parts.nuisance or study.nuisance
     asked = _plain(study, exclude={"seeds", "fresh_seeds", "paper", "rounds"})
@@ -86,24 +84,24 @@ def _design_definition(config: SweepConfig, domain: str) -> Tree:
 
 
 def _plain(model: BaseModel, **choice: set[str]) -> Tree:
-    """Without defaults, so that a new setting changes no recorded definition."""
+    """Dump without defaults, so that adding a setting does not change recorded definitions."""
     return model.model_dump(mode="json", exclude_defaults=True, **choice)  # type: ignore[arg-type]
 
 
 def differences(before: Tree, now: Tree, place: str = "") -> list[str]:
-    """Readable lines for every leaf in which two definitions differ."""
+    """A readable line for every leaf in which two definitions differ."""
     lines: list[str] = []
     for key in sorted({*before, *now}):
         here, old, new = f"{place}{key}", before.get(key, DEFAULT), now.get(key, DEFAULT)
         if isinstance(old, dict) and isinstance(new, dict):
             lines += differences(old, new, f"{here}.")
         elif old != new:
-            lines.append(f"{here} was {old}, now {new}")
+            lines.append(f"{here}: was {old}, now {new}")
     return lines
 
 
 def git_commit() -> str:
-    """The commit of the code that runs, "-dirty" when changed; "unknown" outside a checkout."""
+    """The commit of the running code, with "-dirty" if modified; "unknown" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
@@ -116,12 +114,12 @@ MANIFEST = "manifest"
 
 
 def config_yaml(config: SweepConfig) -> str:
-    """The resolved configuration as YAML that loads again, without whom it calls when it ends."""
+    """The resolved configuration as YAML that loads again, without its hooks."""
     return yaml.safe_dump(config.model_dump(mode="json", exclude={"hooks"}), sort_keys=False)
 
 
 def preregister(study: optuna.Study, config: SweepConfig, domain: str) -> None:
-    """Put on record, before the first trial, what the study is going to be judged by."""
+    """Store the study's criteria (margin, seeds, code version) before the first trial."""
     asked = config.study
     study.set_user_attr(
         MANIFEST,

@@ -1,4 +1,4 @@
-"""The sweep's configuration: one strict YAML file, ``key=value`` overrides, clear refusals."""
+"""The schema of a sweep's YAML file, with validation across its sections."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from sweeps.storage.study_paths import StudyPaths
 
 
 class TrackingConfig(StrictModel):
-    """Where MLflow keeps the runs; ``uri`` empty means a sqlite file under ``storage``."""
+    """Where MLflow stores the runs; without ``uri``, in an SQLite file under ``storage``."""
 
     uri: str | None = None
 
 
 class Resources(StrictModel):
-    """What one trial takes, and how many run side by side.
+    """The resources of one trial, and how many trials run in parallel.
 
-    ``trial_group``: trials share living groups of workers (``warm``), since a fresh group takes
-    several seconds to start, or each gets processes of its own (``isolated``); ``auto`` renews a
-    group after a trial of five minutes or more, which the start hardly lengthens.
-    ``domains``: the studies run one after another, or take turns at the same places.
+    ``trial_group``: trials reuse worker groups (``warm``), because a new group takes several
+    seconds to start, or each trial gets its own processes (``isolated``). ``auto`` replaces a
+    group after a trial of five minutes or more, where the start-up hardly matters. ``domains``:
+    the studies run one after another (``in_turn``), or share the same slots (``side_by_side``).
     """
 
     workers: Annotated[int, Field(ge=1, le=10_000)] = 1
@@ -55,7 +55,7 @@ class Resources(StrictModel):
 
 
 class TrainingConfig(StrictModel):
-    """What every trial shares. ``examples`` is the total number seen, whatever N is."""
+    """The settings shared by all trials. ``examples`` is the total number seen, for any N."""
 
     examples: Annotated[int, Field(ge=1)]
     batch: BatchConfig
@@ -73,7 +73,7 @@ class TrainingConfig(StrictModel):
 
 
 class KeepConfig(StrictModel):
-    """Whose weights stay on the disk: those of the ``models`` best trials and of the best SFT."""
+    """Whose weights are kept on disk: those of the ``models`` best trials and of the best SFT."""
 
     models: Annotated[int, Field(ge=1)] | Literal["all"] = 1
 
@@ -88,7 +88,8 @@ class ChecksConfig(StrictModel):
 class DomainConfig(StrictModel):
     """Training data and benchmarks of a domain.
 
-    ``examples`` and ``space`` override the sweep's, ``nuisance`` and ``mask_ratio`` the study's.
+    ``examples`` and ``space`` override the sweep's values, ``nuisance`` and ``mask_ratio`` the
+    study's.
     """
 
     data: DataConfig
@@ -100,13 +101,12 @@ class DomainConfig(StrictModel):
 
 
 class SweepConfig(StrictModel):
-    """One sweep: a study per domain over one model.
+    """One sweep: one study per domain, over one model.
 
-    ``pin_code``: another version of the code is another study.
-    ``data_root``: the folder that relative paths of model, data and benchmarks start from
-    (default: the current one). ``storage``, a folder or the address of an object store, holds
-    Optuna's records, the trials' folders and the reports. ``database``: the address of a
-    PostgreSQL database that has Optuna's records instead.
+    ``pin_code``: treat another version of the code as another study. ``data_root``: the folder for
+    relative paths of model, data and benchmarks (default: the current one). ``storage``: a folder
+    or an object store address for Optuna's records, trial folders and reports. ``database``: the
+    address of a PostgreSQL database that holds Optuna's records instead.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -153,7 +153,7 @@ class SweepConfig(StrictModel):
     def _budget_can_be_spent(self) -> Self:
         if self.budget.needs_gpus() and not self.resources.gpus_per_worker:
             raise ValueError(
-                "budget: gpu_hours and money count GPUs, and resources.gpus_per_worker is 0; "
+                "budget: gpu_hours and money count GPU time, but resources.gpus_per_worker is 0; "
                 "expected budget.wall_hours, or trials with GPUs"
             )
         return self
@@ -197,24 +197,26 @@ class SweepConfig(StrictModel):
         return self.domains[domain].space or self.space
 
     def search_trials(self, domain: str) -> int:
-        """How many trials a domain's search has, without replicates: a grid has all its points,
-        and no search has more than the space."""
+        """The number of trials in a domain's search, without replicates.
+
+        A grid runs all its points, and no search runs more trials than the space has points.
+        """
         if self.search.sampler == "grid":
             return len(self.space_of(domain).grid())
         return trials_left(self.search.trials, self.space_of(domain), [])
 
     def shortfall(self, domain: str) -> str:
-        """A sentence where a domain's space has fewer points than trials are asked for."""
+        """A sentence if a domain's space has fewer points than trials requested; else empty."""
         if self.study.kind != "search" or self.search.sampler == "grid":
             return ""
         return shortfall(self.search.trials, self.space_of(domain))
 
     def objectives(self) -> tuple[Objective, ...]:
-        """What a study's sampler aims at; a fixed design is judged by the score."""
+        """The objectives of a study's sampler; a fixed design has only the score."""
         return self.search.objectives if self.study.kind == "search" else ("score",)
 
     def trial(self, domain: str, point: Point) -> FinetuneConfig:
-        """The run that a point of a domain's space stands for. A ratio of 0 is plain SFT."""
+        """The run for a point of a domain's space. A ratio of 0 is plain SFT."""
         parts, shared = self.domains[domain], self.training
         return FinetuneConfig(
             model=self.model,
@@ -242,7 +244,7 @@ class SweepConfig(StrictModel):
         )
 
     def _method(self, point: Point) -> MethodConfig:
-        """The masking of a point; a drop, and the base model, are made of plain SFT runs."""
+        """The masking method of a point; drops and the base model derive from plain SFT runs."""
         ratio, name = float(point["mask_ratio"]), str(point.get("method", self.training.method))
         if name == "hft":
             return MethodConfig.model_validate({"name": name})
@@ -254,24 +256,24 @@ class SweepConfig(StrictModel):
 
 
 def _share(data: DataConfig, fraction: float) -> DataConfig:
-    """A share of the rows that the domain trains on."""
+    """The data reduced to a share of the domain's training rows."""
     if fraction == 1.0:
         return data
     return data.model_copy(update={"train_fraction": data.train_fraction * fraction})
 
 
 def resolve_paths(config: SweepConfig) -> SweepConfig:
-    """The same sweep with every path made absolute, and the embedded world's names opened.
+    """The same sweep with absolute paths and with names of the embedded world resolved.
 
-    Done in the study's process, once, so that a trial on another node or in another working
-    directory reads the same files. A name where nothing lies here is left for the hub.
+    The driver does this once, so that trials on other nodes or in other working directories read
+    the same files. Names without a local file are left for the hub.
 
     Raises:
-        UserError: a name of the embedded world that it does not have.
+        UserError: the embedded world does not have this name.
     """
 
     root = Path(config.data_root or ".").expanduser()
-    if cluster_address():  # what is generated here must be there on every node
+    if cluster_address():  # every node must see the generated files
         shared = folder_of(config.storage) / "cache"
         os.environ.setdefault("GMT_SWEEP_CACHE", str(shared))
 
@@ -297,7 +299,7 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
 
 
 def paths_for(config: SweepConfig) -> StudyPaths:
-    """The folder that a sweep's name stands for in its storage."""
+    """The paths of a sweep within its storage."""
     storage = config.storage
     address = Address.parse(storage) if is_address(storage) else None
     return StudyPaths(folder_of(storage) / config.name, address, config.database)

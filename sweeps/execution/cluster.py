@@ -1,4 +1,4 @@
-"""Joining or starting Ray, and what fits on it."""
+"""Join or start Ray, and compute how many trials fit on it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from sweeps.storage.cluster_address import cluster_address
 from sweeps.storage.errors import UserError
 
 HEAD_SHARE = {"node:__internal_head__": 0.0001}
-"""What actors take that only wait for others: nothing but a place on the head. It never leaves, it
-has no GPU to block, and no node is kept for their sake."""
+"""The resources of actors that only wait: a tiny share of the head node. The head never leaves, so
+these actors block no GPU and keep no other node alive."""
 
 TRIAL_BYTES, WORKER_BYTES = 512 * 2**20, 256 * 2**20
-"""Of memory, the least that the helper processes of a trial and each of its workers take."""
+"""The least memory of a trial's helper processes, and of each of its workers."""
 
 MOST_WORKERS_PER_CORE = 16
 
-# Train polls its workers this often, and learns only then that they are up or gone.
+# Train polls its workers at this interval to learn that they are up or gone.
 _WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per group; trials resume without it
@@ -36,17 +36,17 @@ _WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-# Ctrl-C is ours: Tune's handler would spend it on a last snapshot that nothing reads.
+# We handle Ctrl-C: Tune's handler would only write a last snapshot that is never read.
 _DRIVER_ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new console output speaks even when told to be silent
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new console output ignores verbose=0
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no score
-    # Else the raylet warns that a group's helper processes are many for a small machine.
+    # Otherwise the raylet warns about many helper processes on a small machine.
     "RAY_worker_maximum_startup_concurrency": "8",
-    "RAY_prestart_worker_first_driver": "0",  # none of them would have our environment
-    "RAY_worker_niceness": "0",  # Ray's 15 lets whatever else runs here go before the trials
+    "RAY_prestart_worker_first_driver": "0",  # they would not have our environment
+    "RAY_worker_niceness": "0",  # Ray's default of 15 gives everything else priority over trials
 }
 
 
@@ -54,7 +54,7 @@ _DRIVER_ENVIRONMENT = {
 def ray_session(resources: Resources) -> Iterator[int]:
     """Join the cluster of ``RAY_ADDRESS`` or start one on this machine; yields the concurrency.
 
-    A cluster started here is stopped at the end, with every process of it.
+    A cluster started here is stopped at the end, with all its processes.
 
     Raises:
         UserError: Ray does not start, or not even one trial fits.
@@ -69,11 +69,12 @@ def ray_session(resources: Resources) -> Iterator[int]:
 
 
 def local_places(resources: Resources) -> int:
-    """How many trials this machine alone holds at once, at most the configured number. It is a
-    bound of sense, far above what it runs well: each takes processes of its own.
+    """How many trials this machine alone can hold at once, at most the configured number.
+
+    This only prevents absurd values, far above what runs well: each trial has its own processes.
 
     Raises:
-        UserError: it does not hold even one.
+        UserError: it cannot hold even one trial.
     """
     cores, memory = len(os.sched_getaffinity(0)), machine_memory()
     per_trial = TRIAL_BYTES + resources.workers * WORKER_BYTES
@@ -82,14 +83,14 @@ def local_places(resources: Resources) -> int:
         most = min((memory - TRIAL_BYTES) // WORKER_BYTES, cores * MOST_WORKERS_PER_CORE)
         raise UserError(
             f"resources.workers {resources.workers}: this machine, with {cores} cores and "
-            f"{memory / 2**30:.0f} GiB, holds {max(1, most)} at most; lower it, or join a cluster"
+            f"{memory / 2**30:.0f} GiB, holds at most {max(1, most)}; lower it, or join a cluster"
         )
     return min(resources.concurrency, places)
 
 
 @contextmanager
 def connected(address: str, options: dict[str, object]) -> Iterator[None]:
-    """Ray as ``ray.init`` joins ("auto") or starts ("local") it.
+    """Ray, joined ("auto") or started ("local") by ``ray.init``.
 
     Raises:
         UserError: it cannot be joined or started.
@@ -98,7 +99,7 @@ def connected(address: str, options: dict[str, object]) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        raise UserError("Ray already runs in this process; call ray.shutdown() first")
+        raise UserError("Ray is already running in this process; call ray.shutdown() first")
     if address == "auto":
         check_reachable(cluster_address())
     with _sigterm_kept():
@@ -115,10 +116,12 @@ def connected(address: str, options: dict[str, object]) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """During the block, and after it, SIGTERM has the handler that it had before. Ray sets two:
-    one of Python, which ends the process at once and is kept from it, and one for crashes, which
-    calls the one before it and has the process aborted three seconds later, whatever it has not
-    marked or written by then."""
+    """Keep the process's SIGTERM handler during and after the block.
+
+    Ray sets two handlers. The Python one ends the process at once, so it is suppressed. The one
+    for crashes calls the previous handler, but aborts the process three seconds later, even if
+    trials are not yet marked as interrupted; its alarm is cancelled.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -147,7 +150,7 @@ def _start_ray(address: str, options: dict[str, object]) -> None:
 
     try:
         with warnings.catch_warnings(), _to_itself(address) as environment:
-            warnings.simplefilter("ignore")  # Ray's own deprecations, none of them the user's
+            warnings.simplefilter("ignore")  # deprecations inside Ray, which users cannot fix
             ray.init(
                 address=address,
                 log_to_driver=False,
@@ -156,29 +159,29 @@ def _start_ray(address: str, options: dict[str, object]) -> None:
                 runtime_env={"env_vars": _WORKER_ENVIRONMENT | environment},
                 **options,
             )
-    except Exception as error:  # Ray raises bare exceptions and connection errors of many kinds
+    except Exception as error:  # Ray raises bare exceptions and many connection errors
         ray.shutdown()
         what = "joined" if address == "auto" else "started"
         raise UserError(f"Ray could not be {what}: {_trouble(error)}") from error
 
 
 def _trouble(error: Exception) -> str:
-    """What Ray says, with what mends it where that is known."""
+    """Ray's error message, with a fix if one is known."""
     said = " ".join(str(error).split())
     if "AF_UNIX path length" in said:
         folder = next((n for n in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(n)), "RAY_TMPDIR")
         return (
             "the path of its sockets is longer than Unix allows "
-            f"({said.rpartition(' ')[2]}). Give a shorter folder for temporary files, as "
+            f"({said.rpartition(' ')[2]}). Set a shorter folder for temporary files, for example "
             f"{folder}=/tmp"
         )
     is_late = any(word in said.lower() for word in ("timed out", "timeout", "within"))
-    return f"{said} A machine that is very busy needs another try" if is_late else said
+    return f"{said} If the machine is very busy, try again" if is_late else said
 
 
 def _local_options(resources: Resources) -> dict[str, object]:
-    # Logical CPUs: as many as the configured trials need, whatever the machine has, so that a
-    # one-core laptop runs the same sweep, only slower. The dashboard must be on: without it Ray
+    # Logical CPUs: as many as the configured trials need, regardless of the machine, so that a
+    # one-core laptop runs the same sweep more slowly. The dashboard must be on: without it Ray
     # leaks the placement groups of stopped trials, and the sweep hangs.
     cpus = resources.concurrency * resources.workers * resources.cpus_per_worker + 1
     return {"num_cpus": int(cpus + 0.999), "include_dashboard": True}
@@ -186,11 +189,12 @@ def _local_options(resources: Resources) -> dict[str, object]:
 
 @contextmanager
 def _to_itself(address: str) -> Iterator[dict[str, str]]:
-    """While a Ray of this machine alone starts: it takes 127.0.0.1 and not every interface, and
-    so do its workers, by what is yielded, which also tells them its address. Train asks for that
-    when a controller has died, and would not know which one to ask where there is another Ray.
+    """Restrict a Ray that starts on this machine alone to 127.0.0.1, during the block.
 
-    Ray has a switch for the first, but reads it from the environment when it is imported.
+    Yields the environment for its workers, which binds them to 127.0.0.1 and names Ray's address.
+    Train needs the address after a controller has died; otherwise it might connect to another Ray
+    on this machine. Ray has a switch for the interface, but reads it from the environment only
+    when it is imported.
     """
     if address != "local":
         yield {}
@@ -211,13 +215,13 @@ def _to_itself(address: str) -> Iterator[dict[str, str]]:
 
 
 def _loopback() -> dict[str, str]:
-    """For gloo and NCCL: where workers of one machine talk to each other."""
+    """The loopback interface for gloo and NCCL, when all workers are on one machine."""
     names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
     return {"GLOO_SOCKET_IFNAME": names[0], "NCCL_SOCKET_IFNAME": names[0]} if names else {}
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
+    """A port of the loopback interface that is currently free."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
 
@@ -225,10 +229,11 @@ def free_port() -> int:
 def concurrency(resources: Resources, available: dict[str, float], *, joined: bool) -> int:
     """How many trials fit at once, at most the configured number.
 
-    More trial actors than that would each hold a part of the workers they need and wait for ever.
+    With more trial actors than that, each would hold part of the workers it needs and wait
+    forever.
 
     Raises:
-        UserError: none fits, on a cluster that was joined as it is.
+        UserError: none fits on the joined cluster.
     """
     fits = resources.concurrency
     need = {
@@ -242,15 +247,15 @@ def concurrency(resources: Resources, available: dict[str, float], *, joined: bo
             fits = min(fits, int(available.get(kind, 0.0) / amount))
     if fits < 1:
         raise UserError(
-            f"resources: one trial needs {need['CPU']:g} CPUs and {need['GPU']:g} GPUs, and Ray "
-            f"offers {available.get('CPU', 0):g} and {available.get('GPU', 0):g}; lower "
+            f"resources: one trial needs {need['CPU']:g} CPUs and {need['GPU']:g} GPUs, but Ray "
+            f"has {available.get('CPU', 0):g} and {available.get('GPU', 0):g}; lower "
             "resources.workers or resources.gpus_per_worker, or join a larger cluster"
         )
     return fits
 
 
 def has_other_nodes() -> bool:
-    """Whether the joined Ray is, or may become, more than this machine."""
+    """Whether the joined Ray has, or may get, nodes besides this machine."""
     import ray
 
     joined = bool(os.environ.get("RAY_ADDRESS"))
@@ -258,10 +263,10 @@ def has_other_nodes() -> bool:
 
 
 def _grows() -> bool:
-    """Whether the joined cluster has an autoscaler, so that what is not there yet may come.
+    """Whether the joined cluster has an autoscaler, so that more nodes may come.
 
-    `ray up` leaves this file on the head node, where submitted jobs run; KubeRay says by this
-    variable that it made the pod.
+    `ray up` leaves this file on the head node, where submitted jobs run; KubeRay sets this
+    variable in its pods.
     """
     by_launcher = Path("~/ray_bootstrap_config.yaml").expanduser().exists()
     return by_launcher or os.environ.get("RAY_USAGE_STATS_KUBERAY_IN_USE") == "1"

@@ -1,4 +1,4 @@
-"""Whoever wants a job done by a worker group: the trial's Tune actor, or the driver itself."""
+"""Clients of the job queue: the Tune actor of a trial, or the driver itself."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sweeps.config.failures import FailureKind, failed
 from sweeps.execution.job_queue import Message
 
 POLL_SECONDS = 2.0
-MOST_TRIES = 2
-"""How many groups may be lost with one trial before it counts as failed."""
+MAX_GROUPS = 2
+"""How many groups one trial may lose before it counts as failed."""
 
 
 @final
 class GroupLostError(RuntimeError):
-    """The workers that a job was with are gone, or fell silent."""
+    """The workers of a job are gone or stopped responding."""
 
     def __init__(self, reason: str, kind: FailureKind = "infrastructure") -> None:
         super().__init__(reason)
@@ -31,60 +31,60 @@ class GroupLostError(RuntimeError):
 
 @final
 class JobClient:
-    """One job at a time on a board; a new one stops the one before."""
+    """Runs one job at a time through a queue; a new job stops the previous one."""
 
-    def __init__(self, board: Any, silence_seconds: float) -> None:
-        """``silence_seconds``: the longest time without a result before the job counts as lost."""
-        self._board, self._silence = board, silence_seconds
+    def __init__(self, queue: Any, silence_seconds: float) -> None:
+        """``silence_seconds``: a job is lost after this time without a result."""
+        self._queue, self._silence = queue, silence_seconds
         self._id, self._unread = "", False
 
     def submit(self, job: Message) -> None:
-        """Queue a job, which has a ``key`` (see `sweeps.execution.job_queue.JobQueue`)."""
+        """Queue a job with a ``key`` (see `sweeps.execution.job_queue.JobQueue`)."""
         self.drop()
         self._id = uuid.uuid4().hex
-        ray.get(self._board.submit.remote({**job, "id": self._id}))
+        ray.get(self._queue.submit.remote({**job, "id": self._id}))
 
     def drop(self) -> None:
-        """Stop the job, if it has not ended."""
+        """Stop the job if it has not ended."""
         if self._id:
-            ray.get(self._board.drop.remote(self._id))
+            ray.get(self._queue.drop.remote(self._id))
         self._id, self._unread = "", False
 
     def next(self, until: float = math.inf) -> Message:
-        """The next result; ``last`` marks the last. An error of the job is a result like another.
+        """The next result; the last one has ``last``. A job's error is returned as a result.
 
-        ``until``: the time (`time.monotonic`) at which the job has taken too long.
+        ``until``: the time (`time.monotonic`) after which the job has taken too long.
 
         Raises:
-            GroupLostError: the workers are gone, silent, or not done in time.
+            GroupLostError: the workers are gone, silent, or too slow.
         """
-        if self._unread:  # asked again, so the job is not to stop after the result before
-            ray.get(self._board.ack.remote(self._id))
+        if self._unread:  # asking for another result: the job may continue
+            ray.get(self._queue.ack.remote(self._id))
             self._unread = False
         silent = time.monotonic() + self._silence
         while time.monotonic() < min(silent, until):
-            result: Message | None = ray.get(self._board.peek.remote(self._id, POLL_SECONDS))
+            result: Message | None = ray.get(self._queue.peek.remote(self._id, POLL_SECONDS))
             if result is not None:
                 if "lost" in result:
                     raise GroupLostError(result["lost"])
                 self._unread = True
                 return result
-            if not ray.get(self._board.is_held.remote(self._id)):
-                silent = time.monotonic() + self._silence  # it waits for room, which may be long
+            if not ray.get(self._queue.is_held.remote(self._id)):
+                silent = time.monotonic() + self._silence  # still queued, which may take long
         self._kill_group()
         if until <= silent:
             raise GroupLostError("it took longer than failures.trial_hours allows", "timeout")
         raise GroupLostError(f"no result for {self._silence:.0f} seconds", "timeout")
 
     def last(self) -> Message:
-        """The last result; what comes before it is passed over. Raises as ``next``."""
+        """The last result; earlier ones are skipped. Raises the same errors as ``next``."""
         while not (result := self.next()).pop("last", False):
             pass
         return result
 
     def _kill_group(self) -> None:
-        """A group that hangs would hold its place for ever; Train starts its workers anew."""
-        worker = ray.get(self._board.evict.remote(self._id))
+        """Kill a hanging group, which would block its slot; Train restarts its workers."""
+        worker = ray.get(self._queue.evict.remote(self._id))
         if worker is not None:
             ray.kill(worker)
 
@@ -92,10 +92,10 @@ class JobClient:
 @final
 @dataclass(frozen=True)
 class Timeouts:
-    """How long to wait for a trial, and what to do about its failures.
+    """How long to wait for a trial, and how to handle out of memory.
 
     ``silence_seconds``: between two validation checks. ``trial_seconds``: for the whole trial.
-    ``halve``: out of memory, try again with half the micro-batch and the same effective batch.
+    ``halve``: when out of memory, retry with half the micro-batch and the same effective batch.
     """
 
     silence_seconds: float
@@ -104,26 +104,29 @@ class Timeouts:
 
 
 class JobTrainable(ray.tune.Trainable):
-    """Tune's view of a trial: each ``step`` is its job's next result. See ``trainable_for``."""
+    """Tune's view of a trial: each ``step`` returns the job's next result.
 
-    board_name: str
-    patience: Timeouts
+    See ``trainable_for``.
+    """
+
+    queue_name: str
+    timeouts: Timeouts
 
     def setup(self, config: Message) -> None:
-        """Open the first job."""
-        self._client = JobClient(ray.get_actor(self.board_name), self.patience.silence_seconds)
+        """Submit the first job."""
+        self._client = JobClient(ray.get_actor(self.queue_name), self.timeouts.silence_seconds)
         self.reset_config(config)
 
     def reset_config(self, new_config: Message) -> bool:
-        """Open the next job, in the same actor."""
-        self._job, self._tries = new_config, 1
+        """Submit the next job, in the same actor."""
+        self._job, self._groups = new_config, 1
         self._causes: list[str] = []
-        self._until = time.monotonic() + self.patience.trial_seconds
+        self._until = time.monotonic() + self.timeouts.trial_seconds
         self._client.submit(new_config)
         return True
 
     def step(self) -> Message:
-        """The next result; a trial that lost its group goes on in another, from its checkpoint."""
+        """The next result; a trial that lost its group resumes in another, from a checkpoint."""
         result = self._next()
         causes, self._causes = [*self._causes, *result.pop("retries", ())], []
         done = {ray.tune.result.DONE: result.pop("last", False)}
@@ -134,33 +137,33 @@ class JobTrainable(ray.tune.Trainable):
             try:
                 result = self._client.next(self._until)
             except GroupLostError as error:
-                if self._tries == MOST_TRIES or time.monotonic() >= self._until:
+                if self._groups == MAX_GROUPS or time.monotonic() >= self._until:
                     return failed(error.kind, str(error))
-                self._tries += 1
+                self._groups += 1
                 self._causes.append(str(error))
                 self._client.submit(self._job)
                 continue
             smaller = halved(self._job) if result.get("kind") == "oom" else None
-            if not self.patience.halve or smaller is None:
+            if not self.timeouts.halve or smaller is None:
                 return result
             self._causes.append("out of memory; now with half the micro-batch")
             self._job = smaller
             self._client.submit(self._job)
 
     def cleanup(self) -> None:
-        """Stop what is still open; called by Tune when the actor is not reused."""
+        """Stop an open job; Tune calls this if the actor is not reused."""
         with contextlib.suppress(ray.exceptions.RayError):
             self._client.drop()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a trial's state lies in its own folder and outlives the actor."""
+        """Nothing to save: a trial's state is in its own folder and outlives the actor."""
 
     def load_checkpoint(self, checkpoint: Message | None) -> None:
-        """Nothing, as ``save_checkpoint``."""
+        """Nothing to load, as in ``save_checkpoint``."""
 
 
 def halved(job: Message) -> Message | None:
-    """The same trial in micro-batches of half the size; None where that is not whole."""
+    """The same trial with half the micro-batch; None if that is not a whole number."""
     from sweeps.finetune.finetune_config import FinetuneConfig
 
     run = FinetuneConfig.model_validate_json(job["run"])
@@ -170,6 +173,6 @@ def halved(job: Message) -> Message | None:
     return {**job, "run": run.model_copy(update={"micro_splits": splits}).model_dump_json()}
 
 
-def trainable_for(board_name: str, patience: Timeouts) -> type[JobTrainable]:
-    """The Trainable class of one session."""
-    return type("GmtTrial", (JobTrainable,), {"board_name": board_name, "patience": patience})
+def trainable_for(queue_name: str, timeouts: Timeouts) -> type[JobTrainable]:
+    """The Trainable class for one driver."""
+    return type("GmtTrial", (JobTrainable,), {"queue_name": queue_name, "timeouts": timeouts})

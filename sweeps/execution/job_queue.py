@@ -1,6 +1,6 @@
-"""The board of a sweep: jobs for its living worker groups, and their results until they are read.
+"""The job queue of a sweep: jobs for its worker groups, and their results until they are read.
 
-Alone in its file, since the actor that holds it imports this module and little else.
+It has its own file because its actor imports only this module and little else.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sweeps.config.failures import failed
 
 Message = dict[str, Any]
 BEAT_SECONDS = 10.0
-"""The longest rank 0 leaves its peers waiting in one broadcast."""
+"""The longest that rank 0 keeps its peers waiting in one broadcast."""
 
 WATCH_SECONDS = 2.0
-"""How often a group's rank 0 is asked whether it lives."""
+"""How often a group's rank 0 is checked for being alive."""
 
 LEASE_SECONDS = 300.0
-"""A job whose results nobody has asked for so long is stopped: whoever wanted it is gone."""
+"""A job is stopped if nobody has asked for its results for this long: its client is gone."""
 
 
 @dataclass
@@ -48,28 +48,27 @@ class _Job:
 
 @final
 class JobQueue:
-    """Hands each job to one group, and keeps one unread result of it at most, so that a job that
-    is to stop cannot run ahead.
+    """Gives each job to one group, and holds at most one unread result so that jobs can stop.
 
-    A job is a mapping with ``id``, unique, and ``key``: two jobs of one key work in the same
-    folder, so the second stops the first and waits until its group has let go.
+    A job is a mapping with a unique ``id`` and a ``key``. Jobs with the same key work in the same
+    folder: a new one stops the old one and waits until its group has released it.
     """
 
     def __init__(self, attempts: int, recycle_after_seconds: float = math.inf) -> None:
-        """``attempts``: how often a job may lose its workers. A group leaves after a job that
-        took ``recycle_after_seconds`` or more."""
-        self._attempts, self._wear = attempts, recycle_after_seconds
-        self._jobs: dict[str, _Job] = {}  # in the order they came
-        self._busy: dict[str, str] = {}  # group to the id of the job it has not let go of
-        self._since: dict[str, float] = {}  # group to when it took that job
+        """``attempts``: how often a job may lose its workers. A group leaves after a job that took
+        ``recycle_after_seconds`` or more."""
+        self._attempts, self._recycle_after = attempts, recycle_after_seconds
+        self._jobs: dict[str, _Job] = {}  # in order of submission
+        self._busy: dict[str, str] = {}  # group to the id of the job it has not released
+        self._since: dict[str, float] = {}  # group to the start of that job
         self._workers: dict[str, Any] = {}  # group to its rank 0
-        self._sets: dict[str, list[str]] = {}  # group to its sets of workers, the latest last
+        self._sets: dict[str, list[str]] = {}  # group to its sets of workers, latest last
         self._watches: set[asyncio.Task[None]] = set()
         self._closed, self._broken = False, ""
         self._changed = asyncio.Condition()
 
     async def submit(self, job: Message) -> None:
-        """Queue a job; an open one of the same key is thereby stopped."""
+        """Queue a job; this stops an open job with the same key."""
         async with self._changed:
             for other in self._jobs.values():
                 if other.message["key"] == job["key"]:
@@ -80,28 +79,28 @@ class JobQueue:
             self._changed.notify_all()
 
     async def drop(self, job_id: str) -> None:
-        """Stop a job, if it is still open, and forget its results."""
+        """Stop a job if it is still open, and forget its results."""
         async with self._changed:
             self._forget(job_id)
             self._changed.notify_all()
 
     async def peek(self, job_id: str, timeout: float) -> Message | None:
-        """For whoever submitted it: the job's next result, or None after ``timeout`` seconds."""
+        """For the client: the job's next result, or None after ``timeout`` seconds."""
         async with self._changed:
             job = self._jobs.get(job_id)
             if job is None:
-                return {"lost": "another try of the same trial took its place"}
+                return {"lost": "another attempt of the same trial replaced it"}
             job.asked = time.monotonic()
             await self._until(lambda: bool(job.results), timeout)
             job.asked = time.monotonic()
             return job.results[0] if job.results else None
 
     async def is_held(self, job_id: str) -> bool:
-        """Whether a group works on the job; else it waits for one."""
+        """Whether a group works on the job; otherwise it is waiting for one."""
         return job_id in self._busy.values()
 
     async def ack(self, job_id: str) -> None:
-        """For whoever submitted it: the job shall go on after the result that was taken."""
+        """For the client: remove the result that was read and let the job continue."""
         async with self._changed:
             job = self._jobs.get(job_id)
             if job is not None and job.results:
@@ -111,18 +110,19 @@ class JobQueue:
     async def fetch(self, group: str, worker: Any = None, by: str = "") -> Message:
         """For rank 0 of a group, the actor ``worker``: ``{"do": "run" | "wait" | "leave"}``.
 
-        ``by``: the name of its set of workers. Train replaces a set that it cannot see any more,
-        which may live on all the same: it is sent home, and what it says of its job is not heard.
+        ``by``: the name of its set of workers. Train replaces workers that it considers lost, but
+        they may still be alive. The replaced workers are told to leave, and their results are
+        ignored.
         """
         async with self._changed:
             if self._is_replaced(group, by):
                 return {"do": "leave"}
             self._workers[group] = worker
             job_id = self._busy.pop(group, "")
-            if not self._is_open(job_id):  # else its workers were restarted within a job
-                if job_id and time.monotonic() - self._since[group] >= self._wear:
+            if not self._is_open(job_id):  # otherwise its workers were restarted within a job
+                if job_id and time.monotonic() - self._since[group] >= self._recycle_after:
                     return {"do": "leave"}
-                self._changed.notify_all()  # what waited for this group's folder may start
+                self._changed.notify_all()  # jobs that waited for this folder may start
                 await self._until(lambda: self._closed or bool(self._next()), BEAT_SECONDS)
                 job_id = self._next()
             if self._closed or self._is_replaced(group, by):
@@ -140,13 +140,16 @@ class JobQueue:
             self._since[group] = time.monotonic()
             if worker is not None:
                 watch = asyncio.create_task(self._watch(group, worker, job))
-                self._watches.add(watch)  # else it may be collected while it waits
+                self._watches.add(watch)  # keeps it from being garbage collected
                 watch.add_done_callback(self._watches.discard)
             return {"do": "run", **job.message}
 
     async def _watch(self, group: str, worker: Any, job: _Job) -> None:
-        """Let another group go on with a job whose worker is dead: its own group may wait long for
-        the room that a lost machine leaves. A lost machine is no failed attempt of the job."""
+        """Requeue a job whose worker is dead, so that another group can continue it.
+
+        Its own group may wait long for resources to replace a lost machine. Losing a machine does
+        not count as a failed attempt of the job.
+        """
         import ray
 
         ready = worker.__ray_ready__
@@ -154,7 +157,7 @@ class JobQueue:
             try:
                 await ready.remote()
             except ray.exceptions.ActorUnavailableError:
-                pass  # it may come back; a dead machine is told so by Ray within half a minute
+                pass  # it may come back; Ray reports a dead machine within half a minute
             except ray.exceptions.RayActorError as error:
                 async with self._changed:
                     if self._workers.get(group) is worker:
@@ -166,12 +169,12 @@ class JobQueue:
             await asyncio.sleep(WATCH_SECONDS)
 
     async def report(self, job_id: str, result: Message, by: str = "") -> str:
-        """For rank 0: hand over an intermediate result; "go", "stop", or "wait" (ask again)."""
+        """For rank 0: submit an intermediate result; returns "go", "stop" or "wait" (retry)."""
         async with self._changed:
             job = self._jobs.get(job_id)
             if job is not None and job.holder != by:
                 return "stop"
-            # A restarted worker repeats the checks since its last save: each counts once.
+            # A restarted worker repeats the checks since its last checkpoint; count each once.
             if job is not None and not job.over and result["step"] > job.seen:
                 job.seen = result["step"]
                 job.results.append(job.with_retries(result))
@@ -187,13 +190,14 @@ class JobQueue:
             return "wait"
 
     async def finish(self, job_id: str, result: Message, by: str = "") -> None:
-        """For any rank: the job's last result."""
+        """For any rank: submit the job's last result."""
         async with self._changed:
             if self._is_open(job_id) and self._jobs[job_id].holder == by:
                 self._finish(job_id, result)
 
     async def evict(self, job_id: str) -> Any:
-        """The job's group does not let go of it: rank 0 of that group, to be killed; or None."""
+        """Drop a job that its group does not release; returns that group's rank 0, to kill, or
+        None."""
         async with self._changed:
             self._forget(job_id)
             self._changed.notify_all()
@@ -201,7 +205,7 @@ class JobQueue:
             return self._workers.get(held[0]) if held else None
 
     async def gone(self, group: str, reason: str) -> None:
-        """A group is no more; its open job is told ``{"lost": reason}``."""
+        """A group has ended; its open job gets ``{"lost": reason}``."""
         async with self._changed:
             job_id = self._busy.pop(group, "")
             self._workers.pop(group, None)
@@ -210,7 +214,7 @@ class JobQueue:
             self._changed.notify_all()
 
     async def give_up(self, reason: str) -> None:
-        """No group is left and none will come: every job, now and later, is lost."""
+        """No groups are left: all present and future jobs are lost."""
         async with self._changed:
             self._broken = reason
             for job_id in list(self._jobs):
@@ -218,7 +222,7 @@ class JobQueue:
                     self._finish(job_id, {"lost": reason})
 
     async def close(self) -> None:
-        """Stop the open jobs and send the workers home."""
+        """Stop the open jobs and tell the workers to leave."""
         async with self._changed:
             for job in self._jobs.values():
                 job.over = True
@@ -226,14 +230,14 @@ class JobQueue:
             self._changed.notify_all()
 
     def _is_replaced(self, group: str, by: str) -> bool:
-        """Whether a later set of workers of this group has come."""
+        """Whether a newer set of workers has joined this group."""
         known = self._sets.setdefault(group, [])
         if by not in known:
             known.append(by)
         return known[-1] != by
 
     def _next(self) -> str:
-        """The first job that no group has and whose folder no group works in; or ""."""
+        """The first job that no group has and whose folder is not in use; or ""."""
         held = set(self._busy.values())
         keys = {self._jobs[i].message["key"] for i in held if i in self._jobs}
         for job_id, job in self._jobs.items():

@@ -1,4 +1,4 @@
-"""What one trial of a domain takes: from finished trials, from given times, or measured here."""
+"""Estimate the time of one trial: from finished trials, from given times, or measured here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRAIN, EVALUATE = "cost/train_seconds", "cost/eval_seconds"
 @final
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a whole trial on all its workers; `evaluation` None where it is not known.
+    """Seconds of a whole trial on all its workers; `evaluation` is None if unknown.
 
     `source` says where the numbers come from.
     """
@@ -37,7 +37,7 @@ class Pace:
 @final
 @dataclass(frozen=True)
 class ItemCounts:
-    """Validation items of the last check, and of each check before it, over all benchmarks."""
+    """Validation items of the last check and of each earlier check, over all benchmarks."""
 
     last: int
     earlier: int
@@ -48,7 +48,7 @@ class ItemCounts:
 
 
 def recorded_pace(rows: tuple[TrialRow, ...]) -> Pace | None:
-    """The mean of a study's finished trials; None before one has finished."""
+    """The mean of a study's finished trials; None before the first has finished."""
     metrics = [row.metrics for row in rows if row.state == "finished" and TRAIN in row.metrics]
     if not metrics:
         return None
@@ -62,22 +62,21 @@ def recorded_pace(rows: tuple[TrialRow, ...]) -> Pace | None:
 def given_pace(
     config: SweepConfig, domain: str, step: float, check: float | None, items: ItemCounts
 ) -> Pace:
-    """From the seconds of an update at the smallest accumulation interval of the space, and of
-    the last validation check."""
+    """From the seconds of an update at the smallest interval and of the last check."""
     updates = shortest_run(config, domain).steps(config.resources.workers)
     evaluation = None
     if check is not None:
         evaluation = check * items.per_trial(config.evaluation.checks) / max(1, items.last)
-    return Pace(updates * step, evaluation, "the times that were given")
+    return Pace(updates * step, evaluation, "the given times")
 
 
 def measured_pace(config: SweepConfig, domain: str, items: ItemCounts) -> Pace:
-    """From a few updates and items of one trial, in this process and on its device.
+    """From a few updates and items of one trial, run in this process and on its device.
 
-    Several workers are taken to share the work evenly; what they say to each other is not in it.
+    Assumes that several workers share the work evenly, without communication time.
 
     Raises:
-        ValueError: the trial cannot be run here; the message says why.
+        ValueError: the trial cannot run here; the message says why.
     """
     from sweeps.finetune.loop import finetune
 
@@ -98,7 +97,7 @@ def measured_pace(config: SweepConfig, domain: str, items: ItemCounts) -> Pace:
 
 
 def count_items(config: SweepConfig, domain: str) -> ItemCounts:
-    """The validation items that a trial of the domain is scored on.
+    """The number of validation items that score a trial of the domain.
 
     Raises:
         ValueError: a file cannot be read.
@@ -143,15 +142,15 @@ def _short(run: FinetuneConfig) -> FinetuneConfig:
 
 @final
 class _Clock:
-    """A reporter that notes when each update was done."""
+    """A reporter that records when each update was done."""
 
     def __init__(self) -> None:
         self.moments: list[float] = []
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Note the moment."""
+        """Record the time."""
         self.moments.append(time.perf_counter())
 
     def check(self, check: Check) -> bool:
-        """Never stop."""
+        """Never stops the run."""
         return True

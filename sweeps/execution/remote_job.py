@@ -1,5 +1,4 @@
-"""A group's job where the storage is an object store: its files come, and go, through a folder
-of the worker's own, in place of the driver's."""
+"""Run jobs with an object store: files are transferred through a local folder of the worker."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.job_queue import Message
-from sweeps.execution.trial_upload import background_upload, patiently
+from sweeps.execution.trial_upload import background_upload, retry_storage
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.object_store import Entry, ObjectStore
 from sweeps.storage.trial_files import MODEL
@@ -33,8 +32,11 @@ CACHE = "cache"
 @final
 @dataclass(frozen=True)
 class Stored:
-    """An object store as the workers see it. ``mirror``: the driver's folder for it, which jobs
-    name; ``one_node``: the workers of a trial share one folder, since each writes a part."""
+    """An object store as workers see it.
+
+    ``mirror``: the driver's local folder for it, which appears in jobs. ``one_node``: the workers
+    of a trial must share one folder, because each writes a part.
+    """
 
     address: str
     mirror: str
@@ -42,14 +44,14 @@ class Stored:
 
     @classmethod
     def of(cls, config: SweepConfig) -> Self | None:
-        """The storage of a sweep; None for a folder that all nodes see."""
+        """The object store of a sweep; None if the storage is a folder that all nodes see."""
         if not is_address(config.storage):
             return None
         one_node = config.training.parallel == "fsdp"
         return cls(config.storage, str(folder_of(config.storage)), one_node)
 
     def open(self) -> ObjectStore:
-        """Raises `StorageError` where it does not answer."""
+        """Connect; raises `StorageError` if the store does not respond."""
         return ObjectStore.open(Address.parse(self.address))
 
 
@@ -59,36 +61,36 @@ RunJob = Callable[[Message, Callable[[Message], bool], dict[str, Any]], Message 
 @final
 @dataclass(frozen=True)
 class StoredJob:
-    """Runs a job as another function does, with folders of this node for those of the driver."""
+    """Wraps another job function, replacing the driver's folders by folders of this node."""
 
     stored: Stored
     run: RunJob
 
     def __call__(
-        self, job: Message, offer: Callable[[Message], bool], memory: dict[str, Any]
+        self, job: Message, report: Callable[[Message], bool], memory: dict[str, Any]
     ) -> Message | None:
-        """On every rank; see `sweeps.execution.worker_groups.RunJob`."""
+        """Called on every rank; see `sweeps.execution.worker_groups.RunJob`."""
         from sweeps.finetune.process_group import Group
 
         if "store" not in memory:
-            memory["store"] = patiently(self.stored.open)
+            memory["store"] = retry_storage(self.stored.open)
         store = memory["store"]
         fetch_cache(store, self.stored, job, memory)
         group = Group.current()
         with _scratch(group) as scratch:
             if "folder" in job and "derived" not in job:
-                return self._train(store, job, offer, memory, scratch, group)
+                return self._train(store, job, report, memory, scratch, group)
             if _leads_node(group):
                 for name in _models(self.stored.mirror, job):
-                    patiently(partial(_fetch_model, store, name, scratch))
+                    retry_storage(partial(_fetch_model, store, name, scratch))
             group.wait()
-            return self.run(_moved(job, self.stored.mirror, str(scratch)), offer, memory)
+            return self.run(_moved(job, self.stored.mirror, str(scratch)), report, memory)
 
     def _train(
         self,
         store: ObjectStore,
         job: Message,
-        offer: Callable[[Message], bool],
+        report: Callable[[Message], bool],
         memory: dict[str, Any],
         scratch: Path,
         group: Group,
@@ -98,25 +100,25 @@ class StoredJob:
         name = _name(self.stored.mirror, job["folder"])
         trial = TrialCopy(store, name, scratch / name, claim=scratch.name)
         if group.leads:
-            patiently(trial.claim)
+            retry_storage(trial.claim)
         group.wait()
         if _leads_node(group):
-            patiently(trial.fetch)
+            retry_storage(trial.fetch)
         group.wait()
         moved = _moved(job, self.stored.mirror, str(scratch))
         if not group.leads:
-            return self.run(moved, offer, memory)
+            return self.run(moved, report, memory)
         with background_upload(trial) as events_now:
 
-            def offer_with_events(result: Message) -> bool:
-                events_now()  # who hears the result reads them
-                return offer(result)
+            def report_with_events(result: Message) -> bool:
+                events_now()  # receivers of the result read them
+                return report(result)
 
-            return self.run(moved, offer_with_events, memory)
+            return self.run(moved, report_with_events, memory)
 
 
 def push_cache(stored: Stored) -> None:
-    """Put there what the driver has generated for all nodes, and is not there yet."""
+    """Upload the files that the driver generated for all nodes, if missing."""
     store, cache = stored.open(), Path(stored.mirror) / CACHE
     there = store.files(CACHE)
     for file in cache.rglob("*"):
@@ -126,29 +128,32 @@ def push_cache(stored: Stored) -> None:
 
 
 def fetch_cache(store: ObjectStore, stored: Stored, job: Message, memory: dict[str, Any]) -> None:
-    """Make this node have what the job reads of it, under the same path; once per process."""
+    """Download the generated files a job reads, to the same path; once per process."""
     home = Path(stored.mirror) / CACHE
     if "cache_fetched" in memory or f"{home}/" not in json.dumps(job, ensure_ascii=False):
         return
-    for name, entry in patiently(partial(store.files, CACHE)).items():
+    for name, entry in retry_storage(partial(store.files, CACHE)).items():
         target = Path(stored.mirror) / name
         if not _is_copy(target, entry):
-            patiently(partial(store.download, name, target))
+            retry_storage(partial(store.download, name, target))
     memory["cache_fetched"] = True
 
 
 def _is_copy(file: Path, entry: Entry | None) -> bool:
-    """Of a file of the cache, whose folder is named by a hash of what is in it."""
+    """Whether a cached file is complete; its folder is named by a hash of its content."""
     return entry is not None and file.is_file() and file.stat().st_size == entry.size
 
 
 @contextmanager
 def _scratch(group: Group) -> Iterator[Path]:
-    """A folder of this node for one try of a job, under a name that no other try has: workers that
-    Ray took for lost may still be at the same job here. What killed workers left is removed."""
+    """A local folder for one attempt of a job, with a unique name.
+
+    The name is unique because workers that Ray considered lost may still run the same job here.
+    Folders of killed workers are removed.
+    """
     given = os.environ.get("GMT_SWEEP_SCRATCH", "~/.gmt-sweep/work")
-    home = Path(given).expanduser() / socket.gethostname()  # a home may be on several machines
-    leader = group.rank - _local_rank(group)  # two nodes may be on one machine, which is a test's
+    home = Path(given).expanduser() / socket.gethostname()  # machines may share a home
+    leader = group.rank - _local_rank(group)  # tests run two nodes on one machine
     folder = home / f"{group.tell(uuid.uuid4().hex)}-{leader}"
     if not _leads_node(group):
         group.wait()
@@ -173,7 +178,7 @@ def _clear(home: Path) -> None:
         try:
             lock.acquire()
         except Timeout:
-            continue  # a job of a living worker
+            continue  # in use by a living worker
         shutil.rmtree(record.with_suffix(""), ignore_errors=True)
         record.unlink(missing_ok=True)
         lock.release()
@@ -185,12 +190,12 @@ def _leads_node(group: Group) -> bool:
 
 
 def _local_rank(group: Group) -> int:
-    """Its place on its node, by what Train and torchrun tell it; they number node by node."""
+    """This rank's index on its node, as Train and torchrun set it."""
     return int(os.environ.get("LOCAL_RANK", group.rank))
 
 
 def _models(mirror: str, tree: Any) -> set[str]:
-    """The models that a job names, by their place in the store."""
+    """The models that a job names, by their path in the store."""
     if isinstance(tree, dict):
         return {name for each in tree.values() for name in _models(mirror, each)}
     if isinstance(tree, str) and tree.startswith(f"{mirror}/") and Path(tree).name == MODEL:
@@ -209,7 +214,7 @@ def _fetch_model(store: ObjectStore, name: str, scratch: Path) -> None:
 
 
 def _moved(tree: Any, mirror: str, scratch: str) -> Any:
-    """A job with the worker's folder for the driver's, except for what lies in the cache."""
+    """A job with the worker's folder instead of the driver's, except for cached files."""
     if isinstance(tree, dict):
         return {key: _moved(value, mirror, scratch) for key, value in tree.items()}
     if isinstance(tree, str) and tree.startswith(f"{mirror}/"):

@@ -1,8 +1,7 @@
-"""How the workers of a group find and reach each other.
+"""How the workers of a group find each other and connect.
 
-On a cluster they meet as Ray has it, by a port of rank 0, and talk over the addresses that Ray
-knows the machines by; on one machine they meet in a file and talk over the loopback interface, so
-that nothing listens to any network.
+On a cluster, they use a port of rank 0 and the addresses by which Ray knows the machines. On one
+machine, they use a file and the loopback interface, so that nothing listens on a network.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ TIMEOUT_SECONDS = 1800
 
 
 def torch_config() -> TorchConfig:
-    """For the groups of this session, of a cluster that was joined or of this machine alone."""
+    """The configuration for worker groups, on a joined cluster or on this machine alone."""
     if cluster_address():
         return GroupConfig(timeout_s=TIMEOUT_SECONDS)
     folder = tempfile.mkdtemp(prefix="gmt-rendezvous-")
-    # The last worker to leave a file removes it, but those that are killed never leave.
+    # The last worker to leave removes the file, but killed workers never leave.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return GroupConfig(timeout_s=TIMEOUT_SECONDS, folder=folder)
 
@@ -44,14 +43,14 @@ class GroupConfig(TorchConfig):
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
-        """What sets it up."""
+        """The class that sets up the group."""
         return _Backend
 
 
 @final
 class _Backend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: GroupConfig) -> None:
-        """As Ray has it, but for where the workers meet and by which interface they talk."""
+        """Like Ray's, except for the rendezvous and the network interface."""
         try:
             if backend_config.folder:
                 place = Path(backend_config.folder) / uuid.uuid4().hex  # new for each start
@@ -61,15 +60,15 @@ class _Backend(_TorchBackend):
             super().on_start(worker_group, backend_config)
         except BaseException:
             with contextlib.suppress(Exception):
-                worker_group.shutdown()  # Train would keep its place, and leave none for the next
+                worker_group.shutdown()  # otherwise Train keeps its resources
             raise
 
 
 def talk_over_own_address() -> None:
-    """On a worker: gloo uses the interface with the address that Ray knows this machine by.
+    """On a worker: make gloo use the interface of the address by which Ray knows this machine.
 
-    By itself it takes what the machine's name stands for, which on many is 127.0.0.1, where
-    the workers on other machines would look for it in vain.
+    By default gloo resolves the machine's name. On many machines that is 127.0.0.1, where workers
+    on other machines cannot reach it.
     """
     import psutil
     import ray
@@ -82,7 +81,7 @@ def talk_over_own_address() -> None:
 
 @final
 class _MeetingAt:
-    """A group of workers whose calls that name a way to meet are given this one."""
+    """A worker group whose calls use this rendezvous URL."""
 
     def __init__(self, worker_group: Any, url: str) -> None:
         self._group, self._url = worker_group, url
@@ -94,7 +93,7 @@ class _MeetingAt:
         return getattr(self._group, name)
 
     def execute_single_async(self, index: int, function: Any, **given: Any) -> Any:
-        """As the group, at our place."""
+        """Like the group's own, with this rendezvous URL."""
         if "init_method" in given:
             given["init_method"] = self._url
         return self._group.execute_single_async(index, function, **given)

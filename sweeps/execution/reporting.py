@@ -1,7 +1,4 @@
-"""What a tracker is told of a study when it begins.
-
-From a study's records to its report: which kind of study gets which.
-"""
+"""Write the report of a study from its records, and describe a study to the tracker."""
 
 from __future__ import annotations
 
@@ -27,13 +24,15 @@ from sweeps.tracking.tracker import StudyInfo
 
 
 def study_info(config: SweepConfig, domain: str, design: Design | None) -> StudyInfo:
-    """The study of one domain: a search, a measurement of efficiency, or where there is a
-    ``design`` its fixed trials."""
+    """The tracker's description of one domain's study.
+
+    It is a search, an efficiency measurement or, with a ``design``, a set of fixed trials.
+    """
     if design is not None:
         trials = "fixed design"
-        note = f"Fixed design '{config.study.kind}': {config.study.seeds} seeds for each arm."
+        note = f"Fixed design '{config.study.kind}': {config.study.seeds} seeds per arm."
     elif config.study.kind == "efficiency":
-        trials, note = "0", "Training speed of each method beside SFT; it has no trials."
+        trials, note = "0", "Training speed of each method relative to SFT; it has no trials."
     else:
         trials = str(config.search_trials(domain))
         note = (
@@ -55,21 +54,22 @@ def study_info(config: SweepConfig, domain: str, design: Design | None) -> Study
 
 CAVEATS = {
     "methods": [
-        "GMT's mask ratio was chosen on validation items before this study: judge the methods by "
-        "the test items.",
-        "Intervals are about other seeds of the same model, data and recipe.",
+        "GMT's mask ratio was selected on validation items before this study: judge the methods "
+        "by the test items.",
+        "Intervals hold for other seeds of the same model, data and recipe.",
     ],
     "drop": [
-        "Dropping parts of a finished update and masking gradients while training are different "
-        "things: the curves share an axis, not a meaning.",
+        "Dropping parts of a finished update and masking gradients during training are different: "
+        "the curves share an axis but are not directly comparable.",
     ],
     "data": [
-        "Only the share of the rows changes; nothing is tuned again for less data unless "
+        "Only the share of the rows changes; nothing is retuned for less data unless "
         "study.nuisance holds lists."
     ],
     "efficiency": [
-        "One process, one machine, one model: other sizes and devices have other ratios.",
-        "FLOPs are counted by PyTorch, which counts matrix products and not the masking.",
+        "Measured in one process, on one machine, with one model: other sizes and devices have "
+        "other ratios.",
+        "PyTorch counts the FLOPs: matrix products, but not the masking.",
     ],
 }
 
@@ -96,10 +96,10 @@ def write_study_report(
 
 
 def rewrite(config: SweepConfig) -> dict[str, ReportPaths]:
-    """Write the reports of all studies that have begun again, from the records alone.
+    """Write the reports of all started studies again, from the records alone.
 
     Raises:
-        UserError: nothing of this sweep is in the storage.
+        UserError: the storage does not hold this sweep.
     """
     records, reports = Records(config), {}
     for domain, rows in records.begun().items():
@@ -113,11 +113,11 @@ def rewrite(config: SweepConfig) -> dict[str, ReportPaths]:
 def study_figure(
     config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
 ) -> Drawn:
-    """The figure that answers a study of methods, drops, less data or efficiency."""
+    """The figure of a study of methods, drops, less data or efficiency."""
     if config.study.kind == "efficiency":
         path = paths_for(config).study(domain) / MEASURED
         if not path.exists():
-            return Drawn("efficiency", "Training speed beside SFT", "Not measured yet.")
+            return Drawn("efficiency", "Training speed relative to SFT", "Not measured yet.")
         found = read(path)
         return efficiency(found["methods"], found["place"])
     return drawn_of(comparison_data(config, domain, rows, scores))
@@ -126,7 +126,7 @@ def study_figure(
 def search_data(
     config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
 ) -> StudyData:
-    """What the report of a search is made of."""
+    """The data for the report of a search."""
     return StudyData(
         name=config.name,
         domain=domain,
@@ -145,7 +145,7 @@ def search_data(
 def comparison_data(
     config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
 ) -> ComparisonData:
-    """What the report of several methods is made of."""
+    """The data for the report of several methods."""
     study = config.study
     return ComparisonData(
         name=config.name,
@@ -164,7 +164,7 @@ def comparison_data(
 
 
 def sibling_rows(config: SweepConfig, domain: str, kind: str) -> tuple[TrialRow, ...]:
-    """The trials of another study of the same `paper`; none where there is no such study."""
+    """The trials of another study of the same `paper`; empty if there is none."""
     ending = f"-{config.study.kind}"
     if not config.name.endswith(ending):
         return ()
@@ -180,13 +180,14 @@ def sensitivity_data(
     rows: tuple[TrialRow, ...],
     scores: TestScores,
 ) -> SensitivityData:
-    """What the report of a sensitivity study is made of."""
+    """The data for the report of a sensitivity study."""
     manifest = study.user_attrs.get(MANIFEST, {})
-    declared = f"declared {manifest.get('declared', 'at an unknown time')}, before the first trial"
+    when = manifest.get("declared", "at an unknown time")
+    declared = f"preregistered {when}, before the first trial"
     if manifest.get("seeds") not in (None, config.study.seeds):
         declared += f"; with {manifest['seeds']} seeds, {config.study.seeds} now"
     margin = config.study.margin
-    assert margin is not None  # a sensitivity study without one is refused
+    assert margin is not None  # validation requires it for a sensitivity study
     return SensitivityData(
         name=config.name,
         domain=domain,
@@ -209,8 +210,11 @@ def study_finals(
     rows: tuple[TrialRow, ...],
     scores: TestScores,
 ) -> dict[str, float]:
-    """What the tracker shows on the study itself: the best score and how it stands against SFT on
-    the test items, or means with intervals."""
+    """Metrics of the study itself in the tracker.
+
+    For a search: the best score and the test difference from SFT. For a sensitivity study: means
+    with intervals.
+    """
     if config.study.kind == "sensitivity":
         result = analyse(sensitivity_data(config, domain, study, rows, scores))
         finals: dict[str, float] = {}

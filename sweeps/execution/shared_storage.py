@@ -1,4 +1,4 @@
-"""Whether every machine of a cluster means the same place by the storage, and may use it."""
+"""Check that every machine of a cluster sees the same storage and may write to it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sweeps.storage.object_store import ObjectStore
 
 PROBE = ".probe-"
 ANSWER_SECONDS = 120.0
-"""A node's first task starts a process there."""
+"""How long to wait for a node; its first task starts a process there."""
 
 LOOK_AGAIN_SECONDS = (1.0, 2.0, 4.0)
-"""Between a worker's looks for the driver's word: a file server may show it late."""
+"""Pauses between a worker's checks for the driver's file, which a file server may show late."""
 
 SHARED = (
-    "mount one folder on every node (NFS, EFS, FSx; see docs/cluster.md), and give it as "
-    "storage=/shared/runs"
+    "mount one folder on every node (NFS, EFS, FSx; see docs/cluster.md), and set it, for "
+    "example storage=/shared/runs"
 )
 
 
@@ -34,12 +34,12 @@ Storage = Path | str
 """A folder, or the address of an object store."""
 
 
-ALLOWED = "give every node a role, or an environment, that may use it (see docs/cluster.md)"
+ALLOWED = "give every node a role or credentials for it (see docs/cluster.md)"
 
 
 @contextmanager
 def probe(storage: Storage) -> Iterator[str]:
-    """A word in the storage while the block runs, which a node that shares it can read."""
+    """A file in the storage during the block, which nodes that share the storage can read."""
     word = uuid.uuid4().hex
     try:
         _write(storage, f"{PROBE}{word}")
@@ -51,24 +51,27 @@ def probe(storage: Storage) -> Iterator[str]:
 @final
 @dataclass(frozen=True)
 class SharedFolderJob:
-    """Runs a job as another function does, after a look for the driver's ``word`` in its folder:
-    a node may have joined long after the sweep began."""
+    """Wraps another job function; first checks that this node sees the driver's ``word``.
+
+    Nodes may join long after the sweep started, so every job checks.
+    """
 
     folder: str
     word: str
     run: RunJob
 
     def __call__(
-        self, job: Message, offer: Callable[[Message], bool], memory: dict[str, Any]
+        self, job: Message, report: Callable[[Message], bool], memory: dict[str, Any]
     ) -> Message | None:
-        """On every rank; see `sweeps.execution.worker_groups.RunJob`.
+        """Called on every rank; see `sweeps.execution.worker_groups.RunJob`.
 
         Raises:
-            UserError: on every rank, where a node of them has another folder; nothing was written.
+            UserError: on every rank, if one of their nodes has another folder; nothing was
+                written.
         """
         if wrong := _told_by_all(self._problem()):
             raise UserError(f"storage {self.folder}: {'; '.join(wrong)}. To fix it, {SHARED}")
-        return self.run(job, offer, memory)
+        return self.run(job, report, memory)
 
     def _problem(self) -> str:
         for pause in (*LOOK_AGAIN_SECONDS, 0.0):
@@ -76,13 +79,13 @@ class SharedFolderJob:
                 return ""
             time.sleep(pause)
         return (
-            f"node {_node_name()} has another disk there than the driver, so that no trial can "
-            "write there"
+            f"node {_node_name()} has a different disk there than the driver, so trials cannot "
+            "run on it"
         )
 
 
 def _told_by_all(said: str) -> list[str]:
-    """What any rank says, on every rank."""
+    """The distinct messages of all ranks, on every rank."""
     import torch.distributed as dist
 
     told = [said]
@@ -100,10 +103,10 @@ def _node_name() -> str:
 
 
 def answer(storage: Storage, word: str, node: str) -> str:
-    """On a node: read the driver's word and write one's own. Returns what is wrong, or ""."""
+    """On a node: read the driver's file and write another one. Returns the error, or ""."""
     try:
         if not _is_there(storage, f"{PROBE}{word}"):
-            return "what the driver wrote there is not seen here"
+            return "the driver's file is not visible there"
         _write(storage, f"{PROBE}{word}-{node}")
     except OSError as error:
         return f"cannot be written ({error.strerror or error})"
@@ -111,10 +114,10 @@ def answer(storage: Storage, word: str, node: str) -> str:
 
 
 def problem(storage: Storage, word: str, node: str, answered: str) -> str:
-    """On the driver, with a node's answer: what is wrong with the storage there, or ""."""
+    """On the driver, given a node's answer: the error of the storage on that node, or ""."""
     if answered or _is_there(storage, f"{PROBE}{word}-{node}"):
         return answered
-    return "what was written there does not arrive at the driver"
+    return "its file is not visible to the driver"
 
 
 def _write(storage: Storage, name: str) -> None:
@@ -147,10 +150,10 @@ def _open(storage: Storage) -> ObjectStore:
 
 
 def require_shared(storage: Storage) -> None:
-    """Ask every node of the joined cluster; a cluster of one node has nothing to share.
+    """Check all nodes of the joined cluster; a single node has nothing to share.
 
     Raises:
-        UserError: naming the nodes for which the storage is another one, or none.
+        UserError: names the nodes that see another storage, or none.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -171,21 +174,23 @@ def require_shared(storage: Storage) -> None:
         for name, reference in asked.items():
             try:
                 said = problem(storage, word, name, ray.get(reference, timeout=0.1))
-            except ray.exceptions.RayError as error:  # lost, or too busy: Ray has the last word
-                said = "" if name not in _alive() else f"gave no answer ({type(error).__name__})"
+            except (
+                ray.exceptions.RayError
+            ) as error:  # lost or too busy: ask Ray whether it is alive
+                said = "" if name not in _alive() else f"did not respond ({type(error).__name__})"
             if said:
                 wrong.append(f"{living[name]['NodeManagerAddress']}: {said}")
     if wrong:
-        what = "store that all may use" if is_address(str(storage)) else "folder for all"
+        what = "store that all can use" if is_address(str(storage)) else "folder shared by all"
         raise UserError(
             f"storage {storage}: on a cluster of {len(living)} nodes it must be one {what}, "
-            "since a trial goes on from its checkpoint on another node; "
+            "because a trial may resume from its checkpoint on another node; "
             f"{'; '.join(wrong)}. To fix it, {remedy(storage)}"
         )
 
 
 def remedy(storage: Storage) -> str:
-    """What to do where the nodes do not share it."""
+    """How to fix a storage that nodes do not share."""
     return ALLOWED if is_address(str(storage)) else SHARED
 
 

@@ -1,4 +1,4 @@
-"""Between a study's trials and the people who watch: the display, and the tracker."""
+"""Pass events of a study's trials to the display, the tracker, and the budget."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sweeps.tracking.tracker import TrialInfo
 
 @final
 class StudyObserver:
-    """What is shown, recorded and counted of one study's trials."""
+    """Shows, records and counts the trials of one study."""
 
     def __init__(
         self,
@@ -30,19 +30,19 @@ class StudyObserver:
         tally: Tally,
         display: Display,
         pump: TrackerPump,
-        halt: StopCondition,
+        stop_condition: StopCondition,
         seed: int,
         drop_weights: Callable[[], None],
     ) -> None:
         self._search = search
         self._tally, self._display, self._pump, self._seed = tally, display, pump, seed
-        self._halt, self._drop_weights = halt, drop_weights
+        self._stop_condition, self._drop_weights = stop_condition, drop_weights
 
     def began(self, trial: TuneTrial) -> None:
         """Open the trial's record."""
         job = trial.config
         self._tally.running[job["key"]] = {"number": job["number"], "point": job["point"]}
-        self._halt.ledger.began(trial.trial_id)  # its key may be another domain's, too
+        self._stop_condition.usage.began(trial.trial_id)  # keys may repeat across domains
         self._pump.begin(trial_info(job, self._seed), Path(job["folder"]))
         self._display.show(self._tally)
 
@@ -57,18 +57,20 @@ class StudyObserver:
             self._display.show(self._tally)
 
     def ended(self, trial: TuneTrial, result: dict[str, Any], error: bool) -> None:
-        """Close the record of a trial that finished, was stopped early or failed; with ``error``
-        Tune has lost it."""
+        """Close the record of a trial that finished, was stopped early or failed.
+
+        ``error``: Tune lost the trial.
+        """
         job, folder = trial.config, Path(trial.config["folder"])
-        self._halt.ledger.ended(trial.trial_id)
+        self._stop_condition.usage.ended(trial.trial_id)
         told = self._search.told(trial.trial_id)
         if told is None:
-            return  # cut short by the halt: its session marks it as interrupted
+            return  # cut short by a stop: the session marks it as interrupted
         state = told["state"]
-        if error:  # of which Tune tells its searcher nothing more
+        if error:  # Tune passes no further result to its searcher
             told = outcome(result, state)
         ended = {**told, "number": job["number"], "point": job["point"]}
-        self._halt.ended(ended)
+        self._stop_condition.ended(ended)
         if state == "failed":
             write_log(folder, ended["failure"])
             first = (ended["failure"].splitlines() or [""])[0]
@@ -86,14 +88,14 @@ class StudyObserver:
 
 
 def write_log(folder: Path, failure: str) -> None:
-    """The whole of a failure, where the one line that people are shown says it lies."""
-    with suppress(OSError):  # the disk may be the reason
+    """Write the full failure to the file that the message on screen names."""
+    with suppress(OSError):  # the disk may be the cause
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FAILURE_FILE).write_text(failure + "\n")
 
 
 def trial_info(job: dict[str, Any], seed: int) -> TrialInfo:
-    """A group's job as the tracker knows it: a search's trials, too, name their method."""
+    """The trial of a job, for the tracker; trials of a search include their method too."""
     given = {"method": job["method"], **job["point"]}
     parameters = {name: value for name, value in given.items() if name != "seed"}
     own_seed, parent = job["point"].get("seed", seed), job.get("parent_key", "")

@@ -1,8 +1,8 @@
-"""The bridge between Tune and an Optuna study whose storage is the truth.
+"""Connect Tune to an Optuna study, whose storage holds the authoritative state.
 
-Ray's own `OptunaSearch` tells an early-stopped trial as complete with its low-fidelity value,
-leaves NaN trials running for ever and repeats its suggestions after a resume; here each ending is
-told as what it is, and an interrupted trial is queued again under its own key.
+Ray's own `OptunaSearch` reports an early-stopped trial as complete with its low-fidelity value,
+leaves NaN trials running forever, and repeats its suggestions after a resume. Here every outcome
+is reported as what it is, and interrupted trials are queued again under their own keys.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from sweeps.config.search_config import Objective
 from sweeps.config.space import Point
 from sweeps.execution.trial_jobs import Suggestion
-from sweeps.execution.trial_upload import patiently
+from sweeps.execution.trial_upload import retry_storage
 from sweeps.search.attempts import (
     KEY,
     NUMBER,
@@ -32,19 +32,19 @@ from sweeps.search.attempts import (
 )
 from sweeps.search.design import REPLICATE
 from sweeps.search.outcomes import ending, has_ended, metrics_of, objective_values, outcome
-from sweeps.search.pruners import LatestTries, is_spared
+from sweeps.search.pruners import LatestAttempts, is_spared
 from sweeps.search.samplers import Exhausted
 from sweeps.storage.trial_files import EVENTS_FILE
 
 FETCH_SECONDS = 60.0
-"""How long a finished trial's events are waited for, where an objective is measured by them."""
+"""How long to wait for a finished trial's events, if an objective is measured from them."""
 
 FINISHED = str(Searcher.FINISHED)
-"""Tune's word for: no further trial."""
+"""Tune's value for "no further trial"."""
 
 
 class Space(Protocol):
-    """Draws a trial's point: a search space, or a fixed design's bounds."""
+    """Draws a trial's point: a search space, or the bounds of a fixed design."""
 
     def suggest(self, trial: optuna.Trial) -> Point:
         """The point of this trial."""
@@ -81,7 +81,7 @@ class StudySearch(Searcher):
         self._told: dict[str, dict[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its searcher for a snapshot that is never restored."""
+        """Empty: Tune pickles its searcher for a snapshot that is never restored."""
         return {}
 
     def suggest(self, trial_id: str) -> Suggestion | str:
@@ -98,27 +98,29 @@ class StudySearch(Searcher):
             return FINISHED
         job = self._suggestion(trial.user_attrs[NUMBER], point)
         trial.set_user_attr(KEY, job["key"])
-        if "method" in job:  # a search's trials have the sweep's, which is no parameter of theirs
+        if "method" in job:  # in a search, the method may be the sweep's and not a parameter
             trial.set_user_attr("method", job["method"])
         self._open[trial_id], self._folders[trial_id] = trial, job.get("folder", "")
         return job
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """An intermediate validation score, for Optuna's record of the trial."""
+        """Record an intermediate validation score in Optuna."""
         if (trial := self._open.get(trial_id)) is not None:
             self._report(trial, result)
 
     def is_unpromising(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Record an intermediate score and ask the study's pruner, once for each check. The last
-        check is none of them: a trial that got so far has finished."""
+        """Record an intermediate score and ask the study's pruner, once per check.
+
+        The last check is excluded: a trial that reaches it has finished.
+        """
         trial = self._open.get(trial_id)
         if trial is None:
             return False
         if self._report(trial, result):
-            others = LatestTries(self._study, retried(self._study))
-            # Also of a trial that is spared: the pruner notes there what others have to reach.
+            others = LatestAttempts(self._study, retried(self._study))
+            # Also for trials that are never stopped: the pruner stores rungs for others there.
             if self._study.pruner.prune(others, _stored(trial)) and not self._is_spared(trial):
-                trial.set_user_attr(UNPROMISING, True)  # a kill right now changes no verdict
+                trial.set_user_attr(UNPROMISING, True)  # the verdict survives a kill
         return self._is_given_up(trial)
 
     def on_trial_complete(
@@ -126,18 +128,18 @@ class StudySearch(Searcher):
     ) -> None:
         """Tell Optuna how the trial ended: COMPLETE, PRUNED or FAIL.
 
-        A divergence, too, is PRUNED: samplers pass over what is FAIL, and would draw such a point
-        again, while TPE takes what was pruned without a value for the worst of all.
+        A divergence is PRUNED too. Samplers ignore FAIL and would draw such a point again, while
+        TPE ranks a pruned trial without a value last.
         """
         trial, folder = self._open.pop(trial_id, None), self._folders.pop(trial_id, "")
         result = result or {}
         if trial is None or self._was_cut_short(trial, result, error):
-            return  # what a halt cut short stays open, to be marked as interrupted
+            return  # a trial cut short by a stop stays open, to be marked as interrupted
         state, values = ending(result, error), None
         if state == "finished":
             if "kept_fraction" in self._objectives:
                 with suppress(OSError):  # then it was not measured
-                    patiently(lambda: self._fetch(Path(folder) / EVENTS_FILE), FETCH_SECONDS)
+                    retry_storage(lambda: self._fetch(Path(folder) / EVENTS_FILE), FETCH_SECONDS)
             values = objective_values(
                 self._objectives, metrics_of(result), result["score"], folder
             )
@@ -157,29 +159,31 @@ class StudySearch(Searcher):
         self._study.tell(trial, state=TrialState.PRUNED if is_verdict else TrialState.FAIL)
 
     def told(self, trial_id: str) -> dict[str, Any] | None:
-        """The outcome of a trial that is complete, to be asked for once; None where a halt cut
-        it short. Tune tells its searcher first: whoever comes later goes by this."""
+        """The outcome of a complete trial, available once; None if the trial was cut short.
+
+        Tune calls its searcher before its callbacks, which use this outcome.
+        """
         return self._told.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the Optuna storage is the state."""
+        """Nothing to save: the state is in the Optuna storage."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as ``save``."""
+        """Nothing to restore, as in ``save``."""
 
     def _is_judged(self, trial: optuna.Trial) -> bool:
-        """A replicate is run to its end, and no measure for others."""
+        """Whether the pruner applies; replicates always run to their end and are not compared."""
         return len(self._objectives) == 1 and trial.params.get("stage") != REPLICATE
 
     def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> bool:
-        """Record a check; whether it is a new one."""
+        """Record a check; returns whether it is new."""
         score, step, steps = (result.get(name) for name in ("score", "step", "steps"))
         if score is None or step is None or not math.isfinite(score):
             return False
         steps = steps or step
         trial.set_user_attr(REACHED, {"score": score, "step": step, "steps": steps})
         check = self._checks * int(step) // int(steps)
-        # A trial whose group was lost starts again and repeats its checks; Optuna keeps the first.
+        # A trial that lost its group repeats its checks; Optuna keeps the first of each.
         is_new = self._is_judged(trial) and check not in _stored(trial).intermediate_values
         if is_new:
             trial.report(float(score), check)

@@ -1,4 +1,4 @@
-"""The test items, read once, after every choice has been made."""
+"""Score the selected models on the test items, once, after all selection is done."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ def score_on_test(
     models: Mapping[str, dict[str, Any]],
     groups: WorkerGroups,
 ) -> TestScores:
-    """Score the chosen trials' models on the test items, unless that was done already.
+    """Score the chosen trials' models on the test items, unless that is already done.
 
-    ``chosen``: role to the key of the trial that validation items chose. ``models``: key to
-    ``{"model": ModelConfig, "drop": None or what is dropped of an update}`` as plain values.
-    Each model is one job for a group of workers. What an earlier session measured is not measured
-    again.
+    ``chosen``: role to the key of the trial selected on validation items. ``models``: key to
+    ``{"model": ModelConfig, "drop": None or the drop of an update}`` as plain values. Each model
+    is one job for a worker group. Scores from an earlier call are reused.
     """
     keys = dict(chosen)
     before = TestScores.read(folder)
@@ -69,18 +68,18 @@ def _scored(
 
 
 def completed(results: Sequence[Message], what: str) -> Sequence[Message]:
-    """The results of jobs that the driver itself had done.
+    """The results of jobs that the driver itself submitted.
 
     Raises:
-        UserError: a job found a mistake in the user's data, or failed.
+        UserError: a job found an error in the user's data, or failed.
     """
     for result in results:
         if "refused" in result:
             raise UserError(result["refused"])
         if "failure" in result:
             raise UserError(
-                f"{what} failed: {result['failure'].splitlines()[0]}. The trials are kept; the "
-                "same command tries this again"
+                f"{what} failed: {result['failure'].splitlines()[0]}. The trials are kept; run "
+                "the same command to retry"
             )
     return results
 
@@ -91,10 +90,9 @@ def score_model(
     benchmarks: list[dict[str, Any]],
     threads: int | None,
 ) -> dict[str, Any]:
-    """A model's test scores and those of its items, equal on every rank of the group.
+    """A model's test scores, in total and per item, equal on every rank of the group.
 
-    A mistake in the test items, or a model that is not finite, is told as
-    ``{"refused": sentence}``.
+    If the test items have an error, or the model is not finite, returns ``{"refused": sentence}``.
     """
     from sweeps.finetune.derived import load_derived
     from sweeps.finetune.divergence import DivergedError, check_scores, check_weights
@@ -128,14 +126,14 @@ def score_model(
 
 
 def _items(scored: Mapping[str, BenchmarkResult]) -> dict[str, list[list[Any]]]:
-    """Scores by item with their weights in the benchmark's score, and their clusters."""
+    """Scores per item, with their weights in the benchmark's score and their clusters."""
     return {name: _items_of(result) for name, result in scored.items()}
 
 
 def _items_of(result: BenchmarkResult) -> list[list[Any]]:
     from evaluators.benchmark import bits_per_byte
 
-    if result.metric == "bits_per_byte":  # pooled: an item weighs as many as its bytes
+    if result.metric == "bits_per_byte":  # pooled: an item's weight is its number of bytes
         return [
             [r.id, -bits_per_byte(r.reference_nats, size), size, r.cluster]
             for r in result.records

@@ -1,4 +1,4 @@
-"""Several studies in one Tuner: their trials take turns at the same groups of workers."""
+"""A multi-study searcher: the trials of several studies in one Tuner share the worker groups."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sweeps.execution.trial_jobs import Suggestion
 @final
 @dataclass(frozen=True)
 class TrialBatch:
-    """What one study wants run: ``trials`` trials of its search."""
+    """The request of one study: to run ``trials`` trials of its search."""
 
     search: StudySearch
     observer: StudyObserver
@@ -28,81 +28,84 @@ class TrialBatch:
 
 @final
 class BatchSearcher(Searcher):
-    """Tune's searcher over several studies. The next trial is one of the study that runs the
-    fewest, of these the one that has begun the fewest, until no study wants any more."""
+    """Tune's searcher over several studies.
 
-    def __init__(self, waves: Sequence[TrialBatch]) -> None:
+    The next trial comes from the study with the fewest running trials; in a tie, from the one that
+    has started the fewest. It ends when no study has trials left.
+    """
+
+    def __init__(self, batches: Sequence[TrialBatch]) -> None:
         super().__init__(metric="score", mode="max")
-        self._wanting = list(waves)
+        self._wanting = list(batches)
         self._of: dict[str, TrialBatch] = {}
         self._running: Counter[StudySearch] = Counter()
         self._begun: Counter[StudySearch] = Counter()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its searcher for a snapshot that is never restored."""
+        """Empty: Tune pickles its searcher for a snapshot that is never restored."""
         return {}
 
     def observer(self, trial_id: str) -> StudyObserver:
-        """Who hears of this trial."""
+        """The observer of this trial's study."""
         return self._of[trial_id].observer
 
     def is_unpromising(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """What the pruner of its study says of it."""
-        wave = self._of.get(trial_id)
-        return wave is not None and wave.search.is_unpromising(trial_id, result)
+        """The verdict of its study's pruner."""
+        batch = self._of.get(trial_id)
+        return batch is not None and batch.search.is_unpromising(trial_id, result)
 
     def suggest(self, trial_id: str) -> Suggestion | str:
-        """The next trial of the study whose turn it is."""
+        """The next trial, from the study whose turn it is."""
         while self._wanting:
-            wave = min(self._wanting, key=self._served)
-            is_full = self._begun[wave.search] >= wave.trials
-            job = FINISHED if is_full else wave.search.suggest(trial_id)
+            batch = min(self._wanting, key=self._served)
+            is_full = self._begun[batch.search] >= batch.trials
+            job = FINISHED if is_full else batch.search.suggest(trial_id)
             if not isinstance(job, str):
-                self._of[trial_id] = wave
-                self._running[wave.search] += 1
-                self._begun[wave.search] += 1
+                self._of[trial_id] = batch
+                self._running[batch.search] += 1
+                self._begun[batch.search] += 1
                 return job
-            self._wanting.remove(wave)
+            self._wanting.remove(batch)
         return FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """To its study's searcher."""
-        if (wave := self._of.get(trial_id)) is not None:
-            wave.search.on_trial_result(trial_id, result)
+        """Forward to the searcher of its study."""
+        if (batch := self._of.get(trial_id)) is not None:
+            batch.search.on_trial_result(trial_id, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """To its study's searcher; its place goes to the study that has the fewest."""
-        if (wave := self._of.get(trial_id)) is not None:
-            self._running[wave.search] -= 1
-            wave.search.on_trial_complete(trial_id, result, error)
+        """Forward to the searcher of its study, which then has one running trial fewer."""
+        if (batch := self._of.get(trial_id)) is not None:
+            self._running[batch.search] -= 1
+            batch.search.on_trial_complete(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the Optuna storage is the state."""
+        """Nothing to save: the state is in the Optuna storage."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as ``save``."""
+        """Nothing to restore, as in ``save``."""
 
-    def _served(self, wave: TrialBatch) -> tuple[int, int]:
-        return self._running[wave.search], self._begun[wave.search]
+    def _served(self, batch: TrialBatch) -> tuple[int, int]:
+        return self._running[batch.search], self._begun[batch.search]
 
 
 @final
 class Observers(Callback):
-    """Tune's callback, which passes each trial's news to the observer of its study."""
+    """Tune's callback; forwards each trial's events to the observer of its study."""
 
-    def __init__(self, waves: BatchSearcher) -> None:
-        self._waves = waves
+    def __init__(self, searcher: BatchSearcher) -> None:
+        self._searcher = searcher
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks for a snapshot that is never restored."""
+        """Empty: Tune pickles its callbacks for a snapshot that is never restored."""
         return {}
 
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        """A trial begins."""
+        """A trial starts."""
         self._observer(trial).began(trial)
 
     def on_trial_result(
@@ -113,7 +116,7 @@ class Observers(Callback):
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        """A trial was validated."""
+        """A trial has a validation result."""
         self._observer(trial).checked(trial, result)
 
     def on_trial_complete(
@@ -125,9 +128,9 @@ class Observers(Callback):
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        """A trial's group was lost."""
+        """A trial lost its group."""
         result = {**(trial.last_result or {}), "failure": str(trial.get_error() or "lost")}
         self._observer(trial).ended(trial, result, error=True)
 
     def _observer(self, trial: TuneTrial) -> StudyObserver:
-        return self._waves.observer(trial.trial_id)
+        return self._searcher.observer(trial.trial_id)

@@ -1,4 +1,4 @@
-"""From a point of a study to the job that a group of workers does."""
+"""Turn a point of a study into the job that a worker group runs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from sweeps.search.trial_records import trial_rows
 from sweeps.storage.trial_files import RUN_FILE
 
 Suggestion = dict[str, Any]
-"""What a trial is started with: the job of its group."""
+"""The configuration a trial starts with: the job for its group."""
 
 
 @final
 class TrialJobs:
-    """The jobs of one study."""
+    """Builds the jobs of one study."""
 
     def __init__(self, config: SweepConfig, domain: str, study: optuna.Study) -> None:
         self._config, self._domain, self._study = config, domain, study
         self._place = paths_for(config)
 
     def suggestion(self, number: int, point: Point) -> Suggestion:
-        """The job of trial ``number``, whose folder then says how to run it alone."""
+        """The job of trial ``number``; also writes its run file, so that it can be run alone."""
         run = self._config.trial(self._domain, point)
         job: Suggestion = {
             "number": number,
@@ -51,7 +51,7 @@ class TrialJobs:
         return {**job, "folder": str(folder)}
 
     def model(self, row: TrialRow) -> dict[str, Any]:
-        """The model of a trial as `sweeps.execution.test_scoring` takes it."""
+        """A trial's model in the form `sweeps.execution.test_scoring` expects."""
         base = self._config.model.model_dump()
         if row.method in DERIVED:
             point = DesignPoint.of(row).params()
@@ -60,14 +60,14 @@ class TrialJobs:
         return {"model": {**base, "path": str(folder), "revision": None}, "drop": None}
 
     def _parent(self, point: Point) -> str:
-        """The key of the SFT trial of the same seed; empty for the base model."""
+        """The key of the SFT trial with the same seed; empty for the base model."""
         if point["method"] not in DROPS:
             return ""
         rows = trial_rows(self._study, self._config.seed)
         return next(r.key for r in scored_at(rows, SFT, "replicate") if r.seed == point["seed"])
 
     def _drop(self, point: Point, parent: str) -> dict[str, Any] | None:
-        """What is dropped of the parent's update; None for the base model."""
+        """How the parent's update is dropped; None for the base model."""
         if not parent:
             return None
         return {

@@ -1,6 +1,6 @@
-"""A trial's folder on its worker's own disk, and what of it is in the object store.
+"""Upload a trial's folder from its worker to the object store, during training and at its end.
 
-What a trial writes goes to the object store while it trains, and is there when it ends.
+`TrialCopy` uploads and downloads one attempt's files. `background_upload` does it in a thread.
 """
 
 from __future__ import annotations
@@ -22,30 +22,32 @@ from sweeps.storage.trial_files import CHECKPOINTS, CLAIM_FILE, EVENTS_FILE, MOD
 
 @final
 class TrialCopy:
-    """One try of one trial. The store has at every moment a state to go on from: events up to a
-    whole line, a checkpoint only when it is whole, a result only after its model."""
+    """The files of one attempt of a trial, here and in the object store.
+
+    The store always holds a state to resume from: events end with a complete line, a checkpoint
+    counts once complete, and a result is uploaded after its model.
+    """
 
     def __init__(self, store: ObjectStore, path: str, folder: Path, claim: str) -> None:
-        """``path``: the trial's place in the store; ``claim``: a word that no other try has."""
+        """``path``: the trial's path in the store; ``claim``: a word unique to this attempt."""
         self._store, self._path, self._folder, self._claim = store, path, folder, claim
         self._turn, self._events_turn = threading.Lock(), threading.Lock()
         self._events = 0
-        self._steps: dict[str, bool] = {}  # of the store's checkpoints: whether they are whole
+        self._steps: dict[str, bool] = {}  # checkpoints in the store: whether they are complete
         self._is_over = False
 
     def claim(self) -> None:
-        """From now on this try writes there, and a try before it no more."""
+        """Make this the only attempt that may write there; earlier attempts must stop."""
         self._store.put(self._at(CLAIM_FILE), self._claim.encode())
 
     def fetch(self) -> None:
-        """Make the folder what a try before this one left: its events, and its result, or else its
-        latest whole checkpoint.
+        """Download what an earlier attempt left: its events, and its result or latest checkpoint.
 
         Raises:
-            StorageError: the store does not answer, or that try goes on and removed what was on
-                its way: look again.
+            StorageError: the store does not respond, or that attempt is still running and removed
+                a file during the download; retry.
         """
-        checkpoint.discard(self._folder)  # half of one that was on its way when asked before
+        checkpoint.discard(self._folder)  # partly downloaded by an earlier call
         found = sorted(self._store.files(self._path))
         there = [name.removeprefix(f"{self._path}/") for name in found]
         self._is_over = RESULT_FILE in there
@@ -63,23 +65,23 @@ class TrialCopy:
         try:
             self._store.download(self._at(name), self._folder / name)
         except FileNotFoundError as error:
-            raise StorageError(f"{self._at(name)} was removed on its way here") from error
+            raise StorageError(f"{self._at(name)} was removed during the download") from error
 
     @property
     def events_bytes(self) -> int:
-        """Of the events that are there."""
+        """The size of the events in the store."""
         return self._events
 
     def push_events(self) -> None:
-        """Put what has been recorded up to now there; waits for no checkpoint that is sent."""
+        """Upload the events so far, without waiting for the upload of a checkpoint."""
         self._check_claim()
         self._push_events()
 
     def push(self) -> None:
-        """Put what is new there: events, and a checkpoint; those before it go, once it is whole.
+        """Upload new events and checkpoints; a complete checkpoint replaces older ones.
 
         Raises:
-            StorageError: the store does not answer, or a later try of this trial has begun.
+            StorageError: the store does not respond, or a later attempt of this trial has started.
         """
         with self._turn:
             self._check_claim()
@@ -87,18 +89,20 @@ class TrialCopy:
             self._push_checkpoint()
 
     def finish(self) -> None:
-        """Put all there that the trial leaves at its end; raises as ``push``."""
+        """Upload everything the trial leaves at its end; raises the same errors as ``push``."""
         self.push()
         with self._turn:
             if not self._is_over:
                 if not (self._folder / RESULT_FILE).exists():
                     return
-                self._store.remove_tree(self._at(MODEL))  # of a try that was killed as it wrote
+                self._store.remove_tree(
+                    self._at(MODEL)
+                )  # left by an attempt that was killed while writing
                 self._upload(self._folder / MODEL, MODEL)
                 self._check_claim()
                 self._store.upload(self._folder / RESULT_FILE, self._at(RESULT_FILE))
-                self._is_over = True  # what fails now is tried again, and the model is there
-            elif not self._steps:  # else the try before was killed after its result
+                self._is_over = True  # if the rest fails, a retry finds the model uploaded
+            elif not self._steps:  # otherwise an earlier attempt was killed after its result
                 return
             self._store.remove_tree(self._at(CHECKPOINTS))
             self._steps = {}
@@ -115,7 +119,7 @@ class TrialCopy:
     def _push_checkpoint(self) -> None:
         here = checkpoint.saved(self._folder)
         if not here:
-            return  # before the first, or after the last: the end says what goes
+            return  # before the first checkpoint, or after the last, which `finish` handles
         latest = here[-1]
         if not self._steps.get(latest.name):
             with self._held(latest) as held:
@@ -124,73 +128,75 @@ class TrialCopy:
                 self._steps[latest.name] = False
                 self._upload(held, f"{CHECKPOINTS}/{latest.name}")
             self._steps[latest.name] = True
-            self._check_claim()  # a later try may be fetching what is removed now
+            self._check_claim()  # a later attempt may be downloading what is removed now
         for gone in self._steps.keys() - {place.name for place in here}:
             self._store.remove_tree(self._at(f"{CHECKPOINTS}/{gone}"))
             del self._steps[gone]
 
     @contextmanager
     def _held(self, latest: Path) -> Iterator[Path | None]:
-        """The files of a checkpoint under other names, so that training may remove its own while
-        they are on their way; None where it began to before they had them."""
+        """Links to a checkpoint's files, so that training may remove it during the upload.
+
+        Yields None if training began to remove it before they were made.
+        """
         with TemporaryDirectory(dir=self._folder.parent) as home:
             try:
                 held = shutil.copytree(latest, Path(home, latest.name), copy_function=_link)
             except (FileNotFoundError, shutil.Error):
                 held = None
-            # It goes once there is a newer one, or the result: until then its files are all here.
+            # Training removes it once there is a newer one or a result; until then it is complete.
             is_latest = checkpoint.saved(self._folder)[-1:] == [latest]
             is_over = (self._folder / RESULT_FILE).exists()
             yield held if is_latest and not is_over else None
 
     def _upload(self, folder: Path, name: str) -> None:
-        """All files of a folder; last the one with which a checkpoint is whole."""
+        """Upload all files of a folder; the file that makes a checkpoint complete comes last."""
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         for file in sorted(files, key=lambda file: file.name == checkpoint.STATE):
             self._store.upload(file, self._at(f"{name}/{file.relative_to(folder).as_posix()}"))
 
     def _check_claim(self) -> None:
-        """Two tries of one trial live at once where a machine was lost and comes back."""
+        """Two attempts of a trial run at once if a machine was considered lost and comes back."""
         if self._store.read(self._at(CLAIM_FILE)) != self._claim.encode():
-            raise SupersededError(f"{self._path}: another try of this trial has begun since")
+            raise SupersededError(f"{self._path}: a later attempt of this trial has started")
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
 
 
 class SupersededError(StorageError):
-    """This try of a trial is not the latest any more, and must not write."""
+    """This is no longer the latest attempt of its trial, so it must not write."""
 
 
 def _link(file: str, name: str) -> None:
-    """The same file under another name."""
+    """A hard link, or a copy."""
     try:
         os.link(file, name)
     except FileNotFoundError:
         raise
-    except OSError:  # not every file system can
+    except OSError:  # not every file system supports links
         shutil.copyfile(file, name)
 
 
 T = TypeVar("T")
 
 BEAT_SECONDS = 2.0
-"""What a lost worker costs at most, beside the updates since its last checkpoint; more where what
-is sent is large."""
+"""If a worker is lost, at most this much is lost besides the updates since its last checkpoint;
+more for large uploads."""
 
 EVENTS_BYTES_PER_SECOND = 1 << 20
-"""What a trial's events cost at most: objects cannot be appended to, so that all of them are sent
-each time, and the longer they are the more rarely."""
+"""The upload rate allowed for events. Objects cannot be appended to, so all events are sent each
+time, and less often as they grow."""
 
 PATIENCE_SECONDS = 600.0
-"""How long a trial's beginning and end wait for a store that does not answer."""
+"""How long the start and the end of a trial wait for a store that does not respond."""
 
 
-def patiently(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
-    """What a store answers, asked again and again, at longer and longer intervals.
+def retry_storage(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
+    """The result of ``ask``, retried with growing pauses.
 
     Raises:
-        StorageError: its last answer, after so many seconds.
+        StorageError: the last error, after ``seconds``.
     """
     deadline, pause = time.monotonic() + seconds, 1.0
     while True:
@@ -206,18 +212,19 @@ def patiently(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
 
 
 def pause_after(seconds: float, events_bytes: int) -> float:
-    """Until the next push, after one that took so long: it costs half of the time at most."""
+    """The pause before the next push: uploads take at most half of the time."""
     return max(BEAT_SECONDS, seconds, events_bytes / EVENTS_BYTES_PER_SECOND)
 
 
 @contextmanager
 def background_upload(trial: TrialCopy) -> Iterator[Callable[[], None]]:
-    """Push in the background while the block runs, and all at its end. Yields what pushes the
-    events now, for a moment at which others look at them; a store that does not answer then is
-    no matter, since the background tries again.
+    """Upload in the background during the block, and everything at its end.
+
+    Yields a function that uploads the events now, for use before others read them. It ignores a
+    store that does not respond, because the background thread retries.
 
     Raises:
-        StorageError: at the end the store did not take it; or a later try has begun.
+        StorageError: the upload at the end failed, or a later attempt has started.
     """
     over = threading.Event()
     superseded: list[SupersededError] = []
@@ -232,7 +239,7 @@ def background_upload(trial: TrialCopy) -> Iterator[Callable[[], None]]:
                 superseded.append(error)
                 return
             except OSError:
-                pass  # the store does not answer, or a file went away: tried again
+                pass  # the store does not respond, or a file was removed: retry
             pause = pause_after(time.monotonic() - began, trial.events_bytes)
 
     def events_now() -> None:
@@ -252,9 +259,9 @@ def background_upload(trial: TrialCopy) -> Iterator[Callable[[], None]]:
     except BaseException:
         over.set()
         thread.join()
-        with suppress(OSError):  # what ended the trial says more than this
+        with suppress(OSError):  # report the error that ended the trial instead
             trial.push()
         raise
     over.set()
     thread.join()
-    patiently(trial.finish)
+    retry_storage(trial.finish)

@@ -1,4 +1,4 @@
-"""One trial, on each worker of its group: the run, its events and its result."""
+"""Runs one job on each worker of a group: a trial with its events and result, or a scoring."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from sweeps.tracking.system_metrics import SystemMetrics
 
 @final
 class TrialReporter:
-    """Implements `sweeps.finetune.reporter.Reporter`: steps go to the trial's outbox, validation
-    checks to Tune through ``offer``, which answers whether to go on."""
+    """Sends steps to the trial's outbox, and validation checks to Tune through ``report``.
 
-    def __init__(self, outbox: Outbox | None, offer: Callable[[dict[str, Any]], bool]) -> None:
-        self._outbox, self._offer = outbox, offer
+    Implements `sweeps.finetune.reporter.Reporter`. ``report`` returns whether to continue.
+    """
+
+    def __init__(self, outbox: Outbox | None, report: Callable[[dict[str, Any]], bool]) -> None:
+        self._outbox, self._report = outbox, report
         self._system = SystemMetrics()
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -32,35 +34,38 @@ class TrialReporter:
             self._outbox.append("step", step=step, metrics={**metrics, **self._system.due()})
 
     def check(self, check: Check) -> bool:
-        """Record a validation check; ask Tune whether to go on, unless it is the last."""
+        """Record a validation check; unless it is the last, ask Tune whether to continue."""
         self.step(check.step, {**check.metrics, "eval/score": check.score})
         if check.done:
             return True
-        return self._offer({"score": check.score, "step": check.step, "steps": check.steps})
+        return self._report({"score": check.score, "step": check.step, "steps": check.steps})
 
 
 def run_job(
-    job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
+    job: dict[str, Any], report: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Run one job of a group on every rank (see `sweeps.execution.worker_groups.RunJob`): a trial,
-    the scoring of a model on test items, or a measurement, which rank 0 makes alone."""
+    """Run one job of a group on every rank (see `sweeps.execution.worker_groups.RunJob`).
+
+    A job is a trial, the scoring of a model on test items, or a measurement, which only rank 0
+    runs.
+    """
     if "scoring" in job:
         return score_model(**job["scoring"])
     if "measuring" in job:
         from sweeps.finetune.speed_comparison import measure
 
         return measure(**job["measuring"]) if dist.get_rank() == 0 else None
-    return run_trial(job, offer, memory)
+    return run_trial(job, report, memory)
 
 
 def run_trial(
-    job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
+    job: dict[str, Any], report: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
 ) -> dict[str, Any] | None:
     """Run one trial on every rank.
 
-    ``job``: ``folder`` and ``run`` (a `FinetuneConfig` as JSON); with ``derived`` nothing is
-    trained, but a model scored that follows from others. ``memory`` keeps what later trials of
-    this process may reuse without a change of their results: weights and token ids.
+    ``job``: ``folder`` and ``run`` (a `FinetuneConfig` as JSON). With ``derived`` nothing is
+    trained; a model derived from others is scored. ``memory`` keeps values that later trials of
+    this process can reuse without changing their results: weights and token ids.
     """
     from sweeps.finetune.derived import score_derived
     from sweeps.finetune.finetune_config import DropConfig
@@ -74,7 +79,7 @@ def run_trial(
         return asdict(score_derived(config, drop, folder, cache))
     outbox = Outbox(folder / EVENTS_FILE) if dist.get_rank() == 0 else None
     try:
-        result = finetune(config, folder, TrialReporter(outbox, offer), cache)
+        result = finetune(config, folder, TrialReporter(outbox, report), cache)
     finally:
         if outbox is not None:
             outbox.close()

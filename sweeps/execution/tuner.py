@@ -1,4 +1,4 @@
-"""What runs: the Tuner of a study or several, and the groups of workers that do its trials."""
+"""Run trials: the Tuner for one or more studies, and the worker groups that run its jobs."""
 
 from __future__ import annotations
 
@@ -25,61 +25,63 @@ from sweeps.execution.trial_worker import run_job
 from sweeps.execution.worker_groups import GroupSpec, RunJob, WorkerGroups
 
 LONG_SECONDS = 300.0
-"""From here on the start of a fresh group hardly counts."""
+"""For trials of this length, starting a fresh group costs little."""
 
-_WEAR = {"warm": math.inf, "auto": LONG_SECONDS, "isolated": 0.0}
+_RECYCLE_AFTER_SECONDS = {"warm": math.inf, "auto": LONG_SECONDS, "isolated": 0.0}
 
 
 @final
-class HaltStopper(ray.tune.Stopper):
-    """Tune's question whether to stop everything."""
+class AllTrialsStopper(ray.tune.Stopper):
+    """Tells Tune when to stop all trials."""
 
-    def __init__(self, halt: StopCondition) -> None:
-        self._halt = halt
+    def __init__(self, stop_condition: StopCondition) -> None:
+        self._stop_condition = stop_condition
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No single trial is stopped here."""
+        """Never stops a single trial."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether the study is to halt."""
-        return self._halt.due()
+        """Whether the stop condition holds."""
+        return self._stop_condition.due()
 
 
 @final
 class EarlyStopping(FIFOScheduler):
-    """Stops a trial when the pruner of its Optuna study says so; starts them as they come."""
+    """Stops a trial when its study's pruner says so; starts trials in order."""
 
-    def __init__(self, waves: BatchSearcher) -> None:
+    def __init__(self, searcher: BatchSearcher) -> None:
         super().__init__()
-        self._waves = waves
+        self._searcher = searcher
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its scheduler for a snapshot that is never restored."""
+        """Empty: Tune pickles its scheduler for a snapshot that is never restored."""
         return {}
 
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> str:
-        """After a validation check, but the last: go on or stop."""
-        unpromising = self._waves.is_unpromising(trial.trial_id, result)
+        """Continue or stop after a validation check, except the last."""
+        unpromising = self._searcher.is_unpromising(trial.trial_id, result)
         decision: str = TrialScheduler.STOP if unpromising else TrialScheduler.CONTINUE
         return decision
 
 
 def run_tuner(
     config: SweepConfig,
-    waves: Sequence[TrialBatch],
-    halt: StopCondition,
+    batches: Sequence[TrialBatch],
+    stop_condition: StopCondition,
     groups: WorkerGroups,
     folder: str,
 ) -> None:
-    """Run what the studies want, as many trials at once as there are groups. Tune's own files go
-    to ``folder``."""
-    trials = sum(wave.trials for wave in waves)
+    """Run the trials that the studies request, as many at once as there are groups.
+
+    Tune's own files go to ``folder``.
+    """
+    trials = sum(batch.trials for batch in batches)
     groups.start(trials)
-    trainable = trainable_for(groups.name, patience(config.failures))
-    search = BatchSearcher(waves)
+    trainable = trainable_for(groups.name, timeouts(config.failures))
+    search = BatchSearcher(batches)
     ray.tune.Tuner(
         ray.tune.with_resources(trainable, HEAD_SHARE),
         tune_config=ray.tune.TuneConfig(
@@ -90,19 +92,19 @@ def run_tuner(
             reuse_actors=True,
         ),
         run_config=ray.tune.RunConfig(
-            # Tune's own snapshots are never restored: a new name for each session.
+            # Tune's own snapshots are never restored, so use a new name for each call.
             name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
             storage_path=folder,
             callbacks=[Observers(search)],
             failure_config=ray.tune.FailureConfig(max_failures=1),
-            stop=HaltStopper(halt),
+            stop=AllTrialsStopper(stop_condition),
             verbose=0,
         ),
     ).fit()
 
 
-def patience(failures: FailuresConfig) -> Timeouts:
-    """How long trials are waited for."""
+def timeouts(failures: FailuresConfig) -> Timeouts:
+    """The timeouts of trials."""
     hours = math.inf if failures.trial_hours is None else failures.trial_hours
     return Timeouts(failures.silence_seconds, 3600 * hours, halve=failures.on_oom == "halve")
 
@@ -114,9 +116,11 @@ def worker_groups(
     stored: Stored | None = None,
     word: str | None = None,
 ) -> WorkerGroups:
-    """The groups of a session, to be entered; their own files go to ``folder``. ``word``: what
-    every node must see there (`probe`)."""
-    wear = _WEAR[resources.trial_group]
+    """The worker groups, to be entered; their own files go to ``folder``.
+
+    ``word``: the content that every node must find there (see `probe`).
+    """
+    recycle_after = _RECYCLE_AFTER_SECONDS[resources.trial_group]
     run: RunJob = run_job
     if stored is not None:
         run = StoredJob(stored, run_job)
@@ -124,7 +128,7 @@ def worker_groups(
         run = SharedFolderJob(str(folder), word, run_job)
     packed = stored is not None and stored.one_node
     spec = GroupSpec(
-        run, scaling(resources, packed), storage=str(folder), recycle_after_seconds=wear
+        run, scaling(resources, packed), storage=str(folder), recycle_after_seconds=recycle_after
     )
     return WorkerGroups(spec, count)
 

@@ -1,6 +1,6 @@
-"""Libraries that take seconds to import, imported while other processes are waited for.
+"""Start a Ray session with the worker groups that all studies of a call share.
 
-Ray, and the groups of workers that all studies of a session share.
+Modules that take seconds to import are imported in the background while Ray starts.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 @contextmanager
 def imported_meanwhile(*names: str) -> Iterator[None]:
-    """Import modules in a thread while the block runs; what fails fails again where used."""
+    """Import modules in a thread during the block; errors show up again where they are used."""
     thread = threading.Thread(target=_imported, args=names, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        thread.join()  # an interpreter that ends within an import may crash
+        thread.join()  # Python may crash if it exits during an import
 
 
 def _imported(*names: str) -> None:
     for name in names:
-        with contextlib.suppress(Exception):  # told again by whoever imports it for good
+        with contextlib.suppress(Exception):  # the real import raises it again
             importlib.import_module(name)
 
 
@@ -49,26 +49,27 @@ _SLOW = ("torch", "alembic.command", "sqlalchemy.orm")
 def worker_session(
     resources: Resources, folder: Path, stored: Stored | None = None, relative: bool = False
 ) -> Iterator[WorkerGroups]:
-    """A Ray session, and as many groups as trials run at once; their files go to ``folder``, or
-    through the object store that it is a mirror of. ``relative``: whether the storage was given
-    by a path that says nothing to other machines.
+    """A Ray session with one worker group for each trial that runs at once.
+
+    The groups' files go to ``folder``, or through the object store that it mirrors. ``relative``:
+    whether the storage was given as a relative path, which differs between machines.
 
     Raises:
-        UserError: as `ray_session`; or the storage does not answer, or is not the same one on
-            every node, or cannot be.
+        UserError: as in `ray_session`; or the storage does not respond, or is not shared by all
+            nodes.
     """
     with imported_meanwhile(*_SLOW), ray_session(resources) as concurrency:
         if relative and has_other_nodes():
             raise UserError(
-                f"storage {folder}: expected an absolute path on a cluster, since a relative one "
-                f"is another folder on every node: {SHARED}"
+                f"storage {folder}: expected an absolute path on a cluster, because a relative "
+                f"path is a different folder on every node: {SHARED}"
             )
         with as_user_error():
             require_shared(folder if stored is None else stored.address)
             if stored is not None:
                 push_cache(stored)
         from sweeps.execution.tuner import (
-            worker_groups,  # Ray is imported with its environment set
+            worker_groups,  # imports Ray, whose environment is set now
         )
 
         is_marked = stored is None and bool(os.environ.get("RAY_ADDRESS"))

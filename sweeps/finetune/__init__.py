@@ -1,0 +1,1 @@
+"""One fine-tuning run: its config, data, model, training loop, checkpoints and scores."""

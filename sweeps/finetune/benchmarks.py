@@ -1,4 +1,4 @@
-"""The benchmarks of a run, built from its config."""
+"""Build the benchmarks of a run from its config, and check their items."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sweeps.finetune.finetune_config import BenchmarkConfig
 
 
 def build_benchmark(config: BenchmarkConfig) -> Benchmark:
-    """The benchmark with the protocol, metric and sandbox that `config` names.
+    """The benchmark with the protocol, metric and sandbox given by `config`.
 
-    Raises ValueError with the benchmark's name, what was expected and the nearest right name.
+    Raises ValueError with the benchmark's name, what was expected and the nearest valid name.
     """
     try:
         return registry.build(
@@ -29,7 +29,7 @@ def build_benchmark(config: BenchmarkConfig) -> Benchmark:
 def load_items(
     config: BenchmarkConfig, benchmark: Benchmark, split: Literal["validation", "test"]
 ) -> list[Item]:
-    """The items of `split`, at least one; ValueError names benchmark and file otherwise."""
+    """The items of `split`, at least one; otherwise ValueError names benchmark and file."""
     source = config.validation if split == "validation" else config.test
     try:
         items = benchmark.load(Path(source), split)
@@ -44,28 +44,28 @@ def load_items(
 
 
 def check_test_source(config: BenchmarkConfig, benchmark: Benchmark) -> None:
-    """Raise ValueError where the test items cannot be; nothing is read of what is there.
+    """Raise ValueError if the test items are missing or equal the validation items.
 
-    Also where they would be the validation items once more.
+    Only checks that the source exists, and reads no item.
     """
     if is_hub(config.test):
         check_hub(config.test)
     elif benchmark.splits_are_files and config.test == config.validation:
         raise ValueError(
             f"benchmark '{config.name}': expected two files for validation and test, got "
-            f"{config.test} for both, whose test items would choose what they then judge"
+            f"{config.test} for both, which would use the test items for selection"
         )
     elif not Path(config.test).exists():
         raise ValueError(
-            f"{config.test}: no such file or folder; benchmark '{config.name}' reads its test "
-            f"items there for the report"
+            f"{config.test}: no such file or folder; the report reads the test items of "
+            f"benchmark '{config.name}' there"
         )
 
 
 def check_test_items(config: BenchmarkConfig, benchmark: Benchmark) -> None:
-    """Raise ValueError where files have no test item at all.
+    """Raise ValueError if the files contain no test item at all.
 
-    The items are used for nothing else, and what is wrong with one of them is left to the report.
+    The items are not used otherwise, and errors in single items are left to the report.
     """
     if not is_hub(config.test):
         with suppress(DataError):

@@ -1,6 +1,6 @@
-"""Checkpoints in the run's folder: enough to go on bit for bit, the latest k of them.
+"""Checkpoints in the run's folder: the latest k, each enough to resume bit for bit.
 
-Data order and random states are functions of seed and step, so the step stands for them.
+Data order and random states are functions of seed and step, so storing the step is enough.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class Checkpoint:
     eval_seconds: float
 
     def shards(self) -> dict[str, Any]:
-        """What each rank writes for itself where the model is sharded."""
+        """What each rank writes itself if the model is sharded."""
         return {"model": self.model, "optimizer": self.optimizer}
 
     def without_shards(self) -> Checkpoint:
-        """What one rank writes for all there."""
+        """What one rank writes if the model is sharded."""
         return replace(self, model={}, optimizer={})
 
 
 def run_fingerprint(config: FinetuneConfig, workers: int) -> str:
-    """A digest of everything that decides the result of a run."""
+    """A digest of everything that determines the result of a run."""
     return _fingerprint(run_identity(config), config.effective_batch(workers))
 
 
@@ -57,18 +57,18 @@ def _fingerprint(identity: dict[str, Any], effective_batch: int) -> str:
 
 @contextmanager
 def naming_workers(config: FinetuneConfig, workers: int) -> Iterator[None]:
-    """Say it where the OtherRunError is about the same run on another number of workers."""
+    """Explain an OtherRunError if the folder holds the same run on another number of workers."""
     try:
         yield
     except OtherRunError as error:
         batch, identity = config.effective_batch(workers), run_identity(config)
-        # With a fixed global batch, the number of workers makes no other run.
+        # With a fixed global batch, the number of workers does not change the run.
         counts = range(1, _MOST_WORKERS) if config.batch.fixed == "mini_batch" else ()
         for count in counts:
             if _fingerprint(identity, batch // workers * count) == error.fingerprint:
                 raise ValueError(
-                    f"{error.folder} holds the {error.what} of this run on {count} workers, and "
-                    f"this is {workers}: with another number the effective batch is another. "
+                    f"{error.folder} holds the {error.what} of this run on {count} workers, but "
+                    f"now there are {workers}, which changes the effective batch. "
                     f"Expected {count} workers, or another folder"
                 ) from None
         raise
@@ -82,11 +82,12 @@ def save(
     *,
     group: Group | None = None,
 ) -> None:
-    """Add a checkpoint and drop all but the `keep` latest; a kill at any moment leaves one whole.
+    """Add a checkpoint and drop all but the `keep` latest; always leaves a complete one.
 
-    A folder of its own for each: it gets its name once all of it is on the disk. With `group`,
-    called on every rank, model and optimizer are this rank's shards, and each rank writes its
-    own by torch.distributed.checkpoint; without, one rank calls it and writes all.
+    Each checkpoint has its own folder, which gets its final name once all of it is on disk. With
+    `group`, call it on every rank: model and optimizer are this rank's shards, and
+    torch.distributed.checkpoint writes each rank's own. Without `group`, one rank calls it and
+    writes everything.
     """
     partial = partial_folder(folder, checkpoint.step, group)
     if group is None:
@@ -103,21 +104,23 @@ def save(
 
 
 def partial_folder(folder: Path, step: int, group: Group | None = None) -> Path:
-    """Where the checkpoint of `step` is to lie before it is whole, the same on every rank: a name
-    of its own, as a process that was taken for lost may run the same trial at this moment."""
+    """The temporary folder of the checkpoint of `step`, the same on every rank.
+
+    Its name is unique, because a process that was considered lost may still run the same trial.
+    """
     partial = partial_of(_folders(folder) / _name(step))
     return partial if group is None else partial.with_name(group.tell(partial.name))
 
 
 def begin(partial: Path) -> None:
-    """Make the folder of a checkpoint that is not whole."""
+    """Create the folder of an incomplete checkpoint."""
     partial.mkdir(parents=True)
 
 
 def finish(partial: Path, fingerprint: str, checkpoint: Checkpoint, keep: int) -> None:
-    """Write the rest of a checkpoint, give its folder its name, drop all but the `keep` latest.
+    """Complete a checkpoint, rename its folder, and drop all but the `keep` latest.
 
-    Another process at the same run writes the same things: where it was first, its step stands.
+    Another process at the same run writes the same content; if it was first, its checkpoint stays.
     """
     check = None if checkpoint.check is None else vars(checkpoint.check)
     _write({**vars(checkpoint), "check": check, "fingerprint": fingerprint}, partial / STATE)
@@ -127,17 +130,17 @@ def finish(partial: Path, fingerprint: str, checkpoint: Checkpoint, keep: int) -
 
 
 def load(folder: Path, fingerprint: str) -> Checkpoint | None:
-    """The latest checkpoint of `folder`, or None; ValueError when it is another run's.
+    """The latest checkpoint of `folder`, or None; ValueError if it belongs to another run.
 
-    Called before anything is written; what a killed process began is removed. Where the model is
-    sharded, its parts are still to be read: `load_shards`.
+    Call it before anything is written: it removes checkpoints that a killed process left
+    incomplete. If the model is sharded, `load_shards` reads its parts afterwards.
     """
     for left in (*folder.glob("*.partial"), *_folders(folder).glob("*.partial")):
         shutil.rmtree(left, ignore_errors=True)
     places = saved(folder)
     if not places:
         return None
-    import torch  # a second or two, which who only lists checkpoints does without
+    import torch  # takes a second or two, and listing checkpoints does not need it
 
     state = torch.load(places[-1] / STATE, map_location="cpu", weights_only=True)
     if (other := state.pop("fingerprint")) != fingerprint:
@@ -147,14 +150,14 @@ def load(folder: Path, fingerprint: str) -> Checkpoint | None:
 
 
 def load_shards(folder: Path, checkpoint: Checkpoint, shards: dict[str, Any]) -> Checkpoint:
-    """On every rank: with its own parts of model and optimizer, read into those of `shards`."""
+    """The checkpoint with this rank's parts of model and optimizer; call it on every rank."""
     place = _folders(folder) / _name(checkpoint.step)
     distributed().load(shards, checkpoint_id=place / SHARDS)
     return replace(checkpoint, **shards)
 
 
 def distributed() -> Any:
-    """torch.distributed.checkpoint: half a second of import that only sharded runs pay."""
+    """torch.distributed.checkpoint; its import takes half a second, so only sharded runs do it."""
     from torch.distributed import checkpoint
 
     return checkpoint
@@ -170,13 +173,15 @@ def _write(state: dict[str, Any], path: Path) -> None:
 
 
 def saved(folder: Path) -> list[Path]:
-    """The whole checkpoints of `folder`, the oldest first."""
+    """The complete checkpoints of `folder`, oldest first."""
     return sorted(place for place in _folders(folder).glob("step-*") if not place.suffix)
 
 
 def discard(folder: Path) -> None:
-    """Remove the checkpoints of a run that will not go on; what another process at the same run
-    has begun is left to it."""
+    """Remove the checkpoints of a run that will not continue.
+
+    An incomplete checkpoint of another process at the same run is kept.
+    """
     for place in saved(folder):
         shutil.rmtree(place, ignore_errors=True)
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Saves the checkpoints of one run: while training waits, or in the background from a copy."""
+"""Save a run's checkpoints, either synchronously or in the background from a copy."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from sweeps.finetune.process_group import Group
 
 @final
 class Saver:
-    """One checkpoint at a time; a kill at any moment leaves the latest whole one."""
+    """Saves one checkpoint at a time; after a kill, the latest complete one remains."""
 
     def __init__(
         self, folder: Path, fingerprint: str, keep: int, group: Group | None, *, background: bool
     ) -> None:
-        """`group` where the model is sharded: every rank then has a saver and uses it alike."""
+        """`group`: given if the model is sharded; every rank then uses its saver alike."""
         self._folder, self._fingerprint, self._keep = folder, fingerprint, keep
         self._group = group
         self._pool = ThreadPoolExecutor(1, "checkpoint") if background else None
         self._pending: Future[Any] | None = None
-        # Of its own: what the writers tell each other must not mix with what the trainers do.
+        # A separate group, so that the writers' messages do not mix with the trainers'.
         self._writers = dist.new_group(backend="gloo") if background and group else None
 
     def save(self, state: Checkpoint) -> None:
-        """Save `state`; in the background, return once it is copied."""
+        """Save `state`; in the background, return as soon as it is copied."""
         self.wait()
         if self._pool is None:
             checkpoint.save(self._folder, self._fingerprint, state, self._keep, group=self._group)
@@ -43,7 +43,7 @@ class Saver:
             self._begin_sharded(state, self._group, self._pool)
 
     def wait(self) -> None:
-        """Return when nothing is being written, on every rank; raises what went wrong there."""
+        """Wait until nothing is being written on any rank; raises errors of the writer."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -51,7 +51,7 @@ class Saver:
                 self._group.wait()
 
     def close(self) -> None:
-        """Let what is being written come to its end; for a run that failed as well."""
+        """Let a running save finish, also if the run failed."""
         if self._pending is not None:
             wait([self._pending])
         if self._pool is not None:
@@ -73,13 +73,13 @@ class Saver:
             self._pending = pool.submit(self._finish, written, partial, rest)
 
     def _finish(self, written: Future[Any], partial: Path, rest: Checkpoint) -> None:
-        """On rank 0, whose writing ends with the list of all ranks' parts: then it is whole."""
+        """On rank 0, whose save ends with the list of all shards: complete the checkpoint."""
         written.result()
         checkpoint.finish(partial, self._fingerprint, rest, self._keep)
 
 
 def _copied(value: Any) -> Any:
-    """The same tree of plain values with copies of its tensors, on the CPU."""
+    """The same tree of plain values, with its tensors copied to the CPU."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

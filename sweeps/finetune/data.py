@@ -1,6 +1,6 @@
-"""Token ids of many examples in two flat tensors, in memory or mapped from a file.
+"""Training data: examples tokenised once into flat tensors, served as micro-batches.
 
-Training data: examples tokenised once, and served as micro-batches.
+The tensors are in memory, or memory-mapped from a cache file.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from sweeps.finetune.sources import is_on_hub, source_bytes
 @final
 @dataclass(frozen=True)
 class TokenStore:
-    """`ids` [tokens] int32 of all examples in a row; example i is ids[starts[i]:starts[i + 1]]."""
+    """`ids` [tokens] int32 of all examples; example i is ids[starts[i]:starts[i + 1]]."""
 
     ids: Tensor
     starts: Tensor
 
     @classmethod
     def of(cls, rows: Iterable[list[int]]) -> Self:
-        """Hold these rows; a token takes four bytes instead of a Python object."""
+        """Store these rows; a token takes four bytes instead of a Python object."""
         parts = [torch.tensor(row, dtype=torch.int32) for row in rows]
         sizes = torch.tensor([0, *(len(part) for part in parts)])
         return cls(
@@ -57,14 +57,14 @@ class TokenStore:
 
 
 def cached(key: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `make` returns (tensors and plain values), kept on disk under a digest of `key`.
+    """The result of `make` (tensors and plain values), cached on disk under a digest of `key`.
 
-    Tensors come back mapped from the file, so the processes of a node share their memory.
+    Tensors are memory-mapped from the file, so the processes of a node share them.
     """
     place = _folder() / f"{hashlib.sha256(repr(key).encode()).hexdigest()}.pt"
     if not place.is_file():
         place.parent.mkdir(parents=True, exist_ok=True)
-        # Several workers may get here at once: each renames a whole file of equal content.
+        # Several workers may do this at once: each renames a complete file with equal content.
         with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as stream:
             torch.save(make(), stream)
         Path(stream.name).replace(place)
@@ -73,20 +73,20 @@ def cached(key: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _folder() -> Path:
-    """Beside the caches of `datasets`, where an environment has moved those."""
+    """Beside the cache of `datasets`, wherever the environment puts it."""
     home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
     chosen = os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets"
     return Path(chosen).expanduser() / "gmt_sweep_tokens"
 
 
-# Below, reading and tokenising take less than a second or two.
+# Smaller sources are read and tokenised in a second or two.
 _CACHED_BYTES = 4 * 2**20
 
 
 @final
 @dataclass(frozen=True)
 class TrainingData:
-    """Tokenised examples: `tokens[i]` and the index `first[i]` of its first target token."""
+    """Tokenised examples: `tokens[i]`, and the index `first[i]` of its first target token."""
 
     tokens: TokenStore
     first: tuple[int, ...]
@@ -98,19 +98,19 @@ class TrainingData:
         return len(self.tokens)
 
     def targets(self, indices: Sequence[int]) -> int:
-        """How many tokens of these examples the loss counts."""
+        """The number of tokens of these examples that the loss counts."""
         return sum(self.lengths[index] - self.first[index] for index in indices)
 
     def size(self, indices: Sequence[int]) -> int:
-        """How many tokens these examples have, padding not counted."""
+        """The number of tokens of these examples, without padding."""
         return sum(self.lengths[index] for index in indices)
 
     def micro_batch(self, indices: Sequence[int]) -> MicroBatch:
-        """These examples, packed where asked for, else padded to the longest of them."""
+        """These examples, packed if configured, else padded to the longest of them."""
         examples = [(self.tokens[index], self.first[index]) for index in indices]
         if self.pack_to is not None:
             return pack(examples, self.pack_to)
-        # Any token will do for padding: nothing attends to it and the loss leaves it out.
+        # Any token can pad: nothing attends to it, and the loss ignores it.
         return collate(examples, pad=0)
 
 
@@ -122,11 +122,11 @@ def load_training_data(
 ) -> TrainingData:
     """Read and tokenise the rows of `config`; RowError names file and line of a bad one.
 
-    An example is prompt + response + [eos], cut at `max_length`, tokenised as the evaluators do
-    it: the prompt begins as the tokenizer begins a text, or as `add_bos` has it. The loss counts
-    the response and eos. In the chat template an example is what the template writes. An example
-    whose response was cut away entirely is dropped and counted. Large sources are tokenised once
-    and kept on disk under their content.
+    An example is prompt + response + [eos], cut at `max_length`. It is tokenised as in the
+    evaluators: the prompt begins as the tokenizer begins a text, or as `add_bos` says. The loss
+    counts the response and eos. With the chat template, the template writes the example. Examples
+    whose whole response was cut off are dropped and counted. Large sources are tokenised once and
+    cached on disk, keyed by their content.
     """
     codec = TokenCodec(tokenizer, add_bos)
     key = _cache_key(config, tokenizer, benchmarks)
@@ -146,10 +146,9 @@ def load_training_data(
 def _cache_key(
     config: DataConfig, tokenizer: Any, benchmarks: Sequence[BenchmarkConfig]
 ) -> tuple[object, ...] | None:
-    """What decides the token ids, beside the codec; None where keeping them is not worth it, or
-    not safe."""
+    """What determines the token ids, besides the codec; None if caching is useless or unsafe."""
     if is_on_hub(config.path):
-        if not hub.is_commit(config.revision):  # may hold other rows tomorrow
+        if not hub.is_commit(config.revision):  # its rows may change
             return None
         rows = config.revision
     elif source_bytes(config.path) < _CACHED_BYTES:
@@ -162,7 +161,7 @@ def _cache_key(
 
 
 def _items_key(config: BenchmarkConfig) -> tuple[object, ...]:
-    """All that decides the items of a benchmark."""
+    """Everything that determines the items of a benchmark."""
     own = content(config.name) if is_own(config.name) else config.name
     return (own, config.preset, content(config.validation), content(config.test))
 
@@ -182,7 +181,7 @@ def _tokenised(
         prompt, response = _encoded(example, tokenizer, codec)
         start = len(prompt)
         truncated += start + len(response) > config.max_length
-        # Position 0 has nothing before it to be predicted from.
+        # Position 0 has no context to predict it from.
         if 0 < start < config.max_length:
             rows.append([*prompt, *response][: config.max_length])
             first.append(start)
@@ -198,7 +197,7 @@ def _tokenised(
 
 
 def _encoded(example: Example, tokenizer: Any, codec: TokenCodec) -> tuple[list[int], list[int]]:
-    """The ids of prompt and response, the end of the response among them."""
+    """The token ids of prompt and response, including the end of the response."""
     if example.in_chat is not None:
         prompt, response = example.in_chat
         return codec.response(prompt), codec.response(response)
@@ -216,7 +215,7 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 
 
 def _code_digest() -> str:
-    """Of everything that decides what an example becomes: another release tokenises anew."""
+    """A digest of the code that builds examples: another release tokenises again."""
     here = Path(__file__).parent
     names = ("data.py", "example.py", "examples.py", "sources.py")
     sources = [*(here / name for name in names), *sorted((here / "training_sets").glob("*.py"))]

@@ -1,4 +1,4 @@
-"""Models that follow from others without training: the base model, and One-off Drops."""
+"""Models derived from others without training: the base model, and One-off Drops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sweeps.finetune.validation import Validation
 def load_derived(
     model: ModelConfig, drop: DropConfig | None, device: torch.device
 ) -> tuple[Any, Any]:
-    """The base model, or the tuned one with a part of its update dropped; and the tokenizer."""
+    """The model and tokenizer: the base model, or `drop.tuned` with part of its update dropped."""
     if drop is not None and not (Path(drop.tuned).expanduser() / "config.json").is_file():
         raise ModelError(
             f"drop: expected the model folder of a finished SFT run, found no config.json in "
@@ -42,9 +42,9 @@ def load_derived(
 def score_derived(
     config: FinetuneConfig, drop: DropConfig | None, folder: Path, cache: Cache
 ) -> RunResult:
-    """The validation score that a run of `config` would report for this model, untrained.
+    """The validation score of an untrained model, as a run of `config` would report it.
 
-    Call it on every rank of a group, or alone, as `finetune`. No model is written to `folder`.
+    Call it on every rank of a group, or alone, like `finetune`. Writes no model to `folder`.
     """
     group = Group.current()
     device = group.device()
@@ -56,7 +56,7 @@ def score_derived(
 
 
 def _scored(validation: Validation, model: Any, tokenizer: Any, group: Group) -> RunResult:
-    """The result of a model that is not trained, and its score on the validation items."""
+    """The result of an untrained model, with its score on the validation items."""
     try:
         check_weights(model, group)
         score, metrics = validation.check(model.eval(), tokenizer, final=True)
@@ -66,9 +66,9 @@ def _scored(validation: Validation, model: Any, tokenizer: Any, group: Group) ->
 
 
 def drop_run(config: FinetuneConfig, folder: Path, group: Group, cache: Cache | None) -> RunResult:
-    """The run that `config.method.drop` describes: drop, save and score, and never train.
+    """The run described by `config.method.drop`: drop, save and score, without training.
 
-    Called on every rank; `step` is 0, since there are no updates.
+    Call it on every rank; `step` is 0, because there are no updates.
     """
     device = group.device()
     model, tokenizer = load_derived(config.model, config.method.drop, device)

@@ -1,4 +1,4 @@
-"""What tells a model that is no longer one: a loss, weight or score that is NaN or infinite."""
+"""Detect a diverged model: a loss, weight or score that is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class DivergedError(ArithmeticError):
 
 
 def check_weights(model: torch.nn.Module, group: Group) -> None:
-    """Compare every parameter with its bounds; where the model is sharded, each rank its part.
+    """Check that every parameter is finite; if the model is sharded, each rank checks its part.
 
     Raises:
-        DivergedError: on every rank of the group, where one of them found such a weight.
+        DivergedError: on every rank of the group, if any rank found such a weight.
     """
     parameters = list(model.parameters())
     broken = torch.stack([~is_finite(each) for each in parameters]).any()
@@ -30,7 +30,7 @@ def check_weights(model: torch.nn.Module, group: Group) -> None:
 
 
 def is_finite(tensor: Tensor) -> Tensor:
-    """Whether all elements are, as a scalar on the tensor's device; of shards, this rank's."""
+    """Whether all elements are finite, as a scalar on the device; for shards, this rank's."""
     local: Any = getattr(tensor, "to_local", lambda: tensor)()
     if not local.numel():
         return torch.ones((), dtype=torch.bool, device=local.device)
@@ -38,9 +38,9 @@ def is_finite(tensor: Tensor) -> Tensor:
 
 
 def check_scores(score: float, metrics: Mapping[str, float]) -> None:
-    """Raise DivergedError where a score is not finite.
+    """Raise DivergedError if a score is not finite.
 
-    A score may hide it: of a model that answers with NaN, accuracy is 0 and bits per byte NaN.
+    Accuracy alone may hide it: for a model that outputs NaN, accuracy is 0 and bits per byte NaN.
     """
     for name, value in {"score": score, **metrics}.items():
         if not math.isfinite(value):
@@ -48,16 +48,16 @@ def check_scores(score: float, metrics: Mapping[str, float]) -> None:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Read the weights of a saved model, one tensor at a time.
+    """Check the weights of a saved model, one tensor at a time.
 
     Raises:
-        DivergedError: naming the tensor that is not finite.
+        DivergedError: names the tensor that is not finite.
     """
     from safetensors import safe_open
 
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 (it is no mapping)
+            for name in weights.keys():  # noqa: SIM118 (not a mapping)
                 tensor = weights.get_tensor(name)
                 if tensor.is_floating_point() and not is_finite(tensor):
                     raise DivergedError(

@@ -1,8 +1,7 @@
-"""One row of training data with the place it came from, and what is wrong with it.
+"""A row of training data, the example made from it, and its chat template form.
 
-One training example: what the model is given, and the response whose tokens it learns.
-
-A conversation in the tokenizer's own chat template.
+`Row` reads fields and reports errors with file and line. `Example` is a prompt with the response
+whose tokens are learned. `in_chat_template` writes both with the tokenizer's own template.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ from evaluators.split import is_validation
 
 
 class RowError(ValueError):
-    """Training data that cannot be used: names file, line, what was expected, what was found."""
+    """Unusable training data: names file, line, what was expected and what was found."""
 
 
 class Row:
-    """One JSON object and its place ("train.jsonl, line 3"); getters name what is wrong."""
+    """One JSON object and its place ("train.jsonl, line 3"); getters report bad fields."""
 
     def __init__(self, place: str, fields: Mapping[str, Any]) -> None:
-        """Hold `fields` read at `place`."""
+        """`place` is where `fields` were read."""
         self.place = place
         self.fields = fields
 
     def text(self, name: str, *, default: str | None = None) -> str:
-        """The non-empty string field `name`; `default` instead where missing or empty."""
+        """The non-empty string field `name`; `default` if it is missing or empty."""
         value = self.fields.get(name, default)
         if value in ("", None) and default is not None:
             return default
@@ -48,7 +47,7 @@ class Row:
         return value
 
     def fail(self, expected: str, found: str) -> NoReturn:
-        """Raise the RowError of this row."""
+        """Raise a RowError for this row."""
         raise RowError(f"{self.place}: expected {expected}, found {found}")
 
     def _names(self) -> str:
@@ -56,11 +55,11 @@ class Row:
 
 
 class Turn(NamedTuple):
-    """One message: its role (system, user, assistant or tool) and what it says.
+    """One message: its role (system, user, assistant or tool) and its text.
 
-    `chat` is the message for a chat template where that takes more than role and text, such as
-    tool calls. `only_chat` names what of it the format's own prompt cannot write. An assistant's
-    turn that is not `trained` is part of the conversation, and no response to learn.
+    `chat`: the message for a chat template if it has more than role and text, such as tool calls.
+    `only_chat`: the part that the format's own prompt cannot express. An assistant's turn that is
+    not `trained` is context, and not a response to learn.
     """
 
     role: str
@@ -70,7 +69,7 @@ class Turn(NamedTuple):
     trained: bool = True
 
     def message(self) -> dict[str, Any]:
-        """The message as a chat template reads it."""
+        """The message as a chat template expects it."""
         return dict(self.chat or {"role": self.role, "content": self.text})
 
 
@@ -78,12 +77,11 @@ class Turn(NamedTuple):
 class Example:
     """A prompt, the response whose tokens are learned, and the text that decides its split.
 
-    `split_text` is what the benchmark on the same file hashes, so both agree on a row's part;
-    where a set has an official split, `official_part` says it instead. `turns` is the
-    conversation before the response, for a chat template; () means one turn of the user.
-    `answer` is the response as a turn, `tools` the functions that the conversation may call.
-    `only_chat` names what the prompt and the response leave out, `in_chat` is both as the
-    tokenizer's chat template writes them.
+    `split_text`: the text that the benchmark on the same file hashes, so both agree on a row's
+    split. `official_part`: the official split, if the set has one. `turns`: the conversation
+    before the response, for a chat template; () means one user turn. `answer`: the response as a
+    turn. `tools`: the functions that the conversation may call. `only_chat`: what prompt and
+    response leave out. `in_chat`: both as the tokenizer's chat template writes them.
     """
 
     prompt: str
@@ -98,7 +96,7 @@ class Example:
 
     @property
     def is_held_out(self) -> bool:
-        """Whether a benchmark of the same set evaluates on it, so that training must not."""
+        """Whether a benchmark on the same set evaluates on it, so it must not be trained on."""
         if self.official_part is not None:
             return self.official_part != "train"
         return is_validation(self.split_text)
@@ -110,22 +108,22 @@ class Example:
 
 Messages = list[dict[str, Any]]
 REASONING = ("reasoning_content", "reasoning", "thinking")
-"""What messages and chat templates call a text that precedes the answer."""
+"""The names of the text before an answer, in messages and chat templates."""
 
 
 def check_template(tokenizer: Any) -> None:
-    """Raise RowError where the tokenizer has no chat template."""
+    """Raise RowError if the tokenizer has no chat template."""
     if not getattr(tokenizer, "chat_template", None):
         raise RowError(
-            "data.template: 'chat' needs a tokenizer with a chat template, and this one has "
+            "data.template: 'chat' requires a tokenizer with a chat template, but this one has "
             "none; expected 'own', the format's own prompt"
         )
 
 
 def in_chat_template(tokenizer: Any, example: Example) -> tuple[str, str]:
-    """The prompt and the response as text with their special tokens, the turn's end included.
+    """The prompt and the response as text with special tokens, including the end of the turn.
 
-    Raises RowError where the template refuses the conversation or leaves a part of it out.
+    Raises RowError if the template rejects the conversation or leaves out a part of it.
     """
     turns = [turn.message() for turn in example.conversation()]
     answer = (example.answer or Turn("assistant", example.response)).message()
@@ -135,9 +133,9 @@ def in_chat_template(tokenizer: Any, example: Example) -> tuple[str, str]:
         prompt = write(turns, tools=tools, add_generation_prompt=True)
         whole = write([*turns, answer], tools=tools)
         left_out = _left_out(write, [*turns, answer], tools, whole)
-    except Exception as error:  # jinja's own errors, and what a template raises itself
+    except Exception as error:  # jinja's errors, and any that a template raises
         raise RowError(
-            f"data.template: the chat template refuses a conversation: {error}"
+            f"data.template: the chat template rejects a conversation: {error}"
         ) from error
     if left_out:
         raise RowError(
@@ -146,21 +144,21 @@ def in_chat_template(tokenizer: Any, example: Example) -> tuple[str, str]:
         )
     if not whole.startswith(prompt):
         raise RowError(
-            "data.template: the tokenizer's chat template writes an answer otherwise than it "
-            "asks for one, so the response's tokens cannot be told apart; expected 'own'"
+            "data.template: the tokenizer's chat template writes a conversation differently with "
+            "its answer, so the response's tokens cannot be identified; expected 'own'"
         )
     return prompt, whole[len(prompt) :]
 
 
 def _left_out(write: Callable[..., str], messages: Messages, tools: Any, whole: str) -> str:
-    """What the template reads nothing of: with another value, it writes the same text."""
+    """The part that the template ignores: with another value, it writes the same text."""
     if tools and write(messages, tools=None) == whole:
         return "the tools"
     renamed = [_renamed(message) for message in messages]
     if renamed != messages and write(renamed, tools=tools) == whole:
         return "the tool calls"
     *before, answer = messages
-    for name in REASONING:  # of earlier turns, templates leave it out on purpose
+    for name in REASONING:  # templates omit it from earlier turns on purpose
         if name in answer and write([*before, {**answer, name: "..."}], tools=tools) == whole:
             return f"'{name}'"
     return ""

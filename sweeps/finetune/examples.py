@@ -1,11 +1,10 @@
-"""Training examples that share a long n-gram of words with a benchmark's items.
+"""Select the examples to train on from the rows of a source, and count what is left out.
 
-As Brown et al. 2020 (arXiv 2005.14165, appendix C): words in lower case without punctuation,
-n = 13 by default there, and n-grams that many items share are phrases, not leaks. The items of
-both splits are read, the test items too: they decide what is left out of training, and nothing
-that is compared, tuned or selected.
-
-From rows to the examples that are trained on; what is left out is counted.
+Decontamination drops examples that share a long word n-gram with a benchmark item, as in Brown et
+al. 2020 (arXiv 2005.14165, appendix C): lower-case words without punctuation, 13 of them by
+default there. N-grams shared by many items are phrases, not leaks. Items of both splits are read.
+The test items only decide what is left out of training, and are not used for comparison, tuning or
+selection.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def benchmark_ngrams(benchmarks: Sequence[BenchmarkConfig], n: int) -> set[NGram
 
 
 def is_contaminated(example: Example, against: set[NGram]) -> bool:
-    """Whether the conversation or the response holds an n-gram of `against`, all of one length."""
+    """Whether the conversation or response contains an n-gram of `against`, all of one length."""
     size = len(next(iter(against), ()))
     texts = (*(turn.text for turn in example.conversation()), example.response)
     return size > 0 and any(
@@ -50,7 +49,7 @@ def is_contaminated(example: Example, against: set[NGram]) -> bool:
 
 
 def _telling(items: Sequence[Item], n: int) -> Iterator[NGram]:
-    """The n-grams of `items` but those of their common template."""
+    """The n-grams of `items` without those of their common template."""
     grams = [set(_item_ngrams(item, n)) for item in items]
     counts = Counter(ngram for each in grams for ngram in each)
     most = min(_COMMON, max(1, len(items) // 2))
@@ -75,10 +74,10 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DataCounts:
-    """What became of the rows: nothing is skipped, cut or dropped without being counted.
+    """What happened to the rows; every skipped, truncated or dropped one is counted.
 
     `examples` are trained on. `held_out` belong to a benchmark, `contaminated` overlap with one,
-    `left_out` fall to `train_fraction`, `no_target` lost their whole response to `max_length`.
+    `left_out` exceed `train_fraction`, and `no_target` lost their whole response to `max_length`.
     """
 
     examples: int = 0
@@ -97,10 +96,10 @@ class DataCounts:
 def read_examples(
     config: DataConfig, benchmarks: Sequence[BenchmarkConfig] = (), tokenizer: Any = None
 ) -> tuple[list[Example], DataCounts]:
-    """The examples to train on, in the order of their rows, and what was left out.
+    """The examples to train on, in row order, and the counts of those left out.
 
-    `benchmarks` are read where `config.decontaminate` asks for it, `tokenizer` is needed for its
-    chat template. RowError names file and line of a bad row, unless bad rows are to be skipped.
+    `benchmarks` are read if `config.decontaminate` is set; `tokenizer` provides the chat template.
+    RowError names file and line of a bad row, unless bad rows are skipped.
     """
     against = None
     if config.decontaminate is not None:
@@ -141,7 +140,7 @@ def read_examples(
 
 
 def _by_kind(bad_rows: Sequence[RowError]) -> str:
-    """The first row of each kind, told apart by what was expected, with how many there are."""
+    """The first row of each kind of error, by what was expected, with the number of such rows."""
     kinds: dict[str, list[RowError]] = {}
     for row in bad_rows:
         expected = str(row).partition(": expected ")[2].partition(", found ")[0]
@@ -151,7 +150,7 @@ def _by_kind(bad_rows: Sequence[RowError]) -> str:
 
 
 def _outcomes(config: DataConfig, tokenizer: Any) -> Iterator[list[Example] | RowError]:
-    """Per row, all of its examples or what is wrong with it: never half a row."""
+    """For each row, all of its examples or its error, never part of a row."""
     read = TRAINING_SETS[config.format].read
     for row in read_source(config):
         if isinstance(row, RowError):
@@ -164,7 +163,7 @@ def _outcomes(config: DataConfig, tokenizer: Any) -> Iterator[list[Example] | Ro
 
 
 def _in_template(example: Example, row: Row, config: DataConfig, tokenizer: Any) -> Example:
-    """The example, written out where the tokenizer's chat template is to do it."""
+    """The example, written by the tokenizer's chat template if configured."""
     if config.template == "own":
         if example.only_chat:
             row.fail(
@@ -181,9 +180,9 @@ def _in_template(example: Example, row: Row, config: DataConfig, tokenizer: Any)
 
 
 def _fraction(examples: list[Example], fraction: float) -> list[Example]:
-    """That share of the examples, at least one: those whose text has the smallest hash.
+    """This share of the examples, at least one: those whose text has the smallest hash.
 
-    A smaller fraction is a subset of a larger one, whatever the order of the file.
+    A smaller fraction is a subset of a larger one, for any order of the file.
     """
     if fraction == 1.0:
         return examples

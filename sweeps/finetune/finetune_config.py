@@ -1,4 +1,4 @@
-"""What one fine-tuning run is: a frozen, strict description that names every user mistake."""
+"""The configuration of one fine-tuning run: frozen, strict, with an error for every mistake."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ PositiveInt = Annotated[int, Field(ge=1)]
 
 
 class BatchError(ValueError):
-    """The numbers of a batch do not divide; the message names them."""
+    """The batch sizes do not divide evenly; the message names them."""
 
 
 class ModelConfig(StrictModel):
-    """The base model: a Hugging Face folder or hub name, and how it is trained.
+    """The base model, a Hugging Face folder or hub name, and how it is loaded.
 
-    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is bfloat16
-    on accelerators that have it, else float32. `attention`: `auto` is flash attention where it
-    is installed and applies, else SDPA. `gradient_checkpointing` trades time for memory.
-    `add_bos`: whether prompts begin with the beginning-of-sequence token (BOS), in training and
-    in scoring; `auto` is as the tokenizer begins a text by itself.
+    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is bfloat16 on
+    accelerators that support it, else float32. `attention`: `auto` is flash attention if it is
+    installed and applicable, else SDPA. `gradient_checkpointing` trades time for memory.
+    `add_bos`: whether prompts start with the beginning-of-sequence token (BOS), in training and in
+    scoring; `auto` follows the tokenizer.
     """
 
     path: LocalPath
@@ -51,17 +51,16 @@ class ModelConfig(StrictModel):
 
 
 class DataConfig(StrictModel):
-    """The training rows, all of one format.
+    """The training rows, all in one format.
 
-    `path`: a file (.jsonl, .json, .csv, .parquet) or several, comma separated, a folder of
-    them, or a dataset on the hub with its `subset`, `split` and `revision`; left out, the home
-    of the format on the hub. `part="train"` leaves out the rows that a benchmark built on the
-    same set evaluates on. `template="chat"` takes the tokenizer's chat template instead of the
-    format's own prompt. `max_length` is in tokens and counts all of them. `train_fraction` is
-    the share of the examples to train on. `decontaminate` (13 is usual) leaves out examples
-    that share that many words in a row with an item of the run's benchmarks. `packing` puts
-    the examples of a micro-batch into rows of up to `max_length` tokens instead of padding
-    them; it changes no result.
+    `path`: a file (.jsonl, .json, .csv, .parquet), several separated by commas, a folder of them,
+    or a hub dataset with its `subset`, `split` and `revision`; by default the format's dataset on
+    the hub. `part="train"` leaves out rows that a benchmark on the same set evaluates on.
+    `template="chat"` uses the tokenizer's chat template instead of the format's own prompt.
+    `max_length` is the total length in tokens. `train_fraction` is the share of examples to train
+    on. `decontaminate` (usually 13) leaves out examples that share that many consecutive words
+    with an item of the run's benchmarks. `packing` packs the examples of a micro-batch into rows
+    of up to `max_length` tokens instead of padding them; the results are the same.
     """
 
     path: LocalPaths
@@ -82,7 +81,7 @@ class DataConfig(StrictModel):
     def _at_home_on_the_hub(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("path") is not None:
             return values
-        from sweeps.finetune.training_sets import TRAINING_SETS  # imports what a config need not
+        from sweeps.finetune.training_sets import TRAINING_SETS  # imports more than a config needs
 
         named = TRAINING_SETS.get(str(values.get("format")))
         if named is None or named.home is None:
@@ -94,8 +93,8 @@ class DataConfig(StrictModel):
 class DropConfig(StrictModel):
     """One-off Drop of `tuned`, the model folder of a finished SFT run of the same base model.
 
-    `rate` is the share of its changes that go back to the base value: the smallest (trivial),
-    the largest (salient) or any (random).
+    `rate` is the share of its changes that are reset to the base value: the smallest (trivial),
+    the largest (salient) or random ones.
     """
 
     tuned: LocalPath
@@ -107,7 +106,7 @@ class DropConfig(StrictModel):
 class MethodConfig(StrictModel):
     """How gradients are masked; `mask_ratio` is the fraction of elements zeroed.
 
-    `hft` freezes half of each block and takes no ratio; `drop` trains nothing, see DropConfig.
+    `hft` freezes half of each block and has no ratio; `drop` trains nothing (see DropConfig).
     """
 
     name: Literal["gmt", "sft", "random", "hft", "drop"] = "gmt"
@@ -136,17 +135,17 @@ class MethodConfig(StrictModel):
         if (self.name == "drop") != (self.drop is not None):
             found = "none" if self.drop is None else "one"
             raise ValueError(
-                f"method.drop belongs to method.name 'drop', and is needed there; got "
+                f"method.drop is required by method.name 'drop', and only there; got "
                 f"{found} with '{self.name}'"
             )
         return self
 
 
 class BatchConfig(StrictModel):
-    """What stays fixed when the accumulation interval N changes.
+    """What stays fixed if the accumulation interval N changes.
 
-    `mini_batch` (per worker): the effective batch is N x mini_batch x workers.
-    `global_batch`: the effective batch is fixed, and N only trades memory for time.
+    `mini_batch` (per worker): the effective batch is N x mini_batch x workers. `global_batch`: the
+    effective batch is fixed, and N only trades memory for time.
     """
 
     fixed: Literal["mini_batch", "global_batch"] = "mini_batch"
@@ -168,9 +167,9 @@ class BatchConfig(StrictModel):
 class BenchmarkConfig(StrictModel):
     """One benchmark of the domain; `limit` and `test_limit` count items (None = all).
 
-    `preset` chooses the protocol (`table1`, `table2`: the paper's tables; None: the benchmark's
-    own choice). `validation` and `test`: a file or folder each, or hub:owner/name@revision. They
-    may be the same, where the benchmark tells its validation items from its test items.
+    `preset`: the protocol (`table1`, `table2`: the paper's tables; None: the benchmark's default).
+    `validation` and `test`: a file or folder each, or hub:owner/name@revision. They may be the
+    same if the benchmark itself separates validation and test items.
     """
 
     name: LocalPath
@@ -184,10 +183,10 @@ class BenchmarkConfig(StrictModel):
 
 
 class EvaluationConfig(StrictModel):
-    """When and on what the model is scored while it trains: validation items only.
+    """When the model is scored during training, and on which items: validation items only.
 
-    `checks` evenly spaced checks, the last at the end; the earlier ones see `check_limit`
-    items of each benchmark, the last one sees the benchmark's own `limit`.
+    `checks` are evenly spaced, the last one at the end. The earlier ones use `check_limit` items
+    of each benchmark, the last one the benchmark's own `limit`.
     """
 
     benchmarks: tuple[BenchmarkConfig, ...] = Field(min_length=1)
@@ -203,13 +202,13 @@ class EvaluationConfig(StrictModel):
 
 
 class FinetuneConfig(StrictModel):
-    """One run. `examples` is the number of training examples consumed in total.
+    """One run. `examples` is the total number of training examples consumed.
 
-    A checkpoint is saved at every validation check but the last, and every
-    `checkpoint_updates` updates where given; the `keep_checkpoints` latest stay until the end.
-    `checkpoint_async`: written in the background, from a copy in the CPU's memory.
-    The mask is measured every `statistics_every` updates, 0 is never. `micro_splits` takes each
-    micro-batch in so many parts: less memory, the same gradient but for rounding.
+    A checkpoint is saved at every validation check except the last, and every `checkpoint_updates`
+    updates if given; the `keep_checkpoints` latest are kept until the end. `checkpoint_async`
+    writes them in the background from a copy in CPU memory. Mask statistics are measured every
+    `statistics_every` updates (0: never). `micro_splits` splits each micro-batch into that many
+    parts: less memory, and the same gradient up to rounding.
     """
 
     model: ModelConfig
@@ -250,14 +249,14 @@ class FinetuneConfig(StrictModel):
         return value
 
     def effective_batch(self, workers: int) -> int:
-        """Examples per optimizer step over all workers."""
+        """Examples per optimizer step, over all workers."""
         if self.batch.fixed == "mini_batch":
             return self.accumulation_interval * self.micro_batch(workers) * workers
         self.micro_batch(workers)
         return _given(self.batch.global_batch)
 
     def micro_batch(self, workers: int) -> int:
-        """Examples of one of the N mini-batches on a worker; raises BatchError when not whole."""
+        """Examples per mini-batch and worker; raises BatchError if not a whole number."""
         if self.batch.fixed == "mini_batch":
             return _given(self.batch.mini_batch)
         size, parts = _given(self.batch.global_batch), self.accumulation_interval * workers
@@ -269,7 +268,7 @@ class FinetuneConfig(StrictModel):
         return size // parts
 
     def forward_batch(self, workers: int) -> int:
-        """Examples that a worker holds at once; raises BatchError when not whole."""
+        """Examples that a worker processes at once; raises BatchError if not a whole number."""
         size = self.micro_batch(workers)
         if size % self.micro_splits:
             raise BatchError(
@@ -279,7 +278,7 @@ class FinetuneConfig(StrictModel):
         return size // self.micro_splits
 
     def steps(self, workers: int) -> int:
-        """Optimizer steps of the run; raises BatchError when examples do not divide."""
+        """Optimizer steps of the run; raises BatchError if the examples do not divide evenly."""
         batch = self.effective_batch(workers)
         if self.examples % batch:
             raise BatchError(
@@ -292,5 +291,5 @@ class FinetuneConfig(StrictModel):
 
 def _given(size: int | None) -> int:
     if size is None:  # unreachable through the validators
-        raise BatchError("batch: the held size is missing")
+        raise BatchError("batch: the fixed size is missing")
     return size

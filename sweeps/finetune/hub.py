@@ -1,4 +1,4 @@
-"""The Hugging Face hub: what may be a name there, and whether it can be had from here."""
+"""The Hugging Face hub: which paths may be hub names, and downloading small files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _FILE_ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".safetensors", ".bin", 
 
 
 class HubError(ValueError):
-    """A name that the hub does not answer to; says what is there instead."""
+    """A name that the hub does not have; the message says what was found instead."""
 
 
 def may_be_name(path: str) -> bool:
-    """Whether `path` has the form of a hub name, `owner/name` or `name`, and not of a file."""
+    """Whether `path` looks like a hub name (`owner/name` or `name`) and not like a file."""
     return _NAME.fullmatch(path) is not None and not path.lower().endswith(_FILE_ENDINGS)
 
 
 def resolve(path: str, root: Path) -> str:
-    """`path` made absolute from `root`; left alone where nothing is there and it may be a name."""
+    """`path` made absolute from `root`; unchanged if it does not exist and may be a hub name."""
     place = (root / Path(path).expanduser()).resolve()
     return str(place) if place.exists() or not may_be_name(path) else path
 
@@ -29,9 +29,9 @@ def resolve(path: str, root: Path) -> str:
 def fetch(
     name: str, file: str, *, revision: str | None, kind: Literal["model", "dataset"]
 ) -> Path:
-    """A small file of a hub repository, from the cache or the hub; HubError where neither has it.
+    """A small file of a hub repository, cached or downloaded; HubError if neither has it.
 
-    Gated repositories take the token of the environment (HF_TOKEN) or of `hf auth login`.
+    Gated repositories use the token in the environment (HF_TOKEN) or from `hf auth login`.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -46,7 +46,7 @@ def fetch(
     try:
         return Path(hf_hub_download(name, file, revision=revision, repo_type=kind))
     except GatedRepoError:
-        reason = f"the {kind} is gated: ask for access, and set HF_TOKEN"
+        reason = f"the {kind} is gated: request access, and set HF_TOKEN"
     except RevisionNotFoundError:
         reason = f"the {kind} has no revision '{revision}'"
     except RepositoryNotFoundError:
@@ -57,12 +57,12 @@ def fetch(
     except EntryNotFoundError:
         reason = f"the {kind} on the hub has no {file}"
     except HFValidationError:
-        reason = "this is no name that the hub accepts"
+        reason = "this is not a valid hub name"
     raise HubError(f"there is no such folder, and {reason}{_nearby(name)}")
 
 
 def _nearby(name: str) -> str:
-    """A folder beside the place that `name` would be, spelt nearly so."""
+    """A suggestion: an existing folder with a similar name."""
     place = Path(name)
     try:
         beside = [entry.name for entry in place.parent.iterdir() if entry.is_dir()]

@@ -29,15 +29,15 @@ __all__ = ["Cache", "RunResult", "finetune"]
 def finetune(
     config: FinetuneConfig, folder: Path, reporter: Reporter, cache: Cache | None = None
 ) -> RunResult:
-    """Train, check on validation items, and save, in `folder` on storage that all ranks share.
+    """Train, check on validation items, and save, in `folder` on storage shared by all ranks.
 
-    Call it on every rank of an initialised torch.distributed group, or alone. It goes on from
-    a checkpoint in `folder` bit for bit, and returns the recorded result of a run that has
-    ended; both report the last check again. Nothing it sets in the process outlives it.
-    Raises a ValueError for what the user can mend; a divergence is a result.
+    Call it on every rank of an initialised torch.distributed group, or alone. It resumes from a
+    checkpoint in `folder` bit for bit, and returns the recorded result of a run that has ended;
+    both report the last check again. It restores all process state that it changes. Raises a
+    ValueError for errors the user can fix; a divergence is a result.
     """
     group = Group.current()
-    config.steps(group.size)  # numbers that do not divide are told before anything is loaded
+    config.steps(group.size)  # report sizes that do not divide before loading anything
     fingerprint = run_fingerprint(config, group.size)
     folder.mkdir(parents=True, exist_ok=True)
     with naming_workers(config, group.size):
@@ -68,7 +68,7 @@ def _report_end(result: RunResult, reporter: Reporter) -> None:
 
 @final
 class _Run:
-    """The parts of one run, and what happened so far."""
+    """The parts and the progress of one run."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class _Run:
         started = time.perf_counter()
         try:
             check_weights(self._model, self._group)
-            if done:  # else the next update tells
+            if done:  # otherwise the next update checks it
                 self._trainer.check_loss(self._step)
             score, metrics = self._validation.check(self._model, self._tokenizer, final=done)
         except DivergedError as error:
@@ -205,7 +205,7 @@ class _Run:
         self._saver.save(state)
 
     def _stopped(self) -> RunResult:
-        """The checkpoint stays: who stopped the run may let it go on, or discard it."""
+        """Keep the checkpoint: the run may be resumed or discarded later."""
         last = self._last
         if last is None:
             return RunResult("stopped", 0, self._steps, None)
@@ -219,7 +219,7 @@ class _Run:
         return result
 
     def _finish(self, reporter: Reporter) -> RunResult:
-        """Record first, report last: a kill between the two reports again, and loses nothing."""
+        """Record, then report: after a kill in between, the run is reported again, not lost."""
         last = self._last
         if last is None:  # unreachable: the last update is always checked
             raise RuntimeError("the run ended without a check")
@@ -237,7 +237,7 @@ class _Run:
         self._group.wait()
 
     def _save_model(self) -> str:
-        """Write the Hugging Face folder; where the model is sharded, every rank takes part."""
+        """Write the Hugging Face folder; if the model is sharded, every rank takes part."""
         target = self._folder / "model"
         state = self._trainer.parallel.whole_state(self._model)
         if self._group.leads:
@@ -246,7 +246,7 @@ class _Run:
 
 
 def _base_model(config: FinetuneConfig, device: Any, cache: Cache | None) -> tuple[Any, Any]:
-    """A base model that this run may change, and its tokenizer."""
+    """A base model that this run may modify, and its tokenizer."""
     if cache is None:
         return load_model(config.model, device)
     return cache.model(_model_key(config, device), lambda: load_model(config.model, device))

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Right-padded rows `input_ids` [rows, length]; each of the n `targets` [n] is predicted
-    from the flat position `positions` [n] (row * length + column) before it. Packed rows have
-    `position_ids` [rows, length], which begin at 0 with each example.
+    """Right-padded rows of token ids, with the positions and targets of the loss.
+
+    `input_ids` [rows, length]. `targets` [n] are predicted from the flat `positions` [n] (row *
+    length + column) before them. Packed rows have `position_ids` [rows, length], which restart at
+    0 with each example.
     """
 
     input_ids: Tensor
@@ -24,7 +26,7 @@ class MicroBatch:
     position_ids: Tensor | None = None
 
     def to(self, device: torch.device) -> MicroBatch:
-        """The same on `device`."""
+        """The same micro-batch on `device`."""
         if device.type == "cpu":
             return self
         fields = (self.input_ids, self.positions, self.targets, self.position_ids)
@@ -53,7 +55,7 @@ class TokenLoss(nn.Module):
     def __init__(self, model: nn.Module, computes_in: torch.dtype | None = None) -> None:
         """Wrap `model`, a Hugging Face causal language model, without changing it.
 
-        `computes_in`: the dtype that matrix products are cast to; None keeps the weights'.
+        `computes_in`: the dtype for matrix products; None keeps the dtype of the weights.
         """
         super().__init__()
         self.model = model
@@ -68,8 +70,8 @@ class TokenLoss(nn.Module):
     ) -> Tensor:
         """Scalar sum of -log p(target) over the targets.
 
-        No attention mask: padding is on the right of a causal model, so no real token sees
-        it, and without a mask the fast attention kernels apply.
+        There is no attention mask: padding is on the right of a causal model, so no real token
+        attends to it, and fast attention kernels apply only without a mask.
         """
         mixed = self.computes_in is not None
         with (
@@ -79,7 +81,7 @@ class TokenLoss(nn.Module):
             logits = self.model(
                 input_ids=input_ids, position_ids=position_ids, use_cache=False
             ).logits
-        # At least float32 before the softmax: a bf16 log-sum-exp loses the loss's digits.
+        # At least float32 before the softmax: a bf16 log-sum-exp is too imprecise.
         wide = torch.promote_types(logits.dtype, torch.float32)
         return nn.functional.cross_entropy(
             logits.flatten(0, -2).to(wide), targets, reduction="sum"
@@ -88,10 +90,9 @@ class TokenLoss(nn.Module):
 
 @contextmanager
 def _only_at(model: Any, positions: Tensor) -> Iterator[None]:
-    """Feed the output projection the hidden states at `positions` only.
+    """Feed only the hidden states at `positions` to the output projection.
 
-    The logits of prompt and padding tokens are the largest tensor of a step and nobody
-    reads them.
+    The logits of prompt and padding tokens are the largest tensor of a step and are not used.
     """
 
     def pick(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What a worker needs of memory at least, against what it has: known before anything starts."""
+"""Estimate the least memory a worker needs and compare it with what it has, before training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GIB = 2**30
 @final
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes of one worker while it trains. `activations` are of one micro-batch."""
+    """Bytes of one worker during training. `activations` are those of one micro-batch."""
 
     weights: int
     gradients: int
@@ -27,7 +27,7 @@ class MemoryNeed:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
     def __str__(self) -> str:
@@ -42,11 +42,11 @@ def memory_need(
     workers: int,
     itemsize: int,
 ) -> MemoryNeed:
-    """A low estimate for a model of that many `parameters` whose config.json says `facts`, with
-    weights of `itemsize` bytes.
+    """A low estimate for a model with this many `parameters` and the config.json `facts`.
 
-    Activations as Korthikanti et al. 2022 (arXiv 2205.05198): 34 bytes per token, layer and
-    hidden unit in 16 bits without the attention matrix; 2 of them with recomputation.
+    `itemsize`: bytes per weight. Activations follow Korthikanti et al. 2022 (arXiv 2205.05198): 34
+    bytes per token, layer and hidden unit in 16 bits, without the attention matrix; 2 bytes with
+    recomputation.
     """
     shards = workers if config.parallel == "fsdp" else 1
     weights = parameters * itemsize // shards
@@ -63,10 +63,10 @@ def memory_need(
 def check_memory(
     config: FinetuneConfig, workers: int, device: str, parameters: int | None = None
 ) -> None:
-    """Raise ModelError when a worker's need is beyond all that `device`, "cpu" or "cuda", has.
+    """Raise ModelError if a worker needs more memory than `device` ("cpu" or "cuda") has.
 
-    `parameters` None: counted in the headers of a local model's files; a model of the hub that
-    was not fetched yet cannot be counted, and passes.
+    `parameters` None: counted from the file headers of a local model. A hub model that is not
+    downloaded yet cannot be counted and passes.
     """
     parameters = parameters or stored_parameters(Path(config.model.path).expanduser())
     if parameters is None:
@@ -84,7 +84,8 @@ def check_memory(
 
 
 def stored_parameters(folder: Path) -> int | None:
-    """How many elements the safetensors files of `folder` hold, by their headers; None without."""
+    """The number of elements in the safetensors files of `folder`, from headers; None without
+    files."""
     sizes = [_elements(file) for file in folder.glob("*.safetensors")] if folder.is_dir() else []
     return sum(sizes) or None
 
@@ -105,8 +106,8 @@ def _available(device: str) -> int:
 
 
 def machine_memory() -> int:
-    """Bytes of this machine's memory, or of its container's if that is less."""
+    """Bytes of memory of this machine, or of its container if that is less."""
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
+    limit = Path("/sys/fs/cgroup/memory.max")  # set in a container
     text = limit.read_text().strip() if limit.is_file() else "max"
     return min(whole, int(text)) if text.isdigit() else whole

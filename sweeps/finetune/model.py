@@ -1,4 +1,4 @@
-"""Models and tokenizers through transformers, with a clear sentence for what is not one."""
+"""Load and save models and tokenizers through transformers, with clear errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
     """The causal language model on the CPU, in the dtype for `device`, and its tokenizer."""
     read_model_config(config)
     check_attention(config)
-    # Seconds of import: only a process that really loads a model pays them.
+    # Importing it takes seconds, so only processes that load a model do.
     from transformers import AutoModelForCausalLM
 
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained
@@ -53,7 +53,7 @@ def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
-    """The model's tokenizer; ModelError where it cannot be loaded."""
+    """The model's tokenizer; ModelError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
     try:
@@ -72,11 +72,11 @@ def _not_loaded(config: ModelConfig, error: Exception) -> ModelError:
 
 
 def prepare_training(model: Any, config: ModelConfig) -> None:
-    """Switch on what `config` asks for; before the model is sharded."""
+    """Enable the options of `config`; call it before the model is sharded."""
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.compile:
-        # Block by block: they share their code, and the loss's own hooks stay outside.
+        # Block by block: blocks share compiled code, and the loss's hooks stay outside.
         for block in blocks(model):
             block.compile()
 
@@ -84,7 +84,7 @@ def prepare_training(model: Any, config: ModelConfig) -> None:
 def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) -> None:
     """Write a folder that `from_pretrained` loads, with the tensors of `state`.
 
-    It is written beside its place and moved there whole (see `atomic_rename_dir`).
+    It is written beside its final path and renamed atomically (see `atomic_rename_dir`).
     """
     partial = partial_of(folder)
     with _bars_on_terminals_only():
@@ -100,12 +100,12 @@ def training_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def computing_dtype(name: str) -> torch.dtype | None:
-    """What matrix products are cast to, where that is not the weights' dtype."""
+    """The dtype for matrix products if it differs from the weights' dtype; else None."""
     return torch.bfloat16 if name == "mixed_bfloat16" else None
 
 
 def _attention(config: ModelConfig, device: torch.device) -> str | None:
-    """The implementation to ask transformers for; None leaves the choice to it (SDPA if any)."""
+    """The attention to request from transformers; None lets it choose (SDPA if available)."""
     if config.attention != "auto":
         return config.attention
     from transformers.utils import is_flash_attn_2_available
@@ -116,14 +116,14 @@ def _attention(config: ModelConfig, device: torch.device) -> str | None:
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:
-    """Raise ModelError when the tokenizer goes beyond what the model embeds."""
+    """Raise ModelError if the tokenizer has more tokens than the model embeds."""
     known = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > known:
         beyond = [word for word, index in tokenizer.get_vocab().items() if index >= known]
         some = ", ".join(map(repr, sorted(beyond)[:3]))
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens, but the model embeds only {known}: "
-            f"it has no row for {some}. Either take the tokenizer without these added tokens, or "
+            f"it has no row for {some}. Either use the tokenizer without these added tokens, or "
             f"call model.resize_token_embeddings({len(tokenizer)}) once and save model and "
             "tokenizer into a folder for model.path"
         )
@@ -131,7 +131,7 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
 
 @contextmanager
 def _bars_on_terminals_only() -> Iterator[None]:
-    """Progress bars of transformers are noise in the log of a worker."""
+    """Silence the progress bars of transformers, which are noise in a worker's log."""
     from transformers.utils import logging
 
     silenced = logging.is_progress_bar_enabled() and not sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""What is known of a model before it is loaded, and without torch: its config.json, its dtype."""
+"""Facts about a model before it is loaded, without torch: its config.json and its dtype."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sweeps.finetune import hub
 from sweeps.finetune.finetune_config import ModelConfig
 
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
-"""Of one weight, by the name of its dtype."""
+"""Bytes per weight, by the name of the dtype."""
 
 
 class ModelError(ValueError):
-    """A model that cannot be loaded or used; one sentence says which and why."""
+    """A model cannot be loaded or used; one sentence says which and why."""
 
 
 def weights_dtype(name: str, device: str) -> str:
-    """The dtype of the weights by its name in torch, for a model's ``dtype`` on "cpu" or "cuda".
+    """The weights' dtype by its torch name, for a model's ``dtype`` on "cpu" or "cuda".
 
-    `auto` is bfloat16 where the accelerator has it, else float32.
+    `auto` is bfloat16 if the accelerator supports it, else float32.
     """
     if name == "auto" and device == "cuda":
         import torch
@@ -33,8 +33,8 @@ def weights_dtype(name: str, device: str) -> str:
 def read_model_config(model: ModelConfig) -> dict[str, Any]:
     """The model's config.json, from its folder, the hub's cache, or the hub.
 
-    Raises ModelError where there is none, also where the name cannot be asked for: better no
-    start than a failure in every trial.
+    Raises ModelError if there is none or the hub cannot be reached; otherwise every trial would
+    fail later.
     """
     folder = Path(model.path).expanduser()
     if folder.is_dir():
@@ -58,7 +58,7 @@ def read_model_config(model: ModelConfig) -> dict[str, Any]:
 
 
 def check_context(model: ModelConfig, max_length: int) -> None:
-    """Raise ModelError when examples may be longer than the context that config.json states."""
+    """Raise ModelError if examples may exceed the context length in config.json."""
     facts = read_model_config(model)
     text = facts.get("text_config") or facts  # multi-modal models nest it
     context = text.get("max_position_embeddings") or text.get("n_positions")
@@ -80,10 +80,10 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 
 def check_attention(config: ModelConfig) -> None:
-    """Raise ModelError where the attention that is asked for by name is not installed."""
+    """Raise ModelError if the requested attention is not installed."""
     if config.attention == "flash_attention_2" and find_spec("flash_attn") is None:
         raise ModelError(
-            "model.attention: 'flash_attention_2' needs flash-attn, which is not installed; "
-            "install it (pip install flash-attn), or choose 'sdpa', or 'auto', which takes it "
-            "where it is"
+            "model.attention: 'flash_attention_2' requires flash-attn, which is not installed; "
+            "install it (pip install flash-attn), or choose 'sdpa', or 'auto', which uses it "
+            "where it is installed"
         )

@@ -1,7 +1,4 @@
-"""The learning rate of each update, and the updates after which the model is scored.
-
-The optimizers by name.
-"""
+"""Optimizers by name, the learning rate of each update, and the steps of validation checks."""
 
 from __future__ import annotations
 
@@ -19,8 +16,8 @@ if TYPE_CHECKING:
 def learning_rate(update: int, *, steps: int, peak: float, warmup_ratio: float) -> float:
     """Linear warm-up, then half a cosine to zero, for `update` in [0, steps).
 
-    The same numbers as transformers' cosine schedule as its Trainer drives it, so that runs
-    compare: `ceil(warmup_ratio * steps)` warm-up updates, the first at rate 0.
+    Equal to the cosine schedule of transformers' Trainer, so that runs are comparable:
+    `ceil(warmup_ratio * steps)` warm-up updates, the first at rate 0.
     """
     warmup = math.ceil(warmup_ratio * steps)
     if update < warmup:
@@ -30,23 +27,23 @@ def learning_rate(update: int, *, steps: int, peak: float, warmup_ratio: float) 
 
 
 def check_steps(steps: int, checks: int) -> tuple[int, ...]:
-    """At most `checks` evenly spaced updates (1-based, ascending), the last one `steps`."""
+    """At most `checks` evenly spaced updates (1-based, ascending); the last one is `steps`."""
     return tuple(sorted({math.ceil(steps * part / checks) for part in range(1, checks + 1)}))
 
 
 class OptimizerError(ValueError):
-    """An optimizer that cannot be had here; says what to install or to choose."""
+    """An optimizer is not available here; the message says what to install or choose."""
 
 
 def build_optimizer(
     config: FinetuneConfig, named: Sequence[tuple[str, Tensor]]
 ) -> torch.optim.Optimizer:
-    """The optimizer of `config` over named parameters; its learning rate is set at each update.
+    """The configured optimizer over named parameters; the trainer sets its learning rate.
 
     `adafactor` (Shazeer & Stern 2018) scales its rate by the parameters' size and has no first
     moment; `adamw_8bit` (Dettmers et al. 2022) keeps both moments in eight bits, on a GPU.
     """
-    import torch  # not for who only checks
+    import torch  # the checks below do not need it
 
     if config.optimizer == "adafactor":
         return torch.optim.Adafactor(named, lr=0.0, weight_decay=config.weight_decay)
@@ -57,7 +54,7 @@ def build_optimizer(
 
 
 def check_optimizer(name: str) -> None:
-    """Raise OptimizerError where the optimizer needs what is not installed."""
+    """Raise OptimizerError if the optimizer needs a package that is not installed."""
     if name == "adamw_8bit":
         _bitsandbytes()
 
@@ -68,9 +65,9 @@ def _eight_bit(
     library = _bitsandbytes()
     if named[0][1].device.type != "cuda":
         raise OptimizerError(
-            "optimizer: 'adamw_8bit' needs a GPU; expected 'adamw' or 'adafactor' here"
+            "optimizer: 'adamw_8bit' requires a GPU; expected 'adamw' or 'adafactor' here"
         )
-    # It knows no names of parameters; the masker then names them by their place.
+    # It takes no parameter names; the masker then uses their positions as names.
     optimizer: torch.optim.Optimizer = library.optim.AdamW8bit([p for _, p in named], **options)
     return optimizer
 
@@ -80,7 +77,7 @@ def _bitsandbytes() -> Any:
         import bitsandbytes
     except ImportError:
         raise OptimizerError(
-            "optimizer: 'adamw_8bit' needs bitsandbytes, which is not installed; install it "
+            "optimizer: 'adamw_8bit' requires bitsandbytes, which is not installed; install it "
             "(pip install bitsandbytes), or choose 'adamw' or 'adafactor'"
         ) from None
     return bitsandbytes

@@ -1,4 +1,4 @@
-"""Which example is seen when: a pure function of the seed and the position in the run."""
+"""The order of examples: a pure function of the seed and the position in the run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 class DataOrder:
     """An endless stream of seeded permutations of `count` examples, one per epoch.
 
-    Update `u` with effective batch B takes positions [u*B, (u+1)*B) whatever the number of
-    workers or micro-batches, so these never change what a model sees.
+    Update `u` with effective batch B uses positions [u*B, (u+1)*B) for any number of workers or
+    micro-batches, so these never change what a model sees.
     """
 
     def __init__(self, count: int, seed: int) -> None:
@@ -24,7 +24,7 @@ class DataOrder:
         self._permutation: list[int] = []
 
     def batch(self, update: int, size: int) -> list[int]:
-        """Example indices of 0-based `update`, `size` of them."""
+        """The `size` example indices of the 0-based `update`."""
         return [self._at(position) for position in range(update * size, (update + 1) * size)]
 
     def _at(self, position: int) -> int:
@@ -41,9 +41,9 @@ def share(
 ) -> list[list[int]]:
     """The micro-batches of `rank`: `len(batch) / (micro * workers)` lists of `micro` indices.
 
-    The effective batch is sorted by length first, so that a micro-batch pads little and the
-    ranks do equal work. The loss is a token sum over the whole effective batch, so the
-    grouping does not change the gradient.
+    The effective batch is first sorted by length, so that micro-batches need little padding and
+    ranks do equal work. The loss is a token sum over the whole effective batch, so the grouping
+    does not change the gradient.
     """
     grouped = sorted(batch, key=lambda index: (lengths[index], index))
     chunks = [grouped[start : start + micro] for start in range(0, len(grouped), micro)]
@@ -51,7 +51,7 @@ def share(
 
 
 def mixed_seed(*parts: int) -> int:
-    """One 63-bit seed from several integers (splitmix64 finaliser over each in turn)."""
+    """One 63-bit seed from several integers (the splitmix64 finaliser applied to each in turn)."""
     state = 0
     for part in parts:
         state = (state + part + 0x9E3779B97F4A7C15) % 2**64

@@ -1,7 +1,7 @@
-"""Several examples in one row: no padding between them, no attention across them.
+"""Pack several examples into one row: no padding between them, no attention across them.
 
-An example's positions begin at 0 again. From that alone transformers builds the block-diagonal
-mask (SDPA) or the cumulative lengths (flash attention), so packing changes no result.
+Each example's positions restart at 0. From these, transformers builds the block-diagonal mask
+(SDPA) or the cumulative lengths (flash attention), so packing does not change results.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from sweeps.finetune.loss import MicroBatch
 
 
 class PackingError(ValueError):
-    """A model that lets packed examples see each other."""
+    """The model lets packed examples attend to each other."""
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of `lengths` in rows of at most `capacity` each: first fit, the longest first.
+    """Indices of `lengths` in rows of at most `capacity`: first fit, longest first.
 
-    At most 11/9 of the fewest possible rows, plus one (Johnson 1973).
+    Uses at most 11/9 of the fewest possible rows, plus one (Johnson 1973).
     """
     rows: list[list[int]] = []
     room: list[int] = []
@@ -39,7 +39,7 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def pack(examples: Sequence[tuple[Sequence[int], int]], capacity: int) -> MicroBatch:
-    """(tokens, index of the first target token) examples in rows of at most `capacity` tokens."""
+    """Pack (tokens, index of the first target token) into rows of at most `capacity` tokens."""
     rows = first_fit([len(tokens) for tokens, _ in examples], capacity)
     widths = [sum(len(examples[index][0]) for index in row) for row in rows]
     length = max(widths)
@@ -58,7 +58,7 @@ def pack(examples: Sequence[tuple[Sequence[int], int]], capacity: int) -> MicroB
             start += len(tokens)
         padding = length - widths[number]
         ids += [0] * padding
-        places += range(padding)  # padding is an example of its own, which nobody reads
+        places += range(padding)  # padding is a separate example that is not used
     shape = (len(rows), length)
     return MicroBatch(
         torch.tensor(ids).view(shape),
@@ -70,9 +70,10 @@ def pack(examples: Sequence[tuple[Sequence[int], int]], capacity: int) -> MicroB
 
 @torch.no_grad()
 def check_packing(model: Any) -> None:
-    """Raise PackingError unless an example's logits are the same alone and beside another.
+    """Raise PackingError unless an example has the same logits alone and packed with another.
 
-    A few tokens through the model itself: whether it heeds the positions is not told otherwise.
+    It runs a few tokens through the model, because nothing else shows whether it uses the
+    positions.
     """
     was_training = model.training
     model.eval()
@@ -87,8 +88,8 @@ def check_packing(model: Any) -> None:
     apart = max((each - alone).abs().max().item() for each in beside)
     if not apart <= tolerance:
         raise PackingError(
-            f"data.packing: {type(model).__name__} lets packed examples see each other (their "
-            f"logits move by {apart:.2g}); expected packing: false"
+            f"data.packing: {type(model).__name__} lets packed examples attend to each other "
+            f"(their logits change by {apart:.2g}); expected packing: false"
         )
 
 

@@ -1,7 +1,7 @@
-"""How the ranks of a group share one model: a copy each (DDP), or shards (FSDP2).
+"""How the ranks of a group share one model: replicated (DDP) or sharded (FSDP2).
 
-Every rank begins with an equal whole model. Gradients are reduced once per update, on its last
-micro-batch, and come out as the sum over ranks of what each added up.
+Every rank starts with an equal full model. Gradients are reduced once per update, on its last
+micro-batch, to the sum of what each rank accumulated.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ State = dict[str, Any]
 
 
 class Parallel(ABC):
-    """One rank's view of the model: `loss` is called in place of it."""
+    """One rank's view of the model: call `loss` instead of it."""
 
     loss: torch.nn.Module
     sharded: bool
 
     @abstractmethod
     def reducing(self, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of a micro-batch: reduce only on the `last` one."""
+        """Wraps forward and backward of a micro-batch; reduces only on the `last` one."""
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of this rank's share to what the ranks will sum up."""
+        """Add this rank's gradient to the sum over ranks."""
 
     @abstractmethod
     def whole_state(self, model: torch.nn.Module) -> State:
-        """All parameters and buffers on rank 0, for saving the model; called on every rank."""
+        """All parameters and buffers on rank 0, to save the model; call it on every rank."""
 
     @abstractmethod
     def training_state(
@@ -52,17 +52,17 @@ class Parallel(ABC):
         optimizer: torch.optim.Optimizer,
         states: tuple[State, State],
     ) -> None:
-        """Take `states` back."""
+        """Restore model and optimizer from `states`."""
 
 
 @final
 class Replicated(Parallel):
-    """The whole model on every rank; on one rank, the model itself."""
+    """The full model on every rank; with one rank, the model itself."""
 
     sharded = False
 
     def __init__(self, loss: TokenLoss, group: Group, device: torch.device) -> None:
-        """Wrap `loss`, which is on `device`, where the group has several ranks."""
+        """Wrap `loss`, which is on `device`, if the group has several ranks."""
         self._size = group.size
         self.loss: torch.nn.Module = loss
         if group.size > 1:
@@ -74,23 +74,23 @@ class Replicated(Parallel):
             )
 
     def reducing(self, last: bool) -> AbstractContextManager[None]:
-        """DDP reduces in the backward unless told otherwise."""
+        """DDP reduces in every backward unless disabled."""
         if last or not isinstance(self.loss, DistributedDataParallel):
             return nullcontext()
         return self.loss.no_sync()
 
     def backward(self, loss: Tensor) -> None:
-        """DDP averages over the ranks; the sum is wanted."""
+        """DDP averages over ranks, so scale the loss to get the sum."""
         (loss * self._size if self._size > 1 else loss).backward()
 
     def whole_state(self, model: torch.nn.Module) -> State:
-        """The model's own."""
+        """The model's own state."""
         return model.state_dict()
 
     def training_state(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[State, State]:
-        """All of it: it is the same on every rank."""
+        """The complete state, which is the same on every rank."""
         return model.state_dict(), optimizer.state_dict()
 
     def restore(
@@ -99,14 +99,14 @@ class Replicated(Parallel):
         optimizer: torch.optim.Optimizer,
         states: tuple[State, State],
     ) -> None:
-        """On every rank alike."""
+        """Restore the same state on every rank."""
         model.load_state_dict(states[0])
         optimizer.load_state_dict(states[1])
 
 
 @final
 class Sharded(Parallel):
-    """FSDP2: each rank holds a part of every parameter, its gradient and its moments."""
+    """FSDP2: each rank holds a shard of every parameter, its gradient and its moments."""
 
     sharded = True
 
@@ -125,12 +125,12 @@ class Sharded(Parallel):
         fully_shard(self._model, mp_policy=policy)
 
     def reducing(self, last: bool) -> AbstractContextManager[None]:
-        """Until the last, gradients stay whole and unreduced on every rank."""
+        """Before the last micro-batch, gradients stay full and unreduced on every rank."""
         self._model.set_requires_gradient_sync(last)
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """FSDP averages over the ranks; the sum is wanted."""
+        """FSDP averages over ranks, so scale the loss to get the sum."""
         (loss * self._size).backward()
 
     def whole_state(self, model: torch.nn.Module) -> State:
@@ -144,7 +144,7 @@ class Sharded(Parallel):
     def training_state(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[State, State]:
-        """This rank's shards, as DTensors that know their place."""
+        """This rank's shards, as DTensors."""
         from torch.distributed.checkpoint.state_dict import get_state_dict
 
         return get_state_dict(model, optimizer)
@@ -155,20 +155,20 @@ class Sharded(Parallel):
         optimizer: torch.optim.Optimizer,
         states: tuple[State, State],
     ) -> None:
-        """Each rank its shards."""
+        """Restore this rank's shards."""
         from torch.distributed.checkpoint.state_dict import set_state_dict
 
         set_state_dict(model, optimizer, model_state_dict=states[0], optim_state_dict=states[1])
 
 
 def blocks(model: Any) -> list[torch.nn.Module]:
-    """The repeated layers of a transformer, which shard and compile one by one."""
+    """The repeated layers of a transformer, which are sharded and compiled one by one."""
     names = set(getattr(model, "_no_split_modules", None) or ())
     return [module for module in model.modules() if type(module).__name__ in names]
 
 
 def total_norm(parameters: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of all gradients of the whole model, the same on every rank."""
+    """The 2-norm of all gradients of the full model, equal on every rank."""
     from torch.nn.utils import get_total_norm
 
     norm = get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -1,4 +1,4 @@
-"""The group of processes that run one fine-tuning together: a thin view of torch.distributed."""
+"""The processes that run one fine-tuning together: a thin wrapper of torch.distributed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 LOOK_AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 0.0)
-"""After each look at files of which the ranks do not see the same."""
+"""Pauses between reads of files that ranks see differently."""
 
 
 @final
 @dataclass(frozen=True)
 class Group:
-    """This process's place: `rank` of `size`; a group of one needs no torch.distributed."""
+    """This process's `rank` in a group of `size`; a group of one needs no torch.distributed."""
 
     rank: int = 0
     size: int = 1
@@ -37,7 +37,7 @@ class Group:
         return self.rank == 0
 
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Add `tensor` up over the group, in place."""
+        """Sum `tensor` over the group, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -50,11 +50,11 @@ class Group:
         return box[0]
 
     def agree(self, look: Callable[[], T], sign: Callable[[T], object], what: str) -> T:
-        """What `look` finds in files: the same on every rank, by its `sign`, a small value.
+        """What `look` reads from files, once all ranks see the same.
 
-        Where they differ, or a file goes away, all look again for some seconds: a process that
-        was taken for lost may be at the same run. After that, on every rank, the OSError that
-        all of them met, or RuntimeError.
+        `sign`: a small value that identifies it. If ranks differ, or a file disappears, all retry
+        for some seconds: a process that was considered lost may still run the same trial. After
+        that, every rank raises the OSError that all of them got, or RuntimeError.
         """
         failure: OSError | None = None
         for pause in LOOK_AGAIN_SECONDS:
@@ -76,12 +76,12 @@ class Group:
         raise RuntimeError(f"the workers disagree on {what}: {[said for _, said in signs]}")
 
     def wait(self) -> None:
-        """Return when every rank is here."""
+        """Wait until every rank is here."""
         if self.size > 1:
             dist.barrier()
 
     def device(self) -> torch.device:
-        """The accelerator of this rank (torchrun's LOCAL_RANK), else the CPU."""
+        """The accelerator of this rank (LOCAL_RANK of torchrun), else the CPU."""
         if not torch.cuda.is_available():
             return torch.device("cpu")
         local = int(os.environ.get("LOCAL_RANK", "0")) if self.size > 1 else None

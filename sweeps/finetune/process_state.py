@@ -1,6 +1,6 @@
-"""What a run changes in its process, put back when the run ends however it ends.
+"""State that runs in one process share: restore global settings, and cache what runs reuse.
 
-What runs in one process share: the loaded base model, tokenised data, benchmark items.
+`Cache` holds the loaded base model, tokenised data and benchmark items.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from sweeps.finetune.strict_model import split_paths
 
 @contextmanager
 def preserve_global_state(device: torch.device, threads: int | None) -> Iterator[None]:
-    """Use `threads` CPU threads and `device`; restore threads, device and random states."""
+    """Use `threads` CPU threads and `device`; restore threads, device and random states at the
+    end."""
     before = torch.get_num_threads()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _on(device):
@@ -41,7 +42,7 @@ def _on(device: torch.device) -> Iterator[None]:
         try:
             yield
         finally:
-            torch.cuda.empty_cache()  # the next run in this process starts with all memory
+            torch.cuda.empty_cache()  # free memory for the next run in this process
 
 
 T = TypeVar("T")
@@ -49,27 +50,27 @@ T = TypeVar("T")
 
 @final
 class Cache:
-    """Values by key, never changed by a run: a result is bit-equal with and without it.
+    """Values by key that runs never change: results are bit-equal with and without the cache.
 
-    Only the latest base model stays (it may be large) and the `entries` latest other values.
+    It keeps only the latest base model, which may be large, and the `entries` latest other values.
     """
 
     def __init__(self, entries: int = 16) -> None:
-        """Start empty."""
+        """Create an empty cache."""
         self._entries = entries
         self._model: tuple[Hashable, Any, Any] | None = None
         self._values: OrderedDict[Hashable, Any] = OrderedDict()
 
     def model(self, key: Hashable, load: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
-        """A copy of the model under `key`, free to be trained, and the shared tokenizer."""
+        """A copy of the model under `key` that may be trained, and the shared tokenizer."""
         if self._model is None or self._model[0] != key:
-            self._model = None  # before loading: two large models may not fit
+            self._model = None  # free it before loading: two large models may not fit
             self._model = (key, *load())
         _, model, tokenizer = self._model
         return copy.deepcopy(model), tokenizer
 
     def value(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The read-only value under `key`, made when it is not there."""
+        """The read-only value under `key`; created by `make` if missing."""
         if key not in self._values:
             self._values[key] = make()
             if len(self._values) > self._entries:
@@ -79,8 +80,10 @@ class Cache:
 
 
 def signature(path: str) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and modification time of what is at `path` (files, comma separated, or all
-    below a folder), so that a changed file is never served from the cache.
+    """Name, size and modification time of the files at `path`.
+
+    `path`: comma-separated files, or folders with all files below. A changed file is never served
+    from the cache.
     """
     found: list[Path] = []
     for part in split_paths(path):

@@ -1,7 +1,4 @@
-"""How a run ended, and its record in the run's folder.
-
-How a run tells the outside what happens, and how the outside tells it to stop.
-"""
+"""How a run reports its progress and can be stopped, and the record of its result."""
 
 from __future__ import annotations
 
@@ -18,11 +15,10 @@ from sweeps.storage.trial_files import RESULT_FILE
 
 @dataclass(frozen=True)
 class RunResult:
-    """The end of a run: `score` (higher is better) is of the last check on validation items.
+    """The end of a run: `score` (higher is better) is that of the last validation check.
 
-    `stopped`: the reporter said so; `diverged`: a loss, gradient, weight or score was not
-    finite, and `reason` says which. `step` counts the updates done, `model_folder` holds the
-    final model.
+    `stopped`: by the reporter. `diverged`: a loss, gradient, weight or score was not finite;
+    `reason` says which. `step` counts the updates done; `model_folder` holds the final model.
     """
 
     state: Literal["finished", "stopped", "diverged"]
@@ -41,7 +37,7 @@ def write_result(folder: Path, fingerprint: str, result: RunResult) -> None:
 
 
 def read_result(folder: Path, fingerprint: str) -> RunResult | None:
-    """The recorded result, or None; ValueError when it is another run's."""
+    """The recorded result, or None; ValueError if it belongs to another run."""
     path = folder / RESULT_FILE
     if not path.is_file():
         return None
@@ -52,7 +48,7 @@ def read_result(folder: Path, fingerprint: str) -> RunResult | None:
 
 
 def forget_result(folder: Path) -> None:
-    """Remove the record, so that the run is run again."""
+    """Remove the record, so that the run starts again."""
     (folder / RESULT_FILE).unlink(missing_ok=True)
 
 
@@ -68,25 +64,25 @@ class Check:
 
 
 class Reporter(Protocol):
-    """Called on every rank, in the same order on each; rank 0 is the one that records.
+    """Called on every rank in the same order; rank 0 records.
 
-    After a resume the steps since the last checkpoint arrive a second time, with equal
-    numbers (timings apart): an implementation is idempotent by step.
+    After a resume, the steps since the last checkpoint are reported again with equal values
+    (except timings), so implementations must be idempotent by step.
     """
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take the metrics of optimizer update `step` (1-based)."""
+        """Receive the metrics of optimizer update `step` (1-based)."""
 
     def check(self, check: Check) -> bool:
-        """Take a validation check; False, on every rank alike, stops the run now."""
+        """Receive a validation check; False, which must be equal on all ranks, stops the run."""
 
 
 @final
 class FolderReporter:
-    """One JSON line per update and per check in folder/metrics.jsonl, each once."""
+    """Writes one JSON line per update and check to folder/metrics.jsonl, without duplicates."""
 
     def __init__(self, folder: Path, *, rank: int = 0) -> None:
-        """Record in `folder` when `rank` is 0; other ranks stay silent."""
+        """Record in `folder` if `rank` is 0; other ranks write nothing."""
         self._path = folder / "metrics.jsonl"
         self._records = rank == 0
         self._seen: set[tuple[str, int]] = set()
@@ -99,12 +95,12 @@ class FolderReporter:
         self._append("step", step, metrics)
 
     def check(self, check: Check) -> bool:
-        """Append one line, never stop."""
+        """Append one line; never stops the run."""
         self._append("check", check.step, {"eval/score": check.score, **check.metrics})
         return True
 
     def _take_up(self) -> None:
-        """Go on after the whole lines of an earlier process; a kill may leave half a line."""
+        """Keep the complete lines of an earlier process; a kill may leave a truncated one."""
         if not self._path.is_file():
             return
         whole, _, _ = self._path.read_text(encoding="utf-8").rpartition("\n")
@@ -121,16 +117,16 @@ class FolderReporter:
 
 @final
 class SeveralReporters:
-    """Tells each of several; stops when one of them says so."""
+    """Passes events to several reporters; stops the run if any of them says so."""
 
     def __init__(self, *reporters: Reporter) -> None:
         self._reporters = reporters
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Pass it on."""
+        """Pass the step to all reporters."""
         for reporter in self._reporters:
             reporter.step(step, metrics)
 
     def check(self, check: Check) -> bool:
-        """Ask all of them."""
+        """Pass the check to all reporters; False if any returns False."""
         return all([reporter.check(check) for reporter in self._reporters])

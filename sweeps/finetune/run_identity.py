@@ -1,4 +1,4 @@
-"""What makes two runs the same one: their settings and the content of what they read."""
+"""What identifies a run: its settings and the content of the files it reads."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ BESIDE_THE_RESULT = {
     "threads",
     "micro_splits",
 }
-"""Settings that decide nothing about a run's result but rounding: it may go on with others."""
+"""Settings that change a result only by rounding: a run may resume with other values."""
 
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth"}
 _WHOLE_BYTES, _BLOCK_BYTES, _BLOCKS = 64 << 20, 1 << 20, 16
 
 
 class OtherRunError(ValueError):
-    """A folder holds `what` (a result, a checkpoint) of another run, known by `fingerprint`."""
+    """A folder holds `what` (a result, a checkpoint) of the other run with this `fingerprint`."""
 
     def __init__(self, folder: Path, what: str, fingerprint: str) -> None:
-        """Name the folder."""
+        """The message names the folder."""
         super().__init__(
             f"{folder} holds the {what} of a run with another config: choose another folder"
         )
@@ -42,10 +42,10 @@ class OtherRunError(ValueError):
 
 
 def run_identity(config: FinetuneConfig) -> Tree:
-    """A run as a tree of plain values, the same wherever its files lie.
+    """A run as a tree of plain values, independent of where its files are.
 
-    Settings left at their default are absent, so that a new setting changes no identity. The
-    test items are absent too: a run does not read them. How texts become ids is a part.
+    Defaults are omitted, so that a new setting changes no identity. The test items are omitted
+    too, because a run does not read them. The token encoding is included.
     """
     tree = config.model_dump(mode="json", exclude=BESIDE_THE_RESULT, exclude_defaults=True)
     tree["encoding"] = ENCODING
@@ -63,13 +63,13 @@ def run_identity(config: FinetuneConfig) -> Tree:
 
 
 def digest(tree: Mapping[str, Any], length: int = 10) -> str:
-    """Hex digits of the SHA-256 of a tree of plain values; the order of keys is ignored."""
+    """Hex digits of the SHA-256 of a tree of plain values; the order of keys does not matter."""
     text = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def content(paths: str) -> str:
-    """A digest of the files at ``paths`` (comma separated), or the hub's name as it is."""
+    """A digest of the files at ``paths`` (comma separated), or the unchanged hub name."""
     parts = [Path(part).expanduser() for part in split_paths(paths)]
     if not parts or not all(part.exists() for part in parts):
         return paths
@@ -89,8 +89,11 @@ def _hidden(file: Path, root: Path) -> bool:
 
 @cache
 def _of_file(path: str, size: int, modified: int) -> str:
-    """``modified`` (ns) only tells this process when to read again. Weights of many gigabytes are
-    known by their size and evenly spaced blocks; data are read whole, for one row may differ."""
+    """A digest of one file; ``modified`` (ns) only invalidates this process's cache.
+
+    Weights of many gigabytes are identified by size and evenly spaced blocks. Data files are read
+    completely, because a single row may differ.
+    """
     found = hashlib.sha256(str(size).encode())
     with Path(path).open("rb") as file:
         if size <= _WHOLE_BYTES or Path(path).suffix not in _WEIGHTS:

@@ -1,4 +1,4 @@
-"""What a person sees of a single run: a bar with the time left, or plain lines in a log."""
+"""Show the progress of a single run: a bar with the time left, or plain lines in a log."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LINE_SECONDS = 30.0
 
 @final
 class ProgressReporter:
-    """Shows the updates of a run of `steps`; a bar on a terminal, else a line now and then."""
+    """Shows the updates of a run of `steps`: a bar on a terminal, else a line every 30 s."""
 
     def __init__(self, steps: int, stream: TextIO | None = None) -> None:
-        """Show on `stream` (standard error)."""
+        """Write to `stream` (default: standard error)."""
         self._stream = heard(stream or sys.stderr)
         self._steps = steps
         self._words: dict[str, Any] = {"loss": "-", "score": "-"}
@@ -30,7 +30,7 @@ class ProgressReporter:
         self._bar = self._new_bar() if self._stream.isatty() else None
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Move on to `step`."""
+        """Update the display to `step`."""
         self._words["loss"] = f"{metrics['train/loss']:.4f}"
         if (
             self._first is None
@@ -42,7 +42,7 @@ class ProgressReporter:
             self._say(step)
 
     def check(self, check: Check) -> bool:
-        """Show the score; never stop."""
+        """Show the score; never stops the run."""
         self._words["score"] = f"{check.score:.4f}"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=check.step, **self._words)
@@ -51,12 +51,12 @@ class ProgressReporter:
         return True
 
     def close(self) -> None:
-        """Leave the terminal in order; harmless when done already."""
+        """Restore the terminal; may be called again."""
         if self._bar is not None:
             self._bar.stop()
 
     def seconds_left(self, step: int) -> float | None:
-        """An estimate from this session's pace; None before its second update."""
+        """An estimate from this process's pace; None before its second update."""
         if self._first is None or step <= self._first[0]:
             return None
         pace = (time.monotonic() - self._first[1]) / (step - self._first[0])

@@ -1,4 +1,4 @@
-"""Where training rows come from: local files of several kinds, a folder of them, or the hub."""
+"""Read training rows from local files of several formats, a folder of them, or the hub."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ ENDINGS = (*TEXT_ENDINGS, ".parquet")
 
 
 def read_source(config: DataConfig) -> Iterator[Row | RowError]:
-    """Every row of `config.path` in order; one that is no object comes as its RowError."""
+    """Every row of `config.path` in order; a RowError in place of a row that is not an object."""
     if is_on_hub(config.path):
         yield from _hub_rows(config)
         return
     if config.revision or config.subset:
         raise RowError(
-            f"data.path {config.path}: a local file has no revision and no subset; expected "
-            f"neither, or the name of a dataset on the hub"
+            f"data.path {config.path}: a local file has no revision or subset; expected "
+            f"neither, or the name of a hub dataset"
         )
     for path in files(config.path):
         yield from read_file(path)
 
 
 def is_on_hub(path: str) -> bool:
-    """Whether `path` is a hub name: it has the form of one, and nothing of that name lies here."""
+    """Whether `path` is a hub name: it looks like one, and no local file has this name."""
     return hub.may_be_name(path) and not Path(path).expanduser().exists()
 
 
 def files(paths: str) -> list[Path]:
-    """The existing files of a comma separated list; a folder stands for all that it holds."""
+    """The existing files of a comma-separated list; a folder stands for its files."""
     return [file for part in split_paths(paths) for file in _files_at(Path(part).expanduser())]
 
 
 def source_bytes(paths: str) -> int:
-    """The size of the local files."""
+    """The total size of the local files."""
     return sum(path.stat().st_size for path in files(paths))
 
 
 def read_file(path: Path) -> Iterator[Row | RowError]:
-    """Every row of one file, at least one: its ending says whether it is CSV, Parquet or JSON.
+    """Every row of one file, at least one; its ending says if it is CSV, Parquet or JSON.
 
-    Raises RowError where the file has none, or cannot be read any further.
+    Raises RowError if the file has no rows or becomes unreadable.
     """
     empty = True
     for row in _parquet_rows(path) if ending(path) == ".parquet" else _text_rows(path):
         empty = False
         yield row
     if empty:
-        raise RowError(f"{path}: expected at least one example, found a file without a row")
+        raise RowError(f"{path}: expected at least one example, found a file without rows")
 
 
 def _files_at(place: Path) -> list[Path]:
@@ -105,12 +105,12 @@ def _parquet_rows(path: Path) -> Iterator[Row | RowError]:
 
 
 def _hub_rows(config: DataConfig) -> Iterator[Row | RowError]:
-    """Rows of a dataset on the hub, through the cache of `datasets`."""
+    """Rows of a hub dataset, through the cache of `datasets`."""
     try:
         rows = load_split(config.path, config.subset, config.split, config.revision)
     except DataError as error:
         raise RowError(
-            f"data.path {config.path}: nothing lies here, and the hub gives no such dataset: "
+            f"data.path {config.path}: no such local file, and the hub has no such dataset: "
             f"{error}"
         ) from error
     for number, value in enumerate(rows, start=1):
@@ -118,7 +118,7 @@ def _hub_rows(config: DataConfig) -> Iterator[Row | RowError]:
 
 
 def _given(value: Any) -> Any:
-    """A nested value without the nulls that Arrow puts where a row lacks another row's key."""
+    """A nested value without the nulls that Arrow adds for keys missing in a row."""
     if isinstance(value, dict):
         return {key: _given(each) for key, each in value.items() if each is not None}
     return [_given(each) for each in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What an update costs with each method: updates of several trainers, taken in turns."""
+"""Measure the cost of an update for each method, with trainers that take turns."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sweeps.finetune.process_state import preserve_global_state
 from sweeps.finetune.trainer import Trainer
 
 WARM_UP = 2
-"""Rounds that are not counted: the first updates allocate memory."""
+"""Rounds that are not counted, because the first updates allocate memory."""
 
 
 def measure(runs: Mapping[str, str], rounds: int) -> dict[str, Any]:
-    """`measure_updates` of `runs` (configs as JSON by method), and the hardware it was done on."""
+    """`measure_updates` of `runs` (configs as JSON by method), with the hardware used."""
     configs = {name: FinetuneConfig.model_validate_json(text) for name, text in runs.items()}
     cuda = torch.cuda.is_available()
     place = torch.cuda.get_device_name() if cuda else f"a CPU ({platform.machine()})"
@@ -34,8 +34,8 @@ def measure_updates(
 ) -> dict[str, dict[str, Any]]:
     """Seconds of each of `rounds` updates by name, the FLOPs of one, and its examples.
 
-    One process. In each round every method makes one update on the same examples, each time in
-    another order, so that whatever else the machine does falls on all of them alike.
+    All in one process. In each round every method makes one update on the same examples, in a
+    different order each time, so that other load on the machine affects all methods equally.
     """
     group = Group(0, 1)
     device = group.device()
@@ -65,7 +65,7 @@ def _trainer(config: FinetuneConfig, group: Group, device: torch.device) -> Trai
 
 
 def _seconds(trainer: Trainer, update: int, device: torch.device) -> float:
-    """The wall time of one update, with all work of the device finished."""
+    """The wall time of one update, including all work of the device."""
     _wait(device)
     started = time.perf_counter()
     trainer.update(update)

@@ -1,4 +1,4 @@
-"""What every configuration is made of: strict models, and paths that files can have."""
+"""The base of all configurations: strict models, and validated path types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import (
 
 
 class StrictModel(BaseModel):
-    """Frozen, refuses unknown keys, and never takes NaN, infinity or true for a number."""
+    """Frozen; rejects unknown keys, NaN, infinity, and booleans given as numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -25,10 +25,10 @@ class StrictModel(BaseModel):
         annotation = cls.model_fields[str(info.field_name)].annotation
         for part in value if isinstance(value, list | tuple) else (value,):
             if isinstance(part, bool) and not _takes_bool(annotation):
-                raise ValueError(f"expected no truth value (true, false, yes, no), got {part}")
+                raise ValueError(f"expected no boolean (true, false, yes, no), got {part}")
             if isinstance(part, int) and abs(part) >= 2**63:
                 raise ValueError(
-                    f"expected a number below 2^63, got one of {part.bit_length()} bits"
+                    f"expected a number below 2^63, got one with {part.bit_length()} bits"
                 )
             if isinstance(part, str) and not _is_writable(part):
                 raise ValueError(f"expected text that a file can hold, got {part!r}")
@@ -41,12 +41,12 @@ def _takes_bool(annotation: Any) -> bool:
 
 
 def _is_writable(text: str) -> bool:
-    """Whether it is UTF-8 without NUL, which no path may hold."""
+    """Whether it is valid UTF-8 without NUL, which paths cannot contain."""
     return "\0" not in text and text == text.encode(errors="replace").decode()
 
 
 def split_paths(paths: str) -> list[str]:
-    """The paths of a comma separated list."""
+    """The paths in a comma-separated list."""
     return [part.strip() for part in paths.split(",") if part.strip()]
 
 
@@ -58,46 +58,47 @@ def _no_blank(path: str) -> str:
 
 def _none_blank(paths: str) -> str:
     if len(split_paths(paths)) <= paths.count(","):
-        raise ValueError(f"expected a path, or several with one comma between, got {paths!r}")
+        raise ValueError(f"expected a path, or several separated by commas, got {paths!r}")
     return paths
 
 
 MOST_NAME_BYTES = 255
-"""Of a file's or folder's name, on every usual file system."""
+"""The longest name of a file or folder on common file systems."""
 
 
 def possible_path(paths: str) -> str:
-    """``paths`` (comma separated) as they are, if files can have such names, and every ``~`` in
-    them can be expanded here.
+    """Check that files can have the names in ``paths``, and that ``~`` can be expanded here.
+
+    Returns ``paths`` (comma separated) unchanged.
 
     Raises:
-        ValueError: naming the one that cannot.
+        ValueError: names the path that is invalid.
     """
     for part in paths.split(","):
         if any(len(name.encode()) > MOST_NAME_BYTES for name in Path(part.strip()).parts):
-            raise ValueError(f"expected names of {MOST_NAME_BYTES} bytes at most")
+            raise ValueError(f"expected names of at most {MOST_NAME_BYTES} bytes")
         expanded(part.strip())
     return paths
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with its ``~`` opened.
+    """The path with its ``~`` expanded.
 
     Raises:
-        ValueError: this machine knows no such home folder.
+        ValueError: this machine has no such home folder.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError:
         raise ValueError(
-            f"the home folder in '{path}' is not known here: expected a user of this machine "
+            f"unknown home folder in '{path}': expected a user of this machine "
             "after '~', or an absolute path"
         ) from None
 
 
 LocalPath = Annotated[str, AfterValidator(_no_blank), AfterValidator(possible_path)]
-"""A path, or a name of the hub or of the embedded world. A blank one is refused: it would stand
-for the current folder."""
+"""A path, a hub name or a name in the embedded world. Blank ones are rejected, because they would
+mean the current folder."""
 
 LocalPaths = Annotated[str, AfterValidator(_none_blank), AfterValidator(possible_path)]
-"""As `LocalPath`, or several, comma separated."""
+"""Like `LocalPath`, or several separated by commas."""

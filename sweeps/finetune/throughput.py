@@ -1,4 +1,4 @@
-"""How fast an update was: tokens, examples and FLOPs per second; MFU where the peak is known."""
+"""The speed of an update: tokens, examples and FLOPs per second, and MFU if the peak is known."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _PEAKS = (
 @final
 @dataclass(frozen=True)
 class Throughput:
-    """What a model computes per token, and what its devices could.
+    """What a model computes per token, and the peak of its devices.
 
-    `body` and `head` count the parameters that multiply (all but the input embedding); the head
-    works on target tokens only. `attention` is layers x query width. `peak` is in FLOP/s over
-    all devices, None where unknown.
+    `body` and `head` count the parameters in matrix products (all except the input embedding); the
+    head processes target tokens only. `attention` is layers x query width. `peak` is in FLOP/s
+    over all devices, None if unknown.
     """
 
     body: int
@@ -40,7 +40,7 @@ class Throughput:
 
     @classmethod
     def of(cls, model: Any, dtype: torch.dtype, device: torch.device, workers: int) -> Self:
-        """Count `model` before it is sharded; `dtype` is the one of its matrix products."""
+        """Count `model` before it is sharded; `dtype` is that of its matrix products."""
         config = model.config.get_text_config()
         embedding = model.get_input_embeddings().weight.numel()
         output = model.get_output_embeddings().weight
@@ -56,10 +56,10 @@ class Throughput:
         )
 
     def flops(self, lengths: Sequence[int], targets: int) -> float:
-        """FLOPs that an update over examples of these `lengths` needs, forward and backward.
+        """FLOPs of an update over examples of these `lengths`, forward and backward.
 
-        6 per parameter and token (Kaplan et al. 2020) and 12 l^2 / 2 per unit of causal
-        attention width (Chowdhery et al. 2022, appendix B); recomputation does not count.
+        6 per parameter and token (Kaplan et al. 2020) and 12 l^2 / 2 per unit of causal attention
+        width (Chowdhery et al. 2022, appendix B); recomputation is not counted.
         """
         tokens = sum(lengths)
         squares = sum(length * length for length in lengths)

@@ -28,7 +28,7 @@ from sweeps.finetune.throughput import Throughput
 
 @final
 class Trainer:
-    """Trains `model` in place on `data`; every rank of `group` holds an equal one."""
+    """Trains `model` in place on `data`; every rank of `group` holds an equal model."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Trainer:
         group: Group,
         device: torch.device,
     ) -> None:
-        """Attach optimizer and masker to `model`, which is on `device` already."""
+        """Attach optimizer and masker to `model`, which is already on `device`."""
         self._config, self._data, self._group, self._device = config, data, group, device
         self._steps = config.steps(group.size)
         self._batch = config.effective_batch(group.size)
@@ -65,7 +65,8 @@ class Trainer:
         self._masker = masker.attach(self._optimizer, named)
 
     def update(self, update: int) -> dict[str, float]:
-        """Do 0-based `update`, return its metrics; DivergedError before anything is changed."""
+        """Run the 0-based `update` and return its metrics; DivergedError leaves the model
+        unchanged."""
         started = time.perf_counter()
         batch = self._order.batch(update, self._batch)
         self._seed(update)
@@ -89,10 +90,10 @@ class Trainer:
         }
 
     def check_loss(self, update: int) -> None:
-        """Compute the loss on a part of the batch of 0-based `update`, and update nothing.
+        """Compute the loss on part of the batch of the 0-based `update`, without an update.
 
         Raises:
-            DivergedError: on every rank, where it is not finite.
+            DivergedError: on every rank, if the loss is not finite.
         """
         mine = self._share(self._order.batch(update, self._batch))
         with torch.no_grad():
@@ -109,28 +110,28 @@ class Trainer:
         return statistics.metrics()
 
     def states(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Of model, optimizer and masker; where the model is sharded, this rank's part."""
+        """The states of model, optimizer and masker; if the model is sharded, this rank's part."""
         model, optimizer = self.parallel.training_state(self._model, self._optimizer)
         return model, optimizer, self._masker.state_dict()
 
     def shards(self) -> dict[str, Any]:
-        """This rank's parts of model and optimizer, as a checkpoint names them."""
+        """This rank's parts of model and optimizer, under the names used in a checkpoint."""
         model, optimizer, _ = self.states()
         return {"model": model, "optimizer": optimizer}
 
     def restore(
         self, model: dict[str, Any], optimizer: dict[str, Any], masker: dict[str, Any]
     ) -> None:
-        """Go on where the three states were taken."""
+        """Continue from these three states."""
         self.parallel.restore(self._model, self._optimizer, (model, optimizer))
         self._masker.load_state_dict(masker)
 
     def _accumulate(self, batch: Sequence[int]) -> Tensor:
-        """Leave the gradient of the mean loss per target token in `.grad`; return that loss.
+        """Accumulate the gradient of the mean loss per target token in `.grad`; return that loss.
 
         Tokens are counted over the whole effective batch and all ranks, so neither the
-        accumulation interval nor the number of workers changes the gradient. Every rank knows
-        the whole batch and counts without asking the others.
+        accumulation interval nor the number of workers changes the gradient. Every rank knows the
+        whole batch, so counting needs no communication.
         """
         targets, mine = self._data.targets(batch), self._share(batch)
         total = torch.zeros((), device=self._device)
@@ -169,7 +170,7 @@ class Trainer:
         return rate
 
     def _seed(self, update: int) -> None:
-        """Random states (dropout) as a function of seed, update and rank: resuming is exact."""
+        """Make random states (dropout) depend on seed, update and rank, so resuming is exact."""
         seed = mixed_seed(self._config.seed, update, self._group.rank)
         torch.default_generator.manual_seed(seed)
         if self._device.type == "cuda":
@@ -178,7 +179,7 @@ class Trainer:
 
 def _method(config: FinetuneConfig) -> Method:
     method = config.method
-    # Its own seed, so that the random mask is not tied to the data order.
+    # A separate seed, so that the random mask is independent of the data order.
     seed = mixed_seed(config.seed, 1)
     ratio = None if method.name == "hft" else method.mask_ratio
     return build_method(method.name, ratio, scope=method.scope, seed=seed)

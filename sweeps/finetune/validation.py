@@ -1,4 +1,4 @@
-"""Scores of a model: on validation items while it trains, on test items once at the very end."""
+"""Score a model: on validation items during training, on test items once at the very end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Part:
 
 @final
 class Validation:
-    """The validation items of a domain, read once; test items are out of its reach."""
+    """The validation items of a domain, read once; it has no access to test items."""
 
     def __init__(
         self, config: EvaluationConfig, group: Group, cache: Cache, add_bos: AddBos = "auto"
@@ -41,7 +41,7 @@ class Validation:
         self._parts = [_part(each, config.check_limit, cache) for each in config.benchmarks]
 
     def check(self, model: Any, tokenizer: Any, *, final: bool) -> tuple[float, dict[str, float]]:
-        """The mean score over the benchmarks, and `eval/<benchmark>/<metric>`; equal on ranks.
+        """The mean score over the benchmarks, and `eval/<benchmark>/<metric>`; equal on all ranks.
 
         Raises:
             DivergedError: one of them is not finite.
@@ -70,7 +70,7 @@ def evaluate_folder(
     threads: int | None = None,
     add_bos: AddBos = "auto",
 ) -> dict[str, BenchmarkResult]:
-    """Score a saved model, or the base model, on all (or `test_limit`, `limit`) items."""
+    """Score a saved model, or the base model, on all items (or `test_limit`, `limit` of them)."""
     device = torch.device(device)
     with preserve_global_state(device, threads):
         model, tokenizer = load_model(ModelConfig(path=str(model_folder)), device)
@@ -87,7 +87,7 @@ def evaluate_model(
     *,
     add_bos: AddBos = "auto",
 ) -> dict[str, BenchmarkResult]:
-    """Score a model in memory on all (or `test_limit`, `limit`) items, shared out over `group`."""
+    """Score a model in memory on all (or `test_limit`, `limit`) items, split over `group`."""
     rank, size = (0, 1) if group is None else (group.rank, group.size)
     lm = LanguageModel(model, tokenizer, add_bos=add_bos)
     results = {}

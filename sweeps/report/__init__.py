@@ -1,1 +1,1 @@
-"""Plain data in; statistics, figures and pages out."""
+"""Reports: statistics, figures and pages from plain data."""

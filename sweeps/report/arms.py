@@ -1,10 +1,8 @@
-"""Arms of a study (one setting, one score per seed) and the spread of their scores.
+"""Arms of a study (one setting, one score per seed), and the spread of their scores.
 
-Arms run on the same seeds, and a seed (the order of the data) moves all of them alike, often by
-far more than they differ. So the seeds are blocks: what a seed does to every arm is taken out,
-and one variance is pooled over what remains; with few seeds an arm's own is nearly unknown.
-
-The arms of a fixed design, and their scores among a study's trials.
+All arms run on the same seeds. A seed (the data order) shifts all arms alike, often by much more
+than arms differ. Seeds are therefore blocks: their effect is removed, and one variance is pooled
+over the residuals, because few seeds give little information about a single arm's variance.
 """
 
 from __future__ import annotations
@@ -23,15 +21,15 @@ Array = NDArray[np.float64]
 
 
 class TooFewScores(ValueError):
-    """The scores do not carry the statistic; the message says what is missing."""
+    """There are too few scores for the statistic; the message says what is missing."""
 
 
 @final
 @dataclass(frozen=True)
 class Arm:
-    """One setting of a study and its scores, higher is better.
+    """One setting of a study and its scores; higher is better.
 
-    `seeds`: whose scores they are, in their order; left out where arms share no seeds.
+    `seeds`: the seed of each score; empty if arms share no seeds.
     """
 
     name: str
@@ -52,7 +50,7 @@ class Arm:
 @final
 @dataclass(frozen=True)
 class Spread:
-    """A standard deviation between seeds, and the degrees of freedom it rests on."""
+    """A standard deviation between seeds, and its degrees of freedom."""
 
     sd: float
     df: int
@@ -71,10 +69,10 @@ class Interval:
 @final
 @dataclass(frozen=True)
 class Comparable:
-    """Arms as they can be compared: on the seeds that all of them have, with their spread.
+    """Arms restricted to their common seeds, with their spread.
 
-    `blocks`: the standard deviation of what a seed does to all arms alike, which no difference
-    between arms contains; 0 where arms share no seeds.
+    `blocks`: the standard deviation of the seed effect, which is shared by all arms and cancels in
+    differences; 0 if arms share no seeds.
     """
 
     arms: tuple[Arm, ...]
@@ -85,11 +83,11 @@ class Comparable:
 def comparable(arms: Sequence[Arm]) -> Comparable:
     """The arms on their common seeds, and the spread of single scores within them.
 
-    Seeds are blocks of a complete block design; without seeds, or with one arm, every score
-    counts as independent.
+    Seeds are blocks of a complete block design. Without seeds, or with one arm, all scores count
+    as independent.
 
     Raises:
-        TooFewScores: an arm is empty, or there are fewer than two seeds in common.
+        TooFewScores: an arm is empty, or there are fewer than two common seeds.
     """
     empty = [arm.name for arm in arms if not arm.scores]
     if empty or not arms:
@@ -98,7 +96,7 @@ def comparable(arms: Sequence[Arm]) -> Comparable:
         return Comparable(tuple(arms), _independent_spread(arms))
     common = sorted(set.intersection(*(set(arm.seeds) for arm in arms)))
     if len(common) < 2:
-        raise TooFewScores("fewer than two seeds in common: the spread between seeds needs two")
+        raise TooFewScores("fewer than two common seeds: the spread between seeds requires two")
     table = np.array([[arm.scores[arm.seeds.index(s)] for s in common] for arm in arms])
     left = residuals(table)
     df = (len(arms) - 1) * (len(common) - 1)
@@ -113,16 +111,16 @@ def comparable(arms: Sequence[Arm]) -> Comparable:
 def _independent_spread(arms: Sequence[Arm]) -> Spread:
     df = sum(arm.n - 1 for arm in arms)
     if df < 1:
-        raise TooFewScores("one seed each: the spread between seeds needs two seeds or more")
+        raise TooFewScores("one seed each: the spread between seeds requires two or more seeds")
     squares = math.fsum((x - arm.mean) ** 2 for arm in arms for x in arm.scores)
     return Spread(math.sqrt(squares / df), df)
 
 
 def residuals(table: Array) -> Array:
-    """What is left of (arms, seeds) without the means of arms and of seeds."""
+    """The residuals of (arms, seeds) without the means of arms and of seeds."""
     rows, columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
     left: Array = table - rows - columns + table.mean()
-    # Below the rounding of the scores themselves nothing is left.
+    # Residuals below the rounding error of the scores are zero.
     return np.where(np.abs(left) > 1e-12 * np.abs(table).max(initial=0.0), left, 0.0)
 
 
@@ -132,7 +130,7 @@ Rows = Sequence[TrialRow]
 @final
 @dataclass(frozen=True)
 class Setting:
-    """One arm of a design: a method at a ratio, on a share of the training rows."""
+    """One arm of a design: a method at a ratio, trained on a share of the rows."""
 
     method: str
     mask_ratio: float
@@ -148,12 +146,12 @@ SFT = Setting("sft", 0.0)
 
 
 def setting_at(ratio: float, method: str = "gmt") -> Setting:
-    """The arm at a mask ratio; at 0 there is nothing to mask."""
+    """The arm at a mask ratio; 0 is SFT."""
     return Setting(method, ratio) if ratio else SFT
 
 
 def arm(setting: Setting, rows: Rows, name: str, stage: str = "replicate") -> Arm:
-    """The scores of a setting's finished trials of one stage, by seed."""
+    """The scores of a setting's finished trials of one stage, sorted by seed."""
     some = sorted(scored_at(rows, setting, stage), key=lambda row: row.seed)
     scores = tuple(row.score for row in some if row.score is not None)
     return Arm(name, scores, tuple(row.seed for row in some))
@@ -172,7 +170,7 @@ def scored_at(rows: Rows, setting: Setting, stage: str) -> list[TrialRow]:
 
 
 def winner(ratios: Sequence[float], rows: Rows, method: str = "gmt") -> float | None:
-    """The masked ratio with the highest mean over replicates; None before any has one."""
+    """The masked ratio with the highest mean over replicates; None before any replicate."""
     means = {}
     for ratio in ratios:
         one = arm(setting_at(ratio, method), rows, f"{ratio:g}")

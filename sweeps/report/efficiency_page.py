@@ -1,4 +1,4 @@
-"""The paper's Table 3: samples per second and FLOPs, side by side."""
+"""The paper's Table 3: samples per second and FLOPs of each method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESAMPLES = 4000
 def relative_speed(
     measured: Mapping[str, Mapping[str, Any]], name: str, seed: int = 0
 ) -> Interval:
-    """Speed relative to SFT: the median over rounds, each a pair of neighbours in time.
+    """Speed relative to SFT: the median over rounds, each a pair of adjacent measurements.
 
     The interval is a 95 % bootstrap of the median over rounds.
     """
@@ -30,8 +30,8 @@ def relative_speed(
 
 
 def efficiency(measured: Mapping[str, Mapping[str, Any]], place: str) -> Drawn:
-    """`measured[method]`: "seconds" of each round, "flops" of an update, its "examples"."""
-    title = "Training speed beside SFT"
+    """Table 3. `measured[method]`: "seconds" per round, "flops" per update, "examples"."""
+    title = "Training speed relative to SFT"
     figure, axes = canvas("samples per second, relative to SFT", "", (5.6, 2.6))
     names = [name for name in NAMES if name in measured]
     rows = []
@@ -59,8 +59,8 @@ def efficiency(measured: Mapping[str, Mapping[str, Any]], place: str) -> Drawn:
     heads = ["method", "samples/s", "relative", "95 %", "FLOPs of an update"]
     heads += [f"paper: {name}" for name in SAMPLES_PER_SECOND]
     caption = (
-        f"Median of {rounds} rounds; in each, every method makes one update on the same examples, "
-        f"in turns, in one process. Measured on {place}. The paper measured on A100 and H100 "
-        "GPUs: its ratios belong to another machine and model."
+        f"Median of {rounds} rounds; in each, the methods take turns to make one update on the "
+        f"same examples, in one process. Measured on {place}. The paper measured on A100 and H100 "
+        "GPUs, so its ratios are for other machines and models."
     )
     return Drawn("efficiency", title, caption, figure, table(heads, rows))

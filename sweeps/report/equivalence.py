@@ -1,13 +1,13 @@
-"""Whether settings are equivalent: two one-sided tests (TOST) at a margin declared beforehand.
+"""Equivalence of settings: two one-sided tests (TOST) at a preregistered margin, and power.
 
-Against the best arm the selection of that arm costs nothing: the arm with the highest mean lies at
-or above the truly best one's mean, so a test against it is, if anything, too strict. A difference
-from it, where selection does mislead, is held against Tukey's studentized range, which covers
-every pair. Statements about several arms are Holm-corrected. All arms have about the same size.
+Comparing with the best arm needs no correction for selecting it in the equivalence test: the arm
+with the highest mean lies at or above the mean of the truly best one, so the test is conservative.
+A difference from it is biased by the selection, so it is tested with Tukey's studentized range,
+which covers every pair. Statements about several arms are Holm-corrected. All arms have about the
+same size.
 
-How many seeds a decision takes, before they are run and when they turn out too few.
-
-For arms on common seeds: `sd` is what is left without what a seed does to all arms alike.
+The power functions give the number of seeds for a decision, before a study or after too few. For
+arms on common seeds, `sd` excludes the seed effect, which all arms share.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ ALPHA = 0.05
 class Comparison:
     """One arm against the reference. `difference` is arm - reference, in score units.
 
-    `low` and `high` hold all differences of the family at once; `p_equivalent` is Holm-adjusted.
+    The intervals [`low`, `high`] hold for all arms simultaneously; `p_equivalent` is
+    Holm-adjusted.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Comparison:
 @final
 @dataclass(frozen=True)
 class Comparisons:
-    """Every other arm against `reference` at `margin`; `verdict` is of all of them together."""
+    """Every other arm against `reference` at `margin`; `verdict` covers all of them together."""
 
     reference: str
     margin: float
@@ -57,19 +58,19 @@ class Comparisons:
 
     @property
     def verdict(self) -> Verdict:
-        """Equivalent if all arms are; different if one is; else inconclusive."""
+        """Equivalent if all arms are; different if any is; else inconclusive."""
         return overall([arm.verdict for arm in self.arms])
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict of several arms together."""
+    """The verdict for several arms together."""
     if all(verdict == "equivalent" for verdict in verdicts):
         return "equivalent"
     return "different" if "different" in verdicts else "inconclusive"
 
 
 def against_best(arms: Sequence[Arm], margin: float, alpha: float = ALPHA) -> Comparisons:
-    """Every arm against the one with the highest mean (the first of two equals).
+    """Every arm against the one with the highest mean (the first one in a tie).
 
     Raises:
         TooFewScores: see `comparable`.
@@ -83,7 +84,7 @@ def against_best(arms: Sequence[Arm], margin: float, alpha: float = ALPHA) -> Co
 def against_control(
     arms: Sequence[Arm], control: Arm, margin: float, alpha: float = ALPHA
 ) -> Comparisons:
-    """Every arm but `control`, one of them, against it; differences are Dunnett's.
+    """Every other arm against `control`, which is one of `arms`, with Dunnett's intervals.
 
     Raises:
         TooFewScores: see `comparable`.
@@ -120,9 +121,9 @@ def _compare(
 
 
 def tost_p(differences: Array, errors: Array, df: int, margin: float) -> Array:
-    """The p-value of the two one-sided tests of |true difference| >= margin, elementwise.
+    """The p-values of the two one-sided tests of |true difference| >= margin, elementwise.
 
-    Without any spread the difference itself decides.
+    If the spread is zero, the difference itself decides.
     """
     distance = margin - np.abs(differences)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -145,7 +146,7 @@ def holm(p: Array) -> Array:
 def verdicts(
     differences: Array, reach: Array, p_equivalent: Array, alpha: float = ALPHA
 ) -> list[Verdict]:
-    """Equivalent where the adjusted TOST says so; else different beyond `reach` from zero."""
+    """Equivalent if the adjusted TOST is significant; else different if beyond `reach` from 0."""
     return [
         "equivalent" if p <= alpha else "different" if abs(d) > r else "inconclusive"
         for d, r, p in zip(differences, reach, p_equivalent, strict=True)
@@ -158,10 +159,10 @@ SIMULATED = 2000
 
 
 def drop_power(arms: int, seeds: int, drop_in_sd: float, alpha: float = ALPHA) -> float:
-    """A lower bound of the chance that a drop of one arm below the others is called different.
+    """A lower bound on the chance that a drop of one arm below the others is called different.
 
-    It is held against one arm of the plateau; the best of them, with which the verdict compares,
-    lies higher. Noncentral t at Tukey's critical value.
+    It compares with any arm of the plateau. The verdict compares with the best of them, which lies
+    higher. Uses a noncentral t at Tukey's critical value.
     """
     df = (arms - 1) * (seeds - 1)
     shift = drop_in_sd / math.sqrt(2.0 / seeds)
@@ -185,9 +186,9 @@ def flat_power(
 def seeds_for_flat(
     arms: int, sd: float, margin: float, power: float = POWER, alpha: float = ALPHA
 ) -> int | None:
-    """The seeds per arm with which a truly flat curve is called equivalent with this power.
+    """The seeds per arm for this power to call a truly flat curve equivalent.
 
-    None if more than `MOST_SEEDS` are needed: the margin is then below what seeds can resolve.
+    None if more than `MOST_SEEDS` are needed, because the margin is then too small to resolve.
     """
     if sd == 0:
         return 2
@@ -197,7 +198,7 @@ def seeds_for_flat(
 
     if not enough(MOST_SEEDS):
         return None
-    low, high = 1, MOST_SEEDS  # low is never enough: one seed has no spread
+    low, high = 1, MOST_SEEDS  # one seed is never enough: it has no spread
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)

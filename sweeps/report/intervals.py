@@ -1,9 +1,8 @@
-"""Critical values for several comparisons at once that share one estimate of the variance.
+"""Simultaneous intervals for the means of arms, and the critical values they use.
 
-Each is the c with P(max |T_i| <= c) = confidence, the expectation over the shared normal and the
-shared standard deviation taken by Gauss-Legendre quadrature on their quantiles.
-
-Simultaneous intervals of the means of a study's arms, and whether the arms share a variance.
+All comparisons share one variance estimate. Each critical value is the c with P(max |T_i| <= c) =
+confidence. The expectation over the shared normal and standard deviation is computed by
+Gauss-Legendre quadrature on their quantiles.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ NODES = 160
 
 @lru_cache(maxsize=64)
 def maximum_modulus(confidence: float, count: int, df: int) -> float:
-    """For `count` independent means: the studentized maximum modulus."""
+    """The studentized maximum modulus, for `count` independent means."""
     deviations, weights = _deviations(df)
 
     def coverage(c: float) -> float:
@@ -36,7 +35,7 @@ def maximum_modulus(confidence: float, count: int, df: int) -> float:
 
 @lru_cache(maxsize=64)
 def dunnett(confidence: float, sizes: tuple[int, ...], control: int, df: int) -> float:
-    """For arms of these `sizes`, each against one arm of size `control`: Dunnett, two-sided."""
+    """Dunnett's two-sided value, for arms of these `sizes` against one arm of size `control`."""
     deviations, weights = _deviations(df)
     nodes, shared_weights = _quantiles()
     shared = stats.norm.ppf(nodes)
@@ -56,7 +55,7 @@ def dunnett(confidence: float, sizes: tuple[int, ...], control: int, df: int) ->
 
 @lru_cache(maxsize=64)
 def tukey(confidence: float, count: int, df: int) -> float:
-    """For every pair of `count` arms, the best one against each among them: Tukey-Kramer."""
+    """The Tukey-Kramer value for every pair of `count` arms, including best against each."""
     return float(stats.studentized_range.ppf(confidence, count, df)) / float(np.sqrt(2.0))
 
 
@@ -71,17 +70,17 @@ def _quantiles() -> tuple[Array, Array]:
 
 
 def _deviations(df: int) -> tuple[Array, Array]:
-    """Values and weights of the estimated over the true standard deviation."""
+    """Nodes and weights of the ratio of estimated to true standard deviation."""
     nodes, weights = _quantiles()
     return np.sqrt(stats.chi2.ppf(nodes, df) / df), weights
 
 
 def simultaneous_intervals(arms: Sequence[Arm], confidence: float = 0.95) -> list[Interval]:
-    """Intervals of all means at once.
+    """Simultaneous intervals of all means.
 
-    On common seeds they are about what differs between arms: with this confidence every true
-    mean lies inside, up to one shift of all together (another draw of seeds). Without common
-    seeds they hold the means themselves. The critical value is the studentized maximum modulus.
+    On common seeds they describe differences between arms: with this confidence every true mean
+    lies inside, up to one common shift (from drawing other seeds). Without common seeds they cover
+    the means themselves. The critical value is the studentized maximum modulus.
     """
     found = comparable(arms)
     spread, count = found.spread, len(arms)
@@ -97,7 +96,7 @@ def simultaneous_intervals(arms: Sequence[Arm], confidence: float = 0.95) -> lis
 
 
 def spread_differs_p(arms: Sequence[Arm]) -> float:
-    """Brown-Forsythe p-value: small where the arms do not share one variance; 1 if unknown."""
+    """Brown-Forsythe p-value: small if the arms do not share one variance; 1 if unknown."""
     try:
         found = comparable(arms)
     except TooFewScores:

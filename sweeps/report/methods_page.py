@@ -1,4 +1,4 @@
-"""Reports of methods side by side, of drops, and of methods on less data."""
+"""Figures and tables that compare methods, drops, and methods on less data."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ RULES: Mapping[str, tuple[str, str]] = {
 class ComparisonData:
     """One study of several methods in one domain.
 
-    `mask_ratio` is GMT's. `tests[trial key]`: "<benchmark>/score" and more on test items.
-    `sensitivity`: rows of a finished sensitivity study, whose curve is laid over the drops.
+    `mask_ratio` is GMT's. `tests[trial key]`: "<benchmark>/score" and more, on test items.
+    `sensitivity`: rows of a finished sensitivity study, whose curve is drawn over the drops.
     """
 
     name: str
@@ -73,7 +73,7 @@ def settings_of(ratio: float, fraction: float = 1.0) -> dict[str, Setting]:
 
 
 def intervals_of(arms: Sequence[Arm]) -> dict[str, Interval]:
-    """Simultaneous intervals of the arms that have scores; empty where seeds are too few."""
+    """Simultaneous intervals of the arms that have scores; empty if there are too few seeds."""
     some = [one for one in arms if one.scores]
     try:
         return dict(zip([a.name for a in some], simultaneous_intervals(some), strict=True))
@@ -88,7 +88,7 @@ def methods(data: ComparisonData) -> Drawn:
     trained = [one for name, one in arms.items() if name != "pretrained" and one.scores]
     intervals, label = intervals_of(trained), data.label
     if len(intervals) < 2:
-        return Drawn("methods", title, "It takes two methods with two seeds each.")
+        return Drawn("methods", title, "Requires two methods with two seeds each.")
     control = next((one for one in trained if one.name == "sft"), None)
     margin = data.margin or 0.0
     against = (
@@ -118,12 +118,12 @@ def methods(data: ComparisonData) -> Drawn:
                 *_test_scores(data, settings_of(data.mask_ratio or 0.0)[name]),
             ]
         )
-    heads = ["method", "seeds", "validation", "95 %", "minus SFT", "95 %", "verdict on SFT"]
+    heads = ["method", "seeds", "validation", "95 %", "minus SFT", "95 %", "verdict against SFT"]
     heads += [f"test, {name}" for name in _benchmarks(data)]
     caption = (
-        "Same data, seeds and budget. Intervals hold for all methods at once and leave out what a "
-        "seed does to all of them; differences from "
-        f"SFT are Dunnett's. {NO_NUMBERS}"
+        "Same data, seeds and budget. Intervals hold for all methods simultaneously and exclude "
+        "the seed effect that all methods share; differences from SFT use Dunnett's intervals. "
+        f"{NO_NUMBERS}"
     )
     return Drawn("methods", title, caption, figure, table(heads, rows))
 
@@ -137,7 +137,7 @@ def _bar(axes: Axes, data: ComparisonData, one: Arm, interval: Interval | None, 
 
 
 def _told(data: ComparisonData, low: float, high: float, verdict: str) -> str:
-    """Without a declared margin nothing can be equivalent."""
+    """The verdict; without a preregistered margin, never "equivalent"."""
     if data.margin is not None:
         return verdict
     return "different" if low > 0 or high < 0 else "not resolved"
@@ -163,8 +163,8 @@ def _test_scores(data: ComparisonData, setting: Setting) -> list[str]:
 
 
 def drops(data: ComparisonData) -> Drawn:
-    """The paper's Figure 3: what remains of an SFT model after parts of its update are dropped."""
-    title, label = "Drops of one SFT model, without training again", data.label
+    """The paper's Figure 3: the score of an SFT model after parts of its update are dropped."""
+    title, label = "Drops of one SFT model, without retraining", data.label
     sft = arm(SFT, data.rows, "0")
     if not sft.scores:
         return Drawn("drop", title, "No SFT model has a score yet.")
@@ -178,11 +178,11 @@ def drops(data: ComparisonData) -> Drawn:
     if any(one.scores for one in masked[1:]):
         handles.append(_line(axes, data, masked, "GMT, trained", SFT_COLOUR, "D", rows))
     caption = (
-        "Means over seeds with 95 % intervals that hold for one curve at once; drop rate 0 is "
-        f"SFT. {DROP_CLAIM}"
+        "Means over seeds with 95 % intervals that hold simultaneously within each curve; drop "
+        f"rate 0 is SFT. {DROP_CLAIM}"
     )
     if not any(one.scores for one in masked[1:]):
-        caption += " GMT's curve is missing: it comes from the sensitivity study."
+        caption += " GMT's curve is missing, because it comes from the sensitivity study."
     legend(figure, handles, 2)
     heads = ["curve", "rate", "seeds", "mean", "95 %"]
     return Drawn("drop", title, caption, figure, table(heads, rows))
@@ -197,7 +197,7 @@ def _line(
     marker: str,
     rows: list[list[str]],
 ) -> Line2D:
-    """Draw one curve and add its numbers to `rows`."""
+    """Draw one curve and append its numbers to `rows`."""
     some, label = [one for one in arms if one.scores], data.label
     intervals = intervals_of(some)
     for one in some:
@@ -239,13 +239,14 @@ def less_data(data: ComparisonData) -> Drawn:
     axes.minorticks_off()
     legend(figure, handles, 2)
     caption = (
-        f"Mask ratio {data.mask_ratio:g}; the number of examples seen is the same at every share, "
-        "so fewer rows are seen more often. Intervals (95 %) hold for one curve at once."
+        f"Mask ratio {data.mask_ratio:g}; every share trains on the same number of examples, so "
+        "fewer rows are repeated more often. The 95 % intervals hold simultaneously within each "
+        "curve."
     )
     heads = ["method", "share", "seeds", "mean", "95 %"]
     return Drawn("data", title, caption, figure, table(heads, rows))
 
 
 def drawn_of(data: ComparisonData) -> Drawn:
-    """The figure of a study by its kind."""
+    """The figure for a kind of study."""
     return {"methods": methods, "drop": drops, "data": less_data}[data.kind](data)

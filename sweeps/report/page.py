@@ -1,8 +1,7 @@
-"""An empty canvas in the report's style, and a figure as PNG or SVG; no display, no pyplot.
+"""Build report pages: figures in the report's style, HTML parts, and the page around them.
 
-The parts of a report page: one self-contained file, legible on a phone, dark or light.
-
-The report page of a study that one figure answers: methods, drops, less data, efficiency.
+A page is one self-contained file, legible on a phone, in dark or light mode. Figures are drawn
+without a display or pyplot, and saved as PNG or SVG.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Small in inches, so that the text is still legible when a phone shows it 360 pixels wide.
+# Small in inches, so that the text is still legible on a phone, 360 pixels wide.
 SIZE_INCHES = (5.6, 4.4)
 DPI = 160
 INK, GREY, RULE = "#1f2933", "#8895a7", "#e4e7eb"
 SFT_COLOUR, LINE_COLOUR, BAND = "#c2410c", "#334e68", "#f3c9b5"
 COLOURS = "viridis"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-# In a page the colours of text and lines follow its light or dark scheme.
+# In a page, the colours of text and lines follow its light or dark scheme.
 _THEMED = {
     INK: "ink",
     RULE: "rule",
@@ -41,7 +40,7 @@ _THEMED = {
 def canvas(
     x_label: str, y_label: str, size: tuple[float, float] = SIZE_INCHES
 ) -> tuple[Figure, Axes]:
-    """A figure of this size in inches, with one pair of labelled axes."""
+    """A figure of this size in inches with labelled axes."""
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     axes.set_facecolor("none")
@@ -58,7 +57,7 @@ def canvas(
 
 
 def legend(figure: Figure, handles: Sequence[object], columns: int = 4) -> None:
-    """Above the axes, where it hides no point."""
+    """A legend above the axes, where it hides no points."""
     figure.legend(
         handles=list(handles),
         loc="outside upper left",
@@ -72,14 +71,14 @@ def legend(figure: Figure, handles: Sequence[object], columns: int = 4) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file's bytes; the same figure gives the same bytes."""
+    """The figure as PNG bytes; equal figures give equal bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def svg(figure: Figure, name: str) -> str:
-    """The figure as an `<svg>` element for a page; `name` keeps the ids of several apart."""
+    """The figure as an `<svg>` element for a page; `name` makes ids unique within the page."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -101,9 +100,9 @@ NO_VALUE = "\u2013"
 @final
 @dataclass(frozen=True)
 class Drawn:
-    """A figure with its caption and the table that says the same in numbers; `name` is a file's.
+    """A figure with its caption and a table of its numbers; `name` is used for file names.
 
-    Without a figure the caption says what is missing for one.
+    Without a figure, the caption says what is missing.
     """
 
     name: str
@@ -114,7 +113,7 @@ class Drawn:
 
 
 def page(title: str, parts: Iterable[str]) -> str:
-    """The whole page of parts in HTML; nothing is loaded from elsewhere."""
+    """The complete HTML page; it loads nothing from elsewhere."""
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -131,7 +130,7 @@ def section(title: str, body: str, kind: str = "") -> str:
 
 
 def drawn(part: Drawn) -> str:
-    """A figure's box: picture, caption, and its numbers folded away below."""
+    """A figure's box: picture, caption, and its numbers in a collapsed table."""
     caption = escape(part.caption)
     if part.figure is None:
         return section(part.title, f'<p class="missing">{caption}</p>{part.table}')
@@ -144,7 +143,7 @@ def drawn(part: Drawn) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], best: str | None = None) -> str:
-    """A table that scrolls sideways; the row whose first cell is `best` stands out."""
+    """A table that scrolls sideways; the row whose first cell is `best` is highlighted."""
     head = "".join(f"<th>{escape(text)}</th>" for text in heads)
     body = "".join(
         ('<tr class="best">' if best is not None and row[0] == best else "<tr>")
@@ -175,7 +174,7 @@ def notes(title: str, lines: Iterable[str]) -> str:
 
 
 def reproduction(commands: Sequence[str], config_yaml: str) -> str:
-    """How to run it again: commands and the resolved configuration."""
+    """How to run it again: the commands and the resolved configuration."""
     lines = f"<pre>{escape(chr(10).join(commands))}</pre>" if commands else ""
     return section(
         "Run it again",
@@ -185,7 +184,7 @@ def reproduction(commands: Sequence[str], config_yaml: str) -> str:
 
 
 def render(title: str, lead: str, part: Drawn, config_yaml: str, lines: list[str]) -> str:
-    """Title, cost, the figure with its numbers open, caveats."""
+    """The page of a study with one figure: title, cost, the figure and caveats."""
     return page(
         title,
         [

@@ -1,4 +1,4 @@
-"""Two methods on the same questions: the difference, resampled by question."""
+"""Compare two methods on the same questions: their difference with a bootstrap interval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sweeps.report.arms import Interval, TooFewScores
 
 Array = NDArray[np.float64]
 CHUNK = 2**22
-"""Values drawn at once: a full table for a large benchmark would take gigabytes."""
+"""Values drawn at a time; a full table would take gigabytes for a large benchmark."""
 
 
 def question_bootstrap(
@@ -23,11 +23,11 @@ def question_bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """Mean of a - b with a percentile interval; a question is drawn with all of its seeds.
+    """The mean of a - b with a percentile interval; a drawn question brings all of its seeds.
 
     `a`, `b`: (questions, seeds), aligned. `weights`: (questions,), such as the bytes of a
-    reference where scores are bits per byte. The interval is about new questions for these
-    trained models; the spread between seeds is what the intervals over seeds are for.
+    reference if scores are bits per byte. The interval covers new questions for these trained
+    models; the intervals over seeds cover the spread between seeds.
 
     Raises:
         TooFewScores: fewer than two questions.
@@ -44,8 +44,9 @@ def stratified_bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """The mean over several benchmarks of what `question_bootstrap` finds in each; questions are
-    drawn within their benchmark. `parts`: (a, b, weights) of each, as there.
+    """The mean difference over several benchmarks; questions are drawn within each benchmark.
+
+    `parts`: (a, b, weights) of each benchmark, as in `question_bootstrap`.
 
     Raises:
         TooFewScores, ValueError: as `question_bootstrap`.
@@ -61,12 +62,12 @@ def stratified_bootstrap(
 def _resampled(
     a: Array, b: Array, weights: Array, resamples: int, random: np.random.Generator
 ) -> tuple[float, Array]:
-    """The weighted mean of a - b, and that of each resample."""
+    """The weighted mean of a - b, and the same for each resample."""
     if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(f"expected two tables (questions, seeds) alike, got {a.shape}, {b.shape}")
+        raise ValueError(f"expected two equal shapes (questions, seeds), got {a.shape}, {b.shape}")
     count = len(a)
     if count < 2:
-        raise TooFewScores(f"{count} question: a bootstrap over questions needs two or more")
+        raise TooFewScores(f"{count} question: a bootstrap over questions requires two or more")
     weight = np.asarray(weights, dtype=float)
     difference = (a - b).mean(axis=1) * weight
     means = []

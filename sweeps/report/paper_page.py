@@ -1,7 +1,4 @@
-"""The paper's Table 4: the best mask ratio by domain, from finished searches.
-
-One report over every study of the paper, by domain.
-"""
+"""The report over all studies of a paper, by domain, with Table 4: the best mask ratios."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from sweeps.report.trial_row import ScoreLabel, TrialRow
 
 
 def best_ratio(found: Mapping[str, tuple[ScoreLabel, TrialRow | None, int]]) -> Drawn:
-    """`found[domain]`: label, best finished trial, number of finished trials."""
+    """Table 4. `found[domain]`: label, best finished trial, number of finished trials."""
     rows = []
     for domain, (label, row, count) in found.items():
         if row is None or row.score is None:
@@ -36,8 +33,8 @@ def best_ratio(found: Mapping[str, tuple[ScoreLabel, TrialRow | None, int]]) -> 
     heads = ["domain", "mask ratio", "N", "learning rate", "validation", "trials"]
     published = table(["paper", "mask ratio"], [[k, f"{v:g}"] for k, v in BEST_RATIO.items()])
     caption = (
-        "The best trial of each search, on validation items; a search says what to use, not "
-        "whether the ratio matters. The paper's are of other models and data."
+        "The best trial of each search, on validation items. A search shows which ratio to use, "
+        "not whether the ratio matters. The paper's values are for other models and data."
     )
     return Drawn("best_ratio", "Best mask ratio", caption, None, table(heads, rows) + published)
 
@@ -45,7 +42,7 @@ def best_ratio(found: Mapping[str, tuple[ScoreLabel, TrialRow | None, int]]) -> 
 @final
 @dataclass(frozen=True)
 class PaperDomain:
-    """One domain: its verdict in a sentence, what it cost, its figures (the curve first)."""
+    """One domain: its verdict in a sentence, its cost, and its figures (the curve first)."""
 
     domain: str
     headline: str
@@ -56,7 +53,7 @@ class PaperDomain:
 def render(
     name: str, domains: Sequence[PaperDomain], shared: Sequence[Drawn], config_yaml: str
 ) -> str:
-    """The whole page: verdicts, costs and curves first, then all else by domain."""
+    """The whole page: verdicts, costs and curves first, then the other figures by domain."""
     title = f"{name}: the paper's tables and figures"
     verdicts = "".join(
         f'<p class="verdict">{escape(one.headline)}</p><p class="lead">{escape(one.cost)}</p>'
@@ -81,7 +78,7 @@ def write_paper(
     config_yaml: str,
     folder: Path,
 ) -> Path:
-    """Write report.html and every figure as PNG; returns the page's path."""
+    """Write report.html, and every figure as PNG; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     for one in domains:
         for part in one.parts:
@@ -93,5 +90,5 @@ def write_paper(
 
 
 def _named(domain: str, part: Drawn) -> Drawn:
-    """Ids inside the drawings of several domains must differ."""
+    """A figure with ids that are unique across domains."""
     return Drawn(f"{domain}-{part.name}", part.title, part.caption, part.figure, part.table)

@@ -1,7 +1,4 @@
-"""Trade-offs and progress: the Pareto front of score and cost, and the best score so far.
-
-Score against a cost, and what nothing beats in both.
-"""
+"""Trade-offs of score and cost: the Pareto front and its figures, and the best score so far."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from sweeps.report.trial_row import ScoreLabel, StudyData, scored
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the (score, cost) points that none beats in one without losing the other.
+    """Indices of the non-dominated (score, cost) points, ascending by cost.
 
-    High scores and low costs are good; ascending by cost. Of equal points the first stays.
+    High scores and low costs are good. Of equal points, the first is kept.
     """
     order = sorted(range(len(points)), key=lambda i: (points[i][1], -points[i][0], i))
     front: list[int] = []
@@ -29,7 +26,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def best_so_far(scores: Sequence[float]) -> list[float]:
-    """The highest score up to each place."""
+    """The running maximum of the scores."""
     best: list[float] = []
     for score in scores:
         best.append(max(score, best[-1]) if best else score)
@@ -45,7 +42,10 @@ AXES = {
 @final
 @dataclass(frozen=True)
 class Front:
-    """Named (score, cost) points; low costs are good. `what` the names are of, `cost` in words."""
+    """Named (score, cost) points; low costs are good.
+
+    `what`: the kind of the names. `cost`: the name of the cost.
+    """
 
     what: str
     cost: str
@@ -53,11 +53,11 @@ class Front:
     points: Sequence[tuple[float, float]]
 
     def best(self) -> set[int]:
-        """The places of those on the Pareto front."""
+        """The indices of the points on the Pareto front."""
         return set(pareto_front(self.points))
 
     def figure(self, label: ScoreLabel, axis: str) -> Figure:
-        """All points, those on the front in colour."""
+        """All points, with the front in colour."""
         best = self.best()
         figure, axes = canvas(axis, label.text)
         for index, (score, cost) in enumerate(self.points):
@@ -74,7 +74,7 @@ class Front:
         return figure
 
     def table(self, label: ScoreLabel) -> str:
-        """The same in numbers."""
+        """The same points as a table."""
         best = self.best()
         rows = [
             [name, label.number(score), f"{cost:.2f}", "yes" if i in best else "no"]
@@ -84,7 +84,7 @@ class Front:
 
 
 def search_fronts(data: StudyData) -> list[Drawn]:
-    """A figure for each objective beside the score."""
+    """A figure for each objective other than the score."""
     drawn = []
     for objective in data.objectives[1:]:
         name, title = f"front_{objective}", f"Score and {objective.replace('_', ' ')}"
@@ -93,11 +93,11 @@ def search_fronts(data: StudyData) -> list[Drawn]:
         points = [(row.score or 0.0, row.metrics[key]) for row in rows]
         front = Front("trial", objective, [str(row.number) for row in rows], points)
         if len(points) < 2:
-            drawn.append(Drawn(name, title, "It takes two finished trials."))
+            drawn.append(Drawn(name, title, "Requires two finished trials."))
             continue
         caption = (
             "Numbers are trials; coloured ones are on the Pareto front: no other trial has a "
-            "higher score at no higher cost. Each is one seed on the validation items."
+            "higher score at the same or lower cost. Each is one seed on the validation items."
         )
         figure = front.figure(data.label, AXES[objective])
         drawn.append(Drawn(name, title, caption, figure, front.table(data.label)))

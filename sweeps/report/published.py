@@ -1,7 +1,7 @@
-"""What the paper (arXiv 2406.15330) published, as far as its numbers are at hand.
+"""Numbers published in the paper (arXiv 2406.15330).
 
-Its Tables 1 and 2 (scores by method) and the curves of its Figures 2 and 3 are not reproduced
-here: their numbers were not available to us, and are never made up.
+Tables 1 and 2 (scores by method) and the curves of Figures 2 and 3 are missing here, because their
+numbers were not available to us; none are made up.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ BEST_RATIO: Final = {
 }
 
 SENSITIVITY_CLAIM: Final = (
-    "The paper's Figure 2: scores stay consistent up to a mask ratio of 0.9; at 0.95 and 0.99 "
-    "math and code are still good and general degrades."
+    "The paper's Figure 2: scores stay consistent up to a mask ratio of 0.9; at 0.95 and 0.99, "
+    "math and code are still good but general degrades."
 )
 DROP_CLAIM: Final = (
     "The paper's Figure 3: dropping the smallest changes is harmless up to 0.8, dropping random "
-    "ones costs from 0.4, dropping the largest costs at once."
+    "ones hurts from 0.4, and dropping the largest hurts at any rate."
 )
 NO_NUMBERS: Final = (
-    "The paper's own numbers for this table are not at hand, so none stand beside ours."
+    "The paper's own numbers for this table were not available, so only ours are shown."
 )

@@ -1,4 +1,4 @@
-"""The best points of a search again with other seeds: what of their lead is luck."""
+"""Replicates of a search's best points with new seeds, which show how much of a lead is luck."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Repeated:
 
     @property
     def mean(self) -> float:
-        """Without the search's own score, for which the point was chosen."""
+        """The mean without the search's own score, because that score selected the point."""
         return mean(self.scores)
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation over seeds; None for a single one."""
+        """The standard deviation over seeds; None for a single seed."""
         return stdev(self.scores) if len(self.scores) > 1 else None
 
 
 def repeated(rows: tuple[TrialRow, ...], replicates: tuple[TrialRow, ...]) -> list[Repeated]:
-    """Each repeated trial of the search, the best score first."""
+    """Each replicated trial of the search, best score first."""
     found: list[Repeated] = []
     for row in distinct(best_first(rows)):
         again = [other.score for other in scored(replicates) if row.same_point(other)]
@@ -58,6 +58,6 @@ def render(data: StudyData) -> str:
     ]
     return section(
         "The best points with other seeds",
-        table(heads, rows) + '<p class="small">Spread is the standard deviation over seeds. The '
-        "best trial stays the one that the search chose: these scores choose nothing.</p>",
+        table(heads, rows) + '<p class="small">Spread is the standard deviation over seeds. These '
+        "scores are not used for selection: the best trial stays the one the search chose.</p>",
     )

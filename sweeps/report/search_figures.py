@@ -60,7 +60,7 @@ def score_against_mask_ratio(data: StudyData) -> Figure:
 
 
 def best_score_so_far(data: StudyData) -> Figure:
-    """The best validation score after each trial, over the single scores."""
+    """The best validation score after each trial, drawn over the single scores."""
     figure, axes = canvas("trial number", f"validation {data.label.text}")
     rows, curve = scored(data.rows), best_so_far(data.rows)
     axes.scatter(
@@ -96,7 +96,7 @@ def best_score_so_far(data: StudyData) -> Figure:
 
 
 def _draw_stopped(axes: Axes, data: StudyData) -> None:
-    """Hollow: their score is of an earlier step, so it cannot be compared with the others."""
+    """Draw stopped trials as hollow marks: their scores, of earlier steps, are not comparable."""
     some = _stopped(data.rows)
     axes.scatter(
         [row.mask_ratio for row in some],

@@ -1,4 +1,4 @@
-"""The report page: one self-contained file, legible on a phone and on paper."""
+"""The report page of a search: one self-contained file, legible on a phone and on paper."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def _lead(data: StudyData) -> str:
     states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     minutes = sum(row.seconds for row in data.rows) / 60
     noun = "trial" if len(data.rows) == 1 else "trials"
-    counted = f"{len(data.rows)} {noun} ({states or 'none begun'}), {minutes:.1f} trial minutes."
-    short = f" The space is small: {data.shortfall}." if data.shortfall else ""
+    counted = f"{len(data.rows)} {noun} ({states or 'none started'}), {minutes:.1f} trial minutes."
+    short = f" Small space: {data.shortfall}." if data.shortfall else ""
     return stopped_controls(data.rows) + counted + short
 
 
@@ -133,12 +133,12 @@ def _test_results(data: StudyData) -> str:
 
 def _about_the_difference(data: StudyData) -> str:
     if _is_control(data):
-        return "The best trial is the best SFT trial: there is no difference to be shown."
+        return "The best trial is the best SFT trial, so there is no difference to show."
     if not data.paired:
-        return "No difference is shown: there are no scores of both trials on the same items."
+        return "No difference is shown, because the trials have no scores on the same items."
     return (
-        "The difference is paired: both answered the same items, and its 95 % interval is over "
-        "resampled items. McNemar's exact test is given where an item is right or wrong."
+        "The difference is paired: both trials answered the same items. Its 95 % interval is a "
+        "bootstrap over items. McNemar's exact test is given if items are right or wrong."
     )
 
 
@@ -154,7 +154,7 @@ def _with_error(data: StudyData, results: Mapping[str, float], name: str) -> str
 
 
 def _difference(data: StudyData, paired: PairedTest | None) -> list[str]:
-    """The paired difference, its interval and its p."""
+    """The paired difference, its interval and its p-value."""
     if paired is None or _is_control(data):
         return [NO_VALUE] * 3
     return [
@@ -207,11 +207,11 @@ def _caveat(data: StudyData) -> str:
     count = len(scored(data.rows))
     return (
         '<section class="caveat"><h2>What this report does not say</h2><ul>'
-        "<li>It is a search, not a sensitivity study. A sampler such as TPE tries more points "
+        "<li>This is a search, not a sensitivity study. A sampler such as TPE tries more points "
         "where scores were high, so the samples are biased: neither the shape of the curve nor a "
-        "gap between mask ratios shows that the mask ratio matters, or that it does not. "
-        "That takes a fixed design with several seeds per point.</li>"
-        f"<li>The best validation score is the highest of {count}: part of its lead is chance "
+        "gap between mask ratios is evidence that the mask ratio matters, or that it does not. "
+        "That requires a fixed design with several seeds per point.</li>"
+        f"<li>The best validation score is the highest of {count}, so it is optimistically biased "
         "(the winner's curse). Judge by the test items.</li></ul></section>"
     )
 

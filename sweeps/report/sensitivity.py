@@ -1,4 +1,4 @@
-"""What a sensitivity study says: arms, intervals, verdicts, the winner on fresh seeds."""
+"""The analysis of a sensitivity study: arms, intervals, verdicts, and the winner's fresh seeds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CLAIM = 0.9
 """The paper calls its curves consistent up to this mask ratio (Figure 2)."""
 
 UNEQUAL = 0.05
-"""Brown-Forsythe's p below which one pooled spread is in doubt."""
+"""If Brown-Forsythe's p is below this, one pooled spread is doubtful."""
 
 Items = Mapping[str, Mapping[str, Sequence[Sequence[Any]]]]
 
@@ -46,9 +46,9 @@ Items = Mapping[str, Mapping[str, Sequence[Sequence[Any]]]]
 class SensitivityData:
     """One sensitivity study of one domain.
 
-    `items[trial key][benchmark]`: [id, score, weight, ...] of test items, of fresh trials alone.
-    `importance`: (parameter, share of variance with its interval), on the tuning grid.
-    `declared`: what the manifest says, and since when.
+    `items[trial key][benchmark]`: [id, score, weight, ...] of test items, for fresh trials only.
+    `importance`: (parameter, share of variance with its interval), on the tuning grid. `declared`:
+    the manifest's content and date.
     """
 
     name: str
@@ -68,7 +68,7 @@ class SensitivityData:
 @final
 @dataclass(frozen=True)
 class Rescored:
-    """The winner against SFT on fresh seeds (validation) and on test items by benchmark."""
+    """The winner against SFT: on fresh seeds (validation), and on test items by benchmark."""
 
     ratio: float
     selected: float
@@ -80,7 +80,7 @@ class Rescored:
 @final
 @dataclass(frozen=True)
 class SensitivityResult:
-    """The numbers of the report; `missing` says why the verdicts are absent where they are."""
+    """The numbers of the report; `missing` says why verdicts are absent."""
 
     arms: tuple[Arm, ...]
     intervals: tuple[Interval, ...] = ()
@@ -93,13 +93,13 @@ class SensitivityResult:
     missing: str = ""
 
     def claim(self) -> Verdict | None:
-        """The verdict on the ratios up to `CLAIM`, each against the best of all."""
+        """The verdict on the ratios up to `CLAIM`, each compared with the best of all."""
         if self.best is None:
             return None
         return overall([a.verdict for a in self.best.arms if float(a.name) <= CLAIM])
 
     def said(self, verdict: Verdict) -> list[str]:
-        """The ratios with this verdict against the best one."""
+        """The ratios with this verdict when compared with the best one."""
         return (
             [] if self.best is None else [a.name for a in self.best.arms if a.verdict == verdict]
         )
@@ -154,11 +154,11 @@ def _rescored(data: SensitivityData) -> Rescored | None:
 def _on_test(
     pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
 ) -> tuple[tuple[str, Interval, int], ...]:
-    """GMT - SFT on each benchmark's test items: questions resampled with all their seeds."""
+    """GMT - SFT on each benchmark's test items; resampled questions keep all their seeds."""
     pairs = [(a, b) for a, b in pairs if a and b]
     results = []
     for name in sorted(pairs[0][0]) if pairs else []:
-        # One column per seed; items come in the same order for every model.
+        # One column per seed; items are in the same order for every model.
         ours = np.array([[item[1] for item in a[name]] for a, _ in pairs]).T
         control = np.array([[item[1] for item in b[name]] for _, b in pairs]).T
         weights = np.array([item[2] for item in pairs[0][0][name]], dtype=float)
@@ -168,27 +168,27 @@ def _on_test(
 
 
 def headline(data: SensitivityData, result: SensitivityResult) -> str:
-    """The verdict in one sentence; never more than the study can resolve."""
+    """The verdict in one sentence, limited to what the study can resolve."""
     if result.best is None:
-        return f"{data.domain}: nothing can be said yet: {result.missing}."
+        return f"{data.domain}: no verdict yet: {result.missing}."
     label, best = data.label, result.best
     margin = f"\u00b1{data.margin:g} {label.unit}"
     seeds = min(one.n for one in result.arms)
     claim, different = result.claim(), result.said("different")
     if claim == "equivalent":
         text = (
-            f"up to {CLAIM:g} the mask ratio makes no difference beyond {margin}: every ratio is "
+            f"up to {CLAIM:g}, the mask ratio makes no difference beyond {margin}: every ratio is "
             f"equivalent to the best one ({best.reference})"
         )
         if different:
             text += f"; {', '.join(different)} {'is' if len(different) == 1 else 'are'} worse"
     elif claim == "different":
         text = (
-            f"the mask ratio makes a difference up to {CLAIM:g} already; "
+            f"the mask ratio already makes a difference up to {CLAIM:g}; "
             f"worse than the best one ({best.reference}): {', '.join(different)}"
         )
     else:
-        text = f"whether ratios up to {CLAIM:g} are equivalent within {margin} stays open"
+        text = f"it is undecided whether ratios up to {CLAIM:g} are equivalent within {margin}"
         if different:
             text += f" (worse than the best one, {best.reference}: {', '.join(different)})"
         text += f" with {seeds} seeds: {seeds_text(result, seeds)}"
@@ -198,10 +198,10 @@ def headline(data: SensitivityData, result: SensitivityResult) -> str:
 
 
 def seeds_text(result: SensitivityResult, seeds: int) -> str:
-    """How many seeds are missing for a decision."""
+    """How many more seeds a decision requires."""
     if result.seeds_needed is None:
-        return "this margin is below what any sensible number of seeds could resolve here"
+        return "this margin is too small to resolve with any practical number of seeds"
     more = result.seeds_needed - seeds
     if more <= 0:
-        return "on a truly flat curve so many would do, so it may not be flat"
+        return "this would suffice for a truly flat curve, so the curve may not be flat"
     return f"about {more} more per ratio would show it with 80 % probability if the curve is flat"

@@ -30,7 +30,7 @@ VERDICT_COLOURS = {"equivalent": "#2f855a", "different": "#c53030", "inconclusiv
 def curve(data: SensitivityData, result: SensitivityResult) -> Drawn:
     """Mean score against mask ratio with simultaneous intervals and the band of SFT."""
     title, label = "Score against mask ratio", data.label
-    heads = ["mask ratio", "seeds", "mean", "95 % interval (all at once)"]
+    heads = ["mask ratio", "seeds", "mean", "95 % interval (simultaneous)"]
     if not result.intervals:
         return Drawn("curve", title, f"No curve yet: {result.missing}.")
     figure, axes = canvas("mask ratio", label.text)
@@ -51,9 +51,9 @@ def curve(data: SensitivityData, result: SensitivityResult) -> Drawn:
         for one, i in zip(result.arms, result.intervals, strict=True)
     ]
     caption = (
-        "Mean over seeds on validation items. The 95 % intervals hold for all ratios at once and "
-        "are about what differs between ratios: every ratio ran on the same seeds, so what a seed "
-        "does to all of them is taken out. The band is SFT's (mask ratio 0)."
+        "Mean over seeds on validation items. The 95 % intervals hold for all ratios "
+        "simultaneously and describe differences between ratios: all ratios ran on the same "
+        "seeds, so the seed effect that they share is removed. The band is SFT's (mask ratio 0)."
     )
     if result.missing:
         caption += f" Missing: {result.missing}."
@@ -86,7 +86,7 @@ def _draw_band(axes: Axes, data: SensitivityData, sft: Interval) -> Patch:
 
 
 def verdicts(data: SensitivityData, result: SensitivityResult) -> Drawn:
-    """Differences from the best ratio, with the margin, and the verdicts."""
+    """Differences from the best ratio with the margin, and the verdicts."""
     title, label = "Difference from the best ratio", data.label
     if result.best is None:
         return Drawn("verdicts", title, f"No verdict: {result.missing}.")
@@ -125,11 +125,11 @@ def verdicts(data: SensitivityData, result: SensitivityResult) -> Drawn:
             ]
         )
     heads = ["mask ratio", f"from {result.best.reference}", "95 %", "p (TOST, Holm)", "verdict"]
-    heads += ["from SFT", "95 %", "verdict on SFT"]
+    heads += ["from SFT", "95 %", "verdict against SFT"]
     caption = (
-        f"Against the best ratio ({result.best.reference}). Equivalent: two one-sided tests at "
-        f"\u00b1{data.margin:g}, Holm-corrected. Different: Tukey's interval of all pairs leaves "
-        "out 0. Everything else is inconclusive."
+        f"Compared with the best ratio ({result.best.reference}). Equivalent: two one-sided tests "
+        f"at \u00b1{data.margin:g}, Holm-corrected. Different: Tukey's interval of all pairs "
+        "excludes 0. Everything else is inconclusive."
     )
     return Drawn("verdicts", title, caption, figure, table(heads, rows))
 
@@ -143,8 +143,8 @@ def slices(data: SensitivityData) -> Drawn:
         return Drawn(
             "slices",
             title,
-            "Nothing to draw: accumulation interval and learning rate were the same, fixed "
-            "beforehand, at every ratio. Lists under study.nuisance tune them for each ratio.",
+            "No figure: accumulation interval and learning rate were fixed beforehand, the same "
+            "at every ratio. Lists under study.nuisance tune them for each ratio.",
         )
     figure, axes = canvas("mask ratio", label.text)
     rates = sorted({rate for _, rate in pairs})
@@ -166,9 +166,7 @@ def slices(data: SensitivityData) -> Drawn:
         ]
     handles, _ = axes.get_legend_handles_labels()
     legend(figure, handles, 2)
-    caption = (
-        "One seed that nothing else uses for each point; each ratio's best pair is replicated."
-    )
+    caption = "One seed per point, used nowhere else; each ratio's best pair is replicated."
     heads = ["mask ratio", "N", "learning rate", label.text]
     return Drawn("slices", title, caption, figure, table(heads, rows))
 
@@ -183,7 +181,7 @@ def importance(data: SensitivityData) -> Drawn:
     """fANOVA shares of variance with bootstrap bars."""
     title = "Importance of each parameter (fANOVA)"
     if not data.importance:
-        missing = "It takes a tuning grid over two parameters or more, which this study has not."
+        missing = "Requires a tuning grid over two or more parameters, which this study lacks."
         return Drawn("importance", title, missing)
     figure, axes = canvas("share of the score's variance", "", (5.6, 2.6))
     names = [name for name, _ in data.importance]
@@ -202,7 +200,7 @@ def importance(data: SensitivityData) -> Drawn:
 
 
 def front(data: SensitivityData, result: SensitivityResult) -> Drawn:
-    """Mean score against mean training time, with the arms that nothing dominates."""
+    """Mean score against mean training time, with the non-dominated arms in colour."""
     title, label = "Score and cost", data.label
     points = []
     for one in result.arms:
@@ -214,11 +212,11 @@ def front(data: SensitivityData, result: SensitivityResult) -> Drawn:
         ]
         points.append((one.mean, float(np.mean(seconds))))
     if len(points) < 2:
-        return Drawn("front", title, "It takes two ratios with a score.")
+        return Drawn("front", title, "Requires two ratios with a score.")
     found = Front("mask ratio", "seconds", [one.name for one in result.arms], points)
     figure = found.figure(label, "training seconds, mean of replicates")
     caption = (
-        "Numbers are mask ratios; coloured ones are on the Pareto front. Trials that ran side by "
-        "side shared the machine: differences of a few percent in time mean nothing."
+        "Numbers are mask ratios; coloured ones are on the Pareto front. Trials that ran in "
+        "parallel shared the machine: time differences of a few percent are noise."
     )
     return Drawn("front", title, caption, figure, found.table(label))

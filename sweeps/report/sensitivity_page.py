@@ -11,7 +11,7 @@ from sweeps.report.trial_row import TrialRow, stopped_controls
 
 
 def figures(data: SensitivityData, result: SensitivityResult) -> list[Drawn]:
-    """Every figure, the curve first."""
+    """All figures, the curve first."""
     return [
         curve(data, result),
         verdicts(data, result),
@@ -22,7 +22,7 @@ def figures(data: SensitivityData, result: SensitivityResult) -> list[Drawn]:
 
 
 def render(data: SensitivityData, result: SensitivityResult, parts: list[Drawn]) -> str:
-    """The whole page; first the verdict, what it cost and the curve."""
+    """The whole page; the verdict, its cost and the curve come first."""
     title = f"{data.name}: {data.domain}, sensitivity to the mask ratio"
     return page(
         title,
@@ -42,7 +42,7 @@ def render(data: SensitivityData, result: SensitivityResult, parts: list[Drawn])
 
 
 def cost(rows: tuple[TrialRow, ...]) -> str:
-    """What the trials took; before it, whether a control was stopped."""
+    """The cost of the trials, preceded by a note if a control was stopped."""
     minutes = sum(row.seconds for row in rows) / 60
     failed = sum(row.state == "failed" for row in rows)
     ended = sum(row.state == "finished" for row in rows)
@@ -66,26 +66,26 @@ def _cards(data: SensitivityData, result: SensitivityResult) -> str:
                 "",
                 "Spread of a score",
                 f"{result.best.spread.sd:.{data.label.decimals}f}",
-                f"SD without what a seed does to all ratios (SD {result.blocks:.2g})",
+                f"SD without the seed effect shared by all ratios (SD {result.blocks:.2g})",
             ),
         ]
     )
 
 
 def rescored(data: SensitivityData, result: SensitivityResult) -> str:
-    """The winner against SFT on seeds and items that took no part in choosing it."""
+    """The winner against SFT, on seeds and items that were not used to select it."""
     title, won, label = "The best ratio again, on fresh seeds", result.rescored, data.label
     if won is None:
         return section(title, "<p>No fresh seeds have finished yet.</p>")
     first = (
-        f"Mask ratio {won.ratio:g} was chosen with {label.number(won.selected)}; on fresh seeds "
-        f"it has {label.number(won.fresh_mean)}."
+        f"Mask ratio {won.ratio:g} was selected with a score of {label.number(won.selected)}; on "
+        f"fresh seeds it scores {label.number(won.fresh_mean)}."
     )
     text = f"<p>{escape(first)}</p>"
     if won.fresh is not None:
         one = won.fresh
         resolved = one.low > 0 or one.high < 0
-        said = "" if resolved else " This study cannot tell the two apart."
+        said = "" if resolved else " This study cannot distinguish the two."
         sentence = (
             f"Minus SFT on the same fresh seeds: {label.difference(one.difference)} "
             f"(95 % {label.span(one.low, one.high, signed=True)}).{said}"
@@ -99,26 +99,27 @@ def rescored(data: SensitivityData, result: SensitivityResult) -> str:
         return section(title, text + "<p>The test items have not been read.</p>")
     heads = ["test items of", "GMT \u2212 SFT", "95 %, questions resampled", "items"]
     note = (
-        "Test items are read once, at the end. The interval is about other questions for these "
-        "same models; that of fresh seeds is about other seeds."
+        "Test items are read once, at the end. This interval covers other questions for the same "
+        "models; that of the fresh seeds covers other seeds."
     )
     return section(title, text + table(heads, rows) + f'<p class="small">{note}</p>')
 
 
 def caveats(data: SensitivityData, result: SensitivityResult) -> list[str]:
-    """What a reader must not conclude."""
+    """Conclusions that the study does not support."""
     lines = [
-        "Intervals and verdicts are about other seeds of the same model, data and recipe, not "
-        "about other models or data.",
-        "The verdict compares every ratio with the best one of this study; the best one's own "
-        "lead is partly luck, which makes 'equivalent' harder to reach, never easier.",
-        "Adding seeds until a verdict appears raises its error rate above 5 %: plan them first.",
+        "Intervals and verdicts hold for other seeds of the same model, data and recipe, not for "
+        "other models or data.",
+        "The verdict compares every ratio with the best one of this study. The lead of the best "
+        "one is partly luck, which makes 'equivalent' harder to reach, never easier.",
+        "Adding seeds until a verdict appears raises its error rate above 5 %: plan the number of "
+        "seeds first.",
     ]
     if result.spread_p < UNEQUAL:
         lines.append(
             f"The spread between seeds differs between ratios (Brown-Forsythe p = "
             f"{result.spread_p:.2g}): with one pooled spread, 'different' can be wrong about "
-            "twice as often as the 5 % it promises."
+            "twice as often as the nominal 5 %."
         )
     if data.label.sign < 0:
         lines.append(

@@ -1,4 +1,4 @@
-"""What a report is made of: plain values, no tracker, no Ray."""
+"""The data of a report: plain values, without tracker or Ray."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ SCORE, STANDARD_ERROR, COUNT = "score", "standard_error", "n"
 @final
 @dataclass(frozen=True)
 class ScoreLabel:
-    """What a score is called, and how it is shown: inside the program higher is always better,
-    so bits per byte are kept with a minus and shown without (`sign` -1, "lower is better").
+    """The name of a score and how it is shown.
+
+    Internally higher is always better, so bits per byte are stored negated and shown without the
+    minus (`sign` -1, "lower is better").
     """
 
     text: str
@@ -25,15 +27,15 @@ class ScoreLabel:
 
     @classmethod
     def of(cls, benchmarks: Sequence[tuple[str, str | None]]) -> ScoreLabel:
-        """The label of a mean over benchmarks, each (name, metric or None for its own)."""
+        """The label of a mean over benchmarks, each (name, metric or None for its default)."""
         if all(metric == "bits_per_byte" for _, metric in benchmarks):
             return cls("bits per byte (lower is better)", -1.0, 4, "bits per byte")
         if any(metric == "bits_per_byte" for _, metric in benchmarks):
-            return cls("score (a mean that counts bits per byte with a minus)")
+            return cls("score (a mean in which bits per byte count negatively)")
         return cls(", ".join(f"{name} {metric or 'score'}" for name, metric in benchmarks))
 
     def shown(self, score: float) -> float:
-        """The number a reader sees."""
+        """The value as shown to readers."""
         return self.sign * score
 
     def number(self, score: float) -> str:
@@ -41,7 +43,7 @@ class ScoreLabel:
         return "n/a" if math.isnan(score) else f"{self.shown(score):.{self.decimals}f}"
 
     def difference(self, value: float) -> str:
-        """A difference of scores as text, with its sign."""
+        """A score difference as text, with its sign."""
         return "n/a" if math.isnan(value) else f"{self.shown(value):+.{self.decimals}f}"
 
     def span(self, low: float, high: float, *, signed: bool = False) -> str:
@@ -56,8 +58,8 @@ class ScoreLabel:
 class TrialRow:
     """One trial. `score` is on validation items, higher is better; None if it has none.
 
-    `state` is a `TrialState` or "running"/"pending"; `step` of `steps` updates; `seconds` wall.
-    `stage` is a fixed design's ("tuning", "replicate", "fresh"), empty in a search.
+    `state` is a `TrialState` or "running"/"pending"; `step` of `steps` updates; `seconds` is wall
+    time. `stage` is a fixed design's ("tuning", "replicate", "fresh"), and empty in a search.
     """
 
     number: int
@@ -77,15 +79,15 @@ class TrialRow:
     train_fraction: float = 1.0
 
     def has_ended(self) -> bool:
-        """Whether it runs no more and is not to be continued."""
+        """Whether it has ended and will not be resumed."""
         return self.state in ("finished", "stopped_early", "failed")
 
     def is_sft(self) -> bool:
-        """Whether it is plain fine-tuning; half fine-tuning has no mask ratio either."""
+        """Whether it is plain fine-tuning; half fine-tuning, too, has mask ratio 0."""
         return self.mask_ratio == 0 and self.method in ("sft", "gmt", "random")
 
     def same_point(self, other: TrialRow) -> bool:
-        """Whether the two differ in seed and stage at most."""
+        """Whether the two differ at most in seed and stage."""
         names = ("method", "mask_ratio", "accumulation_interval", "learning_rate")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
@@ -93,11 +95,11 @@ class TrialRow:
 @final
 @dataclass(frozen=True)
 class PairedTest:
-    """The chosen trial minus the SFT control on the same `n` test items of one benchmark, or the
-    mean over all benchmarks, whose name is empty.
+    """The chosen trial minus the SFT control on the same `n` test items of one benchmark.
 
-    [`low`, `high`]: the 95 % interval over resampled items. `p_value`: McNemar's exact one, None
-    where items are not simply right or wrong, or not independent.
+    An empty benchmark name means the average over all benchmarks. [`low`, `high`]: the 95 %
+    interval over resampled items. `p_value`: McNemar's exact one; None if items are not simply
+    right or wrong, or not independent.
     """
 
     benchmark: str
@@ -115,13 +117,12 @@ class PairedTest:
 class StudyData:
     """One study of one domain.
 
-    `label` names the score. `test_results` has "best" and "sft", each mapping
-    "<benchmark>/score", "<benchmark>/standard_error", "<benchmark>/n" (see `benchmark_entries`);
-    empty when the test items were not read; `paired` compares the two. `commands` repeat the
-    study, one shell line each.
-    `rows` are the search's own trials, `replicates` its best points with other seeds. `objectives`
-    beside the score are in each row's metrics as "objective/<name>". `shortfall` says that the
-    space has fewer points than trials were asked for; else empty.
+    `label` names the score. `test_results` has "best" and "sft", each mapping "<benchmark>/score",
+    "<benchmark>/standard_error", "<benchmark>/n" (see `benchmark_entries`); it is empty if the
+    test items were not read. `paired` compares the two. `commands` repeat the study, one shell
+    line each. `rows` are the search's own trials, `replicates` its best points with other seeds.
+    Objectives other than the score are in each row's metrics as "objective/<name>". `shortfall`
+    says if the space has fewer points than the trials asked for; else empty.
     """
 
     name: str
@@ -155,19 +156,22 @@ def benchmark_entries(
 
 
 def scored(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
-    """The rows that can be compared: they ran to the end and have a score, in trial order."""
+    """The comparable rows, which ran to the end and have a score, in trial order."""
     rows_with_score = (r for r in rows if r.state == "finished" and r.score is not None)
     return sorted(rows_with_score, key=lambda row: row.number)
 
 
 def best_first(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
-    """The rows that can be compared by score, the earlier one of two equals first."""
+    """The comparable rows by score; of equal scores, the earlier trial first."""
     return sorted(scored(rows), key=_score, reverse=True)
 
 
 def stopped_controls(rows: tuple[TrialRow, ...]) -> str:
-    """A sentence where plain fine-tuning was stopped before its end, by a pruner, the budget or a
-    person; else empty. What is said to be better or worse than it then rests on less."""
+    """A sentence if plain fine-tuning was stopped early; else empty.
+
+    A pruner, the budget or the user may have stopped it. Comparisons with it are then less
+    certain.
+    """
     controls = [row for row in rows if row.is_sft()]
     stopped = [row for row in controls if row.state in ("stopped_early", "interrupted")]
     if not stopped:
@@ -179,7 +183,7 @@ def stopped_controls(rows: tuple[TrialRow, ...]) -> str:
     some = ", ".join(f"trial {row.number} {p}" for row, p in zip(stopped, places, strict=True))
     whole = len(scored(tuple(controls)))
     rest = "no control has finished" if not whole else f"{whole} finished"
-    return f"The control (SFT, mask ratio 0) was stopped before its end ({some}); {rest}. "
+    return f"The control (SFT, mask ratio 0) was stopped early ({some}); {rest}. "
 
 
 def distinct(rows: list[TrialRow]) -> list[TrialRow]:
@@ -192,8 +196,11 @@ def distinct(rows: list[TrialRow]) -> list[TrialRow]:
 
 
 def best_by_mask_ratio(rows: tuple[TrialRow, ...]) -> dict[float, TrialRow]:
-    """Mask ratio -> its best comparable trial, ascending: best over the nuisance parameters, and
-    over the masking methods where these are searched too; 0 is plain fine-tuning."""
+    """Mask ratio -> its best comparable trial, in ascending order.
+
+    Best over the nuisance parameters, and over the masking methods if these are searched; 0 is
+    plain fine-tuning.
+    """
     best: dict[float, TrialRow] = {}
     for row in scored(rows):
         if row.mask_ratio == 0 and not row.is_sft():
@@ -204,8 +211,10 @@ def best_by_mask_ratio(rows: tuple[TrialRow, ...]) -> dict[float, TrialRow]:
 
 
 def best_so_far(rows: tuple[TrialRow, ...]) -> list[tuple[int, float]]:
-    """(trial number, best score up to it) in trial order, from the first trial that can be
-    compared. One that was stopped early, or failed, has an end, too, and improved nothing."""
+    """(trial number, best score up to it) in trial order, from the first comparable trial.
+
+    Trials that failed or were stopped early count as points without improvement.
+    """
     curve: list[tuple[int, float]] = []
     comparable = {row.number: _score(row) for row in scored(rows)}
     for number in sorted(row.number for row in rows if row.has_ended()):

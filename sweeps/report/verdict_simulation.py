@@ -1,7 +1,7 @@
-"""Checks verdicts on curves whose truth is known: `python -m sweeps.report.verdict_simulation`.
+"""Check verdicts on curves with known truth: `python -m sweeps.report.verdict_simulation`.
 
-Every rate is of the code that studies use, on normal scores with standard deviation 1; an error
-rate comes with its exact one-sided 95 % upper bound.
+It runs the code that studies use, on normal scores with standard deviation 1. Error rates come
+with their exact one-sided 95 % upper bounds.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ from sweeps.report.intervals import simultaneous_intervals
 
 Array = NDArray[np.float64]
 ARMS, MARGIN, DROP, BLOCKS = 12, 2.0, 4.0, 3.0
-"""The paper's twelve ratios; margin, drop and what a seed does to all arms in standard deviations.
-"""
+"""The paper's twelve ratios; margin, drop and seed effect in standard deviations."""
 
 
 @final
 @dataclass(frozen=True)
 class Rate:
-    """How often something happened. `promised`: what theory says of it, where it does."""
+    """How often something happened. `promised`: the theoretical value, if there is one."""
 
     what: str
     seeds: int
@@ -46,7 +45,7 @@ class Rate:
 
     @property
     def rate(self) -> float:
-        """The share of runs."""
+        """The fraction of runs."""
         return self.happened / self.runs
 
     def bound(self, side: str) -> float:
@@ -56,7 +55,7 @@ class Rate:
 
 
 def run(runs: int, seeds: Sequence[int] = (3, 5, 8, 12), seed: int = 0) -> list[Rate]:
-    """Every check at each number of seeds."""
+    """All checks at each number of seeds."""
     random = np.random.default_rng(seed)
     return [rate for count in seeds for rate in _checks(runs, count, random)]
 
@@ -95,7 +94,7 @@ def _checks(runs: int, seeds: int, random: np.random.Generator) -> list[Rate]:
 
 def _draw(truth: Array, sd: Array, seeds: int, random: np.random.Generator) -> list[Arm]:
     scores = truth[:, None] + sd[:, None] * random.standard_normal((len(truth), seeds))
-    scores += BLOCKS * random.standard_normal(seeds)  # what a seed does to all arms alike
+    scores += BLOCKS * random.standard_normal(seeds)  # the seed effect, shared by all arms
     names = tuple(range(seeds))
     return [Arm(str(i), tuple(row), names) for i, row in enumerate(scores.tolist())]
 
@@ -113,7 +112,7 @@ def _said(result: Comparisons, name: int, verdict: str) -> bool:
 
 
 def _any_different(arms: list[Arm]) -> bool:
-    # Zero inside every interval: with a margin of nothing, no arm is spared as equivalent.
+    # Count every interval that excludes zero, including those of equivalent arms.
     return any(arm.high < 0 for arm in _best(arms).arms)
 
 
@@ -164,7 +163,7 @@ def table(rates: Sequence[Rate]) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`[RUNS [FILE.json]]`: print the table, and keep the rates as JSON."""
+    """`[RUNS [FILE.json]]`: print the table, and save the rates as JSON."""
     rates = run(int(arguments[0]) if arguments else 20_000)
     print(table(rates))
     if len(arguments) > 1:

@@ -1,4 +1,4 @@
-"""Writes a study's report to a folder."""
+"""Write a study's report to a folder: page, figures, trials and results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FIELDS = (
 @final
 @dataclass(frozen=True)
 class ReportPaths:
-    """`html` holds all; `png` is the first figure for slides, `csv` every trial.
+    """`html` is the complete page, `png` the first figure (for slides), `csv` every trial.
 
     `more`: the other figures, and the results as JSON.
     """
@@ -51,7 +51,7 @@ class ReportPaths:
     more: tuple[Path, ...] = ()
 
     def all(self) -> list[Path]:
-        """Every file, the page first."""
+        """All files, the page first."""
         return [self.html, self.png, self.csv, *self.more]
 
 
@@ -106,7 +106,7 @@ def write_files(
 
 
 def trials_csv(rows: tuple[TrialRow, ...]) -> str:
-    """All trials in order, one line each; metrics follow the fixed columns, sorted by name."""
+    """All trials in order, one per line; metrics follow the fixed columns, sorted by name."""
     metrics = sorted({name for row in rows for name in row.metrics})
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

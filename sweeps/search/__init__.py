@@ -1,1 +1,1 @@
-"""Which trial comes next: Optuna, fixed designs, attempts, early stopping, records."""
+"""Which trial runs next: Optuna samplers, fixed designs, attempts, early stopping, records."""

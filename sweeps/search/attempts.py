@@ -1,4 +1,4 @@
-"""A trial in Optuna's records: it may have several tries, of which the last one counts."""
+"""Attempts of a trial in Optuna's records; only the last attempt of a trial counts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from sweeps.storage.interrupts import shielded
 
 INTERRUPTED, RETRY_OF = "interrupted", "retry_of"
 NUMBER, KEY = "number", "key"
-"""Of a trial and all its tries: its place in the study, and its folder once it has its point."""
+"""Shared by all attempts of a trial: its number in the study, and its folder once it has a point.
+"""
 REACHED, UNPROMISING = "reached", "unpromising"
-"""Of a trial that runs: its last check, and the pruner's verdict once it has been said."""
+"""Of a running trial: its last check, and the pruner's verdict if there is one."""
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -31,20 +32,22 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def next_number(study: optuna.Study) -> int:
-    """The number of a trial that begins now: as many have begun before it."""
+    """The number of the next trial: the count of the trials started before it."""
     trials = study.get_trials(deepcopy=False)
     taken = [t.user_attrs[NUMBER] for t in trials if NUMBER in t.user_attrs and not is_void(t)]
     return 1 + max(taken, default=-1)
 
 
 def is_void(trial: FrozenTrial) -> bool:
-    """Whether it was interrupted before it had its point: nothing of it was begun, and the next
-    trial takes its number, with which the same point is drawn."""
+    """Whether a trial was interrupted before it had a point.
+
+    The next trial takes its number, and so draws the same point.
+    """
     return INTERRUPTED in trial.user_attrs and KEY not in trial.user_attrs
 
 
 def point_of(trial: FrozenTrial) -> dict[str, Any]:
-    """What was queued for a trial, and what was drawn."""
+    """The queued parameters of a trial, updated with the drawn ones."""
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
@@ -58,33 +61,36 @@ def mark_interrupted(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def withdraw(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
-    """Close a running trial as one that was interrupted."""
+    """Close a running trial as interrupted."""
     study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
     study.tell(trial.number, state=TrialState.FAIL)
 
 
 def queue_interrupted(study: optuna.Study) -> int:
-    """Queue every interrupted trial once more, at the same point, number and key.
+    """Queue every interrupted trial once more, with the same point, number and key.
 
-    One that was killed while its point was drawn is drawn again, by whoever takes its number.
+    A trial killed before its point was complete is not queued: the next trial takes its number and
+    draws the point again.
     """
     queued = 0
     superseded = retried(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
         is_drawn = is_void(trial) and "fixed_params" not in trial.system_attrs
         if INTERRUPTED in trial.user_attrs and trial.number not in superseded and not is_drawn:
-            study.add_trial(_next_try(trial))
+            study.add_trial(_next_attempt(trial))
             queued += 1
     return queued
 
 
-def _next_try(trial: FrozenTrial) -> FrozenTrial:
-    """What `enqueue_trial` would queue, with the checks that the trial has behind it, for it goes
-    on from its checkpoint, and with what the pruner (its rungs) and the sampler (its generation)
-    have noted of it."""
+def _next_attempt(trial: FrozenTrial) -> FrozenTrial:
+    """A waiting trial that continues ``trial`` from its checkpoint.
+
+    Unlike `enqueue_trial`, it keeps the checks already made and the notes of the pruner (its
+    rungs) and the sampler (its generation).
+    """
     kept = (NUMBER, REACHED, UNPROMISING)
     attrs = {name: trial.user_attrs[name] for name in kept if name in trial.user_attrs}
-    # A part of a point, that a session killed while it drew it leaves, is drawn again.
+    # If the driver was killed while drawing the point, the parts it left are drawn again.
     queued: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
     point = queued if is_void(trial) else point_of(trial)
     return create_trial(
@@ -96,7 +102,7 @@ def _next_try(trial: FrozenTrial) -> FrozenTrial:
 
 
 def queue_points(study: optuna.Study, points: Iterable[Point]) -> int:
-    """Queue the points that the study does not have yet; returns how many trials now wait."""
+    """Queue the points that the study does not have yet; returns the number of waiting trials."""
     trials = study.get_trials(deepcopy=False)
     known = {_identity(point_of(trial)) for trial in trials}
     for point in points:
@@ -111,6 +117,6 @@ def _identity(point: Point) -> tuple[tuple[str, float | int | str], ...]:
 
 
 def retried(study: optuna.Study) -> set[int]:
-    """Optuna's numbers of the interrupted tries that a later trial took up again."""
+    """Optuna's numbers of the interrupted attempts that a later trial continues."""
     trials = study.get_trials(deepcopy=False)
     return {trial.user_attrs[RETRY_OF] for trial in trials if RETRY_OF in trial.user_attrs}

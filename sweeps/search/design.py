@@ -1,6 +1,6 @@
-"""A trial of a fixed design: its arm, its nuisance parameters, its seed and its stage.
+"""Fixed designs: which trials a study runs, given the trials finished so far.
 
-Fixed designs: which trials a study consists of, given what has finished so far.
+A trial of a design has an arm, nuisance parameters, a seed and a stage.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TRAINED = ("sft", "hft", "random", "gmt")
 DROPS = ("drop_trivial", "drop_random", "drop_salient")
 DERIVED = ("pretrained", *DROPS)
-"""Scored without training: the base model, and what is left of an SFT model after a drop."""
+"""Scored without training: the base model, and SFT models after a drop."""
 
 METHODS = (*TRAINED, *DERIVED)
 REPLICATE = "replicate"
@@ -32,7 +32,7 @@ MOST = 2**31 - 1
 @final
 @dataclass(frozen=True)
 class DesignPoint:
-    """`mask_ratio` is the drop rate where `method` is a drop."""
+    """One trial of a design; `mask_ratio` is the drop rate if `method` is a drop."""
 
     method: str
     mask_ratio: float
@@ -43,12 +43,12 @@ class DesignPoint:
     train_fraction: float = 1.0
 
     def params(self) -> Point:
-        """As Optuna stores it."""
+        """The point as Optuna stores it."""
         return asdict(self)
 
     @classmethod
     def of(cls, row: TrialRow) -> DesignPoint:
-        """The point that a recorded trial stands at."""
+        """The point of a recorded trial."""
         return cls(
             row.method,
             row.mask_ratio,
@@ -62,7 +62,7 @@ class DesignPoint:
 
 @final
 class DesignSpace:
-    """What `StudySearch` asks for a point: bounds that never change, so that a study can grow."""
+    """The space `StudySearch` draws from; its bounds never change, so a study can grow."""
 
     def suggest(self, trial: optuna.Trial) -> Point:
         """The queued point of the trial."""
@@ -79,18 +79,18 @@ class DesignSpace:
         )
 
     def point(self, params: dict[str, Any]) -> Point:
-        """The point that a trial's stored parameters stand for."""
+        """The point that a trial's stored parameters describe."""
         return dict(params)
 
 
 FRESH_SEEDS_FROM, TUNING_SEEDS_FROM = 1_000_000, 2_000_000
-"""Added to the sweep's seed: the stages share no seed."""
+"""Added to the sweep's seed, so that no two stages share a seed."""
 
 
 @final
 @dataclass(frozen=True)
 class Plan:
-    """What every design needs to know. `combinations`: (accumulation interval, learning rate)."""
+    """Seeds and nuisance parameters. `combinations`: (accumulation interval, learning rate)."""
 
     seed: int
     seeds: int
@@ -100,24 +100,24 @@ class Plan:
 
 
 class Design(ABC):
-    """A study's trials in stages: tuning, replicates, and what follows from those.
+    """A study's trials in stages: tuning, replicates, and trials that follow from those.
 
-    Everything is a function of the finished trials, so a study goes on where it stopped, and
-    grows when it is given more seeds.
+    All trials follow from the finished ones, so a study resumes where it stopped and grows when it
+    is given more seeds.
     """
 
     arms: ClassVar[tuple[str, ...]] = ("method", "mask_ratio")
-    """The parameters that tell the arms apart."""
+    """The parameters that distinguish the arms."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
     @abstractmethod
     def settings(self) -> list[Setting]:
-        """The arms that are trained."""
+        """The arms to train."""
 
     def further(self, rows: Rows) -> list[DesignPoint]:
-        """Trials that follow from all replicates; called once these have ended."""
+        """Trials that depend on the replicates; called once all of those have ended."""
         return []
 
     @abstractmethod
@@ -126,11 +126,11 @@ class Design(ABC):
 
     @abstractmethod
     def tested(self, rows: Rows) -> list[TrialRow]:
-        """The trials whose models are scored on the test items, once, at the very end."""
+        """The trials whose models are scored once on the test items, at the very end."""
 
     @final
     def points(self, rows: Rows) -> list[DesignPoint]:
-        """Every trial that can be named so far; the study is complete when all have ended."""
+        """Every trial known so far; the study is complete when all have ended."""
         tuning = self._tuning()
         if not ended(tuning, rows):
             return tuning
@@ -139,7 +139,7 @@ class Design(ABC):
         return known if not ended(known, rows) else [*known, *self.further(rows)]
 
     def _tuning(self) -> list[DesignPoint]:
-        """Equal budget for every arm: each combination, on seeds that nothing else uses."""
+        """Equal budget for every arm: each combination, on seeds used nowhere else."""
         plan = self.plan
         if len(plan.combinations) == 1:
             return []
@@ -158,7 +158,7 @@ class Design(ABC):
 
     @final
     def combination(self, setting: Setting, rows: Rows) -> tuple[int, float]:
-        """The nuisance parameters of an arm: its best in tuning, the first of equals."""
+        """The nuisance parameters of an arm: its best in tuning, the first one in a tie."""
         means: dict[tuple[int, float], float] = {}
         for combination in self.plan.combinations:
             scores = [
@@ -167,14 +167,14 @@ class Design(ABC):
                 if (row.accumulation_interval, row.learning_rate) == combination
                 and row.score is not None
             ]
-            # A combination of which a try failed or diverged is not the best.
+            # Skip a combination if any of its trials failed or diverged.
             if len(scores) == self.plan.tuning_seeds:
                 means[combination] = sum(scores) / len(scores)
         return max(means, key=lambda c: means[c], default=self.plan.combinations[0])
 
     @final
     def fresh(self, setting: Setting, rows: Rows) -> list[DesignPoint]:
-        """The same arm on seeds that took no part in choosing it."""
+        """The same arm on seeds that were not used to select it."""
         first = self.plan.seed + FRESH_SEEDS_FROM
         best = self.combination(setting, rows)
         seeds = range(first, first + self.plan.fresh_seeds)

@@ -1,4 +1,4 @@
-"""A point on no record yet: one that is drawn again leaves nothing behind."""
+"""A drawn point that is not recorded yet, so that it can be discarded and redrawn."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sweeps.config.space import Point
 
 @final
 class Draft:
-    """Draws as an Optuna trial does (see `optuna.trial.Trial._suggest`), without a record of it.
+    """Draws like an Optuna trial (see `optuna.trial.Trial._suggest`), without recording anything.
 
-    ``fixed``: values that are given. ``params`` and ``distributions`` are what was drawn.
+    ``fixed``: values that are given. ``params`` and ``distributions``: the drawn values.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Draft:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        """A number of a range."""
+        """A number in a range."""
         value: float = self._take(name, FloatDistribution(low, high, log=log, step=step), low)
         return value
 
@@ -59,5 +59,5 @@ class Draft:
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    """A range may have had other ends when the trials were run that a sampler goes by."""
+    """Whether the value fits: the range may have been different in the trials learned from."""
     return distribution._contains(distribution.to_internal_repr(value))

@@ -1,8 +1,7 @@
-"""Methods side by side, drops of one SFT model, and methods on less data.
+"""The fixed designs of the paper, and which one a configuration asks for.
 
-Does the mask ratio matter: each with the same seeds, the best one again on fresh ones.
-
-The design that a sweep's configuration asks for.
+`MethodsDesign` compares all methods, `DropDesign` drops parts of SFT updates, `DataDesign` trains
+on less data, and `SensitivityDesign` asks whether the mask ratio matters.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from sweeps.storage.errors import UserError
 
 
 def dropped(rows: Rows, rules: tuple[str, ...], rates: tuple[float, ...]) -> list[DesignPoint]:
-    """Each finished SFT replicate with parts of its update dropped at each rate."""
+    """Each finished SFT replicate with parts of its update dropped, at each rate."""
     return [
         DesignPoint(
             rule, rate, row.accumulation_interval, row.learning_rate, row.seed, "replicate"
@@ -37,7 +36,7 @@ class MethodsDesign(Design):
         self.mask_ratio = mask_ratio
 
     def settings(self) -> list[Setting]:
-        """What is trained; Random Mask has GMT's mask ratio."""
+        """The trained methods; Random Mask has GMT's mask ratio."""
         masked = [Setting("random", self.mask_ratio), Setting("gmt", self.mask_ratio)]
         return [SFT, Setting("hft", 0.0), *masked]
 
@@ -48,7 +47,7 @@ class MethodsDesign(Design):
         return [base, *dropped(rows, ("drop_trivial",), (self.mask_ratio,))]
 
     def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
-        """Every replicate is tested."""
+        """Every replicate, because all are tested."""
         return row.stage == "replicate"
 
     def tested(self, rows: Rows) -> list[TrialRow]:
@@ -58,32 +57,32 @@ class MethodsDesign(Design):
 
 @final
 class DropDesign(Design):
-    """The paper's Figure 3: what of an SFT update can be dropped, without training again."""
+    """The paper's Figure 3: which parts of an SFT update can be dropped without retraining."""
 
     def __init__(self, plan: Plan, rates: tuple[float, ...]) -> None:
         super().__init__(plan)
         self.rates = tuple(sorted(rates))
 
     def settings(self) -> list[Setting]:
-        """SFT alone is trained."""
+        """Only SFT is trained."""
         return [SFT]
 
     def further(self, rows: Rows) -> list[DesignPoint]:
-        """The smallest, random and the largest parts of each update, dropped at each rate."""
+        """Each update with its smallest, random or largest parts dropped, at each rate."""
         return dropped(rows, DROPS, self.rates)
 
     def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
-        """The SFT models, from which all others follow."""
+        """The SFT models, from which all others are derived."""
         return row.stage == "replicate" and row.method == "sft"
 
     def tested(self, rows: Rows) -> list[TrialRow]:
-        """None: nothing is chosen here, so validation items say it all."""
+        """None: nothing is selected here, so validation scores are unbiased."""
         return []
 
 
 @final
 class DataDesign(Design):
-    """The methods on shares of the training rows, at the same number of examples seen."""
+    """The methods on shares of the training rows, with the same number of examples seen."""
 
     arms = ("method", "train_fraction")
 
@@ -97,17 +96,20 @@ class DataDesign(Design):
         return [Setting(m, ratios[m], share) for share in self.fractions for m in ratios]
 
     def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
-        """None is used again."""
+        """None, because no model is used again."""
         return False
 
     def tested(self, rows: Rows) -> list[TrialRow]:
-        """None: nothing is chosen here."""
+        """None: nothing is selected here."""
         return []
 
 
 @final
 class SensitivityDesign(Design):
-    """The paper's Figure 2, with replicates; the masking method is the sweep's."""
+    """The paper's Figure 2 with replicates, for the sweep's masking method.
+
+    All ratios use the same seeds; the best one runs again on fresh seeds.
+    """
 
     arms = ("mask_ratio",)
 
@@ -116,22 +118,22 @@ class SensitivityDesign(Design):
         self.ratios, self.method = tuple(sorted(ratios)), method
 
     def settings(self) -> list[Setting]:
-        """One arm for each ratio."""
+        """One arm per ratio."""
         return [setting_at(ratio, self.method) for ratio in self.ratios]
 
     def further(self, rows: Rows) -> list[DesignPoint]:
-        """The best masked ratio and SFT on fresh seeds: what is left of the lead is no luck."""
+        """The best masked ratio and SFT on fresh seeds, which gives an unbiased difference."""
         best = winner(self.ratios, rows, self.method)
         if best is None:
             return []
         return [*self.fresh(setting_at(best, self.method), rows), *self.fresh(SFT, rows)]
 
     def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
-        """Only models of fresh seeds: they alone are tested."""
+        """Only models of fresh seeds, because only those are tested."""
         return row.stage == "fresh"
 
     def tested(self, rows: Rows) -> list[TrialRow]:
-        """The fresh trials of the winner, and of SFT."""
+        """The fresh trials of the best ratio and of SFT."""
         wanted = set(self.further(rows))
         return [r for r in rows if r.state == "finished" and DesignPoint.of(r) in wanted]
 
@@ -140,7 +142,7 @@ def build_design(config: SweepConfig, domain: str) -> Design | None:
     """The fixed design of a domain's study; None for a search.
 
     Raises:
-        UserError: the configuration lacks what the design needs.
+        UserError: the configuration lacks a value that the design needs.
     """
     study = config.study
     if study.kind in ("search", "efficiency"):
@@ -157,16 +159,16 @@ def build_design(config: SweepConfig, domain: str) -> Design | None:
 
 
 def mask_ratio(config: SweepConfig, domain: str) -> float:
-    """GMT's mask ratio beside the other methods.
+    """GMT's mask ratio, used beside the other methods.
 
     Raises:
-        UserError: it is given nowhere.
+        UserError: the configuration does not give it.
     """
     ratio = config.domains[domain].mask_ratio or config.study.mask_ratio
     if ratio is None:
         raise UserError(
             f"domain '{domain}': study.mask_ratio is missing: a {config.study.kind} study needs "
-            "GMT's mask ratio, as study.mask_ratio=0.3"
+            "GMT's mask ratio, for example study.mask_ratio=0.3"
         )
     return ratio
 
@@ -175,15 +177,15 @@ def plan_of(config: SweepConfig, domain: str) -> Plan:
     """Seeds and nuisance parameters of a domain's design.
 
     Raises:
-        UserError: the nuisance parameters are given nowhere.
+        UserError: the configuration does not give the nuisance parameters.
     """
     study = config.study
     nuisance = config.domains[domain].nuisance or study.nuisance
     if nuisance is None:
         raise UserError(
             f"domain '{domain}': study.nuisance is missing: a {study.kind} study needs "
-            "accumulation_interval and learning_rate, a number each or lists that are tuned for "
-            "every arm"
+            "accumulation_interval and learning_rate, each a number or a list to tune for every "
+            "arm"
         )
     return Plan(
         config.seed,

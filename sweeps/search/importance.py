@@ -14,14 +14,14 @@ from sweeps.report.trial_row import TrialRow
 
 PARAMETERS = ("mask_ratio", "accumulation_interval", "learning_rate")
 RESAMPLES, TREES, LEAST = 20, 32, 8
-"""Bootstrap samples of trials; trees of each forest; trials below which nothing is said."""
+"""Bootstrap samples of trials; trees of each forest; the fewest trials for an estimate."""
 
 
 def importances(rows: Sequence[TrialRow], seed: int = 0) -> tuple[tuple[str, Interval], ...]:
-    """The share of variance of each parameter that varies in the tuning grid, largest first.
+    """The share of variance due to each parameter that varies in the tuning grid, largest first.
 
-    Replicates are left out: they were run at each ratio's best nuisance parameters alone. Empty
-    if fewer than two parameters vary, or with too few trials.
+    Replicates are left out, because they ran only at each ratio's best nuisance parameters. Empty
+    if fewer than two parameters vary or there are too few trials.
     """
     grid = [r for r in rows if r.stage == "tuning" and r.state == "finished"]
     varying = [p for p in PARAMETERS if len({getattr(r, p) for r in grid}) > 1]
@@ -41,7 +41,7 @@ def importances(rows: Sequence[TrialRow], seed: int = 0) -> tuple[tuple[str, Int
 
 
 def _shares(rows: Sequence[TrialRow], names: Sequence[str], seed: int) -> dict[str, float]:
-    from optuna.importance import FanovaImportanceEvaluator  # with it all of scikit-learn
+    from optuna.importance import FanovaImportanceEvaluator  # imports all of scikit-learn
 
     study = optuna.create_study(direction="maximize")
     for row in rows:

@@ -1,9 +1,4 @@
-"""Connections to a database server that may be restarted while a study runs.
-
-Optuna's database for a driver, which may be interrupted at any moment, as may a server.
-
-Optuna's storage of a sweep, opened, or a sentence about why not.
-"""
+"""Open a sweep's Optuna storage, safe against interrupts and database restarts."""
 
 from __future__ import annotations
 
@@ -23,30 +18,33 @@ from sweeps.storage.interrupts import is_interrupted, shielded
 from sweeps.storage.study_paths import StudyPaths
 
 PATIENCE_SECONDS, AGAIN_SECONDS = 120.0, 0.5
-"""How long a server is waited for, and between two attempts."""
+"""How long to wait for a server, and between two attempts."""
 
 
 @final
 class ReconnectingConnect:
-    """How an engine connects: again and again for a while, and then no more than once each time,
-    until the server is back; so does who has to stop."""
+    """Reconnects an engine to a restarted server.
+
+    It retries for a while. If that fails or the process is interrupted, each later call tries only
+    once, until the server is back.
+    """
 
     def __init__(self, address: str) -> None:
-        """``address``: the database, as the user gave it."""
+        """``address``: the database address, as the user gave it."""
         self._address, self._has_given_up = address, False
 
     @classmethod
     def listen(cls, engine: Engine, address: str) -> None:
-        """From now on the engine connects like this."""
+        """Make the engine connect this way from now on."""
         event.listen(engine, "do_connect", cls(address))
 
     def __call__(
         self, dialect: Dialect, record: Any, arguments: list[Any], named: dict[str, Any]
     ) -> Any:
-        """A connection of the driver's.
+        """A connection from the driver.
 
         Raises:
-            UserError: the server does not answer.
+            UserError: the server does not respond.
         """
         began = time.monotonic()
         while True:
@@ -65,23 +63,22 @@ class ReconnectingConnect:
     def _gone(self, error: Exception) -> str:
         said = " ".join(str(error).split())
         return (
-            f"database {self._address}: {said[:400]} It was there before, and nothing that is in "
-            "it is lost: once it answers again, the same command goes on"
+            f"database {self._address}: {said[:400]} The connection was lost; no data in it is "
+            "lost. Run the same command again once the server responds"
         )
 
 
 @final
 class InterruptSafeStorage(RDBStorage):
-    """An interrupt waits until the call it comes in has ended; a call that lost its connection is
-    made once more.
+    """Delays interrupts until the current call ends; repeats a call that lost its connection.
 
-    Within a call, the traceback would hold a cursor, the cursor sqlite's lock, and whoever handles
-    the interrupt could write nothing any more. A call is a transaction: what a server that stops
-    cuts off has changed nothing, unless it was the answer that was lost.
+    An interrupt within a call would leave a traceback that holds a cursor and with it SQLite's
+    lock, so the handler could not write. Each call is a transaction: a call cut off by a stopping
+    server changed nothing, unless only the response was lost.
     """
 
     def __getattribute__(self, name: str) -> Any:
-        """Every method, also those that Optuna's own cache calls."""
+        """Wrap every method, including those called by Optuna's own cache."""
         found = super().__getattribute__(name)
         return shielded()(_once_more(found)) if isinstance(found, MethodType) else found
 
@@ -99,7 +96,7 @@ def _once_more(call: Callable[..., Any]) -> Callable[..., Any]:
         except UpdateFinishedTrialError:
             if call.__name__ != "set_trial_state_values":
                 raise
-            return True  # the first one had ended the trial
+            return True  # the first call ended the trial, and only its response was lost
 
     return called
 
@@ -108,28 +105,26 @@ ANSWER_SECONDS = 10
 
 
 def open_storage(place: StudyPaths) -> InterruptSafeStorage:
-    """The storage with the sweep's studies; its tables are made where there are none.
+    """The storage of the sweep's studies; creates missing tables.
 
     Raises:
-        UserError: the file is no database; or its server does not answer, refuses, or cannot be
-            spoken to.
+        UserError: the file is not a database, or the server does not respond, rejects the
+            connection, or lacks a driver.
     """
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
-    pass
-
     try:
         if place.database is None:
             return InterruptSafeStorage(place.optuna_url())
-        # No connection is kept: a server has few, and may be restarted between two calls.
+        # Keep no connection: servers allow few, and may restart between two calls.
         given = {"connect_args": {"connect_timeout": ANSWER_SECONDS}, "poolclass": NullPool}
         url = place.database.replace("postgresql:", "postgresql+psycopg:", 1)
         storage = InterruptSafeStorage(url, engine_kwargs=given)
     except ImportError:
         raise UserError(
-            f"database {place.database}: needs psycopg, which is not installed; install it (pip "
-            "install 'psycopg[binary]'), or leave the key out, and the database is a file"
+            f"database {place.database}: requires psycopg, which is not installed; install it "
+            "(pip install 'psycopg[binary]'), or remove the key to use a database file"
         ) from None
     except SQLAlchemyError as error:
         said = " ".join(str(error.__cause__ or error).split())
@@ -137,8 +132,8 @@ def open_storage(place: StudyPaths) -> InterruptSafeStorage:
             file = place.optuna_file()
             raise UserError(f"{file}: the database cannot be read ({said})") from None
         raise UserError(
-            f"database {place.database}: {said[:400]} Start the server, or mend the address; the "
-            "password comes from PGPASSWORD or ~/.pgpass"
+            f"database {place.database}: {said[:400]} Start the server or correct the address; "
+            "the password is read from PGPASSWORD or ~/.pgpass"
         ) from None
     ReconnectingConnect.listen(storage.engine, place.database)
     return storage

@@ -1,7 +1,4 @@
-"""How a trial ended, from its last result.
-
-What a finished trial reached in each of a study's objectives.
-"""
+"""The outcome of a trial, taken from its last result, and its value in each objective."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ def has_ended(result: dict[str, Any], error: bool) -> bool:
 
 
 def ending(result: dict[str, Any], error: bool) -> str:
-    """A trial's ending as a `TrialState` of the tracker, from its last result."""
+    """A trial's final state as a `TrialState` of the tracker, from its last result."""
     score = result.get("score")
     broken = error or result.get("state") in ("failed", "diverged")
     if broken or score is None or not math.isfinite(score):
@@ -31,7 +28,7 @@ def ending(result: dict[str, Any], error: bool) -> str:
 
 
 def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
-    """What the report needs of a trial, kept with it in the Optuna storage."""
+    """The part of a trial's result that the report needs; stored with it in Optuna."""
     kept: dict[str, Any] = {name: result[name] for name in ("step", "steps") if name in result}
     score = result.get("score")
     return {
@@ -46,7 +43,7 @@ def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
 
 
 def _kind(result: dict[str, Any], state: str) -> str:
-    """The kind of a failure (see `sweeps.config.failures`); empty for every other ending."""
+    """The kind of a failure (see `sweeps.config.failures`); empty for other outcomes."""
     if state != "failed":
         return ""
     score = result.get("score")
@@ -56,13 +53,13 @@ def _kind(result: dict[str, Any], state: str) -> str:
 
 
 def metrics_of(result: dict[str, Any]) -> dict[str, float]:
-    """The run's metrics; Tune gives its searchers every result flat, as ``metrics/<name>``."""
+    """The run's metrics; Tune passes results to searchers flattened, as ``metrics/<name>``."""
     flat = {k.removeprefix("metrics/"): v for k, v in result.items() if k.startswith("metrics/")}
     return {**flat, **result.get("metrics", {})}
 
 
 def _failure(result: dict[str, Any], state: str) -> str:
-    """Why a trial failed; empty for every other ending."""
+    """Why a trial failed; empty for other outcomes."""
     if state != "failed":
         return ""
     said = result.get("failure") or result.get("reason")
@@ -82,7 +79,7 @@ def objective_values(
 ) -> dict[Objective, float] | None:
     """The value of each objective, in order; None if one was not measured.
 
-    ``metrics``: of the trial's last result; ``folder``: where its updates are on record.
+    ``metrics``: those of the trial's last result. ``folder``: the folder with its event log.
     """
     found: dict[Objective, float] = {}
     for name in objectives:
@@ -96,14 +93,14 @@ def objective_values(
 
 
 def kept_fraction(events: Path) -> float:
-    """Mean over the updates at which it was measured; NaN if there is none.
+    """The mean over all measured updates; NaN if there is none.
 
-    Read from the record of all updates, since a trial that was resumed has seen only some itself.
+    Read from the event log, because a resumed trial saw only its later updates itself.
     """
     kept: dict[int, float] = {}
     with suppress(FileNotFoundError), events.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            with suppress(ValueError):  # half a line, left by a kill
+            with suppress(ValueError):  # a truncated line, left by a killed process
                 event: Any = json.loads(line)
                 if KEPT in event.get("metrics", {}):
                     kept[event["step"]] = event["metrics"][KEPT]

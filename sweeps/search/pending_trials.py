@@ -1,4 +1,4 @@
-"""What a search still has to run: the sampler's trials or a grid's points, then replicates."""
+"""Which trials of a search still have to run: sampled or grid points, then replicates."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sweeps.search.trial_records import own_rows, trial_rows
 
 @final
 class SearchSpace:
-    """A search space, whose points may carry the seed and the stage of a replicate."""
+    """A search space whose points may carry the seed and stage of a replicate."""
 
     def __init__(self, space: SpaceConfig) -> None:
         self._space = space
 
     def suggest(self, trial: optuna.Trial) -> Point:
-        """The sampler's point, or the queued one of a replicate."""
+        """The sampler's point, or a replicate's queued one."""
         point = self._space.suggest(trial)
         queued = trial.storage.get_trial(trial._trial_id).system_attrs.get("fixed_params", {})
         if "stage" in queued:
@@ -33,7 +33,7 @@ class SearchSpace:
         return point
 
     def point(self, params: dict[str, Any]) -> Point:
-        """The point that a trial's stored parameters stand for."""
+        """The point that a trial's stored parameters describe."""
         return self._space.point(params)
 
 
@@ -49,7 +49,7 @@ def queue_missing(study: optuna.Study, config: SweepConfig, domain: str) -> int:
 
 
 def finished_own(study: optuna.Study) -> list[FrozenTrial]:
-    """The search's own trials that need no further work; replicates are not among them."""
+    """The search's own trials that need no further work, without replicates."""
     return [trial for trial in finished_trials(study) if not _is_replicate(trial)]
 
 
@@ -58,7 +58,7 @@ def _is_replicate(trial: FrozenTrial) -> bool:
 
 
 def replicates(study: optuna.Study, config: SweepConfig) -> list[Point]:
-    """The best points of a search that has ended, each with seeds that no trial of it had."""
+    """The best points of a finished search, each with seeds that none of its trials used."""
     asked = config.search.replicates
     if asked is None:
         return []

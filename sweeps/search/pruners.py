@@ -1,4 +1,4 @@
-"""Early stopping by Optuna's pruners, whose memory is the study's storage and so outlives us."""
+"""Early stopping with Optuna's pruners; their state is in the study's storage."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ SFT = "sft"
 
 
 def build_pruner(search: SearchConfig, checks: int) -> BasePruner:
-    """The pruner by name. Its steps are validation checks, 1 to ``checks``, and not updates: with
-    another accumulation interval the same examples take another number of updates."""
+    """The pruner with this name.
+
+    Its steps are validation checks, 1 to ``checks``, not updates: the number of updates for the
+    same examples depends on the accumulation interval.
+    """
     asked, grace = search.scheduler, search.scheduler.grace_checks
     startup = search.startup_trials
     match asked.name:
@@ -54,26 +57,27 @@ def build_pruner(search: SearchConfig, checks: int) -> BasePruner:
 
 
 def is_spared(trial: optuna.Trial, starts: int) -> bool:
-    """Whether a trial runs to its end, whatever the pruner says: what others are compared with,
-    which is plain fine-tuning and the first ``starts`` trials, the points of ``search.start``."""
+    """Whether a trial always runs to its end, because others are compared with it.
+
+    These are plain fine-tuning and the first ``starts`` trials, the points of ``search.start``.
+    """
     ratio, method = trial.params.get("mask_ratio", 0.0), trial.params.get("method", SFT)
     is_control = round(ratio, 10) == 0 and method in (SFT, *MASKING)  # as `TrialRow.is_sft`
     return is_control or trial.user_attrs.get(NUMBER, starts) < starts
 
 
 @final
-class LatestTries(optuna.Study):
-    """A study as its pruner shall see it: an interrupted try and the one that took it up again
-    are one trial, which competes once."""
+class LatestAttempts(optuna.Study):
+    """The study as its pruner must see it: only the latest attempt of each trial."""
 
     def __init__(self, study: optuna.Study, superseded: Container[int]) -> None:
-        """``superseded``: Optuna's numbers of the tries to leave out."""
+        """``superseded``: Optuna's numbers of the attempts to leave out."""
         super().__init__(study.study_name, study._storage, study.sampler, study.pruner)
         self._superseded = superseded
 
     def get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """The trials but those."""
+        """The trials without superseded attempts."""
         trials = super().get_trials(deepcopy, states)
         return [trial for trial in trials if trial.number not in self._superseded]

@@ -1,4 +1,4 @@
-"""What a study keeps on the disk, and what it removes."""
+"""What a study keeps on disk, and what it removes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ def drop_weights(
     design: Design | None,
     remove: Remove = remove_folder,
 ) -> None:
-    """Remove models that are needed no more: neither kept by policy, nor to be scored, nor to
-    derive others. Checkpoints of ended trials go with them. ``trials``: the trials' folder;
-    ``remove``: see `sweeps.storage.remote_sync.remover`."""
+    """Remove models that are not kept by policy, not tested, and not needed to derive others.
+
+    Checkpoints of ended trials are removed too. ``trials``: the folder of all trials. ``remove``:
+    see `sweeps.storage.remote_sync.remover`.
+    """
     kept = _kept(rows, keep, design)
     for row in rows:
         if row.has_ended() and row.key not in kept:
@@ -40,8 +42,10 @@ def _kept(rows: tuple[TrialRow, ...], keep: KeepConfig, design: Design | None) -
 
 
 def remove_orphans(folder: Path, study: optuna.Study, remove: Remove = remove_folder) -> None:
-    """Remove what killed sessions left in a study's ``folder``: trials that no record names, and
-    Tune's snapshots, which nothing reads."""
+    """Remove leftovers of killed drivers from a study's ``folder``.
+
+    These are trials without a record, and Tune's snapshots, which are never read.
+    """
     known = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
     for trial in (folder / "trials").glob("*"):
         if trial.name not in known:

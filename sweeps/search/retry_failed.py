@@ -1,4 +1,4 @@
-"""Failed trials queued again: a further try of the same trial, under its own number and key."""
+"""Queue failed trials again, as further attempts with the same number and key."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from sweeps.storage.trial_files import FAILURE_FILE, RESULT_FILE, SENT_FILE
 def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, list[int]]:
     """Queue every failed trial, or those of some kinds (`sweeps.config.failures`), once more.
 
-    A trial goes on from its checkpoint where it has one; a recorded divergence is forgotten, or
-    it would be reported again without a try. Returns the trials' numbers by domain.
+    A trial resumes from its checkpoint if it has one. A recorded divergence is removed, because
+    it would otherwise be reported again without an attempt. Returns trial numbers by domain.
 
     Raises:
         UserError: a process runs the sweep; on a cluster it would write over what is queued here.
@@ -62,7 +62,7 @@ def _queue(study: optuna.Study | None, trial: FrozenTrial) -> None:
 
 
 def _forget(folder: Path, remove: Remove) -> None:
-    """What the failed try left behind that would stand for the next one."""
+    """Remove files of the failed attempt that would be taken for the next one's."""
     forget_result(folder)
     remove(folder / RESULT_FILE)
     for name in (FAILURE_FILE, SENT_FILE):

@@ -1,4 +1,4 @@
-"""Which point comes next: Optuna's samplers, seeded by a trial's number; no point twice."""
+"""Draw the next point: Optuna's samplers, seeded by the trial's number, without duplicates."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ from sweeps.config.space import Point, SpaceConfig
 from sweeps.search.attempts import NUMBER, is_void, point_of
 from sweeps.search.draft import Draft
 
-MODEL_TRIES, RANDOM_TRIES = 10, 10
-"""How often a point is drawn that is known already, by the sampler and then at random."""
+MODEL_ATTEMPTS, RANDOM_ATTEMPTS = 10, 10
+"""How often to redraw a known point: with the sampler, then at random."""
 
-GP_TRIES = 3
-"""A Gaussian process is fitted anew for each."""
+GP_ATTEMPTS = 3
+"""Fewer, because a Gaussian process is refitted for each."""
 
 
 class Exhausted(Exception):
-    """No point was found that the study does not have."""
+    """The study already has every point."""
 
 
 @final
 class DistinctSampler(BaseSampler):
-    """Draws the whole point of a trial at once, and again where the study has it already: a trial
-    is a function of its point.
+    """Draws a trial's whole point at once, and redraws it if the study already has it.
 
-    What is drawn follows from the seed, the trial's number and the trials on record, and from
-    nothing that a process keeps: a search that was killed goes on as the whole one. The first
-    points are those of ``search.start``; what they leave out is drawn.
+    A draw depends only on the seed, the trial's number and the recorded trials, not on process
+    state, so a killed search continues as if uninterrupted. The points of ``search.start`` come
+    first; the parameters they leave out are drawn.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class DistinctSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Draw the point; how each of its parameters was drawn.
+        """Draw the point; returns the distribution of each parameter.
 
         Raises:
             Exhausted: the study has every point.
@@ -64,7 +63,7 @@ class DistinctSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The point."""
+        """The point drawn above."""
         return self._drawn
 
     def sample_independent(
@@ -74,7 +73,7 @@ class DistinctSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """What a space has that was not asked for its point: a replicate's seed, never drawn."""
+        """A parameter outside the point, such as a replicate's seed; the value is not used."""
         return RandomSampler(self._seed_of(trial, 0)).sample_independent(
             study, trial, param_name, param_distribution
         )
@@ -82,14 +81,17 @@ class DistinctSampler(BaseSampler):
     def _drafts(
         self, study: optuna.Study, trial: FrozenTrial, tried: set[Identity]
     ) -> Iterator[Draft]:
-        """The sampler's own points; then random ones; then without regard to a starting point,
-        which may have been tried; and of a finite space at last one of those that are left."""
+        """Candidate points, in order of preference.
+
+        First the sampler's own, then random ones, then random ones without the starting point
+        (which may be taken), and last, in a finite space, one of the remaining points.
+        """
         start, number = self._search.start, _number(trial)
         given = start[number].given() if number < len(start) else {}
         queued = trial.system_attrs.get("fixed_params", {})
-        own = GP_TRIES if self._search.sampler == "gp" else MODEL_TRIES
-        for attempt in range(own + 2 * RANDOM_TRIES):
-            fixed = given if attempt < own + RANDOM_TRIES else {}
+        own = GP_ATTEMPTS if self._search.sampler == "gp" else MODEL_ATTEMPTS
+        for attempt in range(own + 2 * RANDOM_ATTEMPTS):
+            fixed = given if attempt < own + RANDOM_ATTEMPTS else {}
             seed = self._seed_of(trial, attempt)
             sampler: BaseSampler = RandomSampler(seed)
             if attempt < own:
@@ -113,25 +115,27 @@ class DistinctSampler(BaseSampler):
 
     def _sampler(self, study: optuna.Study, trial: FrozenTrial, attempt: int) -> BaseSampler:
         if self._search.sampler == "qmc":
-            from sweeps.search.sobol import SobolSampler  # SciPy's statistics take a second
+            from sweeps.search.sobol import SobolSampler  # importing scipy.stats takes a second
 
             place, dimensions = _number(trial) + attempt, len(self._space.parameters()) + 1
             return SobolSampler(_digest(self._seed), place, dimensions)
         sampler = build_sampler(self._search, self._seed_of(trial, attempt))
         if isinstance(sampler, NSGAIISampler):
-            # Parents are chosen once, kept in the study, and read from there in another order.
+            # Select the parents now: once stored in the study, they are read in another order.
             sampler.get_parent_population(study, sampler.get_trial_generation(study, trial))
         return sampler
 
     def _left(self) -> list[Point]:
         try:
             return self._space.grid()
-        except ValueError:  # endlessly many
+        except ValueError:  # an infinite space
             return []
 
     def _tried(self, trial: FrozenTrial) -> set[Identity]:
-        """The points of all trials, whatever became of them. A failure that the point can be
-        blamed for would come again, and one that it cannot is what `retry` is for."""
+        """The points of all trials, whatever their outcome.
+
+        A failure caused by the point would repeat; for other failures there is `retry`.
+        """
         others = self._study._storage.get_all_trials(self._study._study_id, deepcopy=False)
         points = [point_of(t) for t in others if t.number != trial.number and not is_void(t)]
         return {
@@ -149,16 +153,16 @@ def _number(trial: FrozenTrial) -> int:
 
 
 def _digest(*parts: int) -> int:
-    """A seed of 32 bits; neighbouring numbers give unrelated ones."""
+    """A 32-bit seed; neighbouring numbers give unrelated seeds."""
     digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
 
 def build_sampler(search: SearchConfig, seed: int) -> BaseSampler:
-    """Optuna's sampler by name, for one draw; `SobolSampler` stands for its own of qmc.
+    """Optuna's sampler with this name, for one draw; `SobolSampler` replaces its qmc sampler.
 
-    All points of a grid are queued (see `sweeps.search.pending_trials`), so its sampler has
-    nothing to do: Optuna's own ends a study by a call that only works within `optimize`.
+    A grid's points are all queued (see `sweeps.search.pending_trials`), so its sampler is never
+    used. Optuna's own grid sampler ends a study by a call that only works within `optimize`.
     """
     with warnings.catch_warnings():
         # Multivariate TPE has been "experimental" for years and is what Optuna advises.

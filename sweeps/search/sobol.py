@@ -1,4 +1,4 @@
-"""A quasi-random sequence whose points follow from their place in it alone."""
+"""A quasi-random sequence in which each point depends only on its index."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from scipy.stats.qmc import Sobol
 
 @final
 class SobolSampler(BaseSampler):
-    """One point of a scrambled Sobol sequence, a coordinate for each parameter as it is asked for.
+    """One point of a scrambled Sobol sequence; each parameter takes the next coordinate.
 
-    Optuna's own counts in the study how far it is, also for a trial that a kill took before it had
-    its point, and draws at random what the first finished trial lacks.
+    Optuna's own sampler stores its position in the study, so a trial killed before it has a point
+    uses one up. It also draws parameters that the first finished trial lacks at random.
     """
 
     def __init__(self, seed: int, place: int, dimensions: int) -> None:
@@ -29,13 +29,13 @@ class SobolSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Nothing is drawn together."""
+        """Empty: no parameters are drawn jointly."""
         return {}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """As above."""
+        """Empty, as above."""
         return {}
 
     def sample_independent(

@@ -1,8 +1,6 @@
-"""What a domain's score is called: light, for commands that only look.
+"""Read a sweep's records: its trials as rows, ranked, and the label of each domain's score.
 
-A study's Optuna records as the rows of its report.
-
-A sweep's records as anybody may read them, from any terminal, while it runs or long after.
+Reading is safe from any process, while the sweep runs or after it, and loads no heavy library.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from sweeps.storage.remote_sync import living_driver, refresh
 
 
 def label_of(config: SweepConfig, domain: str) -> ScoreLabel:
-    """What a domain's score is called and how it is shown."""
+    """The name of a domain's score and how it is shown."""
     return ScoreLabel.of([(b.name, b.metric) for b in config.domains[domain].benchmarks])
 
 
@@ -36,7 +34,7 @@ _STATES = {
 
 
 def trial_rows(study: optuna.Study, seed: int) -> tuple[TrialRow, ...]:
-    """One row per started trial, by number, without interrupted tries that were queued again."""
+    """One row per started trial, by number; without attempts that a later one continues."""
     superseded = retried(study)
     rows = [
         _row(trial, seed)
@@ -47,44 +45,47 @@ def trial_rows(study: optuna.Study, seed: int) -> tuple[TrialRow, ...]:
 
 
 def own_rows(rows: tuple[TrialRow, ...]) -> tuple[TrialRow, ...]:
-    """What a study chooses among: a search's own trials, not the replicates of its best. Every
-    trial of a fixed design has a stage, and all of them are its own."""
+    """The trials a study selects from: a search's own trials, without replicates.
+
+    Every trial of a fixed design has a stage, so all of its trials are returned.
+    """
     return tuple(row for row in rows if not row.stage) or rows
 
 
 def best_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
-    """The finished trial with the highest validation score; the earlier one of two equals."""
+    """The finished trial with the highest validation score; the earlier one in a tie."""
     return next(iter(best_rows(rows, 1)), None)
 
 
 def ranked(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
-    """The best validation score first of those that ran to their end; then of the others, whose
-    scores are of earlier steps; those without one last."""
+    """Finished trials by validation score, then stopped ones, then those without a score."""
     whole = best_first(rows)
     others = [row for row in rows if row not in whole]
     return [*whole, *sorted(others, key=lambda row: (row.score is None, -(row.score or 0.0)))]
 
 
 def best_rows(rows: tuple[TrialRow, ...], count: int) -> tuple[TrialRow, ...]:
-    """The ``count`` best finished trials, as `best_row` orders them."""
+    """The ``count`` best finished trials, in the order of `best_row`."""
     return tuple(best_first(own_rows(rows))[:count])
 
 
 def best_sft_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
-    """The best finished trial without masking: the control."""
+    """The best finished trial without masking, which is the control."""
     return best_row(tuple(row for row in rows if row.is_sft()))
 
 
 def _state(trial: FrozenTrial) -> str:
     if INTERRUPTED in trial.user_attrs:
         return "interrupted"
-    said = trial.user_attrs.get("outcome", {}).get("state")  # for Optuna, to diverge is not FAIL
+    said = trial.user_attrs.get("outcome", {}).get(
+        "state"
+    )  # a diverged trial is not FAIL in Optuna
     return said if said and trial.state.is_finished() else _STATES[trial.state]
 
 
 def _row(trial: FrozenTrial, seed: int) -> TrialRow:
     attrs: dict[str, Any] = trial.user_attrs
-    # Without an outcome it runs, or was interrupted: what counts is its last check.
+    # A trial without an outcome runs or was interrupted: use its last check.
     outcome: dict[str, Any] = attrs.get("outcome", attrs.get(REACHED, {}))
     return TrialRow(
         number=attrs["number"],
@@ -107,10 +108,10 @@ def _row(trial: FrozenTrial, seed: int) -> TrialRow:
 
 @final
 class Records:
-    """Opens a sweep's storage and changes nothing in it.
+    """Read-only access to a sweep's storage.
 
     Raises:
-        UserError: nothing of this sweep is there.
+        UserError: the storage does not hold this sweep.
     """
 
     def __init__(self, config: SweepConfig) -> None:
@@ -128,13 +129,13 @@ class Records:
         self._studies: dict[str, optuna.Study] = {}
 
     def look_again(self) -> None:
-        """Fetch what is new, where the storage is an object store."""
+        """Download new records if the storage is an object store."""
         refresh(self.place)
 
     def study(self, domain: str) -> optuna.Study | None:
-        """The domain's study; None before it has begun."""
+        """The domain's study; None if it has not started."""
         if self.place.created_marker().stat().st_ino != self._file:
-            self._storage.engine.dispose()  # of a cluster's sweep, copies follow one another here
+            self._storage.engine.dispose()  # a cluster's driver replaces this copy of the database
             self._open()
         name = f"{self.config.name}/{domain}"
         if domain not in self._studies and name in optuna.get_all_study_names(self._storage):
@@ -142,16 +143,16 @@ class Records:
         return self._studies.get(domain)
 
     def begun(self) -> dict[str, tuple[TrialRow, ...]]:
-        """The trials of every domain whose study has begun."""
+        """The trials of every domain whose study has started."""
         return {name: self.rows(name) for name in self.config.domains if self.study(name)}
 
     def trials(self, domain: str) -> list[optuna.trial.FrozenTrial]:
-        """The domain's trials as Optuna has them, every try of each."""
+        """The domain's Optuna trials, including every attempt."""
         study = self.study(domain)
         return [] if study is None else study.get_trials(deepcopy=False)
 
     def rows(self, domain: str) -> tuple[TrialRow, ...]:
-        """The domain's trials, as `trial_rows` gives them."""
+        """The domain's trials as rows (see `trial_rows`)."""
         study = self.study(domain)
         return () if study is None else trial_rows(study, self.config.seed)
 
@@ -167,12 +168,12 @@ def _missing(config: SweepConfig) -> str:
         )
     return (
         f"no sweep named '{config.name}' in {config.storage}: run it first, or give its storage, "
-        "as storage=runs"
+        "for example storage=runs"
     )
 
 
 def recorded_rows(config: SweepConfig) -> dict[str, tuple[TrialRow, ...]]:
-    """The trials on record by domain: none of a sweep that was never run."""
+    """The recorded trials by domain; empty for a sweep that was never run."""
     refresh(paths_for(config))
     if not paths_for(config).created_marker().is_file():
         return dict.fromkeys(config.domains, ())

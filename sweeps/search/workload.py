@@ -1,4 +1,4 @@
-"""How many trials a study has in the end, and how many of them are done."""
+"""How many trials a study has in total, and how many are done."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class Workload:
-    """`total` trials, of which `done` need no further work. Of those left, `derived` train
-    nothing: they are scored only."""
+    """`total` trials, of which `done` need no further work.
+
+    Of those left, `derived` are only scored and not trained.
+    """
 
     total: int
     done: int
@@ -26,12 +28,12 @@ class Workload:
 
     @property
     def left(self) -> int:
-        """Trials still to end."""
+        """The number of trials that have not ended."""
         return max(0, self.total - self.done)
 
     @property
     def to_train(self) -> int:
-        """Those of them that train."""
+        """The number of remaining trials that train."""
         return max(0, self.left - self.derived)
 
 
@@ -42,7 +44,7 @@ def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wo
     if config.study.kind == "search":
         return _search(config, domain, rows)
     from sweeps.search.fixed_designs import (
-        build_design,  # seconds of imports that a search needs not
+        build_design,  # takes seconds to import, and a search does not need it
     )
 
     design = build_design(config, domain)
@@ -54,8 +56,10 @@ def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wo
 
 
 def first_trials(config: SweepConfig) -> int:
-    """How many trials can run at once when a sweep begins: those of its first study, or of all
-    that are to run side by side."""
+    """How many trials can run at once when a sweep starts.
+
+    These are the trials of the first study, or of all studies that run side by side.
+    """
     together = config.resources.domains == "side_by_side"
     domains = list(config.domains)[: None if together else 1]
     return sum(_first_trials(config, domain) for domain in domains)
@@ -63,7 +67,7 @@ def first_trials(config: SweepConfig) -> int:
 
 def _first_trials(config: SweepConfig, domain: str) -> int:
     if config.study.kind == "efficiency":
-        return 1  # which is measured by a group, and no trial
+        return 1  # measured by a worker group, without a trial
     if config.study.kind == "search":
         return config.search_trials(domain)
     from sweeps.search.fixed_designs import build_design
@@ -82,7 +86,7 @@ def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wor
         trials = done + trials_left(config.search.trials, config.space_of(domain), ended)
     if again is None:
         return Workload(trials, done)
-    # How many different points there are to repeat is known only once the search has ended.
+    # The number of distinct points to replicate is known only once the search has ended.
     points = again.best if done < trials else len(distinct(best_first(own))[: again.best])
     repeated = sum(row.has_ended() for row in rows if row.stage)
     replicates = points * again.seeds
@@ -90,10 +94,10 @@ def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wor
 
 
 def whole(design: Design, rows: tuple[TrialRow, ...]) -> list[DesignPoint]:
-    """Every trial of a design, stage after stage.
+    """Every trial of a design, across all stages.
 
-    Which arm the later stages follow from is known only then; how many trials they have is not
-    changed by it, so each open trial is taken to end with the same score.
+    The arms of later stages depend on scores, but the number of their trials does not, so open
+    trials are assumed to end with equal scores.
     """
     known = rows
     points = design.points(known)
@@ -120,7 +124,7 @@ def _ended(point: DesignPoint) -> TrialRow:
 
 
 def stages(config: SweepConfig, domain: str) -> list[DesignPoint]:
-    """Every trial of a domain's fixed design; none in a search or an efficiency study."""
+    """Every trial of a domain's fixed design; empty for a search or an efficiency study."""
     if config.study.kind in ("search", "efficiency"):
         return []
     from sweeps.search.fixed_designs import build_design
@@ -131,7 +135,7 @@ def stages(config: SweepConfig, domain: str) -> list[DesignPoint]:
 
 
 def kept_models(config: SweepConfig, domain: str) -> int:
-    """How many trained models a domain's study keeps at most."""
+    """The most trained models that a domain's study keeps."""
     if config.study.kind == "efficiency":
         return 0
     if config.study.kind == "search":

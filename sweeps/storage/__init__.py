@@ -1,1 +1,1 @@
-"""Files: paths, the run lock, atomic writes, backups, the object store."""
+"""Storage: paths, the run lock, atomic writes, database backups, the object store."""

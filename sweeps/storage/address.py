@@ -13,28 +13,28 @@ from sweeps.storage.errors import SecretError, nearest
 
 SCHEMES = ("s3", "gs")
 OPTIONS = {"s3": ("region", "scheme", "endpoint_override"), "gs": ("scheme", "endpoint_override")}
-"""What may follow the ``?``, as pyarrow's `FileSystem.from_uri` takes it."""
+"""Options allowed after the ``?``, as in pyarrow's `FileSystem.from_uri`."""
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _SECRET = re.compile(r"key|secret|token|password|credential", re.IGNORECASE)
-_LIKE = "as s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
+_LIKE = "for example s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
 _WITHOUT_SECRETS = (
-    "expected an address without a key or password, which a sweep's records would show to "
-    "everybody; give it in the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-    "better give the machines a role that may use the bucket"
+    "expected an address without a key or password, which every reader of the records would "
+    "see; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or better, give "
+    "the machines a role with access to the bucket"
 )
 
 
 def is_address(storage: str) -> bool:
-    """Whether this means an object store, well written or not, and no folder."""
+    """Whether this is an object store address, valid or not, instead of a folder."""
     return _ADDRESS.match(storage) is not None
 
 
 @final
 @dataclass(frozen=True)
 class Address:
-    """A place in a bucket; ``options`` in the order of their names."""
+    """A prefix in a bucket; ``options`` are sorted by name."""
 
     scheme: str
     bucket: str
@@ -43,23 +43,23 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Check an address.
+        """Parse and validate an address.
 
         Raises:
-            ValueError: what is wrong with it, and what was expected; a secret is not repeated.
+            ValueError: names the error and what was expected; a secret is not repeated.
         """
         place, _, query = text.partition("?")
         options = dict(parse_qsl(query, keep_blank_values=True))
         if "@" in place or any(_SECRET.search(name) for name in options):
-            raise SecretError(f"an address with a secret in it: {_WITHOUT_SECRETS}")
+            raise SecretError(f"the address contains a secret: {_WITHOUT_SECRETS}")
         scheme, _, rest = place.partition(":")
         if scheme not in SCHEMES or not rest.startswith("//"):
             raise ValueError(f"{text!r}: {_did_you_mean(scheme, rest)}")
         bucket, _, prefix = rest.removeprefix("//").partition("/")
         if not _BUCKET.fullmatch(bucket):
             raise ValueError(
-                f"{text!r}: expected the name of a bucket after {scheme}://, {_LIKE}; it has "
-                "small letters, digits, '-' and '.'"
+                f"{text!r}: expected a bucket name after {scheme}://, {_LIKE}; it consists "
+                "of lower-case letters, digits, '-' and '.'"
             )
         parts = [part for part in prefix.split("/") if part]
         if ".." in parts or "." in parts:
@@ -76,28 +76,28 @@ class Address:
         return f"{self.scheme}://{place}{query}"
 
     def root(self) -> str:
-        """Bucket and prefix, as pyarrow's file systems name a place."""
+        """Bucket and prefix, the path used by pyarrow's file systems."""
         return "/".join(part for part in (self.bucket, self.prefix) if part)
 
     def split(self) -> tuple[Address, str]:
-        """The place that this one lies in, and its name there; the name is empty for a bucket."""
+        """The parent address, and the name within it; the name is empty for a bucket."""
         prefix, _, name = self.prefix.rpartition("/")
         return replace(self, prefix=prefix), name
 
     def mirror(self) -> Path:
-        """The folder in which this machine keeps its copy: the same one on every machine."""
+        """The folder of this machine's copy; the path is the same on every machine."""
         slug = re.sub(r"[^A-Za-z0-9]+", "-", self.root())[:40].strip("-")
         key = hashlib.sha256(str(self).encode()).hexdigest()[:10]
         return Path("~/.gmt-sweep/mirror").expanduser() / f"{slug}-{key}"
 
 
 def is_relative(storage: str) -> bool:
-    """Whether this is a folder by a path that depends on where a process was started."""
+    """Whether this is a folder whose path depends on the working directory."""
     return not is_address(storage) and not Path(storage).expanduser().is_absolute()
 
 
 def folder_of(storage: str) -> Path:
-    """The folder that a storage is worked with in: itself, or the mirror of an address."""
+    """The local folder of a storage: the folder itself, or the mirror of an address."""
     if is_address(storage):
         return Address.parse(storage).mirror()
     return Path(storage).expanduser().resolve()
@@ -109,5 +109,5 @@ def _did_you_mean(scheme: str, rest: str) -> str:
         return f"did you mean '{meant}://{rest.lstrip('/')}'?"
     known = nearest(meant, list(SCHEMES))
     return (
-        f"no storage is known by '{scheme}://' ({known}); expected a folder, or an address {_LIKE}"
+        f"unknown storage scheme '{scheme}://' ({known}); expected a folder or an address, {_LIKE}"
     )

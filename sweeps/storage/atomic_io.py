@@ -1,4 +1,4 @@
-"""Files and folders that others may read at any moment: all of one, or what was there before."""
+"""Atomic writes: a concurrent reader sees either the whole new content or the old one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from pathlib import Path
 
 
 def partial_of(path: Path) -> Path:
-    """Where what is to lie at `path` is written: beside it, a name that no other writer has."""
+    """A unique temporary path beside `path`, to write its new content."""
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
 
 
 def atomic_write(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Write `text` so that who reads `path` finds all of it or what was there before, also after
-    a kill and where two write at once. `mode`: of a new file, less the process's umask."""
+    """Write `text` so that readers see all of it or the old content.
+
+    This holds after a kill and with concurrent writers. `mode`: permissions of a new file, before
+    the process's umask.
+    """
     partial = partial_of(path)
     try:
         partial.touch(mode)
@@ -26,9 +29,8 @@ def atomic_write(path: Path, text: str, *, mode: int = 0o666) -> None:
 
 
 def atomic_rename_dir(partial: Path, folder: Path) -> None:
-    """Give a folder that is whole its name. Where two processes write the same one at once, one of
-    them does."""
-    shutil.rmtree(folder, ignore_errors=True)  # of the same content, written before a kill
+    """Rename a complete folder to its final name. With concurrent writers, one of them wins."""
+    shutil.rmtree(folder, ignore_errors=True)  # has the same content, left by a killed process
     try:
         partial.rename(folder)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Standard streams that nobody reads any more: a closed terminal, `| head -1`, `>&-`."""
+"""Handle standard streams that are closed: a closed terminal, `| head -1`, `>&-`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any, TextIO, cast, final
 
 @contextmanager
 def ignore_broken_pipe(stream: TextIO | None = None) -> Iterator[None]:
-    """What is printed to a terminal that was closed, or a pipe nobody reads, is dropped, and so
-    is all that follows: the sweep goes on. ``stream``: standard output by default."""
+    """Drop output, now and later, once its terminal or pipe is closed, so the sweep continues.
+
+    ``stream``: standard output by default.
+    """
     try:
         yield
     except OSError as error:
@@ -25,24 +27,24 @@ def _silence(stream: TextIO, error: OSError) -> None:
     if error.errno not in (errno.EPIPE, errno.EIO):
         raise error
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())  # Python prints what is left at its end
+    os.dup2(nowhere, stream.fileno())  # Python flushes the rest at exit
     os.close(nowhere)
 
 
 @final
 class _HeardStream:
-    """Drops what nobody reads, as `ignore_broken_pipe`; all else is the stream's own."""
+    """A stream that drops output once it is closed (see `ignore_broken_pipe`)."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self.is_heard = stream, True
 
     def write(self, text: str) -> int:
-        """Write, or drop where nobody reads."""
+        """Write, or drop the text if the stream is closed."""
         self._try(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """As ``write``."""
+        """Flush, with errors handled like those of ``write``."""
         self._try(self._stream.flush)
 
     def _try(self, act: Callable[[], object]) -> None:
@@ -57,20 +59,22 @@ class _HeardStream:
 
 
 def heard(stream: TextIO) -> TextIO:
-    """The stream for a program that goes on when nobody reads; rich would end it."""
+    """The stream for a program that continues when it is closed; rich would exit otherwise."""
     return cast(TextIO, _HeardStream(stream))
 
 
 def is_heard(stream: object) -> bool:
-    """Whether somebody may still read what is written to a `heard` stream, or to any other."""
+    """Whether the stream may still have a reader; always true unless it comes from `heard`."""
     return not isinstance(stream, _HeardStream) or stream.is_heard
 
 
 @contextmanager
 def heard_program() -> Iterator[None]:
-    """Standard output and error as `heard` has them: no command ends by them, or with another exit
-    code. All three streams are there, although a shell can close them: else the next file that is
-    opened, such as a database, would get the number, and with it all that is printed."""
+    """Wrap standard output and error with `heard`, so closing them does not change the exit code.
+
+    Streams closed by the shell are replaced by /dev/null. Otherwise the next opened file, such as
+    a database, would get the descriptor and receive everything printed.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -84,5 +88,5 @@ def heard_program() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stdout.flush()  # else Python does it, and says what it meets
+        sys.stdout.flush()  # otherwise Python flushes at exit and prints any error
         sys.stdout, sys.stderr = before

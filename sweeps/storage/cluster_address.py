@@ -1,4 +1,4 @@
-"""Which Ray cluster a sweep is to join, if any."""
+"""The address of the Ray cluster to join, if any."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import os
 
 
 def cluster_address() -> str:
-    """``RAY_ADDRESS``; empty for a Ray on this machine alone, which "local" means too."""
+    """``RAY_ADDRESS``; empty if Ray runs on this machine only, which "local" also means."""
     given = os.environ.get("RAY_ADDRESS", "").strip()
     return "" if given == "local" else given

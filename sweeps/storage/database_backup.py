@@ -1,7 +1,7 @@
-"""The studies' database on a cluster: live on the driver's own disk, a copy of it in the storage.
+"""The studies' database on a cluster: live on the driver's own disk, with a copy in the storage.
 
-Sqlite wants locks that network file systems do not keep well, and an object store has none. The
-copy is what brings the studies back when the head, and its disk, are gone.
+SQLite needs locks, which network file systems implement unreliably and object stores lack. If the
+head node and its disk are lost, the studies are restored from the copy.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import UserError
 
 BEAT_SECONDS = 2.0
-"""What a lost head can cost at most: the records of this time, and no trial's checkpoint."""
+"""If the head is lost, at most the records of this period are lost, and no checkpoints."""
 
 
 Deliver = Callable[[], None]
 
 
 def nothing() -> None:
-    """The copy lies where all look for it."""
+    """Do nothing: the copy is already where every machine reads it."""
 
 
 @contextmanager
@@ -36,12 +36,12 @@ def kept(
     *,
     deliver: Deliver = nothing,
 ) -> Iterator[None]:
-    """Bring the database back if need be, and copy it on while the block runs, and at its end.
+    """Restore the database if necessary; back it up during the block and at its end.
 
     ``deliver``: puts the copy where other machines find it, if that is not its folder.
 
     Raises:
-        UserError: the copy is no whole database; or at the end it could not be written.
+        UserError: the copy is not a valid database, or the last backup failed.
     """
     if live == copy:
         yield
@@ -49,22 +49,22 @@ def kept(
     live.parent.mkdir(parents=True, exist_ok=True)
     restore(live, copy)
     with closing(sqlite3.connect(live)) as connection:
-        connection.execute("pragma journal_mode = wal")  # who copies holds up nobody who writes
+        connection.execute("pragma journal_mode = wal")  # backups do not block writers
     try:
         with _copied_on(live, copy, say, deliver):
             yield
     except BaseException:
-        with suppress(*_TROUBLE):  # what ends the sweep says more than this
+        with suppress(*_TROUBLE):  # report the error that ended the sweep instead
             backup(live, copy, deliver)
         raise
     try:
         backup(live, copy, deliver)
     except ConnectionError:
-        return  # its driver sends the copy again as it ends
+        return  # the driver sends the copy again when it ends
     except _TROUBLE as error:
         raise UserError(
             f"the copy {copy} of the sweep's records could not be written ({error}). Nothing is "
-            f"lost, they are in {live}: make room there, and the same command here writes it"
+            f"lost: they are in {live}. Free disk space and run the same command here again"
         ) from error
 
 
@@ -75,7 +75,7 @@ _TROUBLE = (OSError, sqlite3.Error)
 def _copied_on(
     live: Path, copy: Path, say: Callable[[str], None], deliver: Deliver
 ) -> Iterator[None]:
-    """Copy the database out after every change; trouble with it is said once, and passes."""
+    """Back up the database after every change; an error is reported once and retried."""
     stopping = threading.Event()
 
     def beat() -> None:
@@ -88,7 +88,7 @@ def _copied_on(
                     seen = now
             except _TROUBLE as error:
                 if not complained:
-                    say(f"the records' copy {copy} could not be written ({error}); tried again")
+                    say(f"the records' copy {copy} could not be written ({error}); retrying")
                 complained = True
 
     thread = threading.Thread(target=beat, name="database", daemon=True)
@@ -107,7 +107,7 @@ def restore(live: Path, copy: Path) -> bool:
     newer one, and what lies here is set aside.
 
     Raises:
-        UserError: that copy is no whole database.
+        UserError: the copy is not a valid database.
     """
     if not copy.exists():
         return False
@@ -125,14 +125,14 @@ def restore(live: Path, copy: Path) -> bool:
 
 def _check_whole(copy: Path) -> None:
     try:
-        # Immutable: it is only ever replaced, and on network file systems locks fail.
+        # Immutable: the file is only ever replaced, and locks fail on network file systems.
         place = f"{copy.absolute().as_uri()}?mode=ro&immutable=1"
         with closing(sqlite3.connect(place, uri=True)) as opened:
             (said,) = opened.execute("pragma quick_check(1)").fetchone()
     except sqlite3.OperationalError as error:
         raise UserError(
-            f"the copy {copy} of the sweep's records cannot be read ({error}): see that the "
-            "storage answers, and try again"
+            f"the copy {copy} of the sweep's records cannot be read ({error}): check that the "
+            "storage responds, and try again"
         ) from None
     except sqlite3.DatabaseError as error:
         said = str(error)
@@ -140,14 +140,15 @@ def _check_whole(copy: Path) -> None:
         said = "it is empty"
     if said != "ok":
         raise UserError(
-            f"the copy {copy} of the sweep's records is no whole database ({said}). The machine "
-            f"that ran the sweep last has them on its own disk: remove {copy.name} from the "
-            "sweep's folder in the storage, and the same command there goes on from them"
+            f"the copy {copy} of the sweep's records is not a valid database ({said}). The "
+            "machine that ran the sweep last has the records on its own disk: remove "
+            f"{copy.name} from the sweep's folder in the storage, then run the same command "
+            "there to continue"
         )
 
 
 def backup(live: Path, copy: Path, deliver: Deliver = nothing) -> None:
-    """Replace the copy, whole at every moment, by a consistent one, whoever writes meanwhile."""
+    """Atomically replace the copy by a consistent backup, even while others write."""
     if not live.exists():
         return
     whole, arriving = live.with_suffix(".whole"), copy.with_suffix(".arriving")
@@ -165,7 +166,7 @@ def backup(live: Path, copy: Path, deliver: Deliver = nothing) -> None:
 
 
 def _state(live: Path) -> tuple[int, ...]:
-    """Changes with every write."""
+    """A value that changes with every write."""
     files = [path for path in (live, live.with_name(live.name + "-wal")) if path.exists()]
     return tuple(
         value for path in files for value in (path.stat().st_mtime_ns, path.stat().st_size)
@@ -181,7 +182,7 @@ def _marks(live: Path) -> Path:
 
 
 def _marked(live: Path) -> list[str]:
-    """The digests that a copy made from here has."""
+    """The digests of copies that were made from here."""
     return _marks(live).read_text().split() if _marks(live).exists() else []
 
 

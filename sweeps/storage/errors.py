@@ -1,4 +1,4 @@
-"""What a person did wrong, in one paragraph: the place, what was expected, the nearest name."""
+"""User errors as one paragraph: the place, what was expected, and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 Model = TypeVar("Model", bound=BaseModel)
 
 SHOWN = 80
-"""Characters of a value that a message repeats."""
+"""How many characters of a value a message repeats."""
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave. The command line prints it and exits with code 2."""
+    """A mistake in the user's input. The command line prints it and exits with code 2."""
 
 
 class SecretError(ValueError):
-    """A mistake with a secret in it, which no message may repeat."""
+    """A mistake in a value that contains a secret; messages must not repeat the value."""
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """``did you mean 'x'?`` or, with nothing near, the list of what is known."""
+    """``did you mean 'x'?`` or, if nothing is close, the list of known names."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
@@ -33,7 +33,7 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 def as_yaml(value: Any) -> str:
-    """A value as one line of YAML, cut where it is long."""
+    """A value as one line of YAML, truncated if long."""
     try:
         text = yaml.safe_dump(value, default_flow_style=True, width=2**31, sort_keys=False)
     except (yaml.YAMLError, RecursionError):
@@ -43,7 +43,7 @@ def as_yaml(value: Any) -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel], source: str) -> UserError:
-    """A pydantic error as sentences with the place, what was expected and the nearest key."""
+    """A pydantic error as sentences: the place, what was expected and the nearest key."""
     details: list[dict[str, Any]] = [dict(detail) for detail in error.errors()]
     places = [detail["loc"] for detail in details]
     lines = [_sentence(d, model) for d in details if not _follows(d, places)]
@@ -54,7 +54,7 @@ def checked(model: type[Model], source: str, **values: Any) -> Model:
     """A model of these values.
 
     Raises:
-        UserError: as ``explain`` says it.
+        UserError: as formatted by ``explain``.
     """
     try:
         return model(**values)
@@ -63,8 +63,11 @@ def checked(model: type[Model], source: str, **values: Any) -> Model:
 
 
 def _follows(detail: dict[str, Any], places: list[tuple[Any, ...]]) -> bool:
-    """Whether pydantic says it of what another error says the cause of: of a list whose items
-    are refused that it is too short, of what is no number that it is no whole number either."""
+    """Whether this error only repeats another one with the same cause.
+
+    Examples: a list is "too short" because its items were rejected; a value that is not a number
+    is also not a whole number.
+    """
     place = detail["loc"]
     if place[-1:] == ("int",):
         return (*place[:-1], "float") in places
@@ -74,7 +77,7 @@ def _follows(detail: dict[str, Any], places: list[tuple[Any, ...]]) -> bool:
 
 
 _CHOICE = re.compile(r"constrained-\w+$|literal\[")
-"""How pydantic calls the members of a union, as if they were keys."""
+"""Pydantic's labels for the members of a union, which look like keys."""
 
 _EXPECTED = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected a whole number"),
@@ -93,7 +96,7 @@ _EXPECTED = {
 def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
     location = tuple(part for part in detail["loc"] if not _CHOICE.match(str(part)))
     if location[-1:] == ("float",) and detail["type"].startswith("float"):
-        location = location[:-1]  # of the union with int
+        location = location[:-1]  # part of the union with int
     place = ".".join(str(part) for part in location)
     if detail["type"] == "extra_forbidden":
         return f"unknown key '{place}' ({_right_key(str(location[-1]), location[:-1], model)})"
@@ -115,11 +118,11 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
 
 
 def _expected(detail: dict[str, Any], annotation: Any) -> str:
-    """What was expected, with an example where a word stands for a list or for keys."""
+    """What was expected, with an example if a single value was given for a list or mapping."""
     kind, given = detail["type"], detail.get("input")
     if kind == "string_type":
         scalar = given is not None and not isinstance(given, dict | list)
-        return "expected text" + (f": in quotes, as '{given}'" if scalar else "")
+        return "expected text" + (f" in quotes: '{given}'" if scalar else "")
     if kind in ("tuple_type", "list_type"):
         item = next((part for part in get_args(annotation) if inner_model(part)), None)
         inside = _as_keys(inner_model(item), given) if item is not None else given
@@ -132,7 +135,7 @@ def _expected(detail: dict[str, Any], annotation: Any) -> str:
         known = f" ({', '.join(inner.model_fields)})" if keys is None else ""
         return f"expected keys with values{known}{_such_as(keys, given)}"
     if kind == "int_parsing" and (whole := _whole(given)) is not None:
-        return f"expected a whole number, as {whole}"
+        return f"expected a whole number, for example {whole}"
     if kind in _EXPECTED:
         return _EXPECTED[kind]
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
@@ -140,7 +143,7 @@ def _expected(detail: dict[str, Any], annotation: Any) -> str:
 
 
 def _whole(given: Any) -> int | None:
-    """The number that ``1e5``, which is text in YAML, was meant to be."""
+    """The number meant by ``1e5``, which YAML reads as text."""
     try:
         return int(number) if (number := float(given)).is_integer() else None
     except (ValueError, TypeError):
@@ -153,8 +156,10 @@ def _such_as(example: Any, given: Any) -> str:
 
 
 def _as_keys(model: type[BaseModel] | None, given: Any) -> Any:
-    """``{name: asha}`` for "asha": the first key of ``model`` that takes the value; a mapping
-    as it is; None where no key takes it."""
+    """``{name: asha}`` for "asha": the first key of ``model`` that accepts the value.
+
+    Returns a mapping unchanged, and None if no key accepts the value.
+    """
     if model is None or isinstance(given, dict):
         return given
     for name, field in model.model_fields.items():
@@ -167,7 +172,7 @@ def _as_keys(model: type[BaseModel] | None, given: Any) -> Any:
 
 
 def _right_key(word: str, above: tuple[Any, ...], model: type[BaseModel]) -> str:
-    """The key that was meant: one of the same place, or ours for what other tools call so."""
+    """The key that was probably meant: a sibling, or our name for another tool's key."""
     here = _keys_at(model, above)
     close = get_close_matches(word, here, n=1, cutoff=0.8)
     elsewhere = ELSEWHERE.get(word.lower(), word)
@@ -193,18 +198,18 @@ def _paths(model: type[BaseModel], above: str = "") -> Iterator[str]:
 
 
 def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """The keys that ``model`` knows at a place such as ``("domains", "math", "data")``."""
+    """The keys of ``model`` at a location such as ``("domains", "math", "data")``."""
     inside = inner_model(_annotation_at(model, location))
     return list((inside or model).model_fields)
 
 
 def _annotation_at(model: type[BaseModel], location: tuple[Any, ...]) -> Any:
-    """The type at a place: of a key, of a list, or of its items."""
+    """The type at a location: of a key, a list or a list item."""
     here: Any = model
     for part in location:
         inside = inner_model(here)
         fields = {} if inside is None else inside.model_fields
-        # A mapping's key or a list's index says nothing about the type: it is the model inside.
+        # A mapping's key or a list index: continue with the model inside.
         here = fields[part].annotation if part in fields else inside or here
     return here
 
@@ -265,4 +270,4 @@ ELSEWHERE = {
     }.items()
     for theirs in names.split()
 }
-"""What Ray Tune, Optuna, Weights & Biases and the trainers around call what is ours."""
+"""Names of our keys in Ray Tune, Optuna, Weights & Biases and common trainers."""

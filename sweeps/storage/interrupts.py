@@ -1,6 +1,6 @@
-"""Signals that stop a program: heard at once, but never within what must be whole, and never lost.
+"""Signals that stop a program, raised promptly but never inside a critical block or lost.
 
-A closed terminal and a polite kill end like Ctrl-C: by KeyboardInterrupt in the main thread.
+SIGTERM and a closed terminal act like Ctrl-C: KeyboardInterrupt in the main thread.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 AGAIN_SECONDS = 0.1
-"""How soon an interrupt that went down with a callback is sent once more."""
+"""How soon an interrupt is sent again if a callback swallowed it."""
 
 
 @final
 class _Interrupt:
-    """The handler of all these signals. ``depth``: how many `shielded` blocks are open."""
+    """The handler of all these signals. ``depth``: the number of open `shielded` blocks."""
 
     def __init__(self) -> None:
         self.depth, self.waits = 0, False
@@ -36,7 +36,7 @@ class _Interrupt:
             raise KeyboardInterrupt
 
     def close(self) -> None:
-        """Leave a block; out of the last one, what came meanwhile is raised."""
+        """Leave a block; leaving the outermost one raises a delayed interrupt."""
         self.depth -= 1
         if not self.depth and self.waits:
             self.waits = False
@@ -45,11 +45,11 @@ class _Interrupt:
 
 @contextmanager
 def interruptible() -> Iterator[signal.Signals]:
-    """Have the signals raise KeyboardInterrupt; yields the one that certainly does.
+    """Make the signals raise KeyboardInterrupt; yields a signal that always does.
 
-    That is SIGTERM, for a process that a script started in the background ignores SIGINT, and one
-    under nohup SIGHUP; both stay ignored. Only the main thread may set a handler: elsewhere SIGINT
-    is what there is. Within another such block it changes nothing.
+    That is SIGTERM: a process that a script starts in the background ignores SIGINT, and one under
+    nohup ignores SIGHUP; these stay ignored. Outside the main thread, which alone may set
+    handlers, it yields SIGINT and changes nothing. Nested blocks change nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield signal.SIGINT
@@ -60,7 +60,7 @@ def interruptible() -> Iterator[signal.Signals]:
     handler, hook = _Interrupt(), sys.unraisablehook
 
     def unraisable(lost: UnraisableHookArgs) -> None:
-        """Python drops what is raised in the callback of a weak reference or in ``__del__``."""
+        """Resend: Python drops exceptions raised in weak reference callbacks or ``__del__``."""
         if lost.exc_type is KeyboardInterrupt:
             again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGTERM))
             again.daemon = True
@@ -86,9 +86,9 @@ def interruptible() -> Iterator[signal.Signals]:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """An interrupt waits for the end of the block, and is raised there.
+    """Delay an interrupt until the end of the block, where it is raised.
 
-    What is called by Tune or Optuna in the main thread is safe with it; other threads are never
+    It protects code that Tune or Optuna calls in the main thread; other threads are never
     interrupted.
     """
     handler = _handler()
@@ -103,12 +103,12 @@ def shielded() -> Iterator[None]:
 
 
 def is_interrupted() -> bool:
-    """Whether an interrupt waits for the end of a `shielded` block, which better ends soon."""
+    """Whether an interrupt is waiting for a `shielded` block, which should end soon."""
     handler = _handler()
     return handler is not None and handler.waits
 
 
 def _handler() -> _Interrupt | None:
-    """The one at work: the table of signals is the only place that knows it."""
+    """The active handler; it is stored only in the process's signal table."""
     found = signal.getsignal(signal.SIGTERM)
     return found if isinstance(found, _Interrupt) else None

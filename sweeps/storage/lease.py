@@ -1,7 +1,6 @@
-"""Who drives a sweep, told through an object store, which has no locks: each driver's record is
-written again and again while it lives.
+"""Leases: how a sweep's driver excludes other machines through an object store without locks.
 
-How a driver holds a sweep of an object store against other machines, and sends what changes.
+A living driver rewrites its record regularly. While it holds the lease it also uploads changes.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from sweeps.storage.trial_files import DATABASE
 
 BEAT_SECONDS = 5.0
 LEASE_SECONDS = 20.0
-"""A record that was not written again for so long is of a driver that is gone."""
+"""A driver is considered gone if its record has not been rewritten for this long."""
 
 CLOCKS_SECONDS = 60.0
-"""The same for who only looks, and goes by its own clock and the store's."""
+"""The same for readers, who compare the store's clock with their own."""
 
 LONG_SECONDS = 900.0
-"""No two clocks differ by so much: the store would refuse the requests."""
+"""More than any two clocks differ; the store would reject the requests."""
 
 
 @final
@@ -44,7 +43,7 @@ class Leases:
         self._store.put(self._at(driver.id, "json"), json.dumps(asdict(driver)).encode())
 
     def end(self, driver: str) -> None:
-        """Say that it lives no more."""
+        """Remove this driver's record."""
         for ending in ("json", "stop"):
             self._store.remove(self._at(driver, ending))
 
@@ -102,8 +101,8 @@ class Leases:
 
 PUSH_SECONDS = 2.0
 END_SECONDS, HASTE_SECONDS = 120.0, 5.0
-"""How long the end of a sweep waits for a store that does not answer; the second is where a
-person has asked for the end."""
+"""How long the end of a sweep waits for a store that does not respond; the second value applies
+after an interrupt."""
 
 _LEASED = ".leased"
 """In the mirror: the driver that this machine told the store of last."""
@@ -112,7 +111,7 @@ Say = Callable[[str], None]
 
 
 class LostError(StorageError):
-    """This machine was taken for lost, and its sweep is driven by another."""
+    """Another machine considered this one lost and drives the sweep now."""
 
 
 def leases_of(mirror: Mirror) -> Leases:
@@ -121,17 +120,17 @@ def leases_of(mirror: Mirror) -> Leases:
 
 
 def check_held(mirror: Mirror, driver: Driver) -> None:
-    """Raises `LostError` where another machine has ended the driver's record."""
+    """Raise `LostError` if another machine removed the driver's record."""
     if driver.id not in leases_of(mirror).drivers():
-        raise LostError("another machine took this one for lost, and runs the sweep now")
+        raise LostError("another machine considered this one lost and runs the sweep now")
 
 
 @contextmanager
 def held(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
-    """Hold the sweep, fetch what other machines left, and push what changes here.
+    """Hold the sweep's lease: download other machines' changes, then upload changes made here.
 
     Raises:
-        UserError: another machine holds it, or the store does not answer.
+        UserError: another machine holds the lease, or the store does not respond.
     """
     holder = _LeaseHolder(mirror, driver, say)
     holder.begin()
@@ -151,13 +150,13 @@ def held(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
                 is_all_there = holder.finish(patience)
     finally:
         if is_all_there:
-            with suppress(StorageError):  # then it runs out
+            with suppress(StorageError):  # then the lease expires
                 leases_of(mirror).end(driver.id)
 
 
 @final
 class _LeaseHolder:
-    """One driver's record in the store, which says that it lives, and what it sends."""
+    """Renews one driver's lease and uploads its files."""
 
     def __init__(self, mirror: Mirror, driver: Driver, say: Say) -> None:
         self._mirror, self._driver, self._say = mirror, driver, say
@@ -186,7 +185,7 @@ class _LeaseHolder:
                 )
 
     def beat(self, over: threading.Event) -> None:
-        """Live on for other machines, and hear what they ask."""
+        """Renew the lease and check for requests to stop."""
         while not over.wait(BEAT_SECONDS):
             try:
                 self._check()
@@ -198,10 +197,10 @@ class _LeaseHolder:
                 stop_file(self._mirror.folder, self._driver).touch()
                 return
             except OSError:
-                continue  # `send` says it
+                continue  # `send` reports it
 
     def send(self, over: threading.Event) -> None:
-        """Push again and again."""
+        """Upload changes repeatedly."""
         complained, pause = False, PUSH_SECONDS
         while not over.wait(pause):
             began = time.monotonic()
@@ -209,22 +208,22 @@ class _LeaseHolder:
                 self._mirror.push(self._check)
                 complained = False
             except LostError:
-                return  # `beat` says it
+                return  # `beat` reports it
             except OSError as error:
                 if not complained:
                     self._say(
-                        f"{error}. The sweep goes on; what it writes is kept here and sent later"
+                        f"{error}. The sweep continues; its files are kept here and sent later"
                     )
                 complained = True
             pause = max(PUSH_SECONDS, time.monotonic() - began)
 
     def finish(self, patience: float) -> bool:
-        """The last push; whether everything is there."""
+        """The last upload; returns whether everything arrived."""
         deadline, folder = time.monotonic() + patience, self._mirror.folder
         while True:
             try:
                 self._mirror.push(self._check)
-                if (folder / DATABASE).exists():  # its last copy may not have come there
+                if (folder / DATABASE).exists():  # its last copy may not have been uploaded
                     self._check()
                     self._mirror.push_database()
                 return True
@@ -233,8 +232,8 @@ class _LeaseHolder:
             except OSError as error:
                 if time.monotonic() > deadline:
                     self._say(
-                        f"{error}. Not everything is there yet: it lies in {folder}, and the same "
-                        "command on this machine sends it"
+                        f"{error}. Some files in {folder} are not uploaded yet; run the same "
+                        "command on this machine to send them"
                     )
                     return False
             time.sleep(PUSH_SECONDS)
@@ -245,7 +244,7 @@ class _LeaseHolder:
 
 @contextmanager
 def _meanwhile(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Another thread works until the block is over."""
+    """Run ``work`` in another thread until the block ends."""
     over = threading.Event()
     thread = threading.Thread(target=work, args=(over,), name=name, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""A sweep's folder on this machine beside the same folder in an object store."""
+"""Synchronize a sweep's folder on this machine with its folder in an object store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sweeps.storage.object_store import Entry, ObjectStore
 from sweeps.storage.trial_files import DATABASE, is_drivers, trial_of
 
 DOOMED = ".doomed"
-"""In a sweep's folder: names of what is to be removed from the store."""
+"""In a sweep's folder: names of files and folders to remove from the store."""
 
 _INDEX, _LOCK, _AT_ONCE = ".mirror.json", ".mirror.lock", 16
 
@@ -25,36 +25,35 @@ State = tuple[int, int]
 """A file's modification time (ns) and size."""
 
 Index = dict[str, tuple[State, Entry]]
-"""What was equal here and there when it was last copied: its state here, and there."""
+"""Files that were equal on both sides when last copied: their state here and in the store."""
 
 Check = Callable[[], None]
-"""Asked before each change of the store; raises where it may not be made."""
+"""Called before each change of the store; raises if the change is not allowed."""
 
 
 def _allowed() -> None:
-    """Nobody else may be there."""
+    """Allow every change: no other machine uses the sweep."""
 
 
 @final
 class Mirror:
-    """Copies what the driver owns (`ownership`) either way. The store is the truth between
-    machines: what was changed on both sides since they were equal is taken from there.
+    """Copies the driver's files (`trial_files.is_drivers`) in either direction.
 
-    Any process of this machine may use it at any time; one at a time does. Every method raises
-    `StorageError` where the store does not answer.
+    The store is authoritative: a file changed on both sides is taken from there. Any process of
+    this machine may use the mirror; a lock serializes them. Every method raises `StorageError` if
+    the store does not respond.
     """
 
     def __init__(self, store: ObjectStore, folder: Path) -> None:
-        """``folder``: the sweep's, whose name it has in the store, too."""
+        """``folder``: the sweep's folder, which has the same name in the store."""
         self.store, self.folder, self._name = store, folder, folder.name
 
     def exists(self) -> bool:
-        """Whether the sweep was ever run: something of it is here or in the store."""
+        """Whether the sweep was ever run: some of its files are here or in the store."""
         return self.folder.is_dir() or bool(self._remote())
 
     def pull(self) -> None:
-        """Make the folder what the store has of it; trials' folders come with the driver's files
-        alone."""
+        """Make the folder equal to the store; of trials' folders, only the driver's files."""
         remote = self._remote()
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._turn():
@@ -62,12 +61,14 @@ class Mirror:
             theirs = {p: e for p, e in remote.items() if is_drivers(PurePosixPath(p))}
             changed = [p for p, entry in theirs.items() if not self._has(p, entry, index)]
             gone = [path for path in index if path not in theirs]
-            database = [DATABASE] if DATABASE in remote else []  # equal by size and second, or not
+            database = (
+                [DATABASE] if DATABASE in remote else []
+            )  # may differ with equal size and time
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 list(pool.map(self._download, [*changed, *database]))
             for path in changed:
                 index[path] = (_state(self.folder / path), theirs[path])
-            if not database:  # a driver of this machine has its records in a file of its own
+            if not database:  # a driver on this machine keeps its records in another file
                 (self.folder / DATABASE).unlink(missing_ok=True)
             for path in gone:
                 (self.folder / path).unlink(missing_ok=True)
@@ -77,7 +78,7 @@ class Mirror:
             self._write_index(index)
 
     def push(self, check: Check = _allowed) -> None:
-        """Make the store have what changed here, and have no more what was removed here."""
+        """Upload what changed here, and remove from the store what was removed here."""
         with self._turn():
             index = self._read_index()
             before = dict(index)
@@ -89,12 +90,12 @@ class Mirror:
             self._remove_doomed(check)
 
     def push_database(self) -> None:
-        """Put the copy of the database there, which is whole at every moment."""
+        """Upload the copy of the database, which is consistent at every moment."""
         with self._turn():
             self.store.upload(self.folder / DATABASE, self._at(DATABASE))
 
     def tail(self, file: Path) -> None:
-        """Fetch what was added to a file of the folder that only grows, by whole lines."""
+        """Download the new lines of an append-only file in the folder."""
         path = self._at(file.relative_to(self.folder).as_posix())
         entry = self.store.stat(path)
         if entry is None:
@@ -102,7 +103,7 @@ class Mirror:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".tail.lock"):
             here = file.stat().st_size if file.exists() else 0
-            if entry.size < here:  # a try that was lost had come further than what arrived
+            if entry.size < here:  # a lost attempt had written more than was uploaded
                 here = 0
                 file.unlink()
             if entry.size > here:
@@ -110,7 +111,7 @@ class Mirror:
                     stream.write(self.store.read(path, here))
 
     def copy_tree(self, folder: Path, target: Path) -> bool:
-        """Download what is in the store of a folder of the sweep; whether there was anything."""
+        """Download a folder of the sweep from the store; returns whether it had any files."""
         start = self._at(folder.relative_to(self.folder).as_posix())
         found = self.store.files(start)
         for path in found:
@@ -118,7 +119,7 @@ class Mirror:
         return bool(found)
 
     def schedule_delete(self, folder: Path) -> None:
-        """Have this file or folder removed from the store by the next ``push``."""
+        """Let the next ``push`` remove this file or folder from the store."""
         home = self.folder / DOOMED
         home.mkdir(exist_ok=True)
         (home / quote(folder.relative_to(self.folder).as_posix(), safe="")).touch()
@@ -133,7 +134,7 @@ class Mirror:
                     continue
                 check()
                 self.store.upload(file, self._at(path))
-            except FileNotFoundError:  # removed this moment
+            except FileNotFoundError:  # has just been removed
                 continue
             entry = self.store.stat(self._at(path))
             if entry is not None:
@@ -165,7 +166,7 @@ class Mirror:
                     yield (here / name).as_posix(), Path(parent, name)
 
     def _has(self, path: str, entry: Entry, index: Index) -> bool:
-        """Whether what the store has is here. What was removed by hand is not, and comes back."""
+        """Whether the store's version is here; a file removed by hand is not, and is restored."""
         return path in index and index[path][1] == entry and (self.folder / path).exists()
 
     def _download(self, path: str) -> None:

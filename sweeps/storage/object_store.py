@@ -1,6 +1,6 @@
-"""The files of one prefix of a bucket, through pyarrow, which is imported when it is needed.
+"""Read and write the files under one prefix of a bucket, through pyarrow.
 
-Trouble with an object store, as a person is told of it.
+pyarrow is imported on first use. Errors of the service are translated into plain sentences.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ from sweeps.storage.interrupts import interruptible, shielded
 
 CONNECT_SECONDS, REQUEST_SECONDS = 5.0, 30.0
 ATTEMPTS = 3
-"""Before a request counts as failed; who can wait longer asks again."""
+"""How often a request is tried; callers that can wait longer retry themselves."""
 
 _BLOCK_BYTES = 8 << 20
 
 
 class StorageError(ConnectionError):
-    """The object store did not answer, or refused; a sentence says what to do about it."""
+    """The object store did not respond or rejected a request; the message says how to fix it."""
 
 
 @final
 @dataclass(frozen=True)
 class Entry:
-    """A file of the store: its bytes, and when it was written (Unix nanoseconds; S3 has whole
-    seconds)."""
+    """A file in the store: size in bytes, and modification time in Unix nanoseconds.
+
+    S3 times have whole seconds.
+    """
 
     size: int
     modified: int
@@ -44,39 +46,41 @@ class Entry:
 
 @final
 class ObjectStore:
-    """Whole files under a prefix. Paths are relative to it, with "/"; threads may share it.
+    """Reads and writes whole files under a prefix. Thread-safe.
 
-    Every method raises `StorageError` where the store gives no good answer, and
-    FileNotFoundError where there is no such file.
+    Paths are relative to the prefix, with "/". Every method raises `StorageError` if the store
+    fails and FileNotFoundError if the file does not exist.
     """
 
     def __init__(self, filesystem: Any, root: str, name: str) -> None:
-        """``filesystem``: pyarrow's; ``root``: a place in it; ``name``: what messages call it."""
+        """``filesystem``: pyarrow's; ``root``: a path in it; ``name``: used in messages."""
         self._files, self._root, self.name = filesystem, root, name
 
     @classmethod
     def open(cls, address: Address) -> Self:
-        """The store at an address; its bucket is not asked for yet, except for its region."""
+        """The store at an address; sends no request, except to find a bucket's region."""
         with _explained(str(address)):
             return cls(_filesystem(address), address.root(), str(address))
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a file: all of it is there, or what was there before. Ctrl-C waits for it."""
+        """Write a file atomically; Ctrl-C is delayed until it is written."""
         with self._writing(path) as stream:
             stream.write(data)
 
     def upload(self, file: Path, path: str) -> None:
-        """``put`` of a local file of any size. A disk that fails in the middle of a large one
-        leaves none there."""
+        """Upload a local file of any size, like ``put``.
+
+        If reading a large file fails midway, nothing is left in the store.
+        """
         with file.open("rb") as source:
-            block = source.read(_BLOCK_BYTES)  # all of a small one, before there is a stream
+            block = source.read(_BLOCK_BYTES)  # read a small file whole before opening a stream
             with self._writing(path) as stream:
                 while block:
                     stream.write(block)
                     block = source.read(_BLOCK_BYTES)
 
     def read(self, path: str, offset: int = 0) -> bytes:
-        """A file's bytes from ``offset`` on; none behind its end."""
+        """A file's bytes from ``offset`` on; empty beyond its end."""
         data: bytes
         if not offset:
             with _explained(self.name), self._files.open_input_stream(self._at(path)) as source:
@@ -87,13 +91,13 @@ class ObjectStore:
             raise FileNotFoundError(path)
         if offset >= entry.size:
             return b""
-        # Not `size` and `read` of the file: with gs they ask the store while no thread may run.
+        # `size` and `read` of the file would, with gs, send requests while holding the GIL.
         with _explained(self.name), self._files.open_input_file(self._at(path)) as source:
             data = source.read_at(entry.size - offset, offset)
         return data
 
     def download(self, path: str, file: Path) -> None:
-        """Copy a file here: all of it is there, or what was there before."""
+        """Download a file atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = partial_of(file)
         try:
@@ -108,7 +112,7 @@ class ObjectStore:
             partial.unlink(missing_ok=True)
 
     def files(self, path: str = "") -> dict[str, Entry]:
-        """Every file below a path, by its path from the root; none where nothing is."""
+        """Every file below a path, keyed by its path from the root; empty if there is none."""
         from pyarrow.fs import FileSelector, FileType
 
         place = self._at(path)
@@ -123,7 +127,7 @@ class ObjectStore:
         }
 
     def stat(self, path: str) -> Entry | None:
-        """A file's entry; None where there is none."""
+        """A file's entry; None if it does not exist."""
         from pyarrow.fs import FileType
 
         with _explained(self.name):
@@ -131,39 +135,44 @@ class ObjectStore:
         return Entry(info.size, info.mtime_ns) if info.type == FileType.File else None
 
     def remove(self, path: str) -> None:
-        """Remove a file; harmless where there is none."""
+        """Remove a file; a missing file is no error."""
         with suppress(FileNotFoundError), _explained(self.name):
             self._files.delete_file(self._at(path))
 
     def remove_tree(self, path: str) -> None:
-        """Remove every file below a path; harmless where there is none."""
-        if not self.files(path):  # which with gs is no FileNotFoundError below
+        """Remove every file below a path; a missing path is no error."""
+        if not self.files(path):  # with gs, no FileNotFoundError would be raised below
             return
         with suppress(FileNotFoundError), _explained(self.name):
             self._files.delete_dir(self._at(path))
 
     def check(self) -> None:
-        """Write, read and remove a file, so that whoever starts knows that it can."""
+        """Write, read and remove a file, to find access errors before a sweep starts."""
         word = f".probe-{uuid.uuid4().hex}"
         self.put(word, word.encode())
         read = self.read(word)
         self.remove(word)
         if read != word.encode():
-            raise StorageError(f"storage {self.name}: what was written there is not read again")
+            raise StorageError(
+                f"storage {self.name}: reading returned other data than was written"
+            )
 
     @contextmanager
     def _writing(self, path: str) -> Iterator[Any]:
-        """A file's stream. pyarrow publishes what a stream has when it is closed, or dropped, also
-        after an error: so no signal comes in between, and what an error cut is removed."""
+        """A stream to a file, written completely or not at all.
+
+        pyarrow publishes a stream's data when it is closed or dropped, even after an error.
+        Signals are therefore delayed, and a truncated file is removed.
+        """
         with interruptible(), shielded(), _explained(self.name):
             try:
                 stream = self._files.open_output_stream(self._at(path))
-            except FileNotFoundError as error:  # with gs; an object needs no folder
+            except FileNotFoundError as error:  # raised by gs; an object needs no folder
                 raise OSError(str(error)) from None
             try:
                 yield stream
             except Exception:
-                stream.close()  # raises where the store failed, which then has nothing new
+                stream.close()  # raises if the store failed, which then has no new file
                 self._files.delete_file(self._at(path))
                 raise
             stream.close()
@@ -175,7 +184,7 @@ class ObjectStore:
 _MEANINGS = (
     (
         ("NO_SUCH_BUCKET", "not found", "NOT_FOUND"),
-        "there is no such bucket; expected one that exists",
+        "no such bucket; expected one that exists",
     ),
     (
         (
@@ -188,24 +197,24 @@ _MEANINGS = (
             "credentials",
             "access token",
         ),
-        "the credentials of this machine are missing, or may not read, write, list and delete "
-        "there; expected a role for the machine, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+        "the credentials of this machine are missing or lack permission to read, write, list or "
+        "delete; expected a role for the machine, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
         "(gs: GOOGLE_APPLICATION_CREDENTIALS) in the environment",
     ),
-    (("NETWORK_CONNECTION", "curlCode", "UNAVAILABLE"), "it does not answer"),
+    (("NETWORK_CONNECTION", "curlCode", "UNAVAILABLE"), "it does not respond"),
 )
-"""Words of the services' errors, and what to tell a person."""
+"""Words in the services' errors, and what they mean."""
 
 _SAID = 300
-"""Characters of what a service says that are repeated, its last ones."""
+"""How many of the last characters of a service's error are repeated."""
 
 _GOOGLES_OWN = re.compile(r"original-message=(.+?)\}\}")
-"""The error in the midst of what Google's client says about its tries."""
+"""The original error within the retry message of Google's client."""
 
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """An error of the service as a sentence. Errors of this machine's own disk have a number."""
+    """Translate a service's error into a sentence; errors of the local disk have an errno."""
     try:
         yield
     except FileNotFoundError:
@@ -242,13 +251,13 @@ def _filesystem(address: Address) -> Any:
         connect_timeout=CONNECT_SECONDS,
         request_timeout=REQUEST_SECONDS,
         retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-        allow_delayed_open=True,  # one request for a small file
+        allow_delayed_open=True,  # a small file takes one request
         **options,
     )
 
 
 def _endpoint() -> dict[str, str]:
-    """Of a service that is not Amazon's, as Amazon's own tools are told of it."""
+    """The endpoint of an S3-compatible service, from the variables of the AWS tools."""
     given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if not given:
         return {}
@@ -258,10 +267,10 @@ def _endpoint() -> dict[str, str]:
 
 @contextmanager
 def as_user_error() -> Iterator[None]:
-    """A store that gives no good answer is a sentence.
+    """Turn a `StorageError` into a `UserError`.
 
     Raises:
-        UserError: with what the `StorageError` says.
+        UserError: with the message of the `StorageError`.
     """
     try:
         yield

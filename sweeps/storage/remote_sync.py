@@ -1,6 +1,6 @@
-"""A sweep's folder where the storage is an object store: fetched, kept and cleared.
+"""Synchronize a sweep's folder with the object store it mirrors.
 
-With a folder as storage every function here does nothing more than that folder needs.
+If the storage is a plain folder, every function does only what that folder needs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Fetch = Callable[[Path], None]
 
 
 def mirror_of(place: StudyPaths) -> Mirror | None:
-    """The folder beside its object store; None where the folder itself is the storage.
+    """The mirror of the sweep's object store; None if the storage is a folder.
 
     Raises:
-        UserError: the store does not answer.
+        UserError: the store does not respond.
     """
     if place.address is None:
         return None
@@ -34,10 +34,10 @@ def mirror_of(place: StudyPaths) -> Mirror | None:
 
 
 def refresh(place: StudyPaths) -> None:
-    """Make the folder the newest there is, for who reads it; it is so where its driver is here.
+    """Download the newest state for readers; skipped if the driver runs on this machine.
 
     Raises:
-        UserError: the store does not answer.
+        UserError: the store does not respond.
     """
     mirror = mirror_of(place)
     if mirror is None:
@@ -53,15 +53,15 @@ def refresh(place: StudyPaths) -> None:
 def _refresh(place: StudyPaths, mirror: Mirror) -> None:
     mirror.pull()
     live = place.optuna_live()
-    if live.exists():  # of a driver that ran here once
+    if live.exists():  # left by an earlier driver on this machine
         database_backup.restore(live, place.optuna_copy())
 
 
 def check_storage(place: StudyPaths) -> None:
-    """Write to the store and read it again.
+    """Write to the store and read the data back.
 
     Raises:
-        UserError: what is wrong with it.
+        UserError: names what failed.
     """
     mirror = mirror_of(place)
     if mirror is not None:
@@ -98,10 +98,10 @@ def stop_driver(place: StudyPaths) -> Driver | None:
 
 
 def send(place: StudyPaths, *, records: bool) -> None:
-    """Put what a command changed into the store; ``records``: the database, too.
+    """Upload what a command changed; ``records``: include the database.
 
     Raises:
-        UserError: the store does not answer.
+        UserError: the store does not respond.
     """
     mirror, live = mirror_of(place), place.optuna_live()
     with as_user_error():
@@ -116,16 +116,16 @@ def send(place: StudyPaths, *, records: bool) -> None:
 
 
 def fetcher(place: StudyPaths) -> Fetch:
-    """What brings here what was added to a trial's events; it raises `StorageError`."""
+    """A function that downloads the new lines of a trial's events; it raises `StorageError`."""
     mirror = mirror_of(place)
     return (lambda file: None) if mirror is None else mirror.tail
 
 
 def copy_folder(place: StudyPaths, folder: Path, target: Path) -> bool:
-    """Copy a folder of the sweep to a place outside of it; False where there is none.
+    """Copy a folder of the sweep to ``target``; False if it does not exist.
 
     Raises:
-        UserError: the store does not answer.
+        UserError: the store does not respond.
     """
     mirror = mirror_of(place)
     if mirror is not None:
@@ -137,12 +137,12 @@ def copy_folder(place: StudyPaths, folder: Path, target: Path) -> bool:
 
 
 def remove_folder(folder: Path) -> None:
-    """With all that is in it; harmless where there is none."""
+    """Remove a folder with its contents; a missing folder is no error."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def remover(place: StudyPaths) -> Remove:
-    """What removes a folder of the sweep, each once, here and with the next push in the store."""
+    """A function that removes a folder of the sweep here, and in the store with the next push."""
     mirror, done = mirror_of(place), set[Path]()
 
     def remove(folder: Path) -> None:
@@ -170,8 +170,10 @@ def acquire_run(place: StudyPaths, say: Say) -> Iterator[Driver]:
 
 
 def database_sender(place: StudyPaths, driver: Driver) -> Callable[[], None]:
-    """What puts the copy of the database into the store, as long as this driver holds the sweep;
-    it raises `StorageError`."""
+    """A function that uploads the database copy while this driver holds the sweep.
+
+    It raises `StorageError`.
+    """
     mirror = mirror_of(place)
 
     def deliver() -> None:

@@ -26,13 +26,13 @@ RECORD = "driver.json"
 """In the folder ``drivers`` of a sweep: the `Driver`, while it lives."""
 
 POLL_SECONDS = 0.5
-"""How soon a driver notices that it was asked to stop."""
+"""How soon a driver notices a request to stop."""
 
 LOOK_SECONDS = 1.0
 """A lock that is held for longer is a driver's, not that of a process that looks for one."""
 
 PATIENCE_SECONDS = 30.0
-"""How long a driver may take to stop before the request is passed on once more."""
+"""How long a driver may take to stop before the signal is sent again."""
 
 
 @final
@@ -154,7 +154,7 @@ def _this_process() -> Driver:
 
 
 def _pass_on(request: Path, over: threading.Event, number: int) -> None:
-    """Send this process the signal once the request is there, and again while it goes on."""
+    """Send this process the signal once the request exists, and again if it keeps running."""
     asked = -math.inf
     while not over.wait(POLL_SECONDS):
         if time.monotonic() - asked > PATIENCE_SECONDS and request.exists():

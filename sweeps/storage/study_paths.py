@@ -1,4 +1,4 @@
-"""Where the studies of a sweep lie."""
+"""The paths of a sweep's files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sweeps.storage.sqlite_address import sqlite_address
 from sweeps.storage.trial_files import RUN_FILE
 
 RESOLVED = "sweep.yaml"
-"""In a sweep's folder: its configuration as it was run last, with defaults and with paths that
-are absolute, or names that every machine knows."""
+"""In a sweep's folder: the configuration of its last run, with defaults. Paths are absolute, or
+names that every machine knows."""
 
 
 @final
 @dataclass(frozen=True)
 class StudyPaths:
-    """Where the studies of one sweep lie: everything below ``storage/name``."""
+    """The paths of one sweep's studies, all below ``storage/name``."""
 
     folder: Path
     address: Address | None = None
@@ -35,25 +35,29 @@ class StudyPaths:
         return self.database or sqlite_address(self.optuna_file())
 
     def created_marker(self) -> Path:
-        """There is one once a study of the sweep is in the database: the database, if a file."""
+        """Exists once the database holds a study of the sweep; it is the database, if that is a
+        file."""
         return self.optuna_file() if self.database is None else self.folder / "database"
 
     def config_file(self) -> Path:
-        """The sweep's configuration with every path resolved, as it was run last."""
+        """The configuration of the sweep's last run, with resolved paths."""
         return self.folder / RESOLVED
 
     def optuna_file(self) -> Path:
-        """The file of ``optuna_url``, the newest there is; absent before the first study."""
+        """The newest file behind ``optuna_url``; absent before the first study."""
         live, copy = self.optuna_live(), self.optuna_copy()
         return live if live.exists() or not copy.exists() else copy
 
     def optuna_copy(self) -> Path:
-        """The database in the storage: the file itself, or in a cluster its newest copy."""
+        """The database in the storage: the file itself, or the newest copy in a cluster."""
         return self.folder / "optuna.db"
 
     def optuna_live(self) -> Path:
-        """The file that a driver writes: on its own disk (`folder.database`) in a cluster, and
-        where the storage is an object store."""
+        """The file a driver writes.
+
+        In a cluster, or with an object store, it is on the driver's own disk (see
+        `sweeps.storage.database_backup`).
+        """
         is_here = not cluster_address() and self.address is None
         if is_here or self.database is not None:
             return self.optuna_copy()
@@ -61,7 +65,7 @@ class StudyPaths:
         return Path("~/.gmt-sweep").expanduser() / f"{self.folder.name}-{key}" / "optuna.db"
 
     def is_copied(self) -> bool:
-        """Whether the storage has a copy only, of a database on the driver's own disk."""
+        """Whether the storage only has a copy of a database on the driver's own disk."""
         return self.optuna_live() != self.optuna_copy()
 
     def driver_log(self) -> Path:
@@ -82,5 +86,5 @@ class StudyPaths:
 
 
 def alone(folder: Path) -> str:
-    """What to type to run a trial by itself, from its folder."""
+    """The command that runs a trial by itself, from its folder."""
     return f"python -m sweeps finetune {shlex.quote(str(folder / RUN_FILE))}"

@@ -1,1 +1,1 @@
-"""What trials report on its way to MLflow: the event log, the tracker, the pump."""
+"""Tracking: the path from trials to MLflow, with an event log, a tracker and a pump."""

@@ -1,9 +1,9 @@
-"""Publishes a ready-made comparison of a study's trials in the MLflow web page.
+"""Publish a comparison view of a study's trials in the MLflow web page.
 
-MLflow keeps a shared view as an experiment tag, `mlflow.sharedViewState.<view id>`, whose value is
-JSON with the page's state: columns, order, filter and charts. Without one, the run table shows no
-parameter or metric at all. The format is the page's own and undocumented (seen to work with MLflow
-3.17), so the HTML report, not this view, is what a study's claims rest on.
+MLflow stores a shared view as an experiment tag, `mlflow.sharedViewState.<view id>`. Its value is
+JSON with the page's state: columns, order, filter and charts. Without a view, the run table shows
+no parameters or metrics. The format is internal to the page and undocumented (tested with MLflow
+3.17), so conclusions rest on the HTML report and not on this view.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 
 from sweeps.tracking.tracker import StudyInfo
 
-# Of several parameters MLflow's own pages prefer the alphabetically first ones, so the copy for
-# charts (which have no log axis) has a name that sorts after the three real ones.
+# MLflow's pages prefer the alphabetically first parameters. This copy is for charts, which have
+# no log axis, so its name sorts after the three real ones.
 LOG_LEARNING_RATE = "optimizer_log10_lr"
 SECTIONS = ("Study", "final", "eval", "train", "gmt", "cost")
 
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 @final
 @dataclass(frozen=True)
 class PublishedView:
-    """`url_path` starts with "/#" and follows the server's address; `label` says what for."""
+    """`url_path` starts with "/#" and follows the server's address; `label` describes the view."""
 
     view_id: str
     url_path: str
@@ -40,7 +40,7 @@ class PublishedView:
 def publish_study(
     client: MlflowClient, experiment_id: str, parent_run_id: str, info: StudyInfo
 ) -> tuple[PublishedView, ...]:
-    """Publish every view of a study: its trials, and a fixed design's means over replicates."""
+    """Publish all views of a study: its trials, and a fixed design's means over replicates."""
     kind, ids = info.trial_kind, (experiment_id, parent_run_id)
     one = publish(client, *ids, name=f"{info.name}: {kind}s", kind=kind)
     if not info.arms:
@@ -59,11 +59,11 @@ def publish(
     kind: str = "trial",
     group_by: Sequence[str] = (),
 ) -> PublishedView:
-    """Publish the view of one study's trials, best `metric` first; repeating it replaces it.
+    """Publish the view of one study's trials, best `metric` first; repeating replaces it.
 
-    `kind`: the `gmt.kind` of the trials. `group_by`: parameters whose equal values become one
-    row and one point, with the mean over them (the page knows no intervals). Of a design's stages
-    only the replicates are then shown: verdicts rest on those, never on tuning or fresh seeds.
+    `kind`: the `gmt.kind` of the trials. `group_by`: trials with equal values of these parameters
+    become one row and one point, with their mean (the page shows no intervals). A grouped view
+    shows only the replicates of a design, because conclusions never use tuning or fresh seeds.
     """
     view_id = "-".join((f"gmt-{parent_run_id[:12]}", *group_by))
     state = json.dumps(_state(view_id, parent_run_id, metric, kind, group_by))
@@ -120,7 +120,7 @@ def _state(
             }
             for index, (section, chart) in enumerate(_charts(metric))
         ],
-        # Sorting by a metric flattens the tree of runs; the filter then leaves the trials.
+        # Sorting by a metric flattens the run tree; the filter then keeps only the trials.
         "searchFilter": _filter(parent_run_id, kind, is_grouped=bool(group_by)),
         "orderByKey": f"metrics.`{metric}`",
         "orderByAsc": False,
@@ -147,7 +147,7 @@ def _columns(metric: str) -> list[str]:
         f"metrics.`{metric}`",
         *(f"params.`{name}`" for name in parameters),
         "metrics.`cost/train_seconds`",
-        # FAILED and KILLED look alike in the status icon.
+        # The status icons of FAILED and KILLED look alike.
         "tags.`gmt.state`",
     ]
 
@@ -177,7 +177,7 @@ def _section(identity: str, name: str) -> Json:
         "isReordered": False,
         "deleted": False,
         "isGenerated": False,
-        # Wide enough to read beside the run list; a parallel plot needs the whole width.
+        # Readable beside the run list; a parallel plot needs the full width.
         "columns": 1 if name == "Study" else 2,
         "cardHeight": 360,
     }
@@ -234,5 +234,5 @@ def _line(metric: str) -> Json:
 
 
 def _uuid(*parts: str) -> str:
-    """The same identity each time, so that publishing again changes no chart's identity."""
+    """A stable id, so that publishing again does not change any chart's id."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(("gmt-sweep", *parts))))

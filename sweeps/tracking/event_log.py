@@ -1,8 +1,8 @@
-"""A durable queue of events in one JSONL file, from a trial to the study's driver.
+"""A durable event queue in one JSONL file, from a trial to the study's driver.
 
-The trial's rank 0 appends; the driver reads and forwards. A line counts once its newline is there,
-so a reader beside a writer, or after a crash, never sees half an event. Delivery is at least once;
-with an idempotent tracker each point arrives exactly once.
+The trial's rank 0 appends; the driver reads and forwards. A line counts once its newline is
+written, so readers never see half an event, even during a write or after a crash. Delivery is at
+least once; with an idempotent tracker, each point arrives exactly once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SYNC_SECONDS = 1.0
 class Outbox:
     """Appends events; one writer per file.
 
-    Each event reaches the operating system at once, so it outlives the process; the disk gets it
+    Each event is passed to the operating system at once, so it survives the process. It is on disk
     at most `SYNC_SECONDS` later, because an fsync per training step would stall small models.
     """
 
@@ -36,7 +36,7 @@ class Outbox:
         self._synced = time.monotonic()
 
     def append(self, kind: str, **fields: Any) -> None:
-        """Append one event; `fields` must be JSON values. The time is added (Unix seconds)."""
+        """Append one event; `fields` must be JSON values. Adds the time (Unix seconds)."""
         line = json.dumps({"kind": kind, "time": time.time(), **fields}) + "\n"
         data = line.encode()
         while data:
@@ -46,7 +46,7 @@ class Outbox:
             self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Sync to disk and close; harmless when closed already."""
+        """Sync to disk and close; may be called again."""
         if self._fd >= 0:
             os.fsync(self._fd)
             os.close(self._fd)
@@ -61,7 +61,7 @@ class Outbox:
 
 @final
 class OutboxReader:
-    """Reads an outbox from a persistent offset (bytes), kept in a file beside it."""
+    """Reads an outbox from an offset (bytes) that is stored in a file beside it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,14 +70,14 @@ class OutboxReader:
         self._end = self._committed
 
     def read(self) -> list[Event]:
-        """Complete events after the last `commit`; [] when there is no file yet.
+        """Complete events after the last `commit`; [] if there is no file yet.
 
         Until `commit`, the same events (and newer ones) are returned again.
         """
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
-            if self._committed > file.seek(0, os.SEEK_END):  # the outbox was started anew
+            if self._committed > file.seek(0, os.SEEK_END):  # the outbox was recreated
                 self._committed = 0
             file.seek(self._committed)
             data = file.read()
@@ -86,7 +86,7 @@ class OutboxReader:
         return [event for line in complete.splitlines() if (event := self._parse(line))]
 
     def commit(self) -> None:
-        """Never return the events of the last `read` again, also after a restart."""
+        """Mark the events of the last `read` as delivered, also across restarts."""
         if self._end == self._committed:
             return
         atomic_write(self._offset_path, str(self._end))
@@ -99,7 +99,7 @@ class OutboxReader:
             event = None
         if isinstance(event, dict) and "kind" in event:
             return event
-        # One damaged line (a disk fault) must not stop the reporting of all later ones.
+        # One damaged line (a disk error) must not block all later ones.
         logging.getLogger(__name__).warning("%s: skipped an unreadable line", self.path)
         return None
 
@@ -107,8 +107,8 @@ class OutboxReader:
 def forward(reader: OutboxReader, tracker: Tracker, key: str) -> list[Event]:
     """Send new "step" events of trial `key` to the tracker; returns all new events.
 
-    Committed only after the tracker has written them: on `TrackingError` nothing is lost and the
-    next call sends them again.
+    They are committed only after the tracker has written them, so after a `TrackingError` nothing
+    is lost and the next call sends them again.
     """
     events = reader.read()
     for event in events:
@@ -121,7 +121,7 @@ def forward(reader: OutboxReader, tracker: Tracker, key: str) -> list[Event]:
 
 
 def _drop_torn_tail(fd: int) -> None:
-    """Cut an unfinished last line, left by a killed writer, so that the next event stays whole."""
+    """Remove an incomplete last line, left by a killed writer, before the next event."""
     size = end = os.fstat(fd).st_size
     while end > 0:
         start = max(0, end - 4096)
@@ -137,5 +137,8 @@ def _drop_torn_tail(fd: int) -> None:
 def _read_offset(path: Path) -> int:
     try:
         return int(path.read_text())
-    except (FileNotFoundError, ValueError):  # reading all again is safe, missing some is not
+    except (
+        FileNotFoundError,
+        ValueError,
+    ):  # reading everything again is safe, skipping events is not
         return 0

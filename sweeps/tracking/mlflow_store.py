@@ -1,9 +1,8 @@
-"""A trial's parameters and numbers as MLflow takes them.
+"""Connect to MLflow: check its store, convert names and values, and translate its errors.
 
-Where MLflow runs are kept: a sqlite file or a server, checked before MLflow touches it.
-
-MLflow itself waits minutes for a server that does not answer and reports a bad sqlite path as a
-database traceback; the check here takes seconds and says one sentence.
+The store is an SQLite file or a server. MLflow itself waits minutes for a server that does not
+respond, and reports a bad SQLite path as a traceback; this check takes seconds and reports one
+sentence.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def params(trial: TrialInfo) -> list[Param]:
-    """The trial's parameters, with the logarithm that charts need of the learning rate."""
+    """The trial's parameters, plus the logarithm of the learning rate for charts."""
     from mlflow.entities import Param
 
     from sweeps.tracking.compare_view import LOG_LEARNING_RATE
@@ -42,7 +41,7 @@ def params(trial: TrialInfo) -> list[Param]:
 
 
 def named(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Names as MLflow takes them: "pass@1" becomes "pass_at_1"."""
+    """Metrics with names that MLflow accepts: "pass@1" becomes "pass_at_1"."""
     return {
         re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_")): value
         for name, value in metrics.items()
@@ -50,17 +49,17 @@ def named(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def finite(value: float) -> float:
-    """Infinity as NaN: MLflow would store 1.8e308 and flatten every chart it appears in."""
+    """Infinity as NaN: MLflow would store 1.8e308, which flattens every chart."""
     return float("nan") if math.isinf(value) else value
 
 
 ANSWER_SECONDS = 5.0
 REFUSALS = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST"}
-"""MLflow's codes for what no second try mends, such as a point for a deleted run."""
+"""MLflow's codes for errors that a retry cannot fix, such as a point for a deleted run."""
 
 
 def check_store(uri: str) -> None:
-    """Raise `TrackingError` unless the store at `uri` can be used; takes 5 s at most."""
+    """Raise `TrackingError` if the store at `uri` cannot be used; takes 5 s at most."""
     if uri.startswith(SQLITE):
         try:
             file = sqlite_path(uri)
@@ -77,23 +76,22 @@ def check_store(uri: str) -> None:
 
 
 def tracking_uri(given: str | None, storage: str) -> str:
-    """The MLflow address: the given one, ``MLFLOW_TRACKING_URI`` (a cluster's nodes have it), or a
-    sqlite file in the storage folder.
+    """The given MLflow address, else ``MLFLOW_TRACKING_URI``, else a SQLite file in the storage.
 
     Raises:
-        UserError: it holds a password, which the records of a sweep would show to everybody.
+        UserError: the address contains a password, which every reader of the records would see.
     """
     uri = given or os.environ.get("MLFLOW_TRACKING_URI")
     if uri and urlsplit(uri).password:
         raise UserError(
-            f"tracking.uri {public_address(uri)}: expected an address without a password; give "
-            "it in the environment, as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            f"tracking.uri {public_address(uri)}: expected an address without a password; set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment"
         )
     return uri or sqlite_address(Path(storage).expanduser().resolve() / "mlflow.db")
 
 
 def public_address(uri: str) -> str:
-    """The server's address without user name and password, which must not reach a terminal."""
+    """The server's address without user name and password, safe to print."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
 
@@ -124,17 +122,17 @@ def _check_sqlite(uri: str, path: Path | None) -> None:
 
 def _check_server(address: str) -> None:
     outcome: list[str] = []
-    # A thread, because neither name resolution nor several addresses of one name keep a timeout.
+    # A thread, because the timeout covers neither name resolution nor several addresses.
     probe = threading.Thread(target=lambda: outcome.append(_probe(address)), daemon=True)
     probe.start()
     probe.join(ANSWER_SECONDS)
-    problem = outcome[0] if outcome else f"no answer within {ANSWER_SECONDS:g} s"
+    problem = outcome[0] if outcome else f"no response within {ANSWER_SECONDS:g} s"
     if problem:
         raise TrackingError(f"MLflow server {address} cannot be used: {problem}.")
 
 
 def _probe(address: str) -> str:
-    """What is wrong with the server, or "" if it answers."""
+    """What is wrong with the server; "" if it responds."""
     try:
         with urllib.request.urlopen(f"{address}/health", timeout=ANSWER_SECONDS) as answer:
             body = answer.read(64)
@@ -142,14 +140,16 @@ def _probe(address: str) -> str:
         error.close()
         return _http_problem(error.code)
     except (OSError, ValueError) as error:
-        return f"it does not answer ({getattr(error, 'reason', error)})"
+        return f"it does not respond ({getattr(error, 'reason', error)})"
     return (
-        _refusal(address) if body.strip() == b"OK" else "something else than MLflow answers there"
+        _refusal(address)
+        if body.strip() == b"OK"
+        else "another program than MLflow responds there"
     )
 
 
 def _refusal(address: str) -> str:
-    """Whether the server turns this host name away, which it never does at /health."""
+    """An error if the server rejects this host name, which /health never does."""
     page = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
     try:
         with urllib.request.urlopen(page, timeout=ANSWER_SECONDS):
@@ -159,23 +159,23 @@ def _refusal(address: str) -> str:
         error.close()
         return _http_problem(403) if refused else ""
     except OSError as error:
-        return f"it does not answer ({getattr(error, 'reason', error)})"
+        return f"it does not respond ({getattr(error, 'reason', error)})"
 
 
 def _http_problem(code: int) -> str:
-    if code == 401:  # it lives; the real calls carry MLFLOW_TRACKING_USERNAME and _PASSWORD
+    if code == 401:  # it runs; the real calls send MLFLOW_TRACKING_USERNAME and _PASSWORD
         return ""
     if code == 403:
-        return "it refuses this host name (403); start it with --allowed-hosts HOST:PORT"
-    return f"its /health page answers with status {code}"
+        return "it rejects this host name (403); start it with --allowed-hosts HOST:PORT"
+    return f"its /health page returns status {code}"
 
 
 @contextmanager
 def reported(action: str) -> Iterator[None]:
-    """Turn what MLflow raises into one sentence.
+    """Translate MLflow's exceptions into one sentence.
 
     Raises:
-        TrackingRefused: MLflow answered, and would answer the same again.
+        TrackingRefused: MLflow rejected the call and would reject it again.
         TrackingError: anything else, such as an outage.
     """
     from mlflow.exceptions import MlflowException

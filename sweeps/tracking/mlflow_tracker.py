@@ -1,7 +1,8 @@
-"""Writes a study to MLflow: one experiment per domain, a parent run per study, a child per trial.
+"""Write a study to MLflow: an experiment per domain, a parent run per study, a child per trial.
 
-MLflow cannot be given a run's id, and keeps both values when a step is logged twice. So runs are
-found by their tags, and before a reopened run gets a point the stored steps are read once.
+MLflow does not accept run ids, and stores both values if a step is logged twice. Runs are
+therefore found by their tags, and the stored steps of a reopened run are read before it gets new
+points.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from sweeps.tracking.tracker import (
     run_name,
 )
 
-if TYPE_CHECKING:  # MLflow takes seconds to import: only those who track pay
+if TYPE_CHECKING:  # MLflow takes seconds to import, so import it only when tracking
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
@@ -63,8 +64,11 @@ QUIET = {
 @final
 @dataclass
 class _OpenRun:
-    """A trial's run. `reopened`: it may hold points unknown to `seen` (metric -> steps);
-    `refused`: MLflow takes no points of it any more."""
+    """A trial's run.
+
+    `reopened`: it may hold points that are not in `seen` (metric -> steps). `refused`: MLflow no
+    longer accepts points for it.
+    """
 
     run_id: str
     reopened: bool
@@ -80,14 +84,15 @@ class _OpenStudy:
     experiment_id: str
     run_id: str
     views: tuple[PublishedView, ...]
-    found: Mapping[str, Run]  # trials of earlier sessions by key
+    found: Mapping[str, Run]  # trials of earlier calls, by key
 
 
 @final
 class MlflowTracker(Tracker):
     """Tracks to "sqlite:///FILE" or "http(s)://HOST:PORT".
 
-    Artifacts of a sqlite store lie in a folder beside the file, those of a server where it says.
+    Artifacts of an SQLite store are in a folder beside the file; a server decides where its own
+    are.
     """
 
     def __init__(self, uri: str) -> None:
@@ -109,7 +114,7 @@ class MlflowTracker(Tracker):
     def begin_study(self, info: StudyInfo) -> str:
         """Create or reopen the parent run and publish the compare view; returns the run id.
 
-        A reopened study keeps the parameters it had; config.yaml is the present one.
+        A reopened study keeps its parameters; config.yaml is replaced by the current one.
         """
         from sweeps.tracking.compare_view import publish_study
 
@@ -138,7 +143,7 @@ class MlflowTracker(Tracker):
                 self._runs[trial.key] = _OpenRun(run.info.run_id, reopened=False)
             require_same_parameters(trial, run.data.params)
             self._resume(run)
-            # Also for a found run: a crash may have come between creating it and this line.
+            # Also for an existing run: a crash may have occurred before this line.
             self._client.log_batch(run.info.run_id, params=params(trial))
 
     def log(
@@ -158,11 +163,12 @@ class MlflowTracker(Tracker):
                 run.buffer.append(Metric(name, finite(value), stamp, step))
 
     def flush(self) -> None:
-        """Send the buffers. A request repeated after an outage changes nothing: MLflow drops a
-        point that equals a stored one in step, value and time.
+        """Send the buffers. Repeating a request after an outage is idempotent.
+
+        MLflow drops a point that equals a stored one in step, value and time.
 
         Raises:
-            TrackingRefused: after all others were sent; what was refused is forgotten.
+            TrackingRefused: after all other points were sent; the rejected ones are dropped.
         """
         self._current()
         refusal: TrackingRefused | None = None
@@ -184,18 +190,18 @@ class MlflowTracker(Tracker):
     def end_trial(
         self, key: str, state: TrialState, finals: Mapping[str, float], failure: str = ""
     ) -> None:
-        """Flush, then finals, state and status of the child run."""
+        """Flush; then write finals, state and status of the child run."""
         run = self._run(key)
         self.flush()
         with reported(f"end trial {key!r}"):
             self._finish(run.run_id, state, finals, failure)
-        run.seen.clear()  # a long study must not keep every step of every trial in memory
+        run.seen.clear()  # do not keep the steps of every trial in memory
         run.reopened = True
 
     def end_study(
         self, state: TrialState, artifacts: Sequence[Path], finals: Mapping[str, float]
     ) -> None:
-        """Flush, then artifacts, finals, state and status of the parent run."""
+        """Flush; then write artifacts, finals, state and status of the parent run."""
         study = self._current()
         self.flush()
         with reported("end the study"):
@@ -204,7 +210,7 @@ class MlflowTracker(Tracker):
             self._finish(study.run_id, state, finals, "")
 
     def links(self) -> list[tuple[str, str]]:
-        """The compare views, and for a sqlite store the command that serves them."""
+        """The compare views, preceded for an SQLite store by the command that serves them."""
         study, path = self._current(), sqlite_path(self._uri)
         if path is None:
             address = public_address(self._uri)
@@ -227,18 +233,18 @@ class MlflowTracker(Tracker):
         found = self._client.get_experiment_by_name(name)
         if found is None:
             path = sqlite_path(self._uri)
-            # Without a place MLflow would create ./mlruns wherever the command was started.
+            # Without a location MLflow would create ./mlruns in the working directory.
             place = None if path is None else (path.parent / f"{path.stem}-artifacts").as_uri()
             return str(self._client.create_experiment(name, artifact_location=place))
         if found.lifecycle_stage != "active":
             raise TrackingError(
-                f"MLflow experiment {name!r} was deleted; bring it back with "
+                f"MLflow experiment {name!r} was deleted; restore it with "
                 f"`mlflow experiments restore --experiment-id {found.experiment_id}`."
             )
         return str(found.experiment_id)
 
     def _parent(self, experiment_id: str, info: StudyInfo) -> tuple[str, bool]:
-        """Run id of the study and whether it is new."""
+        """The run id of the study, and whether the run is new."""
         from mlflow.entities import Param
 
         query = f"tags.`gmt.kind` = 'study' and tags.`gmt.study` = '{info.key}'"
@@ -308,7 +314,7 @@ class MlflowTracker(Tracker):
 
         stored = self._client.get_run(run_id).data.metrics
         stamp = int(clock.time() * 1000)
-        # At step 0 MLflow draws bars; the latest time wins where a resumed trial ends again.
+        # MLflow draws bars for step 0; if a resumed trial ends again, the latest time counts.
         new = [
             Metric(name, finite(value), stamp, 0)
             for name, value in named(finals).items()
@@ -329,12 +335,13 @@ class MlflowTracker(Tracker):
     def _run(self, key: str) -> _OpenRun:
         self._current()
         if key not in self._runs:
-            raise TrackingError(f"trial {key!r} was not begun: call begin_trial first.")
+            raise TrackingError(f"trial {key!r} was not started: call begin_trial first.")
         return self._runs[key]
 
 
 def _serve_command(database: Path) -> str:
-    """What serves a local store with few processes, from this environment, active or not."""
+    """The command that serves a local store with few processes; works outside this environment
+    too."""
     beside = Path(sys.executable).with_name("mlflow")
     program = str(beside) if which("mlflow") is None and beside.exists() else "mlflow"
     store = for_mlflow(sqlite_address(database))

@@ -1,4 +1,4 @@
-"""The study's one writer to its tracker, in a thread of its own."""
+"""The tracker pump: a thread of the driver that is the only writer to a study's tracker."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ from sweeps.tracking.tracker import (
 Fetch = Callable[[Path], None]
 
 BEAT_SECONDS = 1.0
-"""How often new events are sent, and how soon a tracker that did not answer is asked again."""
+"""How often new events are sent, and how soon a failed call is retried."""
 
 
 @final
 class TrackerPump:
-    """The study's one writer: a thread that forwards the outboxes of open trials each second.
+    """A thread that forwards the events of open trials to the tracker each second.
 
-    A tracker that does not answer delays nothing and loses nothing: events stay in the outboxes
-    and calls in the queue until it answers again. What it answers and refuses, such as a point for
-    a run that somebody deleted, is left out, with a line.
+    If the tracker does not respond, nothing is delayed or lost: events stay in the outboxes and
+    calls in the queue. A call that the tracker rejects, such as a point for a deleted run, is
+    skipped with a message.
     """
 
     def __init__(
         self, tracker: Tracker, say: Callable[[str], None], fetch: Fetch = lambda outbox: None
     ) -> None:
-        """``fetch``: brings what was added to an outbox here, where it lies in an object store;
-        it may raise OSError."""
+        """``fetch``: downloads new lines of an outbox in an object store; may raise OSError."""
         self._tracker, self._say, self._fetch = tracker, say, fetch
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._readers: dict[str, OutboxReader] = {}
@@ -51,22 +50,22 @@ class TrackerPump:
         self._thread.start()
 
     def begin_study(self, info: StudyInfo) -> None:
-        """The study starts, or goes on."""
+        """The study starts or resumes."""
         self._calls.put(lambda: self._begin_study(info))
 
     def _begin_study(self, info: StudyInfo) -> None:
         try:
             self._tracker.begin_study(info)
-        except TrackingRefused as error:  # nothing can be sent before: ask until it is mended
+        except TrackingRefused as error:  # everything else depends on it, so retry until it works
             raise TrackingError(str(error)) from error
         self._begun = True
 
     def links(self) -> tuple[tuple[str, str], ...]:
-        """Where the tracker shows the study; nothing while it does not know of it."""
+        """Where the tracker shows the study; empty until it has the study."""
         return tuple(self._tracker.links()) if self._begun else ()
 
     def begin(self, info: TrialInfo, folder: Path) -> None:
-        """A trial starts, or goes on."""
+        """A trial starts or resumes."""
 
         def call() -> None:
             self._tracker.begin_trial(info)
@@ -80,18 +79,18 @@ class TrackerPump:
         finals, failure = final_metrics(ended), ended["failure"]
 
         def call() -> None:
-            if key not in self._readers:  # its beginning was refused
+            if key not in self._readers:  # the tracker rejected its start
                 return
             self._forward(key)
             self._tracker.end_trial(key, state, finals, failure)
             del self._readers[key]
-            folder.mkdir(parents=True, exist_ok=True)  # absent when its workers never started
+            folder.mkdir(parents=True, exist_ok=True)  # missing if its workers never started
             (folder / SENT_FILE).touch()
 
         self._calls.put(call)
 
     def interrupt(self, key: str) -> None:
-        """The session stops while this trial runs; another session will go on with it."""
+        """The driver stops while this trial runs; a later call of `run` continues it."""
 
         def call() -> None:
             if key in self._readers:
@@ -104,11 +103,11 @@ class TrackerPump:
     def finish_study(
         self, state: TrialState, artifacts: Sequence[Path], finals: dict[str, float]
     ) -> None:
-        """The study ended, or its session did."""
+        """The study ended, or its driver stops."""
         self._calls.put(lambda: self._tracker.end_study(state, artifacts, finals))
 
     def close(self, timeout: float) -> bool:
-        """Send what is left; False when the tracker did not take it all in ``timeout`` s."""
+        """Send what is left; False if the tracker did not take everything in ``timeout`` s."""
         self._deadline = time.monotonic() + timeout
         self._stopping.set()
         self._thread.join(timeout)
@@ -125,7 +124,7 @@ class TrackerPump:
             time.sleep(BEAT_SECONDS / 2)
 
     def _pump(self) -> bool:
-        """Do what can be done now; True when nothing is left waiting."""
+        """Send what can be sent now; True if nothing is left."""
         try:
             while self._waiting is not None or not self._calls.empty():
                 self._waiting = self._waiting or self._calls.get()
@@ -135,11 +134,13 @@ class TrackerPump:
                 self._forward(key)
         except TrackingRefused as error:
             self._waiting = None
-            self._say(f"tracking: {error} The study goes on without it.")
+            self._say(f"tracking: {error} The study continues without it.")
             return False
-        except (TrackingError, OSError) as error:  # no answer, or a full disk under the outbox
+        except (TrackingError, OSError) as error:  # no response, or a full disk under the outbox
             if not self._complained:
-                self._say(f"tracking: {error} The study goes on; its events are kept and re-sent.")
+                self._say(
+                    f"tracking: {error} The study continues; its events are kept and re-sent."
+                )
             self._complained = True
             return False
         self._complained = False
@@ -147,7 +148,7 @@ class TrackerPump:
 
 
 def final_metrics(ended: dict[str, Any]) -> dict[str, float]:
-    """The trial's last numbers under ``final/`` and ``cost/``."""
+    """The trial's last metrics under ``final/`` and ``cost/``."""
     finals = {"cost/wall_seconds": float(ended["seconds"])}
     if ended["score"] is not None:
         finals["final/score"] = float(ended["score"])

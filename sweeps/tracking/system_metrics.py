@@ -1,4 +1,4 @@
-"""What the machine was doing while a trial trained, under the names of MLflow's own page."""
+"""Node utilization while a trial trains, under the names that MLflow's page uses."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SAMPLE_SECONDS = 10.0
 
 @final
 class SystemMetrics:
-    """Samples of this node, at most one every `SAMPLE_SECONDS`."""
+    """Samples this node, at most once every `SAMPLE_SECONDS`."""
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def due(self) -> dict[str, float]:
-        """A sample, when it is time for one; else nothing."""
+        """A sample if it is time for one; else empty."""
         now = time.monotonic()
         if now < self._next:
             return {}
@@ -28,7 +28,7 @@ class SystemMetrics:
 
 
 def sample() -> dict[str, float]:
-    """CPU in percent of all cores since the last sample, memory in megabytes, and the GPU's."""
+    """CPU use since the last sample (percent of all cores), memory (MB) and GPU metrics."""
     memory = psutil.virtual_memory()
     found = {
         "system/cpu_utilization_percentage": psutil.cpu_percent(),
@@ -48,6 +48,6 @@ def _gpu() -> dict[str, float]:
         "system/gpu_0_memory_usage_megabytes": (total - free) / 1e6,
         "system/gpu_0_memory_usage_percentage": 100 * (total - free) / total,
     }
-    with suppress(ModuleNotFoundError, RuntimeError):  # needs nvidia-ml-py, of the extra `gpu`
+    with suppress(ModuleNotFoundError, RuntimeError):  # needs nvidia-ml-py, from the extra `gpu`
         found["system/gpu_0_utilization_percentage"] = float(torch.cuda.utilization())
     return found

@@ -1,8 +1,8 @@
-"""What a study tells the outside world, and the in-memory twin of the tracker that tells it.
+"""The interface through which a study is tracked, and an in-memory fake.
 
-A study has one writer: only the study's driver process calls a tracker; trials append to an outbox
-(`sweeps.tracking.event_log`) and the driver forwards it. Every call may be repeated, also by a new
-tracker object after a restart, without doubling a run or a point.
+A study has one writer: only the driver calls a tracker. Trials append to an outbox
+(`sweeps.tracking.event_log`), and the driver forwards it. All calls are idempotent, even from a
+new tracker object after a restart.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from pathlib import Path
 from typing import Literal, final
 
 SERVE = "serve MLflow"
-"""The label of the one link that all studies of a store share."""
+"""The label of the link that all studies of a store share."""
 
 TrialState = Literal["finished", "stopped_early", "failed", "interrupted"]
 TrialKind = Literal["trial", "replicate"]
-"""What the children of a study are: points of a search, or replicates of a fixed design."""
+"""What a study's children are: points of a search, or replicates of a fixed design."""
 
 Parameter = float | int | str
 
 
 class TrackingError(ValueError):
-    """The tracker cannot be used, or was used out of order; the message says what to change."""
+    """The tracker cannot be used, or calls are out of order; the message says how to fix it."""
 
 
 @final
 class TrackingRefused(TrackingError):
-    """The tracker will not take this, however often it is sent: a run was deleted, perhaps."""
+    """The tracker rejects this call, and a retry would not help: the run was deleted, perhaps."""
 
 
 @final
 @dataclass(frozen=True)
 class StudyInfo:
-    """One study: `key` is its identity across restarts, the rest describes it to a reader.
+    """One study: `key` identifies it across restarts, the rest describes it to a reader.
 
-    `trial_kind`: what its trials are called in the tracker. `arms`: the parameters that tell the
-    arms of a fixed design apart; none in a search.
+    `trial_kind`: what the tracker calls its trials. `arms`: the parameters that distinguish the
+    arms of a fixed design; empty for a search.
     """
 
     key: str
@@ -55,9 +55,9 @@ class StudyInfo:
 @final
 @dataclass(frozen=True)
 class TrialInfo:
-    """One trial: `key` is its identity within the study, `number` its place in the order.
+    """One trial: `key` identifies it within the study, `number` is its position.
 
-    `parent_key`: whose checkpoint it was derived from without training; empty for all others.
+    `parent_key`: the trial whose model it was derived from without training; else empty.
     """
 
     key: str
@@ -68,7 +68,7 @@ class TrialInfo:
 
 
 class Tracker(ABC):
-    """Receives a study: `begin_study`, then trials, then `end_study`."""
+    """Records a study: `begin_study`, then trials, then `end_study`."""
 
     @abstractmethod
     def check(self) -> None:
@@ -80,14 +80,14 @@ class Tracker(ABC):
 
     @abstractmethod
     def begin_study(self, info: StudyInfo) -> str:
-        """Create the study, or reopen it by its key; returns the id of its record."""
+        """Create or reopen the study by its key; returns the id of its record."""
 
     @abstractmethod
     def begin_trial(self, trial: TrialInfo) -> None:
-        """Create the trial under the study, or reopen it by its key.
+        """Create or reopen the trial by its key.
 
-        A trial that was interrupted or failed becomes running again; a completed one stays as it
-        is. `TrackingError` if the same key comes with other parameters.
+        An interrupted or failed trial becomes running again; a completed one stays as it is.
+        Raises `TrackingError` if the key was used with other parameters.
         """
 
     @abstractmethod
@@ -96,36 +96,36 @@ class Tracker(ABC):
     ) -> None:
         """Buffer the metrics of one step; `time` in Unix seconds (default: now).
 
-        The first value of a (key, step, metric) counts; a repetition changes nothing.
+        The first value of a (key, step, metric) counts; repeated ones are ignored.
         """
 
     @abstractmethod
     def end_trial(
         self, key: str, state: TrialState, finals: Mapping[str, float], failure: str = ""
     ) -> None:
-        """Flush, set the final metrics (full names such as "final/score") and the state.
+        """Flush; then set the final metrics (full names such as "final/score") and the state.
 
-        Called again, as after resuming an interrupted trial, the new values replace the old.
+        If called again, for example after resuming a trial, the new values replace the old ones.
         """
 
     @abstractmethod
     def end_study(
         self, state: TrialState, artifacts: Sequence[Path], finals: Mapping[str, float]
     ) -> None:
-        """Flush, store the artifact files, set the study's final metrics and state."""
+        """Flush; then store the artifact files and set the study's final metrics and state."""
 
     @abstractmethod
     def flush(self) -> None:
-        """Write what is buffered. After a `TrackingError` it is still buffered: call again."""
+        """Write the buffer. After a `TrackingError` the data is still buffered: call again."""
 
     @abstractmethod
     def links(self) -> list[tuple[str, str]]:
-        """(label, text) pairs that tell a person where to look."""
+        """(label, text) pairs that tell the user where to look."""
 
 
 @dataclass
 class TrialRecord:
-    """A trial as the in-memory store holds it: `points[metric][step]` is the value."""
+    """A trial in the in-memory store: `points[metric][step]` is the value."""
 
     info: TrialInfo
     state: TrialState | Literal["running"] = "running"
@@ -136,7 +136,7 @@ class TrialRecord:
 
 @dataclass
 class StudyRecord:
-    """A study as the in-memory store holds it."""
+    """A study in the in-memory store."""
 
     info: StudyInfo
     state: TrialState | Literal["running"] = "running"
@@ -147,14 +147,14 @@ class StudyRecord:
 
 @final
 class MemoryTracker(Tracker):
-    """The in-process twin: `store` maps study keys to records and may outlive the tracker."""
+    """The in-memory fake: `store` maps study keys to records and may outlive the tracker."""
 
     def __init__(self, store: dict[str, StudyRecord] | None = None) -> None:
         self.store: dict[str, StudyRecord] = {} if store is None else store
         self._study: StudyRecord | None = None
 
     def check(self) -> None:
-        """Memory is always there."""
+        """Memory is always available."""
 
     def sibling(self) -> MemoryTracker:
         """Another view of the same memory."""
@@ -198,11 +198,11 @@ class MemoryTracker(Tracker):
         study.finals.update(finals)
 
     def flush(self) -> None:
-        """Nothing is buffered in memory; out-of-order use is still an error."""
+        """Nothing is buffered; calls out of order still raise."""
         self._current()
 
     def links(self) -> list[tuple[str, str]]:
-        """Nowhere to look."""
+        """There are no links."""
         return []
 
     def _current(self) -> StudyRecord:
@@ -213,7 +213,7 @@ class MemoryTracker(Tracker):
     def _trial(self, key: str) -> TrialRecord:
         trials = self._current().trials
         if key not in trials:
-            raise TrackingError(f"trial {key!r} was not begun: call begin_trial first.")
+            raise TrackingError(f"trial {key!r} was not started: call begin_trial first.")
         return trials[key]
 
 
@@ -224,17 +224,17 @@ def parameter_texts(trial: TrialInfo) -> dict[str, str]:
 
 
 def require_same_parameters(trial: TrialInfo, stored: Mapping[str, str]) -> None:
-    """Raise `TrackingRefused` if the stored parameters of this key are not the trial's."""
+    """Raise `TrackingRefused` if this key was stored with other parameters."""
     for name, value in parameter_texts(trial).items():
         if name in stored and stored[name] != value:
             raise TrackingRefused(
                 f"trial {trial.key!r}: parameter {name} is {value} now but was stored as "
-                f"{stored[name]}; a different point needs a different key."
+                f"{stored[name]}; another point requires another key."
             )
 
 
 def run_name(trial: TrialInfo) -> str:
-    """At most 18 characters, such as "007 m0.20 a16 s0": what the run list can show."""
+    """At most 18 characters, such as "007 m0.20 a16 s0", which fit into the run list."""
     parts = [f"{trial.number:03d}"]
     if "mask_ratio" in trial.parameters:
         parts.append(f"m{float(trial.parameters['mask_ratio']):.2f}")

@@ -70,7 +70,9 @@ def test_its_first_trial_is_refused_before_it_writes(
     if relative:
         assert f"storage {storage / 'small'}: expected an absolute path on a cluster" in said
     else:
-        assert re.search(rf"storage {storage / 'small'}: node \S+ \(\S+\) has another disk", said)
+        assert re.search(
+            rf"storage {storage / 'small'}: node \S+ \(\S+\) has a different disk", said
+        )
     assert list(other.iterdir()) == []
     assert not list((storage / "small").glob(".probe-*"))
 

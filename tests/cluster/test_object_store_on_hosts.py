@@ -137,5 +137,5 @@ def test_the_head_s_disk_is_lost(bucket: Bucket) -> None:
 def test_a_node_that_may_not_use_the_bucket_is_refused(bucket: Bucket) -> None:
     cluster = bucket.cluster
     cluster.workers[0].run(f"ip route add blackhole {cluster.laptop.address}/32")
-    with pytest.raises(AssertionError, match="one store that all may use"):
+    with pytest.raises(AssertionError, match="one store that all can use"):
         cluster.finish(bucket.submit(), 300)

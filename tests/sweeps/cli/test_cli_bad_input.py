@@ -166,7 +166,7 @@ MISTAKES = {
         mbpp_items(validation=511, test=601),
     ),
     "path that ends in a comma": Mistake(
-        ("domains.sums.data.path", "a path, or several with one comma between", "'train.jsonl,'"),
+        ("domains.sums.data.path", "a path, or several separated by commas", "'train.jsonl,'"),
         ("domains.sums.data.path='train.jsonl,'",),
     ),
     "path of blanks": Mistake(("domains.sums.data.path",), ("domains.sums.data.path=' '",)),
@@ -193,7 +193,7 @@ MISTAKES = {
     ),
     "model that is a file": Mistake(("train.jsonl",), ("model.path=train.jsonl",)),
     "MLflow that does not answer": Mistake(
-        ("http://127.0.0.1:9", "does not answer"), ("tracking.uri=http://127.0.0.1:9",)
+        ("http://127.0.0.1:9", "does not respond"), ("tracking.uri=http://127.0.0.1:9",)
     ),
     "tracking address of no known kind": Mistake(("ftp://x",), ("tracking.uri=ftp://x",)),
     "storage in a bucket": Mistake(
@@ -218,7 +218,7 @@ MISTAKES = {
         ("sandbox level 'rlimit'", "rlimits"), (code_benchmark("rlimit"),)
     ),
     "override without =": Mistake(("'search.trials'", "key=value"), ("search.trials",)),
-    "key that stands twice": Mistake(("the key 'name' stands twice",), (), repeat_key),
+    "key that stands twice": Mistake(("duplicate key 'name'",), (), repeat_key),
     "YAML that is a list": Mistake(("found list",), (), replace("sweep.yaml", "- a\n- b\n")),
     "no YAML": Mistake(("not valid YAML",), (), replace("sweep.yaml", "a: [1\n")),
     "missing configuration": Mistake(
@@ -323,7 +323,7 @@ MISTAKES = {
     "empty file": Mistake(("found NoneType",), (), replace("sweep.yaml", "")),
     "key that is a number": Mistake(("line 1", "found 1"), (), replace("sweep.yaml", "1: 2")),
     "override of what is no list": Mistake(
-        ("'7' is no index into a list of 1",), ("domains.sums.benchmarks.7.name=x",)
+        ("'7' is not an index into a list of 1",), ("domains.sums.benchmarks.7.name=x",)
     ),
     "override below a number": Mistake(
         ("override 'training.examples.more=1'",), ("training.examples.more=1",)
@@ -335,7 +335,7 @@ MISTAKES = {
     "a folder that is no sweep's": Mistake(
         ("no sweep.yaml in this folder", "STORAGE/NAME"), (), empty_folder, "no_model"
     ),
-    "a folder of another name": Mistake(("the sweep in it is named 'small'",), (), nothing, "."),
+    "a folder of another name": Mistake(("to have its sweep's name, 'small'",), (), nothing, "."),
 }
 
 COMMAND_LINES = {
@@ -365,7 +365,7 @@ COMMAND_LINES = {
     "unknown option of no command": (["--versoin"], "--versoin"),
     "init of a model in nobody's home": (
         ["init", "new.yaml", "--model", "~nouser/x", "--domain", "math"],
-        "the home folder in '~nouser/x' is not known here",
+        "unknown home folder in '~nouser/x'",
     ),
     "finetune without a file": (["finetune", "absent.yaml"], "no such configuration file"),
     "finetune with a sweep's file": (["finetune", "sweep.yaml"], "unknown key 'name'"),
@@ -471,7 +471,7 @@ def test_one_changed_domain_stops_the_others_too(sweep_files: Path) -> None:
     tree["domains"] = {"first": tree["domains"]["sums"], "sums": tree["domains"]["sums"]}
     tree["domains"]["sums"] = {**tree["domains"]["sums"], "examples": 32}
     (sweep_files / "sweep.yaml").write_text(json.dumps(tree))
-    assert "domain.examples was its default, now 32" in assert_refused(call("run", "sweep.yaml"))
+    assert "domain.examples: was the default, now 32" in assert_refused(call("run", "sweep.yaml"))
     storage = f"sqlite:///{sweep_files / 'runs' / 'small' / 'optuna.db'}"
     assert optuna.get_all_study_names(storage) == ["small/sums"]
 

@@ -243,7 +243,7 @@ def two_points(sweep_files: Path, tree: Tree) -> Tree:
     return small
 
 
-SHORT = "search.trials is 100, but the space has only 2 points, each of which is trained once"
+SHORT = "search.trials is 100, but the space has only 2 points; each is trained once"
 
 
 def test_a_plan_names_a_space_smaller_than_its_trials(two_points: Tree) -> None:

@@ -20,9 +20,9 @@ def test_an_address_is_taken_as_it_is(url: str) -> None:
     [
         ("postgres://me@host/gmt", "did you mean 'postgresql://me@host/gmt'"),
         ("mysql://me@host/gmt", "expected postgresql://USER@HOST:PORT/NAME"),
-        ("optuna.db", "a file of the storage"),
-        ("postgresql:///gmt", "with the host"),
-        ("postgresql://me@host", "the database's name"),
+        ("optuna.db", "a file in the storage"),
+        ("postgresql:///gmt", "with a host"),
+        ("postgresql://me@host", "a database name"),
         ("postgresql://me@host:port/gmt", "expected postgresql://USER@HOST:PORT/NAME"),
     ],
 )

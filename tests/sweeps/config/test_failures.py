@@ -192,7 +192,7 @@ def test_a_limit_that_is_reached_is_named_with_the_way_on(
 
 
 def test_money_needs_a_price() -> None:
-    with pytest.raises(ValueError, match="money needs price_per_gpu_hour"):
+    with pytest.raises(ValueError, match="money requires price_per_gpu_hour"):
         BudgetConfig(money=3.0)
 
 
@@ -207,7 +207,7 @@ def test_what_every_trial_would_meet_stops_the_study_at_once(kind: FailureKind) 
     halt.ended(ended(kind))
     assert halt.due() == (kind in ("configuration", "disk"))
     if halt.due():
-        assert halt.reason == "trial 7 failed as every other would: the cause"
+        assert halt.reason == "trial 7 failed, and every other would too: the cause"
         assert not halt.by_budget
 
 

@@ -78,7 +78,7 @@ def test_a_webhook_gets_the_event_as_json(server: Server) -> None:
 
 def test_an_address_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     hook = Hook(webhook="$MY_HOOK")
-    assert tell(hook, {}, 5) == ["the environment variable MY_HOOK holds no http address."]
+    assert tell(hook, {}, 5) == ["the environment variable MY_HOOK does not hold an http address."]
     monkeypatch.setenv("MY_HOOK", server.address)
     assert tell(hook, {}, 5) == []
     assert len(server.posted) == 1
@@ -102,17 +102,17 @@ def test_what_fails_is_told_without_its_secrets(server: Server) -> None:
     hook = Hook(command=f"false {SECRET}", webhook=server.address)
     said = tell(hook, {}, 5)
     assert said == [
-        "the command ended with code 1.",
+        "the command exited with code 1.",
         "the webhook answered with HTTP status 500.",
     ]
     nowhere = Hook(command=f"/no/such/program {SECRET}", webhook=f"http://127.0.0.1:9/{SECRET}")
     said = tell(nowhere, {}, 5)
     assert said == [
         "the command could not be started (No such file or directory).",
-        "the webhook did not answer.",
+        "the webhook did not respond.",
     ]
     unreadable = Hook(webhook=f"http://127.0.0.1:port/{SECRET}")
-    assert tell(unreadable, {}, 5) == ["the webhook did not answer."]
+    assert tell(unreadable, {}, 5) == ["the webhook did not respond."]
 
 
 def test_a_slow_hook_is_given_up(server: Server, tmp_path: Path) -> None:
@@ -123,8 +123,8 @@ def test_a_slow_hook_is_given_up(server: Server, tmp_path: Path) -> None:
     said = tell(hook, {}, 0.3)
     assert time.monotonic() - started < 10
     assert said == [
-        "the command took more than 0.3 s and was ended.",
-        "the webhook did not answer within 0.3 s.",
+        "the command took more than 0.3 s and was killed.",
+        "the webhook did not respond within 0.3 s.",
     ]
     assert not mark.exists()
 
@@ -139,7 +139,7 @@ def test_a_caller_returns_at_once_and_names_the_occasion(server: Server) -> None
     assert len(server.posted) == 1
     assert {"time", "host", "event"} <= set(server.posted[0][2])
     assert said == [
-        "hooks.on_failure: the webhook answered with HTTP status 404. The sweep goes on."
+        "hooks.on_failure: the webhook answered with HTTP status 404. The sweep continues."
     ]
 
 

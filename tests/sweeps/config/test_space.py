@@ -116,7 +116,9 @@ def test_a_grid_is_the_product_of_finite_choices() -> None:
     for point in finite.grid():
         finite.check_point(point)
     assert len(space(learning_rate={"low": 1e-3, "high": 1e-3}).grid()) == 4
-    with pytest.raises(ValueError, match="learning_rate: the sampler grid needs finite choices"):
+    with pytest.raises(
+        ValueError, match="learning_rate: the sampler grid requires a finite range"
+    ):
         space(learning_rate={"low": 1e-4, "high": 1e-3, "log": True}).grid()
 
 
@@ -187,7 +189,7 @@ def test_trials_that_are_left_are_points_that_are_left() -> None:
 def test_a_space_smaller_than_the_trials_is_named() -> None:
     assert shortfall(4, space()) == ""
     assert shortfall(5, space()) == (
-        "search.trials is 5, but the space has only 4 points, each of which is trained once"
+        "search.trials is 5, but the space has only 4 points; each is trained once"
     )
     single = space(mask_ratio=0.2, accumulation_interval=1)
-    assert "only 1 point, which is trained once" in shortfall(2, single)
+    assert "only 1 point; each is trained once" in shortfall(2, single)

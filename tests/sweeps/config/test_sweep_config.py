@@ -115,7 +115,9 @@ def test_training_files_in_a_folder_with_a_comma_are_refused(
     folder = tmp_path / "a,b"
     folder.mkdir()
     (folder / "train.jsonl").write_text("")
-    with pytest.raises(UserError, match=r"data\.path train\.jsonl: .* ',' separates"):
+    with pytest.raises(
+        UserError, match=r"data\.path train\.jsonl: .* contains ',', which separates"
+    ):
         resolve_paths(parse_config(tree | {"data_root": str(folder)}))
     monkeypatch.setenv("GMT_SWEEP_CACHE", str(folder))
     tree["domains"]["sums"]["data"] = {"path": "mini:math/train.jsonl"}

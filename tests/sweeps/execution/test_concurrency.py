@@ -87,8 +87,8 @@ def test_a_concurrency_of_no_sense_is_refused() -> None:
 
 
 def test_no_more_groups_than_there_are_jobs_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    board = SimpleNamespace(options=lambda **given: SimpleNamespace(remote=lambda *given: None))
-    monkeypatch.setattr(worker_groups.ray, "remote", lambda actor: board)
+    queue = SimpleNamespace(options=lambda **given: SimpleNamespace(remote=lambda *given: None))
+    monkeypatch.setattr(worker_groups.ray, "remote", lambda actor: queue)
     started: list[WorkerGroups] = []
     monkeypatch.setattr(WorkerGroups, "_supervise", lambda self: started.append(self))
     spec: Any = SimpleNamespace(restarts=0, recycle_after_seconds=1.0)

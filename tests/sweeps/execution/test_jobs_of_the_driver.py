@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from sweeps.execution.job_client import MOST_TRIES, GroupLostError, JobClient
+from sweeps.execution.job_client import MAX_GROUPS, GroupLostError, JobClient
 from sweeps.execution.test_scoring import completed
 from sweeps.execution.worker_groups import result_of
 from sweeps.storage.errors import UserError
@@ -31,7 +31,7 @@ class Losing:
         return {"entries": {}}
 
 
-@pytest.mark.parametrize("losses", range(MOST_TRIES))
+@pytest.mark.parametrize("losses", range(MAX_GROUPS))
 def test_a_job_that_lost_its_group_is_given_to_another(losses: int) -> None:
     client = Losing(losses)
     assert result_of(cast(JobClient, client), JOB) == {"entries": {}}
@@ -39,7 +39,7 @@ def test_a_job_that_lost_its_group_is_given_to_another(losses: int) -> None:
 
 
 def test_a_job_that_lost_every_group_ends_with_the_reason_and_no_traceback() -> None:
-    result = result_of(cast(JobClient, Losing(MOST_TRIES)), JOB)
+    result = result_of(cast(JobClient, Losing(MAX_GROUPS)), JOB)
     assert (result["failure"], result["kind"]) == ("its machine is gone", "infrastructure")
     with pytest.raises(UserError, match="scoring failed: its machine is gone"):
         completed([{"entries": {}}, result], "scoring")

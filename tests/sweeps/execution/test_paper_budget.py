@@ -40,12 +40,12 @@ def waves(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         config: SweepConfig, given: list[TrialBatch], halt: StopCondition, *rest: object
     ) -> None:
         (one,) = given
-        halt.ledger.began("trial")
+        halt.usage.began("trial")
         for number in range(one.trials):
             one.search.suggest(str(number))
             one.search.on_trial_complete(str(number), FINISHED)
         later[0] += 3600
-        halt.ledger.ended("trial")
+        halt.usage.ended("trial")
         ran.append(config.name)
 
     clocked = functools.partial(UsageTracker, clock=lambda: time.monotonic() + later[0])

@@ -28,7 +28,7 @@ def go(result: Message) -> bool:
 def writes(into: Path) -> Callable[..., Message]:
     """What runs a job by a file in a folder."""
 
-    def run(job: Message, offer: Any, memory: dict[str, Any]) -> Message:
+    def run(job: Message, report: Any, memory: dict[str, Any]) -> Message:
         (into / "trial").mkdir(parents=True)
         return {"ran": job["id"]}
 

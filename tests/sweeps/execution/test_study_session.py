@@ -228,11 +228,11 @@ def test_a_search_that_has_every_point_ends_well_and_does_not_begin_again(
             result = run_studies(config, LineDisplay(said), tracker, groups, driver)
         heard.append((said.getvalue(), groups.started, result))
     assert len(started) == len({key.partition("-")[2] for key in started}) == 8
-    short = "search.trials is 16, but the space has only 8 points, each of which is trained once"
+    short = "search.trials is 16, but the space has only 8 points; each is trained once"
     first, again = (text for text, _, _ in heard)
     assert f"sums: {short}\nsums: 8 of 8 trials to run" in first
     assert all(f"sums: the space is exhausted: {short}" in text for text in (first, again))
     assert "all 8 trials are already done" in again
     assert [was_started for _, was_started, _ in heard] == [True, False]
     page = heard[1][2].domains["sums"].report.html.read_text()
-    assert f"The space is small: {short}." in page
+    assert f"Small space: {short}." in page

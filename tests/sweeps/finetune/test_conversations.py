@@ -97,7 +97,7 @@ def test_tools_and_calls_are_written_by_a_template_that_can(
     assert counts.bad_rows == 0
     for template, says in [
         (PLAIN, "line 1: data.template: expected a chat template that writes the tools, found"),
-        (None, "needs a tokenizer with a chat template"),
+        (None, "requires a tokenizer with a chat template"),
     ]:
         with pytest.raises(RowError, match=says):
             load_training_data(config, tokenizer(world, template or ""))

@@ -107,7 +107,7 @@ def test_eight_bits_need_a_library(world: Path, tmp_path: Path) -> None:
 )
 def test_flash_attention_needs_a_library(world: Path) -> None:
     model = ModelConfig(path=str(world / "model"), attention="flash_attention_2")
-    with pytest.raises(ModelError, match="needs flash-attn, which is not installed"):
+    with pytest.raises(ModelError, match="requires flash-attn, which is not installed"):
         load_model(model, CPU)
 
 
@@ -125,7 +125,7 @@ def test_code_of_a_model_runs_only_where_it_is_trusted(world: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (GatedRepoError, "the model is gated: ask for access, and set HF_TOKEN"),
+        (GatedRepoError, "the model is gated: request access, and set HF_TOKEN"),
         (RepositoryNotFoundError, r"no model of that name \(or it is private: set HF_TOKEN\)"),
         (RevisionNotFoundError, "the model has no revision 'v9'"),
     ],

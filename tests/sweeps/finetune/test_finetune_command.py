@@ -205,4 +205,4 @@ def test_faulty_rows_are_read_or_counted(run_yaml: Path, tmp_path: Path) -> None
         assert f"{files[name].name}: expected at least one example" in refused.stderr
     comma = call(str(run_yaml), "folder=none", f"{path},", *changes, "data.on_bad_row=skip")
     assert comma.exit_code == 2
-    assert "data.path: expected a path, or several with one comma between" in comma.stderr
+    assert "data.path: expected a path, or several separated by commas" in comma.stderr

@@ -260,13 +260,15 @@ def test_another_number_of_workers_is_named(world: Path, tmp_path: Path) -> None
     path = tmp_path / "run" / RESULT_FILE
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "fingerprint": run_fingerprint(config(world), 3)}))
-    with pytest.raises(ValueError, match="result of this run on 3 workers, and this is 1"):
+    with pytest.raises(ValueError, match="result of this run on 3 workers, but now there are 1"):
         run(world, tmp_path / "run")
     with pytest.raises(Killed):
         finetune(config(world), tmp_path / "killed", MemoryReporter(die_at_step=4))
     (state,) = (tmp_path / "killed").rglob("state.pt")
     torch.save({**torch.load(state), "fingerprint": run_fingerprint(config(world), 2)}, state)
-    with pytest.raises(ValueError, match="checkpoint of this run on 2 workers, and this is 1: "):
+    with pytest.raises(
+        ValueError, match="checkpoint of this run on 2 workers, but now there are 1, "
+    ):
         run(world, tmp_path / "killed")
 
 

@@ -115,7 +115,9 @@ def test_test_items_are_looked_for_but_not_read(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").touch()
     check(test=str(tmp_path / "test.jsonl"))
     check(test="hub:openai/gsm8k@main", validation="hub:openai/gsm8k@main")
-    with pytest.raises(ValueError, match=r"gone.jsonl: no such file.*'gsm8k' reads its test"):
+    with pytest.raises(
+        ValueError, match=r"gone.jsonl: no such file.*reads the test items of benchmark 'gsm8k'"
+    ):
         check(test=str(tmp_path / "gone.jsonl"))
     with pytest.raises(ValueError, match="expected hub:owner/name@revision, revision included"):
         check(test="hub:openai/gsm8k")

@@ -188,7 +188,7 @@ def test_a_byte_order_mark_and_gzip_change_nothing(
 
 @pytest.mark.parametrize("path", ["", " ", "a.jsonl,", ",a.jsonl", "a.jsonl,,b.jsonl", "a, ,b"])
 def test_a_blank_path_is_refused(path: str) -> None:
-    with pytest.raises(ValidationError, match="expected a path, or several with one comma"):
+    with pytest.raises(ValidationError, match="expected a path, or several separated by commas"):
         DataConfig(path=path)
 
 
@@ -235,7 +235,7 @@ def test_a_hub_dataset_is_asked_for_by_subset_split_and_revision(
 
 
 def test_a_name_that_nothing_answers_to_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RowError, match="nothing lies here, and the hub gives no such dataset"):
+    with pytest.raises(RowError, match="no such local file, and the hub has no such dataset"):
         read_examples(DataConfig(path="nobody/no-such-data"))
 
 
@@ -320,7 +320,7 @@ def test_the_chat_template_of_the_tokenizer(tmp_path: Path, world: Path) -> None
     tokenizer = AutoTokenizer.from_pretrained(world / "model")
     path = save_rows(tmp_path / "rows.jsonl", [ROWS["sharegpt"]])
     config = DataConfig(path=str(path), format="sharegpt", template="chat")
-    with pytest.raises(RowError, match="needs a tokenizer with a chat template"):
+    with pytest.raises(RowError, match="requires a tokenizer with a chat template"):
         load_training_data(config, tokenizer)
     tokenizer.chat_template = CHATML
     data = load_training_data(config, tokenizer)
@@ -328,8 +328,8 @@ def test_the_chat_template_of_the_tokenizer(tmp_path: Path, world: Path) -> None
     assert tokenizer.decode(tokens[:first]) == "<s>user\nhi</s>\n<s>assistant\n"
     assert tokenizer.decode(tokens[first:]) == "yo</s>\n"
     tokenizer.chat_template = "{{ messages | length }}"
-    with pytest.raises(RowError, match="cannot be told apart"):
+    with pytest.raises(RowError, match="cannot be identified"):
         load_training_data(config, tokenizer)
     tokenizer.chat_template = "{{ raise_exception('no') }}"
-    with pytest.raises(RowError, match="refuses a conversation: no"):
+    with pytest.raises(RowError, match="rejects a conversation: no"):
         load_training_data(config, tokenizer)

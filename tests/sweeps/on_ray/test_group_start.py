@@ -19,7 +19,7 @@ from sweeps.execution.tuner import scaling
 from sweeps.execution.worker_groups import GroupSpec, WorkerGroups
 
 
-def nothing(job: dict[str, Any], offer: object, memory: dict[str, Any]) -> dict[str, Any]:
+def nothing(job: dict[str, Any], report: object, memory: dict[str, Any]) -> dict[str, Any]:
     return {"done": True}
 
 

@@ -31,7 +31,7 @@ def listeners() -> set[tuple[Any, ...]]:
 
 
 def sum_of_ranks(
-    job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
+    job: dict[str, Any], report: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
 ) -> dict[str, Any]:
     """What both workers together make; then rank 0 waits until the driver has looked around."""
     import torch
@@ -39,7 +39,7 @@ def sum_of_ranks(
 
     total = torch.tensor([dist.get_rank() + 1])
     dist.all_reduce(total)
-    offer({"step": 1, "total": int(total), "worker": os.getpid()})
+    report({"step": 1, "total": int(total), "worker": os.getpid()})
     return {"done": True}
 
 
@@ -53,7 +53,7 @@ def test_no_process_of_a_local_ray_listens_to_the_network(
         spec = GroupSpec(sum_of_ranks, scaling(resources), storage=str(tmp_path))
         with WorkerGroups(spec, concurrency) as groups:
             groups.start(concurrency)
-            client = JobClient(groups.board, silence_seconds=300)
+            client = JobClient(groups.queue, silence_seconds=300)
             client.submit({"key": "sum"})
             result = client.next()
             assert result["total"] == 3

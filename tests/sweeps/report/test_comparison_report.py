@@ -66,7 +66,7 @@ def test_methods_have_a_row_each_with_test_scores_over_seeds() -> None:
     assert "test, sums" in part.table
     assert "0.520" in part.table  # the mean of five seeds
     assert "different" in part.table
-    assert "not at hand" in part.caption
+    assert "not available" in part.caption
 
 
 def test_a_difference_below_resolution_is_called_so() -> None:
@@ -131,7 +131,7 @@ class TestEfficiency:
     def test_the_paper_stands_beside(self) -> None:
         part = efficiency(MEASURED, "a CPU")
         assert "0.877" in part.table  # 13.43 / 15.32
-        assert "another machine" in part.caption
+        assert "other machines" in part.caption
 
 
 def test_published_numbers_are_the_papers() -> None:

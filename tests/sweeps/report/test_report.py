@@ -178,7 +178,7 @@ def test_a_missing_sft_result_leaves_a_gap_not_a_claim() -> None:
     text = page(replace(DATA, test_results={"best": DATA.test_results["best"]}, paired=())).text
     assert "0.720 ± 0.030" in text
     assert "+0.0" not in text
-    assert "no scores of both trials on the same items" in text
+    assert "the trials have no scores on the same items" in text
 
 
 def test_unread_test_items_and_a_missing_control_are_said() -> None:
@@ -203,7 +203,7 @@ def test_text_from_the_study_is_escaped() -> None:
 
 def test_an_empty_study_has_a_report(tmp_path: Path) -> None:
     text = Page(write_report(EMPTY, tmp_path).html.read_text(encoding="utf-8")).text
-    assert "none begun" in text
+    assert "none started" in text
     assert "No trial has finished with a score yet." in text
 
 
@@ -243,7 +243,7 @@ def test_bits_per_byte_are_shown_without_the_minus_and_called_so() -> None:
     ("benchmarks", "text", "sign"),
     [
         ([("mmlu", "bits_per_byte"), ("bbh", "bits_per_byte")], "bits per byte", -1.0),
-        ([("mmlu", "bits_per_byte"), ("bbh", None)], "bits per byte with a minus", 1.0),
+        ([("mmlu", "bits_per_byte"), ("bbh", None)], "bits per byte count negatively", 1.0),
         ([("mmlu", None)], "mmlu score", 1.0),
     ],
 )
@@ -268,9 +268,9 @@ def test_csv_has_every_trial_and_metric() -> None:
 def test_a_control_that_was_stopped_is_told_first(state: str) -> None:
     control = replace(row(7, 0.0, 0.4, state), step=50)
     html = render_page(replace(DATA, rows=(*ROWS, control)))
-    told = "was stopped before its end (trial 7 at update 50 of 100); 2 finished."
+    told = "was stopped early (trial 7 at update 50 of 100); 2 finished."
     assert f'<p class="lead">The control (SFT, mask ratio 0) {told} 7 trials' in html
-    assert "stopped before its end" not in render_page(DATA)  # trial 4, which was, has a mask
+    assert "was stopped early" not in render_page(DATA)  # trial 4, which was, has a mask
 
 
 def test_a_control_that_was_stopped_before_all_is_the_only_one() -> None:
@@ -291,8 +291,8 @@ def test_a_fixed_design_tells_it_too() -> None:
 
 
 def test_a_space_with_too_few_points_is_told() -> None:
-    short = "search.trials is 16, but the space has only 6 points, each of which is trained once"
-    assert f"trial minutes. The space is small: {short}.</p>" in render_page(
+    short = "search.trials is 16, but the space has only 6 points; each is trained once"
+    assert f"trial minutes. Small space: {short}.</p>" in render_page(
         replace(DATA, shortfall=short)
     )
 

@@ -47,7 +47,7 @@ class TestSpread:
         assert spread.sd == pytest.approx(math.sqrt((2.0 + 8.0) / 3))
 
     def test_one_seed_each_says_what_is_missing(self) -> None:
-        with pytest.raises(TooFewScores, match="two seeds"):
+        with pytest.raises(TooFewScores, match="two or more seeds"):
             comparable(arms((1.0,), (2.0,)))
 
     def test_no_score_says_where(self) -> None:
@@ -78,7 +78,7 @@ class TestSpread:
         a, b = Arm("a", (1.0, 2.0, 9.0), (0, 1, 2)), Arm("b", (2.1, 1.0, 5.0), (1, 0, 7))
         found = comparable([a, b])
         assert [arm.scores for arm in found.arms] == [(1.0, 2.0), (1.0, 2.1)]
-        with pytest.raises(TooFewScores, match="in common"):
+        with pytest.raises(TooFewScores, match="two common seeds"):
             comparable([a, Arm("c", (1.0, 2.0), (5, 6))])
 
     def test_unequal_spreads_are_noticed(self) -> None:

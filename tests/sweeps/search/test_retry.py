@@ -56,7 +56,7 @@ def test_a_failed_trial_is_missing_again(sweep_files: Path) -> None:
     assert queue_failed(records) == {"sums": []}  # it waits already
 
 
-def test_what_would_stand_for_the_next_try_is_gone(sweep_files: Path) -> None:
+def test_what_would_stand_for_the_next_attempt_is_gone(sweep_files: Path) -> None:
     config = play(DIVERGED)
     (folder,) = trial_folders(config)
     for name in ("result.json", SENT_FILE, "failure.log", "events.jsonl"):

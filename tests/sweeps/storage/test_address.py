@@ -30,7 +30,7 @@ def test_an_address_is_read_and_written_alike(text: str) -> None:
         ("s3a://bucket", "did you mean 's3://bucket'"),
         ("gcs://bucket/a", "did you mean 'gs://bucket/a'"),
         ("s4://bucket", "did you mean 's3'"),
-        ("https://host/a", "expected a folder, or an address as s3://BUCKET/PREFIX"),
+        ("https://host/a", "expected a folder or an address, for example s3://BUCKET/PREFIX"),
         ("s3://", "expected the name of a bucket"),
         ("s3://My_Bucket/a", "expected the name of a bucket"),
         ("s3://bucket/../a", "expected a prefix without"),

@@ -72,7 +72,7 @@ def test_a_driver_that_was_taken_for_lost_stops_and_writes_no_more(
         with pytest.raises(lease.LostError):
             remote_sync.database_sender(place, driver)()
         time.sleep(20)
-    assert any("took this one for lost" in text for text in said)
+    assert any("considered this one lost" in text for text in said)
     (place.folder / "late.json").write_text("{}")
     assert "sweep/late.json" not in store.files()
 

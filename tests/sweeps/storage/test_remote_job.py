@@ -45,24 +45,24 @@ def test_a_trial_writes_beside_the_drivers_folder_and_all_of_it_arrives(
     store.put(f"{KEY}/events.jsonl", b'{"step": 1}\n')
     heard: list[Any] = []
 
-    def run(job: Any, offer: Any, memory: Any) -> Any:
+    def run(job: Any, report: Any, memory: Any) -> Any:
         folder = Path(job["folder"])
         assert not str(folder).startswith(stored.mirror)
         assert (folder / "events.jsonl").read_text() == '{"step": 1}\n'
         with (folder / "events.jsonl").open("a") as events:
             events.write('{"step": 2}\n')
-        assert offer({"score": 0.5})
+        assert report({"score": 0.5})
         (folder / "model").mkdir()
         (folder / "model" / "weights").write_text("w")
         (folder / "result.json").write_text("{}")
         return {"score": 0.5}
 
-    def offer(result: Any) -> bool:
+    def report(result: Any) -> bool:
         heard.append(store.read(f"{KEY}/events.jsonl"))
         return True
 
     job = {"id": "one", "key": "000-key", "folder": f"{stored.mirror}/{KEY}", "run": "{}"}
-    assert StoredJob(stored, run)(job, offer, {}) == {"score": 0.5}
+    assert StoredJob(stored, run)(job, report, {}) == {"score": 0.5}
     assert heard == [b'{"step": 1}\n{"step": 2}\n']  # who hears a score reads what came before it
     names = {name.removeprefix(f"{KEY}/") for name in store.files(KEY)}
     assert names == {"claim", "events.jsonl", "model/weights", "result.json"}
@@ -84,7 +84,7 @@ def test_a_model_of_another_trial_is_fetched_first(
     store.put(f"{KEY}/events.jsonl", b"")
     told = json.loads(json.dumps({"id": "one", **job}).replace("MIRROR", stored.mirror))
 
-    def run(job: Any, offer: Any, memory: Any) -> Any:
+    def run(job: Any, report: Any, memory: Any) -> Any:
         at = job["scoring"]["model"]["path"] if "scoring" in job else job["derived"]["tuned"]
         assert [file.name for file in Path(at).iterdir()] == ["config.json"]
         assert [file.name for file in Path(at).parent.iterdir()] == ["model"]
@@ -116,7 +116,7 @@ def test_what_killed_workers_left_goes_and_what_living_ones_use_stays(
         (place / name).mkdir(parents=True)
         (place / f"{name}.lock").touch()
     with FileLock(place / "living.lock"):
-        StoredJob(stored, lambda job, offer, memory: None)(
+        StoredJob(stored, lambda job, report, memory: None)(
             {"id": "one", "measuring": {}}, lambda result: True, {}
         )
         assert work(home) == ["living", "living.lock"]
@@ -131,7 +131,7 @@ def test_what_the_driver_generates_is_on_every_node(
     push_cache(stored)
     data.unlink()  # another node
 
-    def run(job: Any, offer: Any, memory: Any) -> Any:
+    def run(job: Any, report: Any, memory: Any) -> Any:
         assert Path(json.loads(job["measuring"]["runs"])["data"]) == data
         assert data.read_text() == "{}"
         return None
@@ -154,7 +154,9 @@ def test_a_node_has_the_cache_wherever_its_home_is(
     data.unlink()
     run = json.dumps({"data": str(data)}, ensure_ascii=False)  # as pydantic writes it
     job = {"id": "one", "measuring": {"run": run}}
-    assert StoredJob(stored, lambda job, offer, memory: None)(job, lambda result: True, {}) is None
+    assert (
+        StoredJob(stored, lambda job, report, memory: None)(job, lambda result: True, {}) is None
+    )
     assert data.read_text() == "{}"
 
 
@@ -178,7 +180,7 @@ def test_a_cut_file_of_the_cache_is_sent_and_fetched_anew(
     assert store.read("cache/train.jsonl") == b"{}\n{}\n"
     data.write_text("{}")
     job = {"id": "one", "measuring": {"data": str(data)}}
-    StoredJob(stored, lambda job, offer, memory: None)(job, lambda result: True, {})
+    StoredJob(stored, lambda job, report, memory: None)(job, lambda result: True, {})
     assert data.read_text() == "{}\n{}\n"
 
 
@@ -191,16 +193,16 @@ def test_a_second_set_of_workers_does_not_wait_for_the_first(
         target=lambda: StoredJob(stored, finish)(job, lambda result: True, {}), daemon=True
     )
 
-    def finish(job: Any, offer: Any, memory: Any) -> Any:
+    def finish(job: Any, report: Any, memory: Any) -> Any:
         (Path(job["folder"])).mkdir(parents=True)
         (Path(job["folder"]) / "result.json").write_text('"second"')
         return {}
 
-    def linger(job: Any, offer: Any, memory: Any) -> Any:
+    def linger(job: Any, report: Any, memory: Any) -> Any:
         second.start()
         second.join(20)
         assert not second.is_alive()
-        return finish(job, offer, memory)
+        return finish(job, report, memory)
 
     with pytest.raises(SupersededError):
         StoredJob(stored, linger)(job, lambda result: True, {})
@@ -225,7 +227,7 @@ def test_an_outage_at_the_beginning_of_a_job_is_waited_for(
     data = Path(stored.mirror) / "cache" / "train.jsonl"
     job = {"id": "one", "measuring": {"data": str(data)}}
     done: list[Any] = []
-    run = StoredJob(stored, lambda job, offer, memory: {"score": 1.0})
+    run = StoredJob(stored, lambda job, report, memory: {"score": 1.0})
     worker = Thread(target=lambda: done.append(run(job, lambda result: True, {})), daemon=True)
     with server.outage():
         worker.start()
@@ -243,7 +245,7 @@ def on_each_rank(environment: dict[str, str], stored: Stored, per_node: int) -> 
     group = Group.current()
     os.environ["LOCAL_RANK"] = str(group.rank % per_node)
 
-    def run(job: Any, offer: Any, memory: Any) -> Any:
+    def run(job: Any, report: Any, memory: Any) -> Any:
         folder = Path(job["folder"])
         assert (folder / "events.jsonl").read_text() == "{}\n"
         (folder / str(group.rank)).touch()

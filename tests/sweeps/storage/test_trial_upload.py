@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 from sweeps.execution import trial_upload
-from sweeps.execution.trial_upload import SupersededError, TrialCopy, background_upload, patiently
+from sweeps.execution.trial_upload import (
+    SupersededError,
+    TrialCopy,
+    background_upload,
+    retry_storage,
+)
 from sweeps.finetune import checkpoint
 from sweeps.finetune.checkpoint import Checkpoint
 from sweeps.storage.object_store import ObjectStore, StorageError
@@ -335,7 +340,7 @@ def test_what_a_replaced_try_removes_meanwhile_is_not_missed(
     trial = TrialCopy(watched, PLACE, tmp_path / "two", "second")  # type: ignore[arg-type]
     trial.claim()
     watched.meanwhile = replace
-    patiently(trial.fetch, 10)
+    retry_storage(trial.fetch, 10)
     assert [place.name for place in checkpoint.saved(tmp_path / "two")] == ["step-0000000002"]
 
 
@@ -371,7 +376,7 @@ def test_all_is_delivered_while_the_block_runs_and_at_its_end(
         events_now()
         assert store.read(f"{PLACE}/events.jsonl") == b"{}\n"
         save(tmp_path / "one", 1)
-        patiently(lambda: wait_for(store, "checkpoint/step-0000000001/state.pt"), 10)
+        retry_storage(lambda: wait_for(store, "checkpoint/step-0000000001/state.pt"), 10)
         end(tmp_path / "one")
     assert there(store) == {"claim", "events.jsonl", "model/weights", "result.json"}
 
@@ -420,7 +425,7 @@ def test_an_outage_without_end_fails_as_infrastructure(
     trial = begin(store, tmp_path / "one", "first")
     end(tmp_path / "one")
     with server.outage(), pytest.raises(StorageError) as raised:
-        patiently(trial.finish, seconds=0.5)
+        retry_storage(trial.finish, seconds=0.5)
     assert kind_of(raised.value) == "infrastructure"
 
 

@@ -50,7 +50,9 @@ def answering(status: int, body: bytes, api: tuple[int, bytes] = (200, b"{}")) -
 
 def test_a_closed_port_is_reported() -> None:
     port = free_port()
-    with pytest.raises(TrackingError, match=f"127.0.0.1:{port} cannot be used: it does not answ"):
+    with pytest.raises(
+        TrackingError, match=f"127.0.0.1:{port} cannot be used: it does not respond"
+    ):
         MlflowTracker(f"http://127.0.0.1:{port}").check()
 
 
@@ -67,7 +69,7 @@ def test_a_silent_address_is_reported_within_six_seconds() -> None:
     [
         (403, b"", "--allowed-hosts"),
         (404, b"", "status 404"),
-        (200, b"hello", "something else than MLflow"),
+        (200, b"hello", "another program than MLflow"),
     ],
 )
 def test_an_answer_that_is_not_mlflow_is_reported(status: int, body: bytes, message: str) -> None:

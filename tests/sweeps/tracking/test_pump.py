@@ -173,7 +173,7 @@ def test_what_is_refused_for_good_holds_up_nobody(
     assert pump.close(timeout=10)
     assert tracker.inner.store[STUDY.key].trials["k1"].points == POINTS
     assert (folders[1] / SENT_FILE).exists()
-    assert said == ["tracking: the run is deleted. The study goes on without it."]
+    assert said == ["tracking: the run is deleted. The study continues without it."]
 
 
 def test_the_next_session_sends_what_this_one_could_not(

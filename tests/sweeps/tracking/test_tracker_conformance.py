@@ -295,7 +295,7 @@ def test_calls_before_the_study_are_refused(store: Store, call: str) -> None:
 def test_an_unknown_trial_is_refused(store: Store) -> None:
     tracker = store.open()
     tracker.begin_study(STUDY)
-    with pytest.raises(TrackingError, match="'nope' was not begun"):
+    with pytest.raises(TrackingError, match="'nope' was not started"):
         tracker.log("nope", 0, {})
 
 
