@@ -29,13 +29,13 @@ from typing import Any, Protocol, final
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 
 from sweeps.config.failures import failed, kind_of
-from sweeps.execution.cluster import HEAD_SHARE
 from sweeps.execution.job_client import MOST_TRIES, GroupLostError, JobClient
 from sweeps.execution.job_queue import JobQueue, Message
+from sweeps.execution.ray_compat import HEAD_SHARE
 from sweeps.execution.rendezvous import torch_config
+from sweeps.execution.train_compat import TrainerWithoutDatasets
 
 STEADY_SECONDS = 300.0
 """A group that lived so long was not lost for a reason that the next one would meet at once."""
@@ -146,15 +146,6 @@ def result_of(client: JobClient, job: Message) -> Message:
 
 
 @final
-class _WithoutDatasets(TorchTrainer):
-    """Train gives each group a process that shares out Ray datasets, which ours have none of."""
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [each for each in callbacks if not isinstance(each, DatasetsCallback)]
-
-
-@final
 class WorkerGroups:
     """The groups of a session, at most `count`, from the first line of a ``with`` to its end."""
 
@@ -239,7 +230,7 @@ class WorkerGroups:
 
     def _trainer(self, group: str) -> TorchTrainer:
         spec = self._spec
-        return _WithoutDatasets(
+        return TrainerWithoutDatasets(
             worker_loop,
             train_loop_config={"board": self.board, "run_job": spec.run_job, "group": group},
             torch_config=self._torch_config,

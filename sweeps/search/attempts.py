@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.config.space import Point
+from sweeps.search.optuna_compat import is_queued, queued_attrs, queued_params, set_attr
 from sweeps.storage.interrupts import shielded
 
 INTERRUPTED, RETRY_OF, DRIVER = "interrupted", "retry_of", "driver"
@@ -45,7 +46,7 @@ def is_void(trial: FrozenTrial) -> bool:
 
 def point_of(trial: FrozenTrial) -> dict[str, Any]:
     """What was queued for a trial, and what was drawn."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    return {**queued_params(trial), **trial.params}
 
 
 @shielded()
@@ -63,7 +64,7 @@ def mark_interrupted(study: optuna.Study, living: Container[str] = ()) -> list[F
 
 def withdraw(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
     """Close a running trial as one that was interrupted."""
-    study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
+    set_attr(study, trial, INTERRUPTED, True)
     study.tell(trial.number, state=TrialState.FAIL)
 
 
@@ -75,7 +76,7 @@ def queue_interrupted(study: optuna.Study) -> int:
     queued = 0
     superseded = retried(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-        is_drawn = is_void(trial) and "fixed_params" not in trial.system_attrs
+        is_drawn = is_void(trial) and not is_queued(trial)
         if INTERRUPTED in trial.user_attrs and trial.number not in superseded and not is_drawn:
             study.add_trial(_next_try(trial))
             queued += 1
@@ -89,11 +90,10 @@ def _next_try(trial: FrozenTrial) -> FrozenTrial:
     kept = (NUMBER, REACHED, UNPROMISING)
     attrs = {name: trial.user_attrs[name] for name in kept if name in trial.user_attrs}
     # A part of a point, that a session killed while it drew it leaves, is drawn again.
-    queued: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
-    point = queued if is_void(trial) else point_of(trial)
+    point = queued_params(trial) if is_void(trial) else point_of(trial)
     return create_trial(
         state=TrialState.WAITING,
-        system_attrs={**trial.system_attrs, "fixed_params": point},
+        system_attrs=queued_attrs(trial, point),
         user_attrs={**attrs, RETRY_OF: trial.number},
         intermediate_values=trial.intermediate_values,
     )

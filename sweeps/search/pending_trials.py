@@ -14,6 +14,7 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.report.trial_row import best_first, distinct
 from sweeps.search.attempts import DRIVER, finished_trials, queue_points
 from sweeps.search.design import FRESH_SEEDS_FROM, MOST, REPLICATE, STAGES
+from sweeps.search.optuna_compat import queued_params, stored
 from sweeps.search.trial_records import own_rows, trial_rows
 
 
@@ -27,8 +28,7 @@ class SearchSpace:
     def suggest(self, trial: optuna.Trial) -> Point:
         """The sampler's point, or the queued one of a replicate."""
         point = self._space.suggest(trial)
-        queued = trial.storage.get_trial(trial._trial_id).system_attrs.get("fixed_params", {})
-        if "stage" in queued:
+        if "stage" in queued_params(stored(trial)):
             point["seed"] = trial.suggest_int("seed", 0, MOST)
             point["stage"] = trial.suggest_categorical("stage", STAGES)
         return point
@@ -78,7 +78,7 @@ def _own(study: optuna.Study, state: TrialState) -> list[FrozenTrial]:
 
 
 def _is_replicate(trial: FrozenTrial) -> bool:
-    return "stage" in trial.params or "stage" in trial.system_attrs.get("fixed_params", {})
+    return "stage" in trial.params or "stage" in queued_params(trial)
 
 
 def replicates(study: optuna.Study, config: SweepConfig) -> list[Point]:

@@ -18,6 +18,7 @@ from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import Point, SpaceConfig
 from sweeps.search.attempts import NUMBER, is_void, point_of
 from sweeps.search.draft import Draft
+from sweeps.search.optuna_compat import queued_params
 
 MODEL_TRIES, RANDOM_TRIES = 10, 10
 """How often a point is drawn that is known already, by the sampler and then at random."""
@@ -86,7 +87,7 @@ class DistinctSampler(BaseSampler):
         which may have been tried; and of a finite space at last one of those that are left."""
         start, number = self._search.start, _number(trial)
         given = start[number].given() if number < len(start) else {}
-        queued = trial.system_attrs.get("fixed_params", {})
+        queued = queued_params(trial)
         own = GP_TRIES if self._search.sampler == "gp" else MODEL_TRIES
         for attempt in range(own + 2 * RANDOM_TRIES):
             fixed = given if attempt < own + RANDOM_TRIES else {}
@@ -132,7 +133,7 @@ class DistinctSampler(BaseSampler):
     def _tried(self, trial: FrozenTrial) -> set[Identity]:
         """The points of all trials, whatever became of them. A failure that the point can be
         blamed for would come again, and one that it cannot is what `retry` is for."""
-        others = self._study._storage.get_all_trials(self._study._study_id, deepcopy=False)
+        others = self._study.get_trials(deepcopy=False)
         points = [point_of(t) for t in others if t.number != trial.number and not is_void(t)]
         return {
             identity(self._space, point)
