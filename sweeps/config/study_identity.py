@@ -13,15 +13,13 @@ import optuna
 import yaml
 from pydantic import BaseModel
 
+from sweeps.config.old_records import SCHEMA
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.run_identity import BESIDE_THE_RESULT, Tree, content, digest, run_identity
 
 DEFAULT = "its default"
 """What a definition says of a setting that is absent."""
-
-SCHEMA = 3
-"""Part of every definition; raise it when a default changes, which a definition leaves out."""
 
 
 def trial_key(
@@ -112,7 +110,7 @@ def git_commit() -> str:
     return done.stdout.strip()
 
 
-MANIFEST = "manifest"
+DEFINITION, MANIFEST = "definition", "manifest"
 
 
 def config_yaml(config: SweepConfig) -> str:

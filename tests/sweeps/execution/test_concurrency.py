@@ -90,7 +90,7 @@ def test_no_more_groups_than_there_are_jobs_for(monkeypatch: pytest.MonkeyPatch)
     board = SimpleNamespace(options=lambda **given: SimpleNamespace(remote=lambda *given: None))
     monkeypatch.setattr(worker_groups.ray, "remote", lambda actor: board)
     started: list[WorkerGroups] = []
-    monkeypatch.setattr(WorkerGroups, "_keep", lambda self: started.append(self))
+    monkeypatch.setattr(WorkerGroups, "_supervise", lambda self: started.append(self))
     spec: Any = SimpleNamespace(restarts=0, recycle_after_seconds=1.0)
     groups = WorkerGroups(spec, 3)
     for jobs, expected in ((0, 0), (1, 1), (1, 1), (2, 2), (1, 2), (100_000, 3)):
