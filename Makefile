@@ -8,7 +8,7 @@ BIN := .venv/bin
 CODE := gmt_core evaluators sweeps tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check resolve lock format clean
+.PHONY: help demo test check resolve canaries lock format clean
 
 help:  ## Show this list.
 	@echo "usage: make TARGET"
@@ -39,6 +39,9 @@ resolve:  ## Check that the pinned set resolves for each Python and system (quer
 	@tools/install.sh dev
 	@echo "==> resolution of the pinned set"
 	@$(BIN)/python -m pytest -m network tests/test_resolution.py
+
+canaries:  ## Test with the newest Ray, Optuna, MLflow and transformers (asks the index).
+	@tools/canaries.sh
 
 lock:  ## Regenerate constraints.txt; to upgrade: make lock LOCK="--upgrade-package ray".
 	@tools/install.sh dev

@@ -9,7 +9,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, DynamicLayer
+
+from evaluators._compat import PLAIN, cache_layers, window_of
 
 
 def is_plain(config: Any) -> bool:
@@ -17,16 +19,13 @@ def is_plain(config: Any) -> bool:
 
     Layers with recurrent states are not: their cache cannot be cut, repeated or continued here.
     """
-    layers = DynamicCache(config=config).layers
-    return bool(layers) and all(
-        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers
-    )
+    layers = cache_layers(config)
+    return bool(layers) and all(type(layer) in PLAIN for layer in layers)
 
 
 def shortest_window(config: Any) -> float:
     """The positions that every layer can look back to, itself included; infinity for no window."""
-    layers = DynamicCache(config=config).layers
-    windows = [getattr(layer, "sliding_window", None) for layer in layers]
+    windows = [window_of(layer) for layer in cache_layers(config)]
     return min((float(window) for window in windows if window is not None), default=math.inf)
 
 
@@ -38,7 +37,7 @@ def batch_cache(config: Any, prefix: Cache | None, room: int) -> Cache:
     """
     if not is_plain(config):
         return DynamicCache(config=config)
-    count = len(DynamicCache(config=config).layers)
+    count = len(cache_layers(config))
     before: Sequence[Any] = [None] * count if prefix is None else prefix.layers
     return Cache(layers=[_Layer(layer, room) for layer in before])
 

@@ -12,6 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from gmt_core._compat import add_each, subtract_each
 from gmt_core.flat import INT_OF, magnitude_bits
 from gmt_core.magnitudes import LocalPool
 from gmt_core.radix import Counter, Intervals
@@ -49,15 +50,13 @@ class Block(Counter):
             self._keep(intervals)
         keys = torch.bitwise_right_shift(self._bits, bin_width, out=self._spare)
         bins = 1 << (intervals.width - bin_width)
-        torch._foreach_add_(
-            keys.split(self._sizes), [row * bins for row in range(len(self._sizes))]
-        )
+        add_each(keys.split(self._sizes), [row * bins for row in range(len(self._sizes))])
         return torch.bincount(keys, minlength=bins * len(self._sizes)).view(-1, bins)
 
     def _keep(self, intervals: Intervals) -> None:
         """Leave what lies inside, counted from the interval's first integer."""
         low = intervals.low.cpu()
-        torch._foreach_sub_(self._bits.split(self._sizes), (low - self._low).tolist())
+        subtract_each(self._bits.split(self._sizes), (low - self._low).tolist())
         outside = torch.bitwise_right_shift(self._bits, intervals.width, out=self._spare)
         # A cast to bool is several times faster than a comparison of integers.
         places = outside.bool().logical_not_().nonzero().squeeze(1)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TypeGuard, final
 import torch
 from torch import Tensor
 
+from gmt_core._compat import cut_dimension, split_factor
+
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.tensor import DTensor
@@ -112,13 +114,13 @@ def _block(
     dims = [_sharded_dim(placement, name) for placement in placements]
     spread = [i for i, dim in enumerate(dims) if dim is not None]
     # A strided shard (FSDP over tensor parallelism) cuts what the later mesh dimensions left.
-    order = sorted(spread, key=lambda i: hasattr(placements[i], "split_factor"))
+    order = sorted(spread, key=lambda i: split_factor(placements[i]) is not None)
     local, offset = list(tensor.shape), [0] * tensor.dim()
     for i in order:
         dim, parts = dims[i], mesh.size(i)
         assert dim is not None
         later = math.prod(mesh.size(j) for j in spread if j > i and dims[j] == dim)
-        if getattr(placements[i], "split_factor", later) != later:
+        if split_factor(placements[i]) not in (None, later):
             raise ValueError(f"{name}: cannot place a shard under {placements}")
         chunk = -(-local[dim] // parts)
         begin = min(coordinate[i] * chunk, local[dim])
@@ -133,12 +135,10 @@ def _block(
 
 def _sharded_dim(placement: object, name: str) -> int | None:
     """The dimension that a placement cuts; None where it copies."""
-    kind = type(placement).__name__
-    if kind == "Replicate":
-        return None
-    if kind in ("Shard", "_StridedShard"):
-        return int(placement.dim)  # type: ignore[attr-defined]
-    raise ValueError(f"{name}: expected sharded or replicated placements, found {placement}")
+    try:
+        return cut_dimension(placement)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def all_summed(table: Tensor, spread: Spread) -> Tensor:

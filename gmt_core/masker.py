@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from gmt_core._compat import skipped_by_scaler
 from gmt_core.checks import checked_count
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.layout import reduced
 from gmt_core.local_gradient import LocalGradient
-from gmt_core.loss_scaling import skipped_by_scaler
 from gmt_core.mask_statistics import MaskStatistics
 from gmt_core.meter import Meter
 from gmt_core.method import Method

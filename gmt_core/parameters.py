@@ -9,6 +9,7 @@ from typing import Final, final
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gmt_core._compat import is_flattened
 from gmt_core.naming import plain_name
 
 _INSTEAD: Final = "use DDP or FSDP2 (torch.distributed.fsdp.fully_shard)"
@@ -114,7 +115,7 @@ def _all_named(names: Sequence[str], tensors: Sequence[Tensor], known: int) -> N
 
 
 def _refuse_flattened(name: str, tensor: Tensor) -> None:
-    if type(tensor).__name__ == "FlatParameter" or getattr(tensor, "_fsdp_flattened", False):
+    if is_flattened(tensor):
         raise ValueError(
             f"{name}: FSDP1 flattens parameters, so no mask of theirs is right; {_INSTEAD}"
         )

@@ -152,3 +152,49 @@ def test_importing_brings_in_nothing_heavy(prefixes: tuple[str, ...], heavy: set
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+# Documented, for all their underscore; and what the sandbox's Handle sets by its name.
+ALLOWED = {"_exit", "_replace", "_module"}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def own_names() -> set[str]:
+    """Every private name that the packages define: functions, attributes, fields, modules."""
+    found = {part for module in SOURCES for part in module.split(".")}
+    for path in SOURCES.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                found.add(node.attr)
+    return found
+
+
+def foreign_names(tree: ast.AST, own: set[str]) -> Iterator[str]:
+    """The private names of libraries that a module takes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            if module.partition(".")[0] not in (*PACKAGES, "__future__"):
+                taken = [*module.split("."), *(p for a in node.names for p in a.name.split("."))]
+                yield from filter(is_private, taken)
+        elif isinstance(node, ast.Attribute) and is_private(node.attr):
+            of_self = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            if not of_self and node.attr not in own:
+                yield node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+            texts = [each.value for each in node.args if isinstance(each, ast.Constant)]
+            names = [text for text in texts if isinstance(text, str) and is_private(text)]
+            yield from (name for name in names if name not in own)
+
+
+def test_private_names_of_libraries_stand_in_compat_modules() -> None:
+    own = own_names() | ALLOWED
+    for module, path in SOURCES.items():
+        if not module.endswith("_compat"):
+            found = set(foreign_names(ast.parse(path.read_text(encoding="utf-8")), own))
+            assert not found, f"{module}: {found} belongs in the compat module of its layer"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import final
 
 from sweeps.cli.doctor_machine import Finding
+from sweeps.execution.ray_compat import visit_shipped
 from sweeps.tracking.mlflow_store import check_store, public_address
 from sweeps.tracking.tracker import TrackingError
 
@@ -159,20 +160,13 @@ def shipped_files(folder: Path) -> list[Shipped]:
 
     Reads no file contents, so a folder full of data costs nothing.
     """
-    import logging
-
-    from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
-
     found: list[Shipped] = []
 
     def note(path: Path) -> None:
         if path.is_file():
             found.append(Shipped(str(path.relative_to(folder)), path.stat().st_size))
 
-    excludes = _get_excludes(folder, [".git", ".venv", "venv", "__pycache__"])
-    quiet = logging.getLogger(f"{__name__}.quiet")
-    quiet.disabled = True
-    _dir_travel(folder, [excludes], note, include_gitignore=True, logger=quiet)
+    visit_shipped(folder, [".git", ".venv", "venv", "__pycache__"], note)
     return sorted(found, key=lambda file: -file.size)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from sweeps.config.old_records import check_resolved
 from sweeps.config.study_config import Kind
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.mini.world import name_of
@@ -192,6 +193,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
             "sweep that has been run (STORAGE/NAME)"
         )
     tree = _read(folder / RESOLVED)
+    check_resolved(tree, folder)
     if tree.get("name") != folder.name:
         raise UserError(
             f"{folder}: expected the folder to have its sweep's name, '{tree.get('name')}'"

@@ -10,15 +10,13 @@ import optuna
 import yaml
 from pydantic import BaseModel
 
+from sweeps.config.old_records import SCHEMA
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.run_identity import BESIDE_THE_RESULT, Tree, content, digest, run_identity
 
 DEFAULT = "the default"
 """The value shown for an absent setting."""
-
-SCHEMA = 3
-"""Part of every definition. Definitions omit defaults, so raise it when a default changes."""
 
 
 def trial_key(
@@ -110,7 +108,7 @@ def git_commit() -> str:
     return done.stdout.strip()
 
 
-MANIFEST = "manifest"
+DEFINITION, MANIFEST = "definition", "manifest"
 
 
 def config_yaml(config: SweepConfig) -> str:

@@ -10,44 +10,27 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 from sweeps.config.sweep_config import Resources
 from sweeps.execution.cluster_reachable import check_reachable
+from sweeps.execution.ray_compat import (
+    DRIVER_ENVIRONMENT,
+    WORKER_ENVIRONMENT,
+    has_autoscaler,
+    loopback_only,
+    no_sigterm_handler,
+)
 from sweeps.finetune.memory import machine_memory
 from sweeps.storage.cluster_address import cluster_address
 from sweeps.storage.errors import UserError
-
-HEAD_SHARE = {"node:__internal_head__": 0.0001}
-"""The resources of actors that only wait: a tiny share of the head node. The head never leaves, so
-these actors block no GPU and keep no other node alive."""
 
 TRIAL_BYTES, WORKER_BYTES = 512 * 2**20, 256 * 2**20
 """The least memory of a trial's helper processes, and of each of its workers."""
 
 MOST_WORKERS_PER_CORE = 16
 
-# Train polls its workers at this interval to learn that they are up or gone.
-_WORKER_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per group; trials resume without it
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
-# We handle Ctrl-C: Tune's handler would only write a last snapshot that is never read.
-_DRIVER_ENVIRONMENT = {
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new console output ignores verbose=0
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no score
-    # Otherwise the raylet warns about many helper processes on a small machine.
-    "RAY_worker_maximum_startup_concurrency": "8",
-    "RAY_prestart_worker_first_driver": "0",  # they would not have our environment
-    "RAY_worker_niceness": "0",  # Ray's default of 15 gives everything else priority over trials
-}
+_QUIET_WORKERS = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 @contextmanager
@@ -95,7 +78,7 @@ def connected(address: str, options: dict[str, object]) -> Iterator[None]:
     Raises:
         UserError: it cannot be joined or started.
     """
-    os.environ.update({k: v for k, v in _DRIVER_ENVIRONMENT.items() if k not in os.environ})
+    os.environ.update({k: v for k, v in DRIVER_ENVIRONMENT.items() if k not in os.environ})
     import ray
 
     if ray.is_initialized():
@@ -125,9 +108,7 @@ def _sigterm_kept() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    from ray._private import utils
-
-    before, setter = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+    before = signal.getsignal(signal.SIGTERM)
 
     def without_alarm(number: int, frame: FrameType | None) -> None:
         signal.alarm(0)
@@ -137,11 +118,10 @@ def _sigterm_kept() -> Iterator[None]:
             raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, without_alarm)
-    utils.set_sigterm_handler = lambda handler: None
     try:
-        yield
+        with no_sigterm_handler():
+            yield
     finally:
-        utils.set_sigterm_handler = setter
         signal.signal(signal.SIGTERM, before)
 
 
@@ -156,7 +136,7 @@ def _start_ray(address: str, options: dict[str, object]) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=True,
-                runtime_env={"env_vars": _WORKER_ENVIRONMENT | environment},
+                runtime_env={"env_vars": {**WORKER_ENVIRONMENT, **_QUIET_WORKERS, **environment}},
                 **options,
             )
     except Exception as error:  # Ray raises bare exceptions and many connection errors
@@ -193,25 +173,13 @@ def _to_itself(address: str) -> Iterator[dict[str, str]]:
 
     Yields the environment for its workers, which binds them to 127.0.0.1 and names Ray's address.
     Train needs the address after a controller has died; otherwise it might connect to another Ray
-    on this machine. Ray has a switch for the interface, but reads it from the environment only
-    when it is imported.
+    on this machine.
     """
     if address != "local":
         yield {}
         return
-    from ray._private import ray_constants
-
-    variable = ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE
-    before, given = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(variable)
-    port = given or str(free_port())
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    os.environ[variable] = port
-    try:
+    with loopback_only(free_port) as port:
         yield {"RAY_ADDRESS": f"127.0.0.1:{port}", **_loopback()}
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-        if given is None:
-            del os.environ[variable]
 
 
 def _loopback() -> dict[str, str]:
@@ -240,7 +208,7 @@ def concurrency(resources: Resources, available: dict[str, float], *, joined: bo
         "CPU": resources.workers * resources.cpus_per_worker,
         "GPU": resources.workers * resources.gpus_per_worker,
     }
-    if joined and _grows():
+    if joined and has_autoscaler():
         return fits
     for kind, amount in need.items():
         if amount:
@@ -259,14 +227,4 @@ def has_other_nodes() -> bool:
     import ray
 
     joined = bool(os.environ.get("RAY_ADDRESS"))
-    return joined and (_grows() or sum(node["Alive"] for node in ray.nodes()) > 1)
-
-
-def _grows() -> bool:
-    """Whether the joined cluster has an autoscaler, so that more nodes may come.
-
-    `ray up` leaves this file on the head node, where submitted jobs run; KubeRay sets this
-    variable in its pods.
-    """
-    by_launcher = Path("~/ray_bootstrap_config.yaml").expanduser().exists()
-    return by_launcher or os.environ.get("RAY_USAGE_STATS_KUBERAY_IN_USE") == "1"
+    return joined and (has_autoscaler() or sum(node["Alive"] for node in ray.nodes()) > 1)

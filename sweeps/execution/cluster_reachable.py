@@ -7,6 +7,7 @@ import re
 import socket
 import time
 
+from sweeps.execution.ray_compat import running_here
 from sweeps.storage.errors import UserError
 
 PATIENCE_SECONDS = 15.0
@@ -44,10 +45,8 @@ def check_reachable(given: str, patience_seconds: float = PATIENCE_SECONDS) -> N
 
 def _found_here() -> str:
     """The cluster that was started on this machine."""
-    from ray._private.services import get_ray_address_from_environment
-
     try:
-        return str(get_ray_address_from_environment("auto", None))
+        return running_here()
     except ConnectionError:
         raise UserError(
             "RAY_ADDRESS auto: no Ray runs on this machine. Start one (ray start --head), or "

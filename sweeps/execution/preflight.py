@@ -12,9 +12,10 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 
+from sweeps.config.old_records import check_schema
 from sweeps.config.space import MASKING, SpaceConfig, plain_point
-from sweeps.config.study_identity import differences, study_definition
-from sweeps.config.sweep_config import SweepConfig
+from sweeps.config.study_identity import DEFINITION, differences, study_definition
+from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.finetune.finetune_config import DataConfig, ModelConfig
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
@@ -22,7 +23,7 @@ from sweeps.storage.errors import UserError
 from sweeps.storage.study_paths import StudyPaths
 from sweeps.tracking.tracker import Tracker
 
-DEFINITION, ADOPTED, STORAGE = "definition", "adopted", "storage"
+ADOPTED, STORAGE = "adopted", "storage"
 
 
 def check_inputs(config: SweepConfig) -> None:
@@ -167,6 +168,7 @@ def check_same_study(
     before = study.user_attrs.get(DEFINITION, now)
     if before == now:
         return
+    check_schema(before, paths_for(config).folder)
     if adopt:
         _check_mixable(study, config, domain)
         return

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, final
 
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
 
+from sweeps.execution.train_compat import MeetingAt, TorchBackend
 from sweeps.storage.cluster_address import cluster_address
 
 TIMEOUT_SECONDS = 1800
@@ -42,19 +42,19 @@ class GroupConfig(TorchConfig):
     folder: str = ""
 
     @property
-    def backend_cls(self) -> type[_TorchBackend]:
+    def backend_cls(self) -> type[TorchBackend]:
         """The class that sets up the group."""
         return _Backend
 
 
 @final
-class _Backend(_TorchBackend):
+class _Backend(TorchBackend):
     def on_start(self, worker_group: Any, backend_config: GroupConfig) -> None:
         """Like Ray's, except for the rendezvous and the network interface."""
         try:
             if backend_config.folder:
                 place = Path(backend_config.folder) / uuid.uuid4().hex  # new for each start
-                worker_group = _MeetingAt(worker_group, f"file://{place}")
+                worker_group = MeetingAt(worker_group, f"file://{place}")
             else:
                 worker_group.execute(talk_over_own_address)
             super().on_start(worker_group, backend_config)
@@ -77,23 +77,3 @@ def talk_over_own_address() -> None:
     for name, addresses in psutil.net_if_addrs().items():
         if any(each.address == mine for each in addresses):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-
-
-@final
-class _MeetingAt:
-    """A worker group whose calls use this rendezvous URL."""
-
-    def __init__(self, worker_group: Any, url: str) -> None:
-        self._group, self._url = worker_group, url
-
-    def __len__(self) -> int:
-        return len(self._group)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._group, name)
-
-    def execute_single_async(self, index: int, function: Any, **given: Any) -> Any:
-        """Like the group's own, with this rendezvous URL."""
-        if "init_method" in given:
-            given["init_method"] = self._url
-        return self._group.execute_single_async(index, function, **given)

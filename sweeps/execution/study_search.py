@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, final
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from sweeps.config.search_config import Objective
@@ -31,6 +31,7 @@ from sweeps.search.attempts import (
     withdraw,
 )
 from sweeps.search.design import REPLICATE
+from sweeps.search.optuna_compat import stored
 from sweeps.search.outcomes import ending, has_ended, metrics_of, objective_values, outcome
 from sweeps.search.pruners import LatestAttempts, is_spared
 from sweeps.search.samplers import Exhausted
@@ -119,7 +120,7 @@ class StudySearch(Searcher):
         if self._report(trial, result):
             others = LatestAttempts(self._study, retried(self._study))
             # Also for trials that are never stopped: the pruner stores rungs for others there.
-            if self._study.pruner.prune(others, _stored(trial)) and not self._is_spared(trial):
+            if self._study.pruner.prune(others, stored(trial)) and not self._is_spared(trial):
                 trial.set_user_attr(UNPROMISING, True)  # the verdict survives a kill
         return self._is_given_up(trial)
 
@@ -184,7 +185,7 @@ class StudySearch(Searcher):
         trial.set_user_attr(REACHED, {"score": score, "step": step, "steps": steps})
         check = self._checks * int(step) // int(steps)
         # A trial that lost its group repeats its checks; Optuna keeps the first of each.
-        is_new = self._is_judged(trial) and check not in _stored(trial).intermediate_values
+        is_new = self._is_judged(trial) and check not in stored(trial).intermediate_values
         if is_new:
             trial.report(float(score), check)
         return is_new
@@ -201,7 +202,3 @@ class StudySearch(Searcher):
 
     def _unmeasured(self) -> str:
         return f"not every objective was measured: {', '.join(self._objectives)}"
-
-
-def _stored(trial: optuna.Trial) -> FrozenTrial:
-    return trial.storage.get_trial(trial._trial_id)

@@ -16,7 +16,7 @@ from sweeps.config.budget import StopCondition, UsageFile, UsageTracker
 from sweeps.config.failures import chain, kind_of
 from sweeps.config.load import save_config
 from sweeps.config.search_config import DIRECTIONS
-from sweeps.config.study_identity import preregister
+from sweeps.config.study_identity import DEFINITION, preregister
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import preflight
 from sweeps.execution.disk_need import check_disk
@@ -83,7 +83,7 @@ def open_study(
     preflight.check_same_study(study, config, domain, adopt=adopt)
     if place.database is not None:
         atomic_write(place.created_marker(), place.database)
-    is_new = preflight.DEFINITION not in study.user_attrs
+    is_new = DEFINITION not in study.user_attrs
     preflight.define(study, config, domain)
     if config.study.kind == "search":
         study.sampler = DistinctSampler(study, config.space_of(domain), config.search, config.seed)

@@ -16,8 +16,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeps.config.budget import FailuresConfig, StopCondition
 from sweeps.config.sweep_config import Resources, SweepConfig
-from sweeps.execution.cluster import HEAD_SHARE
 from sweeps.execution.job_client import Timeouts, trainable_for
+from sweeps.execution.ray_compat import HEAD_SHARE
 from sweeps.execution.remote_job import Stored, StoredJob
 from sweeps.execution.shared_storage import SharedFolderJob
 from sweeps.execution.trial_batch import BatchSearcher, Observers, TrialBatch

@@ -30,14 +30,14 @@ from typing import Any, Protocol, final
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 
 from sweeps.config.failures import failed, kind_of
-from sweeps.execution.cluster import HEAD_SHARE
 from sweeps.execution.driver_log import LOG
 from sweeps.execution.job_client import MAX_GROUPS, GroupLostError, JobClient
 from sweeps.execution.job_queue import JobQueue, Message
+from sweeps.execution.ray_compat import HEAD_SHARE
 from sweeps.execution.rendezvous import torch_config
+from sweeps.execution.train_compat import TrainerWithoutDatasets
 
 STEADY_SECONDS = 300.0
 """A group that lived this long was not lost for a reason that would also hit the next one."""
@@ -150,15 +150,6 @@ def result_of(client: JobClient, job: Message) -> Message:
 
 
 @final
-class _WithoutDatasets(TorchTrainer):
-    """A trainer without Train's process for distributing Ray datasets, which are not used here."""
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [each for each in callbacks if not isinstance(each, DatasetsCallback)]
-
-
-@final
 class WorkerGroups:
     """The worker groups of a driver, at most `count`; a context manager."""
 
@@ -245,7 +236,7 @@ class WorkerGroups:
 
     def _trainer(self, group: str) -> TorchTrainer:
         spec = self._spec
-        return _WithoutDatasets(
+        return TrainerWithoutDatasets(
             worker_loop,
             train_loop_config={"queue": self.queue, "run_job": spec.run_job, "group": group},
             torch_config=self._torch_config,

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sweeps.finetune.loss import TokenLoss
 from sweeps.finetune.process_group import Group
+from sweeps.finetune.torch_compat import block_classes
 
 State = dict[str, Any]
 
@@ -163,7 +164,7 @@ class Sharded(Parallel):
 
 def blocks(model: Any) -> list[torch.nn.Module]:
     """The repeated layers of a transformer, which are sharded and compiled one by one."""
-    names = set(getattr(model, "_no_split_modules", None) or ())
+    names = block_classes(model)
     return [module for module in model.modules() if type(module).__name__ in names]
 
 

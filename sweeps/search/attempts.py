@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.config.space import Point
+from sweeps.search.optuna_compat import is_queued, queued_attrs, queued_params, set_attr
 from sweeps.storage.interrupts import shielded
 
 INTERRUPTED, RETRY_OF = "interrupted", "retry_of"
@@ -48,7 +49,7 @@ def is_void(trial: FrozenTrial) -> bool:
 
 def point_of(trial: FrozenTrial) -> dict[str, Any]:
     """The queued parameters of a trial, updated with the drawn ones."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    return {**queued_params(trial), **trial.params}
 
 
 @shielded()
@@ -62,7 +63,7 @@ def mark_interrupted(study: optuna.Study) -> list[FrozenTrial]:
 
 def withdraw(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
     """Close a running trial as interrupted."""
-    study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
+    set_attr(study, trial, INTERRUPTED, True)
     study.tell(trial.number, state=TrialState.FAIL)
 
 
@@ -75,7 +76,7 @@ def queue_interrupted(study: optuna.Study) -> int:
     queued = 0
     superseded = retried(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-        is_drawn = is_void(trial) and "fixed_params" not in trial.system_attrs
+        is_drawn = is_void(trial) and not is_queued(trial)
         if INTERRUPTED in trial.user_attrs and trial.number not in superseded and not is_drawn:
             study.add_trial(_next_attempt(trial))
             queued += 1
@@ -91,11 +92,10 @@ def _next_attempt(trial: FrozenTrial) -> FrozenTrial:
     kept = (NUMBER, REACHED, UNPROMISING)
     attrs = {name: trial.user_attrs[name] for name in kept if name in trial.user_attrs}
     # If the driver was killed while drawing the point, the parts it left are drawn again.
-    queued: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
-    point = queued if is_void(trial) else point_of(trial)
+    point = queued_params(trial) if is_void(trial) else point_of(trial)
     return create_trial(
         state=TrialState.WAITING,
-        system_attrs={**trial.system_attrs, "fixed_params": point},
+        system_attrs=queued_attrs(trial, point),
         user_attrs={**attrs, RETRY_OF: trial.number},
         intermediate_values=trial.intermediate_values,
     )

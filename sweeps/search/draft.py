@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from sweeps.config.space import Point
+from sweeps.search.optuna_compat import contains
 
 
 @final
@@ -50,14 +51,10 @@ class Draft:
             value = self._fixed[name]
         elif distribution.single():
             value = first
-        elif name in self._together and _holds(distribution, self._together[name]):
+        # A range may have had other ends when the trials were run that a sampler goes by.
+        elif name in self._together and contains(distribution, self._together[name]):
             value = self._together[name]
         else:
             value = self._alone(name, distribution)
         self.params[name], self.distributions[name] = value, distribution
         return value
-
-
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether the value fits: the range may have been different in the trials learned from."""
-    return distribution._contains(distribution.to_internal_repr(value))

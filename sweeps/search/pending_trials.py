@@ -13,6 +13,7 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.report.trial_row import best_first, distinct
 from sweeps.search.attempts import finished_trials, queue_points
 from sweeps.search.design import FRESH_SEEDS_FROM, MOST, REPLICATE, STAGES
+from sweeps.search.optuna_compat import queued_params, stored
 from sweeps.search.trial_records import own_rows, trial_rows
 
 
@@ -26,8 +27,7 @@ class SearchSpace:
     def suggest(self, trial: optuna.Trial) -> Point:
         """The sampler's point, or a replicate's queued one."""
         point = self._space.suggest(trial)
-        queued = trial.storage.get_trial(trial._trial_id).system_attrs.get("fixed_params", {})
-        if "stage" in queued:
+        if "stage" in queued_params(stored(trial)):
             point["seed"] = trial.suggest_int("seed", 0, MOST)
             point["stage"] = trial.suggest_categorical("stage", STAGES)
         return point
@@ -54,7 +54,7 @@ def finished_own(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _is_replicate(trial: FrozenTrial) -> bool:
-    return "stage" in trial.params or "stage" in trial.system_attrs.get("fixed_params", {})
+    return "stage" in trial.params or "stage" in queued_params(trial)
 
 
 def replicates(study: optuna.Study, config: SweepConfig) -> list[Point]:

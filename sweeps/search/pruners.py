@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import MASKING
 from sweeps.search.attempts import NUMBER
+from sweeps.search.optuna_compat import storage_of
 
 SFT = "sft"
 
@@ -72,7 +73,7 @@ class LatestAttempts(optuna.Study):
 
     def __init__(self, study: optuna.Study, superseded: Container[int]) -> None:
         """``superseded``: Optuna's numbers of the attempts to leave out."""
-        super().__init__(study.study_name, study._storage, study.sampler, study.pruner)
+        super().__init__(study.study_name, storage_of(study), study.sampler, study.pruner)
         self._superseded = superseded
 
     def get_trials(

@@ -18,6 +18,7 @@ from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import Point, SpaceConfig
 from sweeps.search.attempts import NUMBER, is_void, point_of
 from sweeps.search.draft import Draft
+from sweeps.search.optuna_compat import queued_params
 
 MODEL_ATTEMPTS, RANDOM_ATTEMPTS = 10, 10
 """How often to redraw a known point: with the sampler, then at random."""
@@ -88,7 +89,7 @@ class DistinctSampler(BaseSampler):
         """
         start, number = self._search.start, _number(trial)
         given = start[number].given() if number < len(start) else {}
-        queued = trial.system_attrs.get("fixed_params", {})
+        queued = queued_params(trial)
         own = GP_ATTEMPTS if self._search.sampler == "gp" else MODEL_ATTEMPTS
         for attempt in range(own + 2 * RANDOM_ATTEMPTS):
             fixed = given if attempt < own + RANDOM_ATTEMPTS else {}
@@ -136,7 +137,7 @@ class DistinctSampler(BaseSampler):
 
         A failure caused by the point would repeat; for other failures there is `retry`.
         """
-        others = self._study._storage.get_all_trials(self._study._study_id, deepcopy=False)
+        others = self._study.get_trials(deepcopy=False)
         points = [point_of(t) for t in others if t.number != trial.number and not is_void(t)]
         return {
             identity(self._space, point)

@@ -11,6 +11,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config.load import is_paper, study_paths
+from sweeps.config.old_records import check_schema
+from sweeps.config.study_identity import DEFINITION
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.report.trial_row import ScoreLabel, TrialRow, best_first
 from sweeps.search.attempts import INTERRUPTED, REACHED, retried
@@ -139,7 +141,9 @@ class Records:
             self._open()
         name = f"{self.config.name}/{domain}"
         if domain not in self._studies and name in optuna.get_all_study_names(self._storage):
-            self._studies[domain] = optuna.load_study(study_name=name, storage=self._storage)
+            study = optuna.load_study(study_name=name, storage=self._storage)
+            check_schema(study.user_attrs.get(DEFINITION, {}), self.place.folder)
+            self._studies[domain] = study
         return self._studies.get(domain)
 
     def begun(self) -> dict[str, tuple[TrialRow, ...]]:

@@ -98,6 +98,8 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
     if location[-1:] == ("float",) and detail["type"].startswith("float"):
         location = location[:-1]  # part of the union with int
     place = ".".join(str(part) for part in location)
+    if detail["type"] == "extra_forbidden" and ".".join(map(str, location[-2:])) in RENAMED:
+        return _renamed(location, model, detail["input"])
     if detail["type"] == "extra_forbidden":
         return f"unknown key '{place}' ({_right_key(str(location[-1]), location[:-1], model)})"
     if detail["type"] == "missing":
@@ -171,6 +173,16 @@ def _as_keys(model: type[BaseModel] | None, given: Any) -> Any:
     return None
 
 
+def _renamed(location: tuple[Any, ...], model: type[BaseModel], given: Any) -> str:
+    """What a key of an older version is called now, with its value, or what that may be."""
+    *above, old = map(str, location)
+    key = RENAMED[f"{above[-1]}.{old}"]
+    allowed = get_args(_annotation_at(model, (*location[:-1], key)))
+    example = given if given in allowed else allowed[0]
+    before, now = ".".join((*above, old)), ".".join((*above, key))
+    return f"unknown key '{before}': since 0.2.0 it is '{now}', as {key}: {example}"
+
+
 def _right_key(word: str, above: tuple[Any, ...], model: type[BaseModel]) -> str:
     """The key that was probably meant: a sibling, or our name for another tool's key."""
     here = _keys_at(model, above)
@@ -229,6 +241,9 @@ def inner_model(annotation: Any) -> type[BaseModel] | None:
             return inside
     return None
 
+
+RENAMED = {"batch.hold": "fixed"}
+"""What keys of 0.1.0, each a choice of words, are called since 0.2.0, at the same place."""
 
 ELSEWHERE = {
     theirs: ours

@@ -1,9 +1,9 @@
 """Publish a comparison view of a study's trials in the MLflow web page.
 
-MLflow stores a shared view as an experiment tag, `mlflow.sharedViewState.<view id>`. Its value is
-JSON with the page's state: columns, order, filter and charts. Without a view, the run table shows
-no parameters or metrics. The format is internal to the page and undocumented (tested with MLflow
-3.17), so conclusions rest on the HTML report and not on this view.
+MLflow stores a shared view as an experiment tag (`shared_view_tag`). Its value is JSON with the
+page's state: columns, order, filter and charts. Without a view, the run table shows no parameters
+or metrics. The format is internal to the page and undocumented (tested with MLflow 3.17), so
+conclusions rest on the HTML report and not on this view.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, final
 
 from mlflow import MlflowClient
 
+from sweeps.tracking.mlflow_compat import PARENT, shared_view_page, shared_view_tag
 from sweeps.tracking.tracker import StudyInfo
 
 # MLflow's pages prefer the alphabetically first parameters. This copy is for charts, which have
@@ -68,17 +69,9 @@ def publish(
     view_id = "-".join((f"gmt-{parent_run_id[:12]}", *group_by))
     state = json.dumps(_state(view_id, parent_run_id, metric, kind, group_by))
     value = {"name": name, "createdAt": int(time.time() * 1000), "state": state}
-    client.set_experiment_tag(
-        experiment_id, f"mlflow.sharedViewState.{view_id}", json.dumps(value)
-    )
+    client.set_experiment_tag(experiment_id, shared_view_tag(view_id), json.dumps(value))
     label = f"compare {kind}s" + (f", means by {' and '.join(group_by)}" if group_by else "")
-    return PublishedView(view_id, url_path(experiment_id, view_id), label)
-
-
-def url_path(experiment_id: str, view_id: str) -> str:
-    """The page of a published view, in chart mode."""
-    page = f"/#/experiments/{experiment_id}/runs"
-    return f"{page}?viewStateShareKey={view_id}&compareRunsMode=CHART"
+    return PublishedView(view_id, shared_view_page(experiment_id, view_id), label)
 
 
 def _state(
@@ -132,7 +125,7 @@ def _state(
 
 
 def _filter(parent_run_id: str, kind: str, *, is_grouped: bool) -> str:
-    found = f"tags.`gmt.kind` = '{kind}' and tags.`mlflow.parentRunId` = '{parent_run_id}'"
+    found = f"tags.`gmt.kind` = '{kind}' and tags.`{PARENT}` = '{parent_run_id}'"
     return f"{found} and params.`stage` = 'replicate'" if is_grouped else found
 
 

@@ -18,6 +18,7 @@ from shutil import which
 from typing import TYPE_CHECKING, final
 
 from sweeps.storage.sqlite_address import for_mlflow, sqlite_address, sqlite_path
+from sweeps.tracking.mlflow_compat import COMMIT, FEW_PROCESSES, NOTE, PARENT, QUIET, SOURCE
 from sweeps.tracking.mlflow_store import (
     check_store,
     finite,
@@ -51,13 +52,6 @@ STATUS: dict[TrialState, str] = {
     "stopped_early": "FINISHED",
     "failed": "FAILED",
     "interrupted": "KILLED",
-}
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 
 
@@ -253,9 +247,9 @@ class MlflowTracker(Tracker):
             "gmt.kind": "study",
             "gmt.study": info.key,
             "gmt.state": "running",
-            "mlflow.note.content": info.note,
-            "mlflow.source.name": "gmt-sweep",
-            "mlflow.source.git.commit": info.git_commit,
+            NOTE: info.note,
+            SOURCE: "gmt-sweep",
+            COMMIT: info.git_commit,
         }
         if found:
             run_id = str(found[0].info.run_id)
@@ -269,7 +263,7 @@ class MlflowTracker(Tracker):
         return str(run.info.run_id), True
 
     def _children(self, experiment_id: str, parent_id: str) -> dict[str, Run]:
-        query, token = f"tags.`mlflow.parentRunId` = '{parent_id}'", None
+        query, token = f"tags.`{PARENT}` = '{parent_id}'", None
         found: dict[str, Run] = {}
         while True:
             page = self._client.search_runs([experiment_id], query, page_token=token)
@@ -284,9 +278,9 @@ class MlflowTracker(Tracker):
             "gmt.study": study.info.key,
             "gmt.trial_key": trial.key,
             "gmt.state": "running",
-            "mlflow.parentRunId": study.run_id,
-            "mlflow.source.name": "gmt-sweep",
-            "mlflow.source.git.commit": study.info.git_commit,
+            PARENT: study.run_id,
+            SOURCE: "gmt-sweep",
+            COMMIT: study.info.git_commit,
         }
         if trial.parent_key:
             tags["gmt.parent_key"] = trial.parent_key
@@ -346,4 +340,4 @@ def _serve_command(database: Path) -> str:
     program = str(beside) if which("mlflow") is None and beside.exists() else "mlflow"
     store = for_mlflow(sqlite_address(database))
     where = ["--backend-store-uri", store, "--port", "5000", "--workers", "1"]
-    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join([program, 'server', *where])}"
+    return f"{FEW_PROCESSES} {shlex.join([program, 'server', *where])}"

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from sweeps.config.load import load_config
+from sweeps.config.study_identity import DEFINITION
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution import sweep
-from sweeps.execution.preflight import ADOPTED, DEFINITION
+from sweeps.execution.preflight import ADOPTED
 from sweeps.storage.errors import UserError
 from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.another_driver import another_driver

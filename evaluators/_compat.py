@@ -1,0 +1,28 @@
+"""Names of transformers that it does not promise to keep, each with what its public API lacks.
+
+`tests/test_compat.py` fails with a sentence where one of them has gone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+PLAIN = (DynamicLayer, DynamicSlidingWindowLayer)
+"""The layers that keep the keys and values of all, or the latest, positions. A cache can be built
+of layers of one's own, but the classes to derive them from are in no reference."""
+
+
+def cache_layers(config: Any) -> list[Any]:
+    """The layers of the cache that a model would make itself; no function names their kinds."""
+    layers: list[Any] = DynamicCache(config=config).layers
+    return layers
+
+
+def window_of(layer: Any) -> int | None:
+    """The positions that a layer looks back to; None for all. Configurations say it in as many
+    ways as there are architectures, of which the cache makes one."""
+    window: int | None = getattr(layer, "sliding_window", None)
+    return window

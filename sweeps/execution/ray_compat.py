@@ -1,0 +1,109 @@
+"""Names of Ray that it does not promise to keep, each with what its public API lacks.
+
+`tests/test_compat.py` fails with a sentence where one of them has gone; what
+Ray Train has of them is in `sweeps.execution.train_compat`, whose import takes seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+HEAD_SHARE = {"node:__internal_head__": 0.0001}
+"""What actors take that only wait for others: nothing but a place on the head. It never leaves, it
+has no GPU to block, and no node is kept for their sake. A public way to say so would need the
+head's id, which is not known before Ray has started."""
+
+# Train polls its workers this often, and learns only then that they are up or gone.
+WORKER_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per group; trials resume without it
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+}
+# Ctrl-C is ours: Tune's handler would spend it on a last snapshot that nothing reads.
+DRIVER_ENVIRONMENT = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new console output speaks even when told to be silent
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no score
+    # Else the raylet warns that a group's helper processes are many for a small machine.
+    "RAY_worker_maximum_startup_concurrency": "8",
+    "RAY_prestart_worker_first_driver": "0",  # none of them would have our environment
+    "RAY_worker_niceness": "0",  # Ray's 15 lets whatever else runs here go before the trials
+}
+
+BOOTSTRAP_FILE, KUBERAY_VARIABLE = "ray_bootstrap_config.yaml", "RAY_USAGE_STATS_KUBERAY_IN_USE"
+
+
+@contextmanager
+def no_sigterm_handler() -> Iterator[None]:
+    """During the block ``ray.init`` sets no handler of Python for SIGTERM: no option says so."""
+    from ray._private import utils
+
+    setter = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = setter
+
+
+@contextmanager
+def loopback_only(free_port: Callable[[], int]) -> Iterator[int]:
+    """During the block ``ray.init`` starts a Ray that listens to 127.0.0.1 alone; yields its port,
+    which the environment may name.
+
+    Ray has a switch for it, but reads it from the environment when it is imported; no argument
+    of ``ray.init`` names the port.
+    """
+    from ray._private import ray_constants
+
+    variable = ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE
+    before, given = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(variable)
+    port = given or str(free_port())
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[variable] = port
+    try:
+        yield int(port)
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if given is None:
+            del os.environ[variable]
+
+
+def running_here() -> str:
+    """The address of the cluster that was started on this machine: ``ray.init`` alone looks for
+    it, and joins it at once.
+
+    Raises:
+        ConnectionError: there is none.
+    """
+    from ray._private.services import get_ray_address_from_environment
+
+    return str(get_ray_address_from_environment("auto", None))
+
+
+def visit_shipped(folder: Path, excludes: Sequence[str], visit: Callable[[Path], None]) -> None:
+    """Visit every file and folder that ``ray job submit --working-dir`` would send, by its own
+    rules: .gitignore, .rayignore, ``excludes``. No command lists them without sending them."""
+    from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
+
+    quiet = logging.getLogger(f"{__name__}.quiet")
+    quiet.disabled = True
+    left_out = _get_excludes(folder, list(excludes))
+    _dir_travel(folder, [left_out], visit, include_gitignore=True, logger=quiet)
+
+
+def has_autoscaler() -> bool:
+    """Whether the cluster of this head node has an autoscaler, so that what is not there yet may
+    come: ``ray.cluster_resources`` has only what is there.
+
+    `ray up` leaves this file on the head node, where submitted jobs run; KubeRay says by this
+    variable that it made the pod.
+    """
+    by_launcher = Path("~", BOOTSTRAP_FILE).expanduser().exists()
+    return by_launcher or os.environ.get(KUBERAY_VARIABLE) == "1"
