@@ -16,7 +16,7 @@ grep '^torch==' constraints.txt >"$place/pinned.txt"
 echo "==> installing the newest releases into $place (some minutes)"
 "$python" -m venv "$place/venv"
 bin=$place/venv/bin
-"$bin/python" -m pip --disable-pip-version-check install -qq --upgrade \
+"$bin/python" -m pip --disable-pip-version-check install -qq --upgrade --no-compile \
     --constraint "$place/pinned.txt" --requirement "$place/newest.txt" pytest pytest-timeout
 
 echo "==> canaries"
