@@ -1,7 +1,7 @@
-"""A cluster of two hosts, the second of which has another disk where the driver has the storage.
+"""A cluster whose last worker has another disk where the driver has the storage.
 
-The head drives and has no CPU, as on a cluster of `ray up`, so that every trial lands on the
-worker; see `tests.cluster.hosts`.
+The head drives and has no CPU, as on a cluster of `ray up`, so that every trial lands on a worker;
+see `tests.cluster.hosts`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -22,7 +22,7 @@ from tests.cluster.hosts import Host, Hosts, missing_programs
 from tests.cluster.local_cluster import ROOT
 from tests.sweeps.on_ray.mini_sweeps import tree
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 if sys.platform != "linux" or os.geteuid() != 0 or missing_programs():
     pytest.skip(
         f"needs Linux, root and {', '.join(missing_programs()) or 'its programs'}",
@@ -33,52 +33,66 @@ TO_FIX_IT = "To fix it, mount one folder on every node"
 
 
 @dataclass(frozen=True)
-class TwoHosts:
-    """A head that runs Ray, and a worker that may join it."""
+class Cluster:
+    """A head that runs Ray and a sweep's driver, and workers that may join it."""
 
-    head: Host
-    worker: Host
-    shared: Path
+    hosts: Hosts
 
     @property
     def sweep(self) -> Path:
         """What the driver writes to."""
-        return self.shared / "runs" / "small"
+        return self.hosts.shared / "runs" / "small"
 
-    @property
-    def other(self) -> Path:
-        """The disk that the worker has in place of the shared folder, where it is given one."""
-        return self.worker.home / "other"
+    def give_another_disk(self, host: Host) -> Path:
+        """In place of the shared folder; returns where this machine sees it."""
+        host.run(f"mkdir other; mount --bind other {self.hosts.shared}")
+        return host.home / "other"
 
-    def give_worker_another_disk(self) -> None:
-        self.worker.run(f"mkdir other; mount --bind other {self.shared}")
+    def join(self, host: Host) -> None:
+        """It becomes a node of one CPU."""
+        _start_ray(host, f"--address={self.hosts['head'].address}:6379 --num-cpus=1")
 
-    def join(self) -> None:
-        """The worker becomes a node of one CPU."""
-        _start_ray(self.worker, f"--address={self.head.address}:6379 --num-cpus=1")
-
-    def start_driver(self) -> Popen[str]:
+    def start(self, *command: str) -> Popen[str]:
+        """`python -m sweeps` on the head."""
         given = (
-            f"RAY_ADDRESS={self.head.address}:6379",
+            f"RAY_ADDRESS={self.hosts['head'].address}:6379",
             f"PYTHONPATH={ROOT}",
             "RAY_USAGE_STATS_KUBERAY_IN_USE=1",  # more nodes may come
         )
-        line = f"{' '.join(given)} exec python -m sweeps run {self.shared}/sweep.yaml"
-        return Popen(self.head.command(line), stdout=PIPE, stderr=PIPE, text=True)
+        line = f"{' '.join(given)} exec python -m sweeps {' '.join(command)}"
+        return Popen(self.hosts["head"].command(line), stdout=PIPE, stderr=PIPE, text=True)
 
-    def wait_for_probe(self, driver: Popen[str]) -> None:
+    def start_sweep(self, *overrides: str) -> Popen[str]:
+        return self.start("run", f"{self.hosts.shared}/sweep.yaml", *overrides)
+
+    def wait_until_asked(self, driver: Popen[str]) -> None:
         """Until the driver has asked the nodes that there are, and left its word for others."""
-        end = time.monotonic() + 240
-        while not list(self.sweep.glob(".probe-*")):
-            assert driver.poll() is None, driver.communicate()
-            assert time.monotonic() < end
-            time.sleep(0.2)
+        _wait(lambda: bool(list(self.sweep.glob(".probe-*"))), driver)
 
-    def check_nothing_was_written(self) -> None:
-        """By a trial, on either disk."""
-        assert list(self.other.iterdir()) == []
-        assert not list(self.sweep.rglob("events.jsonl"))
-        assert not list(self.sweep.rglob("checkpoints"))
+    def steps(self) -> dict[str, int]:
+        """How many steps each trial has told of, by its key."""
+        files = self.sweep.glob("math/trials/*/events.jsonl")
+        return {file.parent.name: len(file.read_bytes().splitlines()) for file in files}
+
+    def results(self) -> list[Path]:
+        return list(self.sweep.glob("math/trials/*/result.json"))
+
+    def check_refused_at_a_trial(self, driver: Popen[str], host: Host) -> None:
+        _, said = driver.communicate(timeout=300)
+        assert driver.returncode == 2, said
+        assert "Traceback" not in said
+        node = rf"node {host.name} \({re.escape(host.address)}\) has another disk"
+        assert re.search(rf"storage {self.sweep}: {node}", said), said
+        assert TO_FIX_IT in said
+        assert not list(self.sweep.glob(".probe-*"))
+
+    def check_completes_once_mended(self, host: Host) -> None:
+        """The host gets the shared folder, and the refused trial is tried again."""
+        host.run(f"umount {self.hosts.shared}")
+        driver = self.start("retry", str(self.sweep), "--kind", "configuration", "--run")
+        _, said = driver.communicate(timeout=300)
+        assert driver.returncode == 0, said
+        assert len(self.results()) == 3
 
 
 def _start_ray(host: Host, arguments: str) -> None:
@@ -86,52 +100,72 @@ def _start_ray(host: Host, arguments: str) -> None:
     host.run(f"{start} || (ray stop --force; {start})", timeout=240)
 
 
+def _wait(true: Callable[[], bool], driver: Popen[str]) -> None:
+    end = time.monotonic() + 240
+    while not true():
+        assert driver.poll() is None, driver.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
 @pytest.fixture
-def cluster() -> Iterator[TwoHosts]:
-    with Hosts("head", "worker", kept=[ROOT]) as hosts:
-        found = TwoHosts(hosts["head"], hosts["worker"], hosts.shared)
-        (found.shared / "sweep.yaml").write_text(yaml.safe_dump(tree(found.shared / "runs")))
-        _start_ray(found.head, "--head --num-cpus=0 --port=6379 --dashboard-host=127.0.0.1")
-        yield found
+def cluster() -> Iterator[Cluster]:
+    with Hosts("head", "worker", "late", kept=[ROOT]) as hosts:
+        (hosts.shared / "sweep.yaml").write_text(yaml.safe_dump(tree(hosts.shared / "runs")))
+        _start_ray(hosts["head"], "--head --num-cpus=0 --port=6379 --dashboard-host=127.0.0.1")
+        yield Cluster(hosts)
 
 
-def test_a_worker_that_joins_later_is_refused_at_its_first_trial(cluster: TwoHosts) -> None:
-    """The sweep begins while there is no worker at all."""
-    cluster.give_worker_another_disk()
-    driver = cluster.start_driver()
-    cluster.wait_for_probe(driver)
-    cluster.join()
+def test_the_first_worker_is_refused_at_its_first_trial(cluster: Cluster) -> None:
+    """The sweep begins with no worker at all."""
+    worker = cluster.hosts["worker"]
+    disk = cluster.give_another_disk(worker)
+    driver = cluster.start_sweep()
+    cluster.wait_until_asked(driver)
+    cluster.join(worker)
+    cluster.check_refused_at_a_trial(driver, worker)
+    assert list(disk.iterdir()) == []
+    assert cluster.steps() == {}
+    cluster.check_completes_once_mended(worker)
+
+
+def test_a_late_worker_is_refused_and_the_trial_of_another_goes_on(cluster: Cluster) -> None:
+    worker, late = cluster.hosts["worker"], cluster.hosts["late"]
+    disk = cluster.give_another_disk(late)
+    cluster.join(worker)
+    driver = cluster.start_sweep(
+        *("resources.concurrency=2", "training.examples=6144", "training.checkpoint_updates=20")
+    )
+    _wait(lambda: sum(cluster.steps().values()) > 60, driver)
+    cluster.join(late)
+    cluster.check_refused_at_a_trial(driver, late)
+    assert list(disk.iterdir()) == []
+    print(cluster.steps(), cluster.results())
+    before = cluster.steps()
+    cluster.check_completes_once_mended(late)
+    print(cluster.steps(), cluster.results())
+    assert before.keys() <= cluster.steps().keys()
+
+
+def test_a_worker_that_is_there_already_is_refused_at_the_start(cluster: Cluster) -> None:
+    worker = cluster.hosts["worker"]
+    disk = cluster.give_another_disk(worker)
+    cluster.join(worker)
+    driver = cluster.start_sweep()
     _, said = driver.communicate(timeout=300)
-    print(said)
-    assert driver.returncode == 2, said
-    assert "Traceback" not in said
-    node = rf"node worker \({re.escape(cluster.worker.address)}\) has another disk"
-    assert re.search(rf"storage {cluster.sweep}: {node}", said), said
-    assert TO_FIX_IT in said
-    cluster.check_nothing_was_written()
-    assert not list(cluster.sweep.glob(".probe-*"))
-
-
-def test_a_worker_that_is_there_already_is_refused_at_the_start(cluster: TwoHosts) -> None:
-    cluster.give_worker_another_disk()
-    cluster.join()
-    driver = cluster.start_driver()
-    _, said = driver.communicate(timeout=300)
-    print(said)
     assert driver.returncode == 2, said
     assert "Traceback" not in said
     assert f"storage {cluster.sweep}: on a cluster of 2 nodes it must be one folder" in said
-    assert f"{cluster.worker.address}: what the driver wrote there is not seen here" in said
+    assert f"{worker.address}: what the driver wrote there is not seen here" in said
     assert TO_FIX_IT in said
-    cluster.check_nothing_was_written()
+    assert list(disk.iterdir()) == []
+    assert not list(cluster.sweep.glob("math/trials/*"))
 
 
-def test_a_worker_with_the_same_disk_runs_the_sweep(cluster: TwoHosts) -> None:
-    """It joins when the sweep waits for it, too."""
-    driver = cluster.start_driver()
-    cluster.wait_for_probe(driver)
-    cluster.join()
+def test_a_worker_with_the_same_disk_runs_what_waits_for_it(cluster: Cluster) -> None:
+    driver = cluster.start_sweep()
+    cluster.wait_until_asked(driver)
+    cluster.join(cluster.hosts["worker"])
     _, said = driver.communicate(timeout=300)
-    print(said)
     assert driver.returncode == 0, said
-    assert len(list(cluster.sweep.glob("math/trials/*/result.json"))) == 3
+    assert len(cluster.results()) == 3
