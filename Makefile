@@ -5,7 +5,11 @@ PYTHON ?= python3
 export PYTHON
 
 BIN := .venv/bin
-CODE := gmt_core evaluators sweeps tests examples benchmarks
+CODE := gmt_core evaluators sweeps tests examples benchmarks tools
+
+# Tests on Ray start machines of their own and run one after another; the others share the cores.
+ON_RAY := tests/sweeps/on_ray
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --ignore $(ON_RAY)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check resolve canaries lock format clean
@@ -22,7 +26,9 @@ demo:  ## Run three small studies on the CPU, and print where to view them.
 test:  ## Run the tests.
 	@tools/install.sh dev
 	@echo "==> tests"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
+	@echo "==> tests on Ray"
+	@$(BIN)/python -m pytest $(ON_RAY)
 
 check:  ## Run format, lint, types and tests (with layers and doc links).
 	@tools/install.sh dev
@@ -33,7 +39,9 @@ check:  ## Run format, lint, types and tests (with layers and doc links).
 	@echo "==> types"
 	@$(BIN)/mypy
 	@echo "==> tests (with layers and doc links)"
-	@$(BIN)/python -m pytest --durations=10
+	@$(BIN)/python -m pytest --durations=10 $(PARALLEL)
+	@echo "==> tests on Ray"
+	@$(BIN)/python -m pytest --durations=10 $(ON_RAY)
 
 resolve:  ## Check that the pinned set resolves for each Python and system (queries the index).
 	@tools/install.sh dev
