@@ -110,7 +110,6 @@ def doctor(
     """
     from sweeps.cli.arguments import mistakes_explained
 
-    pass
     from sweeps.storage.cluster_address import cluster_address
 
     with mistakes_explained():

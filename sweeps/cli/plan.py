@@ -197,6 +197,4 @@ def _pace_of(
 def _print(found: SweepPlan, run: str) -> None:
     from rich.console import Console
 
-    pass
-
     Console(soft_wrap=True, highlight=False, markup=False).print(*view(found, run), sep="\n")
