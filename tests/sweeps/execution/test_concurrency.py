@@ -65,7 +65,9 @@ def test_one_machine_has_as_many_trials_as_it_holds(
 
 
 def test_a_trial_that_one_machine_does_not_hold_is_refused(small_machine: None) -> None:
-    with pytest.raises(UserError, match=r"workers 1000: this machine, with 2 cores .* holds 30 "):
+    with pytest.raises(
+        UserError, match=r"workers 1000: this machine, with 2 cores .* holds at most 30;"
+    ):
         local_places(Resources(workers=1000))
 
 
@@ -75,7 +77,7 @@ def test_a_long_folder_for_sockets_is_told_as_that(monkeypatch: pytest.MonkeyPat
     said = "validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /long/x"
     text = cluster._trouble(OSError(said))
     assert "longer than Unix allows (/long/x)" in text
-    assert text.endswith("as TMPDIR=/tmp")
+    assert text.endswith("for example TMPDIR=/tmp")
     assert "busy" not in text
     assert "busy" in cluster._trouble(TimeoutError("The node timed out"))
     assert "busy" not in cluster._trouble(PermissionError("not allowed: /tmp/ray"))
@@ -90,7 +92,7 @@ def test_no_more_groups_than_there_are_jobs_for(monkeypatch: pytest.MonkeyPatch)
     queue = SimpleNamespace(options=lambda **given: SimpleNamespace(remote=lambda *given: None))
     monkeypatch.setattr(worker_groups.ray, "remote", lambda actor: queue)
     started: list[WorkerGroups] = []
-    monkeypatch.setattr(WorkerGroups, "_keep", lambda self: started.append(self))
+    monkeypatch.setattr(WorkerGroups, "_supervise", lambda self: started.append(self))
     spec: Any = SimpleNamespace(restarts=0, recycle_after_seconds=1.0)
     groups = WorkerGroups(spec, 3)
     for jobs, expected in ((0, 0), (1, 1), (1, 1), (2, 2), (1, 2), (100_000, 3)):
