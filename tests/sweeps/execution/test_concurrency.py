@@ -66,7 +66,7 @@ def test_one_machine_has_as_many_trials_as_it_holds(
 
 def test_a_trial_that_one_machine_does_not_hold_is_refused(small_machine: None) -> None:
     with pytest.raises(
-        UserError, match=r"workers 1000: this machine, with 2 cores .* holds at most 30"
+        UserError, match=r"workers 1000: this machine, with 2 cores .* holds at most 30;"
     ):
         local_places(Resources(workers=1000))
 
@@ -77,7 +77,7 @@ def test_a_long_folder_for_sockets_is_told_as_that(monkeypatch: pytest.MonkeyPat
     said = "validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /long/x"
     text = cluster._trouble(OSError(said))
     assert "longer than Unix allows (/long/x)" in text
-    assert text.endswith("TMPDIR=/tmp")
+    assert text.endswith("for example TMPDIR=/tmp")
     assert "busy" not in text
     assert "busy" in cluster._trouble(TimeoutError("The node timed out"))
     assert "busy" not in cluster._trouble(PermissionError("not allowed: /tmp/ray"))

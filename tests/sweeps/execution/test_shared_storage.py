@@ -56,7 +56,9 @@ def test_another_disk_is_refused_before_anything_is_written(
         here.mkdir()
     with probe(tmp_path / "driver") as word:
         job = SharedFolderJob(str(here), word, writes(here))
-        with pytest.raises(UserError, match=rf"storage {here}: node .* another disk") as caught:
+        with pytest.raises(
+            UserError, match=rf"storage {here}: node .* a different disk"
+        ) as caught:
             job(JOB, go, {})
     assert kind_of(caught.value) == "configuration"  # which stops the study
     assert here.exists() == has_folder
@@ -80,7 +82,7 @@ def test_every_rank_refuses_where_one_has_another_disk(tmp_path: Path) -> None:
     with probe(tmp_path / "driver") as word:
         run_ranks(on_a_rank, 2, tmp_path, tmp_path, word)
     for rank in range(2):
-        assert "another disk" in (tmp_path / f"{rank}.txt").read_text()
+        assert "a different disk" in (tmp_path / f"{rank}.txt").read_text()
     assert not (tmp_path / "driver" / "trial").exists()
 
 

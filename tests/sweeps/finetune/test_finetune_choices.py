@@ -190,9 +190,9 @@ def test_drop_needs_a_finished_parent(world: Path, tmp_path: Path) -> None:
     drop = {"tuned": str(tmp_path / "none"), "rate": 0.5}
     with pytest.raises(ModelError, match="expected the model folder of a finished SFT run"):
         run(world, tmp_path / "run", method={"name": "drop", "drop": drop})
-    with pytest.raises(ValidationError, match=r"method\.drop belongs to"):
+    with pytest.raises(ValidationError, match=r"method\.drop is required by"):
         MethodConfig(name="drop")
-    with pytest.raises(ValidationError, match=r"method\.drop belongs to"):
+    with pytest.raises(ValidationError, match=r"method\.drop is required by"):
         MethodConfig.model_validate({"name": "sft", "drop": drop})
 
 
