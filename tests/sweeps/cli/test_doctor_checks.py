@@ -126,7 +126,7 @@ def test_storage_that_is_another_folder_on_the_node(tmp_path: Path) -> None:
         (tmp_path / "node").mkdir()
         problem = shared_storage.answer(tmp_path / "node", word, "node")
         finding = doctor_storage.check_shared(tmp_path / "driver", word, "node", problem)
-        assert failed(finding) and "not seen" in finding.said
+        assert failed(finding) and "not visible" in finding.said
         # It sees ours, as a copy that is synchronized in one direction would show it.
         assert failed(doctor_storage.check_shared(tmp_path / "driver", word, "node", ""))
 

@@ -27,7 +27,10 @@ TWO_UPDATES = {"examples": 16, "clip_norm": None}
 def accuracy(world: Path) -> dict[str, Any]:
     """An evaluation by answers alone, where a model that says nothing scores 0."""
     items = str(world / "validation.jsonl")
-    return {"checks": 1, "benchmarks": [{"name": "exact_match", "validation": items, "test": ""}]}
+    return {
+        "checks": 1,
+        "benchmarks": [{"name": "exact_match", "validation": items, "test": "test.jsonl"}],
+    }
 
 
 def diverged(world: Path, folder: Path, **changes: Any) -> RunResult:
