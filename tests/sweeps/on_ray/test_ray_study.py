@@ -28,7 +28,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, MemoryTracker]:
-    """One point, another, and the first again, each trial on two data-parallel workers."""
+    """One point, another, and in a second domain, equal to the first, the first point again, each
+    trial on the same two data-parallel workers."""
     tracker = MemoryTracker()
     storage = tmp_path_factory.mktemp("two_workers")
     return run(two_worker_config(storage), tracker=tracker), tracker
@@ -36,10 +37,11 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, 
 
 def two_worker_config(storage: Path) -> SweepConfig:
     # All are masked, so that the best trial, whose weights are kept, is masked.
-    search = {"trials": 3, "sampler": "random", "start": [POINT, point(0.4, 1, 1e-3), POINT]}
+    search = {"trials": 2, "sampler": "random", "start": [POINT, point(0.4, 1, 1e-3)]}
     resources = {"workers": 2, "cpus_per_worker": 1, "concurrency": 1}
     training = {"examples": 64, "batch": {"mini_batch": 2}, "threads": 1}
-    domains = {"math": {"data": data(), "benchmarks": [benchmark(metric="bits_per_byte")]}}
+    math = {"data": data(), "benchmarks": [benchmark(metric="bits_per_byte")]}
+    domains = {"math": math, "again": math}
     changes = {"search": search, "resources": resources, "training": training, "domains": domains}
     return parse_config(tree(storage, **changes))
 
@@ -48,28 +50,31 @@ def test_every_trial_finished_and_was_tracked(
     two_workers: tuple[StudyResult, MemoryTracker],
 ) -> None:
     result, tracker = two_workers
-    rows = result.domains["math"].rows
-    assert [row.state for row in rows] == ["finished"] * 3
-    record = tracker.store["small/math"]
-    assert record.state == "finished"
-    for row in rows:
-        trial = record.trials[row.key]
-        assert trial.state == "finished"
-        assert sorted(trial.points["train/loss"]) == list(range(1, row.steps + 1))
-        assert trial.finals["final/score"] == row.score
+    for domain in ("math", "again"):
+        rows = result.domains[domain].rows
+        assert [row.state for row in rows] == ["finished"] * 2
+        record = tracker.store[f"small/{domain}"]
+        assert record.state == "finished"
+        for row in rows:
+            trial = record.trials[row.key]
+            assert trial.state == "finished"
+            assert sorted(trial.points["train/loss"]) == list(range(1, row.steps + 1))
+            assert trial.finals["final/score"] == row.score
 
 
 def test_result_does_not_depend_on_predecessors_in_the_process(
     two_workers: tuple[StudyResult, MemoryTracker],
 ) -> None:
     result, tracker = two_workers
-    first, other, third = (
-        tracker.store["small/math"].trials[row.key].points["train/loss"]
-        for row in result.domains["math"].rows
-    )
+    rows = [row for domain in ("math", "again") for row in result.domains[domain].rows]
+    losses = [
+        tracker.store[f"small/{domain}"].trials[row.key].points["train/loss"]
+        for domain in ("math", "again")
+        for row in result.domains[domain].rows
+    ]
+    first, other, third, fourth = losses
     assert third == first
-    assert other != first
-    rows = result.domains["math"].rows
+    assert fourth == other != first
     assert rows[0].score == rows[2].score
 
 
