@@ -109,7 +109,6 @@ def doctor(
     nothing, and exits with 1 if a check failed.
     """
     from sweeps.cli.arguments import mistakes_explained
-
     from sweeps.storage.cluster_address import cluster_address
 
     with mistakes_explained():

@@ -141,8 +141,12 @@ def _start_ray(address: str, options: dict[str, object]) -> None:
             )
     except Exception as error:  # Ray raises bare exceptions and many connection errors
         ray.shutdown()
-        what = "joined" if address == "auto" else "started"
-        raise UserError(f"Ray could not be {what}: {_trouble(error)}") from error
+        if address == "auto":
+            raise UserError(
+                f"RAY_ADDRESS {cluster_address()}: Ray could not be joined: {_trouble(error)} "
+                "Correct the address, or unset it to run on this machine"
+            ) from error
+        raise UserError(f"Ray could not be started: {_trouble(error)}") from error
 
 
 def _trouble(error: Exception) -> str:

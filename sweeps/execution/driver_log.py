@@ -15,7 +15,13 @@ from typing import Any, final
 from sweeps.config.study_identity import git_commit
 
 LOG = logging.getLogger("sweeps.driver")
-LEVELS = {"sweeps": logging.INFO, "ray.train": logging.WARNING, "ray.tune": logging.WARNING}
+LEVELS = {
+    "sweeps": logging.INFO,
+    "ray.train": logging.WARNING,
+    "ray.tune": logging.WARNING,
+    # It misses Tune's own result files, which our trials do not write.
+    "ray.tune.analysis": logging.ERROR,
+}
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 TROUBLE = ("WARNING", "ERROR", "CRITICAL")
 _TAIL_BYTES = 65536

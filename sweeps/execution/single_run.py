@@ -19,7 +19,7 @@ from sweeps.config.sweep_config import TrackingConfig
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.reporter import RunResult
 from sweeps.finetune.strict_model import LocalPath
-from sweeps.storage.errors import explain
+from sweeps.storage.errors import UserError, explain
 
 
 class SingleRun(FinetuneConfig):
@@ -62,6 +62,7 @@ def run_single(config: SingleRun) -> RunResult:
     Raises:
         ValueError: the user's input is wrong; the message says what.
     """
+    _create(config.place())
     with process_group():
         from sweeps.finetune.loop import finetune
         from sweeps.finetune.process_group import Group
@@ -82,6 +83,16 @@ def run_single(config: SingleRun) -> RunResult:
                 return result
         finally:
             progress.close()
+
+
+def _create(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"folder {folder}: cannot be written ({error.strerror}); use a folder that you can "
+            "write to, for example folder=runs/finetune"
+        ) from None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Reading is safe from any process, while the sweep runs or after it, and loads no
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, final
 
 import optuna
@@ -169,6 +170,12 @@ def _missing(config: SweepConfig) -> str:
         return (
             f"{config.name} is being started, by {driver}: nothing is on record yet, ask "
             "again in some seconds"
+        )
+    if paths_for(config).config_file().is_file():
+        folder = paths_for(config).folder
+        return (
+            f"{config.name} was stopped before its first trial: nothing is on record yet; to run "
+            f"it: python -m sweeps resume {shlex.quote(str(folder))}"
         )
     return (
         f"no sweep named '{config.name}' in {config.storage}: run it first, or give its storage, "

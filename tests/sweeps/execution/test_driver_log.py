@@ -30,11 +30,13 @@ def test_rays_warnings_go_to_the_file_and_not_to_the_terminal(
         with driver_log(tmp_path / "driver.log", "small"):
             logging.getLogger("ray.train").warning("a node is low on memory")
             logging.getLogger("ray.tune").info("a detail")
+            logging.getLogger("ray.tune.analysis.experiment_analysis").warning("no progress.csv")
         logging.getLogger("ray.train").warning("after the sweep")
     finally:
         logging.getLogger("ray").removeHandler(shown)
     text = (tmp_path / "driver.log").read_text()
     assert "WARNING ray.train: a node is low on memory" in text and "a detail" not in text
+    assert "progress.csv" not in text
     assert "after the sweep" not in text
     assert "low on memory" not in capfd.readouterr().err
 

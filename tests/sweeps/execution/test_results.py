@@ -11,6 +11,8 @@ import yaml
 
 import sweeps
 from sweeps import load_config, open_results, run
+from sweeps.config.load import save_config
+from sweeps.config.sweep_config import resolve_paths
 from sweeps.storage.errors import UserError
 from sweeps.storage.trial_files import EVENTS_FILE
 from tests.sweeps.played import DIVERGED, FINISHED, OOM, STOPPED, play, trial_folders
@@ -75,6 +77,10 @@ def test_the_history_of_a_trial_has_one_row_per_step(sweep_files: Path) -> None:
 
 def test_what_is_not_there_is_named(sweep_files: Path) -> None:
     with pytest.raises(UserError, match="no sweep named 'small'"):
+        open_results("sweep.yaml")
+    (sweep_files / "runs" / "small").mkdir(parents=True)
+    save_config(resolve_paths(load_config("sweep.yaml")))  # as a sweep does that then starts Ray
+    with pytest.raises(UserError, match=r"stopped before its first trial.* resume "):
         open_results("sweep.yaml")
     play(FINISHED)
     results = open_results("sweep.yaml")
