@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import optuna
 import pytest
-import torch
 from optuna.trial import TrialState
 
 from sweeps.config.load import parse_config
@@ -19,6 +17,8 @@ from sweeps.search.samplers import DistinctSampler
 from sweeps.search.trial_records import trial_rows
 from sweeps.search.workload import workload
 
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
+
 Tree = dict[str, Any]
 SAMPLERS = ["random", "qmc", "tpe", "gp", "nsga2"]
 EIGHT = {
@@ -29,17 +29,6 @@ EIGHT = {
 SOME = {"mask_ratio": [0.2, 0.4], "accumulation_interval": [1, 2]}
 METHODS = {"method": ["sft", "gmt", "hft"], **SOME, "learning_rate": 1e-3}
 WIDE = {**EIGHT, "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Optuna says errors only, and the Gaussian process has one thread."""
-    verbosity, threads = optuna.logging.get_verbosity(), torch.get_num_threads()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    torch.set_num_threads(1)
-    yield
-    optuna.logging.set_verbosity(verbosity)
-    torch.set_num_threads(threads)
 
 
 def sweep(tree: Tree, space: Tree = EIGHT, **search: Any) -> SweepConfig:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import optuna
 import pytest
-import torch
 
 from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import Draws, Point, SpaceConfig
 from sweeps.execution.study_search import StudySearch
 from sweeps.search.attempts import finished_trials, mark_interrupted, queue_interrupted
 from sweeps.search.samplers import DistinctSampler
+
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 SAMPLERS = ["random", "qmc", "tpe", "gp", "nsga2"]
 TRIALS = 12
@@ -68,17 +68,6 @@ class Counting:
     def suggest_categorical(self, *given: Any) -> Any:
         self._count()
         return self._trial.suggest_categorical(*given)
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Optuna says errors only, and the Gaussian process has one thread."""
-    verbosity, threads = optuna.logging.get_verbosity(), torch.get_num_threads()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    torch.set_num_threads(1)
-    yield
-    optuna.logging.set_verbosity(verbosity)
-    torch.set_num_threads(threads)
 
 
 def session(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import optuna
 import pytest
-import torch
 
 from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import Point, SpaceConfig
 from sweeps.execution.study_search import StudySearch
 from sweeps.search.samplers import DistinctSampler
+
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 SPACE = SpaceConfig.model_validate(
     {
@@ -48,17 +47,6 @@ def draw(
         points.append(space.suggest(trial))
         study.tell(trial, float(points[-1]["mask_ratio"]))
     return points
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Optuna says errors only, and the Gaussian process has one thread."""
-    verbosity, threads = optuna.logging.get_verbosity(), torch.get_num_threads()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    torch.set_num_threads(1)
-    yield
-    optuna.logging.set_verbosity(verbosity)
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", NAMES)
