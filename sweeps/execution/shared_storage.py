@@ -5,14 +5,14 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from sweeps.execution.job_queue import Message
-from sweeps.execution.remote_job import RunJob
+from sweeps.execution.messages import Ending, Job
+from sweeps.execution.remote_job import Report, RunJob
 from sweeps.storage.address import Address, is_address
 from sweeps.storage.errors import UserError
 from sweeps.storage.object_store import ObjectStore
@@ -60,9 +60,7 @@ class SharedFolderJob:
     word: str
     run: RunJob
 
-    def __call__(
-        self, job: Message, report: Callable[[Message], bool], memory: dict[str, Any]
-    ) -> Message | None:
+    def __call__(self, job: Job, report: Report, memory: dict[str, Any]) -> Ending | None:
         """Called on every rank; see `sweeps.execution.worker_groups.RunJob`.
 
         Raises:

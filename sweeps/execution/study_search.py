@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 
 from sweeps.config.search_config import Objective
 from sweeps.config.space import Point
-from sweeps.execution.trial_jobs import Suggestion
+from sweeps.execution.messages import TrialJob
 from sweeps.execution.trial_upload import retry_storage
 from sweeps.search.attempts import (
     KEY,
@@ -53,7 +53,7 @@ class Space(Protocol):
 
 @final
 class StudySearch(Searcher):
-    """Tune's searcher over one Optuna study. ``suggestion(number, point)`` makes a trial's job;
+    """Tune's searcher over one Optuna study. ``build_job(number, point)`` makes a trial's job;
     ``halting``: whether it is to stop; ``fetch``: see `sweeps.storage.remote_sync.fetcher`.
 
     ``checks``: validation checks of a whole trial; the pruner counts in them. ``starts``: how many
@@ -65,7 +65,7 @@ class StudySearch(Searcher):
         self,
         study: optuna.Study,
         space: Space,
-        suggestion: Callable[[int, Point], Suggestion],
+        build_job: Callable[[int, Point], TrialJob],
         *,
         checks: int = 1,
         starts: int = 0,
@@ -74,7 +74,7 @@ class StudySearch(Searcher):
         fetch: Callable[[Path], None] = lambda events: None,
     ) -> None:
         super().__init__(metric="score", mode="max")
-        self._study, self._space, self._suggestion = study, space, suggestion
+        self._study, self._space, self._build_job = study, space, build_job
         self._checks, self._starts, self._objectives = checks, starts, objectives
         self._halting, self._fetch = halting, fetch
         self._open: dict[str, optuna.Trial] = {}
@@ -85,7 +85,7 @@ class StudySearch(Searcher):
         """Empty: Tune pickles its searcher for a snapshot that is never restored."""
         return {}
 
-    def suggest(self, trial_id: str) -> Suggestion | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Ask Optuna for the next point, unless the study halts or no point is left."""
         if self._halting():
             return FINISHED
@@ -97,12 +97,11 @@ class StudySearch(Searcher):
         except Exhausted:
             withdraw(self._study, trial)
             return FINISHED
-        job = self._suggestion(trial.user_attrs[NUMBER], point)
-        trial.set_user_attr(KEY, job["key"])
-        if "method" in job:  # in a search, the method may be the sweep's and not a parameter
-            trial.set_user_attr("method", job["method"])
-        self._open[trial_id], self._folders[trial_id] = trial, job.get("folder", "")
-        return job
+        job = self._build_job(trial.user_attrs[NUMBER], point)
+        trial.set_user_attr(KEY, job.key)
+        trial.set_user_attr("method", job.method)  # it may be the sweep's and not a parameter
+        self._open[trial_id], self._folders[trial_id] = trial, job.folder
+        return {"job": job}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record an intermediate validation score in Optuna."""

@@ -201,7 +201,7 @@ class DomainSession:
         return StudySearch(
             self.study,
             self.space,
-            self.jobs.suggestion,
+            self.jobs.trial,
             checks=self.config.evaluation.checks,
             starts=len(self.config.search.start),
             objectives=self.config.objectives(),
@@ -230,9 +230,9 @@ class DomainSession:
             folder = self.place.trial(self.domain, attrs["key"])
             if not (folder / SENT_FILE).exists():
                 point = self.space.point(trial.params)
-                job = {"key": attrs["key"], "number": attrs["number"], "point": point}
-                job["method"] = attrs.get("method", self.config.training.method)
-                self._pump.begin(trial_info(job, self.config.seed), folder)
+                method = attrs.get("method", self.config.training.method)
+                info = trial_info(attrs["key"], attrs["number"], method, point, self.config.seed)
+                self._pump.begin(info, folder)
                 self._pump.end(attrs["key"], folder, attrs["outcome"])
 
     def _drop_weights(self) -> None:
@@ -271,9 +271,10 @@ class DomainSession:
         folder = self.place.study(self.domain)
         if self.config.study.kind == "efficiency":
             measured(self.config, self.domain, self.groups)
-        models = {row.key: self.jobs.model(row) for row in self._chosen(rows).values()}
-        chosen = {role: row.key for role, row in self._chosen(rows).items()}
-        return score_on_test(self.config, self.domain, folder, chosen, models, self.groups)
+        chosen = self._chosen(rows)
+        jobs = {row.key: self.jobs.scoring(row) for row in chosen.values()}
+        keys = {role: row.key for role, row in chosen.items()}
+        return score_on_test(folder, jobs, keys, self.groups)
 
     def _chosen(self, rows: tuple[TrialRow, ...]) -> dict[str, TrialRow]:
         """The trials to score on test items, by role; chosen on validation items only."""

@@ -213,7 +213,7 @@ def test_a_search_that_has_every_point_ends_well_and_does_not_begin_again(
         for number in range(wave.trials):
             job = wave.search.suggest(str(number))
             assert isinstance(job, dict)
-            started.append(job["key"])
+            started.append(job["job"].key)
             wave.search.on_trial_complete(str(number), FINISHED)
 
     monkeypatch.setattr(tuner, "run_tuner", run_tuner)

@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 from sweeps.config.space import SpaceConfig
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.trial_batch import BatchSearcher, Observers, TrialBatch
+from tests.sweeps.jobs import trial_job
 
 SPACE = SpaceConfig.model_validate(
     {"mask_ratio": [0.0, 0.4], "accumulation_interval": [1], "learning_rate": [1e-3]}
@@ -39,9 +40,7 @@ class Heard:
 def wave(domain: str, trials: int, **options: Any) -> TrialBatch:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(study_name=domain, direction="maximize")
-    search = StudySearch(
-        study, SPACE, lambda n, point: {"key": f"{domain}{n}", "domain": domain}, **options
-    )
+    search = StudySearch(study, SPACE, lambda n, point: trial_job(n, point, key=domain), **options)
     observer: Any = Heard()
     return TrialBatch(search, observer, trials)
 
@@ -49,7 +48,7 @@ def wave(domain: str, trials: int, **options: Any) -> TrialBatch:
 def drawn(waves: BatchSearcher, *trial_ids: str) -> list[str]:
     """The domains of the next trials."""
     jobs = [waves.suggest(trial_id) for trial_id in trial_ids]
-    return [job if isinstance(job, str) else str(job["domain"]) for job in jobs]
+    return [job if isinstance(job, str) else job["job"].key for job in jobs]
 
 
 def end(waves: BatchSearcher, trial_id: str, score: float = 0.5) -> None:
