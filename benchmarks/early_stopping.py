@@ -31,7 +31,7 @@ from sweeps.config.load import load_config
 from sweeps.config.search_config import StartingPoint
 from sweeps.config.space import Point
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
-from sweeps.execution.messages import TrialJob
+from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.study_search import StudySearch
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loop import Cache, finetune

@@ -26,7 +26,7 @@ from unittest.mock import patch
 import mlflow_server
 
 if TYPE_CHECKING:
-    from sweeps.execution.messages import TrialJob
+    from sweeps.execution.job_messages import TrialJob
     from sweeps.finetune.reporter import Check, RunResult
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.execution.messages import Measured, MeasuringJob
+from sweeps.execution.job_messages import Measured, MeasuringJob
 from sweeps.execution.test_scoring import completed
 from sweeps.search.fixed_designs import mask_ratio, plan_of
 from sweeps.storage.atomic_io import atomic_write

@@ -13,7 +13,7 @@ import ray
 import ray.tune
 
 from sweeps.config.failures import FailureKind
-from sweeps.execution.messages import Ending, Failed, Job, Lost, Result, TrialJob
+from sweeps.execution.job_messages import Ending, Failed, Job, Lost, Result, TrialJob
 
 POLL_SECONDS = 2.0
 MAX_GROUPS = 2

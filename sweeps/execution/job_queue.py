@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from sweeps.execution.messages import Answer, Ending, Failed, Job, Lost, Order, Result, Run
+from sweeps.execution.job_messages import Answer, Ending, Failed, Job, Lost, Order, Result, Run
 from sweeps.finetune.reporter import Check
 
 BEAT_SECONDS = 10.0
@@ -25,6 +26,15 @@ WATCH_SECONDS = 2.0
 
 LEASE_SECONDS = 300.0
 """A job is stopped if nobody has asked for its results for this long: its client is gone."""
+
+
+def cause_of_death(error: str) -> str:
+    """What Ray's text about a dead worker says: its process, its machine and how it ended."""
+    found = [re.search(rf"{name}: ([^\s,]+)", error) for name in ("pid", "ip")]
+    pid, ip = (each[1] if each else "?" for each in found)
+    detail = re.search(r"exit detail: ((?:[^.]+\.){1,2})", error)
+    how = detail[1].strip(" .") if detail else error.splitlines()[0].strip()
+    return f"worker process {pid} on {ip} is gone: {how}"
 
 
 @dataclass
@@ -187,7 +197,7 @@ class JobQueue:
                         self._busy.pop(group, None)
                         self._workers.pop(group)
                         entry.attempt -= "node has died" in str(error)
-                        entry.retries.append(f"a worker is gone: {error}".splitlines()[0])
+                        entry.retries.append(cause_of_death(str(error)))
                         self._changed.notify_all()
                 return
             await asyncio.sleep(WATCH_SECONDS)

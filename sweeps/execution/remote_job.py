@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 from filelock import FileLock, Timeout
 
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.execution.messages import Ending, Job, TrialJob
+from sweeps.execution.job_messages import Ending, Job, TrialJob
 from sweeps.execution.trial_upload import background_upload, retry_storage
 from sweeps.finetune.reporter import Check
 from sweeps.storage.address import Address, folder_of, is_address

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from sweeps.execution.messages import Ending, Job
+from sweeps.execution.job_messages import Ending, Job
 from sweeps.execution.remote_job import Report, RunJob
 from sweeps.storage.address import Address, is_address
 from sweeps.storage.errors import UserError

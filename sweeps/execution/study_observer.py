@@ -11,8 +11,8 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from sweeps.config.budget import StopCondition
 from sweeps.config.space import Point
-from sweeps.execution.driver_log import LOG, log_retries
-from sweeps.execution.messages import TrialJob
+from sweeps.execution.driver_log import LOG
+from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.progress import Display, Tally
 from sweeps.execution.study_search import StudySearch
 from sweeps.search.outcomes import has_ended, outcome
@@ -52,7 +52,10 @@ class StudyObserver:
     def checked(self, trial: TuneTrial, result: dict[str, Any]) -> None:
         """Show an intermediate score."""
         job: TrialJob = trial.config["job"]
-        log_retries(self._tally.domain, job.number, result)
+        for cause in result.get("retries", ()):
+            said = f"{self._tally.domain} trial {job.number}: attempt lost, trying again: {cause}"
+            LOG.warning(said)
+            self._display.say(said)
         if not has_ended(result, error=False):
             self._tally.heard()
         running = self._tally.running.get(job.key)

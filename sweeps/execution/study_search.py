@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 
 from sweeps.config.search_config import Objective
 from sweeps.config.space import Point
-from sweeps.execution.messages import TrialJob
+from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.trial_upload import retry_storage
 from sweeps.search.attempts import (
     KEY,
@@ -54,7 +54,7 @@ class Space(Protocol):
 @final
 class StudySearch(Searcher):
     """Tune's searcher over one Optuna study. ``build_job(number, point)`` makes a trial's job;
-    ``halting``: whether it is to stop; ``fetch``: see `sweeps.storage.remote_sync.fetcher`.
+    ``stopping``: whether it is to stop; ``fetch``: see `sweeps.storage.remote_sync.fetcher`.
 
     ``checks``: validation checks of a whole trial; the pruner counts in them. ``starts``: how many
     points `search.start` has, whose trials no pruner stops. With several ``objectives`` no
@@ -70,13 +70,13 @@ class StudySearch(Searcher):
         checks: int = 1,
         starts: int = 0,
         objectives: Sequence[Objective] = ("score",),
-        halting: Callable[[], bool] = lambda: False,
+        stopping: Callable[[], bool] = lambda: False,
         fetch: Callable[[Path], None] = lambda events: None,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self._study, self._space, self._build_job = study, space, build_job
         self._checks, self._starts, self._objectives = checks, starts, objectives
-        self._halting, self._fetch = halting, fetch
+        self._stopping, self._fetch = stopping, fetch
         self._open: dict[str, optuna.Trial] = {}
         self._folders: dict[str, str] = {}
         self._told: dict[str, dict[str, Any]] = {}
@@ -86,8 +86,8 @@ class StudySearch(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """Ask Optuna for the next point, unless the study halts or no point is left."""
-        if self._halting():
+        """Ask Optuna for the next point, unless the study stops or no point is left."""
+        if self._stopping():
             return FINISHED
         trial = self._study.ask()
         if NUMBER not in trial.user_attrs:  # before its point, which follows from it
@@ -191,7 +191,7 @@ class StudySearch(Searcher):
 
     def _was_cut_short(self, trial: optuna.Trial, result: dict[str, Any], error: bool) -> bool:
         is_over = has_ended(result, error) or self._is_given_up(trial)
-        return self._halting() and not is_over
+        return self._stopping() and not is_over
 
     def _is_given_up(self, trial: optuna.Trial) -> bool:
         return UNPROMISING in trial.user_attrs and not self._is_spared(trial)

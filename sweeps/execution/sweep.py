@@ -164,9 +164,9 @@ def _run_domains(
     from sweeps.execution.study_session import DomainSession, run_together  # imports Ray Tune
 
     save_config(config)
-    halt = StopCondition(ledger, config.failures.most_failed_share)
+    stop_condition = StopCondition(ledger, config.failures.most_failed_share)
     sessions = [
-        DomainSession(config, domain, study, tracker.sibling(), display, groups, halt)
+        DomainSession(config, domain, study, tracker.sibling(), display, groups, stop_condition)
         for domain, study in studies.items()
     ]
     together = config.resources.domains == "side_by_side"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sweeps.config.failures import cause
-from sweeps.execution.messages import Ending, Failed, Measured, Refused, Scored, ScoringJob
+from sweeps.execution.job_messages import Ending, Failed, Measured, Refused, Scored, ScoringJob
 from sweeps.execution.test_scores import TestScores
 from sweeps.report.trial_row import benchmark_entries
 from sweeps.storage.errors import UserError

@@ -10,7 +10,7 @@ import yaml
 from sweeps.config.space import Point
 from sweeps.config.study_identity import trial_key
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.execution.messages import ScoringJob, TrialJob
+from sweeps.execution.job_messages import ScoringJob, TrialJob
 from sweeps.finetune.finetune_config import DropConfig, FinetuneConfig
 from sweeps.report.arms import SFT, scored_at
 from sweeps.report.trial_row import TrialRow

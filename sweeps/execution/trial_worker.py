@@ -8,7 +8,7 @@ from typing import Any, final
 
 import torch.distributed as dist
 
-from sweeps.execution.messages import (
+from sweeps.execution.job_messages import (
     Ending,
     Job,
     Measured,
@@ -48,7 +48,7 @@ class TrialReporter:
 
 
 def run_job(job: Job, report: Report, memory: dict[str, Any]) -> Ending | None:
-    """Run one job of a group on every rank (see `sweeps.execution.messages.Job`)."""
+    """Run one job of a group on every rank (see `sweeps.execution.job_messages.Job`)."""
     match job:
         case TrialJob():
             return run_trial(job, report, memory)

@@ -34,8 +34,8 @@ from ray.train.torch import TorchTrainer
 from sweeps.config.failures import kind_of
 from sweeps.execution.driver_log import LOG
 from sweeps.execution.job_client import MAX_GROUPS, POLL_SECONDS, GroupLostError, JobClient
+from sweeps.execution.job_messages import Answer, Ending, Failed, Job, Order, Run
 from sweeps.execution.job_queue import JobQueue
-from sweeps.execution.messages import Answer, Ending, Failed, Job, Order, Run
 from sweeps.execution.ray_compat import HEAD_SHARE
 from sweeps.execution.remote_job import RunJob
 from sweeps.execution.rendezvous import torch_config

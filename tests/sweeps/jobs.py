@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.config.space import Point
-from sweeps.execution.messages import TrialJob
+from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.study_search import StudySearch
 from tests.sweeps.finetune import tiny
 

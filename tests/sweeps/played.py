@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeps.config.load import load_config, save_config
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
-from sweeps.execution.messages import Scored
+from sweeps.execution.job_messages import Scored
 from sweeps.execution.study_observer import write_log
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.sweep import open_study

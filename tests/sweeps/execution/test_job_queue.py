@@ -11,8 +11,8 @@ from ray.exceptions import RayActorError
 
 from sweeps.execution import job_queue as module
 from sweeps.execution.job_client import told_to_tune
-from sweeps.execution.job_queue import JobQueue
-from sweeps.execution.messages import Failed, Lost, MeasuringJob, Result, Run
+from sweeps.execution.job_messages import Failed, Lost, MeasuringJob, Result, Run
+from sweeps.execution.job_queue import JobQueue, cause_of_death
 from sweeps.finetune.reporter import Check, RunResult
 
 
@@ -240,7 +240,7 @@ def test_another_group_goes_on_with_what_a_dead_worker_had(
         assert await ran(queue, "b", Worker()) == "1"
         assert await queue.fetch("a", Worker()) == "wait"  # started again, too late
         await queue.finish("1", done(0.5))
-        causes = (f"a worker is gone: {died_of}",)
+        causes = (f"worker process ? on ? is gone: {died_of}",)
         assert await queue.peek("1", 1) == Result(done(0.5), causes)
 
     run(steps())
@@ -357,3 +357,20 @@ def test_a_failed_job_is_told_to_tune_as_the_last_result() -> None:
         True,
     )
     assert not told_to_tune(Result(check(1)))["done"]
+
+
+RAYS_TEXT = """The actor died unexpectedly before finishing this task.
+	class_name: RayTrainWorker
+	actor_id: 6a7f
+	pid: 4242
+	ip: 10.0.0.7
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit \
+detail: Worker unexpectedly exits with a connection error code 2. End of file. Some common causes \
+include: (1) the process was killed by the OOM killer due to high memory usage."""
+
+
+def test_the_cause_of_a_lost_attempt_names_process_and_machine() -> None:
+    assert cause_of_death(RAYS_TEXT) == (
+        "worker process 4242 on 10.0.0.7 is gone: Worker unexpectedly exits with a connection "
+        "error code 2. End of file"
+    )

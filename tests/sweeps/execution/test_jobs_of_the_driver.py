@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from sweeps.execution.job_client import MAX_GROUPS, GroupLostError, JobClient
-from sweeps.execution.messages import Ending, Failed, Job, MeasuringJob, Refused, Scored
+from sweeps.execution.job_messages import Ending, Failed, Job, MeasuringJob, Refused, Scored
 from sweeps.execution.test_scoring import completed
 from sweeps.execution.worker_groups import result_of
 from sweeps.storage.errors import UserError

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from sweeps.config.failures import kind_of
 from sweeps.config.sweep_config import Resources
 from sweeps.execution import shared_storage, worker_session
-from sweeps.execution.messages import Job, Measured, MeasuringJob
+from sweeps.execution.job_messages import Job, Measured, MeasuringJob
 from sweeps.execution.shared_storage import SharedFolderJob, probe
 from sweeps.finetune.reporter import Check
 from sweeps.storage.address import is_relative

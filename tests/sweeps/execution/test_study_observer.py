@@ -53,3 +53,29 @@ def test_domains_side_by_side_with_equal_trials_spend_as_much_as_others(tmp_path
     for observer, trial in zip(observers, trials, strict=True):
         observer.ended(trial, {}, error=False)
     assert ledger.gpu_hours() == pytest.approx(2.0)
+
+
+def test_a_lost_attempt_is_shown_and_logged_with_its_cause(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody: Any = SimpleNamespace(begin=lambda *told: None)
+    said = io.StringIO()
+    usage = UsageTracker(BudgetConfig(), 1.0)
+    observer = StudyObserver(
+        nobody,
+        Tally("sums", 1, 0, 1),
+        LineDisplay(said),
+        nobody,
+        StopCondition(usage, 0.5),
+        7,
+        lambda: None,
+    )
+    config = {"job": trial_job(3, folder=str(tmp_path))}
+    trial: Any = SimpleNamespace(trial_id="a", config=config)
+    observer.began(trial)
+    with caplog.at_level("WARNING", logger="sweeps.driver"):
+        observer.checked(trial, {"step": 1, "retries": ("worker process 7 on h is gone: killed",)})
+        observer.checked(trial, {"step": 2})
+    line = "sums trial 3: attempt lost, trying again: worker process 7 on h is gone: killed"
+    assert said.getvalue().splitlines() == [line]
+    assert [record.getMessage() for record in caplog.records] == [line]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sweeps.execution.messages import Scored, ScoringJob
+from sweeps.execution.job_messages import Scored, ScoringJob
 from sweeps.execution.test_scoring import score_model
 from sweeps.finetune.finetune_config import ModelConfig
 from tests.sweeps.finetune.tiny import config, save_world

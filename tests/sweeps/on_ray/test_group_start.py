@@ -14,7 +14,7 @@ from sweeps.config.sweep_config import Resources
 from sweeps.execution import cluster
 from sweeps.execution import worker_groups as groups_module
 from sweeps.execution.cluster import ray_session
-from sweeps.execution.messages import Failed, Job, MeasuringJob
+from sweeps.execution.job_messages import Failed, Job, MeasuringJob
 from sweeps.execution.rendezvous import talk_over_own_address
 from sweeps.execution.tuner import scaling
 from sweeps.execution.worker_groups import GroupSpec, WorkerGroups

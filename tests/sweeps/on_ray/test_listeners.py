@@ -13,7 +13,7 @@ import pytest
 from sweeps.config.sweep_config import Resources
 from sweeps.execution.cluster import ray_session
 from sweeps.execution.job_client import JobClient
-from sweeps.execution.messages import Job, Measured, MeasuringJob
+from sweeps.execution.job_messages import Job, Measured, MeasuringJob
 from sweeps.execution.tuner import scaling
 from sweeps.execution.worker_groups import GroupSpec, WorkerGroups
 from sweeps.finetune.reporter import Check

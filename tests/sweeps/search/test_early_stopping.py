@@ -216,12 +216,12 @@ def test_tune_is_told_to_stop_what_is_hopeless() -> None:
     study = optuna.create_study(direction="maximize")
     session = Session(study, "asha", {})
     observer: Any = None
-    waves = BatchSearcher([TrialBatch(session.search, observer, trials=2)])
-    scheduler = EarlyStopping(waves)
+    batches = BatchSearcher([TrialBatch(session.search, observer, trials=2)])
+    scheduler = EarlyStopping(batches)
     controller = cast("TuneController", None)
     ids = ["first", "second"]
     for trial_id in ids:
-        waves.suggest(trial_id)
+        batches.suggest(trial_id)
 
     def decision(trial_id: str, value: float) -> str:
         trial = cast("Trial", type("Stub", (), {"trial_id": trial_id}))

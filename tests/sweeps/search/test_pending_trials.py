@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.execution.messages import TrialJob
+from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.reporting import search_data
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.test_scores import TestScores as Scores

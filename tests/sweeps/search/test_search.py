@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from optuna.trial import TrialState
 
 from sweeps.config.space import Point, SpaceConfig
-from sweeps.execution.messages import TrialJob
+from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.study_search import StudySearch
 from sweeps.search.attempts import finished_trials, mark_interrupted, queue_interrupted
 from sweeps.search.outcomes import outcome
@@ -183,15 +183,15 @@ def test_a_session_killed_while_it_drew_the_point_loses_no_starting_point(
 
 @pytest.mark.parametrize("halts", [False, True])
 def test_what_a_trial_came_to_is_decided_once(study: optuna.Study, halts: bool) -> None:
-    halting: list[bool] = []
-    search = StudySearch(study, SPACE, job, checks=8, halting=lambda: bool(halting))
+    stopping: list[bool] = []
+    search = StudySearch(study, SPACE, job, checks=8, stopping=lambda: bool(stopping))
     search.suggest("a")
     search.suggest("b")
     if halts:
-        halting.append(True)
+        stopping.append(True)
     search.on_trial_complete("a", at(4, 0.5))
     search.on_trial_complete("b", last())
-    halting.append(True)  # between Tune's call of its searcher and that of its callbacks
+    stopping.append(True)  # between Tune's call of its searcher and that of its callbacks
     told = search.told("a")
     assert told is None if halts else told is not None and told["state"] == "stopped_early"
     assert search.told("a") is None

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from sweeps.config.load import parse_config
-from sweeps.execution.messages import Job, Measured, MeasuringJob, ScoringJob
+from sweeps.execution.job_messages import Job, Measured, MeasuringJob, ScoringJob
 from sweeps.execution.remote_job import Stored, StoredJob, push_cache
 from sweeps.execution.trial_upload import SupersededError
 from sweeps.finetune.finetune_config import DropConfig, ModelConfig
