@@ -29,7 +29,7 @@ _TAIL_BYTES = 65536
 
 @final
 class _LogFile(logging.FileHandler):
-    """A full disk must neither end the sweep nor fill the terminal with tracebacks."""
+    """Drops records on a full disk, which must not end the sweep or print tracebacks."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop the record."""

@@ -42,7 +42,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _job(config: SweepConfig, domain: str) -> MeasuringJob:
-    # By a group, which has the hardware already: it would not leave a task of its own any.
+    # A worker group measures, because it holds the hardware; a separate task would find none free.
     rounds = config.study.rounds
     interval, rate = plan_of(config, domain).combinations[0]
     runs = {}
