@@ -107,10 +107,12 @@ class _Hub(BaseHTTPRequestHandler):
         if not file.is_file():
             raise _Missing("EntryNotFound")
         if file.suffix in LARGE:
+            port = self.server.server_address[1]
             headers |= {
                 "X-Linked-Etag": f'"{digest(file)}"',
                 "X-Linked-Size": str(file.stat().st_size),
-                "Location": f"/large/{kind}/{name}/{inside}",
+                # Another host, as the public hub's: clients treat a relative redirect as a rename.
+                "Location": f"http://localhost:{port}/large/{kind}/{name}/{inside}",
             }
             self._send(302, b"", headers)
         else:

@@ -78,6 +78,6 @@ def test_models_and_datasets_are_loaded_by_name(tmp_path: Path) -> None:
     assert found["folder"].endswith(PINNED)
     assert found["rows"] == {"train": [{"text": "train"}], "test": [{"text": "test"}]}
     assert found["nested"] == {"choices": {"text": ["a"]}}
-    assert found["errors"] == ["EntryNotFoundError", "RepositoryNotFoundError"]
+    assert found["errors"] == ["RemoteEntryNotFoundError", "RepositoryNotFoundError"]
     assert "config.json" in found["files"]
     assert any(request.startswith("GET /large/models/owner/tiny/") for request in asked)
