@@ -18,9 +18,10 @@ from filelock import FileLock, Timeout
 
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.job_queue import Message
-from sweeps.execution.trial_upload import background_upload, retry_storage
+from sweeps.execution.trial_upload import background_upload
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.object_store import Entry, ObjectStore
+from sweeps.storage.outages import retry_storage
 from sweeps.storage.trial_files import MODEL
 
 if TYPE_CHECKING:

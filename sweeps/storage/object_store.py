@@ -33,6 +33,11 @@ class StorageError(ConnectionError):
 
 
 @final
+class SupersededError(StorageError):
+    """Another process has taken over, so this one must not write any more."""
+
+
+@final
 @dataclass(frozen=True)
 class Entry:
     """A file in the store: size in bytes, and modification time in Unix nanoseconds.
