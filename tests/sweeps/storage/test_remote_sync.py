@@ -41,7 +41,7 @@ def wait_until(happened: object, seconds: float = 20) -> None:
 
 def test_a_folder_as_storage_is_left_alone(tmp_path: Path) -> None:
     place = StudyPaths(tmp_path / "sweep")
-    assert remote_sync.mirror_of(place) is None
+    assert remote_sync.remote_of(place) is None
     remote_sync.refresh(place)
     assert not place.folder.exists()
     with remote_sync.acquire_run(place, quiet):
@@ -105,7 +105,7 @@ def test_a_database_whose_copy_was_not_delivered_is_the_newest(
         write(live, 2)
         with server.outage(), pytest.raises(ConnectionError):
             database_backup.backup(live, copy, deliver)
-        remote_sync.mirror_of(place).pull()  # type: ignore[union-attr]
+        remote_sync.remote_of(place).download()  # type: ignore[union-attr]
         assert read(copy) == [1]
         assert not database_backup.restore(live, copy)
         assert read(live) == [1, 2]
@@ -116,7 +116,7 @@ def test_a_folder_is_removed_here_and_there(place: StudyPaths, store: ObjectStor
     store.put("sweep/math/trials/0/model/weights", b"w")
     with remote_sync.acquire_run(place, quiet):
         weights.mkdir(parents=True)
-        remote_sync.remover(place)(weights)
+        remote_sync.remover(place)([weights])
         assert not weights.exists()
         wait_until(lambda: not store.files("sweep/math/trials/0/model"))
 
