@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sweeps.config.search_config import Objective
-from sweeps.storage.trial_files import EVENTS_FILE
+from sweeps.storage.trial_files import EVENTS_FILE, step_events
 
 
 def has_ended(result: dict[str, Any], error: bool) -> bool:
@@ -97,11 +95,6 @@ def kept_fraction(events: Path) -> float:
 
     Read from the event log, because a resumed trial saw only its later updates itself.
     """
-    kept: dict[int, float] = {}
-    with suppress(FileNotFoundError), events.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            with suppress(ValueError):  # a truncated line, left by a killed process
-                event: Any = json.loads(line)
-                if KEPT in event.get("metrics", {}):
-                    kept[event["step"]] = event["metrics"][KEPT]
+    measured = [event for event in step_events(events) if KEPT in event["metrics"]]
+    kept = {event["step"]: event["metrics"][KEPT] for event in measured}
     return sum(kept.values()) / len(kept) if kept else math.nan
