@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from sweeps.config.space import Point
@@ -49,15 +49,7 @@ class DesignPoint:
     @classmethod
     def of(cls, row: TrialRow) -> DesignPoint:
         """The point of a recorded trial."""
-        return cls(
-            row.method,
-            row.mask_ratio,
-            row.accumulation_interval,
-            row.learning_rate,
-            row.seed,
-            row.stage,
-            row.train_fraction,
-        )
+        return cls(**{field.name: getattr(row, field.name) for field in fields(cls)})
 
 
 @final

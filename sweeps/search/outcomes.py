@@ -26,24 +26,26 @@ def ending(result: dict[str, Any], error: bool) -> str:
 
 
 def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
-    """The part of a trial's result that the report needs; stored with it in Optuna."""
+    """The part of a trial's result that the report needs; stored with it in Optuna.
+
+    ``kind`` is one of `sweeps.config.failures`; it and ``failure``, the cause, are empty unless
+    the trial failed.
+    """
     kept: dict[str, Any] = {name: result[name] for name in ("step", "steps") if name in result}
     score = result.get("score")
+    is_failed = state == "failed"
     return {
         **kept,
         "state": state,
         "score": score if score is not None and math.isfinite(score) else None,
         "seconds": result.get("time_total_s", 0.0),
         "metrics": {k: v for k, v in metrics_of(result).items() if math.isfinite(v)},
-        "failure": _failure(result, state),
-        "kind": _kind(result, state),
+        "failure": _failure(result) if is_failed else "",
+        "kind": _kind(result) if is_failed else "",
     }
 
 
-def _kind(result: dict[str, Any], state: str) -> str:
-    """The kind of a failure (see `sweeps.config.failures`); empty for other outcomes."""
-    if state != "failed":
-        return ""
+def _kind(result: dict[str, Any]) -> str:
     score = result.get("score")
     if result.get("state") == "diverged" or (score is not None and not math.isfinite(score)):
         return "diverged"
@@ -56,12 +58,8 @@ def metrics_of(result: dict[str, Any]) -> dict[str, float]:
     return {**flat, **result.get("metrics", {})}
 
 
-def _failure(result: dict[str, Any], state: str) -> str:
-    """Why a trial failed; empty for other outcomes."""
-    if state != "failed":
-        return ""
-    said = result.get("failure") or result.get("reason")
-    if said:
+def _failure(result: dict[str, Any]) -> str:
+    if said := result.get("failure") or result.get("reason"):
         return str(said)
     if result.get("state") == "diverged":
         return "the training loss was not a finite number"

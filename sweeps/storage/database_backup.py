@@ -29,11 +29,7 @@ def nothing() -> None:
 
 @contextmanager
 def kept(
-    live: Path,
-    copy: Path,
-    say: Callable[[str], None],
-    *,
-    deliver: Deliver = nothing,
+    live: Path, copy: Path, say: Callable[[str], None], *, deliver: Deliver = nothing
 ) -> Iterator[None]:
     """Restore the database if necessary; back it up during the block and at its end.
 

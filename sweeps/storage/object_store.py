@@ -186,29 +186,17 @@ class ObjectStore:
         return f"{self._root}/{path}" if path else self._root
 
 
-_MEANINGS = (
-    (
-        ("NO_SUCH_BUCKET", "not found", "NOT_FOUND"),
-        "no such bucket; expected one that exists",
-    ),
-    (
-        (
-            "ACCESS_DENIED",
-            "INVALID_ACCESS_KEY_ID",
-            "SIGNATURE",
-            "FORBIDDEN",
-            "UNAUTHENTICATED",
-            "PERMISSION_DENIED",
-            "credentials",
-            "access token",
-        ),
+_MEANINGS = {
+    "NO_SUCH_BUCKET|not found|NOT_FOUND": "no such bucket; expected one that exists",
+    "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE|FORBIDDEN|UNAUTHENTICATED|PERMISSION_DENIED"
+    "|credentials|access token": (
         "the credentials of this machine are missing or lack permission to read, write, list or "
         "delete; expected a role for the machine, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
-        "(gs: GOOGLE_APPLICATION_CREDENTIALS) in the environment",
+        "(gs: GOOGLE_APPLICATION_CREDENTIALS) in the environment"
     ),
-    (("NETWORK_CONNECTION", "curlCode", "UNAVAILABLE"), "it does not respond"),
-)
-"""Words in the services' errors, and what they mean."""
+    "NETWORK_CONNECTION|curlCode|UNAVAILABLE": "it does not respond",
+}
+"""Words in the services' errors (regular expressions), and what they mean."""
 
 _SAID = 300
 """How many of the last characters of a service's error are repeated."""
@@ -228,9 +216,7 @@ def _explained(name: str) -> Iterator[None]:
         if error.errno is not None or isinstance(error, StorageError):
             raise
         said = " ".join(str(error).split())
-        meaning = next(
-            (then for words, then in _MEANINGS if any(word in said for word in words)), ""
-        )
+        meaning = next((then for words, then in _MEANINGS.items() if re.search(words, said)), "")
         if theirs := _GOOGLES_OWN.search(said):
             said = theirs[1]
         if len(said) > _SAID:

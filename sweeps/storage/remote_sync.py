@@ -21,6 +21,7 @@ Remove = Callable[[Collection[Path]], None]
 Fetch = Callable[[Path], None]
 
 
+@as_user_error()
 def remote_of(place: StudyPaths) -> RemoteFolder | None:
     """The sweep's folder in its object store; None if the storage is a folder.
 
@@ -29,10 +30,10 @@ def remote_of(place: StudyPaths) -> RemoteFolder | None:
     """
     if place.address is None:
         return None
-    with as_user_error():
-        return RemoteFolder(ObjectStore.open(place.address), place.folder)
+    return RemoteFolder(ObjectStore.open(place.address), place.folder)
 
 
+@as_user_error()
 def refresh(place: StudyPaths) -> None:
     """Download the newest state for readers; skipped if the driver runs on this machine.
 
@@ -40,31 +41,28 @@ def refresh(place: StudyPaths) -> None:
         UserError: the store does not respond.
     """
     remote = remote_of(place)
-    if remote is None:
+    if remote is None or local_driver(place.folder) or not remote.exists():
         return
-    with as_user_error():
-        if local_driver(place.folder) or not remote.exists():
-            return
-        with gate(place.folder):  # no driver may begin to write what is replaced here
-            if not local_driver(place.folder):
-                remote.download()
-                live = place.optuna_live()
-                if live.exists():  # left by an earlier driver on this machine
-                    database_backup.restore(live, place.optuna_copy())
+    with gate(place.folder):  # no driver may begin to write what is replaced here
+        if not local_driver(place.folder):
+            remote.download()
+            live = place.optuna_live()
+            if live.exists():  # left by an earlier driver on this machine
+                database_backup.restore(live, place.optuna_copy())
 
 
+@as_user_error()
 def check_storage(place: StudyPaths) -> None:
     """Write to the store and read the data back.
 
     Raises:
         UserError: names what failed.
     """
-    remote = remote_of(place)
-    if remote is not None:
-        with as_user_error():
-            remote.store.check()
+    if (remote := remote_of(place)) is not None:
+        remote.store.check()
 
 
+@as_user_error()
 def living_driver(place: StudyPaths) -> Driver | None:
     """The driver of the sweep on any machine; None if no process runs it.
 
@@ -72,12 +70,10 @@ def living_driver(place: StudyPaths) -> Driver | None:
         UserError: the store does not respond.
     """
     here, remote = local_driver(place.folder), remote_of(place)
-    if here is not None or remote is None:
-        return here
-    with as_user_error():
-        return lease_of(remote).living()
+    return here if here is not None or remote is None else lease_of(remote).living()
 
 
+@as_user_error()
 def stop_driver(place: StudyPaths) -> Driver | None:
     """Ask the living driver to stop, on any machine; returns it.
 
@@ -88,11 +84,11 @@ def stop_driver(place: StudyPaths) -> Driver | None:
         return here
     remote, there = remote_of(place), living_driver(place)
     if remote is not None and there is not None:
-        with as_user_error():
-            lease_of(remote).request_stop(there)
+        lease_of(remote).request_stop(there)
     return there
 
 
+@as_user_error()
 def send_database(place: StudyPaths) -> None:
     """Copy the records that a command changed to where the next driver finds them.
 
@@ -101,11 +97,10 @@ def send_database(place: StudyPaths) -> None:
     """
     remote = remote_of(place)
     upload = database_backup.nothing if remote is None else remote.upload_database
-    with as_user_error():
-        if place.is_copied() and place.optuna_live().exists():
-            database_backup.backup(place.optuna_live(), place.optuna_copy(), upload)
-        else:
-            upload()
+    if place.is_copied() and place.optuna_live().exists():
+        database_backup.backup(place.optuna_live(), place.optuna_copy(), upload)
+    else:
+        upload()
 
 
 def fetcher(place: StudyPaths) -> Fetch:
@@ -114,16 +109,15 @@ def fetcher(place: StudyPaths) -> Fetch:
     return (lambda file: None) if remote is None else remote.download_lines
 
 
+@as_user_error()
 def copy_folder(place: StudyPaths, folder: Path, target: Path) -> bool:
     """Copy a folder of the sweep to ``target``; False if it does not exist.
 
     Raises:
         UserError: the store does not respond.
     """
-    remote = remote_of(place)
-    if remote is not None:
-        with as_user_error():
-            return remote.download_tree(folder, target)
+    if (remote := remote_of(place)) is not None:
+        return remote.download_tree(folder, target)
     if folder.is_dir():
         shutil.copytree(folder, target)
     return folder.is_dir()
@@ -137,6 +131,7 @@ def remove_here(paths: Collection[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
+@as_user_error()
 def remove(place: StudyPaths, paths: Collection[Path]) -> None:
     """Remove files and folders of the sweep, here and in the store.
 
@@ -145,8 +140,7 @@ def remove(place: StudyPaths, paths: Collection[Path]) -> None:
     """
     remove_here(paths)
     if paths and (remote := remote_of(place)) is not None:
-        with as_user_error():
-            remote.remove(paths)
+        remote.remove(paths)
 
 
 def remover(place: StudyPaths) -> Remove:
@@ -180,16 +174,19 @@ def acquire_run(place: StudyPaths, say: Say) -> Iterator[Driver]:
         yield driver
 
 
-def database_sender(place: StudyPaths, driver: Driver) -> Callable[[], None]:
-    """A function that uploads the database copy while this driver has the lease.
+@contextmanager
+def database_kept(place: StudyPaths, driver: Driver, say: Say) -> Iterator[None]:
+    """Restore the database if necessary; back it up during the block (`database_backup.kept`).
 
-    It raises `StorageError`.
+    Raises:
+        UserError: the copy is not a valid database, or the last backup failed.
     """
     remote = remote_of(place)
 
-    def send() -> None:
+    def upload() -> None:
         if remote is not None:
             lease_of(remote).check(driver)
             remote.upload_database()
 
-    return send
+    with database_backup.kept(place.optuna_live(), place.optuna_copy(), say, deliver=upload):
+        yield
