@@ -32,7 +32,7 @@ class Exhausted(Exception):
 
 
 @final
-class DistinctSampler(BaseSampler):
+class DistinctSampler(RandomSampler):
     """Draws a trial's whole point at once, and redraws it if the study already has it.
 
     A draw depends only on the seed, the trial's number and the recorded trials, not on process
@@ -43,6 +43,7 @@ class DistinctSampler(BaseSampler):
     def __init__(
         self, study: optuna.Study, space: SpaceConfig, search: SearchConfig, seed: int
     ) -> None:
+        super().__init__(seed)  # draws parameters outside the point, whose values are not used
         self._study, self._space, self._search, self._seed = study, space, search, seed
         self._drawn: Point = {}
 
@@ -66,18 +67,6 @@ class DistinctSampler(BaseSampler):
     ) -> dict[str, Any]:
         """The point drawn above."""
         return self._drawn
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """A parameter outside the point, such as a replicate's seed; the value is not used."""
-        return RandomSampler(self._seed_of(trial, 0)).sample_independent(
-            study, trial, param_name, param_distribution
-        )
 
     def _drafts(
         self, study: optuna.Study, trial: FrozenTrial, tried: set[Identity]

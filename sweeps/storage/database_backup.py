@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from sweeps.storage.atomic_io import atomic_write
+from sweeps.storage.atomic_io import atomic_file, atomic_write
 from sweeps.storage.errors import UserError
 from sweeps.storage.outages import TROUBLE, repeated
 
@@ -125,15 +125,15 @@ def backup(live: Path, copy: Path, deliver: Deliver = nothing) -> None:
     """Atomically replace the copy by a consistent backup, even while others write."""
     if not live.exists():
         return
-    whole, arriving = live.with_suffix(".whole"), copy.with_suffix(".arriving")
+    whole = live.with_suffix(".whole")
     with closing(sqlite3.connect(live)) as source, closing(sqlite3.connect(whole)) as target:
         source.backup(target)
         target.execute("pragma journal_mode = delete")  # WAL works on local disks only
-    shutil.copyfile(whole, arriving)
     digest = _digest(whole)
-    # After a kill or an outage before the next mark, the storage may have any of these copies.
-    _mark(live, *dict.fromkeys([*_marked(live), digest]))
-    arriving.replace(copy)
+    with atomic_file(copy) as arriving:
+        shutil.copyfile(whole, arriving)
+        # After a kill or an outage before the next mark, the storage may have any of these copies.
+        _mark(live, *dict.fromkeys([*_marked(live), digest]))
     deliver()
     _mark(live, digest)
     whole.unlink()

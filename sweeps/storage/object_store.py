@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self, final
 
 from sweeps.storage.address import Address
-from sweeps.storage.atomic_io import partial_of
+from sweeps.storage.atomic_io import atomic_file
 from sweeps.storage.errors import UserError
 from sweeps.storage.interrupts import interruptible, shielded
 
@@ -104,17 +104,13 @@ class ObjectStore:
     def download(self, path: str, file: Path) -> None:
         """Download a file atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = partial_of(file)
-        try:
-            with (
-                _explained(self.name),
-                self._files.open_input_stream(self._at(path)) as source,
-                partial.open("wb") as target,
-            ):
-                shutil.copyfileobj(source, target, _BLOCK_BYTES)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        with (
+            atomic_file(file) as partial,
+            _explained(self.name),
+            self._files.open_input_stream(self._at(path)) as source,
+            partial.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target, _BLOCK_BYTES)
 
     def files(self, path: str = "") -> dict[str, Entry]:
         """Every file below a path, keyed by its path from the root; empty if there is none."""

@@ -28,7 +28,7 @@ _LOCAL_NAMES = frozenset({SENT_FILE, f"{EVENTS_FILE}.offset"})
 """What this machine has sent to the tracker. Another one sends it all again, which is idempotent.
 """
 
-_LOCAL_ENDINGS = (".lock", ".partial", ".tmp", ".arriving")
+_LOCAL_ENDINGS = (".lock", ".partial", ".tmp")
 DATABASE = "optuna.db"
 
 

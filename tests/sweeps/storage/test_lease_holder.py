@@ -12,7 +12,7 @@ import pytest
 from sweeps.storage import database_backup, lease, remote_sync
 from sweeps.storage.errors import UserError
 from sweeps.storage.lease import Lease
-from sweeps.storage.object_store import ObjectStore, SupersededError
+from sweeps.storage.object_store import ObjectStore
 from sweeps.storage.remote_folder import RemoteFolder
 from sweeps.storage.run_lock import Driver, local_driver
 from sweeps.storage.study_paths import StudyPaths
@@ -67,11 +67,15 @@ def test_a_driver_that_was_taken_for_lost_stops_and_writes_no_more(
     place: StudyPaths, store: ObjectStore, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    with pytest.raises(KeyboardInterrupt), remote_sync.acquire_run(place, said.append) as driver:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        remote_sync.acquire_run(place, said.append) as driver,
+        remote_sync.database_kept(place, driver, quiet),
+    ):
         Lease(store, "sweep")._put(OTHER)  # as the machine does that takes over
-        with pytest.raises(SupersededError):
-            remote_sync.database_sender(place, driver)()
+        write(place.optuna_live(), 1)
         time.sleep(20)
+    assert "sweep/optuna.db" not in store.files()
     assert any("considered this one lost" in text for text in said)
     (place.folder / "late.json").write_text("{}")
     assert "sweep/late.json" not in store.files()
@@ -164,9 +168,7 @@ def test_who_looks_while_a_driver_begins_replaces_none_of_its_records(
     live, copy = place.optuna_live(), place.optuna_copy()
     with (
         remote_sync.acquire_run(place, quiet) as driver,
-        database_backup.kept(
-            live, copy, quiet, deliver=remote_sync.database_sender(place, driver)
-        ),
+        remote_sync.database_kept(place, driver, quiet),
     ):
         write(live, 1)
     download, looks, goes_on = RemoteFolder.download, threading.Event(), threading.Event()
@@ -183,12 +185,13 @@ def test_who_looks_while_a_driver_begins_replaces_none_of_its_records(
     status = threading.Thread(target=remote_sync.refresh, args=(place,), name="status")
     status.start()
     looks.wait()
-    with remote_sync.acquire_run(place, quiet) as driver:
-        deliver = remote_sync.database_sender(place, driver)
-        with database_backup.kept(live, copy, quiet, deliver=deliver):
-            write(live, 2)
-            database_backup.backup(live, copy, deliver)
-            goes_on.set()
-            status.join()
-            assert read(live) == [1, 2]
+    with (
+        remote_sync.acquire_run(place, quiet) as driver,
+        remote_sync.database_kept(place, driver, quiet),
+    ):
+        write(live, 2)
+        database_backup.backup(live, copy)
+        goes_on.set()
+        status.join()
+        assert read(live) == [1, 2]
     assert read(copy) == [1, 2]

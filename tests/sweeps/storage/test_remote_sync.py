@@ -73,19 +73,16 @@ def test_a_driver_outlives_an_outage_and_sends_all_of_it_then(
 def test_the_database_comes_back_on_a_new_machine(
     place: StudyPaths, store: ObjectStore, home: Path, tmp_path: Path
 ) -> None:
-    live, copy = place.optuna_live(), place.optuna_copy()
+    live = place.optuna_live()
     assert place.is_copied()
     with remote_sync.acquire_run(place, quiet) as driver:
-        deliver = remote_sync.database_sender(place, driver)
-        with database_backup.kept(live, copy, quiet, deliver=deliver):
+        with remote_sync.database_kept(place, driver, quiet):
             write(live, 7)
         assert store.stat("sweep/optuna.db") is not None
     home.rename(tmp_path / "lost")
     with (
         remote_sync.acquire_run(place, quiet) as driver,
-        database_backup.kept(
-            live, copy, quiet, deliver=remote_sync.database_sender(place, driver)
-        ),
+        remote_sync.database_kept(place, driver, quiet),
     ):
         assert read(live) == [7]
         write(live, 8)
@@ -98,13 +95,11 @@ def test_a_database_whose_copy_was_not_delivered_is_the_newest(
 ) -> None:
     live, copy = place.optuna_live(), place.optuna_copy()
     with remote_sync.acquire_run(place, quiet) as driver:
-        deliver = remote_sync.database_sender(place, driver)
-        live.parent.mkdir(parents=True)
-        write(live, 1)
-        database_backup.backup(live, copy, deliver)
-        write(live, 2)
-        with server.outage(), pytest.raises(ConnectionError):
-            database_backup.backup(live, copy, deliver)
+        with remote_sync.database_kept(place, driver, quiet):
+            write(live, 1)
+        with server.outage(), remote_sync.database_kept(place, driver, quiet):
+            write(live, 2)
+        assert read(copy) == [1, 2]
         remote_sync.remote_of(place).download()  # type: ignore[union-attr]
         assert read(copy) == [1]
         assert not database_backup.restore(live, copy)
@@ -174,12 +169,9 @@ def test_failed_trials_that_the_head_queued_again_are_known_when_it_is_lost(
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(tree | {"storage": str(bucket), "data_root": str(tmp_path)}))
     place = paths_for(load_config(file))
-    live, copy = place.optuna_live(), place.optuna_copy()
     with (
         remote_sync.acquire_run(place, quiet) as driver,
-        database_backup.kept(
-            live, copy, quiet, deliver=remote_sync.database_sender(place, driver)
-        ),
+        remote_sync.database_kept(place, driver, quiet),
     ):
         play(OOM, FINISHED, source=file)
     said = CliRunner().invoke(app, ["retry", str(file), "--failed"])
@@ -196,9 +188,7 @@ def test_failed_trials_are_queued_again_from_another_machine(
     file.write_text(yaml.safe_dump(tree | {"storage": str(bucket), "data_root": str(tmp_path)}))
     place = paths_for(load_config(file))
     with remote_sync.acquire_run(place, quiet) as driver:
-        live, copy = place.optuna_live(), place.optuna_copy()
-        deliver = remote_sync.database_sender(place, driver)
-        with database_backup.kept(live, copy, quiet, deliver=deliver):
+        with remote_sync.database_kept(place, driver, quiet):
             config = play(OOM, FINISHED, DIVERGED, source=file)
         keys = [folder.name for folder in trial_folders(config)]
         for key in keys:
@@ -214,9 +204,7 @@ def test_failed_trials_are_queued_again_from_another_machine(
     head.rename(home)
     with (
         remote_sync.acquire_run(place, quiet) as driver,
-        database_backup.kept(
-            live, copy, quiet, deliver=remote_sync.database_sender(place, driver)
-        ),
+        remote_sync.database_kept(place, driver, quiet),
     ):
         study = open_study(config, "sums")
         waiting = study.get_trials(states=(TrialState.WAITING,))
