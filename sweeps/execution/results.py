@@ -13,6 +13,8 @@ from sweeps.execution.export import chosen, run_yaml
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.trial_records import Records
 from sweeps.storage.errors import UserError, nearest
+from sweeps.storage.object_store import as_user_error
+from sweeps.storage.remote_sync import fetcher
 from sweeps.storage.trial_files import EVENTS_FILE, step_events
 
 if TYPE_CHECKING:
@@ -94,9 +96,12 @@ class Results:
         if trial not in rows:
             numbers = ", ".join(map(str, sorted(rows))) or "none yet"
             raise UserError(f"domain '{domain}' has no trial {trial}; its trials: {numbers}")
-        folder = self._records.place.trial(domain, rows[trial].key)
+        place = self._records.place
+        events = place.trial(domain, rows[trial].key) / EVENTS_FILE
+        with as_user_error():
+            fetcher(place)(events)
         steps: dict[int, dict[str, float]] = {}
-        for event in step_events(folder / EVENTS_FILE):
+        for event in step_events(events):
             steps.setdefault(event["step"], {}).update(event["metrics"])
         return pd.DataFrame([{"step": step, **values} for step, values in sorted(steps.items())])
 

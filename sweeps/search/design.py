@@ -112,13 +112,16 @@ class Design(ABC):
         """Trials that depend on the replicates; called once all of those have ended."""
         return []
 
-    @abstractmethod
     def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
         """Whether a trial's weights are still needed."""
+        return False
 
-    @abstractmethod
     def tested(self, rows: Rows) -> list[TrialRow]:
-        """The trials whose models are scored once on the test items, at the very end."""
+        """The trials whose models are scored once on the test items, at the very end.
+
+        None by default: where nothing is selected, validation scores are unbiased.
+        """
+        return []
 
     @final
     def points(self, rows: Rows) -> list[DesignPoint]:

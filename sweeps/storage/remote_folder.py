@@ -36,7 +36,10 @@ class RemoteFolder:
 
     def download(self) -> None:
         """Download newer files of the driver, and the database; create the trials' folders."""
-        found = {PurePosixPath(p).relative_to(self.name): e for p, e in self._found().items()}
+        found = {
+            PurePosixPath(p).relative_to(self.name): e
+            for p, e in self.store.files(self.name).items()
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
         for trial in {trial_of(path) for path in found} - {None}:
             (self.folder / str(trial)).mkdir(parents=True, exist_ok=True)
@@ -91,7 +94,7 @@ class RemoteFolder:
     def remove(self, paths: Collection[Path]) -> None:
         """Remove these files and folders from the store."""
         doomed = {PurePosixPath(self._at(self._path_of(path))) for path in paths}
-        for name in self._found():
+        for name in self.store.files(self.name):
             path = PurePosixPath(name)
             if not doomed.isdisjoint((path, *path.parents)):
                 self.store.remove(name)
@@ -109,9 +112,6 @@ class RemoteFolder:
         files = [Path(parent, name) for parent, _, names in os.walk(self.folder) for name in names]
         found = [(self._path_of(file), file) for file in files]
         return [(path, file) for path, file in found if is_drivers(path)]
-
-    def _found(self) -> dict[str, Entry]:
-        return self.store.files(self.name)
 
     def _path_of(self, file: Path) -> PurePosixPath:
         return PurePosixPath(file.relative_to(self.folder).as_posix())

@@ -116,10 +116,10 @@ class MlflowTracker(Tracker):
         self.check()
         with reported("begin the study"):
             experiment_id = self._experiment(f"gmt/{info.domain}")
-            run_id, is_new = self._parent(experiment_id, info)
+            run_id = self._parent(experiment_id, info)
             self._client.log_text(run_id, info.config_yaml, "config.yaml")
             views = publish_study(self._client, experiment_id, run_id, info)
-            found = {} if is_new else self._children(experiment_id, run_id)
+            found = self._children(experiment_id, run_id)
         self._study = _OpenStudy(info, experiment_id, run_id, views, found)
         self._runs = {}
         return run_id
@@ -232,8 +232,8 @@ class MlflowTracker(Tracker):
             )
         return str(found.experiment_id)
 
-    def _parent(self, experiment_id: str, info: StudyInfo) -> tuple[str, bool]:
-        """The run id of the study, and whether the run is new."""
+    def _parent(self, experiment_id: str, info: StudyInfo) -> str:
+        """The id of the study's run, which is created if it does not exist."""
         from mlflow.entities import Param
 
         query = f"tags.`gmt.kind` = 'study' and tags.`gmt.study` = '{info.key}'"
@@ -243,11 +243,11 @@ class MlflowTracker(Tracker):
             for name, value in tags.items():
                 self._client.set_tag(run_id, name, value)
             self._client.update_run(run_id, status="RUNNING")
-            return run_id, False
+            return run_id
         run = self._client.create_run(experiment_id, run_name=info.name, tags=tags)
         params = [Param(name, value) for name, value in info.parameters.items()]
         self._client.log_batch(run.info.run_id, params=params)
-        return str(run.info.run_id), True
+        return str(run.info.run_id)
 
     def _children(self, experiment_id: str, parent_id: str) -> dict[str, Run]:
         query, token = f"tags.`{PARENT}` = '{parent_id}'", None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,23 @@ from tests.sweeps.another_driver import another_driver
 from tests.sweeps.storage.machines import elsewhere, quiet, read, write
 
 OTHER = Driver("ab", "lost", 1, "me", "2026-01-02 03:04:05")
+
+
+@pytest.fixture
+def take_over(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Another machine takes the lease, not amid a renewal: it waits longer than one takes."""
+    renew, turn = Lease.renew, threading.Lock()
+
+    def in_turn(self: Lease, driver: Driver) -> bool:
+        with turn:
+            return renew(self, driver)
+
+    def take() -> None:
+        with turn:
+            Lease(store, "sweep")._put(OTHER)
+
+    monkeypatch.setattr(Lease, "renew", in_turn)
+    return take
 
 
 def test_another_machine_sees_the_driver_and_may_stop_it(
@@ -64,7 +82,7 @@ def test_a_lost_heads_lease_expires(
 
 
 def test_a_driver_that_was_taken_for_lost_stops_and_writes_no_more(
-    place: StudyPaths, store: ObjectStore, tmp_path: Path
+    place: StudyPaths, store: ObjectStore, take_over: Callable[[], None]
 ) -> None:
     said: list[str] = []
     with (
@@ -72,7 +90,7 @@ def test_a_driver_that_was_taken_for_lost_stops_and_writes_no_more(
         remote_sync.acquire_run(place, said.append) as driver,
         remote_sync.database_kept(place, driver, quiet),
     ):
-        Lease(store, "sweep")._put(OTHER)  # as the machine does that takes over
+        take_over()
         write(place.optuna_live(), 1)
         time.sleep(20)
     assert "sweep/optuna.db" not in store.files()
@@ -134,13 +152,16 @@ def test_a_driver_lives_on_for_others_while_it_sends_for_long(
 
 
 def test_a_driver_that_is_taken_for_lost_stops_amid_what_it_sends(
-    place: StudyPaths, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    place: StudyPaths,
+    store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    take_over: Callable[[], None],
 ) -> None:
     upload = ObjectStore.upload
 
     def last(self: ObjectStore, file: Path, path: str) -> None:
         upload(self, file, path)
-        Lease(store, "sweep")._put(OTHER)
+        take_over()
 
     with pytest.raises(KeyboardInterrupt), remote_sync.acquire_run(place, quiet):
         monkeypatch.setattr(ObjectStore, "upload", last)
