@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import final
 
 from sweeps.storage.object_store import ObjectStore, StorageError, SupersededError, as_user_error
@@ -99,7 +100,8 @@ class Lease:
         self._store.put(self._stop(driver), b"stop")
 
     def release(self, driver: Driver) -> None:
-        """End the lease."""
+        """End the lease; raises `SupersededError` if another driver has it."""
+        self.check(driver)
         self._store.remove(self._stop(driver))
         self._store.remove(self._record)
 
@@ -126,20 +128,17 @@ def lease_of(remote: RemoteFolder) -> Lease:
 
 @contextmanager
 def held(remote: RemoteFolder, driver: Driver, say: Say) -> Iterator[None]:
-    """Hold the sweep's lease: download other machines' changes, then upload changes made here.
+    """Hold the sweep's lease, and keep its folder here and in the store the same.
 
     Raises:
         UserError: another machine holds the lease, or the store does not respond.
     """
-    lease, stop, leased = (
-        lease_of(remote),
-        stop_file(remote.folder, driver),
-        remote.folder / _LEASED,
-    )
+    lease, leased = lease_of(remote), remote.folder / _LEASED
     with as_user_error():
         # The run lock shows that this machine's previous driver has ended.
         lease.acquire(driver, leased.read_text() if leased.exists() else "", say)
     leased.write_text(driver.id)
+    stop = stop_file(remote.folder, driver)
 
     def renew() -> None:
         try:
@@ -150,50 +149,47 @@ def held(remote: RemoteFolder, driver: Driver, say: Say) -> Iterator[None]:
             stop.touch()
             raise
 
+    try:
+        # Renewed also during a long download or upload.
+        with repeated(renew, BEAT_SECONDS), _uploaded(remote, driver, say):
+            yield
+    finally:
+        with suppress(StorageError):  # then the lease expires, or another driver has it
+            lease.release(driver)
+
+
+@contextmanager
+def _uploaded(remote: RemoteFolder, driver: Driver, say: Say) -> Iterator[None]:
+    """Download other machines' changes; upload changes made here, and the rest at the end."""
+    check, patience = partial(lease_of(remote).check, driver), END_SECONDS
+
     def upload() -> None:
-        remote.upload(lambda: lease.check(driver))
+        remote.upload(check)
+
+    def upload_all() -> None:
+        remote.upload(check)
+        if (remote.folder / DATABASE).exists():  # its last copy may not have been uploaded
+            check()
+            remote.upload_database()
 
     def complain(error: Exception) -> None:
         say(f"{error}. The sweep continues; its files are kept here and sent later")
 
-    is_all_sent = True
+    with as_user_error():
+        remote.download()
     try:
-        with repeated(renew, BEAT_SECONDS):  # also during a long download or upload
-            with as_user_error():
-                remote.download()
-            patience, is_all_sent = END_SECONDS, False
-            try:
-                with repeated(upload, BEAT_SECONDS, complain):
-                    yield
-            except KeyboardInterrupt:
-                patience = HASTE_SECONDS
-                raise
-            finally:
-                is_all_sent = _finish(remote, driver, patience, say)
+        with repeated(upload, BEAT_SECONDS, complain):
+            yield
+    except KeyboardInterrupt:
+        patience = HASTE_SECONDS
+        raise
     finally:
-        if is_all_sent:
-            with suppress(StorageError):  # then the lease expires
-                lease.release(driver)
-
-
-def _finish(remote: RemoteFolder, driver: Driver, patience: float, say: Say) -> bool:
-    """The last upload; returns whether everything arrived."""
-    lease = lease_of(remote)
-
-    def upload() -> None:
-        remote.upload(lambda: lease.check(driver))
-        if (remote.folder / DATABASE).exists():  # its last copy may not have been uploaded
-            lease.check(driver)
-            remote.upload_database()
-
-    try:
-        retry_storage(upload, patience)
-    except SupersededError:
-        return False
-    except OSError as error:
-        say(
-            f"{error}. Some files in {remote.folder} are not uploaded yet; run the same command "
-            "on this machine to send them"
-        )
-        return False
-    return True
+        try:
+            retry_storage(upload_all, patience)
+        except SupersededError:
+            pass  # `held` has said it
+        except OSError as error:
+            say(
+                f"{error}. Some files in {remote.folder} are not uploaded yet; run the same "
+                "command on this machine to send them"
+            )
