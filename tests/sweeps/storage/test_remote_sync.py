@@ -18,6 +18,7 @@ from sweeps.config.load import load_config
 from sweeps.config.sweep_config import Resources, paths_for
 from sweeps.execution import worker_session
 from sweeps.execution.remote_job import Stored
+from sweeps.execution.results import open_results
 from sweeps.execution.sweep import open_study
 from sweeps.search.trial_records import Records
 from sweeps.storage import database_backup, remote_sync
@@ -209,3 +210,22 @@ def test_failed_trials_are_queued_again_from_another_machine(
         study = open_study(config, "sums")
         waiting = study.get_trials(states=(TrialState.WAITING,))
     assert [trial.user_attrs["number"] for trial in waiting] == [0, 2]
+
+
+def test_a_trials_history_is_read_from_another_machine(
+    tree: Tree, bucket: Address, store: ObjectStore, home: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(tree | {"storage": str(bucket), "data_root": str(tmp_path)}))
+    place = paths_for(load_config(file))
+    with (
+        remote_sync.acquire_run(place, quiet) as driver,
+        remote_sync.database_kept(place, driver, quiet),
+    ):
+        config = play(FINISHED, source=file)
+        (folder,) = trial_folders(config)
+    events = [{"kind": "step", "step": n, "metrics": {"train/loss": 1.0 / n}} for n in (1, 2)]
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    store.put(f"small/sums/trials/{folder.name}/events.jsonl", lines.encode())
+    home.rename(tmp_path / "lost")
+    assert list(open_results(file).history("sums", 0)["train/loss"]) == [1.0, 0.5]
