@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import final
 
@@ -94,7 +95,9 @@ class RemoteFolder:
     def remove(self, paths: Collection[Path]) -> None:
         """Remove these files and folders from the store."""
         doomed = {PurePosixPath(self._at(self._path_of(path))) for path in paths}
-        for name in self.store.files(self.name):
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = list(pool.map(self.store.files, {str(path.parent) for path in doomed}))
+        for name in chain.from_iterable(found):
             path = PurePosixPath(name)
             if not doomed.isdisjoint((path, *path.parents)):
                 self.store.remove(name)
