@@ -167,10 +167,7 @@ def _stoppable(again: str) -> Iterator[None]:
                 importlib.import_module("numpy.random")
             yield
     except KeyboardInterrupt:
-        from sweeps.storage.closed_output import ignore_broken_pipe
-
-        with ignore_broken_pipe():
-            print(f"\nStopped. Finished trials are kept. To continue:\n  {again}", flush=True)
+        print(f"\nStopped. Finished trials are kept. To continue:\n  {again}", flush=True)
         raise typer.Exit(130) from None
 
 

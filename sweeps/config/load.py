@@ -186,7 +186,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     if not (folder / RESOLVED).is_file():
         if driver := local_driver(folder):
             raise UserError(
-                f"{folder}: the sweep is being started, by {driver}; ask again in some seconds"
+                f"{folder}: the sweep is starting ({driver}); try again in a few seconds"
             )
         raise UserError(
             f"{folder}: no {RESOLVED} in this folder; expected a YAML file or the folder of a "

@@ -17,10 +17,11 @@ from filelock import FileLock, Timeout
 
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.job_messages import Ending, Job, TrialJob
-from sweeps.execution.trial_upload import background_upload, retry_storage
+from sweeps.execution.trial_upload import background_upload
 from sweeps.finetune.reporter import Check
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.object_store import Entry, ObjectStore
+from sweeps.storage.outages import retry_storage
 
 if TYPE_CHECKING:
     from sweeps.finetune.process_group import Group

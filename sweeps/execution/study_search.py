@@ -20,7 +20,6 @@ from ray.tune.search import Searcher
 from sweeps.config.search_config import Objective
 from sweeps.config.space import Point
 from sweeps.execution.job_messages import TrialJob
-from sweeps.execution.trial_upload import retry_storage
 from sweeps.search.attempts import (
     KEY,
     NUMBER,
@@ -35,6 +34,7 @@ from sweeps.search.optuna_compat import stored
 from sweeps.search.outcomes import ending, has_ended, metrics_of, objective_values, outcome
 from sweeps.search.pruners import LatestAttempts, is_spared
 from sweeps.search.samplers import Exhausted
+from sweeps.storage.outages import retry_storage
 from sweeps.storage.trial_files import EVENTS_FILE
 
 FETCH_SECONDS = 60.0

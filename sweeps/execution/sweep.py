@@ -29,7 +29,7 @@ from sweeps.search.fixed_designs import build_design
 from sweeps.search.optuna_storage import InterruptSafeStorage, open_storage
 from sweeps.search.samplers import DistinctSampler
 from sweeps.search.workload import first_trials
-from sweeps.storage import database_backup, remote_sync
+from sweeps.storage import remote_sync
 from sweeps.storage.address import folder_of, is_relative
 from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import UserError
@@ -144,9 +144,7 @@ def run_studies(
     ``adopt``: as in ``run``. ``ledger``: the usage tracker of a budget shared with other sweeps.
     """
     place = paths_for(config)
-    live, copy = place.optuna_live(), place.optuna_copy()
-    deliver = remote_sync.database_sender(place, driver)
-    with database_backup.kept(live, copy, display.say, deliver=deliver):
+    with remote_sync.database_kept(place, driver, display.say):
         storage = open_storage(place)  # one: a server that is away is waited for once
         studies = {one: open_study(config, one, storage, adopt=adopt) for one in config.domains}
         ledger = ledger or build_usage_tracker(config)

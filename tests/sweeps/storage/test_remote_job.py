@@ -16,11 +16,10 @@ from filelock import FileLock
 from sweeps.config.load import parse_config
 from sweeps.execution.job_messages import Job, Measured, MeasuringJob, ScoringJob
 from sweeps.execution.remote_job import Stored, StoredJob, push_cache
-from sweeps.execution.trial_upload import SupersededError
 from sweeps.finetune.finetune_config import DropConfig, ModelConfig
 from sweeps.finetune.reporter import Check
 from sweeps.storage.address import Address
-from sweeps.storage.object_store import ObjectStore, StorageError
+from sweeps.storage.object_store import ObjectStore, StorageError, SupersededError
 from tests.sweeps.conftest import Tree
 from tests.sweeps.finetune import tiny
 from tests.sweeps.finetune.processes import run_ranks
