@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
-from sweeps.mini.splits import Row, Split, collect
+from sweeps.mini.splits import Row
 
 _VILLAGE_SEED = 1
 _PEOPLE = 72
@@ -101,24 +102,40 @@ class Question:
     fact: Fact
     text: str
     answer: str
-    choices: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+
+    @property
+    def content(self) -> str:
+        """What the splits are disjoint by."""
+        return self.fact.content
+
+    @property
+    def prompt(self) -> str:
+        """The question as the model sees it."""
+        return f"Question: {self.text}\nAnswer:"
+
+    @property
+    def response(self) -> str:
+        """The answer as the model gives it."""
+        return f" {self.answer}"
 
 
-def facts() -> list[Fact]:
+@cache
+def facts() -> tuple[Fact, ...]:
     """Return every fact of the village, always the same ones."""
     rng = random.Random(_VILLAGE_SEED)
     people = rng.sample([first + second for first, second in product(_FIRST, _SECOND)], _PEOPLE)
-    return [
+    return tuple(
         Fact(who, attribute, rng.choice(attribute.values))
         for who in sorted(people)
         for attribute in ATTRIBUTES
-    ]
+    )
 
 
 def short_question(fact: Fact, rng: random.Random) -> Question:
     """Ask for the value in free words."""
     text = rng.choice(fact.attribute.questions).format(who=fact.who)
-    return Question(fact, text, fact.value, ())
+    return Question(fact, text, fact.value)
 
 
 def choice_question(fact: Fact, rng: random.Random) -> Question:
@@ -141,62 +158,27 @@ def choice_question(fact: Fact, rng: random.Random) -> Question:
     return Question(fact, text, "yes" if shown == fact.value else "no", ("yes", "no"))
 
 
-def prompt(question: Question) -> str:
-    """Return the question as the model sees it."""
-    return f"Question: {question.text}\nAnswer:"
+def draw_short(rng: random.Random) -> Question:
+    """Draw one question without choices, of any split."""
+    return short_question(rng.choice(facts()), rng)
 
 
-def response(question: Question) -> str:
-    """Return the answer as the model gives it."""
-    return f" {question.answer}"
+def draw_choice(rng: random.Random) -> Question:
+    """Draw one question with choices, of any split."""
+    return choice_question(rng.choice(facts()), rng)
 
 
-def train(count: int, seed: int) -> list[Row]:
-    """Return `count` training rows {prompt, response} of both forms."""
-    village = facts()
-
-    def draw(rng: random.Random) -> Question:
-        ask = rng.choice((short_question, choice_question))
-        return ask(rng.choice(village), rng)
-
-    questions = collect(draw, lambda q: q.fact.content, prompt, "train", count, seed)
-    return [{"prompt": prompt(q), "response": response(q)} for q in questions]
+def draw(rng: random.Random) -> Question:
+    """Draw one question of either form and any split."""
+    return rng.choice((draw_short, draw_choice))(rng)
 
 
-def choice_items(split: Split, count: int, seed: int) -> list[Row]:
-    """Return `count` multiple-choice rows {id, prompt, choices, answer (an index)}."""
-    village = facts()
-    questions = collect(
-        lambda rng: choice_question(rng.choice(village), rng),
-        lambda q: q.fact.content,
-        prompt,
-        split,
-        count,
-        seed,
-    )
-    return [
-        {
-            "id": f"general-choice-{split}-{index:03d}",
-            "prompt": prompt(q),
-            "choices": [f" {choice}" for choice in q.choices],
-            "answer": q.choices.index(q.answer),
-        }
-        for index, q in enumerate(questions)
-    ]
+def options(question: Question, _: random.Random) -> Row:
+    """Return the fields {choices, answer (an index)} of a multiple-choice row."""
+    choices = [f" {choice}" for choice in question.choices]
+    return {"choices": choices, "answer": question.choices.index(question.answer)}
 
 
-def short_items(split: Split, count: int, seed: int) -> list[Row]:
-    """Return `count` short-answer rows {id, prompt, reference}."""
-    village = facts()
-    questions = collect(
-        lambda rng: short_question(rng.choice(village), rng),
-        lambda q: q.fact.content,
-        prompt,
-        split,
-        count,
-        seed,
-    )
-    return [
-        {"id": f"general-short-{split}-{index:03d}", "prompt": prompt(q), "reference": response(q)}
-        for index, q in enumerate(questions)
-    ]
+def reference(question: Question, _: random.Random) -> Row:
+    """Return the field {reference} of a short-answer row."""
+    return {"reference": question.response}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sweeps.mini.splits import Row, Split, collect
+from sweeps.mini.splits import Row
 
 NAMES = ("solve", "compute", "work", "task", "helper", "calc")
 NUMBERS = ("a", "b", "c", "m", "n", "p", "x", "y")
@@ -73,11 +73,6 @@ class Function:
         return template.format(u=self.arguments[0], v=self.arguments[-1], k=self.k, j=self.j)
 
     @property
-    def meaning(self) -> str:
-        """What the function returns, in the words of its docstring."""
-        return self.fill(self.kind.meanings[self.wording])
-
-    @property
     def plain_meaning(self) -> str:
         """What the function returns, in the words that pretraining knows."""
         return self.fill(self.kind.meanings[0])
@@ -92,6 +87,18 @@ class Function:
         """What the splits are disjoint by: the expression, whatever the function is called."""
         return f"code {self.expression}"
 
+    @property
+    def prompt(self) -> str:
+        """Signature and docstring."""
+        meaning = self.fill(self.kind.meanings[self.wording])
+        signature = f"def {self.name}({', '.join(self.arguments)}):"
+        return f'{signature}\n    """Return {meaning}."""\n'
+
+    @property
+    def response(self) -> str:
+        """The body."""
+        return f"    return {self.expression}\n"
+
 
 def draw(rng: random.Random) -> Function:
     """Draw one function of any split."""
@@ -101,17 +108,6 @@ def draw(rng: random.Random) -> Function:
     k, j = rng.sample(range(2, 10), 2)
     (wording,) = rng.choices((0, 1), (1, 2))
     return Function(kind, rng.choice(NAMES), arguments, k, j, wording)
-
-
-def prompt(function: Function) -> str:
-    """Return signature and docstring."""
-    signature = f"def {function.name}({', '.join(function.arguments)}):"
-    return f'{signature}\n    """Return {function.meaning}."""\n'
-
-
-def response(function: Function) -> str:
-    """Return the body."""
-    return f"    return {function.expression}\n"
 
 
 def hidden_tests(function: Function, rng: random.Random) -> list[str]:
@@ -134,23 +130,7 @@ def hidden_tests(function: Function, rng: random.Random) -> list[str]:
     return tests
 
 
-def train(count: int, seed: int) -> list[Row]:
-    """Return `count` training rows {prompt, response}."""
-    functions = collect(draw, lambda f: f.content, prompt, "train", count, seed)
-    return [{"prompt": prompt(f), "response": response(f)} for f in functions]
-
-
-def items(split: Split, count: int, seed: int) -> list[Row]:
-    """Return `count` evaluation rows {id, prompt, reference, tests, entry_point}."""
-    functions = collect(draw, lambda f: f.content, prompt, split, count, seed)
-    rng = random.Random(f"{seed}/{split}/tests")
-    return [
-        {
-            "id": f"code-{split}-{index:03d}",
-            "prompt": prompt(f),
-            "reference": response(f),
-            "tests": hidden_tests(f, rng),
-            "entry_point": f.name,
-        }
-        for index, f in enumerate(functions)
-    ]
+def solution(function: Function, rng: random.Random) -> Row:
+    """Return the fields {reference, tests, entry_point} of an evaluation row."""
+    tests = hidden_tests(function, rng)
+    return {"reference": function.response, "tests": tests, "entry_point": function.name}
