@@ -88,13 +88,11 @@ def model_facts(path: str) -> ModelFacts:
     from sweeps.config.path_types import resolve_model
     from sweeps.finetune.finetune_config import ModelConfig
     from sweeps.finetune.memory import stored_parameters
-    from sweeps.finetune.model_facts import read_model_config
+    from sweeps.finetune.model_facts import context_length, read_model_config
 
     found = resolve_model(checked(ModelConfig, "the model", path=path), Path())
-    facts = read_model_config(found)
-    text = facts.get("text_config") or facts
-    context = text.get("max_position_embeddings") or text.get("n_positions") or 2048
-    return ModelFacts(path, stored_parameters(Path(found.path)), int(context))
+    context = context_length(read_model_config(found)) or 2048
+    return ModelFacts(path, stored_parameters(Path(found.path)), context)
 
 
 def mini_domain(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sweeps.cli import doctor_machine, doctor_services, doctor_storage
 from sweeps.cli.doctor_machine import Finding
 from sweeps.cli.doctor_services import check_installed, check_shadowed, read_pins, versions
 from sweeps.config.sweep_config import SweepConfig
+from sweeps.finetune.memory import free_memory
 from sweeps.storage.address import folder_of, is_address
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def examine_driver(
         ),
         doctor_storage.check_writable(shared),
         doctor_machine.check_disk(doctor_machine.free_disk(folder), folder),
-        doctor_machine.check_memory(doctor_machine.free_memory()),
+        doctor_machine.check_memory(free_memory()),
         doctor_services.check_sandbox(doctor_services.sandbox_level()),
     ]
     if uri:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,25 +81,6 @@ def check_disk(free: int, folder: Path) -> Finding:
         fix = f"df -h {folder}; use another folder: storage=FOLDER"
         return Finding("disk", False, f"{said}, expected at least {LEAST_DISK / GIB:.0f}", fix)
     return Finding("disk", True, said)
-
-
-def free_memory() -> int:
-    """Bytes that this process may still allocate, on the machine or within its container."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return min(int(line.split()[1]) * 1024, _container_rest())
-    pages: int = os.sysconf("SC_AVPHYS_PAGES")
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _container_rest(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes left under a container's limit (cgroup v2); 2**63 without a limit."""
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return 2**63
-    return 2**63 if limit == "max" else max(0, int(limit) - used)
 
 
 def check_memory(free: int) -> Finding:

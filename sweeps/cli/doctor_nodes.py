@@ -13,6 +13,7 @@ from sweeps.cli import doctor_storage as storage
 from sweeps.cli.doctor_machine import Finding
 from sweeps.cli.doctor_services import check_same, versions
 from sweeps.execution import shared_storage
+from sweeps.finetune.memory import free_memory
 
 ANSWER_SECONDS = 90.0
 """A node's first task starts a process and imports torch."""
@@ -54,7 +55,7 @@ def look(question: Question) -> Answer:
         versions=versions(),
         gpus=doctor_machine.gpus(),
         has_gpu=doctor_machine.driver_sees_gpus(),
-        memory=doctor_machine.free_memory(),
+        memory=free_memory(),
         disk=doctor_machine.free_disk(Path("/tmp")),
         sandbox=doctor_services.sandbox_level(),
         tracker=doctor_services.tracker_problem(question.tracker) if question.tracker else "",

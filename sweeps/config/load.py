@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from copy import copy
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from pydantic import ValidationError
 from sweeps.config.old_records import check_resolved
 from sweeps.config.study_config import Kind
 from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.finetune.hub import similar_path
 from sweeps.mini.world import name_of
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.atomic_io import atomic_write
@@ -227,10 +226,8 @@ def _storage(recorded: str, folder: Path) -> str:
 
 def _near(path: Path) -> str:
     """A suggestion: the file that was probably meant, or the configurations shipped."""
-    with suppress(OSError):
-        beside = [file.name for file in path.parent.iterdir() if file.suffix in _SUFFIXES]
-        if close := get_close_matches(path.name, beside, n=1, cutoff=0.7):
-            return f"; did you mean '{path.with_name(close[0])}'?"
+    if similar := similar_path(path, lambda file: file.suffix in _SUFFIXES):
+        return similar
     names = sorted(file.name for file in (Path(__file__).parent.parent / "configs").glob("*.yaml"))
     return f" (shipped with the package, in sweeps/configs: {', '.join(names)})"
 
