@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections.abc import Callable
 
 import typer
@@ -60,5 +63,11 @@ for panel, commands in COMMANDS.items():
 
 def main() -> None:
     """The entry point."""
-    with heard_program():
-        app()
+    try:
+        with heard_program():
+            app()
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes the rest at exit
+        sys.exit(f"error: the output cannot be written: {error.strerror}")

@@ -6,6 +6,7 @@ overrides.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 PROGRAM = "python -m sweeps"
+_PYDANTIC = r"Input should be( a valid (number|integer).*)?"
 SCRIPT = "gmt-sweep"
 """The installed command. Shells complete the first word: for `python -m sweeps` it is `python`."""
 
@@ -58,7 +60,7 @@ class OneParagraphGroup(TyperGroup):
 def _explain(error: TyperException) -> NoReturn:
     context = getattr(error, "ctx", None)
     command = context.info_name if context is not None and context.parent is not None else ""
-    text = " ".join(error.format_message().split())
+    text = re.sub(_PYDANTIC, "expected a number", " ".join(error.format_message().split()))
     stop = "" if text.endswith((".", "?")) else "."
     help_of = " ".join(part for part in (PROGRAM, command, "--help") if part)
     said = f"{text[:1].lower()}{text[1:]}{stop}"

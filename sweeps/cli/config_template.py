@@ -9,28 +9,13 @@ from typing import Any, final
 
 import yaml
 
+from sweeps.config.load import load_tree
 from sweeps.storage.errors import UserError, checked, nearest
 
 MINI_MODEL = "mini:model"
 SMALL = 50_000_000
 """Models with fewer parameters stay near chance on exact match and accuracy, and need higher
 learning rates."""
-
-MINI: dict[str, dict[str, Any]] = {
-    "math": {
-        "data": "mini:math/train.jsonl",
-        "benchmarks": [("exact_match", "mini:math")],
-    },
-    "code": {"data": "mini:code/train.jsonl", "benchmarks": [("pass_at_1", "mini:code")]},
-    "general": {
-        "data": "mini:general/train.jsonl",
-        "benchmarks": [
-            ("multiple_choice", "mini:general_choice"),
-            ("short_answer", "mini:general_short"),
-        ],
-    },
-}
-"""The domains of the embedded world: training rows, and the location of each benchmark's items."""
 
 
 @final
@@ -95,26 +80,27 @@ def model_facts(path: str) -> ModelFacts:
     return ModelFacts(path, stored_parameters(Path(found.path)), context)
 
 
+def mini_domains() -> dict[str, Any]:
+    """The domains of the embedded world by name, as the demo has them."""
+    demo = Path(__file__).parent.parent / "configs" / "mini.yaml"
+    domains: dict[str, Any] = load_tree(demo)["domains"]
+    return domains
+
+
 def mini_domain(name: str) -> dict[str, Any]:
     """A domain of the embedded world.
 
     Raises:
         UserError: there is no domain of that name.
     """
-    if name not in MINI:
+    domains = mini_domains()
+    if name not in domains:
         raise UserError(
-            f"domain '{name}' is not in the embedded world ({nearest(name, list(MINI))}); to use "
-            "your own data, also give --train, --validation, --test, --format and --benchmark"
+            f"domain '{name}' is not in the embedded world ({nearest(name, list(domains))}); to "
+            "use your own data, also give --train, --validation, --test, --format and --benchmark"
         )
-    from evaluators.benchmarks import runs_code
-
-    parts = MINI[name]
-    benchmarks = []
-    for benchmark, place in parts["benchmarks"]:
-        items = {"validation": f"{place}/validation.jsonl", "test": f"{place}/test.jsonl"}
-        sandbox = {"sandbox": "rlimits"} if runs_code(benchmark) else {}
-        benchmarks.append({"name": benchmark, **sandbox, **items})
-    return {"data": {"path": parts["data"], "max_length": 128}, "benchmarks": benchmarks}
+    domain: dict[str, Any] = domains[name]
+    return domain
 
 
 def configuration(name: str, model: ModelFacts, domains: dict[str, dict[str, Any]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +16,7 @@ from sweeps.cli.arguments import (
     command_line,
     load,
     mistakes_explained,
+    refuse,
 )
 from sweeps.execution.disk_need import GIB
 from sweeps.execution.planning import DomainPlan, SweepPlan
@@ -141,17 +142,15 @@ def plan(
     RAY_ADDRESS names a cluster, the plan uses the resources of that cluster.
     """
     with mistakes_explained():
-        from sweeps.storage.errors import UserError
-
         if measure and seconds_per_step is not None:
-            raise UserError("give --measure or --seconds-per-step, not both")
+            refuse("give --measure or --seconds-per-step, not both")
         if seconds_per_check is not None and seconds_per_step is None:
-            raise UserError("--seconds-per-check requires --seconds-per-step")
+            refuse("--seconds-per-check requires --seconds-per-step")
         parsed = load(config, overrides)
         try:
             found = _planned(parsed, seconds_per_step, seconds_per_check, measure, price)
         except ValueError as error:  # from lower layers: what is wrong with the model or the data
-            raise UserError(str(error)) from error
+            refuse(str(error))
     if as_json:
         print(json.dumps(asdict(found), indent=1))
         return
@@ -174,9 +173,12 @@ def _planned(
     machine = (joined_cluster if cluster_address() else this_machine)(config)
     if price is None:
         price = config.budget.price_per_gpu_hour
-    return plan(
-        config, recorded_rows(config), machine, _pace_of(config, step, check, measure), price
-    )
+    pace = _pace_of(config, step, check, measure)
+    found = plan(config, recorded_rows(config), machine, pace, price)
+    left = [domain.left for domain in found.domains]
+    most = sum(left) if config.resources.domains == "side_by_side" else max(left)
+    at_once = min(machine.concurrency, max(1, most))
+    return replace(found, machine=replace(machine, concurrency=at_once))
 
 
 def _pace_of(

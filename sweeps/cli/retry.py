@@ -12,6 +12,7 @@ from sweeps.cli.arguments import (
     command_line,
     load_stored,
     mistakes_explained,
+    refuse,
 )
 from sweeps.cli.run import run_sweep
 
@@ -34,16 +35,21 @@ def retry(
     `retry FOLDER --kind oom --run failures.on_oom=halve`.
     """
     with mistakes_explained():
-        from sweeps.storage.errors import UserError
+        from sweeps.config.failures import KINDS
+        from sweeps.storage.errors import nearest
 
-        kinds = _checked(kind or [])
-        if not failed and not kinds:
-            raise UserError("specify --failed or --kind KIND (for example oom)")
+        for one in kind or ():
+            if one not in KINDS:
+                refuse(f"--kind {one}: no such kind of failure ({nearest(one, [*KINDS])})")
+        if not failed and not kind:
+            refuse("specify --failed or --kind KIND (for example oom)")
         from sweeps.search.retry_failed import queue_failed
         from sweeps.search.trial_records import Records
 
         records = Records(load_stored(config, overrides))
-        queued = {name: found for name, found in queue_failed(records, kinds).items() if found}
+        queued = {
+            name: found for name, found in queue_failed(records, kind or []).items() if found
+        }
     for name, numbers in queued.items():
         print(f"{name}: queued again: trial {', '.join(map(str, numbers))}")
     if not queued:
@@ -54,13 +60,3 @@ def retry(
         run_sweep(records.config, again, adopt=False)
         return
     print(f"To continue:\n  {again}")
-
-
-def _checked(kinds: list[str]) -> list[str]:
-    from sweeps.config.failures import KINDS
-    from sweeps.storage.errors import UserError, nearest
-
-    for kind in kinds:
-        if kind not in KINDS:
-            raise UserError(f"--kind {kind}: no such kind of failure ({nearest(kind, [*KINDS])})")
-    return kinds

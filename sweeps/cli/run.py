@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -64,29 +63,20 @@ def _resume(config: str, overrides: list[str] | None, *, adopt: bool) -> None:
         from sweeps.config.sweep_config import paths_for
 
         folder = paths_for(load(config, overrides)).folder
-        stored = load(str(folder), overrides) if folder.is_dir() else _never_run(folder)
+        if not folder.is_dir():
+            refuse(f"nothing to resume: {folder} does not exist; start the sweep with `run`")
+        stored = load(str(folder), overrides)
         again = command_line("resume", str(folder), overrides)
         whole = is_paper(stored)
         if whole and adopt:
-            _refuse_for_a_paper()
+            refuse(
+                "--adopt is for one sweep: give the folder of one study of the paper, "
+                "STORAGE/NAME-KIND"
+            )
     if whole:
         run_paper(stored, again)
     else:
         run_sweep(stored, again, adopt=adopt)
-
-
-def _never_run(folder: Path) -> NoReturn:
-    from sweeps.storage.errors import UserError
-
-    raise UserError(f"nothing to resume: {folder} does not exist; start the sweep with `run`")
-
-
-def _refuse_for_a_paper() -> NoReturn:
-    from sweeps.storage.errors import UserError
-
-    raise UserError(
-        "--adopt is for one sweep: give the folder of one study of the paper, STORAGE/NAME-KIND"
-    )
 
 
 def run_sweep(config: SweepConfig, again: str, *, adopt: bool) -> None:

@@ -76,7 +76,7 @@ def run_trial(
     cache = memory.setdefault("cache", Cache())
     if "derived" in job:
         drop = None if job["derived"] is None else DropConfig(**job["derived"])
-        return asdict(score_derived(config, drop, folder, cache))
+        return asdict(score_derived(config, drop, folder, cache, keep=False))
     outbox = Outbox(folder / EVENTS_FILE) if dist.get_rank() == 0 else None
     try:
         result = finetune(config, folder, TrialReporter(outbox, report), cache)
