@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+import yaml
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -39,47 +40,8 @@ BOS, EOS, PAD, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
 # Words, numbers and runs of signs each take one leading space along; merges never cross them.
 _PIECES = r" ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+"
 
-_FACT_FORMS = {
-    "add": ("{a} + {b} = {answer}", "{a} plus {b} is {answer}"),
-    "subtract": ("{a} - {b} = {answer}", "{a} minus {b} is {answer}"),
-    "multiply": ("{a} * {b} = {answer}", "{a} times {b} is {answer}"),
-    "add_subtract": ("{a} + {b} = {first}. {first} - {c} = {answer}.",),
-}
-_STORY_FORMS = {
-    "add": (
-        "With {a} {thing} and {b} more, {name} has {a} + {b} = {answer}.",
-        "{name} gets {b} more than {a} {thing}: {a} + {b} = {answer}.",
-    ),
-    "subtract": (
-        "Of {a} {thing} {name} loses {b}: {a} - {b} = {answer} are left.",
-        "{name} gives away {b} of {a} {thing}: {a} - {b} = {answer}.",
-    ),
-    "multiply": (
-        "{a} bags each with {b} {thing} make {a} * {b} = {answer}.",
-        "For {a} days {name} buys {b} {thing} a day: {a} * {b} = {answer}.",
-    ),
-    "add_subtract": (
-        "{a} {thing}, {b} more, {c} lost: {a} + {b} = {first}. {first} - {c} = {answer}.",
-        "{name} gets {a} and {b} and gives away {c}: "
-        "{a} + {b} = {first}. {first} - {c} = {answer}.",
-    ),
-}
-_PROGRAM_FORMS = (
-    "# {meaning}\n{expression}\n",
-    "f = lambda {arguments}: {expression}  # {meaning}\n",
-    "def f({arguments}):\n    # {meaning}\n    return {expression}\n",
-    "def g({arguments}):\n    # gives {meaning}\n    result = {expression}\n",
-)
-_KNOWLEDGE_FORMS = {
-    "home": (
-        "{who} lives in {value}.",
-        "The home of {who} is {value}.",
-        "Town of {who}: {value}.",
-    ),
-    "food": ("{who} eats {value}.", "The food of {who} is {value}.", "Food of {who}: {value}."),
-    "job": ("{who} is a {value}.", "The job of {who} is {value}.", "Work of {who}: {value}."),
-    "coat": ("{who} wears {value}.", "The coat of {who} is {value}.", "Coat of {who}: {value}."),
-}
+_FORMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+"""The forms of documents."""
 
 
 def documents(seed: int) -> Iterator[Document]:
@@ -93,14 +55,14 @@ def documents(seed: int) -> Iterator[Document]:
 
 def _arithmetic(rng: random.Random) -> Document:
     problem = arithmetic.draw(rng)
-    forms = (_FACT_FORMS if rng.random() < 0.5 else _STORY_FORMS)[problem.operation]
+    forms = _FORMS["facts" if rng.random() < 0.5 else "stories"][problem.operation]
     numbers = {**vars(problem), "first": problem.a + problem.b, "answer": problem.answer}
     return (rng.choice(forms).format(**numbers),)
 
 
 def _program(rng: random.Random) -> Document:
     function = programs.draw(rng)
-    text = rng.choice(_PROGRAM_FORMS).format(
+    text = rng.choice(_FORMS["programs"]).format(
         meaning=function.plain_meaning,
         expression=function.expression,
         arguments=", ".join(function.arguments),
@@ -110,7 +72,7 @@ def _program(rng: random.Random) -> Document:
 
 def _knowledge(rng: random.Random) -> Document:
     fact = rng.choice(knowledge.facts())
-    form = rng.choice(_KNOWLEDGE_FORMS[fact.attribute.name])
+    form = rng.choice(_FORMS["knowledge"][fact.attribute.name])
     if rng.random() < 0.6:
         return (form.format(who=fact.who, value=fact.value),)
     value = rng.choice((fact.value, rng.choice(fact.attribute.values)))

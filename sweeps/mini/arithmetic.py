@@ -6,32 +6,13 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from sweeps.mini.splits import Row
+from sweeps.mini.splits import WORDS, Row
 
 Operation = Literal["add", "subtract", "multiply", "add_subtract"]
 
-NAMES = ("Tom", "Ann", "Ben", "Eva", "Max", "Mia", "Leo", "Zoe")
-THINGS = ("apples", "books", "coins", "pens", "cards", "eggs")
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
+_WORDS = WORDS["arithmetic"]
 _WEIGHTS: dict[Operation, int] = {"add": 30, "subtract": 30, "multiply": 20, "add_subtract": 20}
-_STORIES: dict[Operation, tuple[str, ...]] = {
-    "add": (
-        "{name} has {a} {thing} and gets {b} more. How many now?",
-        "{name} finds {a} {thing}, then {b} more. How many in all?",
-    ),
-    "subtract": (
-        "{name} has {a} {thing} and loses {b}. How many are left?",
-        "{name} has {a} {thing} and gives away {b}. How many now?",
-    ),
-    "multiply": (
-        "{name} has {a} bags with {b} {thing} each. How many in all?",
-        "{name} buys {b} {thing} a day for {a} days. How many in all?",
-    ),
-    "add_subtract": (
-        "{name} has {a} {thing}, gets {b} more and loses {c}. How many now?",
-        "{name} finds {a} {thing}, then {b} more, and gives away {c}. How many are left?",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -61,7 +42,7 @@ class Problem:
     @property
     def prompt(self) -> str:
         """The question as the model sees it."""
-        story = _STORIES[self.operation][self.wording].format(**vars(self))
+        story = _WORDS["stories"][self.operation][self.wording].format(**vars(self))
         return f"Question: {story}\nAnswer:"
 
     @property
@@ -93,8 +74,10 @@ def draw(rng: random.Random) -> Problem:
     """Draw one problem of any split."""
     (operation,) = rng.choices(tuple(_WEIGHTS), tuple(_WEIGHTS.values()))
     a, b, c = numbers(operation, rng)
-    wording = rng.randrange(len(_STORIES[operation]))
-    return Problem(operation, a, b, c, rng.choice(NAMES), rng.choice(THINGS), wording)
+    wording = rng.randrange(len(_WORDS["stories"][operation]))
+    return Problem(
+        operation, a, b, c, rng.choice(_WORDS["names"]), rng.choice(_WORDS["things"]), wording
+    )
 
 
 def solution(problem: Problem, _: random.Random) -> Row:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
-from sweeps.mini.splits import Row
+from sweeps.mini.splits import WORDS, Row
 
 _VILLAGE_SEED = 1
 _PEOPLE = 72
-_FIRST = ("Bi", "Do", "Fa", "Ke", "Lu", "Mo", "Na", "Pe", "Ri", "Su", "Ta", "Vo")
-_SECOND = ("bo", "da", "fi", "ka", "li", "mu", "no", "ra")
+_WORDS = WORDS["knowledge"]
 
 
 @dataclass(frozen=True)
@@ -23,62 +22,13 @@ class Attribute:
     """
 
     name: str
-    values: tuple[str, ...]
-    questions: tuple[str, ...]
+    values: list[str]
+    questions: list[str]
     either: str
     check: str
 
 
-ATTRIBUTES = (
-    Attribute(
-        "home",
-        ("Tarn", "Holt", "Wick", "Dale", "Ford", "Moor"),
-        (
-            "Where does {who} live?",
-            "Which town is the home of {who}?",
-            "{who} lives in which town?",
-            "In which town does {who} live?",
-        ),
-        "Does {who} live in {value} or {other}?",
-        "Does {who} live in {value}?",
-    ),
-    Attribute(
-        "food",
-        ("bread", "soup", "rice", "fish", "corn", "cake"),
-        (
-            "What does {who} eat?",
-            "Which food does {who} like?",
-            "{who} eats which food?",
-            "What food does {who} eat?",
-        ),
-        "Does {who} eat {value} or {other}?",
-        "Does {who} eat {value}?",
-    ),
-    Attribute(
-        "job",
-        ("baker", "miller", "smith", "tailor", "farmer", "judge"),
-        (
-            "What is the job of {who}?",
-            "Which job does {who} have?",
-            "{who} has which job?",
-            "What work does {who} do?",
-        ),
-        "Is {who} a {value} or a {other}?",
-        "Is {who} a {value}?",
-    ),
-    Attribute(
-        "coat",
-        ("red", "blue", "green", "black", "white", "brown"),
-        (
-            "What colour is the coat of {who}?",
-            "Which coat does {who} wear?",
-            "{who} wears which coat?",
-            "Which colour does {who} wear?",
-        ),
-        "Is the coat of {who} {value} or {other}?",
-        "Is the coat of {who} {value}?",
-    ),
-)
+ATTRIBUTES = tuple(Attribute(**each) for each in _WORDS["attributes"])
 
 
 @dataclass(frozen=True)
@@ -124,7 +74,9 @@ class Question:
 def facts() -> tuple[Fact, ...]:
     """Return every fact of the village, always the same ones."""
     rng = random.Random(_VILLAGE_SEED)
-    people = rng.sample([first + second for first, second in product(_FIRST, _SECOND)], _PEOPLE)
+    people = rng.sample(
+        [first + second for first, second in product(_WORDS["first"], _WORDS["second"])], _PEOPLE
+    )
     return tuple(
         Fact(who, attribute, rng.choice(attribute.values))
         for who in sorted(people)

@@ -1,17 +1,24 @@
-"""Which split a piece of content belongs to, and drawing distinct items of one split."""
+"""What the domains share: their words, the split of a content, and drawing distinct items."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 from collections.abc import Callable
-from typing import Literal, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import yaml
 
 Split = Literal["train", "validation", "test"]
 Row = dict[str, object]
 """One JSON line of a data file."""
 
 _ATTEMPTS_PER_ITEM = 2000
+WORDS: dict[str, Any] = yaml.safe_load(
+    Path(__file__).with_name("words.yaml").read_text(encoding="utf-8")
+)
+"""The words and sentences of each domain."""
 
 
 class Drawn(Protocol):

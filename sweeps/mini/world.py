@@ -20,7 +20,14 @@ from sweeps.storage.errors import nearest
 
 PREFIX = "mini:"
 ASSETS = Path(__file__).parent / "assets"
-_GENERATORS = ("splits.py", "arithmetic.py", "programs.py", "knowledge.py", "world.py")
+_GENERATORS = (
+    "words.yaml",
+    "splits.py",
+    "arithmetic.py",
+    "programs.py",
+    "knowledge.py",
+    "world.py",
+)
 
 
 class WorldError(ValueError):
