@@ -17,8 +17,7 @@ from sweeps.cli.init import init
 from sweeps.cli.leaderboard import leaderboard
 from sweeps.cli.plan import plan
 from sweeps.cli.report_and_export import export, report
-from sweeps.cli.retry import retry
-from sweeps.cli.run import paper, resume, run, validate
+from sweeps.cli.run import paper, resume, retry, run, validate
 from sweeps.cli.status import status
 from sweeps.cli.stop import stop
 from sweeps.storage.closed_output import heard_program

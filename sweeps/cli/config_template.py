@@ -10,6 +10,10 @@ from typing import Any, final
 import yaml
 
 from sweeps.config.load import load_tree
+from sweeps.config.path_types import resolve_model
+from sweeps.finetune.finetune_config import ModelConfig
+from sweeps.finetune.memory import stored_parameters
+from sweeps.finetune.model_facts import context_length, read_model_config
 from sweeps.storage.errors import UserError, checked, nearest
 
 MINI_MODEL = "mini:model"
@@ -70,11 +74,6 @@ def model_facts(path: str) -> ModelFacts:
     Raises:
         ValueError: there is no such model, or the folder does not hold one.
     """
-    from sweeps.config.path_types import resolve_model
-    from sweeps.finetune.finetune_config import ModelConfig
-    from sweeps.finetune.memory import stored_parameters
-    from sweeps.finetune.model_facts import context_length, read_model_config
-
     found = resolve_model(checked(ModelConfig, "the model", path=path), Path())
     context = context_length(read_model_config(found)) or 2048
     return ModelFacts(path, stored_parameters(Path(found.path)), context)

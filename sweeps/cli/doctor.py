@@ -15,9 +15,12 @@ import sweeps
 from sweeps.cli import doctor_checks as checks
 from sweeps.cli.arguments import AsJson, mistakes_explained
 from sweeps.cli.doctor_checks import Finding
+from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.finetune.memory import free_memory
 from sweeps.storage.address import folder_of, is_address
+from sweeps.storage.cluster_address import cluster_address
+from sweeps.tracking.mlflow_store import tracking_uri
 
 Findings = dict[str, list[Finding]]
 DRIVER = "this machine"
@@ -30,9 +33,6 @@ def examine(config: str | None, overrides: Sequence[str], joined: bool) -> Findi
     Raises:
         UserError: the configuration is wrong, or the cluster cannot be reached.
     """
-    from sweeps.config.load import load_config
-    from sweeps.tracking.mlflow_store import tracking_uri
-
     parsed = None if config is None else load_config(config, overrides)
     shared = "runs" if parsed is None else parsed.storage
     shared = shared if is_address(shared) else str(folder_of(shared))
@@ -99,8 +99,6 @@ def doctor(
     `ray job submit --working-dir . -- python -m sweeps doctor my.yaml`. It starts and changes
     nothing, and exits with 1 if a check failed.
     """
-    from sweeps.storage.cluster_address import cluster_address
-
     with mistakes_explained():
         found = examine(config, overrides or [], bool(cluster_address()))
     if as_json:

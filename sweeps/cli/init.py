@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sweeps.cli.arguments import command_line, mistakes_explained, refuse
-
-if TYPE_CHECKING:
-    from sweeps.cli.config_template import OwnData
+from sweeps.cli.config_template import (
+    MINI_MODEL,
+    OwnData,
+    configuration,
+    default_length,
+    mini_domain,
+    mini_domains,
+    model_facts,
+)
+from sweeps.config.load import parse_config
+from sweeps.config.sweep_config import resolve_paths
+from sweeps.execution.preflight import check_inputs
 
 _Own = "For your own domain: "
 
@@ -47,8 +56,6 @@ def init(
     On a terminal, asks for the model and the domains if they are not given.
     """
     with mistakes_explained():
-        from sweeps.cli.config_template import MINI_MODEL, OwnData, mini_domains
-
         if path.exists():
             refuse(f"{path} already exists: give another file, or remove it")
         if path.suffix not in (".yaml", ".yml"):
@@ -85,8 +92,6 @@ def _both(validation: str | None, test: str | None) -> tuple[str, str]:
 
 def _text(stem: str, model: str, names: list[str], own: OwnData | None) -> str:
     """The configuration, checked as `validate` checks it."""
-    from sweeps.cli.config_template import configuration, default_length, mini_domain, model_facts
-
     if own is not None and len(names) != 1:
         refuse(f"--train describes one domain, but --domain names {len(names)}")
     try:
@@ -104,10 +109,6 @@ def _text(stem: str, model: str, names: list[str], own: OwnData | None) -> str:
 
 def _check(text: str) -> None:
     import yaml
-
-    from sweeps.config.load import parse_config
-    from sweeps.config.sweep_config import resolve_paths
-    from sweeps.execution.preflight import check_inputs
 
     check_inputs(resolve_paths(parse_config(yaml.safe_load(text), "the new configuration")))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from evaluators.tokens import AddBos
-from sweeps.finetune.strict_model import LocalPath, LocalPaths, StrictModel
+from sweeps.finetune.strict_model import LocalPath, StrictModel
 
 TrainFormat = Literal[
     "prompt_response",
@@ -74,7 +74,7 @@ class DataConfig(StrictModel):
     of up to `max_length` tokens instead of padding them; the results are the same.
     """
 
-    path: LocalPaths
+    path: LocalPath
     subset: str | None = None
     split: str = "train"
     revision: str | None = None

@@ -7,9 +7,11 @@ from matplotlib import colormaps
 
 from sweeps.report import drawing
 from sweeps.report.arms import setting_at
+from sweeps.report.equivalence import Comparisons
 from sweeps.report.page import Cells, Drawn, table
 from sweeps.report.pareto_front import front
 from sweeps.report.sensitivity import SensitivityData, SensitivityResult
+from sweeps.report.trial_row import ScoreLabel
 
 VERDICT_COLOURS = {"equivalent": "#2f855a", "different": "#c53030", "inconclusive": drawing.GREY}
 
@@ -92,14 +94,24 @@ def verdicts(data: SensitivityData, result: SensitivityResult) -> Drawn:
         )
     axes.set_xlim(-0.04, 1.03)
     drawing.legend(figure, 2)
+    caption = (
+        f"Compared with the best ratio ({result.best.reference}). Equivalent: two one-sided tests "
+        f"at \u00b1{data.margin:g}, Holm-corrected. Different: Tukey's interval of all pairs "
+        "excludes 0. Everything else is inconclusive."
+    )
+    rows = _verdict_rows(label, result, result.best)
+    return Drawn("verdicts", title, caption, figure, table(rows))
+
+
+def _verdict_rows(label: ScoreLabel, result: SensitivityResult, best: Comparisons) -> list[Cells]:
     control = {} if result.control is None else {a.name: a for a in result.control.arms}
     rows: list[Cells] = []
-    for one in result.best.arms:
+    for one in best.arms:
         sft = control.get(one.name)
         rows.append(
             {
                 "mask ratio": one.name,
-                f"from {result.best.reference}": label.difference(one.difference),
+                f"from {best.reference}": label.difference(one.difference),
                 "95 %": label.interval(one, signed=True),
                 "p (TOST, Holm)": f"{one.p_equivalent:.3g}",
                 "verdict": one.verdict,
@@ -108,12 +120,7 @@ def verdicts(data: SensitivityData, result: SensitivityResult) -> Drawn:
                 "verdict against SFT": sft and sft.verdict,
             }
         )
-    caption = (
-        f"Compared with the best ratio ({result.best.reference}). Equivalent: two one-sided tests "
-        f"at \u00b1{data.margin:g}, Holm-corrected. Different: Tukey's interval of all pairs "
-        "excludes 0. Everything else is inconclusive."
-    )
-    return Drawn("verdicts", title, caption, figure, table(rows))
+    return rows
 
 
 def slices(data: SensitivityData) -> Drawn:

@@ -323,7 +323,7 @@ MISTAKES = {
         (),
         lambda folder: (folder / "sweep.yaml").write_bytes(b"name: caf\xe9"),
     ),
-    "empty file": Mistake(("found NoneType",), (), replace("sweep.yaml", "")),
+    "empty file": Mistake(("found an empty file",), (), replace("sweep.yaml", "")),
     "key that is a number": Mistake(("line 1", "found 1"), (), replace("sweep.yaml", "1: 2")),
     "override of what is no list": Mistake(
         ("'7' is not an index into a list of 1",), ("domains.sums.benchmarks.7.name=x",)

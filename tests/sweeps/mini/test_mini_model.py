@@ -15,10 +15,10 @@ from sweeps.config.load import load_config
 from sweeps.config.sweep_config import resolve_paths
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.reporter import FolderReporter
-from sweeps.finetune.validation import evaluate_folder
 from sweeps.mini import knowledge
 from sweeps.mini.splits import Split, split_of
 from sweeps.mini.world import items, resolve, train
+from tests.sweeps.finetune.tiny import evaluate_folder
 from tools.pretrain_mini import CONTEXT, VOCABULARY, batches, documents, encode, pretrain
 
 
@@ -151,7 +151,7 @@ DEMO = Path(__file__).parents[3] / "sweeps" / "configs" / "mini.yaml"
 def test_fine_tuning_elicits_what_the_base_model_knows(domain: str, tmp_path: Path) -> None:
     point = {"learning_rate": 1e-3, "mask_ratio": 0.0, "accumulation_interval": 1}
     run = resolve_paths(load_config(DEMO)).trial(domain, point)
-    results = evaluate_folder(run.model.path, run.evaluation.benchmarks, "validation", threads=1)
+    results = evaluate_folder(run.model.path, run.evaluation.benchmarks, "validation")
     base = sum(result.score for result in results.values()) / len(results)
     tuned = finetune(run, tmp_path, FolderReporter(tmp_path)).score
     assert tuned is not None
