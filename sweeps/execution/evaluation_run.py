@@ -228,7 +228,7 @@ def _one_of(kind: str, word: str, known: Sequence[str]) -> Any:
 def _pair(text: str, names: Sequence[str]) -> tuple[str, Path]:
     name, equals, source = text.partition("=")
     if not equals or not source.strip():
-        raise ValueError(f"--data: expected NAME=SOURCE, got {text!r}")
+        raise ValueError(f"--data: expected NAME=SOURCE, such as gsm8k=FILE, got {text!r}")
     if name not in names:
         raise unknown_name("benchmark in --data", name, tuple(names))
     return name, Path(source)

@@ -16,7 +16,7 @@ FILE = "test_scores.json"
 @final
 @dataclass(frozen=True)
 class TestScores:
-    """``entries[role]``: scores in the form of `StudyData.test_results`; ``keys[role]``: the trial.
+    """``entries[role]``: scores as in `StudyData.test_results`; ``keys[role]``: the trial.
 
     A search has the roles "best" and "sft"; in a fixed design every tested trial is its own role.
     ``items[role][benchmark]``: one [id, score, weight, cluster] per item, for paired comparisons;

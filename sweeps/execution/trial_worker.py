@@ -73,7 +73,7 @@ def run_trial(job: TrialJob, report: Report, memory: dict[str, Any]) -> RunResul
     folder = Path(job.folder)
     cache = memory.setdefault("cache", Cache())
     if job.is_derived:
-        return score_derived(job.run, job.drop, folder, cache)
+        return score_derived(job.run, job.drop, folder, cache, keep=False)
     outbox = Outbox(folder / EVENTS_FILE) if dist.get_rank() == 0 else None
     try:
         result = finetune(job.run, folder, TrialReporter(outbox, report), cache)

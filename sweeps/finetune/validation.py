@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, final
-
-import torch
 
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item
 from evaluators.evaluate import evaluate, select
@@ -16,10 +13,9 @@ from evaluators.language_model import LanguageModel
 from evaluators.tokens import AddBos
 from sweeps.finetune.benchmarks import build_benchmark, load_items
 from sweeps.finetune.divergence import check_scores
-from sweeps.finetune.finetune_config import BenchmarkConfig, EvaluationConfig, ModelConfig
-from sweeps.finetune.model import load_model
+from sweeps.finetune.finetune_config import BenchmarkConfig, EvaluationConfig
 from sweeps.finetune.process_group import Group
-from sweeps.finetune.process_state import Cache, preserve_global_state, signature
+from sweeps.finetune.process_state import Cache, signature
 
 
 @dataclass(frozen=True)
@@ -59,23 +55,6 @@ class Validation:
         score = sum(scores) / len(scores)
         check_scores(score, metrics)
         return score, metrics
-
-
-def evaluate_folder(
-    model_folder: str | Path,
-    benchmarks: Sequence[BenchmarkConfig],
-    split: Literal["validation", "test"] = "test",
-    device: torch.device | str = "cpu",
-    *,
-    threads: int | None = None,
-    add_bos: AddBos = "auto",
-) -> dict[str, BenchmarkResult]:
-    """Score a saved model, or the base model, on all items (or `test_limit`, `limit` of them)."""
-    device = torch.device(device)
-    with preserve_global_state(device, threads):
-        model, tokenizer = load_model(ModelConfig(path=str(model_folder)), device)
-        model = model.to(device).eval()
-        return evaluate_model(model, tokenizer, benchmarks, split, add_bos=add_bos)
 
 
 def evaluate_model(

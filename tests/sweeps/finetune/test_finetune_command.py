@@ -114,7 +114,7 @@ def test_mlflow_is_told_where_asked(
     [
         (["learning_rat=1"], ["unknown key 'learning_rat'", "did you mean 'learning_rate'?"]),
         (["method.nme=sft"], ["unknown key 'method.nme'", "'name'"]),
-        (["method.mask_ratio=1.5"], ["method.mask_ratio", "expected in [0, 1)"]),
+        (["method.mask_ratio=1.5"], ["method.mask_ratio: expected a number less than 1, got 1.5"]),
         (["examples=50"], ["multiple of the effective batch 8", "got 50"]),
         (["data.path=none.jsonl"], ["none.jsonl", "nothing there"]),
         (["model.path=models/typo"], ["model.path models/typo", "no such folder", "hub"]),
