@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import final
+from typing import Any, final
 
 from evaluators.errors import SandboxError, unknown_name
 from evaluators.sandbox_packages import find_packages
@@ -55,6 +55,33 @@ class Program:
     context: str = ""
     entry_points: tuple[str, ...] = ()
     inside: bool = False
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A level, see `resolve_level`, and limits of programs; None: as the benchmark has it."""
+
+    level: str | None = None
+    timeout: float | None = None
+    memory_mb: int | None = None
+    packages: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(self.timeout, self.memory_mb)
+
+    def limits(self) -> dict[str, Any]:
+        """The limits that are given, by name."""
+        given = {key: value for key, value in vars(self).items() if value is not None}
+        given.pop("level", None)
+        return given
+
+
+def check_limits(timeout: float | None, memory_mb: int | None) -> None:
+    """Raise ValueError where no program could run within these limits."""
+    if timeout is not None and not 0.1 <= timeout <= 3600:
+        raise ValueError(f"timeout: expected 0.1 to 3600 seconds, found {timeout:g}")
+    if memory_mb is not None and not 64 <= memory_mb <= 2**20:
+        raise ValueError(f"memory_mb: expected 64 to {2**20} MiB, found {memory_mb}")
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,10 @@ def _serve(wire: Wire, job: dict[str, Any]) -> None:
         for name, text in texts.items():
             exec(compile(text, name, "exec"), vars(module))
         defined = vars(module).items() if job["names"] else ()
-        answer = ["value", {name: each for name, each in defined if not name.startswith("__")}]
+        answer: list[Any] = [
+            "value",
+            {name: each for name, each in defined if not name.startswith("__")},
+        ]
     except BaseException as error:
         answer = ["failed", described(error, texts)]
     while True:

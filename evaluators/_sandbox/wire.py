@@ -14,11 +14,18 @@ import select
 import struct
 import sys
 import types
+from collections import deque
 from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 PERIOD = 0.1  # seconds
 SCALARS = {str, int, float, bool, type(None)}
+# Values that cross as the arguments that make them anew.
+KINDS: tuple[type, ...] = (Decimal, Fraction, date, datetime, timedelta, deque)
+VALUES = {kind.__name__: kind for kind in KINDS}
 LARGE = 2**4096  # an int beyond which decimal digits are refused
 
 
@@ -118,7 +125,7 @@ class Wire:
         data = self._bytes(size)
         try:
             return self._decoded(json.loads(data))
-        except (ValueError, TypeError, LookupError, RecursionError):
+        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
             raise WireError(WireError.NOISE) from None
 
     def object(self, number: int) -> Any:
@@ -178,6 +185,8 @@ class Wire:
         numpy: Any = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, numpy.generic):  # a number of numpy
             return self._encoded(value.item())
+        if type(value) in VALUES.values():
+            return {"value": [type(value).__name__, *map(self._encoded, _arguments(value))]}
         self._objects.append(value)
         module = value.__name__ if isinstance(value, types.ModuleType) else ""
         return {"mine": [len(self._objects) - 1, module]}
@@ -207,6 +216,8 @@ class Wire:
                 found = getattr(builtins, inside)
                 if isinstance(found, type):
                     return found
+            case "value":
+                return VALUES[inside[0]](*map(self._decoded, inside[1:]))
             case "mine":
                 return Handle(self, int(inside[0]), str(inside[1]))
             case "theirs":
@@ -220,6 +231,11 @@ def _is_flat(values: Any) -> bool:
         type(each) in SCALARS and (type(each) is not int or -LARGE < each < LARGE)
         for each in values
     )
+
+
+def _arguments(value: Any) -> tuple[Any, ...]:
+    """The arguments with which the class of one of `VALUES` makes it again."""
+    return (list(value), value.maxlen) if isinstance(value, deque) else value.__reduce__()[1]
 
 
 def _exception(name: str, message: str) -> Exception:
