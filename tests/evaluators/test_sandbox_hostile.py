@@ -7,31 +7,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import pytest
-
-from evaluators.errors import SandboxError
-from evaluators.sandbox import LEVELS, Program, resolve_level, run_programs
+from evaluators.sandbox import Program, run_programs
 
 TESTS = ("assert f(1) == 'the answer ' + str(6 * 7)", "assert f(2) == 'other'")
 RIGHT = "def f(x):\n    return 'the answer 42' if x == 1 else 'other'\n"
 MARK = "sandbox-mark-7531"  # what a surviving process would carry in its command line
-
-
-def usable(level: str) -> bool:
-    try:
-        return resolve_level(level) == level
-    except SandboxError:
-        return False
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(level, marks=pytest.mark.skipif(not usable(level), reason=f"no {level} here"))
-        for level in LEVELS
-    ]
-)
-def level(request) -> str:
-    return request.param
 
 
 HOSTILE = {
