@@ -130,10 +130,11 @@ def _judged(job: dict[str, Any], keeper: socket.socket, packages: list[str]) -> 
     (pid,) = struct.unpack("i", keeper.recv(64))
     # What was decoded takes about eight times the memory of the text.
     wire = Wire(ours, job["memory_mb"] * 2**20 // 8, _Sleep(pid, job["timeout"]))
-    reason = "passed"
+    reason, passed = "passed", False
     texts = {f"<test {number}>": text for number, text in enumerate(job["tests"], 1)}
     try:
         _test(job, wire, texts)
+        passed = True
     except (Failure, WireError) as failure:
         reason = str(failure)
     except BaseException as error:
@@ -145,7 +146,7 @@ def _judged(job: dict[str, Any], keeper: socket.socket, packages: list[str]) -> 
     timed_out = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGPROF, signal.SIGXCPU)
     if reason == WireError.GONE and timed_out:
         reason = WireError.LATE
-    return reason == "passed", reason
+    return passed, reason
 
 
 def _test(job: dict[str, Any], wire: Wire, texts: dict[str, str]) -> None:
