@@ -55,7 +55,8 @@ def main() -> None:
     _answer("ready")
     for line in sys.stdin:
         job = json.loads(line)
-        named = [name for name in packages if name in job["source"] + job["setup"]]
+        text = "\n".join([job["source"], job["setup"], *job["tests"]])
+        named = [name for name in packages if name in text]
         _answer(_judged(job, keeper, named))
 
 
@@ -84,14 +85,17 @@ class _Packages:
     """Finds the packages that programs may import, and no other of the same folder."""
 
     def __init__(self, paths: dict[str, list[str]]) -> None:
-        self._folders = {name: str(Path(places[0]).parent) for name, places in paths.items()}
+        # Found now: no program may list the folder they are in.
+        self._found = {
+            name: PathFinder.find_spec(name, [str(Path(places[0]).parent)])
+            for name, places in paths.items()
+        }
 
     def find_spec(
         self, name: str, path: object = None, target: object = None
     ) -> ModuleSpec | None:
         """The specification of a package; its modules are found through its path."""
-        folder = self._folders.get(name)
-        return PathFinder.find_spec(name, [folder]) if folder is not None else None
+        return self._found.get(name)
 
 
 def _keep(control: socket.socket, readable: Sequence[str]) -> None:
