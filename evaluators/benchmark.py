@@ -65,6 +65,7 @@ class Sample:
     score: float
     tokens: int
     truncated: bool
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ class ItemRecord:
     `score` is in the benchmark's primary metric, higher is better. `reference_nats` >= 0 is the
     cost of the reference after the prompt, `reference_bytes` its UTF-8 length. `tokens` were
     generated; `extracted` is None where no answer could be found in the output. `scores` holds
-    further metrics by name. `samples` are all completions where several were drawn: `output` and
-    `extracted` are then the first one's, `truncated` tells whether any was cut off.
+    further metrics by name. `samples` are all completions where several were drawn: `output`,
+    `extracted` and `reason` are then the first one's, `truncated` tells whether any was cut off.
+    `reason` says why a program failed.
     """
 
     id: str
@@ -91,6 +93,7 @@ class ItemRecord:
     cluster: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,15 @@ from evaluators.benchmarks import (
     truthfulqa,
     tydiqa,
 )
-from evaluators.benchmarks.user import build_user_benchmark
+from evaluators.benchmarks.user import build_user_benchmark, made_by, own_runs_code
 from evaluators.errors import unknown_name
 from evaluators.protocol import Protocol, choose, is_own
+from evaluators.sandbox import Sandbox, no_sandbox
 
 BITS_PER_BYTE = "bits_per_byte"
 
 
-Make = Callable[[str, Protocol, str | None], Benchmark]
+Make = Callable[[str, Protocol, str | Sandbox | None], Benchmark]
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ NAMES = tuple(_ENTRIES)
 
 
 def runs_code(name: str) -> bool:
-    """Whether a benchmark of this project runs what a model wrote, and so needs a sandbox."""
-    return name in _ENTRIES and _ENTRIES[name].runs_code
+    """Whether a benchmark runs what a model wrote, and so takes a sandbox."""
+    return own_runs_code(name) if is_own(name) else name in NAMES and _ENTRIES[name].runs_code
 
 
 def presets(name: str) -> tuple[str, ...]:
@@ -107,19 +108,24 @@ def presets(name: str) -> tuple[str, ...]:
 
 
 def build(
-    name: str,
+    name: str | Benchmark | Callable[[str | None, str | Sandbox | None], Benchmark],
     *,
     metric: str | None = None,
-    sandbox: str | None = None,
+    sandbox: str | Sandbox | None = None,
     preset: str | None = None,
 ) -> Benchmark:
     """The benchmark called `name`, or defined by the .yaml or .py file of that path.
 
+    A `Benchmark` is returned as it is; a function is called with the metric and the sandbox.
+
     `metric` is the primary one: the protocol's own (None), or "bits_per_byte", which every
     benchmark has and which generates nothing. `preset` chooses the protocol, see
     `evaluators.protocol`. `sandbox` is the level for generated programs, see
-    `evaluators.sandbox.resolve_level`; benchmarks that run none ignore it only when it is None.
+    `evaluators.sandbox.resolve_level`, or also their limits; benchmarks that run none ignore it
+    only when it is None.
     """
+    if not isinstance(name, str):
+        return _given(name, metric, sandbox, preset)
     if is_own(name):
         return build_user_benchmark(name, metric=metric, sandbox=sandbox, preset=preset)
     if name not in NAMES:
@@ -133,5 +139,21 @@ def build(
     if chosen not in allowed:
         raise unknown_name(f"metric of {name}", chosen, allowed)
     if sandbox is not None and not entry.runs_code:
-        raise ValueError(f"{name} runs no generated code; expected no sandbox, found {sandbox!r}")
+        raise no_sandbox(name, sandbox)
     return entry.make(chosen, rules, sandbox)
+
+
+def _given(
+    given: Benchmark | Callable[[str | None, str | Sandbox | None], Benchmark],
+    metric: str | None,
+    sandbox: str | Sandbox | None,
+    preset: str | None,
+) -> Benchmark:
+    """A benchmark that comes as an object, or from a function that makes one."""
+    if preset is not None:
+        raise ValueError(f"a benchmark in Python has no preset; expected none, found {preset!r}")
+    if not isinstance(given, Benchmark):
+        return made_by(getattr(given, "__name__", repr(given)), given, metric, sandbox)
+    if sandbox is not None or metric not in (None, given.metric):
+        raise ValueError(f"{given.name}: expected metric and sandbox of the object, found others")
+    return given

@@ -18,12 +18,14 @@ from evaluators.text_model import Completion, LogLikelihood, TextModel
 class Grade:
     """The answer found in a completion (None where there is none) and its score.
 
-    `scores` are further metrics by name, the same names for every item.
+    `scores` are further metrics by name, the same names for every item; `reason` says why a
+    program failed.
     """
 
     extracted: str | None
     score: float
     scores: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
 
 
 class GenerativeBenchmark(Benchmark):
@@ -107,6 +109,7 @@ class GenerativeBenchmark(Benchmark):
             truncated=any(sample.truncated for sample in samples),
             scores=scores,
             samples=tuple(samples) if len(samples) > 1 else (),
+            reason=first.reason,
         )
 
 
@@ -126,6 +129,7 @@ def cost_record(
     truncated: bool = False,
     scores: Mapping[str, float] | None = None,
     samples: tuple[Sample, ...] = (),
+    reason: str = "",
 ) -> ItemRecord:
     """A record with the reference's cost; the score is its -bits per byte unless given."""
     size = len(item.reference.encode())
@@ -143,6 +147,7 @@ def cost_record(
         cluster=item.cluster,
         scores=dict(scores or {}),
         samples=samples,
+        reason=reason,
     )
 
 
@@ -153,4 +158,5 @@ def _sample(completion: Completion, grade: Grade) -> Sample:
         score=grade.score,
         tokens=completion.tokens,
         truncated=completion.truncated,
+        reason=grade.reason,
     )

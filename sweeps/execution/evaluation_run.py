@@ -77,6 +77,11 @@ class Options:
                 sandbox=sandbox if runs_code(name) or len(names) == 1 else None,
                 preset=preset if name not in NAMES or presets(name) or len(names) == 1 else None,
             )
+            if benchmark.name in [each.name for _, each, _ in chosen]:
+                raise ValueError(
+                    f"{name}: another benchmark is named '{benchmark.name}', too; expected names "
+                    "that differ"
+                )
             chosen.append((name, benchmark, _source(name, sources, data_folder)))
         return cls(
             benchmarks=tuple(chosen),
@@ -154,10 +159,10 @@ def show(report: Report) -> None:
     table = Table(title=f"{report.model} on {report.split} items")
     for column in ("benchmark", "metric", "score", "95 % interval", "n", "cut off", "sandbox"):
         table.add_column(column, justify="left" if column == "benchmark" else "right")
-    for name, result in report.results.items():
+    for result in report.results.values():
         low, high = sorted((_shown(result, result.low), _shown(result, result.high)))
         table.add_row(
-            name,
+            result.name,
             result.metric,
             f"{_shown(result, result.score):.4f}",
             f"{low:.4f} to {high:.4f}",

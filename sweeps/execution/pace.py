@@ -102,11 +102,11 @@ def count_items(config: SweepConfig, domain: str) -> ItemCounts:
     Raises:
         ValueError: a file cannot be read.
     """
-    from evaluators.benchmarks import build
+    from sweeps.finetune.benchmarks import build_benchmark
 
     last = earlier = 0
     for each in config.domains[domain].benchmarks:
-        benchmark = build(each.name, metric=each.metric, sandbox=each.sandbox)
+        benchmark = build_benchmark(each)
         there = len(benchmark.load(Path(each.validation), "validation"))
         full = min(there, each.limit or there)
         last += full

@@ -170,7 +170,8 @@ class BenchmarkConfig(StrictModel):
 
     `preset`: the protocol (`table1`, `table2`: the paper's tables; None: the benchmark's default).
     `validation` and `test`: a file or folder each, or hub:owner/name@revision. They may be the
-    same if the benchmark itself separates validation and test items.
+    same if the benchmark itself separates validation and test items. `sandbox`, `timeout`
+    (seconds), `memory_mb` and `packages` limit generated programs (None: the benchmark's limits).
     """
 
     name: LocalPath
@@ -181,6 +182,9 @@ class BenchmarkConfig(StrictModel):
     test_limit: PositiveInt | None = None
     metric: str | None = None
     sandbox: str | None = None
+    timeout: float | None = None
+    memory_mb: int | None = None
+    packages: tuple[str, ...] | None = None
 
 
 class ChecksConfig(StrictModel):

@@ -11,7 +11,7 @@ from evaluators.benchmark import Benchmark, BenchmarkResult, Item
 from evaluators.evaluate import evaluate, select
 from evaluators.language_model import LanguageModel
 from evaluators.tokens import AddBos
-from sweeps.finetune.benchmarks import build_benchmark, load_items
+from sweeps.finetune.benchmarks import build_benchmark, build_benchmarks, load_items
 from sweeps.finetune.divergence import check_scores
 from sweeps.finetune.finetune_config import BenchmarkConfig, EvaluationConfig
 from sweeps.finetune.process_group import Group
@@ -34,7 +34,9 @@ class Validation:
     ) -> None:
         """Read and select the items; DataError names what cannot be read."""
         self._group, self._add_bos = group, add_bos
-        self._parts = [_part(each, config.check_limit, cache) for each in config.benchmarks]
+        built = build_benchmarks(config.benchmarks)
+        pairs = zip(config.benchmarks, built, strict=True)
+        self._parts = [_part(each, own, config.check_limit, cache) for each, own in pairs]
 
     def check(self, model: Any, tokenizer: Any, *, final: bool) -> tuple[float, dict[str, float]]:
         """The mean score over the benchmarks, and `eval/<benchmark>/<metric>`; equal on all ranks.
@@ -78,8 +80,9 @@ def evaluate_model(
     return results
 
 
-def _part(config: BenchmarkConfig, check_limit: int | None, cache: Cache) -> _Part:
-    benchmark = build_benchmark(config)
+def _part(
+    config: BenchmarkConfig, benchmark: Benchmark, check_limit: int | None, cache: Cache
+) -> _Part:
     path = config.validation
     load = partial(load_items, config, benchmark, "validation")
     key = ("items", config.name, signature(config.name), config.preset, path, signature(path))
