@@ -75,7 +75,7 @@ class Options:
                 name,
                 metric=metric,
                 sandbox=sandbox if runs_code(name) or len(names) == 1 else None,
-                preset=preset if name not in NAMES or presets(name) or len(names) == 1 else None,
+                preset=preset if len(names) == 1 or (name in NAMES and presets(name)) else None,
             )
             if benchmark.name in [each.name for _, each, _ in chosen]:
                 raise ValueError(
