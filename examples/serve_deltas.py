@@ -56,14 +56,16 @@ def main() -> None:
         tune(model, task)
         save_delta(base, model.state_dict(), folder / f"{name}.delta.safetensors")
 
-    # A server keeps one model. Base and deltas stay in their files until a tensor is needed.
+    # A server keeps one model; base and deltas stay in their files until a tensor is copied.
     served = network()
     tuned = {
         name: apply_delta(base, load_delta(folder / f"{name}.delta.safetensors")) for name in TASKS
     }
     x = torch.tensor([[1.5, -1.0]])
     for name in ("product", "sum", "product"):
-        served.load_state_dict(tuned[name])
+        with torch.no_grad():
+            for parameter, weight in served.named_parameters():
+                weight.copy_(tuned[name][parameter])
         bytes_on_disk = (folder / f"{name}.delta.safetensors").stat().st_size
         print(f"{name} of 1.5 and -1.0: {served(x).item():.2f} (delta: {bytes_on_disk} bytes)")
 

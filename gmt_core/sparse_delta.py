@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -74,6 +75,10 @@ class Entry:
     planes: list[Plane]
     source: str
 
+    def stored_bytes(self) -> int:
+        """The bytes under `source`; 0 where nothing changed."""
+        return sum(sum(plane.sizes(math.prod(self.shape))) for plane in self.planes)
+
 
 @final
 @dataclass(frozen=True)
@@ -120,16 +125,17 @@ def load_delta(path: Path | str) -> Delta:
     """
     path = Path(path)
     stored = TensorFiles(path)
-    if (found := stored.metadata.get("format")) != _FORMAT:
-        raise ValueError(f"{path}: expected a file of format {_FORMAT!r}, found {found!r}")
+    if (version := stored.metadata.get("format")) != _FORMAT:
+        raise ValueError(f"{path}: expected a file of format {_FORMAT!r}, found {version!r}")
     texts = json.loads(stored.metadata["entries"])
     entries = {
-        name: Entry(*origin, [Plane(*plane) for plane in planes], source)
-        for name, (*origin, planes, source) in texts.items()
+        name: Entry(dtype, shape, sha256, [Plane(*plane) for plane in planes], source)
+        for name, (dtype, shape, sha256, planes, source) in texts.items()
     }
     for entry in entries.values():
-        if _changes(entry) and entry.source not in stored:
-            raise ValueError(f"{path}: the tensor {entry.source!r} is missing")
+        found = len(stored[entry.source]) if entry.source in stored else 0
+        if found != entry.stored_bytes():
+            raise ValueError(f"{path}: the tensor {entry.source!r} is missing or damaged")
     return Delta(path, entries, stored)
 
 
@@ -175,7 +181,7 @@ class _Tuned(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         before, entry = self._base[name], self._delta.entries[name]
-        if not _changes(entry):
+        if not entry.stored_bytes():
             return before
         return _decoded(before, entry.planes, self._delta.stored[entry.source].to(before.device))
 
@@ -246,10 +252,6 @@ def _bytes(x: Tensor) -> Tensor:
 
 def _index(elements: int) -> torch.dtype:
     return torch.int32 if elements < 1 << 31 else torch.int64
-
-
-def _changes(entry: Entry) -> bool:
-    return any(plane.changed for plane in entry.planes)
 
 
 def _origin(before: Tensor) -> tuple[str, list[int], str]:

@@ -207,6 +207,11 @@ def lose_a_tensor(file: Path) -> None:
     save_file({n: t.clone() for n, t in tensors.items() if n != "row"}, file, metadata)
 
 
+def shorten_a_tensor(file: Path) -> None:
+    tensors, metadata = load_file(file), TensorFiles(file).metadata
+    save_file({n: t[n == "row" :].clone() for n, t in tensors.items()}, file, metadata)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -217,7 +222,8 @@ def lose_a_tensor(file: Path) -> None:
         (empty, "expected a whole safetensors file"),
         (rename_format, "expected a file of format 'gmt_core delta 2', found 'gmt_core delta 3'"),
         (save_a_model, "expected a file of format 'gmt_core delta 2', found 'pt'"),
-        (lose_a_tensor, "the tensor 'row' is missing"),
+        (lose_a_tensor, "the tensor 'row' is missing or damaged"),
+        (shorten_a_tensor, "the tensor 'row' is missing or damaged"),
     ],
 )
 def test_bad_files_are_named(spoil: Callable[[Path], None], message: str, tmp_path: Path) -> None:
