@@ -16,7 +16,6 @@ from gmt_core.method import SFT, Method
 from gmt_core.methods import build_method
 from gmt_core.random_mask import RandomMask
 from gmt_core.schedule import RatioSchedule
-from gmt_core.sparse_delta import apply_delta, load_delta, save_delta, sparse_delta
 from gmt_core.threshold import (
     kept_count,
     magnitude_threshold,
@@ -34,14 +33,10 @@ __all__ = [
     "NonFiniteGradientError",
     "RandomMask",
     "RatioSchedule",
-    "apply_delta",
     "build_method",
     "kept_count",
-    "load_delta",
     "magnitude_threshold",
     "magnitude_thresholds",
     "one_off_drop",
     "pooled_threshold",
-    "save_delta",
-    "sparse_delta",
 ]
