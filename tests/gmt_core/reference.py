@@ -40,7 +40,7 @@ def naive_drops(
         pools = [torch.cat([s.flatten() for s in saliency])] * len(saliency)
     found = []
     for own, pool in zip(saliency, pools, strict=True):
-        kept = kept_count(pool.numel(), method.schedule(update))
+        kept = kept_count(pool.numel(), method.ratios.at("*", update))
         found.append(own < pool.flatten().sort(descending=True).values[kept - 1])
     return found
 
