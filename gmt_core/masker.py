@@ -140,13 +140,13 @@ class GradientMasker:
             )
         update = checked_count("masker state: update", state["update"], "a count of updates")
         own, other = _built(self.state_dict()), _built(state)
-        for key in own.keys() & other.keys():
-            if own[key] != other[key]:
-                raise ValueError(
-                    f"masker state: this masker has {key} {own[key]}, and the state was taken "
-                    f"with {key} {other[key]}, so its masks would differ; build the masker as it "
-                    "was, or load {'update': count} to change it on purpose"
-                )
+        differing = [key for key in own if key in other and own[key] != other[key]]
+        for key in differing[:1]:
+            raise ValueError(
+                f"masker state: this masker has {key} {own[key]}, and the state was taken with "
+                f"{key} {other[key]}, so its masks would differ; build the masker as it was, or "
+                "load {'update': count} to change it on purpose"
+            )
         self._held.expect(
             checked_count("masker state: held", state.get("held", 0), "a count of masks")
         )
@@ -216,5 +216,5 @@ def _built(state: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in state.items() if key not in ("update", "held")}
     if "method" in found:
         config = MethodConfig.from_json(found.pop("method")).to_json()
-        found |= {"method": config.pop("name"), **config}
+        found = {"method": config.pop("name"), **config, **found}
     return found

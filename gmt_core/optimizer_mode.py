@@ -183,7 +183,13 @@ def _chunks(tensor: Tensor, drops: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _taken(tensor: Tensor, drops: Tensor) -> list[Tensor]:
     """The elements that are dropped, in pieces that `_put_back` knows."""
-    return [chunk[drop] for chunk, drop in _chunks(tensor, drops)]
+    # Pieces of their own, between larger temporaries, would scatter the heap.
+    together, pieces, done = tensor.new_empty(int(drops.count_nonzero())), list[Tensor](), 0
+    for chunk, drop in _chunks(tensor, drops):
+        found = chunk[drop]
+        pieces.append(together[done : done + found.numel()].copy_(found))
+        done += found.numel()
+    return pieces
 
 
 def _put_back(tensor: Tensor, drops: Tensor, pieces: list[Tensor] | None) -> None:

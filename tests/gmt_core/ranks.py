@@ -27,11 +27,11 @@ from torch.optim import SGD, AdamW
 from gmt_core import GradientMask, GradientMasker, RandomMask
 from gmt_core import layout as collectives
 from tests.gmt_core.reference import METHODS as ALL_METHODS
-from tests.gmt_core.reference import MOMENTS, naive_drops, naive_step
+from tests.gmt_core.reference import MOMENTS, NaiveMasks, naive_drops, naive_step
 
 WIDTH, HIDDEN = 10, 28  # rows and columns that do not divide evenly, and a bias of one element
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-METHODS = {name: build for name, build in ALL_METHODS.items() if name != "hft"}
+METHODS = {name: build for name, build in ALL_METHODS.items() if not build().needs_names}
 
 
 class Net(nn.Module):
@@ -126,10 +126,11 @@ def check_masks(build: Callable[[Net], nn.Module], dtype: torch.dtype) -> None:
     for name, method in METHODS.items():
         optimizer = SGD(model.parameters(), lr=0.0)
         GradientMasker(method()).attach(optimizer)
-        for update in range(2):
+        naive = NaiveMasks(method())
+        for update in range(3):
             full = gradients(Net(), dtype, update)
             give(model, full)
-            drops = naive_drops(method(), full, weights, [], update)
+            drops = naive.drops(full, weights, [], update)
             optimizer.step()
             for parameter, gradient, drop in zip(model.parameters(), full, drops, strict=True):
                 expected = torch.where(drop, 0, gradient)
