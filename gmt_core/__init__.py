@@ -13,7 +13,8 @@ from gmt_core.half_fine_tuning import HalfFineTuning
 from gmt_core.mask_statistics import MaskStatistics
 from gmt_core.masker import GradientMasker
 from gmt_core.method import SFT, Method
-from gmt_core.methods import build_method
+from gmt_core.method_config import MethodConfig
+from gmt_core.methods import build_method, method_from_config
 from gmt_core.random_mask import RandomMask
 from gmt_core.schedule import RatioSchedule
 from gmt_core.threshold import (
@@ -30,6 +31,7 @@ __all__ = [
     "HalfFineTuning",
     "MaskStatistics",
     "Method",
+    "MethodConfig",
     "NonFiniteGradientError",
     "RandomMask",
     "RatioSchedule",
@@ -37,6 +39,7 @@ __all__ = [
     "kept_count",
     "magnitude_threshold",
     "magnitude_thresholds",
+    "method_from_config",
     "one_off_drop",
     "pooled_threshold",
 ]

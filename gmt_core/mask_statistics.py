@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
-from gmt_core.rules import KeepLargest, KeepLargestProduct, Rule, Tally
+from gmt_core.rules import KeepLargest, KeepMostSalient, Rule, Tally
 
 
 @final
@@ -46,7 +46,7 @@ class MaskStatistics:
     ) -> MaskStatistics:
         """Read the totals by kind; empty or all-zero gradients count as fully kept."""
         tally = sum(tallies.values(), Tally())
-        masked = [r for r in rules if isinstance(r, KeepLargest | KeepLargestProduct)]
+        masked = [r for r in rules if isinstance(r, KeepLargest | KeepMostSalient)]
         thresholds = [float(rule.threshold) for rule in masked]
         return cls(
             update=update,
@@ -60,6 +60,12 @@ class MaskStatistics:
             threshold_max=max(thresholds, default=None),
             kept_by_kind={kind: _kept(tally) for kind, tally in tallies.items() if kind},
         )
+
+    def unscaled(self, loss_scale: float) -> MaskStatistics:
+        """Without the scale that the loss had: thresholds are then those of the true gradients."""
+        found = (self.threshold_min, self.threshold_median, self.threshold_max)
+        low, median, high = (None if t is None else t / loss_scale for t in found)
+        return replace(self, threshold_min=low, threshold_median=median, threshold_max=high)
 
     def metrics(self, *, kinds: bool = False) -> dict[str, float]:
         """Names for a tracker ("gmt/kept_fraction", ...), only those that have a value.

@@ -13,7 +13,6 @@ from gmt_core.element_sample import ElementSample
 from gmt_core.layout import Spread, all_summed
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.mask_statistics import MaskStatistics
-from gmt_core.naming import plain_name
 from gmt_core.parameters import Parameters
 from gmt_core.rules import Rule, Tally, apply_all_, apply_and_count_all_
 
@@ -87,7 +86,7 @@ class Meter:
         totals = _summed(rows, [g.layout.spread for g in begun.gradients])
         tallies: dict[str, Tally] = {}
         for gradient, row in zip(begun.gradients, totals, strict=True):
-            kind = self._kind(gradient)
+            kind = self._parameters.kind(gradient.place)
             numel, kept, nonzero, energy, energy_kept = row[:5]
             tally = Tally(int(numel), int(kept), int(nonzero), energy, energy_kept)
             tallies[kind] = tallies.get(kind, Tally()) + tally
@@ -103,13 +102,6 @@ class Meter:
     def _weights(self, gradients: Sequence[LocalGradient]) -> list[Tensor]:
         tensors = self._parameters.tensors
         return [self._sample.weights(g.place, tensors[g.place]) for g in gradients]
-
-    def _kind(self, gradient: LocalGradient) -> str:
-        """The innermost module's name that is no number, or "" where there are no names."""
-        if not self._parameters.named:
-            return ""
-        path = [p for p in plain_name(gradient.name).split(".") if not p.isdigit()]
-        return path[-2] if len(path) > 1 else path[-1]
 
 
 def _summed(rows: Sequence[Sequence[float]], spreads: Sequence[Spread]) -> list[list[float]]:

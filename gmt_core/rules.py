@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gmt_core.accelerated import kernels_for
 from gmt_core.flat import INT_OF, chunks_of, flat_view
-from gmt_core.magnitudes import products
+from gmt_core.magnitudes import Saliency, salient
 from gmt_core.permutation import Permutation
 
 
@@ -94,15 +94,16 @@ class KeepLargest(Rule):
 
 @final
 @dataclass(frozen=True)
-class KeepLargestProduct(Rule):
-    """Elements with |g * w| >= threshold, ties included."""
+class KeepMostSalient(Rule):
+    """Elements whose saliency is at least the threshold, ties included."""
 
     threshold: Tensor  # no dimensions
     weight: Tensor  # flat, in the order of the gradient's memory
+    saliency: Saliency
 
     def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
-        """Compare the magnitudes of the products, in the wider of the two dtypes."""
-        found = products(chunk, self.weight[start : start + chunk.numel()])
+        """Compare magnitudes, in the wider of the two dtypes."""
+        found = salient(chunk, self.weight[start : start + chunk.numel()], self.saliency)
         return _at_least(found, self.threshold)
 
 

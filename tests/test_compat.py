@@ -124,6 +124,35 @@ def test_torch_tells_fused_optimizers_of_an_infinity() -> None:
     assert verdicts == [False, True, False]
 
 
+@canary("torch", "the scale of torch.amp.GradScaler on fused optimizers, grad_scale")
+def test_torch_tells_fused_optimizers_of_the_scale() -> None:
+    import torch
+
+    from gmt_core._compat import loss_scale
+
+    weight, scales = torch.nn.Parameter(torch.ones(1)), list[float]()
+    optimizer = torch.optim.SGD([weight], lr=0.1, fused=True)
+    optimizer.register_step_post_hook(lambda fused, *_: scales.append(loss_scale(fused)))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    weight.grad = scaler.scale(torch.ones(1))
+    scaler.step(optimizer)
+    optimizer.step()
+    assert scales == [8.0, 1.0]
+
+
+@canary("torch", "how often a tensor was changed in place, _version")
+def test_torch_counts_changes_of_a_tensor() -> None:
+    import torch
+
+    from gmt_core._compat import version_of
+
+    tensor = torch.ones(2)
+    before = version_of(tensor)
+    assert version_of(tensor) == before
+    tensor.add_(1)
+    assert version_of(tensor) > before
+
+
 @canary("transformers", "the class names of a model's layers, _no_split_modules")
 def test_transformers_names_the_layers_of_a_model() -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
