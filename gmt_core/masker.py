@@ -15,7 +15,7 @@ from gmt_core.errors import NonFiniteGradientError
 from gmt_core.layout import reduced
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.mask_statistics import MaskStatistics
-from gmt_core.meter import Meter
+from gmt_core.meter import EVERY, Meter
 from gmt_core.method import Method
 from gmt_core.naming import checked_patterns, matching, one_of
 from gmt_core.optimizer_mode import MODES, Held, Mode, check_mode, hold
@@ -42,7 +42,7 @@ class GradientMasker:
         *,
         mode: Mode = "gradient",
         exclude: Sequence[str] = (),
-        statistics_every: int = 0,
+        statistics_every: int = EVERY,
     ) -> None:
         """Choose what is masked, what that means to the optimizer, and what is measured.
 

@@ -16,6 +16,7 @@ from sweeps.config.search_config import Objective, SearchConfig
 from sweeps.config.space import Point, SpaceConfig, plain_point
 from sweeps.config.study_config import NuisanceConfig, StudyConfig
 from sweeps.finetune.finetune_config import (
+    STATISTICS_EVERY,
     BatchConfig,
     BenchmarkConfig,
     DataConfig,
@@ -68,7 +69,7 @@ class TrainingConfig(StrictModel):
     parallel: Literal["ddp", "fsdp"] = "ddp"
     checkpoint_updates: Annotated[int, Field(ge=1)] | None = None
     checkpoint_async: bool = False
-    statistics_every: Annotated[int, Field(ge=0)] = 1
+    statistics_every: Annotated[int, Field(ge=0)] = STATISTICS_EVERY
     threads: Annotated[int, Field(ge=1)] | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -201,6 +201,9 @@ class EvaluationConfig(StrictModel):
         return self
 
 
+STATISTICS_EVERY: Final = 10  # updates from one whose mask is measured to the next
+
+
 class FinetuneConfig(StrictModel):
     """One run. `examples` is the total number of training examples consumed.
 
@@ -224,7 +227,7 @@ class FinetuneConfig(StrictModel):
     clip_norm: float | None = Field(default=1.0, gt=0.0)
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    statistics_every: int = Field(default=1, ge=0)
+    statistics_every: int = Field(default=STATISTICS_EVERY, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: PositiveInt | None = None
