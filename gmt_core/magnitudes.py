@@ -35,17 +35,20 @@ class Magnitudes:
         """Where they lie."""
         return self.gradient.device
 
-    def bits(self, part: slice, out: Tensor | None = None) -> Tensor:
+    def bits(self, part: slice | Tensor, out: Tensor | None = None) -> Tensor:
         """The magnitudes of some elements as integers of the dtype's size, never negative.
 
         Raises ValueError where the gradient is not one block of memory.
         """
+        read = self.signed_bits(part)
+        return torch.bitwise_and(read, torch.iinfo(read.dtype).max, out=out)
+
+    def signed_bits(self, part: slice | Tensor = slice(None)) -> Tensor:
+        """As `bits`, with the sign that each element has; often a view of the gradient."""
         values = flat_view(self.gradient)[part]
         if self.weight is not None:
             values = salient(values, self.weight[part], self.saliency)
-        integer = INT_OF[self.dtype]
-        read = values.to(self.dtype).view(integer)
-        return torch.bitwise_and(read, torch.iinfo(integer).max, out=out)
+        return values.to(self.dtype).view(INT_OF[self.dtype])
 
 
 def salient(gradient: Tensor, weight: Tensor, saliency: Saliency) -> Tensor:

@@ -15,7 +15,7 @@ from gmt_core.held_masks import HeldMasks
 from gmt_core.layout import reduced
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.mask_statistics import MaskStatistics
-from gmt_core.meter import Meter
+from gmt_core.meter import EVERY, Meter
 from gmt_core.method import Method
 from gmt_core.method_config import MethodConfig
 from gmt_core.naming import checked_patterns, matching, one_of
@@ -46,7 +46,7 @@ class GradientMasker:
         *,
         mode: Mode = "gradient",
         exclude: Sequence[str] = (),
-        statistics_every: int = 0,
+        statistics_every: int = EVERY,
     ) -> None:
         """Choose what is masked, what that means to the optimizer, and what is measured.
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
 from gmt_core.checks import checked_seed
+from gmt_core.flat import sampled
 from gmt_core.layout import Layout
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.method import RatioMethod
@@ -31,7 +33,14 @@ class KeepRandomPart(Rule):
 
     def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
         """Keep what the permutation of the whole sends to the first `kept` places."""
-        places = self.layout.places(start, start + chunk.numel(), self.gradient)
+        return self._keeps(torch.arange(start, start + chunk.numel(), device=chunk.device))
+
+    def keeps_of(self, gradient: Tensor, sample: slice) -> Tensor:
+        """As `keeps`, of the sampled elements."""
+        return self._keeps(sampled(gradient, sample))
+
+    def _keeps(self, elements: Tensor) -> Tensor:
+        places = self.layout.places(elements, self.gradient)
         return self.permutation.of_places(places) < self.kept
 
 
