@@ -37,10 +37,14 @@ class Window:
 class Scorer:
     """Scores windows: clusters that share a prefix, batches within the budget."""
 
-    def __init__(self, forward: Forward, budget: TokenBudget, batch_size: int | None) -> None:
+    def __init__(
+        self, forward: Forward, budget: TokenBudget, batch_size: int | None, shared: bool
+    ) -> None:
+        """Without `shared`, no forward continues the cache of another one."""
         self._forward = forward
         self._budget = budget
         self._batch_size = batch_size
+        self._shared = shared
         self._vocabulary: int = forward.model.config.get_text_config().vocab_size
 
     def run(
@@ -77,7 +81,8 @@ class Scorer:
 
     def _fits(self, count: int, longest: int) -> bool:
         few = self._batch_size is None or count <= self._batch_size
-        return few and count * self._vocabulary <= LOGIT_ELEMENTS
+        positions = 1 if self._shared else longest
+        return few and count * positions * self._vocabulary <= LOGIT_ELEMENTS
 
     def _batch(
         self, inputs: Sequence[Sequence[Window]], shared: int, prefix: Cache | None
@@ -89,18 +94,18 @@ class Scorer:
         """
         from evaluators.kv_cache import batch_cache
 
-        ids, mask, positions = left_pad(
-            [windows[0].input[shared:] for windows in inputs], 0, self._forward.device
-        )
-        mask = torch.nn.functional.pad(mask, (shared, 0), value=1)
-        positions = positions + shared
+        rows = [windows[0].input[shared:] for windows in inputs]
+        ids, mask, positions = left_pad(rows, self._forward.device, shared)
         widest = max(windows[0].scored for windows in inputs)
-        size = max(1, LOGIT_ELEMENTS // (len(inputs) * self._vocabulary))
+        size = widest
+        if self._shared:
+            size = max(1, LOGIT_ELEMENTS // (len(inputs) * self._vocabulary))
         pieces = _pieces(ids.shape[1], widest, size)
         cache: Cache | None = None
         if prefix is not None or len(pieces) > 1:
             room = 0 if len(pieces) == 1 else mask.shape[1]
-            cache = batch_cache(self._forward.model.config, prefix, room)
+            padding = [ids.shape[1] - len(row) for row in rows]
+            cache = batch_cache(self._forward.model.config, prefix, room, padding)
         totals = [_Total(windows, self._forward.device) for windows in inputs]
         for start, end, keep in pieces:
             logits = self._forward(
