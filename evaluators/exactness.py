@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evaluators.batching import TokenBudget, is_out_of_memory
-from evaluators.errors import InexactModelError
+from evaluators.batching import TokenBudget, left_pad
+from evaluators.errors import EvaluationError, InexactModelError
 from evaluators.forward import Forward
 from evaluators.generation import Decoding, Generator
 from evaluators.likelihood import Scorer, Window
@@ -26,6 +26,10 @@ _LOG = logging.getLogger(__name__)
 _SHARED, _TAILS, _NEW = 6, (3, 7), 2  # tokens that two rows share, have alone, and get
 _BUDGET = 64
 _TOLERANCE, _HALF_TOLERANCE = 3e-4, 0.2  # in half precision rounding can choose another expert
+
+
+# Other errors, such as those of a device or of a peer, are not the model's.
+_UNUSABLE = (TypeError, ValueError, LookupError, AttributeError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def exact_paths(forward: Forward) -> Paths:
     kind = type(forward.model).__name__
     try:
         rows = _rows(forward.model.config.get_text_config().vocab_size)
-        expected = [_log_probabilities(forward, row) for row in rows]
+        expected = _log_probabilities(forward, rows)
         if not all(bool(each.isfinite().all()) for each in expected):
             return Paths()  # diverged: no path gives finite scores
         for paths in _FASTEST_FIRST[0 if is_plain(forward.model.config) else 1 :]:
@@ -86,9 +90,7 @@ def exact_paths(forward: Forward) -> Paths:
                 if paths != Paths():
                     _LOG.warning("%s is evaluated %s: it would not be exact", kind, paths)
                 return paths
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
+    except _UNUSABLE as error:
         raise InexactModelError.of(kind, f"{type(error).__name__}: {error}") from error
     raise InexactModelError.of(kind, "the score of a token depends on the tokens after it")
 
@@ -116,12 +118,17 @@ def _rows(vocabulary: int) -> list[list[int]]:
     ]
 
 
-def _log_probabilities(forward: Forward, row: Sequence[int]) -> Tensor:
-    """[tokens, vocabulary]: what follows each token of `row`, from one forward."""
-    ids = torch.tensor([row], device=forward.device)
-    positions = torch.arange(len(row), device=forward.device)[None]
-    logits = forward(ids, torch.ones_like(ids), positions, None, len(row))
-    return logits[0].float().log_softmax(dim=-1)
+def _log_probabilities(forward: Forward, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    """[tokens, vocabulary] of each row: what follows each token, by one forward of that row."""
+    found: dict[int, Tensor] = {}
+
+    def work(group: list[int]) -> None:
+        row = rows[group[0]]
+        logits = forward(*left_pad([row], forward.device), None, len(row))
+        found[group[0]] = logits[0].float().log_softmax(dim=-1)
+
+    TokenBudget(_BUDGET).run([len(row) for row in rows], lambda count, _: count == 1, work)
+    return [found[index] for index in range(len(rows))]
 
 
 def _is_exact(
@@ -137,8 +144,10 @@ def _is_exact(
         scored = Scorer(forward, TokenBudget(_BUDGET), None, paths.shared).run(
             [[Window(tuple(row), _NEW)] for row in rows], clusters
         )
-    except Exception as error:
-        if is_out_of_memory(error) or paths == PLAIN_PATHS:
+    except EvaluationError:  # memory ran out
+        raise
+    except Exception:
+        if paths == PLAIN_PATHS:
             raise
         return False
     half = torch.finfo(forward.dtype).eps > torch.finfo(torch.float32).eps

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
-import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
@@ -22,7 +21,9 @@ def is_plain(config: Any) -> bool:
     return bool(layers) and all(type(layer) in PLAIN for layer in layers)
 
 
-def batch_cache(config: Any, prefix: Cache | None, room: int, padding: Sequence[int] = ()) -> Cache:
+def batch_cache(
+    config: Any, prefix: Cache | None, room: int, padding: Sequence[int] = ()
+) -> Cache:
     """An empty cache for the rows of one batch, after the positions of `prefix`.
 
     `prefix` holds one row; in the batch, `padding` positions come before it in each row, and the
@@ -67,7 +68,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         whole = self._whole or tuple(_allocated(states, self._room or end) for states in new)
         for part, states in zip(whole, new, strict=True):
             part[:, :, start:end] = states
-        if self._prefix is not None and start < self._padded:
+        if self._prefix is not None and (not self._whole or start < self._padded):
             self._place_prefix(whole)
         keys, values = (part[:, :, :end] for part in whole)
         if self._room:

@@ -97,6 +97,7 @@ def score_model(
     from sweeps.finetune.derived import load_derived
     from sweeps.finetune.divergence import DivergedError, check_scores, check_weights
     from sweeps.finetune.finetune_config import DropConfig, ModelConfig
+    from sweeps.finetune.model import computing_dtype
     from sweeps.finetune.process_group import Group
     from sweeps.finetune.process_state import preserve_global_state
     from sweeps.finetune.validation import evaluate_model
@@ -111,7 +112,13 @@ def score_model(
         try:
             check_weights(loaded.to(device), group)
             scored = evaluate_model(
-                loaded.eval(), tokenizer, parsed, "test", group, add_bos=base.add_bos
+                loaded.eval(),
+                tokenizer,
+                parsed,
+                "test",
+                group,
+                add_bos=base.add_bos,
+                computes_in=computing_dtype(base.dtype),
             )
             for result in scored.values():
                 check_scores(result.score, result.metrics)

@@ -11,7 +11,7 @@ import torch
 from gmt_core.delta import one_off_drop
 from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.finetune_config import DropConfig, FinetuneConfig, ModelConfig
-from sweeps.finetune.model import load_model, save_model
+from sweeps.finetune.model import computing_dtype, load_model, save_model
 from sweeps.finetune.model_facts import ModelError
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache, preserve_global_state
@@ -50,9 +50,14 @@ def score_derived(
     device = group.device()
     folder.mkdir(parents=True, exist_ok=True)
     with preserve_global_state(device, config.threads):
-        validation = Validation(config.evaluation, group, cache, config.model.add_bos)
+        validation = _validation(config, group, cache)
         model, tokenizer = load_derived(config.model, drop, device)
         return _scored(validation, model.to(device), tokenizer, group)
+
+
+def _validation(config: FinetuneConfig, group: Group, cache: Cache) -> Validation:
+    computes_in = computing_dtype(config.model.dtype)
+    return Validation(config.evaluation, group, cache, config.model.add_bos, computes_in)
 
 
 def _scored(validation: Validation, model: Any, tokenizer: Any, group: Group) -> RunResult:
@@ -72,7 +77,7 @@ def drop_run(config: FinetuneConfig, folder: Path, group: Group, cache: Cache | 
     """
     device = group.device()
     model, tokenizer = load_derived(config.model, config.method.drop, device)
-    validation = Validation(config.evaluation, group, cache or Cache(), config.model.add_bos)
+    validation = _validation(config, group, cache or Cache())
     result = _scored(validation, model.to(device), tokenizer, group)
     if result.state == "diverged" or config.keep != "model":
         return result

@@ -57,7 +57,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8},
     "minicpm3": {"num_key_value_heads": 4},
-    "nemotron_h": {"layers_block_type": ["mamba", "attention"]},
+    "nemotron_h": {"layers_block_type": ["mamba", "attention"], "mamba_num_heads": 4},
     "qwen3_5_text": {"layer_types": ["linear_attention", "full_attention"]},
     "qwen3_next": {"layer_types": ["linear_attention", "full_attention"]},
     "recurrent_gemma": {"num_hidden_layers": 3},

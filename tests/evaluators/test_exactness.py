@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,14 +19,14 @@ ALL, UNSHARED = Paths(), Paths(shared=False)
 EQUAL = Paths(shared=False, padded=False)
 UNCACHED = Paths(shared=False, cached=False)
 FAMILIES = {
-    ALL: "apertus arcee biogpt bitnet bloom codegen cohere cohere2 ctrl deepseek_v2 deepseek_v3 "
+    ALL: "arcee biogpt bitnet bloom codegen cohere cohere2 ctrl deepseek_v2 deepseek_v3 "
     "diffllama dots1 ernie4_5 exaone4 falcon gemma gemma2 gemma3_text glm glm4 gpt2 gpt_bigcode "
     "gpt_neo gpt_neox gpt_oss gptj granite granitemoe helium jetmoe llama llama4_text minicpm3 "
     "mistral mixtral mpt nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe qwen2 "
     "qwen2_moe qwen3 qwen3_moe seed_oss smollm3 stablelm starcoder2 xglm",
     UNSHARED: "bamba falcon_h1 falcon_mamba granitemoehybrid jamba lfm2 mamba mamba2 nemotron_h "
-    "qwen3_5_text qwen3_next recurrent_gemma",
-    EQUAL: "bart",
+    "qwen3_5_text qwen3_next",
+    EQUAL: "bart recurrent_gemma",
     UNCACHED: "minimax openai-gpt",
     PLAIN_PATHS: "rwkv xlstm",
 }
@@ -80,11 +79,95 @@ def check_exact(lm: LanguageModel, patch: Patch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "paths"), [(name, paths) for paths, names in FAMILIES.items() for name in names.split()]
+    ("name", "paths"),
+    [(name, paths) for paths, names in FAMILIES.items() for name in names.split()],
 )
 def test_every_family_is_exact(tokenizer, monkeypatch, caplog, name, paths):
     lm = LanguageModel(build_family(name, len(tokenizer)), tokenizer)
     check_exact(lm, monkeypatch)
-    assert exactness.exact_paths(lm.forward) == paths
+    assert lm._exact == paths
     said = [each for each in caplog.messages if "is evaluated without" in each]
-    assert len(said) == (0 if paths == ALL else 2)  # once per language model, once above
+    assert len(said) == (0 if paths == ALL else 1)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "xlnet", "cpmant"])
+def test_a_model_that_reads_what_follows_is_refused(tokenizer, name):
+    model = build_family(name, len(tokenizer))
+    with pytest.raises(InexactModelError, match=r"cannot be evaluated exactly .the score"):
+        LanguageModel(model, tokenizer).loglikelihood_ids(PAIRS)
+
+
+def test_a_model_that_cannot_be_called_is_refused(tokenizer, monkeypatch):
+    model = build_family("llama", len(tokenizer))
+    monkeypatch.setattr(model.model, "forward", lambda *_, **__: {}["hidden"])
+    with pytest.raises(InexactModelError, match=r"LlamaForCausalLM cannot .* .KeyError: 'hid"):
+        LanguageModel(model, tokenizer).generate_ids(ROWS, max_new_tokens=2)
+
+
+@pytest.mark.parametrize("name", ["llama", "mamba", "recurrent_gemma"])
+def test_every_slower_path_is_exact(tokenizer, monkeypatch, name):
+    for paths in exactness._FASTEST_FIRST[3 if name == "recurrent_gemma" else 1 :]:
+        lm = LanguageModel(build_family(name, len(tokenizer)), tokenizer)
+        monkeypatch.setattr("evaluators.language_model.exact_paths", lambda _, paths=paths: paths)
+        check_exact(lm, monkeypatch)
+
+
+def test_a_diverged_model_is_not_refused(tokenizer):
+    model = build_family("llama", len(tokenizer))
+    torch.nn.init.constant_(model.lm_head.weight, float("nan"))
+    assert LanguageModel(model, tokenizer).loglikelihood_ids(PAIRS)[0].nats != 0
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_frequencies_that_follow_the_longest_row_are_exact(tokenizer, monkeypatch, kind):
+    rope = {"rope_type": kind, "original_max_position_embeddings": 30, "factor": 4.0}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "rope_theta": 10000.0}
+    model = build_family("llama", len(tokenizer), rope_parameters=rope)
+    assert exactness.steady_positions(model.config) == 30
+    check_exact(LanguageModel(model, tokenizer), monkeypatch)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_is_no_inexactness(tokenizer, dtype):
+    for name in ("llama", "mixtral", "gemma2", "mpt"):
+        model = build_family(name, len(tokenizer)).to(dtype)
+        with torch.no_grad():
+            assert exactness.exact_paths(Forward(model)) == ALL
+
+
+def test_the_comparison_costs_little(tokenizer):
+    model = build_family("llama", len(tokenizer))
+    seen: list[int] = []
+    model.model.embed_tokens.register_forward_hook(
+        lambda _, args, __: seen.append(args[0].numel())
+    )
+    lm = LanguageModel(model, tokenizer)
+    lm.loglikelihood_ids(PAIRS)
+    once = len(seen)
+    lm.loglikelihood_ids(PAIRS)
+    spent = seen[: once - (len(seen) - once)]
+    assert len(spent) <= 8 and sum(spent) <= 100
+
+
+def test_autocast_computes_as_training_does(tokenizer):
+    model = build_family("llama", len(tokenizer))
+    head, tail = PAIRS[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = plain_nats(model, head, tail)
+    lm = LanguageModel(model, tokenizer, computes_in=torch.bfloat16)
+    assert lm.loglikelihood_ids([(head, tail)])[0].nats == pytest.approx(mixed, rel=1e-6)
+    assert mixed != pytest.approx(plain_nats(model, head, tail), rel=1e-6)
+    assert lm.generate_ids(ROWS, max_new_tokens=LIMIT)
+
+
+def test_a_comparison_is_made_once_and_left_out_where_nothing_is_asked(tokenizer, monkeypatch):
+    compared: list[Forward] = []
+    monkeypatch.setattr(
+        "evaluators.language_model.exact_paths", lambda forward: compared.append(forward) or ALL
+    )
+    lm = LanguageModel(build_family("llama", len(tokenizer)), tokenizer)
+    assert lm.loglikelihood_ids([]) == [] and lm.generate_ids([], max_new_tokens=1) == []
+    assert not compared
+    lm.generate_ids(ROWS, max_new_tokens=1)
+    lm.loglikelihood_ids(PAIRS)
+    assert len(compared) == 1
