@@ -15,9 +15,9 @@ from evaluators.answers import (
     metamath_latex,
     metamath_number,
     minerva_sentence,
-    robust_answer,
 )
 from evaluators.math_equality import MathVerifier
+from evaluators.robust import robust_answer
 
 YES, NO = True, False
 NUMBERS = [
