@@ -18,6 +18,7 @@ from evaluators.robust import robust_answer
 
 MARKER = "The answer is:"
 _NUMBER = re.compile(r"[-+]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?")
+_LONGEST = 1000  # signs; Python refuses to read numbers of more than 4,300 digits
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _METAMATH_NUMBER = re.compile(r"[\-+]?\d*[.,/]?\d+")
 _LAST_NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
@@ -98,7 +99,7 @@ def normalise_answer(text: str) -> str:
     Text that is not a number only has its white space collapsed.
     """
     plain = text.strip().removesuffix(".")
-    if _NUMBER.fullmatch(plain):
+    if len(plain) < _LONGEST and _NUMBER.fullmatch(plain):
         numerator, _, denominator = plain.replace("$", "").replace(",", "").partition("/")
         if int(denominator or 1) != 0:
             return str(Fraction(numerator) / int(denominator or 1))

@@ -61,7 +61,7 @@ class MathVerifier:
         if same_answer(answer, gold) or same_latex(answer, gold):
             return True
         number = single_number(answer)
-        if number is not None and same_answer(number, gold):
+        if number is not None and (same_answer(number, gold) or same_latex(number, gold)):
             return True
         # A page of text is no answer, and could fill the pipe before it is read.
         return len(answer) + len(gold) <= LONGEST and self._ask(answer, gold)

@@ -18,18 +18,19 @@ _BOLD = re.compile(r"\*\*(?!\d)|(?<!\d)\*\*")  # 2**3 is a power
 _OPENING = re.compile(r"^\s*(?:\\\[|\\\(|\$+)")
 _CLOSING = re.compile(r"(?:\\\]|\\\)|\$+)\s*$")
 _SENTENCE_END = re.compile(r"(?<!\d)\.(?:\s|$)|\.(?=\s+[A-Z]|\s*$)|;\s")
-_INDIRECT = re.compile(r"\b(?:which|it) is\b")
+_INDIRECT = re.compile(r"\b(?:which is|it is|so)\b")
 _JOINT = re.compile(r"[\s$]*(?:,|,?\s*\b(?:or|and)\b)[\s$]*(?:[a-zA-Z]\w*\s*=\s*)?[\s$]*")
 _ALTERNATIVE = re.compile(r"(?<=[\d})])(?:,\s*|\s+)(?:or|and)\s+(?:[a-z]\s*=\s*)?(?=[-\d\\(])")
-_MATHEMATICS = re.compile(r"\$([^$\n]+)\$")
+_MATHEMATICS = re.compile(r"\$[^$\n]+\$|(?<!\{)-?\\[dt]?frac\{[^{}]*\}\{[^{}]*\}")
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
-_NUMBER = re.compile(rf"[-+\u2212]?\$?(?:{_DIGITS})(?:\s?/\s?\d+)?")
+_NUMBER = re.compile(rf"[-+\u2212]?\$?(?:{_DIGITS})(?:\s?/\s?\d+|_\{{?\d+\}}?)?")
 _THOUSANDS = re.compile(r"(?<=\d)(?:\\[,!;]|\{,\})(?=\d{3}(?!\d))")
-_MIXED = re.compile(r"(?<![\d/.,])(\d+) (\d+)/(\d+)(?![\d/])")
+_MIXED = re.compile(r"(?<![\d/.,])(\d{1,9}) (\d{1,9})/(\d{1,9})(?![\d/])")
 _LENGTH = r"[mckd]m|in|ft|yd|mi|units?|feet|foot|inch(?:es)?|(?:centi|kilo|milli)?met(?:er|re)s?"
-_AREA = re.compile(rf"(?<=\d)( ?(?:{_LENGTH})| m)\s?\^\s?\{{?[23]\}}?(?=[\s.,;)$]|$)")
+_AREA = re.compile(rf"(?<=\d)(\$? ?(?:{_LENGTH})|\$? m)\s?\^\s?\{{?[23]\}}?(?=[\s.,;)$]|$)")
 _WORDS = re.compile(r"\\(?:text|mathrm|mbox|textbf)\{([^{}]*)\}")
-_BASE = re.compile(r"\(?([0-9A-Z]+)\)?(?:_\{?(?:\\text\{)?|\s*(?:in )?base[ -])(\w+)\}*")
+_IN_BASE = re.compile(r"\b([0-9A-Z]+)\s*\(?(?:in )?base[ -](\w+)\)?")
+_BASE = re.compile(r"\(?([0-9A-Z]+)\)?_\{?(?:\\text\{)?([a-z]+|\d\d?)\}*")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
 
 
@@ -46,9 +47,10 @@ def robust_answer(text: str) -> str | None:
 
 
 def plain_numbers(text: str) -> str:
-    r"""`text` with numbers as digits: 1\,450 is 1450, \$5 is 5, 2 1/2 is 5/2, 3 cm^2 is 3 cm."""
+    r"""`text` with numbers as digits: 1\,450 is 1450, \$5 is 5, 2 1/2 is 5/2, 3 cm^2 3 cm."""
     text = _THOUSANDS.sub("", text.replace("\\$", ""))
-    return _AREA.sub(r"\1", _MIXED.sub(_improper, text))
+    text = _IN_BASE.sub(r"\1_\2", _AREA.sub(r"\1", text))
+    return _MIXED.sub(_improper, text)
 
 
 def single_number(text: str) -> str | None:
@@ -99,7 +101,7 @@ def _sentence(text: str) -> str:
     line = _OPENING.sub("", text).strip().split("\n", 1)[0]
     line = _INDIRECT.split(_SENTENCE_END.split(line, maxsplit=1)[0])[-1]
     answer = _ALTERNATIVE.sub(",", _CLOSING.sub("", line.strip(" *:,")).strip(" *:,"))
-    return "" if answer.startswith("not ") else answer
+    return re.split(r"(?:^|, )not ", answer, maxsplit=1)[0]
 
 
 def _improper(match: re.Match[str]) -> str:
