@@ -34,7 +34,10 @@ class LanguageModel(TextModel):
     left. Results depend neither on `batch_tokens`, the padded tokens per forward batch, nor on
     `batch_size`, the most sequences in it, up to the rounding of the model's dtype. A batch that
     does not fit into memory is halved. Training mode, random state and configuration are left as
-    they were.
+    they were. `computes_in`: the dtype of matrix products where training uses autocast.
+
+    The first use compares the fast paths with plain forwards (see `exact_paths`). It raises
+    InexactModelError where none is exact.
     """
 
     def __init__(

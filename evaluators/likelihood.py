@@ -66,6 +66,7 @@ class Scorer:
         """`run` for inputs that begin with the same `shared` tokens."""
         prefix = self._forward.prefix(inputs[0][0].input[:shared]) if shared else None
         done: dict[int, list[tuple[float, bool]]] = {}
+        whole = 1 if self._shared else max(windows[0].scored for windows in inputs)
 
         def work(group: list[int]) -> None:
             scores = self._batch([inputs[index] for index in group], shared, prefix)
@@ -73,15 +74,15 @@ class Scorer:
 
         self._budget.run(
             [len(windows[0].input) for windows in inputs],
-            self._fits,
+            lambda count, _: self._fits(count, whole),
             work,
             adapt=not self._forward.sharded,
         )
         return [done[index] for index in range(len(inputs))]
 
-    def _fits(self, count: int, longest: int) -> bool:
+    def _fits(self, count: int, positions: int) -> bool:
+        """Whether the logits of `positions` of each of `count` rows fit at once."""
         few = self._batch_size is None or count <= self._batch_size
-        positions = 1 if self._shared else longest
         return few and count * positions * self._vocabulary <= LOGIT_ELEMENTS
 
     def _batch(

@@ -55,7 +55,7 @@ FEW_SHOT = Protocol(
 PROTOCOLS = {
     "plain": PLAIN,
     "table1": Protocol(
-        version="gsm8k-metamath-2",
+        version="gsm8k-metamath-3",
         validation=VALIDATION,
         prompt=METAMATH_PROMPT,
         decoding=Decoding(512, METAMATH_STOPS),
@@ -65,7 +65,7 @@ PROTOCOLS = {
     ),
     "table2": replace(
         FEW_SHOT,
-        version="gsm8k-open-instruct-200-1",
+        version="gsm8k-open-instruct-200-2",
         decoding=Decoding(512, ("\n",)),  # as released: a solution of several lines is cut
         subset=200,
     ),
