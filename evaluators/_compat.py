@@ -19,10 +19,3 @@ def cache_layers(config: Any) -> list[Any]:
     """The layers of the cache that a model would make itself; no function names their kinds."""
     layers: list[Any] = DynamicCache(config=config).layers
     return layers
-
-
-def window_of(layer: Any) -> int | None:
-    """The positions that a layer looks back to; None for all. Configurations say it in as many
-    ways as there are architectures, of which the cache makes one."""
-    window: int | None = getattr(layer, "sliding_window", None)
-    return window

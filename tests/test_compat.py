@@ -169,14 +169,12 @@ def test_transformers_names_the_layers_of_a_model() -> None:
 def test_transformers_builds_a_cache_of_layers() -> None:
     from transformers import LlamaConfig, MistralConfig
 
-    from evaluators._compat import PLAIN, cache_layers, window_of
+    from evaluators._compat import PLAIN, cache_layers
 
     layers = cache_layers(LlamaConfig(**LLAMA))
     assert [type(layer) for layer in layers] == [PLAIN[0]] * LLAMA["num_hidden_layers"]
-    assert [window_of(layer) for layer in layers] == [None, None]
     sliding = cache_layers(MistralConfig(**LLAMA, num_key_value_heads=2, sliding_window=8))
     assert {type(layer) for layer in sliding} == {PLAIN[1]}
-    assert {window_of(layer) for layer in sliding} == {8}
 
 
 @canary("transformers", "what a model calls of a cache's layer (DynamicLayer)")

@@ -43,7 +43,7 @@ def evaluate_models(
         str | None, typer.Option(help="bubblewrap or rlimits, for benchmarks that run code.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, mixed_bfloat16.")] = "auto",
     add_bos: Annotated[
         str,
         typer.Option(help="Begin prompts with BOS: true, false, or auto (as the tokenizer does)."),

@@ -22,7 +22,7 @@ from evaluators.tokens import AddBos
 from sweeps.finetune.strict_model import expanded
 from sweeps.storage.errors import checked
 
-Dtype = Literal["auto", "bfloat16", "float32"]
+Dtype = Literal["auto", "bfloat16", "float32", "mixed_bfloat16"]
 ADD_BOS: dict[str, AddBos] = {"auto": "auto", "true": True, "false": False}
 # Items scored and cached at a time: enough for full batches, few enough to lose little.
 CHUNK = 64
@@ -113,7 +113,7 @@ def run(options: Options) -> Report:
 
     from sweeps.finetune.divergence import check_scores, check_weights
     from sweeps.finetune.finetune_config import ModelConfig
-    from sweeps.finetune.model import load_model
+    from sweeps.finetune.model import computing_dtype, load_model
     from sweeps.finetune.process_group import Group
 
     # Load data first, to detect a wrong path before loading a large model.
@@ -137,12 +137,14 @@ def run(options: Options) -> Report:
         tokenizer,
         batch_tokens=options.batch_tokens,
         add_bos=options.add_bos,
+        computes_in=computing_dtype(options.dtype),
     )
+    key = f"{weights}-{options.dtype}"
     results: dict[str, BenchmarkResult] = {}
     seconds: dict[str, float] = {}
     for name, benchmark, _ in options.benchmarks:
         start = time.monotonic()
-        results[name] = _score(lm, benchmark, items[name], weights, options.cache)
+        results[name] = _score(lm, benchmark, items[name], key, options.cache)
         check_scores(results[name].score, results[name].metrics)
         seconds[name] = time.monotonic() - start
         if options.samples_out is not None:
