@@ -33,9 +33,6 @@ class PassAt1(ProgramBenchmark):
     splits_are_files = True
     limits = Limits(1.0)
 
-    def __init__(self, metric: str, *, sandbox: str | None) -> None:
-        super().__init__(metric, PROTOCOL, sandbox=sandbox)
-
     def load(self, path: Path, split: Split) -> list[Item]:
         """Every row of `path`: the two splits are two files."""
         return [

@@ -10,13 +10,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from evaluators.benchmark import Benchmark, BenchmarkResult, Item, Split
+from evaluators.benchmark import Benchmark, BenchmarkResult, Item, Split, items_sha256
 from evaluators.benchmarks import NAMES, build, presets, runs_code
 from evaluators.errors import unknown_name
 from evaluators.evaluate import evaluate, select
 from evaluators.files import ENDINGS
 from evaluators.item_cache import ItemCache, evaluation_key, weights_sha256
 from evaluators.language_model import LanguageModel
+from evaluators.protocol import Changes, is_harness
 from evaluators.records import write_records
 from evaluators.tokens import AddBos
 from sweeps.finetune.strict_model import expanded
@@ -56,6 +57,7 @@ class Options:
         sandbox: str | None,
         dtype: str,
         add_bos: str,
+        changes: Changes,
         **rest: Any,
     ) -> Self:
         """Parse the command-line options; a ValueError names the wrong one."""
@@ -75,9 +77,11 @@ class Options:
                 name,
                 metric=metric,
                 sandbox=sandbox if runs_code(name) or len(names) == 1 else None,
-                preset=preset if name not in NAMES or presets(name) or len(names) == 1 else None,
+                preset=preset if _takes_preset(name) or len(names) == 1 else None,
+                changes=changes,
             )
-            chosen.append((name, benchmark, _source(name, sources, data_folder)))
+            source = Path(name) if is_harness(name) else _source(name, sources, data_folder)
+            chosen.append((name, benchmark, source))
         return cls(
             benchmarks=tuple(chosen),
             split=chosen_split,
@@ -96,6 +100,7 @@ class Report:
     split: str
     results: dict[str, BenchmarkResult]
     seconds: dict[str, float]
+    items_sha256: dict[str, str]
 
 
 def run(options: Options) -> Report:
@@ -143,7 +148,8 @@ def run(options: Options) -> Report:
         if options.samples_out is not None:
             options.samples_out.mkdir(parents=True, exist_ok=True)
             write_records(results[name].records, options.samples_out / f"{_file(name)}.jsonl")
-    return Report(options.model, weights, options.split, results, seconds)
+    data = {name: items_sha256(found) for name, found in items.items()}
+    return Report(options.model, weights, options.split, results, seconds, data)
 
 
 def show(report: Report) -> None:
@@ -173,7 +179,8 @@ def write_json(report: Report, path: Path) -> None:
     kept = [each.name for each in fields(BenchmarkResult) if each.name != "records"]
     results = {
         name: {key: _plain(getattr(result, key)) for key in kept}
-        | {"seconds": report.seconds[name], "tokens": sum(r.tokens for r in result.records)}
+        | {"items_sha256": report.items_sha256[name], "seconds": report.seconds[name]}
+        | {"tokens": sum(r.tokens for r in result.records)}
         for name, result in report.results.items()
     }
     text = {
@@ -219,6 +226,10 @@ def _score(
         )
 
 
+def _takes_preset(name: str) -> bool:
+    return not is_harness(name) and (name not in NAMES or bool(presets(name)))
+
+
 def _one_of(kind: str, word: str, known: Sequence[str]) -> Any:
     if word not in known:
         raise unknown_name(kind, word, known)
@@ -250,8 +261,8 @@ def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
 
 
 def _file(name: str) -> str:
-    """A file name for a benchmark; its name may be a path."""
-    return Path(name).stem
+    """A file name for a benchmark; its name may be a path, or a task of lm-eval."""
+    return Path(name).stem.replace(":", "_")
 
 
 def _shown(result: BenchmarkResult, value: float) -> float:

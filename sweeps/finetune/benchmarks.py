@@ -9,6 +9,7 @@ from typing import Literal
 from evaluators import benchmarks as registry
 from evaluators.benchmark import Benchmark, Item
 from evaluators.errors import DataError, NoRowsError
+from evaluators.protocol import is_harness
 from evaluators.rows import check_hub, is_hub
 from sweeps.finetune.finetune_config import BenchmarkConfig
 
@@ -20,7 +21,11 @@ def build_benchmark(config: BenchmarkConfig) -> Benchmark:
     """
     try:
         return registry.build(
-            config.name, metric=config.metric, sandbox=config.sandbox, preset=config.preset
+            config.name,
+            metric=config.metric,
+            sandbox=config.sandbox,
+            preset=config.preset,
+            changes=config.changes(),
         )
     except ValueError as error:
         raise ValueError(f"benchmark '{config.name}': {error}") from error
@@ -48,6 +53,8 @@ def check_test_source(config: BenchmarkConfig, benchmark: Benchmark) -> None:
 
     Only checks that the source exists, and reads no item.
     """
+    if is_harness(config.name):
+        return  # the task itself tells the two apart
     if is_hub(config.test):
         check_hub(config.test)
     elif benchmark.splits_are_files and config.test == config.validation:

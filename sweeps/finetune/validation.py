@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -100,10 +99,18 @@ def evaluate_model(
 
 
 def _part(config: BenchmarkConfig, check_limit: int | None, cache: Cache) -> _Part:
-    benchmark = build_benchmark(config)
-    path = config.validation
-    load = partial(load_items, config, benchmark, "validation")
-    key = ("items", config.name, signature(config.name), config.preset, path, signature(path))
-    all_items = cache.value(key, load)
+    key = (
+        "benchmark",
+        config.model_dump_json(exclude={"test", "limit", "test_limit"}),
+        signature(config.name),
+        signature(config.validation),
+    )
+    # The two belong together: a task of lm-eval keeps its documents.
+    benchmark, all_items = cache.value(key, lambda: _opened(config))
     items = select(all_items, config.limit)
     return _Part(benchmark, items, select(items, check_limit))
+
+
+def _opened(config: BenchmarkConfig) -> tuple[Benchmark, list[Item]]:
+    benchmark = build_benchmark(config)
+    return benchmark, load_items(config, benchmark, "validation")
