@@ -196,13 +196,13 @@ def summarise(
         "truncated_fraction": sum(record.truncated for record in records) / count,
         "extraction_failures": sum(record.extracted is None for record in records) / count,
     }
+    for name in records[0].scores:
+        metrics[name] = _mean(benchmark, records, [record.scores[name] for record in records])
+    metrics |= benchmark.corpus_metrics(records)
     if benchmark.metric == "bits_per_byte":
         error = ratio_standard_error([bits_per_byte(value, 1) for value in nats], sizes)
         score, (low, high) = -pooled, normal_interval(-pooled, error)
     else:
-        for name in records[0].scores:
-            metrics[name] = _mean(benchmark, records, [record.scores[name] for record in records])
-        metrics |= benchmark.corpus_metrics(records)
         estimate = _estimate if benchmark.mean_of_items else _resampled
         score, error, low, high = estimate(benchmark, records)
         metrics[benchmark.metric] = score

@@ -118,7 +118,7 @@ def documents(
     task: Any, split: Split, changes: Changes, limit: int | None = None
 ) -> list[Document]:
     """The documents of `split`, with prompts as the harness makes them for the published ones."""
-    with explained(task.task_name), undisturbed(), _of_split(task, split):
+    with explained(task.config.task), undisturbed(), _of_split(task, split):
         task.set_fewshot_seed(seed=changes.fewshot_seed or 1234)
         task.build_all_requests(limit=limit, system_instruction=changes.system_prompt)
         several: dict[int, list[Any]] = {}
@@ -127,7 +127,7 @@ def documents(
             several.setdefault(request.doc_id, []).append(request)
         part = "validation/" if split == "validation" and own_validation(task) else ""
         return [
-            Document(task, f"{task.task_name}/{part}{number}", requests, _priced(task, requests))
+            Document(task, f"{task.config.task}/{part}{number}", requests, _priced(task, requests))
             for number, requests in several.items()
             if split == "all"
             or own_validation(task)
@@ -151,7 +151,7 @@ def probe(tasks: Sequence[Any]) -> list[str]:
         for document in some:
             for request in document.requests:
                 request.resps = [_MADE_UP[request.request_type]]
-        with explained(task.task_name), undisturbed():
+        with explained(task.config.task), undisturbed():
             apply_filters(some)
             found = [document.values() for document in some]
         names = [name for name in found[0] if names is None or name in names]
@@ -332,7 +332,7 @@ def _priced(task: Any, requests: Sequence[Any]) -> Any:
     elif task.OUTPUT_TYPE == "multiple_choice":
         arguments = requests[_right(task, first.doc)].args
     kind = "loglikelihood" if len(arguments) == 2 else first.request_type
-    return Instance(kind, first.doc, arguments, 0, (task.task_name, first.doc_id, 1))
+    return Instance(kind, first.doc, arguments, 0, (task.config.task, first.doc_id, 1))
 
 
 def _right(task: Any, doc: Any) -> int:

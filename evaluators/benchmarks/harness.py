@@ -8,7 +8,7 @@ over the ranks as the items of any benchmark. Needs the optional extra `eval`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -40,7 +40,8 @@ _SPLITS = f"the documents whose hash is in the first {HELD_OUT:.0%}; test: the o
 class HarnessTasks(Benchmark):
     """The documents of one task, or of all tasks of a group or tag.
 
-    The primary metric is the first of which more is better, else bits per byte.
+    The primary metric is the first of which more is better, else bits per byte; where that is
+    asked for, nothing is generated.
     """
 
     def __init__(self, name: str, metric: str | None, changes: Changes) -> None:
@@ -58,6 +59,7 @@ class HarnessTasks(Benchmark):
                 f"{name}: expected a metric of which more is better, one of {', '.join(better)}; "
                 f"found {self.metric!r}"
             )
+        self._only_priced = metric == BITS_PER_BYTE
         self.mean_of_items = self.metric == BITS_PER_BYTE or self._is_mean(self.metric)
 
     def load(self, path: Path, split: Split) -> list[Item]:
@@ -73,7 +75,7 @@ class HarnessTasks(Benchmark):
         asked = [self._documents[item.id] for item in items]
         priced = [each.priced for each in asked if each.priced is not None]
         harness = harness_model(lm)
-        if self.metric == BITS_PER_BYTE:
+        if self._only_priced:
             _answered(harness, priced)
             return [
                 cost_record(item, _cost(each)) for item, each in zip(items, asked, strict=True)
@@ -96,7 +98,7 @@ class HarnessTasks(Benchmark):
                 values = [
                     record.parts[name]
                     for record in records
-                    if record.group == task.task_name and name in record.parts
+                    if record.group == task.config.task and name in record.parts
                 ]
                 weight = len(values) if self.aggregation == "items" else min(1, len(values))
                 value = float(aggregation_of(task, name)(values)) if values else 0.0
@@ -111,7 +113,7 @@ class HarnessTasks(Benchmark):
         from importlib.metadata import version
 
         names = {
-            task.task_name: task.config.validation_split if own_validation(task) else _SPLITS
+            task.config.task: task.config.validation_split if own_validation(task) else _SPLITS
             for task in self._tasks
         }
         return {
@@ -119,7 +121,7 @@ class HarnessTasks(Benchmark):
             "metric": self.metric,
             "lm_eval": version("lm-eval"),
             "validation": names,
-            "tasks": {task.task_name: fingerprint(task) for task in self._tasks},
+            "tasks": {task.config.task: fingerprint(task) for task in self._tasks},
             "changes": self._changes.rules(),
         }
 
@@ -127,9 +129,6 @@ class HarnessTasks(Benchmark):
         self, item: Item, document: Document, completions: dict[int, list[Completion]]
     ) -> ItemRecord:
         values = document.values()
-        value = values.get(self.metric, 0.0)
-        if not isinstance(value, int | float):  # a part of a corpus's metric: of it alone
-            value = aggregation_of(document.task, self.metric)([value])
         made = [c for each in document.requests for c in completions.get(id(each), ())]
         output, extracted = _said(document, made)
         return cost_record(
@@ -137,11 +136,18 @@ class HarnessTasks(Benchmark):
             _cost(document),
             output=output,
             extracted=extracted,
-            score=float(value),
+            score=None if self.metric == BITS_PER_BYTE else self._score(document, values),
             tokens=sum(each.tokens for each in made),
             truncated=any(each.truncated for each in made),
             parts=values,
         )
+
+    def _score(self, document: Document, values: Mapping[str, Any]) -> float:
+        """The primary metric of a document; of a corpus of it alone where it is no number."""
+        value = values.get(self.metric, 0.0)
+        if not isinstance(value, int | float):
+            value = aggregation_of(document.task, self.metric)([value])
+        return float(value)
 
     def _rises(self, metric: str) -> bool:
         name = metric.partition("/")[0]
@@ -161,7 +167,7 @@ def _item(document: Document) -> Item:
         prompt="" if rolling else first.args[0],
         reference="" if priced is None else priced.args[-1],
         answer="" if priced is None or rolling else priced.args[-1].strip(),
-        group=document.task.task_name,
+        group=document.task.config.task,
     )
 
 
@@ -172,9 +178,10 @@ def _answered(harness: Any, requests: Sequence[Any]) -> dict[int, list[Completio
         each.resps, each.filtered_resps = [], {}
     for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
         same = [r for r in requests if r.request_type == kind for _ in range(r.repeats)]
-        answers = (
-            harness.complete(same) if kind == "generate_until" else getattr(harness, kind)(same)
-        )
+        if kind == "generate_until":
+            answers = harness.complete(same)
+        else:
+            answers = getattr(harness, kind)(same, disable_tqdm=True)
         for request, answer in zip(same, answers, strict=True):
             if isinstance(answer, Completion):
                 completions.setdefault(id(request), []).append(answer)

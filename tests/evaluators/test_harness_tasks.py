@@ -6,7 +6,6 @@ import importlib.util
 import json
 import random
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from evaluators.benchmark import protocol_sha256
 from evaluators.benchmarks import build
 from evaluators.evaluate import evaluate
 from evaluators.language_model import LanguageModel
-from evaluators.lm_eval_backend import MissingHarness, harness_model
+from evaluators.lm_eval_backend import MissingHarness
 from evaluators.protocol import Changes
 from tests.evaluators.conftest import build_model
 from tests.evaluators.harness_tasks import DOCUMENTS, TASKS, write_task
@@ -289,9 +288,7 @@ def test_ifeval_here_is_scored_or_explained():
         build("lm_eval:ifeval")
 
 
-def test_a_missing_harness_is_named(monkeypatch, model, tokenizer):
+def test_a_missing_harness_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(MissingHarness, match=r"gmt-sweep\[eval\]"):
-        harness_model(LanguageModel(model, tokenizer))
     with pytest.raises(MissingHarness, match=r"gmt-sweep\[eval\]"):
         build("lm_eval:arc_easy")
