@@ -69,6 +69,7 @@ class Sample:
     score: float
     tokens: int
     truncated: bool
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,10 @@ class ItemRecord:
     `score` is in the benchmark's primary metric, higher is better. `reference_nats` >= 0 is the
     cost of the reference after the prompt, `reference_bytes` its UTF-8 length. `tokens` were
     generated; `extracted` is None where no answer could be found in the output. `scores` holds
-    further metrics by name. `samples` are all completions where several were drawn: `output` and
-    `extracted` are then the first one's, `truncated` tells whether any was cut off. `parts` are
-    what `Benchmark.corpus_metrics` is computed from, as plain values.
+    further metrics by name. `samples` are all completions where several were drawn: `output`,
+    `extracted` and `reason` are then the first one's, `truncated` tells whether any was cut off.
+    `reason` says why a program failed. `parts` are what
+    `Benchmark.corpus_metrics` is computed from, as plain values.
     """
 
     id: str
@@ -96,6 +98,7 @@ class ItemRecord:
     cluster: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
+    reason: str = ""
     parts: Mapping[str, Any] = field(default_factory=dict)
 
 

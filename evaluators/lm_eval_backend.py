@@ -174,7 +174,7 @@ def aggregation_of(task: Any, metric: str) -> Callable[[Sequence[Any]], Any]:
     from lm_eval.api.metrics import mean
 
     known: Mapping[str, Callable[[Sequence[Any]], Any]] = task.aggregation()
-    return known.get(metric.partition("/")[0]) or mean  # type: ignore[no-any-return]
+    return known.get(metric.partition("/")[0]) or mean
 
 
 def fingerprint(task: Any) -> str:

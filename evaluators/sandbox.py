@@ -12,28 +12,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import final
+from typing import Any, final
 
-from evaluators._sandbox.wire import WireError
 from evaluators.errors import SandboxError, unknown_name
+from evaluators.sandbox_packages import find_packages
 
 LEVELS = ("bubblewrap", "rlimits")
 _HERE = Path(__file__).resolve().parent
 # At the end of the path: what lies beside this package must not hide the standard library.
 _START = (
-    "import sys; sys.path.append(sys.argv.pop()); "
+    "import sys; sys.path.append(sys.argv[1]); "
     "from evaluators._sandbox import runner; sys.path.pop(); runner.main()"
 )
 _START_SECONDS = 60.0
+# A machine without memory to spare can do this to a program that is right.
 _GONE = "took its sandbox down"
-# What a machine without time to spare can do to a program that is right.
-_UNDECIDED = (WireError.IDLE, _GONE)
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,9 @@ class Program:
     They may use what `context` defines, trusted code of the task, and the source's
     `entry_points`, which come first; with none named, all the names that the source defines,
     except where they hide a builtin one.
+
+    `inside`: the tests run beside the source in its process instead. They may then use any object
+    it makes, and it can cheat them; `context` and `entry_points` mean nothing.
     """
 
     source: str
@@ -52,6 +54,34 @@ class Program:
     setup: str = ""
     context: str = ""
     entry_points: tuple[str, ...] = ()
+    inside: bool = False
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A level, see `resolve_level`, and limits of programs; None: as the benchmark has it."""
+
+    level: str | None = None
+    timeout: float | None = None
+    memory_mb: int | None = None
+    packages: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(self.timeout, self.memory_mb)
+
+    def limits(self) -> dict[str, Any]:
+        """The limits that are given, by name."""
+        given = {key: value for key, value in vars(self).items() if value is not None}
+        given.pop("level", None)
+        return given
+
+
+def check_limits(timeout: float | None, memory_mb: int | None) -> None:
+    """Raise ValueError where no program could run within these limits."""
+    if timeout is not None and not 0.1 <= timeout <= 3600:
+        raise ValueError(f"timeout: expected 0.1 to 3600 seconds, found {timeout:g}")
+    if memory_mb is not None and not 64 <= memory_mb <= 2**20:
+        raise ValueError(f"memory_mb: expected 64 to {2**20} MiB, found {memory_mb}")
 
 
 @dataclass(frozen=True)
@@ -65,9 +95,9 @@ class ExecutionResult:
 def resolve_level(requested: str | None) -> str:
     """The level to use; raises SandboxError where it cannot be had.
 
-    None means bubblewrap, which shuts out files, network and other processes. "rlimits" (CPU
-    time, memory, no writing, no processes, an audit hook) stops accidents only, so it is taken
-    only when asked for by name.
+    None means bubblewrap, which shows a program neither files nor network nor other processes.
+    "rlimits" refuses them, as far as the kernel can (Landlock, seccomp), and shares the machine's
+    names otherwise, so it is taken only when asked for by name.
     """
     if requested is not None and requested not in LEVELS:
         raise SandboxError(str(unknown_name("sandbox level", requested, LEVELS)))
@@ -89,31 +119,32 @@ def run_programs(
     level: str,
     timeout: float = 3.0,
     memory_mb: int = 512,
+    packages: Sequence[str] = (),
     workers: int | None = None,
 ) -> list[ExecutionResult]:
     """Run each program in a fresh process and its tests in another; results in order.
 
-    `timeout` is in seconds of CPU time, `memory_mb` bounds the address space. A program that
-    neither runs nor waits for a CPU is ended after three times the timeout plus two seconds by
-    the clock. One that was ended without having used its CPU time, or whose sandbox went down
-    with it, gets a second run, alone, so that a busy machine fails no program. Equal programs
-    run once. A text is a program with its tests inside, which it can therefore cheat; it passes
-    when it says that it ran to its end. `workers` programs run at a time: by default one on each
-    usable CPU.
+    `timeout` is in seconds of CPU time, and of sleep: time in which a program waits for a CPU
+    does not count, so that a busy machine fails none. `memory_mb` bounds the address space.
+    Programs may import the standard library and the installed `packages`. A program whose sandbox
+    went down with it gets a second run, alone. Equal programs run once. A text is a program with
+    its tests inside, which it can therefore cheat; it passes when it says that it ran to its end.
+    `workers` programs run at a time: by default one on each usable CPU.
     """
     if level not in LEVELS:
         raise SandboxError(str(unknown_name("sandbox level", level, LEVELS)))
     given = [Program(each) if isinstance(each, str) else each for each in programs]
     jobs = list(dict.fromkeys(given))
     count = workers or len(os.sched_getaffinity(0))
-    results = _run(jobs, level, timeout, memory_mb, count)
-    again = [job for job in jobs if results[job].reason in _UNDECIDED]
-    results |= _run(again, level, timeout, memory_mb, 1)
+    command = _command(level, find_packages(packages))
+    results = _run(jobs, command, timeout, memory_mb, count)
+    again = [job for job in jobs if results[job].reason == _GONE]
+    results |= _run(again, command, timeout, memory_mb, 1)
     return [results[each] for each in given]
 
 
 def _run(
-    jobs: Sequence[Program], level: str, timeout: float, memory_mb: int, workers: int
+    jobs: Sequence[Program], command: Sequence[str], timeout: float, memory_mb: int, workers: int
 ) -> dict[Program, ExecutionResult]:
     """The results of different programs, `workers` of which run at a time."""
     waiting: SimpleQueue[Program] = SimpleQueue()
@@ -129,7 +160,7 @@ def _run(
             Path(folder).chmod(0o711)  # an unprivileged child must reach its own folder
             worker: _Worker | None = None
             for job in _until_empty(waiting):
-                worker = worker or up.enter_context(_Worker(level, Path(folder)))
+                worker = worker or up.enter_context(_Worker(command, Path(folder)))
                 result = worker.run(job, timeout, memory_mb)
                 if result is None:
                     result = ExecutionResult(False, _GONE)
@@ -154,9 +185,9 @@ def _until_empty(queue: SimpleQueue[Program]) -> Iterator[Program]:
 class _Worker:
     """A runner in its own process, ready for one program after the other."""
 
-    def __init__(self, level: str, folder: Path) -> None:
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
         self._process = subprocess.Popen(
-            _command(level),
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -215,13 +246,26 @@ class _Worker:
         self._process.wait()
 
 
-def _command(level: str) -> list[str]:
+def _command(level: str, packages: Mapping[str, tuple[Path, ...]]) -> list[str]:
     python = [str(Path(sys.executable).resolve()), "-I", "-S", "-B", "-X", "utf8", "-c", _START]
+    paths = json.dumps({name: [str(path) for path in each] for name, each in packages.items()})
     if level == "rlimits":
-        return [*python, str(_HERE.parent)]
+        return [*python, str(_HERE.parent), paths]
     wrapper, _ = _bubblewrap()
+    mounts = [each for places in packages.values() for path in places for each in _mount(path)]
     inside = "/run/evaluators/_sandbox"
-    return [*wrapper, "--ro-bind", str(_HERE / "_sandbox"), inside, *python, "/run"]
+    own = ["--ro-bind", str(_HERE / "_sandbox"), inside]
+    ended = ["--remount-ro", "/tmp", "--chdir", "/tmp"]
+    return [*wrapper, *mounts, *own, *ended, *python, "/run", paths]
+
+
+def _mount(path: Path) -> list[str]:
+    """The options that show `path`, read-only, where the programs may look for it."""
+    if path.is_relative_to("/usr"):
+        return []
+    parents = [*path.parents][-2::-1]  # bwrap would make them for root alone
+    made = [each for folder in parents for each in ("--perms", "0755", "--dir", str(folder))]
+    return [*made, "--ro-bind", str(path), str(path)]
 
 
 def _bubblewrap() -> tuple[list[str], str]:
@@ -260,13 +304,8 @@ def _wrapped(program: str, as_root: bool) -> list[str]:
             command += ["--symlink", str(place.readlink()), name]
         elif place.exists():
             command += ["--ro-bind", name, name]
-    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--remount-ro", "/tmp"]
-    prefix = Path(sys.base_prefix).resolve()
-    if not prefix.is_relative_to("/usr"):
-        for folder in [*prefix.parents][-2::-1]:  # bwrap would make them for root alone
-            command += ["--perms", "0755", "--dir", str(folder)]
-        command += ["--ro-bind", str(prefix), str(prefix)]
-    return [*command, "--chdir", "/tmp"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    return [*command, *_mount(Path(sys.base_prefix).resolve())]
 
 
 def _problem(command: Sequence[str]) -> str:

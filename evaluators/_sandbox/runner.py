@@ -9,7 +9,8 @@ forks one child per program and has never seen a test. Where a test calls the pr
 asks the child over a socket and gets plain data back (`wire`), so that neither objects with an
 `__eq__` of their own nor expected values cross; whatever the child does to its builtins, frames,
 pipes or to itself can only make its answers wrong. A program without tests passes when it says,
-by a nonce it is given at its end, that it ran to the end: that is a promise, no proof.
+by a nonce it is given at its end, that it ran to the end: that is a promise, no proof. So does
+one whose tests run inside it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ import signal
 import socket
 import struct
 import sys
-import time
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from evaluators._sandbox import confined
-from evaluators._sandbox.wire import Failure, Handle, Wire, WireError
+from evaluators._sandbox.wire import PERIOD, Failure, Handle, Wire, WireError
 
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
@@ -42,16 +44,19 @@ COMMON = (
 
 
 def main() -> None:
-    """Answer the jobs on stdin until it ends."""
+    """Answer the jobs on stdin until it ends. Its last argument: JSON, paths by package."""
+    packages: dict[str, list[str]] = json.loads(sys.argv[-1])
     for name in COMMON:
         importlib.import_module(name)
-    keeper = _start_keeper()
+    keeper = _start_keeper(packages)
     # From here on no process of the same user may look into this one, and orphans come here.
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     _answer("ready")
     for line in sys.stdin:
-        _answer(_judged(json.loads(line), keeper))
+        job = json.loads(line)
+        named = [name for name in packages if name in job["source"] + job["setup"]]
+        _answer(_judged(job, keeper, named))
 
 
 def _answer(message: object) -> None:
@@ -59,32 +64,53 @@ def _answer(message: object) -> None:
     sys.__stdout__.flush()  # type: ignore[union-attr]
 
 
-def _start_keeper() -> socket.socket:
+def _start_keeper(packages: dict[str, list[str]]) -> socket.socket:
     """Fork the keeper; the judge's end of the socket that commands it."""
     mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         mine.close()
         try:
-            _keep(its)
+            os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
+            sys.meta_path.append(_Packages(packages))
+            _keep(its, [path for paths in packages.values() for path in paths])
         finally:
             os._exit(0)
     its.close()
     return mine
 
 
-def _keep(control: socket.socket) -> None:
+@final
+class _Packages:
+    """Finds the packages that programs may import, and no other of the same folder."""
+
+    def __init__(self, paths: dict[str, list[str]]) -> None:
+        self._folders = {name: str(Path(places[0]).parent) for name, places in paths.items()}
+
+    def find_spec(
+        self, name: str, path: object = None, target: object = None
+    ) -> ModuleSpec | None:
+        """The specification of a package; its modules are found through its path."""
+        folder = self._folders.get(name)
+        return PathFinder.find_spec(name, [folder]) if folder is not None else None
+
+
+def _keep(control: socket.socket, readable: Sequence[str]) -> None:
     """Fork a child for each socket that arrives; end and reap it at the next message."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     while True:
-        message, passed, _, _ = socket.recv_fds(control, 64, 1)
+        message, passed, _, _ = socket.recv_fds(control, 4096, 1)
         if not message:
             return
-        timeout, memory_mb = struct.unpack("di", message)
+        timeout, memory_mb = struct.unpack_from("di", message)
+        # Imported here, a package costs its time once, and none of it is a program's.
+        for name in message[struct.calcsize("di") :].decode().split():
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
         pid = os.fork()
         if pid == 0:
-            confined.run(passed[0], timeout, memory_mb)
+            confined.run(passed[0], timeout, memory_mb, readable)
         os.close(passed[0])
         control.send(struct.pack("i", pid))
         control.recv(64)
@@ -95,27 +121,23 @@ def _keep(control: socket.socket) -> None:
         control.send(struct.pack("i", status))
 
 
-def _judged(job: dict[str, Any], keeper: socket.socket) -> tuple[bool, str]:
+def _judged(job: dict[str, Any], keeper: socket.socket, packages: list[str]) -> tuple[bool, str]:
     """(passed, reason) of one job."""
     ours, theirs = socket.socketpair()
-    socket.send_fds(
-        keeper, [struct.pack("di", job["timeout"], job["memory_mb"])], [theirs.fileno()]
-    )
+    limits = struct.pack("di", job["timeout"], job["memory_mb"])
+    socket.send_fds(keeper, [limits, " ".join(packages).encode()], [theirs.fileno()])
     theirs.close()
     (pid,) = struct.unpack("i", keeper.recv(64))
-    # CPU time decides; wall time ends sleepers, and `sandbox` asks about those a second time.
-    deadline = time.monotonic() + 3 * job["timeout"] + 2
     # What was decoded takes about eight times the memory of the text.
-    wire = Wire(ours, deadline, job["memory_mb"] * 2**20 // 8, _Busy(pid))
+    wire = Wire(ours, job["memory_mb"] * 2**20 // 8, _Sleep(pid, job["timeout"]))
     reason = "passed"
+    texts = {f"<test {number}>": text for number, text in enumerate(job["tests"], 1)}
     try:
-        _test(job, wire)
-    except Failure as failure:
+        _test(job, wire, texts)
+    except (Failure, WireError) as failure:
         reason = str(failure)
-    except WireError as error:
-        reason = str(error)
     except BaseException as error:
-        reason = type(error).__name__
+        reason = confined.described(error, texts)
     ours.close()
     keeper.send(b"end")
     (status,) = struct.unpack("i", keeper.recv(64))
@@ -126,15 +148,17 @@ def _judged(job: dict[str, Any], keeper: socket.socket) -> tuple[bool, str]:
     return reason == "passed", reason
 
 
-def _test(job: dict[str, Any], wire: Wire) -> None:
+def _test(job: dict[str, Any], wire: Wire, texts: dict[str, str]) -> None:
     """Run the job's tests; raises unless all pass."""
     nonce = os.urandom(16).hex()
-    wire.send({**{key: job[key] for key in ("source", "setup")}, "names": bool(job["tests"])})
+    inside = job["tests"] if job["inside"] else []
+    outside = bool(job["tests"]) and not inside
+    wire.send({"source": job["source"], "setup": job["setup"], "inside": inside, "names": outside})
     defined = wire.answer()
-    if not job["tests"]:
+    if not outside:
         wire.ask("end", nonce)
         return
-    namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
+    namespace: dict[str, Any] = {"__name__": confined.NAME, "__builtins__": builtins}
     with contextlib.suppress(Exception):
         exec(compile(job["context"], "<task>", "exec"), namespace)
     for name, value in defined.items():
@@ -149,26 +173,39 @@ def _test(job: dict[str, Any], wire: Wire) -> None:
             namespace[name] = value
     for name in set(job["entry_points"]) - set(defined):
         namespace.pop(name, None)
-    for text in (job["setup"], *job["tests"]):
-        exec(compile(text, "<test>", "exec"), namespace)
+    for name, text in {"<setup>": job["setup"], **texts}.items():
+        exec(compile(text, name, "exec"), namespace)
 
 
-class _Busy:
-    """Whether a process wants the CPU: it would run now, or used a tenth of a second of CPU time
-    since it was last asked about.
+@final
+class _Sleep:
+    """Whether a process has slept for `limit` seconds, asked in every `PERIOD`.
+
+    Time in which a thread of it runs, waits for a CPU or for a disk does not count, so that a
+    busy machine fails no program.
     """
 
-    def __init__(self, pid: int) -> None:
-        self._stat = Path(f"/proc/{pid}/stat")
+    def __init__(self, pid: int, limit: float) -> None:
+        self._process = Path(f"/proc/{pid}")
+        self._left = limit
         self._ticks = 0
 
     def __call__(self) -> bool:
         try:
-            words = self._stat.read_text().rpartition(")")[2].split()
+            threads = [_words(task) for task in (self._process / "task").iterdir()]
+            words = _words(self._process)
         except OSError:
-            return False
+            return False  # it has just ended
         before, self._ticks = self._ticks, int(words[11]) + int(words[12])
-        return words[0] in "RD" or self._ticks - before >= os.sysconf("SC_CLK_TCK") / 10
+        if all(each[0] not in "RD" for each in threads):
+            used = (self._ticks - before) / os.sysconf("SC_CLK_TCK")
+            self._left -= max(0.0, PERIOD - used)
+        return self._left <= 0
+
+
+def _words(task: Path) -> list[str]:
+    """The state of a process or thread, and the numbers that follow it."""
+    return (task / "stat").read_text().rpartition(")")[2].split()
 
 
 def _end_orphans() -> None:

@@ -12,13 +12,20 @@ import json
 import os
 import select
 import struct
-import time
+import sys
 import types
+from collections import deque
 from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
-PATIENCE = 5.0  # seconds
+PERIOD = 0.1  # seconds
 SCALARS = {str, int, float, bool, type(None)}
+# Values that cross as the arguments that make them anew.
+KINDS: tuple[type, ...] = (Decimal, Fraction, date, datetime, timedelta, deque)
+VALUES = {kind.__name__: kind for kind in KINDS}
 LARGE = 2**4096  # an int beyond which decimal digits are refused
 
 
@@ -31,7 +38,7 @@ class WireError(Exception):
 
     GONE = "ended before its tests did"
     LATE = "timeout"  # the CPU time is used up
-    IDLE = "timeout by the clock"  # it is not: asleep, or the machine had no time for it
+    IDLE = "timeout by the clock"  # it slept for as long
     NOISE = "wrote into the pipe of its judge"
 
 
@@ -70,21 +77,16 @@ class Handle:
 
 
 class Wire:
-    """One end of the conversation; `deadline` is on the monotonic clock, in seconds."""
+    """One end of the conversation."""
 
     def __init__(
-        self,
-        channel: Any,
-        deadline: float,
-        most_bytes: int,
-        busy: Callable[[], bool] = lambda: False,
+        self, channel: Any, most_bytes: int, gives_up: Callable[[], bool] | None = None
     ) -> None:
-        """While `busy` says so, the deadline is put off. A longer message is refused."""
+        """A longer message is refused. While waiting, `gives_up` is asked in every `PERIOD`."""
         self._most_bytes = most_bytes
         self._channel = channel  # kept open by whoever holds it
         self._number = channel if isinstance(channel, int) else channel.fileno()
-        self._deadline = deadline
-        self._busy = busy
+        self._gives_up = gives_up
         self._objects: list[Any] = []
 
     def ask(self, what: str, *values: Any) -> Any:
@@ -95,19 +97,14 @@ class Wire:
     def answer(self) -> Any:
         """What came of a request: a value, or the exception that the other end raised."""
         said = self.receive()
-        if not isinstance(said, list) or len(said) != 2 or said[0] not in ("value", "error"):
-            raise WireError(WireError.NOISE)
-        if said[0] == "value":
-            return said[1]
-        kind = getattr(builtins, str(said[1]), None)
-        if isinstance(kind, type) and issubclass(kind, Exception):
-            try:
-                raised = kind()
-            except TypeError:  # UnicodeDecodeError and its like need arguments
-                raised = None
-            if raised is not None:
-                raise raised
-        raise Failure(str(said[1])[:200])
+        match said:
+            case ["value", value]:
+                return value
+            case ["failed", str(reason)]:
+                raise Failure(reason[:400])
+            case ["error", str(name), str(message)]:
+                raise _exception(name, message)
+        raise WireError(WireError.NOISE)
 
     def send(self, value: Any) -> None:
         """Send a value."""
@@ -128,7 +125,7 @@ class Wire:
         data = self._bytes(size)
         try:
             return self._decoded(json.loads(data))
-        except (ValueError, TypeError, LookupError, RecursionError):
+        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
             raise WireError(WireError.NOISE) from None
 
     def object(self, number: int) -> Any:
@@ -136,16 +133,12 @@ class Wire:
         return self._objects[number]
 
     def _wait(self, *, writing: bool) -> None:
-        """Return once the channel is ready; raise when the deadline has come."""
-        channel = [self._number]
-        while True:
-            left = max(0.0, self._deadline - time.monotonic())
-            reading = [] if writing else channel
-            if any(select.select(reading, channel if writing else [], [], left)):
-                return
-            if not self._busy():
+        """Return once the channel is ready; raise WireError to give up."""
+        reading, written = ([], [self._number]) if writing else ([self._number], [])
+        period = None if self._gives_up is None else PERIOD
+        while not any(select.select(reading, written, [], period)):
+            if self._gives_up is not None and self._gives_up():
                 raise WireError(WireError.IDLE)
-            self._deadline = time.monotonic() + PATIENCE
 
     def _bytes(self, size: int) -> bytes:
         parts = []
@@ -189,6 +182,11 @@ class Wire:
             return {"type": value.__name__}
         if isinstance(value, Handle):
             return {"theirs": value._number}
+        numpy: Any = sys.modules.get("numpy")
+        if numpy is not None and isinstance(value, numpy.generic):  # a number of numpy
+            return self._encoded(value.item())
+        if type(value) in VALUES.values():
+            return {"value": [type(value).__name__, *map(self._encoded, _arguments(value))]}
         self._objects.append(value)
         module = value.__name__ if isinstance(value, types.ModuleType) else ""
         return {"mine": [len(self._objects) - 1, module]}
@@ -218,6 +216,8 @@ class Wire:
                 found = getattr(builtins, inside)
                 if isinstance(found, type):
                     return found
+            case "value":
+                return VALUES[inside[0]](*map(self._decoded, inside[1:]))
             case "mine":
                 return Handle(self, int(inside[0]), str(inside[1]))
             case "theirs":
@@ -231,3 +231,19 @@ def _is_flat(values: Any) -> bool:
         type(each) in SCALARS and (type(each) is not int or -LARGE < each < LARGE)
         for each in values
     )
+
+
+def _arguments(value: Any) -> tuple[Any, ...]:
+    """The arguments with which the class of one of `VALUES` makes it again."""
+    return (list(value), value.maxlen) if isinstance(value, deque) else value.__reduce__()[1]
+
+
+def _exception(name: str, message: str) -> Exception:
+    """The builtin exception called `name`, or a Failure where it is none to catch."""
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        try:
+            return kind(message) if message else kind()
+        except TypeError:  # UnicodeDecodeError and its like need more arguments
+            pass
+    return Failure(f"{name}: {message}".removesuffix(": ")[:200])

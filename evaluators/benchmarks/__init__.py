@@ -25,14 +25,15 @@ from evaluators.benchmarks import (
 )
 from evaluators.benchmarks.asked import asked
 from evaluators.benchmarks.choice import NORMALISED
-from evaluators.benchmarks.user import build_user_benchmark
+from evaluators.benchmarks.user import build_user_benchmark, made_by
 from evaluators.errors import unknown_name
 from evaluators.protocol import Changes, Protocol, choose, is_harness, is_own
+from evaluators.sandbox import Sandbox
 
 BITS_PER_BYTE = "bits_per_byte"
 UNCHANGED = Changes()
 
-Make = Callable[[str, Protocol, str | None], Benchmark]
+Make = Callable[[str, Protocol, str | Sandbox | None], Benchmark]
 
 
 @dataclass(frozen=True)
@@ -111,28 +112,36 @@ def presets(name: str) -> tuple[str, ...]:
 
 
 def build(
-    name: str,
+    name: str | Benchmark | Callable[[str | None, str | Sandbox | None], Benchmark],
     *,
     metric: str | None = None,
-    sandbox: str | None = None,
+    sandbox: str | Sandbox | None = None,
     preset: str | None = None,
     changes: Changes = UNCHANGED,
 ) -> Benchmark:
     """The benchmark called `name`, defined by the .yaml or .py file of that path, or lm_eval:TASK.
 
+    A `Benchmark` is returned as it is; a function is called with the metric and the sandbox.
+
     `metric` is the primary one: the protocol's own (None), or "bits_per_byte", which every
     benchmark has and which generates nothing. `preset` chooses the protocol, see
     `evaluators.protocol`. `sandbox` is the level for generated programs, see
-    `evaluators.sandbox.resolve_level`; benchmarks that run none ignore it only when it is None.
-    `changes` is what differs from the protocol.
+    `evaluators.sandbox.resolve_level`, or also their limits; benchmarks that run none ignore it
+    only when it is None. `changes` is what differs from the protocol.
     """
+    if not isinstance(name, str):
+        return asked(_given(name, metric, sandbox, preset), changes)
     if is_harness(name):
         return _harness(name, metric, sandbox, preset, changes)
     return asked(_build(name, metric, sandbox, preset, changes), changes)
 
 
 def _harness(
-    name: str, metric: str | None, sandbox: str | None, preset: str | None, changes: Changes
+    name: str,
+    metric: str | None,
+    sandbox: str | Sandbox | None,
+    preset: str | None,
+    changes: Changes,
 ) -> Benchmark:
     from evaluators.benchmarks.harness import HarnessTasks  # needs torch, and lm-eval
 
@@ -149,7 +158,11 @@ def _harness(
 
 
 def _build(
-    name: str, metric: str | None, sandbox: str | None, preset: str | None, changes: Changes
+    name: str,
+    metric: str | None,
+    sandbox: str | Sandbox | None,
+    preset: str | None,
+    changes: Changes,
 ) -> Benchmark:
     if is_own(name):
         return build_user_benchmark(
@@ -170,3 +183,19 @@ def _build(
     if sandbox is not None and not entry.runs_code:
         raise ValueError(f"{name} runs no generated code; expected no sandbox, found {sandbox!r}")
     return entry.make(chosen, rules, sandbox)
+
+
+def _given(
+    given: Benchmark | Callable[[str | None, str | Sandbox | None], Benchmark],
+    metric: str | None,
+    sandbox: str | Sandbox | None,
+    preset: str | None,
+) -> Benchmark:
+    """A benchmark that comes as an object, or from a function that makes one."""
+    if preset is not None:
+        raise ValueError(f"a benchmark in Python has no preset; expected none, found {preset!r}")
+    if not isinstance(given, Benchmark):
+        return made_by(getattr(given, "__name__", repr(given)), given, metric, sandbox)
+    if sandbox is not None or metric not in (None, given.metric):
+        raise ValueError(f"{given.name}: expected metric and sandbox of the object, found others")
+    return given

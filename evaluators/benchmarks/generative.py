@@ -21,12 +21,14 @@ from evaluators.text_model import Completion, LogLikelihood, TextModel
 class Grade:
     """The answer found in a completion (None where there is none) and its score.
 
-    `scores` are further metrics by name, the same names for every item.
+    `scores` are further metrics by name, the same names for every item; `reason` says why a
+    program failed.
     """
 
     extracted: str | None
     score: float
     scores: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
 
 
 class GenerativeBenchmark(Benchmark):
@@ -100,7 +102,7 @@ class GenerativeBenchmark(Benchmark):
         """The record of an item, its score the mean over its samples unless that is pass@k.
 
         `further` are the further metrics of each sample. Accuracy of several samples has pass@k
-        and maj@k beside it, pass@k has pass@1.
+        and maj@k beside it, for all samples unless k is above 1; pass@k has pass@1.
         """
         first, count, k = samples[0], len(samples), self.rules.decoding.k
         score = math.fsum(sample.score for sample in samples) / count
@@ -109,6 +111,7 @@ class GenerativeBenchmark(Benchmark):
             scores["pass@1"] = score
             score = pass_at_k(count, round(score * count), k)
         elif count > 1 and self.metric == "accuracy":
+            k = k if k > 1 else count
             scores[f"pass@{k}"] = pass_at_k(count, round(score * count), k)
             scores[f"maj@{k}"] = majority(samples, k)
         return cost_record(
@@ -121,6 +124,7 @@ class GenerativeBenchmark(Benchmark):
             truncated=any(sample.truncated for sample in samples),
             scores=scores,
             samples=tuple(samples) if len(samples) > 1 else (),
+            reason=first.reason,
         )
 
 
@@ -154,6 +158,7 @@ def cost_record(
     truncated: bool = False,
     scores: Mapping[str, float] | None = None,
     samples: tuple[Sample, ...] = (),
+    reason: str = "",
     parts: Mapping[str, Any] | None = None,
 ) -> ItemRecord:
     """A record with the reference's cost; the score is its -bits per byte unless given."""
@@ -172,6 +177,7 @@ def cost_record(
         cluster=item.cluster,
         scores=dict(scores or {}),
         samples=samples,
+        reason=reason,
         parts=dict(parts or {}),
     )
 
@@ -183,4 +189,5 @@ def _sample(completion: Completion, grade: Grade) -> Sample:
         score=grade.score,
         tokens=completion.tokens,
         truncated=completion.truncated,
+        reason=grade.reason,
     )

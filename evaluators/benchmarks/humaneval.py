@@ -19,6 +19,7 @@ from evaluators.benchmarks.evalplus import without_numpy
 from evaluators.benchmarks.program import Limits, ProgramBenchmark
 from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import HubSplit, read_rows
+from evaluators.sandbox import Sandbox
 from evaluators.split import is_validation
 
 FIELDS = {
@@ -39,23 +40,23 @@ HELD_OUT = 0.2
 SLOW = {f"HumanEval/{task}": Limits(40.0) for task in (15, 36, 59, 83, 94, 130, 139)}
 VALIDATION = "the tasks whose id's hash is in the first 20 %; test: the others; all: every task"
 FULL = Protocol(
-    version="humaneval-1",
+    version="humaneval-2",
     validation=VALIDATION,
     decoding=Decoding(512, ("\nclass", "\ndef", "\n#", "\nif", "\nprint")),
-    extraction="the program up to the stop",
+    extraction="the program up to the stop, or its code block",
     equality="all tests pass",
     metric="pass@1",
 )
 PROTOCOLS = {
     "table1": replace(
         FULL,
-        version="humaneval-magicoder-1",
+        version="humaneval-magicoder-2",
         prompt=MAGICODER_PROMPT.format(instruction=_INSTRUCTION, response="```python\n{prompt}"),
         decoding=Decoding(512, ("```",)),
     ),
     "table2": replace(
         FULL,
-        version="humaneval-open-instruct-1",
+        version="humaneval-open-instruct-2",
         decoding=replace(FULL.decoding, temperature=0.8, top_p=0.95, samples=20, k=10),
         metric="pass@10",
     ),
@@ -72,11 +73,10 @@ class HumanEval(ProgramBenchmark):
     """The fraction of tasks that a completion solves; `plus` for the tests of HumanEval+."""
 
     def __init__(
-        self, metric: str, rules: Protocol, *, sandbox: str | None, plus: bool = False
+        self, metric: str, rules: Protocol, *, sandbox: str | Sandbox | None, plus: bool = False
     ) -> None:
-        super().__init__(metric, rules, sandbox=sandbox)
+        super().__init__(metric, rules, Limits(5.0), sandbox=sandbox)
         self.name = "humaneval_plus" if plus else "humaneval"
-        self.limits = Limits(5.0)
         self.slow = SLOW if plus else {}
 
     def load(self, path: Path, split: Split) -> list[Item]:

@@ -20,6 +20,7 @@ from evaluators.benchmarks.humaneval import MAGICODER_PROMPT
 from evaluators.benchmarks.program import Limits, ProgramBenchmark
 from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import HubSplit, read_rows, strings
+from evaluators.sandbox import Sandbox
 
 FIELDS = {"task_id": int, "text": str, "code": str, "test_list": list, "test_setup_code": str}
 PLUS_FIELDS = {
@@ -50,25 +51,25 @@ PLUS_SLOW = {
 _INSTRUCTION = "{text} Your code should satisfy the following assertion:\n```python\n{test}\n```"
 VALIDATION = "task ids 511-600; test: 11-510"
 FULL = Protocol(
-    version="mbpp-docstring-1",
+    version="mbpp-docstring-2",
     validation=VALIDATION,
     prompt='"""\n{text}\n{test}\n"""\n',
     decoding=Decoding(512, ("\nassert ", "\nprint(", "\nif __name__", '\n"""')),
-    extraction="the program up to the stop",
+    extraction="the program up to the stop, or its code block",
     equality="all tests pass",
     metric="pass@1",
 )
 TABLE1 = replace(
     FULL,
-    version="mbpp-magicoder-1",
+    version="mbpp-magicoder-2",
     validation=f"{VALIDATION}; all: every task of MBPP+",
     prompt=MAGICODER_PROMPT.format(instruction=_INSTRUCTION, response="```python"),
     decoding=Decoding(512, ("```",)),
 )
 PROTOCOLS = {"table1": TABLE1, "full": FULL}
 PLUS_PROTOCOLS = {
-    "table1": replace(TABLE1, version="mbpp-plus-magicoder-1"),
-    "full": replace(FULL, version="mbpp-plus-1", validation=TABLE1.validation),
+    "table1": replace(TABLE1, version="mbpp-plus-magicoder-2"),
+    "full": replace(FULL, version="mbpp-plus-2", validation=TABLE1.validation),
 }
 
 
@@ -82,12 +83,11 @@ def prompt_and_reference(row: Mapping[str, Any]) -> tuple[str, str]:
 class MBPP(ProgramBenchmark):
     """The fraction of completions that pass the tests: the released ones, or those of MBPP+."""
 
-    limits = Limits(20.0)  # references take up to nine seconds on a busy machine
-
     def __init__(
-        self, metric: str, rules: Protocol, *, sandbox: str | None, plus: bool = False
+        self, metric: str, rules: Protocol, *, sandbox: str | Sandbox | None, plus: bool = False
     ) -> None:
-        super().__init__(metric, rules, sandbox=sandbox)
+        # References take up to nine seconds on a busy machine.
+        super().__init__(metric, rules, Limits(20.0), sandbox=sandbox)
         self.name = "mbpp_plus" if plus else "mbpp"
         self._plus = plus
         self.slow = PLUS_SLOW if plus else {}

@@ -11,9 +11,10 @@ from typing import final
 
 from evaluators.benchmark import Item, Split
 from evaluators.benchmarks.choice import ChoiceBenchmark
+from evaluators.benchmarks.template import TemplateRow
 from evaluators.errors import DataError
 from evaluators.protocol import Protocol
-from evaluators.rows import read_jsonl, strings
+from evaluators.rows import read_jsonl
 
 FIELDS = {"id": str, "prompt": str, "choices": list, "answer": int}
 PROTOCOL = Protocol(
@@ -34,7 +35,7 @@ class MultipleChoice(ChoiceBenchmark):
         """Every row of `path`: the two splits are two files."""
         items = []
         for line, row in read_jsonl(path, FIELDS):
-            choices = strings(path, line, row, "choices")
+            choices = TemplateRow(path, line, row).choices("choices")
             answer = row["answer"]
             if not 0 <= answer < len(choices):
                 expected = f"'answer' from 0 to {len(choices) - 1}"

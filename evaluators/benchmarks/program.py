@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 
 from evaluators.benchmark import Item
 from evaluators.benchmarks.generative import GenerativeBenchmark, Grade
+from evaluators.benchmarks.program_text import checkers, program_text, read_head
 from evaluators.protocol import Protocol
-from evaluators.sandbox import Program, resolve_level, run_programs
+from evaluators.sandbox import ExecutionResult, Program, Sandbox, resolve_level, run_programs
+from evaluators.sandbox_packages import find_packages, usual_packages
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use: seconds of CPU time, MiB of address space.
+    """What one program may use: seconds of CPU time, MiB of address space, installed packages.
 
-    `inside`: the tests run in the program's own process, which can then cheat them; for results
-    that are too large to be handed over.
+    `inside`: the tests run in the program's own process, which can then cheat them; for your own
+    tests, which may need any object, and for results that are too large to be handed over.
     """
 
     timeout: float
     memory_mb: int = 512
     inside: bool = False
+    packages: tuple[str, ...] = field(default_factory=usual_packages)
 
 
 class ProgramBenchmark(GenerativeBenchmark):
@@ -32,17 +34,23 @@ class ProgramBenchmark(GenerativeBenchmark):
     limits: Limits
     slow: Mapping[str, Limits] = MappingProxyType({})  # by item id, where the tests need more
 
-    def __init__(self, metric: str, rules: Protocol, *, sandbox: str | None) -> None:
+    def __init__(
+        self, metric: str, rules: Protocol, limits: Limits, *, sandbox: str | Sandbox | None
+    ) -> None:
+        """`sandbox`: the level, or also limits that replace those of the benchmark."""
         super().__init__(metric, rules)
+        chosen = sandbox if isinstance(sandbox, Sandbox) else Sandbox(sandbox)
+        self.limits = replace(limits, **chosen.limits())
+        find_packages(self.limits.packages)
         # Pricing the reference runs no code, so it asks for no sandbox.
-        self.sandbox_level = None if metric == "bits_per_byte" else resolve_level(sandbox)
+        self.sandbox_level = None if metric == "bits_per_byte" else resolve_level(chosen.level)
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Grade]:
-        """1 for a program that passes all its tests, else 0."""
+        """1 for a program that passes all its tests, else 0 and the reason."""
         if self.sandbox_level is None:
             raise ValueError(f"{self.name}: no program is run when the metric is {self.metric}")
-        passed: dict[int, bool] = {}
-        limits = [self.slow.get(item.id, self.limits) for item in items]
+        found: dict[int, ExecutionResult] = {}
+        limits = [self._limits(item) for item in items]
         for bound in dict.fromkeys(limits):
             places = [place for place, each in enumerate(limits) if each == bound]
             results = run_programs(
@@ -50,14 +58,21 @@ class ProgramBenchmark(GenerativeBenchmark):
                 level=self.sandbox_level,
                 timeout=bound.timeout,
                 memory_mb=bound.memory_mb,
+                packages=bound.packages,
             )
-            passed.update(
-                (place, result.passed) for place, result in zip(places, results, strict=True)
-            )
+            found.update(zip(places, results, strict=True))
         return [
-            Grade(text if text.strip() else None, float(passed[place]))
+            Grade(
+                text if text.strip() else None,
+                float(found[place].passed),
+                reason="" if found[place].passed else found[place].reason,
+            )
             for place, text in enumerate(texts)
         ]
+
+    def _limits(self, item: Item) -> Limits:
+        needed = self.slow.get(item.id, self.limits)
+        return replace(needed, packages=self.limits.packages)
 
     def protocol(self) -> dict[str, object]:
         """Everything but model and data that a score depends on."""
@@ -68,21 +83,13 @@ class ProgramBenchmark(GenerativeBenchmark):
 def program(item: Item, completion: str, *, inside: bool = False) -> Program:
     """The completed program, to be tested from outside unless `inside` says otherwise.
 
-    Only what the reference defines comes from the program; the task's own code, and the tests,
-    run where the program cannot reach them.
+    From outside, only what the reference defines comes from the program; the task's own code, and
+    the tests, run where the program cannot reach them. So do the functions of the prompt that
+    check a result, whatever `inside` says.
     """
-    head = item.prompt if item.stub is None else item.stub
-    if inside:
-        return Program("\n".join([head + completion, item.setup, *item.tests, ""]))
-    names = (item.entry_point,) if item.entry_point else _defined(head + item.reference)
-    return Program(head + completion, item.tests, item.setup, head, names)
-
-
-def _defined(source: str) -> tuple[str, ...]:
-    """The functions and classes that `source` defines; none where it is no program."""
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:
-        return ()
-    kinds = (ast.FunctionDef, ast.ClassDef)
-    return tuple(node.name for node in body if isinstance(node, kinds))
+    head = read_head(item.prompt if item.stub is None else item.stub, item.reference)
+    source = program_text(head, completion)
+    if inside and not checkers(head, item.tests):
+        return Program(source, item.tests, item.setup, inside=True)
+    names = (item.entry_point,) if item.entry_point else head.wanted
+    return Program(source, item.tests, item.setup, head.finished, names)
