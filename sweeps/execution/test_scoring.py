@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,21 +125,7 @@ def score_model(
 
 
 def _items(scored: Mapping[str, BenchmarkResult]) -> dict[str, list[list[Any]]]:
-    """Scores per item, with their weights in the benchmark's score and their clusters."""
-    return {name: _items_of(result) for name, result in scored.items()}
+    """Scores per item, with their weights in the benchmark's score, clusters and prompts."""
+    from evaluators.comparison import scored_items
 
-
-def _items_of(result: BenchmarkResult) -> list[list[Any]]:
-    from evaluators.benchmark import bits_per_byte
-
-    if result.metric == "bits_per_byte":  # pooled: an item's weight is its number of bytes
-        return [
-            [r.id, -bits_per_byte(r.reference_nats, size), size, r.cluster]
-            for r in result.records
-            for size in [r.reference_bytes]
-        ]
-    sizes = Counter(r.group for r in result.records)
-    by_group = result.aggregation == "groups"
-    return [
-        [r.id, r.score, 1 / sizes[r.group] if by_group else 1, r.cluster] for r in result.records
-    ]
+    return {name: [list(item) for item in scored_items(result)] for name, result in scored.items()}
