@@ -7,6 +7,7 @@ exact ones. They speak of the two models that were scored, not of other seeds of
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
@@ -15,7 +16,7 @@ from typing import NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.benchmark import BenchmarkResult, bits_per_byte
+from evaluators.benchmark import ItemRecord, bits_per_byte
 from evaluators.statistics import holm, mcnemar
 
 Array = NDArray[np.float64]
@@ -79,18 +80,18 @@ class Difference:
     asked_differently: tuple[str, ...] = ()
 
 
-def scored_items(result: BenchmarkResult) -> list[ScoredItem]:
-    """The items of a result, with their weights in its score."""
+def scored_items(
+    records: Sequence[ItemRecord], metric: str = "", aggregation: str = "items"
+) -> list[ScoredItem]:
+    """The items of a result, with their weights in its score by `metric`."""
+    sizes = Counter(record.group for record in records)
     rows = []
-    sizes: dict[str, int] = {}
-    for record in result.records:
-        sizes[record.group] = sizes.get(record.group, 0) + 1
-    for record in result.records:
+    for record in records:
         score, weight = record.score, 1.0
-        if result.metric == "bits_per_byte":  # pooled: an item's weight is its number of bytes
+        if metric == "bits_per_byte":  # pooled: an item's weight is its number of bytes
             weight = float(record.reference_bytes)
             score = -bits_per_byte(record.reference_nats, record.reference_bytes)
-        elif result.aggregation == "groups":
+        elif aggregation == "groups":
             weight = 1 / sizes[record.group]
         rows.append(ScoredItem(record.id, score, weight, record.cluster, record.prompt_sha256))
     return rows
@@ -122,11 +123,29 @@ def differences(
     return tuple(found)
 
 
+def left_out(
+    a: Mapping[str, Sequence[ScoredItem]],
+    b: Mapping[str, Sequence[ScoredItem]],
+    found: Sequence[Difference],
+) -> dict[str, tuple[int, int]]:
+    """The benchmarks without an item in common, and how many items each side has of them."""
+    compared = {each.benchmark for each in found}
+    return {
+        name: (len(a.get(name, ())), len(b.get(name, ())))
+        for name in dict.fromkeys((*a, *b))
+        if name not in compared
+    }
+
+
 _Pair = tuple[list[ScoredItem], list[ScoredItem]]
 
 
 def _matched(a: Sequence[ScoredItem], b: Sequence[ScoredItem]) -> _Pair:
     """The items of both, asked in the same words."""
+    for side in (a, b):
+        twice = [name for name, count in Counter(item.id for item in side).items() if count > 1]
+        if twice:
+            raise ValueError(f"expected each item once, found {twice[0]!r} more than once")
     other = {item.id: item for item in b}
     pairs = [(item, other[item.id]) for item in a if item.id in other]
     same = [(x, y) for x, y in pairs if not (x.prompt and y.prompt) or x.prompt == y.prompt]

@@ -70,4 +70,5 @@ def compare(a: BenchmarkResult, b: BenchmarkResult) -> Difference:
     for name, record in left.items():
         if record.prompt_sha256 != right[name].prompt_sha256:
             raise ValueError(f"{a.name}: the prompts of item {name!r} differ")
-    return differences({a.name: scored_items(a)}, {a.name: scored_items(b)})[0]
+    sides = ({a.name: scored_items(each.records, a.metric, a.aggregation)} for each in (a, b))
+    return differences(*sides)[0]

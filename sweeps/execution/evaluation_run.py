@@ -27,6 +27,8 @@ Dtype = Literal["auto", "bfloat16", "float32"]
 ADD_BOS: dict[str, AddBos] = {"auto": "auto", "true": True, "false": False}
 # Items scored and cached at a time: enough for full batches, few enough to lose little.
 CHUNK = 64
+SCORES = "scores.json"
+"""Beside the files of items: the scores, metrics and fingerprints."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,12 @@ def run(options: Options) -> Report:
         seconds[name] = time.monotonic() - start
         if options.samples_out is not None:
             options.samples_out.mkdir(parents=True, exist_ok=True)
-            write_records(results[name].records, options.samples_out / f"{_file(name)}.jsonl")
+            write_records(results[name].records, options.samples_out / f"{file_name(name)}.jsonl")
     data = {name: items_sha256(found) for name, found in items.items()}
-    return Report(options.model, weights, options.split, results, seconds, data)
+    report = Report(options.model, weights, options.split, results, seconds, data)
+    if options.samples_out is not None:
+        write_json(report, options.samples_out / SCORES)
+    return report
 
 
 def show(report: Report) -> None:
@@ -249,7 +254,7 @@ def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
     """The path of a benchmark's data."""
     if name in given:
         return expanded(given[name])
-    stem = _file(name)
+    stem = file_name(name)
     packed = [f"{ending}{gz}" for gz in ("", ".gz") for ending in ENDINGS]
     places = [folder / f"{stem}{ending}" for ending in (*packed, "")]
     for place in places:
@@ -260,7 +265,7 @@ def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
     )
 
 
-def _file(name: str) -> str:
+def file_name(name: str) -> str:
     """A file name for a benchmark; its name may be a path, or a task of lm-eval."""
     return Path(name).stem.replace(":", "_")
 

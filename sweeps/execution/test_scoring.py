@@ -128,4 +128,7 @@ def _items(scored: Mapping[str, BenchmarkResult]) -> dict[str, list[list[Any]]]:
     """Scores per item, with their weights in the benchmark's score, clusters and prompts."""
     from evaluators.comparison import scored_items
 
-    return {name: [list(item) for item in scored_items(result)] for name, result in scored.items()}
+    return {
+        name: [list(item) for item in scored_items(each.records, each.metric, each.aggregation)]
+        for name, each in scored.items()
+    }
