@@ -72,7 +72,7 @@ class Harness(TemplateLM):  # type: ignore[misc]
         several = []
         for request in requests:
             windows = get_rolling_token_windows(
-                token_list=self.tok_encode(request.args[0], add_special_tokens=False),
+                token_list=self.tok_encode(request.args[0]),  # BOS is scored, as by the harness
                 prefix_token=self.prefix_token_id,
                 max_seq_len=self._lm.context,
                 context_len=1,

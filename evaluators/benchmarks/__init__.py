@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -97,6 +98,10 @@ _ENTRIES: Mapping[str, _Entry] = MappingProxyType(
     }
 )
 NAMES = tuple(_ENTRIES)
+SHIPPED: Mapping[str, Path] = MappingProxyType(
+    {path.stem: path for path in sorted((Path(__file__).parent / "shipped").glob("*.yaml"))}
+)
+"""Benchmarks that are YAML files of the kind that a user may write."""
 
 
 def runs_code(name: str) -> bool:
@@ -164,12 +169,16 @@ def _build(
     preset: str | None,
     changes: Changes,
 ) -> Benchmark:
-    if is_own(name):
+    if is_own(name) or name in SHIPPED:
         return build_user_benchmark(
-            name, metric=metric, sandbox=sandbox, preset=preset, changes=changes
+            str(SHIPPED.get(name, name)),
+            metric=metric,
+            sandbox=sandbox,
+            preset=preset,
+            changes=changes,
         )
     if name not in NAMES:
-        raise unknown_name("benchmark", name, NAMES)
+        raise unknown_name("benchmark", name, (*NAMES, *SHIPPED))
     entry = _ENTRIES[name]
     if preset is not None and not presets(name):
         raise ValueError(f"{name} has one protocol; expected no preset, found {preset!r}")

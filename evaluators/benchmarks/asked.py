@@ -69,13 +69,13 @@ class _Asked(Benchmark):
         return pool
 
     def _demonstrations(self, pool: Sequence[Item], item: Item) -> str:
-        """The first items of the pool and of the same group, without the one that is asked."""
+        """The first items of the pool, those of the item's group before others, never itself."""
         shots = self._changes.shots or 0
-        others = [each for each in pool if each.group == item.group and each.prompt != item.prompt]
+        others = [each for each in pool if each.prompt != item.prompt]
+        others.sort(key=lambda each: each.group != item.group)
         if len(others) < shots:
-            group = f" of {item.group!r}" if item.group else ""
             raise DataError(
-                f"{self.name}: expected {shots} validation items{group} besides {item.id!r} to "
+                f"{self.name}: expected {shots} validation items besides {item.id!r} to "
                 f"demonstrate with, found {len(others)}"
             )
         return "".join(f"{each.prompt}{_solution(each)}\n\n" for each in others[:shots])

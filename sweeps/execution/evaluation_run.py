@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item, Split, items_sha256
-from evaluators.benchmarks import NAMES, build, presets, runs_code
+from evaluators.benchmarks import NAMES, SHIPPED, build, presets, runs_code
 from evaluators.errors import unknown_name
 from evaluators.evaluate import evaluate, select
 from evaluators.files import ENDINGS
@@ -232,7 +232,8 @@ def _score(
 
 
 def _takes_preset(name: str) -> bool:
-    return not is_harness(name) and (name not in NAMES or bool(presets(name)))
+    shipped = is_harness(name) or name in SHIPPED
+    return not shipped and (name not in NAMES or bool(presets(name)))
 
 
 def _one_of(kind: str, word: str, known: Sequence[str]) -> Any:
