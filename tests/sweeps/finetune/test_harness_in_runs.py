@@ -73,7 +73,7 @@ def test_a_task_needs_no_files_and_its_yaml_is_found_below_the_root(tmp_path: Pa
     assert own.name == f"lm_eval:{tmp_path / 'own.yaml'}"
     assert own.validation == own.test == str(tmp_path / "own.yaml")
     assert BenchmarkConfig.model_validate(own.model_dump()) == own
-    with pytest.raises(ValueError, match="has its own data, expected no test: a.jsonl"):
+    with pytest.raises(ValueError, match=r"has its own data, expected no test: a\.jsonl"):
         BenchmarkConfig.model_validate({"name": "lm_eval:arc_easy", "test": "a.jsonl"})
 
 
@@ -95,9 +95,9 @@ def test_a_sweep_says_what_a_task_lacks(tmp_path: Path, task: str) -> None:
         check_inputs(parse_config(tree(tmp_path, domains=domains)))
 
     checked(task)
-    with pytest.raises(UserError, match="domain 'science'.*lm-eval has no such task.*'arc_easy'"):
+    with pytest.raises(UserError, match=r"domain 'science'.*lm-eval has no such task.*'arc_easy'"):
         checked("lm_eval:arc_eazy")
-    with pytest.raises(UserError, match="domain 'science'.*one of acc, acc_norm, bits_per_byte"):
+    with pytest.raises(UserError, match=r"domain 'science'.*one of acc, acc_norm, bits_per_byte"):
         checked(task, metric="f1")
-    with pytest.raises(UserError, match="lm_eval:ifeval (needs|cannot be used)"):
+    with pytest.raises(UserError, match=r"lm_eval:ifeval (needs|cannot be used)"):
         checked("lm_eval:ifeval")
