@@ -31,7 +31,9 @@ from sweeps.config.load import load_config
 from sweeps.config.search_config import StartingPoint
 from sweeps.config.space import Point
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
+from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.study_search import StudySearch
+from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loop import Cache, finetune
 from sweeps.finetune.reporter import Check
 from sweeps.search.pruners import build_pruner
@@ -133,6 +135,11 @@ class Search:
     finished: int
 
 
+def job_of(number: int, point: Point, run: FinetuneConfig) -> TrialJob:
+    """A trial that no worker group runs, so that it needs no folder."""
+    return TrialJob(str(number), "", number, point, "gmt", run)
+
+
 def replay_one(config: SweepConfig, trials: list[Trial]) -> Search:
     """Two trials side by side, a check of either at a time: all checks take equally long."""
     # Hyperband draws a trial's bracket from the study's name.
@@ -140,8 +147,9 @@ def replay_one(config: SweepConfig, trials: list[Trial]) -> Search:
     study.pruner = build_pruner(config.search, CHECKS)
     for trial in trials:
         study.enqueue_trial(trial["point"])
+    run = config.trial(DOMAIN, trials[0]["point"])  # only recorded
     search = StudySearch(
-        study, config.space_of(DOMAIN), lambda n, _: {"key": str(n)}, checks=CHECKS
+        study, config.space_of(DOMAIN), lambda n, point: job_of(n, point, run), checks=CHECKS
     )
     waiting, running, checks = deque(enumerate(trials)), deque[tuple[int, int]](), 0
     while waiting or running:
@@ -225,14 +233,14 @@ def search_one(config: SweepConfig, cache: Cache) -> Search:
     search = StudySearch(
         study,
         space,
-        lambda n, point: {"key": str(n), "point": point},
+        lambda n, point: job_of(n, point, config.trial(DOMAIN, point)),
         checks=CHECKS,
         starts=len(config.search.start),
     )
     shares = []
     for number in range(POINTS):
-        job: Any = search.suggest(str(number))
-        judge, run = Judged(search, str(number)), config.trial(DOMAIN, job["point"])
+        suggestion: Any = search.suggest(str(number))
+        judge, run = Judged(search, str(number)), suggestion["job"].run
         with tempfile.TemporaryDirectory() as folder:
             result = finetune(run, Path(folder), judge, cache)
         shares.append(result.step / result.steps)

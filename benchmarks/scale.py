@@ -20,10 +20,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import mlflow_server
+
+if TYPE_CHECKING:
+    from sweeps.execution.job_messages import TrialJob
+    from sweeps.finetune.reporter import Check, RunResult
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -32,20 +36,17 @@ MEMORY: list[tuple[float, float]] = []
 CALLS: dict[str, list[float]] = {}
 
 
-def trivial(
-    job: dict[str, Any], offer: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
-) -> dict[str, Any]:
+def trivial(job: TrialJob, report: Callable[[Check], bool], memory: dict[str, Any]) -> RunResult:
     """A trial without training: events of some steps, and a score that follows from its point."""
+    from sweeps.finetune.reporter import RunResult
     from sweeps.tracking.event_log import Outbox
 
-    run = json.loads(job["run"])
-    score = 1.0 - abs(run["method"].get("mask_ratio", 0.0) - 0.4)
-    with Outbox(Path(job["folder"]) / "events.jsonl") as outbox:
+    score = 1.0 - abs(job.run.method.mask_ratio - 0.4)
+    with Outbox(Path(job.folder) / "events.jsonl") as outbox:
         for step in range(1, STEPS + 1):
             metrics = {"train/loss": 1.0 / step, "train/learning_rate": 1e-3, "gmt/kept": 0.6}
             outbox.append("step", step=step, metrics=metrics)
-    result = {"state": "finished", "score": score, "step": STEPS, "steps": STEPS}
-    return {**result, "metrics": {"eval/score": score}, "progress": 100.0}
+    return RunResult("finished", STEPS, STEPS, score, {"eval/score": score})
 
 
 def main() -> None:
@@ -164,7 +165,7 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
         patch("sweeps.execution.tuner.run_job", trivial),
         patch(
             "sweeps.execution.study_session.score_on_test",
-            lambda config, domain, place, *_: TestScores.read(place),
+            lambda place, *_: TestScores.read(place),
         ),
     ):
         study.run(parse_config(tree))

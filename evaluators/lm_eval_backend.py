@@ -10,22 +10,17 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib.util
-import io
 import json
 import random
-import re
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
-from unittest import mock
 
 from evaluators.errors import DataError
+from evaluators.harness_guards import explained, require_harness, undisturbed
 from evaluators.protocol import Aggregation, Changes
 from evaluators.split import is_validation
 
@@ -35,6 +30,7 @@ if TYPE_CHECKING:
     from evaluators.language_model import LanguageModel
 
 HELD_OUT = 0.2
+FEWSHOT_SEED = 1234  # the harness's own
 PROBED = 50
 """Documents that are scored with made-up answers at once, to find out what a task lacks."""
 _MADE_UP = {
@@ -42,12 +38,6 @@ _MADE_UP = {
     "loglikelihood_rolling": -1.0,
     "generate_until": "The answer is 1.",
 }
-_NLTK = re.compile(r"nltk\.download\('([\w-]+)'\)")
-
-
-@final
-class MissingHarness(ValueError):
-    """lm-eval, or what one of its tasks needs, is not installed."""
 
 
 @final
@@ -85,12 +75,6 @@ def harness_model(lm: LanguageModel) -> Harness:
     return Harness(lm)
 
 
-def require_harness() -> None:
-    """Raise MissingHarness where lm-eval is not installed."""
-    if importlib.util.find_spec("lm_eval") is None:
-        raise MissingHarness("lm-eval is not installed: install the extra with gmt-sweep[eval]")
-
-
 def open_tasks(name: str, changes: Changes) -> tuple[list[Any], Aggregation]:
     """The tasks called `name`, or of the YAML file of that path, and how they are averaged.
 
@@ -119,7 +103,9 @@ def documents(
 ) -> list[Document]:
     """The documents of `split`, with prompts as the harness makes them for the published ones."""
     with explained(task.config.task), undisturbed(), _of_split(task, split):
-        task.set_fewshot_seed(seed=changes.fewshot_seed or 1234)
+        task.set_fewshot_seed(
+            seed=FEWSHOT_SEED if changes.fewshot_seed is None else changes.fewshot_seed
+        )
         task.build_all_requests(limit=limit, system_instruction=changes.system_prompt)
         several: dict[int, list[Any]] = {}
         for request in task.instances:
@@ -182,56 +168,6 @@ def fingerprint(task: Any) -> str:
     config = {key: each for key, each in task.dump_config().items() if key != "dataset_kwargs"}
     text = json.dumps([task.VERSION, config], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextmanager
-def explained(name: str) -> Iterator[None]:
-    """Turn what a task lacks into a sentence."""
-    try:
-        yield
-    except (DataError, MissingHarness):
-        raise
-    except ModuleNotFoundError as error:
-        raise MissingHarness(
-            f"lm_eval:{name} needs the package {error.name!r}, which is not installed; expected "
-            f"pip install {error.name}"
-        ) from error
-    except Exception as error:
-        if (corpus := _NLTK.search(str(error))) is not None:
-            raise MissingHarness(
-                f"lm_eval:{name} needs NLTK's {corpus[1]!r}, which is not there; expected "
-                f"python -m nltk.downloader {corpus[1]}"
-            ) from error
-        said = next(iter(str(error).strip().splitlines()), "")
-        raise DataError(
-            f"lm_eval:{name} cannot be used: {type(error).__name__}: {said:.300}"
-        ) from error
-
-
-@contextmanager
-def in_any_thread() -> Iterator[None]:
-    """Let metrics set timers, which Python refuses outside of the main thread: they do nothing.
-
-    There a metric that uses SIGALRM, such as Minerva's comparison, would call answers unequal.
-    """
-    if threading.current_thread() is threading.main_thread():
-        yield
-        return
-    with ExitStack() as patched:
-        for name in ("signal", "alarm", "setitimer"):
-            patched.enter_context(mock.patch.object(signal, name, lambda *_: None))
-        yield
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Put back Python's random state, leave timers alone, and show no progress bars."""
-    state = random.getstate()
-    try:
-        with in_any_thread(), redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        random.setstate(state)
 
 
 @cache

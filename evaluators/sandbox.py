@@ -76,6 +76,14 @@ class Sandbox:
         return given
 
 
+def no_sandbox(benchmark: str, found: str | Sandbox) -> ValueError:
+    """The error for a sandbox, or limits, of a benchmark that runs no program."""
+    return ValueError(
+        f"{benchmark} runs no generated code; expected no sandbox, timeout, memory_mb and "
+        f"packages, found {found!r}"
+    )
+
+
 def check_limits(timeout: float | None, memory_mb: int | None) -> None:
     """Raise ValueError where no program could run within these limits."""
     if timeout is not None and not 0.1 <= timeout <= 3600:

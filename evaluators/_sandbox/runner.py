@@ -55,7 +55,8 @@ def main() -> None:
     _answer("ready")
     for line in sys.stdin:
         job = json.loads(line)
-        named = [name for name in packages if name in job["source"] + job["setup"]]
+        text = "\n".join([job["source"], job["setup"], *job["tests"]])
+        named = [name for name in packages if name in text]
         _answer(_judged(job, keeper, named))
 
 
@@ -84,14 +85,17 @@ class _Packages:
     """Finds the packages that programs may import, and no other of the same folder."""
 
     def __init__(self, paths: dict[str, list[str]]) -> None:
-        self._folders = {name: str(Path(places[0]).parent) for name, places in paths.items()}
+        # Found now: no program may list the folder they are in.
+        self._found = {
+            name: PathFinder.find_spec(name, [str(Path(places[0]).parent)])
+            for name, places in paths.items()
+        }
 
     def find_spec(
         self, name: str, path: object = None, target: object = None
     ) -> ModuleSpec | None:
         """The specification of a package; its modules are found through its path."""
-        folder = self._folders.get(name)
-        return PathFinder.find_spec(name, [folder]) if folder is not None else None
+        return self._found.get(name)
 
 
 def _keep(control: socket.socket, readable: Sequence[str]) -> None:
@@ -130,10 +134,11 @@ def _judged(job: dict[str, Any], keeper: socket.socket, packages: list[str]) -> 
     (pid,) = struct.unpack("i", keeper.recv(64))
     # What was decoded takes about eight times the memory of the text.
     wire = Wire(ours, job["memory_mb"] * 2**20 // 8, _Sleep(pid, job["timeout"]))
-    reason = "passed"
+    reason, passed = "passed", False
     texts = {f"<test {number}>": text for number, text in enumerate(job["tests"], 1)}
     try:
         _test(job, wire, texts)
+        passed = True
     except (Failure, WireError) as failure:
         reason = str(failure)
     except BaseException as error:
@@ -145,7 +150,7 @@ def _judged(job: dict[str, Any], keeper: socket.socket, packages: list[str]) -> 
     timed_out = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGPROF, signal.SIGXCPU)
     if reason == WireError.GONE and timed_out:
         reason = WireError.LATE
-    return reason == "passed", reason
+    return passed, reason
 
 
 def _test(job: dict[str, Any], wire: Wire, texts: dict[str, str]) -> None:

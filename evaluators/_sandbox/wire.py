@@ -26,6 +26,7 @@ SCALARS = {str, int, float, bool, type(None)}
 # Values that cross as the arguments that make them anew.
 KINDS: tuple[type, ...] = (Decimal, Fraction, date, datetime, timedelta, deque)
 VALUES = {kind.__name__: kind for kind in KINDS}
+ENDS_LOOPS = (StopIteration, StopAsyncIteration)
 LARGE = 2**4096  # an int beyond which decimal digits are refused
 
 
@@ -241,7 +242,8 @@ def _arguments(value: Any) -> tuple[Any, ...]:
 def _exception(name: str, message: str) -> Exception:
     """The builtin exception called `name`, or a Failure where it is none to catch."""
     kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
+    # A StopIteration would end a loop of the tests early, as if all were well.
+    if isinstance(kind, type) and issubclass(kind, Exception) and kind not in ENDS_LOOPS:
         try:
             return kind(message) if message else kind()
         except TypeError:  # UnicodeDecodeError and its like need more arguments

@@ -26,10 +26,10 @@ from evaluators.benchmarks import (
 )
 from evaluators.benchmarks.asked import asked
 from evaluators.benchmarks.choice import NORMALISED
-from evaluators.benchmarks.user import build_user_benchmark, made_by
+from evaluators.benchmarks.user import build_user_benchmark, made_by, own_runs_code
 from evaluators.errors import unknown_name
 from evaluators.protocol import Changes, Protocol, choose, is_harness, is_own
-from evaluators.sandbox import Sandbox
+from evaluators.sandbox import Sandbox, no_sandbox
 
 BITS_PER_BYTE = "bits_per_byte"
 UNCHANGED = Changes()
@@ -105,8 +105,8 @@ SHIPPED: Mapping[str, Path] = MappingProxyType(
 
 
 def runs_code(name: str) -> bool:
-    """Whether a benchmark of this project runs what a model wrote, and so needs a sandbox."""
-    return name in _ENTRIES and _ENTRIES[name].runs_code
+    """Whether a benchmark runs what a model wrote, and so takes a sandbox."""
+    return own_runs_code(name) if is_own(name) else name in NAMES and _ENTRIES[name].runs_code
 
 
 def presets(name: str) -> tuple[str, ...]:
@@ -190,7 +190,7 @@ def _build(
     if chosen not in allowed:
         raise unknown_name(f"metric of {name}", chosen, allowed)
     if sandbox is not None and not entry.runs_code:
-        raise ValueError(f"{name} runs no generated code; expected no sandbox, found {sandbox!r}")
+        raise no_sandbox(name, sandbox)
     return entry.make(chosen, rules, sandbox)
 
 

@@ -14,6 +14,7 @@ from typing import Any, final
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord, Split
 from evaluators.benchmarks.generative import cost_record
+from evaluators.harness_guards import explained, undisturbed
 from evaluators.language_model import LanguageModel
 from evaluators.lm_eval_backend import (
     HELD_OUT,
@@ -21,13 +22,11 @@ from evaluators.lm_eval_backend import (
     aggregation_of,
     apply_filters,
     documents,
-    explained,
     fingerprint,
     harness_model,
     open_tasks,
     own_validation,
     probe,
-    undisturbed,
 )
 from evaluators.protocol import HARNESS, Changes
 from evaluators.text_model import Completion, LogLikelihood, TextModel

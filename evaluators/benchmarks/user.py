@@ -21,7 +21,7 @@ from evaluators.benchmarks.template import TemplateRow
 from evaluators.errors import DataError, unknown_name
 from evaluators.protocol import Changes
 from evaluators.rows import HubSplit, read_rows
-from evaluators.sandbox import Sandbox
+from evaluators.sandbox import Sandbox, no_sandbox
 from evaluators.split import is_validation
 
 
@@ -50,6 +50,8 @@ def build_user_benchmark(
     further = (NORMALISED,) if definition.form == "multiple_choice" else ()
     if chosen not in (own, *further, "bits_per_byte"):
         raise unknown_name(f"metric of {path}", chosen, (own, *further, "bits_per_byte"))
+    if sandbox is not None and definition.form != "pass_at_k":
+        raise no_sandbox(path, sandbox)
     match definition.form:
         case "exact_match":
             return _Answers(chosen, definition)
@@ -57,6 +59,11 @@ def build_user_benchmark(
             return _Choices(chosen, definition)
         case _:
             return _Programs(chosen, definition, sandbox)
+
+
+def own_runs_code(path: str) -> bool:
+    """Whether the file at `path` takes a sandbox; one in Python decides for itself."""
+    return path.endswith(".py") or read_definition(Path(path)).form == "pass_at_k"
 
 
 def _rows(definition: Definition, path: Path, split: Split) -> Iterator[tuple[TemplateRow, Item]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections.abc import Callable
 
 import typer
@@ -15,8 +18,7 @@ from sweeps.cli.init import init
 from sweeps.cli.leaderboard import leaderboard
 from sweeps.cli.plan import plan
 from sweeps.cli.report_and_export import export, report
-from sweeps.cli.retry import retry
-from sweeps.cli.run import paper, resume, run, validate
+from sweeps.cli.run import paper, resume, retry, run, validate
 from sweeps.cli.status import status
 from sweeps.cli.stop import stop
 from sweeps.storage.closed_output import heard_program
@@ -66,5 +68,11 @@ for panel, commands in COMMANDS.items():
 
 def main() -> None:
     """The entry point."""
-    with heard_program():
-        app()
+    try:
+        with heard_program():
+            app()
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes the rest at exit
+        sys.exit(f"error: the output cannot be written: {error.strerror}")

@@ -6,21 +6,25 @@ overrides.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, final
+from typing import Annotated, Any, NoReturn, final
 
 import typer
+from pydantic import BaseModel
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-if TYPE_CHECKING:
-    from sweeps.config.sweep_config import SweepConfig
-
+from sweeps.config.load import load_config
+from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.storage.errors import UserError, inner_model
+from sweeps.storage.remote_sync import refresh
 
 PROGRAM = "python -m sweeps"
+_PYDANTIC = r"Input should be( a valid (number|integer).*)?"
 SCRIPT = "gmt-sweep"
 """The installed command. Shells complete the first word: for `python -m sweeps` it is `python`."""
 
@@ -58,7 +62,7 @@ class OneParagraphGroup(TyperGroup):
 def _explain(error: TyperException) -> NoReturn:
     context = getattr(error, "ctx", None)
     command = context.info_name if context is not None and context.parent is not None else ""
-    text = " ".join(error.format_message().split())
+    text = re.sub(_PYDANTIC, "expected a number", " ".join(error.format_message().split()))
     stop = "" if text.endswith((".", "?")) else "."
     help_of = " ".join(part for part in (PROGRAM, command, "--help") if part)
     said = f"{text[:1].lower()}{text[1:]}{stop}"
@@ -71,11 +75,6 @@ def complete_override(typed: str) -> list[str]:
 
     Completes one level at a time, as a shell completes folders: a section ends in a dot.
     """
-    from pydantic import BaseModel
-
-    from sweeps.config.sweep_config import SweepConfig
-    from sweeps.storage.errors import inner_model
-
     *parents, begun = typed.split(".")
     here: type[BaseModel] = SweepConfig
     for parent in parents:
@@ -115,10 +114,6 @@ def load(config: str, overrides: list[str] | None) -> SweepConfig:
     Raises:
         UserError: the configuration is wrong.
     """
-    from sweeps.config.load import load_config
-    from sweeps.config.sweep_config import paths_for
-    from sweeps.storage.remote_sync import refresh
-
     parsed = load_config(config, overrides or [])
     refresh(paths_for(parsed))
     return parsed
@@ -130,8 +125,6 @@ def load_stored(config: str, overrides: list[str] | None) -> SweepConfig:
     Raises:
         UserError: the configuration is wrong.
     """
-    from sweeps.config.sweep_config import paths_for
-
     place = paths_for(load(config, overrides))
     return load(str(place.folder if place.config_file().is_file() else config), overrides)
 
@@ -144,8 +137,6 @@ def command_line(command: str, config: str, overrides: list[str] | None = None) 
 @contextmanager
 def mistakes_explained() -> Iterator[None]:
     """Turn a user's mistake into one paragraph and exit code 2, never a traceback."""
-    from sweeps.storage.errors import UserError
-
     try:
         yield
     except UserError as error:

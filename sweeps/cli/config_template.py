@@ -9,28 +9,17 @@ from typing import Any, final
 
 import yaml
 
+from sweeps.config.load import load_tree
+from sweeps.config.path_types import resolve_model
+from sweeps.finetune.finetune_config import ModelConfig
+from sweeps.finetune.memory import stored_parameters
+from sweeps.finetune.model_facts import context_length, read_model_config
 from sweeps.storage.errors import UserError, checked, nearest
 
 MINI_MODEL = "mini:model"
 SMALL = 50_000_000
 """Models with fewer parameters stay near chance on exact match and accuracy, and need higher
 learning rates."""
-
-MINI: dict[str, dict[str, Any]] = {
-    "math": {
-        "data": "mini:math/train.jsonl",
-        "benchmarks": [("exact_match", "mini:math")],
-    },
-    "code": {"data": "mini:code/train.jsonl", "benchmarks": [("pass_at_1", "mini:code")]},
-    "general": {
-        "data": "mini:general/train.jsonl",
-        "benchmarks": [
-            ("multiple_choice", "mini:general_choice"),
-            ("short_answer", "mini:general_short"),
-        ],
-    },
-}
-"""The domains of the embedded world: training rows, and the location of each benchmark's items."""
 
 
 @final
@@ -85,16 +74,16 @@ def model_facts(path: str) -> ModelFacts:
     Raises:
         ValueError: there is no such model, or the folder does not hold one.
     """
-    from sweeps.config.path_types import resolve_model
-    from sweeps.finetune.finetune_config import ModelConfig
-    from sweeps.finetune.memory import stored_parameters
-    from sweeps.finetune.model_facts import read_model_config
-
     found = resolve_model(checked(ModelConfig, "the model", path=path), Path())
-    facts = read_model_config(found)
-    text = facts.get("text_config") or facts
-    context = text.get("max_position_embeddings") or text.get("n_positions") or 2048
-    return ModelFacts(path, stored_parameters(Path(found.path)), int(context))
+    context = context_length(read_model_config(found)) or 2048
+    return ModelFacts(path, stored_parameters(Path(found.path)), context)
+
+
+def mini_domains() -> dict[str, Any]:
+    """The domains of the embedded world by name, as the demo has them."""
+    demo = Path(__file__).parent.parent / "configs" / "mini.yaml"
+    domains: dict[str, Any] = load_tree(demo)["domains"]
+    return domains
 
 
 def mini_domain(name: str) -> dict[str, Any]:
@@ -103,20 +92,14 @@ def mini_domain(name: str) -> dict[str, Any]:
     Raises:
         UserError: there is no domain of that name.
     """
-    if name not in MINI:
+    domains = mini_domains()
+    if name not in domains:
         raise UserError(
-            f"domain '{name}' is not in the embedded world ({nearest(name, list(MINI))}); to use "
-            "your own data, also give --train, --validation, --test, --format and --benchmark"
+            f"domain '{name}' is not in the embedded world ({nearest(name, list(domains))}); to "
+            "use your own data, also give --train, --validation, --test, --format and --benchmark"
         )
-    from evaluators.benchmarks import runs_code
-
-    parts = MINI[name]
-    benchmarks = []
-    for benchmark, place in parts["benchmarks"]:
-        items = {"validation": f"{place}/validation.jsonl", "test": f"{place}/test.jsonl"}
-        sandbox = {"sandbox": "rlimits"} if runs_code(benchmark) else {}
-        benchmarks.append({"name": benchmark, **sandbox, **items})
-    return {"data": {"path": parts["data"], "max_length": 128}, "benchmarks": benchmarks}
+    domain: dict[str, Any] = domains[name]
+    return domain
 
 
 def configuration(name: str, model: ModelFacts, domains: dict[str, dict[str, Any]]) -> str:

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import sweeps
-from sweeps.cli import doctor_machine, doctor_services, doctor_storage
-from sweeps.cli.doctor_machine import Finding
-from sweeps.cli.doctor_services import check_installed, check_shadowed, read_pins, versions
+from sweeps.cli import doctor_checks as checks
+from sweeps.cli.arguments import AsJson, mistakes_explained
+from sweeps.cli.doctor_checks import Finding
+from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig
+from sweeps.finetune.memory import free_memory
 from sweeps.storage.address import folder_of, is_address
-
-if TYPE_CHECKING:
-    from sweeps.cli.doctor_machine import Finding
-
+from sweeps.storage.cluster_address import cluster_address
+from sweeps.tracking.mlflow_store import tracking_uri
 
 Findings = dict[str, list[Finding]]
 DRIVER = "this machine"
@@ -33,9 +33,6 @@ def examine(config: str | None, overrides: Sequence[str], joined: bool) -> Findi
     Raises:
         UserError: the configuration is wrong, or the cluster cannot be reached.
     """
-    from sweeps.config.load import load_config
-    from sweeps.tracking.mlflow_store import tracking_uri
-
     parsed = None if config is None else load_config(config, overrides)
     shared = "runs" if parsed is None else parsed.storage
     shared = shared if is_address(shared) else str(folder_of(shared))
@@ -49,25 +46,22 @@ def examine_driver(
 ) -> list[Finding]:
     """Check the machine that runs this process; ``shared``: the sweep's storage."""
     folder = folder_of(str(shared))
-    pins = read_pins(Path("constraints.txt"))
-    loaded = Path(next(iter(sweeps.__path__)))
+    pins, owners = checks.read_pins(Path("constraints.txt")), metadata.packages_distributions()
     # On a cluster the driver runs on the head, which does not train.
     wanted = 0.0 if joined or config is None else config.resources.gpus_per_worker
     findings = [
-        check_installed(versions(), pins),
-        check_shadowed(dict(metadata.packages_distributions()), loaded),
-        doctor_machine.check_gpus(
-            doctor_machine.gpus(), wanted, doctor_machine.driver_sees_gpus()
-        ),
-        doctor_storage.check_writable(shared),
-        doctor_machine.check_disk(doctor_machine.free_disk(folder), folder),
-        doctor_machine.check_memory(doctor_machine.free_memory()),
-        doctor_services.check_sandbox(doctor_services.sandbox_level()),
+        checks.check_installed(checks.versions(), pins),
+        checks.check_shadowed(dict(owners), Path(next(iter(sweeps.__path__)))),
+        checks.check_gpus(checks.gpus(), wanted, checks.driver_sees_gpus()),
+        checks.check_writable(shared),
+        checks.check_disk(checks.free_disk(folder), folder),
+        checks.check_memory(free_memory()),
+        checks.check_sandbox(checks.sandbox_level()),
     ]
     if uri:
         findings.append(_tracker(folder, uri))
     if Path("pyproject.toml").is_file() and not joined:
-        findings.append(doctor_services.check_shipped(doctor_services.shipped_files(Path.cwd())))
+        findings.append(checks.check_shipped(checks.shipped_files(Path.cwd())))
     return findings
 
 
@@ -86,10 +80,7 @@ def _tracker(folder: Path, uri: str) -> Finding:
     """Check the MLflow store; the first run creates a sqlite file in the storage folder."""
     if uri.startswith("sqlite") and not folder.exists():
         return Finding("MLflow", True, "a file in the storage, created by the first run")
-    return doctor_services.check_tracker(uri, doctor_services.tracker_problem(uri))
-
-
-MARKS = {True: "ok", False: "FAILED"}
+    return checks.check_tracker(uri, checks.tracker_problem(uri))
 
 
 def doctor(
@@ -100,7 +91,7 @@ def doctor(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in `run`.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check versions, GPUs, storage, disk, memory, sandbox and MLflow; say how to fix failures.
 
@@ -108,9 +99,6 @@ def doctor(
     `ray job submit --working-dir . -- python -m sweeps doctor my.yaml`. It starts and changes
     nothing, and exits with 1 if a check failed.
     """
-    from sweeps.cli.arguments import mistakes_explained
-    from sweeps.storage.cluster_address import cluster_address
-
     with mistakes_explained():
         found = examine(config, overrides or [], bool(cluster_address()))
     if as_json:
@@ -125,6 +113,6 @@ def doctor(
 def _print(place: str, findings: list[Finding]) -> None:
     print(place)
     for finding in findings:
-        print(f"  {MARKS[finding.ok]:<6}  {finding.name}: {finding.said}")
+        print(f"  {'ok' if finding.ok else 'FAILED':<6}  {finding.name}: {finding.said}")
         if finding.fix:
             print(f"          {'to fix' if not finding.ok else 'better'}: {finding.fix}")

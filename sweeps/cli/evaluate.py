@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.arguments import refuse
+from sweeps.finetune.strict_model import expanded
+from sweeps.storage.interrupts import interruptible
 
 
 def evaluate_models(
@@ -88,8 +90,6 @@ def evaluate_models(
     from evaluators.protocol import Changes
     from sweeps.execution.evaluation_run import Options, run, show, write_json
     from sweeps.finetune.divergence import DivergedError
-    from sweeps.finetune.strict_model import expanded
-    from sweeps.storage.interrupts import interruptible
 
     try:
         options = Options.parse(

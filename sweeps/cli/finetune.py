@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.arguments import refuse
+from sweeps.storage.interrupts import interruptible
 
 
 def finetune(
@@ -23,7 +24,6 @@ def finetune(
     To use several processes: `torchrun --nproc-per-node 4 -m sweeps finetune my.yaml`.
     """
     from sweeps.execution.single_run import load_single_run, run_single
-    from sweeps.storage.interrupts import interruptible
 
     leads = os.environ.get("RANK", "0") == "0"  # set by torchrun; only rank 0 prints
     try:

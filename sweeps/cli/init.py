@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from sweeps.cli.arguments import command_line, mistakes_explained
+from sweeps.cli.arguments import command_line, mistakes_explained, refuse
+from sweeps.cli.config_template import (
+    MINI_MODEL,
+    OwnData,
+    configuration,
+    default_length,
+    mini_domain,
+    mini_domains,
+    model_facts,
+)
+from sweeps.config.load import parse_config
+from sweeps.config.sweep_config import resolve_paths
+from sweeps.execution.preflight import check_inputs
 
 _Own = "For your own domain: "
 
@@ -44,28 +56,24 @@ def init(
     On a terminal, asks for the model and the domains if they are not given.
     """
     with mistakes_explained():
-        from sweeps.cli.config_template import MINI, MINI_MODEL, OwnData
-        from sweeps.storage.errors import UserError
-
         if path.exists():
-            raise UserError(f"{path} already exists: give another file, or remove it")
+            refuse(f"{path} already exists: give another file, or remove it")
         if path.suffix not in (".yaml", ".yml"):
-            raise UserError(f"{path}: expected a file that ends in .yaml")
+            refuse(f"{path}: expected a file that ends in .yaml")
         asks = sys.stdin.isatty() and sys.stdout.isatty()
         model = model or _ask("Model (folder, hub name, mini:model)", MINI_MODEL, asks)
         own = None
         if train is not None:
             own = OwnData(train, data_format, benchmark, *_both(validation, test))
         elif validation is not None or test is not None:
-            raise UserError("--validation and --test require --train, the training rows")
-        known = "own" if own else ",".join(MINI)
+            refuse("--validation and --test require --train, the training rows")
+        known = "own" if own else ",".join(mini_domains())
         given = ",".join(domain) if domain else _ask("Domains, separated by commas", known, asks)
         text = _text(path.stem, model, [name.strip() for name in given.split(",")], own)
         _write(path, text)
     print(f"Wrote {path}. Review and edit it, then:")
-    print(f"  {command_line('validate', str(path))}")
-    print(f"  {command_line('plan', str(path))}")
-    print(f"  {command_line('run', str(path))}")
+    for command in ("validate", "plan", "run"):
+        print(f"  {command_line(command, str(path))}")
 
 
 def _ask(question: str, default: str, asks: bool) -> str:
@@ -74,54 +82,42 @@ def _ask(question: str, default: str, asks: bool) -> str:
 
 
 def _both(validation: str | None, test: str | None) -> tuple[str, str]:
-    from sweeps.storage.errors import UserError
-
     if validation is None or test is None:
-        raise UserError(
+        refuse(
             "--train requires --validation and --test: trials must not be selected on their "
             "training rows, and the report must not use the items that selected them"
         )
     return validation, test
 
 
-def _text(stem: str, model: str, names: list[str], own: Any) -> str:
+def _text(stem: str, model: str, names: list[str], own: OwnData | None) -> str:
     """The configuration, checked as `validate` checks it."""
-    from sweeps.cli.config_template import configuration, default_length, mini_domain, model_facts
-    from sweeps.storage.errors import UserError
-
     if own is not None and len(names) != 1:
-        raise UserError(f"--train describes one domain, but --domain names {len(names)}")
+        refuse(f"--train describes one domain, but --domain names {len(names)}")
     try:
         facts = model_facts(model)
+        length = default_length(facts)
         trees = {
-            name: mini_domain(name)
-            if own is None
-            else own.tree(facts.is_small, default_length(facts))
-            for name in names
+            name: own.tree(facts.is_small, length) if own else mini_domain(name) for name in names
         }
         text = configuration(stem, facts, trees)
         _check(text)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        refuse(str(error))
     return text
 
 
 def _check(text: str) -> None:
     import yaml
 
-    from sweeps.config.load import parse_config
-    from sweeps.config.sweep_config import resolve_paths
-    from sweeps.execution.preflight import check_inputs
-
     check_inputs(resolve_paths(parse_config(yaml.safe_load(text), "the new configuration")))
 
 
 def _write(path: Path, text: str) -> None:
-    from sweeps.storage.errors import UserError
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        files = [f"{parent} is a file" for parent in path.parents if parent.is_file()]
+        refuse(f"{path}: cannot be written ({files[0] if files else error.strerror})")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from sweeps.cli.arguments import (
     AsJson,
@@ -16,9 +18,9 @@ from sweeps.cli.arguments import (
     mistakes_explained,
     refuse,
 )
-
-if TYPE_CHECKING:
-    from sweeps.report.trial_row import ScoreLabel, TrialRow
+from sweeps.execution.progress import POINT_LEGEND, point_text, recorded_point
+from sweeps.report.trial_row import ScoreLabel, TrialRow
+from sweeps.search.trial_records import Records, label_of, ranked
 
 
 def leaderboard(
@@ -34,8 +36,6 @@ def leaderboard(
     """
     with mistakes_explained():
         parsed = load_stored(config, overrides)
-        from sweeps.search.trial_records import Records, ranked
-
         boards = {name: ranked(rows)[:top] for name, rows in Records(parsed).begun().items()}
     if not boards:
         refuse(f"{parsed.name}: no trial has started yet", code=1)
@@ -46,18 +46,11 @@ def leaderboard(
         }
         print(json.dumps(plain, indent=1))
         return
-    from sweeps.search.trial_records import label_of
-
     for name, rows in boards.items():
         _print_board(name, rows, label_of(parsed, name))
 
 
 def _print_board(name: str, rows: list[TrialRow], label: ScoreLabel) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from sweeps.execution.progress import POINT_LEGEND, point_text, recorded_point
-
     title = f"{name}: best trials by {label.text} on validation items"
     table = Table(title=title, caption=POINT_LEGEND)
     for column in ("", "trial", "score", "point", "state", "seconds"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, replace
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from sweeps.cli.arguments import (
     AsJson,
@@ -16,15 +17,23 @@ from sweeps.cli.arguments import (
     command_line,
     load,
     mistakes_explained,
+    refuse,
 )
+from sweeps.config.sweep_config import SweepConfig, resolve_paths
+from sweeps.execution import planning
 from sweeps.execution.disk_need import GIB
-from sweeps.execution.planning import DomainPlan, SweepPlan
+from sweeps.execution.pace import Pace, count_items, given_pace, measured_pace, recorded_pace
+from sweeps.execution.planning import (
+    DomainPlan,
+    PaceOf,
+    SweepPlan,
+    joined_cluster,
+    this_machine,
+)
 from sweeps.execution.progress import time_text
-
-if TYPE_CHECKING:
-    from sweeps.config.sweep_config import SweepConfig
-    from sweeps.execution.planning import PaceOf, SweepPlan
-    from sweeps.report.trial_row import TrialRow
+from sweeps.report.trial_row import TrialRow
+from sweeps.search.trial_records import recorded_rows
+from sweeps.storage.cluster_address import cluster_address
 
 
 def view(plan: SweepPlan, run: str) -> list[str]:
@@ -56,13 +65,11 @@ def _domain(plan: DomainPlan) -> Iterator[str]:
             f"  at accumulation interval {interval}: {updates} updates of "
             f"{plan.examples // updates} examples"
         )
-    if plan.pace is not None:
-        evaluation = "unknown"
-        if plan.pace.evaluation is not None:
-            evaluation = time_text(plan.pace.evaluation)
+    if (pace := plan.pace) is not None:
+        evaluation = "unknown" if pace.evaluation is None else time_text(pace.evaluation)
         yield (
-            f"  a trial: {time_text(plan.pace.training)} of training, {evaluation} of validation "
-            f"(from {plan.pace.source})"
+            f"  a trial: {time_text(pace.training)} of training, {evaluation} of validation "
+            f"(from {pace.source})"
         )
 
 
@@ -81,12 +88,11 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
         )
         return
     most = "at most (trials may be stopped early): " if plan.stops_early else ""
-    evaluation = "unknown"
-    if plan.evaluation_device_hours is not None:
-        evaluation = _hours(plan.evaluation_device_hours)
+    hours = plan.evaluation_device_hours
+    evaluation = "unknown" if hours is None else f"{hours:.3g}"
     yield f"time: {most}{time_text(3600 * plan.hours)}, without the test items at the end"
     yield (
-        f"{plan.device}-hours: {_hours(plan.training_device_hours or 0.0)} of training, "
+        f"{plan.device}-hours: {plan.training_device_hours or 0.0:.3g} of training, "
         f"{evaluation} of validation"
     )
     if plan.money is not None:
@@ -94,9 +100,8 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
 
 
 def _disk(plan: SweepPlan) -> Iterator[str]:
-    free = "in an object store"
-    if plan.disk_free is not None:
-        free = f"{plan.disk_free / GIB:.2f} GiB free"
+    here = plan.disk_free
+    free = "in an object store" if here is None else f"{here / GIB:.2f} GiB free"
     if plan.disk is None:
         yield f"disk: unknown until the model is downloaded; {free}"
         return
@@ -104,10 +109,6 @@ def _disk(plan: SweepPlan) -> Iterator[str]:
         f"disk: up to {plan.disk.total / GIB:.2f} GiB ({plan.disk.checkpoints / GIB:.2f} for "
         f"checkpoints, {plan.disk.models / GIB:.2f} for models); {free}"
     )
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.3g}"
 
 
 def _count(number: float, noun: str) -> str:
@@ -141,21 +142,20 @@ def plan(
     RAY_ADDRESS names a cluster, the plan uses the resources of that cluster.
     """
     with mistakes_explained():
-        from sweeps.storage.errors import UserError
-
         if measure and seconds_per_step is not None:
-            raise UserError("give --measure or --seconds-per-step, not both")
+            refuse("give --measure or --seconds-per-step, not both")
         if seconds_per_check is not None and seconds_per_step is None:
-            raise UserError("--seconds-per-check requires --seconds-per-step")
+            refuse("--seconds-per-check requires --seconds-per-step")
         parsed = load(config, overrides)
         try:
             found = _planned(parsed, seconds_per_step, seconds_per_check, measure, price)
         except ValueError as error:  # from lower layers: what is wrong with the model or the data
-            raise UserError(str(error)) from error
+            refuse(str(error))
     if as_json:
         print(json.dumps(asdict(found), indent=1))
         return
-    _print(found, command_line("run", config, overrides))
+    lines = view(found, command_line("run", config, overrides))
+    Console(soft_wrap=True, highlight=False, markup=False).print(*lines, sep="\n")
 
 
 def _planned(
@@ -165,25 +165,21 @@ def _planned(
     measure: bool,
     price: float | None,
 ) -> SweepPlan:
-    from sweeps.config.sweep_config import resolve_paths
-    from sweeps.execution.planning import joined_cluster, plan, this_machine
-    from sweeps.search.trial_records import recorded_rows
-    from sweeps.storage.cluster_address import cluster_address
-
     config = resolve_paths(config)
     machine = (joined_cluster if cluster_address() else this_machine)(config)
     if price is None:
         price = config.budget.price_per_gpu_hour
-    return plan(
-        config, recorded_rows(config), machine, _pace_of(config, step, check, measure), price
-    )
+    pace = _pace_of(config, step, check, measure)
+    found = planning.plan(config, recorded_rows(config), machine, pace, price)
+    left = [domain.left for domain in found.domains]
+    most = sum(left) if config.resources.domains == "side_by_side" else max(left)
+    at_once = min(machine.concurrency, max(1, most))
+    return replace(found, machine=replace(machine, concurrency=at_once))
 
 
 def _pace_of(
     config: SweepConfig, step: float | None, check: float | None, measure: bool
 ) -> PaceOf:
-    from sweeps.execution.pace import Pace, count_items, given_pace, measured_pace, recorded_pace
-
     def pace_of(domain: str, rows: tuple[TrialRow, ...]) -> Pace | None:
         if step is not None:
             return given_pace(config, domain, step, check, count_items(config, domain))
@@ -192,9 +188,3 @@ def _pace_of(
         return recorded_pace(rows)
 
     return pace_of
-
-
-def _print(found: SweepPlan, run: str) -> None:
-    from rich.console import Console
-
-    Console(soft_wrap=True, highlight=False, markup=False).print(*view(found, run), sep="\n")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sweeps.cli.arguments import ConfigFile, Overrides, load_stored, mistakes_explained, refuse
-
-if TYPE_CHECKING:
-    from sweeps.config.sweep_config import SweepConfig
+from sweeps.config.sweep_config import SweepConfig
 
 
 def report(config: ConfigFile, overrides: Overrides = None) -> None:

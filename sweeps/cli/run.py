@@ -1,11 +1,10 @@
-"""``run``, ``resume`` and ``paper`` train; ``validate`` checks a sweep without starting it."""
+"""``run``, ``resume``, ``retry`` and ``paper`` train; ``validate`` checks without starting."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -15,16 +14,24 @@ from sweeps.cli.arguments import (
     Overrides,
     command_line,
     load,
+    load_stored,
     mistakes_explained,
     refuse,
 )
+from sweeps.config.failures import KINDS
+from sweeps.config.load import is_paper
+from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.execution.progress import Display, build_display
+from sweeps.report.trial_row import TrialRow
+from sweeps.search.retry_failed import queue_failed
+from sweeps.search.trial_records import Records, label_of
+from sweeps.storage.errors import nearest
+from sweeps.storage.interrupts import interruptible, shielded
+from sweeps.tracking.tracker import SERVE
 
 if TYPE_CHECKING:
-    from sweeps.config.sweep_config import SweepConfig
-    from sweeps.execution.progress import Display
     from sweeps.execution.sweep import StudyResult
     from sweeps.execution.test_scores import TestScores
-    from sweeps.report.trial_row import TrialRow
 
 
 Adopt = Annotated[
@@ -60,33 +67,21 @@ def resume(config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False
 
 def _resume(config: str, overrides: list[str] | None, *, adopt: bool) -> None:
     with mistakes_explained():
-        from sweeps.config.load import is_paper
-        from sweeps.config.sweep_config import paths_for
-
         folder = paths_for(load(config, overrides)).folder
-        stored = load(str(folder), overrides) if folder.is_dir() else _never_run(folder)
+        if not folder.is_dir():
+            refuse(f"nothing to resume: {folder} does not exist; start the sweep with `run`")
+        stored = load(str(folder), overrides)
         again = command_line("resume", str(folder), overrides)
         whole = is_paper(stored)
         if whole and adopt:
-            _refuse_for_a_paper()
+            refuse(
+                "--adopt is for one sweep: give the folder of one study of the paper, "
+                "STORAGE/NAME-KIND"
+            )
     if whole:
         run_paper(stored, again)
     else:
         run_sweep(stored, again, adopt=adopt)
-
-
-def _never_run(folder: Path) -> NoReturn:
-    from sweeps.storage.errors import UserError
-
-    raise UserError(f"nothing to resume: {folder} does not exist; start the sweep with `run`")
-
-
-def _refuse_for_a_paper() -> NoReturn:
-    from sweeps.storage.errors import UserError
-
-    raise UserError(
-        "--adopt is for one sweep: give the folder of one study of the paper, STORAGE/NAME-KIND"
-    )
 
 
 def run_sweep(config: SweepConfig, again: str, *, adopt: bool) -> None:
@@ -105,6 +100,45 @@ def run_sweep(config: SweepConfig, again: str, *, adopt: bool) -> None:
     _say_stopped(result.stopped, again)
     if names := result.unreached():
         _refuse_unreached(config, f"domain {', '.join(names)}")
+
+
+def retry(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Retry all failed trials.")] = False,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only failures of this kind, e.g. oom (`status` shows the kinds). Repeatable."
+        ),
+    ] = None,
+    at_once: Annotated[bool, typer.Option("--run", help="Continue the sweep at once.")] = False,
+) -> None:
+    """Queue failed trials again, with the same points and the same numbers.
+
+    A trial that ran out of memory may fit with half the micro-batch at the same effective batch:
+    `retry FOLDER --kind oom --run failures.on_oom=halve`.
+    """
+    with mistakes_explained():
+        for one in kind or ():
+            if one not in KINDS:
+                refuse(f"--kind {one}: no such kind of failure ({nearest(one, [*KINDS])})")
+        if not failed and not kind:
+            refuse("specify --failed or --kind KIND (for example oom)")
+        records = Records(load_stored(config, overrides))
+        queued = {
+            name: found for name, found in queue_failed(records, kind or []).items() if found
+        }
+    for name, numbers in queued.items():
+        print(f"{name}: queued again: trial {', '.join(map(str, numbers))}")
+    if not queued:
+        print("No failed trials to retry.")
+        return
+    again = command_line("resume", str(records.place.folder), overrides)
+    if at_once:
+        run_sweep(records.config, again, adopt=False)
+        return
+    print(f"To continue:\n  {again}")
 
 
 def paper(config: ConfigFile, overrides: Overrides = None) -> None:
@@ -136,8 +170,6 @@ def run_paper(config: SweepConfig, again: str) -> None:
 
 def _refuse_unreached(config: SweepConfig, what: str) -> NoReturn:
     """End with exit code 1: a part of the requested result was not reached."""
-    from sweeps.config.sweep_config import paths_for
-
     why = command_line("status", str(paths_for(config).folder))
     refuse(f"{what}: no trial finished, so there is no result. `{why}` shows why", code=1)
 
@@ -145,8 +177,6 @@ def _refuse_unreached(config: SweepConfig, what: str) -> NoReturn:
 @contextmanager
 def _shown(again: str) -> Iterator[Display]:
     """A display for a long command; when stopped, prints the command that continues it."""
-    from sweeps.execution.progress import build_display
-
     with _stoppable(again):
         display = build_display()
         try:
@@ -159,18 +189,13 @@ def _shown(again: str) -> Iterator[Display]:
 @contextmanager
 def _stoppable(again: str) -> Iterator[None]:
     """Within this context, a stop signal ends the command with a message and exit code 130."""
-    from sweeps.storage.interrupts import interruptible, shielded
-
     try:
         with interruptible():
             with shielded():  # compiled code that swallows exceptions raised during its import
                 importlib.import_module("numpy.random")
             yield
     except KeyboardInterrupt:
-        from sweeps.storage.closed_output import ignore_broken_pipe
-
-        with ignore_broken_pipe():
-            print(f"\nStopped. Finished trials are kept. To continue:\n  {again}", flush=True)
+        print(f"\nStopped. Finished trials are kept. To continue:\n  {again}", flush=True)
         raise typer.Exit(130) from None
 
 
@@ -193,15 +218,12 @@ def _print_best(name: str, best: TrialRow | None) -> None:
 def _print_tests(config: SweepConfig, name: str, scores: TestScores) -> None:
     """Compare the chosen trial with the SFT control, if both were tested."""
     from sweeps.execution.paired_tests import paired_tests, paired_text
-    from sweeps.search.trial_records import label_of
 
     for found in paired_tests(scores):
         print(f"  {paired_text(found, label_of(config, name))}")
 
 
 def _next_steps(result: StudyResult) -> list[tuple[str, str]]:
-    from sweeps.tracking.tracker import SERVE
-
     steps = [(f"{name}: report", str(d.report.html)) for name, d in result.domains.items()]
     shared = []
     for name, domain in result.domains.items():

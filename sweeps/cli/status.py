@@ -7,19 +7,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 
 from sweeps.cli.arguments import AsJson, ConfigFile, Overrides, load_stored, mistakes_explained
+from sweeps.cli.status_view import paper_status, paper_view, view
+from sweeps.cli.sweep_status import status as status_of
+from sweeps.config.load import is_paper
+from sweeps.config.sweep_config import SweepConfig
+from sweeps.search.trial_records import Records
 from sweeps.storage.closed_output import is_heard
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from sweeps.config.sweep_config import SweepConfig
-
-    View = list[RenderableType]
+View = list[RenderableType]
 
 
 def status(
@@ -52,11 +54,6 @@ def status(
 
 def _eyes(config: SweepConfig) -> tuple[Callable[[], Any], Callable[[Any], View]]:
     """Two functions: one reads the status of the sweep or paper, the other renders it."""
-    from sweeps.cli.status_view import paper_status, paper_view, view
-    from sweeps.cli.sweep_status import status as status_of
-    from sweeps.config.load import is_paper
-    from sweeps.search.trial_records import Records
-
     if is_paper(config):
         return lambda: paper_status(config), paper_view
     records = Records(config)
@@ -75,9 +72,6 @@ def _looks(look_at: Callable[[], Any], every: float | None) -> Iterator[Any]:
 
 def _show(views: Iterator[View]) -> None:
     """Redraw in place on a terminal; print one below the other elsewhere."""
-    from rich.console import Console, Group
-    from rich.live import Live
-
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if not sys.stdout.isatty():
         for lines in views:

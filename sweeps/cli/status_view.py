@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, final
+from typing import Literal, final
+
+from rich.console import RenderableType
+from rich.table import Table
 
 from sweeps.cli.sweep_status import DomainStatus, Failure, Running, SweepStatus, status
 from sweeps.config.load import load_config, report_folder, study_name, study_paths
@@ -14,10 +17,6 @@ from sweeps.execution.progress import POINT_LEGEND, point_text, recorded_point, 
 from sweeps.search.trial_records import Records
 from sweeps.storage.remote_sync import living_driver, refresh
 from sweeps.storage.run_lock import Driver
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
 
 
 def view(status: SweepStatus) -> list[RenderableType]:
@@ -59,8 +58,6 @@ def headline(status: SweepStatus) -> str:
 
 def table(status: SweepStatus) -> Table:
     """One row per domain."""
-    from rich.table import Table
-
     result = Table()
     for column in ("domain", "done", "running", "failed", "best score"):
         result.add_column(column)

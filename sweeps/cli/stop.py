@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,10 +15,10 @@ from sweeps.cli.arguments import (
     mistakes_explained,
     refuse,
 )
-
-if TYPE_CHECKING:
-    from sweeps.storage.run_lock import Driver
-    from sweeps.storage.study_paths import StudyPaths
+from sweeps.config.sweep_config import paths_for
+from sweeps.storage.remote_sync import living_driver, stop_driver
+from sweeps.storage.run_lock import Driver
+from sweeps.storage.study_paths import StudyPaths
 
 POLL_SECONDS = 0.2
 STORE_POLL_SECONDS = 2.0
@@ -35,9 +35,6 @@ def stop(
     """
     with mistakes_explained():
         parsed = load(config, overrides)
-        from sweeps.config.sweep_config import paths_for
-        from sweeps.storage.remote_sync import stop_driver
-
         place = paths_for(parsed)
         folder = place.folder
         if not folder.is_dir():
@@ -64,8 +61,6 @@ def stop(
 
 def _has_stopped(place: StudyPaths, driver: Driver, seconds: float) -> bool:
     """Whether the driver ends within ``seconds``."""
-    from sweeps.storage.remote_sync import living_driver
-
     deadline = time.monotonic() + seconds
     while living_driver(place) == driver:
         if time.monotonic() > deadline:

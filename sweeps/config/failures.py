@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 FailureKind = Literal[
     "oom", "diverged", "infrastructure", "configuration", "disk", "timeout", "error"
@@ -25,11 +25,6 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate mem
 def kind_of(error: BaseException) -> FailureKind:
     """The kind of an exception that ended a trial, or of its cause."""
     return next((kind for each in chain(error) if (kind := _own_kind(each))), "error")
-
-
-def failed(kind: FailureKind, failure: str) -> dict[str, Any]:
-    """The last result of a failed job; the first line of ``failure`` is the cause."""
-    return {"state": "failed", "kind": kind, "failure": failure, "last": True}
 
 
 def cause(failure: str) -> str:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
-from copy import copy
-from difflib import get_close_matches
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from pydantic import ValidationError
 from sweeps.config.old_records import check_resolved
 from sweeps.config.study_config import Kind
 from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.finetune.hub import similar_path
 from sweeps.mini.world import name_of
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.atomic_io import atomic_write
@@ -95,6 +94,9 @@ def read_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_UniqueKeyLoader)
     except UserError:
         raise
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise UserError(f"{line}not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, *_NOT_CONSTRUCTED) as error:
         said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise UserError(f"not valid YAML: {' '.join(said.split())}") from None
@@ -126,9 +128,7 @@ def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
 
 
 def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    for override in overrides:
-        _apply(tree, override)
-    return tree
+    return reduce(_applied, overrides, tree)
 
 
 def parse_config(tree: dict[str, Any], source: str = "configuration") -> SweepConfig:
@@ -174,9 +174,8 @@ def _read(path: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     if not isinstance(tree, dict):
-        raise UserError(
-            f"{path}: expected a mapping of keys at the top, found {type(tree).__name__}"
-        )
+        found = "an empty file" if tree is None else type(tree).__name__
+        raise UserError(f"{path}: expected a mapping of keys at the top, found {found}")
     return {key: value for key, value in tree.items() if not key.startswith(_ASIDE)}
 
 
@@ -186,7 +185,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     if not (folder / RESOLVED).is_file():
         if driver := local_driver(folder):
             raise UserError(
-                f"{folder}: the sweep is being started, by {driver}; ask again in some seconds"
+                f"{folder}: the sweep is starting ({driver}); try again in a few seconds"
             )
         raise UserError(
             f"{folder}: no {RESOLVED} in this folder; expected a YAML file or the folder of a "
@@ -227,56 +226,45 @@ def _storage(recorded: str, folder: Path) -> str:
 
 def _near(path: Path) -> str:
     """A suggestion: the file that was probably meant, or the configurations shipped."""
-    with suppress(OSError):
-        beside = [file.name for file in path.parent.iterdir() if file.suffix in _SUFFIXES]
-        if close := get_close_matches(path.name, beside, n=1, cutoff=0.7):
-            return f"; did you mean '{path.with_name(close[0])}'?"
+    if similar := similar_path(path, lambda file: file.suffix in _SUFFIXES):
+        return similar
     names = sorted(file.name for file in (Path(__file__).parent.parent / "configs").glob("*.yaml"))
     return f" (shipped with the package, in sweeps/configs: {', '.join(names)})"
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
-    """Set ``a.b.c=value`` in place; the value is parsed as YAML. Validation finds unknown keys."""
+def _applied(tree: dict[str, Any], override: str) -> dict[str, Any]:
+    """The tree with ``a.b.c=value``, parsed as YAML. Validation finds unknown keys."""
+    place = f"override {override!r:.200}"
     key, separator, text = override.partition("=")
+    names = [part.strip() for part in key.split(".")]
     if not separator or not key.strip():
-        raise UserError(
-            f"override {override!r:.200}: expected key=value, for example search.trials=4"
-        )
+        raise UserError(f"{place}: expected key=value, for example search.trials=4")
+    if not all(names):
+        raise UserError(f"{place}: expected names separated by single dots")
     try:
         value = read_yaml(text)
     except UserError as error:
         said = str(error).removeprefix("line 1: ")
-        raise UserError(f"override {override!r:.200}: {said}") from None
-    *parents, last = (part.strip() for part in key.split("."))
-    if not all((*parents, last)):
-        raise UserError(f"override {override!r:.200}: expected names separated by single dots")
-    here: Any = tree
-    for parent in parents:
-        here = _child(here, parent, override)
+        quotes = "; a text with special signs needs quotes" if "not valid YAML" in said else ""
+        raise UserError(f"{place}: {said}{quotes}") from None
+    changed: dict[str, Any] = _with(tree, names, value, place)
+    return changed
+
+
+def _with(here: Any, keys: Sequence[str], value: Any, place: str) -> Any:
+    """A copy of ``here`` with the value at ``keys``: YAML aliases share what is not changed."""
+    if not keys:
+        return value
+    key, rest = keys[0], keys[1:]
     if isinstance(here, list):
-        here[_index(here, last, override)] = value
-    elif isinstance(here, dict):
-        here[last] = value
-    else:
-        raise UserError(f"override {override!r:.200}: '{'.'.join(parents)}' holds a single value")
-
-
-def _child(here: Any, key: str, override: str) -> Any:
-    """The value below ``key``, copied in place: YAML aliases share one object."""
-    if not isinstance(here, list | dict):
-        raise UserError(f"override {override!r:.200}: the value before '{key}' has no keys")
-    at: Any = _index(here, key, override) if isinstance(here, list) else key
-    below = here[at] if isinstance(here, list) else here.get(at)
-    here[at] = {} if below is None else copy(below)
-    return here[at]
-
-
-def _index(here: list[Any], key: str, override: str) -> int:
-    if not (key.isascii() and key.isdigit()) or len(key) > 9 or int(key) >= len(here):
-        raise UserError(
-            f"override {override!r:.200}: '{key}' is not an index into a list of {len(here)}"
-        )
-    return int(key)
+        if not (key.isascii() and key.isdigit()) or len(key) > 9 or int(key) >= len(here):
+            raise UserError(f"{place}: '{key}' is not an index into a list of {len(here)}")
+        index = int(key)
+        return [*here[:index], _with(here[index], rest, value, place), *here[index + 1 :]]
+    if here is not None and not isinstance(here, dict):
+        raise UserError(f"{place}: what '{key}' is a key of holds a single value and has no keys")
+    below = here or {}
+    return {**below, key: _with(below.get(key), rest, value, place)}
 
 
 def study_name(config: SweepConfig, kind: Kind) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from math import isclose, prod
+from math import inf, isclose, prod
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from sweeps.config.parameter_forms import plain_form
 from sweeps.finetune.strict_model import StrictModel
@@ -135,7 +135,9 @@ class Choices(StrictModel):
     def _each_once(self) -> Choices:
         for index, value in enumerate(self.choices):
             if any(isclose(value, other, rel_tol=1e-9) for other in self.choices[:index]):
-                raise ValueError(f"{value:g} is given twice: expected each value once, got {self}")
+                raise ValueError(
+                    f"{value} is given twice: expected each value once, got {[*self.choices]}"
+                )
         return self
 
     def values(self) -> tuple[float, ...]:
@@ -176,12 +178,38 @@ def parameter(value: Any) -> FloatRange | Choices:
     return (Choices if "choices" in form else FloatRange).model_validate(form)
 
 
-def is_interval(value: float) -> bool:
-    """Whether ``value`` is a whole number of mini-batches, 1 or more."""
-    return 1 <= value < MOST_POINTS and value == int(value)
+def _list(value: Any) -> Choices:
+    parsed = parameter(value)
+    if isinstance(parsed, FloatRange):
+        raise ValueError("expected a number, or a list of numbers such as [1, 2, 4]")
+    return parsed
 
 
-Parameter = Annotated[FloatRange | Choices, BeforeValidator(parameter)]
+def _each(is_valid: Callable[[float], bool], expected: str) -> AfterValidator:
+    """Check every value of a parameter."""
+
+    def check(parameter: FloatRange | Choices) -> FloatRange | Choices:
+        for value in parameter.values():
+            if not is_valid(value):
+                raise ValueError(f"expected {expected}, got {value}")
+        return parameter
+
+    return AfterValidator(check)
+
+
+_ratio = _each(
+    lambda value: 0 <= value < 1,
+    "a fraction in [0, 1), the share of gradient elements that is zeroed (0 is plain fine-tuning)",
+)
+_rate = _each(lambda value: 0 < value < inf, "a number above 0")
+_interval = _each(
+    lambda value: 1 <= value < MOST_POINTS and value == int(value),
+    "a whole number of mini-batches, 1 or more",
+)
+MaskRatio = Annotated[FloatRange | Choices, BeforeValidator(parameter), _ratio]
+LearningRate = Annotated[FloatRange | Choices, BeforeValidator(parameter), _rate]
+LearningRates = Annotated[Choices, BeforeValidator(_list), _rate]
+Intervals = Annotated[Choices, BeforeValidator(_list), _interval]
 
 
 class SpaceConfig(StrictModel):
@@ -193,36 +221,13 @@ class SpaceConfig(StrictModel):
     """
 
     method: Annotated[tuple[Method, ...], Field(min_length=1)] | None = None
-    mask_ratio: Parameter
-    accumulation_interval: Parameter
-    learning_rate: Parameter
+    mask_ratio: MaskRatio
+    accumulation_interval: Intervals
+    learning_rate: LearningRate
 
     @model_validator(mode="after")
-    def _within_bounds(self) -> SpaceConfig:
-        for value in self.mask_ratio.values():
-            if not 0 <= value < 1:
-                raise ValueError(
-                    f"mask_ratio {value}: expected a fraction in [0, 1), the share of gradient "
-                    "elements that is zeroed (0 is plain fine-tuning)"
-                )
-        if self.method is not None:
-            self._check_method(self.method)
-        if isinstance(self.accumulation_interval, FloatRange):
-            raise ValueError(
-                "accumulation_interval: expected a list of whole numbers such as [1, 2, 4]"
-            )
-        for value in self.accumulation_interval.values():
-            if not is_interval(value):
-                raise ValueError(
-                    f"accumulation_interval {value}: expected a whole number of mini-batches, "
-                    "1 or more"
-                )
-        for value in self.learning_rate.values():
-            if not 0 < value < float("inf"):
-                raise ValueError(f"learning_rate {value}: expected a number above 0")
-        return self
-
-    def _check_method(self, methods: tuple[Method, ...]) -> None:
+    def _methods_fit(self) -> SpaceConfig:
+        methods = self.method or ()
         if len(set(methods)) < len(methods):
             raise ValueError(f"method: expected each method once, got {list(methods)}")
         if set(methods) & set(MASKING) and min(self.mask_ratio.values()) <= 0:
@@ -230,6 +235,7 @@ class SpaceConfig(StrictModel):
                 "mask_ratio 0 is plain fine-tuning, which a space with 'method' calls sft: "
                 "expected ratios above 0"
             )
+        return self
 
     def parameters(self) -> dict[str, FloatRange | Choices]:
         """The three parameters by name."""
@@ -289,16 +295,20 @@ class SpaceConfig(StrictModel):
             self._check_given(given)
         for name, value in given.items():
             if name != "method" and not (allowed := self.parameters()[name]).contains(value):
-                raise ValueError(f"start: {name} {value} is outside the space: expected {allowed}")
+                raise ValueError(
+                    f"search.start: {name} {value} is outside the space: expected {allowed}"
+                )
 
     def _check_given(self, point: Mapping[str, float | str]) -> None:
         method = point["method"]
         if method not in (self.method or ()):
             named = "no method, because space.method is not given"
             expected = named if self.method is None else "one of " + ", ".join(self.method)
-            raise ValueError(f"start: method {method} is outside the space: expected {expected}")
+            raise ValueError(
+                f"search.start: method {method} is outside the space: expected {expected}"
+            )
         if "mask_ratio" in point and method not in MASKING:
-            raise ValueError(f"start: the method {method} has no mask_ratio: expected none")
+            raise ValueError(f"search.start: the method {method} has no mask_ratio: expected none")
 
     def _used(self, methods: Sequence[Mapping[str, Any]]) -> dict[str, FloatRange | Choices]:
         """The numeric parameters that any of these methods has."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from sweeps.config.space import Choices, FloatRange, is_interval, parameter
+from sweeps.config.space import Intervals, LearningRates
 from sweeps.finetune.strict_model import StrictModel
 
 Kind = Literal["search", "sensitivity", "methods", "drop", "data", "efficiency"]
@@ -18,28 +18,11 @@ Ratio = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
-def _choices(value: object) -> Choices:
-    parsed = parameter(value)
-    if isinstance(parsed, FloatRange):
-        raise ValueError("expected a number, or a list of numbers to tune for each arm")
-    return parsed
-
-
 class NuisanceConfig(StrictModel):
     """The nuisance parameters: single numbers, or lists tuned for every arm at equal budget."""
 
-    accumulation_interval: Annotated[Choices, BeforeValidator(_choices)]
-    learning_rate: Annotated[Choices, BeforeValidator(_choices)]
-
-    @model_validator(mode="after")
-    def _within_bounds(self) -> Self:
-        for value in self.accumulation_interval.choices:
-            if not is_interval(value):
-                raise ValueError(f"accumulation_interval {value}: expected a whole number >= 1")
-        for rate in self.learning_rate.choices:
-            if not 0 < rate < float("inf"):
-                raise ValueError(f"learning_rate {rate}: expected a number above 0")
-        return self
+    accumulation_interval: Intervals
+    learning_rate: LearningRates
 
     def combinations(self) -> list[tuple[int, float]]:
         """Every (accumulation interval, learning rate)."""

@@ -16,13 +16,14 @@ from sweeps.config.search_config import Objective, SearchConfig
 from sweeps.config.space import Point, SpaceConfig, plain_point
 from sweeps.config.study_config import NuisanceConfig, StudyConfig
 from sweeps.finetune.finetune_config import (
-    BatchConfig,
     BenchmarkConfig,
+    ChecksConfig,
     DataConfig,
     EvaluationConfig,
     FinetuneConfig,
     MethodConfig,
     ModelConfig,
+    SharedSettings,
 )
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.storage.address import Address, folder_of, is_address
@@ -54,35 +55,17 @@ class Resources(StrictModel):
     domains: Literal["in_turn", "side_by_side"] = "in_turn"
 
 
-class TrainingConfig(StrictModel):
-    """The settings shared by all trials. ``examples`` is the total number seen, for any N."""
+class TrainingConfig(SharedSettings):
+    """The settings shared by all trials, and how the masking methods mask."""
 
-    examples: Annotated[int, Field(ge=1)]
-    batch: BatchConfig
     method: Literal["gmt", "random"] = "gmt"
     scope: Literal["tensor", "global"] = "tensor"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03
-    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
-    parallel: Literal["ddp", "fsdp"] = "ddp"
-    checkpoint_updates: Annotated[int, Field(ge=1)] | None = None
-    checkpoint_async: bool = False
-    statistics_every: Annotated[int, Field(ge=0)] = 1
-    threads: Annotated[int, Field(ge=1)] | None = None
 
 
 class KeepConfig(StrictModel):
     """Whose weights are kept on disk: those of the ``models`` best trials and of the best SFT."""
 
     models: Annotated[int, Field(ge=1)] | Literal["all"] = 1
-
-
-class ChecksConfig(StrictModel):
-    """How often a trial is validated, and on how many items before the last check."""
-
-    checks: Annotated[int, Field(ge=1)] = 3
-    check_limit: Annotated[int, Field(ge=1)] | None = None
 
 
 class DomainConfig(StrictModel):
@@ -217,30 +200,18 @@ class SweepConfig(StrictModel):
 
     def trial(self, domain: str, point: Point) -> FinetuneConfig:
         """The run for a point of a domain's space. A ratio of 0 is plain SFT."""
-        parts, shared = self.domains[domain], self.training
+        parts = self.domains[domain]
+        shared = {name: getattr(self.training, name) for name in SharedSettings.model_fields}
+        shared["examples"] = parts.examples or self.training.examples
         return FinetuneConfig(
+            **shared,
             model=self.model,
             data=_share(parts.data, float(point.get("train_fraction", 1.0))),
             method=self._method(point),
-            batch=shared.batch,
             accumulation_interval=int(point["accumulation_interval"]),
             learning_rate=float(point["learning_rate"]),
-            examples=parts.examples or shared.examples,
-            evaluation=EvaluationConfig(
-                benchmarks=parts.benchmarks,
-                checks=self.evaluation.checks,
-                check_limit=self.evaluation.check_limit,
-            ),
-            weight_decay=shared.weight_decay,
-            warmup_ratio=shared.warmup_ratio,
-            clip_norm=shared.clip_norm,
-            optimizer=shared.optimizer,
-            parallel=shared.parallel,
-            checkpoint_updates=shared.checkpoint_updates,
-            checkpoint_async=shared.checkpoint_async,
-            statistics_every=shared.statistics_every,
+            evaluation=EvaluationConfig(benchmarks=parts.benchmarks, **dict(self.evaluation)),
             seed=int(point.get("seed", self.seed)),
-            threads=shared.threads,
         )
 
     def _method(self, point: Point) -> MethodConfig:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from sweeps.config.study_identity import git_commit
 
@@ -29,7 +29,7 @@ _TAIL_BYTES = 65536
 
 @final
 class _LogFile(logging.FileHandler):
-    """A full disk must neither end the sweep nor fill the terminal with tracebacks."""
+    """Drops records on a full disk, which must not end the sweep or print tracebacks."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop the record."""
@@ -76,12 +76,6 @@ def _redirect(name: str, level: int, handler: logging.Handler) -> tuple[int, boo
     if name.startswith("ray."):  # the handler of the logger "ray" prints on the terminal
         logger.propagate = False
     return before
-
-
-def log_retries(domain: str, number: int, result: dict[str, Any]) -> None:
-    """Log why attempts of a trial were lost before this result; see `JobQueue`'s ``retries``."""
-    for cause in result.get("retries", ()):
-        LOG.warning("%s trial %d: attempt lost, tried again: %s", domain, number, cause)
 
 
 def latest_trouble(file: Path) -> str:

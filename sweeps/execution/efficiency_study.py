@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.execution.job_queue import Message
+from sweeps.execution.job_messages import Measured, MeasuringJob
 from sweeps.execution.test_scoring import completed
 from sweeps.search.fixed_designs import mask_ratio, plan_of
 from sweeps.storage.atomic_io import atomic_write
@@ -27,10 +28,10 @@ def measured(config: SweepConfig, domain: str, groups: WorkerGroups) -> dict[str
     """
     path = paths_for(config).study(domain) / MEASURED
     if not path.exists():
-        (result,) = completed(groups.run([_job(config, domain)]), "the measurement of efficiency")
-        result = {name: result[name] for name in ("methods", "place")}
+        endings = groups.run([_job(config, domain)])
+        (result,) = completed(endings, Measured, "the measurement of efficiency")
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps(result, indent=1) + "\n")
+        atomic_write(path, json.dumps(asdict(result), indent=1) + "\n")
     return read(path)
 
 
@@ -40,8 +41,8 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _job(config: SweepConfig, domain: str) -> Message:
-    # By a group, which has the hardware already: it would not leave a task of its own any.
+def _job(config: SweepConfig, domain: str) -> MeasuringJob:
+    # A worker group measures, because it holds the hardware; a separate task would find none free.
     rounds = config.study.rounds
     interval, rate = plan_of(config, domain).combinations[0]
     runs = {}
@@ -51,6 +52,5 @@ def _job(config: SweepConfig, domain: str) -> Message:
         run = config.trial(domain, {**point, "method": name})
         # As many updates as are measured, with the first and the warm-up ones.
         updates = rounds + 4
-        run = run.model_copy(update={"examples": updates * run.effective_batch(1)})
-        runs[name] = run.model_dump_json()
-    return {"key": f"{domain}/efficiency", "measuring": {"runs": runs, "rounds": rounds}}
+        runs[name] = run.model_copy(update={"examples": updates * run.effective_batch(1)})
+    return MeasuringJob(f"{domain}/efficiency", runs, rounds)

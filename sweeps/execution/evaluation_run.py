@@ -72,7 +72,7 @@ class Options:
                 f"--benchmarks: expected names such as gsm8k,mmlu, got {benchmarks!r}"
             )
         sources = dict(_pair(text, names) for text in data)
-        chosen = []
+        chosen: list[tuple[str, Benchmark, Path]] = []
         for name in dict.fromkeys(names):
             # Among several benchmarks, an option applies only to those that support it.
             benchmark = build(
@@ -83,6 +83,11 @@ class Options:
                 changes=changes,
             )
             source = Path(name) if is_harness(name) else _source(name, sources, data_folder)
+            if benchmark.name in [each.name for _, each, _ in chosen]:
+                raise ValueError(
+                    f"{name}: another benchmark is named '{benchmark.name}', too; expected names "
+                    "that differ"
+                )
             chosen.append((name, benchmark, source))
         return cls(
             benchmarks=tuple(chosen),
@@ -165,10 +170,10 @@ def show(report: Report) -> None:
     table = Table(title=f"{report.model} on {report.split} items")
     for column in ("benchmark", "metric", "score", "95 % interval", "n", "cut off", "sandbox"):
         table.add_column(column, justify="left" if column == "benchmark" else "right")
-    for name, result in report.results.items():
+    for result in report.results.values():
         low, high = sorted((_shown(result, result.low), _shown(result, result.high)))
         table.add_row(
-            name,
+            result.name,
             result.metric,
             f"{_shown(result, result.score):.4f}",
             f"{low:.4f} to {high:.4f}",
@@ -245,7 +250,7 @@ def _one_of(kind: str, word: str, known: Sequence[str]) -> Any:
 def _pair(text: str, names: Sequence[str]) -> tuple[str, Path]:
     name, equals, source = text.partition("=")
     if not equals or not source.strip():
-        raise ValueError(f"--data: expected NAME=SOURCE, got {text!r}")
+        raise ValueError(f"--data: expected NAME=SOURCE, such as gsm8k=FILE, got {text!r}")
     if name not in names:
         raise unknown_name("benchmark in --data", name, tuple(names))
     return name, Path(source)

@@ -1,4 +1,4 @@
-"""A display that calls the hooks of a sweep: it sees every trial that ends, and the end of all."""
+"""A display that calls the hooks of a sweep when trials fail and when the sweep ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sweeps.execution.progress import Display, Tally
 
 @contextmanager
 def calling_hooks(config: SweepConfig, display: Display) -> Iterator[HookedDisplay]:
-    """The display to run a sweep with. The hooks hear how the ``with`` block ended."""
+    """The display to run a sweep with; calls ``on_end`` with the way the block ended."""
     hooked = HookedDisplay(config, display)
     try:
         yield hooked
@@ -29,8 +29,8 @@ def calling_hooks(config: SweepConfig, display: Display) -> Iterator[HookedDispl
 
 @final
 class HookedDisplay(Display):
-    """Shows through another display, and calls hooks. ``stopped``: why the sweep ended before its
-    trials were done, if it did so as it was told to: by its budget."""
+    """Forwards to another display, and calls hooks. ``stopped``: how the budget ended the sweep
+    early; else empty."""
 
     def __init__(self, config: SweepConfig, display: Display) -> None:
         self._sweep = {"sweep": config.name, "folder": str(paths_for(config).folder)}
@@ -47,7 +47,7 @@ class HookedDisplay(Display):
         self._display.show(tally)
 
     def ended(self, tally: Tally, trial: dict[str, Any]) -> None:
-        """As the other display; a failed trial is told to ``on_failure``."""
+        """As the other display; also calls ``on_failure`` for a failed trial."""
         self._display.ended(tally, trial)
         self._domains[tally.domain] = {
             "trials": tally.trials,

@@ -6,14 +6,14 @@ import contextlib
 import math
 import time
 import uuid
-from dataclasses import dataclass
-from typing import Any, final
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast, final
 
 import ray
 import ray.tune
 
-from sweeps.config.failures import FailureKind, failed
-from sweeps.execution.job_queue import Message
+from sweeps.config.failures import FailureKind
+from sweeps.execution.job_messages import Ending, Failed, Job, Lost, Result, TrialJob
 
 POLL_SECONDS = 2.0
 MAX_GROUPS = 2
@@ -38,11 +38,11 @@ class JobClient:
         self._queue, self._silence = queue, silence_seconds
         self._id, self._unread = "", False
 
-    def submit(self, job: Message) -> None:
-        """Queue a job with a ``key`` (see `sweeps.execution.job_queue.JobQueue`)."""
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
         self.drop()
         self._id = uuid.uuid4().hex
-        ray.get(self._queue.submit.remote({**job, "id": self._id}))
+        ray.get(self._queue.submit.remote(self._id, job))
 
     def drop(self) -> None:
         """Stop the job if it has not ended."""
@@ -50,8 +50,8 @@ class JobClient:
             ray.get(self._queue.drop.remote(self._id))
         self._id, self._unread = "", False
 
-    def next(self, until: float = math.inf) -> Message:
-        """The next result; the last one has ``last``. A job's error is returned as a result.
+    def next(self, until: float = math.inf) -> Result:
+        """The next result. A job's error is returned as a result.
 
         ``until``: the time (`time.monotonic`) after which the job has taken too long.
 
@@ -63,10 +63,10 @@ class JobClient:
             self._unread = False
         silent = time.monotonic() + self._silence
         while time.monotonic() < min(silent, until):
-            result: Message | None = ray.get(self._queue.peek.remote(self._id, POLL_SECONDS))
+            result: Result | Lost | None = ray.get(self._queue.peek.remote(self._id, POLL_SECONDS))
+            if isinstance(result, Lost):
+                raise GroupLostError(result.reason)
             if result is not None:
-                if "lost" in result:
-                    raise GroupLostError(result["lost"])
                 self._unread = True
                 return result
             if not ray.get(self._queue.is_held.remote(self._id)):
@@ -76,11 +76,11 @@ class JobClient:
             raise GroupLostError("it took longer than failures.trial_hours allows", "timeout")
         raise GroupLostError(f"no result for {self._silence:.0f} seconds", "timeout")
 
-    def last(self) -> Message:
+    def last(self) -> Ending:
         """The last result; earlier ones are skipped. Raises the same errors as ``next``."""
-        while not (result := self.next()).pop("last", False):
+        while not (result := self.next()).is_last():
             pass
-        return result
+        return cast(Ending, result.value)
 
     def _kill_group(self) -> None:
         """Kill a hanging group, which would block its slot; Train restarts its workers."""
@@ -103,6 +103,10 @@ class Timeouts:
     halve: bool = False
 
 
+TuneConfig = dict[str, TrialJob]
+"""What Tune calls the configuration of a trial: its ``job``."""
+
+
 class JobTrainable(ray.tune.Trainable):
     """Tune's view of a trial: each ``step`` returns the job's next result.
 
@@ -112,39 +116,40 @@ class JobTrainable(ray.tune.Trainable):
     queue_name: str
     timeouts: Timeouts
 
-    def setup(self, config: Message) -> None:
+    def setup(self, config: TuneConfig) -> None:
         """Submit the first job."""
         self._client = JobClient(ray.get_actor(self.queue_name), self.timeouts.silence_seconds)
         self.reset_config(config)
 
-    def reset_config(self, new_config: Message) -> bool:
+    def reset_config(self, new_config: TuneConfig) -> bool:
         """Submit the next job, in the same actor."""
-        self._job, self._groups = new_config, 1
+        self._job, self._groups = new_config["job"], 1
         self._causes: list[str] = []
         self._until = time.monotonic() + self.timeouts.trial_seconds
-        self._client.submit(new_config)
+        self._client.submit(self._job)
         return True
 
-    def step(self) -> Message:
-        """The next result; a trial that lost its group resumes in another, from a checkpoint."""
+    def step(self) -> dict[str, Any]:
+        """The next result, as the mapping that Tune passes on; see `told_to_tune`."""
         result = self._next()
-        causes, self._causes = [*self._causes, *result.pop("retries", ())], []
-        done = {ray.tune.result.DONE: result.pop("last", False)}
-        return {**result, **done, **({"retries": causes} if causes else {})}
+        causes, self._causes = [*self._causes, *result.retries], []
+        return told_to_tune(replace(result, retries=tuple(causes)))
 
-    def _next(self) -> Message:
+    def _next(self) -> Result:
+        """A trial that lost its group resumes in another, from a checkpoint."""
         while True:
             try:
                 result = self._client.next(self._until)
             except GroupLostError as error:
                 if self._groups == MAX_GROUPS or time.monotonic() >= self._until:
-                    return failed(error.kind, str(error))
+                    return Result(Failed(error.kind, str(error)))
                 self._groups += 1
                 self._causes.append(str(error))
                 self._client.submit(self._job)
                 continue
-            smaller = halved(self._job) if result.get("kind") == "oom" else None
-            if not self.timeouts.halve or smaller is None:
+            is_oom = isinstance(result.value, Failed) and result.value.kind == "oom"
+            smaller = self._job.halved() if is_oom and self.timeouts.halve else None
+            if smaller is None:
                 return result
             self._causes.append("out of memory; now with half the micro-batch")
             self._job = smaller
@@ -158,19 +163,14 @@ class JobTrainable(ray.tune.Trainable):
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: a trial's state is in its own folder and outlives the actor."""
 
-    def load_checkpoint(self, checkpoint: Message | None) -> None:
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Nothing to load, as in ``save_checkpoint``."""
 
 
-def halved(job: Message) -> Message | None:
-    """The same trial with half the micro-batch; None if that is not a whole number."""
-    from sweeps.finetune.finetune_config import FinetuneConfig
-
-    run = FinetuneConfig.model_validate_json(job["run"])
-    splits = 2 * run.micro_splits
-    if run.micro_batch(job["workers"]) % splits:
-        return None
-    return {**job, "run": run.model_copy(update={"micro_splits": splits}).model_dump_json()}
+def told_to_tune(result: Result) -> dict[str, Any]:
+    """A trial's result as a mapping, which Tune's searchers, schedulers and callbacks take."""
+    told = asdict(cast(Any, result.value)) | {ray.tune.result.DONE: result.is_last()}
+    return told | ({"retries": result.retries} if result.retries else {})
 
 
 def trainable_for(queue_name: str, timeouts: Timeouts) -> type[JobTrainable]:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from sweeps.config.failures import failed
+from sweeps.execution.job_messages import Answer, Ending, Failed, Job, Lost, Order, Result, Run
+from sweeps.finetune.reporter import Check
 
-Message = dict[str, Any]
 BEAT_SECONDS = 10.0
 """The longest that rank 0 keeps its peers waiting in one broadcast."""
 
@@ -27,55 +28,65 @@ LEASE_SECONDS = 300.0
 """A job is stopped if nobody has asked for its results for this long: its client is gone."""
 
 
+def cause_of_death(error: str) -> str:
+    """What Ray's text about a dead worker says: its process, its machine and how it ended."""
+    found = [re.search(rf"{name}: ([^\s,]+)", error) for name in ("pid", "ip")]
+    pid, ip = (each[1] if each else "?" for each in found)
+    detail = re.search(r"exit detail: ((?:[^.]+\.){1,2})", error)
+    how = detail[1].strip(" .") if detail else error.splitlines()[0].strip()
+    return f"worker process {pid} on {ip} is gone: {how}"
+
+
 @dataclass
-class _Job:
-    message: Message
+class _Entry:
+    """A job in the queue. ``holder``: the set of workers that runs it."""
+
+    job: Job
     attempt: int = 0
     holder: str = ""
     seen: int = -1
     over: bool = False
-    results: deque[Message] = field(default_factory=deque)
+    results: deque[Result | Lost] = field(default_factory=deque)
     retries: list[str] = field(default_factory=list)
-    """Why attempts were lost, until the next result takes it along."""
-
     asked: float = field(default_factory=time.monotonic)
 
-    def with_retries(self, result: Message) -> Message:
-        """The result, and why attempts before it were lost; each cause is sent once."""
-        causes, self.retries = self.retries, []
-        return {**result, "retries": causes} if causes else result
+    def add(self, value: Check | Ending) -> None:
+        """Append a result, with the causes of the attempts lost before it."""
+        self.results.append(Result(value, tuple(self.retries)))
+        self.retries = []
 
 
 @final
 class JobQueue:
     """Gives each job to one group, and holds at most one unread result so that jobs can stop.
 
-    A job is a mapping with a unique ``id`` and a ``key``. Jobs with the same key work in the same
-    folder: a new one stops the old one and waits until its group has released it.
+    Jobs with the same key work in the same folder: a new one stops the old one and waits until its
+    group has released it.
     """
 
     def __init__(self, attempts: int, recycle_after_seconds: float = math.inf) -> None:
         """``attempts``: how often a job may lose its workers. A group leaves after a job that took
         ``recycle_after_seconds`` or more."""
         self._attempts, self._recycle_after = attempts, recycle_after_seconds
-        self._jobs: dict[str, _Job] = {}  # in order of submission
+        self._jobs: dict[str, _Entry] = {}  # by job id, in order of submission
         self._busy: dict[str, str] = {}  # group to the id of the job it has not released
         self._since: dict[str, float] = {}  # group to the start of that job
         self._workers: dict[str, Any] = {}  # group to its rank 0
         self._sets: dict[str, list[str]] = {}  # group to its sets of workers, latest last
+        self._starting: set[str] = set()  # groups that have not asked for a job yet
         self._watches: set[asyncio.Task[None]] = set()
         self._closed, self._broken = False, ""
         self._changed = asyncio.Condition()
 
-    async def submit(self, job: Message) -> None:
-        """Queue a job; this stops an open job with the same key."""
+    async def submit(self, job_id: str, job: Job) -> None:
+        """Queue a job under a unique id; this stops an open job with the same key."""
         async with self._changed:
             for other in self._jobs.values():
-                if other.message["key"] == job["key"]:
+                if other.job.key == job.key:
                     other.over = True
-            self._jobs[job["id"]] = _Job(job)
+            self._jobs[job_id] = _Entry(job)
             if self._broken:
-                self._finish(job["id"], {"lost": self._broken})
+                self._lose(job_id, self._broken)
             self._changed.notify_all()
 
     async def drop(self, job_id: str) -> None:
@@ -84,16 +95,16 @@ class JobQueue:
             self._forget(job_id)
             self._changed.notify_all()
 
-    async def peek(self, job_id: str, timeout: float) -> Message | None:
+    async def peek(self, job_id: str, timeout: float) -> Result | Lost | None:
         """For the client: the job's next result, or None after ``timeout`` seconds."""
         async with self._changed:
-            job = self._jobs.get(job_id)
-            if job is None:
-                return {"lost": "another attempt of the same trial replaced it"}
-            job.asked = time.monotonic()
-            await self._until(lambda: bool(job.results), timeout)
-            job.asked = time.monotonic()
-            return job.results[0] if job.results else None
+            entry = self._jobs.get(job_id)
+            if entry is None:
+                return Lost("another attempt of the same trial replaced it")
+            entry.asked = time.monotonic()
+            await self._until(lambda: bool(entry.results), timeout)
+            entry.asked = time.monotonic()
+            return entry.results[0] if entry.results else None
 
     async def is_held(self, job_id: str) -> bool:
         """Whether a group works on the job; otherwise it is waiting for one."""
@@ -102,13 +113,32 @@ class JobQueue:
     async def ack(self, job_id: str) -> None:
         """For the client: remove the result that was read and let the job continue."""
         async with self._changed:
-            job = self._jobs.get(job_id)
-            if job is not None and job.results:
-                job.results.popleft()
+            entry = self._jobs.get(job_id)
+            if entry is not None and entry.results:
+                entry.results.popleft()
             self._changed.notify_all()
 
-    async def fetch(self, group: str, worker: Any = None, by: str = "") -> Message:
-        """For rank 0 of a group, the actor ``worker``: ``{"do": "run" | "wait" | "leave"}``.
+    async def starts(self, group: str) -> None:
+        """A group is being started before its first job is here."""
+        self._starting.add(group)
+
+    async def needs(self, group: str, timeout: float) -> bool:
+        """Whether a further group has a job to run; waits up to ``timeout`` seconds for one.
+
+        True counts ``group`` as starting, so that no two groups start for the same job.
+        """
+        async with self._changed:
+            await self._until(self._lacks_groups, timeout)
+            if needed := self._lacks_groups():
+                self._starting.add(group)
+            return needed
+
+    async def waiting_for(self, group: str) -> int:
+        """How many jobs wait while ``group`` has not started; 0 once it has."""
+        return len(self._waiting()) if group in self._starting else 0
+
+    async def fetch(self, group: str, worker: Any = None, by: str = "") -> Order:
+        """For rank 0 of a group, the actor ``worker``: what the group does next.
 
         ``by``: the name of its set of workers. Train replaces workers that it considers lost, but
         they may still be alive. The replaced workers are told to leave, and their results are
@@ -116,35 +146,38 @@ class JobQueue:
         """
         async with self._changed:
             if self._is_replaced(group, by):
-                return {"do": "leave"}
+                return "leave"
             self._workers[group] = worker
+            self._starting.discard(group)
             job_id = self._busy.pop(group, "")
             if not self._is_open(job_id):  # otherwise its workers were restarted within a job
                 if job_id and time.monotonic() - self._since[group] >= self._recycle_after:
-                    return {"do": "leave"}
+                    self._workers.pop(group)
+                    return "leave"
                 self._changed.notify_all()  # jobs that waited for this folder may start
-                await self._until(lambda: self._closed or bool(self._next()), BEAT_SECONDS)
-                job_id = self._next()
+                await self._until(lambda: self._closed or bool(self._waiting()), BEAT_SECONDS)
+                job_id = next(iter(self._waiting()), "")
             if self._closed or self._is_replaced(group, by):
-                return {"do": "leave"}
-            if not job_id:
-                return {"do": "wait"}
-            job = self._jobs[job_id]
-            job.attempt += 1
-            if job.attempt > self._attempts:
-                text = f"the workers died {self._attempts} times in this trial"
-                self._finish(job_id, failed("infrastructure", text))
-                return {"do": "wait"}
-            job.holder = by
-            self._busy[group] = job_id
-            self._since[group] = time.monotonic()
-            if worker is not None:
-                watch = asyncio.create_task(self._watch(group, worker, job))
-                self._watches.add(watch)  # keeps it from being garbage collected
-                watch.add_done_callback(self._watches.discard)
-            return {"do": "run", **job.message}
+                return "leave"
+            return self._hand_out(job_id, group, worker, by) if job_id else "wait"
 
-    async def _watch(self, group: str, worker: Any, job: _Job) -> None:
+    def _hand_out(self, job_id: str, group: str, worker: Any, by: str) -> Order:
+        entry = self._jobs[job_id]
+        entry.attempt += 1
+        if entry.attempt > self._attempts:
+            text = f"the workers died {self._attempts} times in this trial"
+            self._end(job_id, Failed("infrastructure", text))
+            return "wait"
+        entry.holder = by
+        self._busy[group] = job_id
+        self._since[group] = time.monotonic()
+        if worker is not None:
+            watch = asyncio.create_task(self._watch(group, worker, job_id))
+            self._watches.add(watch)  # keeps it from being garbage collected
+            watch.add_done_callback(self._watches.discard)
+        return Run(job_id, entry.job)
+
+    async def _watch(self, group: str, worker: Any, job_id: str) -> None:
         """Requeue a job whose worker is dead, so that another group can continue it.
 
         Its own group may wait long for resources to replace a lost machine. Losing a machine does
@@ -152,8 +185,8 @@ class JobQueue:
         """
         import ray
 
-        ready = worker.__ray_ready__
-        while self._busy.get(group) == job.message["id"] and self._workers.get(group) is worker:
+        ready, entry = worker.__ray_ready__, self._jobs[job_id]
+        while self._busy.get(group) == job_id and self._workers.get(group) is worker:
             try:
                 await ready.remote()
             except ray.exceptions.ActorUnavailableError:
@@ -162,22 +195,23 @@ class JobQueue:
                 async with self._changed:
                     if self._workers.get(group) is worker:
                         self._busy.pop(group, None)
-                        job.attempt -= "node has died" in str(error)
-                        job.retries.append(f"a worker is gone: {error}".splitlines()[0])
+                        self._workers.pop(group)
+                        entry.attempt -= "node has died" in str(error)
+                        entry.retries.append(cause_of_death(str(error)))
                         self._changed.notify_all()
                 return
             await asyncio.sleep(WATCH_SECONDS)
 
-    async def report(self, job_id: str, result: Message, by: str = "") -> str:
-        """For rank 0: submit an intermediate result; returns "go", "stop" or "wait" (retry)."""
+    async def report(self, job_id: str, check: Check, by: str = "") -> Answer:
+        """For rank 0: submit an intermediate result; returns whether the job continues."""
         async with self._changed:
-            job = self._jobs.get(job_id)
-            if job is not None and job.holder != by:
+            entry = self._jobs.get(job_id)
+            if entry is not None and entry.holder != by:
                 return "stop"
             # A restarted worker repeats the checks since its last checkpoint; count each once.
-            if job is not None and not job.over and result["step"] > job.seen:
-                job.seen = result["step"]
-                job.results.append(job.with_retries(result))
+            if entry is not None and not entry.over and check.step > entry.seen:
+                entry.seen = check.step
+                entry.add(check)
                 self._changed.notify_all()
             await self._until(lambda: not self._is_open(job_id) or not self._unread(job_id))
             if not self._is_open(job_id):
@@ -189,11 +223,11 @@ class JobQueue:
                 return "stop"
             return "wait"
 
-    async def finish(self, job_id: str, result: Message, by: str = "") -> None:
+    async def finish(self, job_id: str, value: Ending, by: str = "") -> None:
         """For any rank: submit the job's last result."""
         async with self._changed:
             if self._is_open(job_id) and self._jobs[job_id].holder == by:
-                self._finish(job_id, result)
+                self._end(job_id, value)
 
     async def evict(self, job_id: str) -> Any:
         """Drop a job that its group does not release; returns that group's rank 0, to kill, or
@@ -205,12 +239,11 @@ class JobQueue:
             return self._workers.get(held[0]) if held else None
 
     async def gone(self, group: str, reason: str) -> None:
-        """A group has ended; its open job gets ``{"lost": reason}``."""
+        """A group has ended; its open job is lost for this reason."""
         async with self._changed:
-            job_id = self._busy.pop(group, "")
+            self._starting.discard(group)
             self._workers.pop(group, None)
-            if self._is_open(job_id):
-                self._finish(job_id, {"lost": reason})
+            self._lose(self._busy.pop(group, ""), reason)
             self._changed.notify_all()
 
     async def give_up(self, reason: str) -> None:
@@ -218,14 +251,13 @@ class JobQueue:
         async with self._changed:
             self._broken = reason
             for job_id in list(self._jobs):
-                if self._is_open(job_id):
-                    self._finish(job_id, {"lost": reason})
+                self._lose(job_id, reason)
 
     async def close(self) -> None:
         """Stop the open jobs and tell the workers to leave."""
         async with self._changed:
-            for job in self._jobs.values():
-                job.over = True
+            for entry in self._jobs.values():
+                entry.over = True
             self._closed = True
             self._changed.notify_all()
 
@@ -236,29 +268,40 @@ class JobQueue:
             known.append(by)
         return known[-1] != by
 
-    def _next(self) -> str:
-        """The first job that no group has and whose folder is not in use; or ""."""
+    def _waiting(self) -> list[str]:
+        """The jobs that no group has and whose folder is not in use, first submitted first."""
         held = set(self._busy.values())
-        keys = {self._jobs[i].message["key"] for i in held if i in self._jobs}
-        for job_id, job in self._jobs.items():
-            if not job.over and job_id not in held and job.message["key"] not in keys:
-                return job_id
-        return ""
+        keys = {self._jobs[i].job.key for i in held if i in self._jobs}
+        return [
+            job_id
+            for job_id, entry in self._jobs.items()
+            if not entry.over and job_id not in held and entry.job.key not in keys
+        ]
 
-    def _finish(self, job_id: str, result: Message) -> None:
-        job = self._jobs[job_id]
-        job.results.append({**job.with_retries(result), "last": True})
-        job.over = True
+    def _lacks_groups(self) -> bool:
+        """Whether more jobs wait than groups that are free or starting."""
+        idle = len(self._workers.keys() - self._busy.keys())
+        return len(self._waiting()) > idle + len(self._starting)
+
+    def _end(self, job_id: str, value: Ending) -> None:
+        self._jobs[job_id].add(value)
+        self._jobs[job_id].over = True
         self._changed.notify_all()
 
+    def _lose(self, job_id: str, reason: str) -> None:
+        if self._is_open(job_id):
+            self._jobs[job_id].results.append(Lost(reason))
+            self._jobs[job_id].over = True
+            self._changed.notify_all()
+
     def _forget(self, job_id: str) -> None:
-        job = self._jobs.get(job_id)
-        if job is not None:
-            job.over = True
-            job.results.clear()
+        entry = self._jobs.get(job_id)
+        if entry is not None:
+            entry.over = True
+            entry.results.clear()
         held = set(self._busy.values())
         for old in [
-            i for i, j in self._jobs.items() if j.over and not j.results and i not in held
+            i for i, e in self._jobs.items() if e.over and not e.results and i not in held
         ]:
             del self._jobs[old]
 

@@ -23,7 +23,8 @@ from sweeps.report.arms import winner
 from sweeps.report.page import Drawn
 from sweeps.report.paper_page import PaperDomain, best_ratio, write_paper
 from sweeps.report.sensitivity import analyse, headline
-from sweeps.report.sensitivity_page import cost, figures
+from sweeps.report.sensitivity_figures import figures
+from sweeps.report.sensitivity_page import cost
 from sweeps.report.trial_row import ScoreLabel, TrialRow
 from sweeps.search.trial_records import Records, best_row, label_of
 from sweeps.storage import remote_sync

@@ -49,7 +49,7 @@ def check_inputs(config: SweepConfig) -> None:
 
 def _check_domain(config: SweepConfig, name: str) -> None:
     from sweeps.finetune.benchmarks import (
-        build_benchmark,
+        build_benchmarks,
         check_test_items,
         check_test_source,
         load_items,
@@ -66,8 +66,8 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         run = config.trial(name, plain_point(interval))
         check_memory(run, config.resources.workers, device)
     read_examples(domain.data, domain.benchmarks, _chat_tokenizer(config.model, domain.data))
-    for benchmark in domain.benchmarks:
-        built = build_benchmark(benchmark)
+    benchmarks = build_benchmarks(domain.benchmarks)
+    for benchmark, built in zip(domain.benchmarks, benchmarks, strict=True):
         load_items(benchmark, built, "validation")
         check_test_source(benchmark, built)
         check_test_items(benchmark, built)

@@ -1,7 +1,7 @@
-"""Names of Ray that it does not promise to keep, each with what its public API lacks.
+"""Private names of Ray, each with the reason why its public API is not enough.
 
-`tests/test_compat.py` fails with a sentence where one of them has gone; what
-Ray Train has of them is in `sweeps.execution.train_compat`, whose import takes seconds.
+`tests/test_compat.py` checks that they exist. `sweeps.execution.train_compat` holds those of Ray
+Train, because its import takes seconds.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HEAD_SHARE = {"node:__internal_head__": 0.0001}
-"""What actors take that only wait for others: nothing but a place on the head. It never leaves, it
-has no GPU to block, and no node is kept for their sake. A public way to say so would need the
-head's id, which is not known before Ray has started."""
+"""The resource request of actors that only wait for others: it places them on the head.
+
+The head node is never removed, and the actors occupy no CPU or GPU there. Ray's public node
+affinity needs the head's id, which is unknown before Ray has started."""
 
 # Train polls its workers this often, and learns only then that they are up or gone.
 WORKER_ENVIRONMENT = {
@@ -32,8 +33,8 @@ DRIVER_ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no score
     # Else the raylet warns that a group's helper processes are many for a small machine.
     "RAY_worker_maximum_startup_concurrency": "8",
-    "RAY_prestart_worker_first_driver": "0",  # none of them would have our environment
-    "RAY_worker_niceness": "0",  # Ray's 15 lets whatever else runs here go before the trials
+    "RAY_prestart_worker_first_driver": "0",  # they would lack our environment
+    "RAY_worker_niceness": "0",  # with Ray's 15, other programs slow down the trials
 }
 
 BOOTSTRAP_FILE, KUBERAY_VARIABLE = "ray_bootstrap_config.yaml", "RAY_USAGE_STATS_KUBERAY_IN_USE"
@@ -54,11 +55,10 @@ def no_sigterm_handler() -> Iterator[None]:
 
 @contextmanager
 def loopback_only(free_port: Callable[[], int]) -> Iterator[int]:
-    """During the block ``ray.init`` starts a Ray that listens to 127.0.0.1 alone; yields its port,
-    which the environment may name.
+    """During the block, ``ray.init`` starts a Ray that listens only on 127.0.0.1; yields its port.
 
-    Ray has a switch for it, but reads it from the environment when it is imported; no argument
-    of ``ray.init`` names the port.
+    The environment may set the port. Ray reads its own switch for this when it is imported, and
+    ``ray.init`` has no argument for the port.
     """
     from ray._private import ray_constants
 
@@ -76,8 +76,9 @@ def loopback_only(free_port: Callable[[], int]) -> Iterator[int]:
 
 
 def running_here() -> str:
-    """The address of the cluster that was started on this machine: ``ray.init`` alone looks for
-    it, and joins it at once.
+    """The address of the cluster that was started on this machine.
+
+    Ray's public API finds it only in ``ray.init``, which also joins it.
 
     Raises:
         ConnectionError: there is none.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -17,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Self, final
 from filelock import FileLock, Timeout
 
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.execution.job_queue import Message
-from sweeps.execution.trial_upload import background_upload, retry_storage
+from sweeps.execution.job_messages import Ending, Job, TrialJob
+from sweeps.execution.trial_upload import background_upload
+from sweeps.finetune.reporter import Check
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.object_store import Entry, ObjectStore
-from sweeps.storage.trial_files import MODEL
+from sweeps.storage.outages import retry_storage
 
 if TYPE_CHECKING:
     from sweeps.finetune.process_group import Group
@@ -55,7 +55,10 @@ class Stored:
         return ObjectStore.open(Address.parse(self.address))
 
 
-RunJob = Callable[[Message, Callable[[Message], bool], dict[str, Any]], Message | None]
+Report = Callable[[Check], bool]
+RunJob = Callable[[Job, Report, dict[str, Any]], Ending | None]
+"""Runs a job on every rank; ``report`` returns False if the job must stop. Returns its last
+result, or None if it was stopped. The mapping is the memory of the process, kept between jobs."""
 
 
 @final
@@ -66,38 +69,37 @@ class StoredJob:
     stored: Stored
     run: RunJob
 
-    def __call__(
-        self, job: Message, report: Callable[[Message], bool], memory: dict[str, Any]
-    ) -> Message | None:
-        """Called on every rank; see `sweeps.execution.worker_groups.RunJob`."""
+    def __call__(self, job: Job, report: Report, memory: dict[str, Any]) -> Ending | None:
+        """Called on every rank; see `RunJob`."""
         from sweeps.finetune.process_group import Group
 
         if "store" not in memory:
             memory["store"] = retry_storage(self.stored.open)
         store = memory["store"]
-        fetch_cache(store, self.stored, job, memory)
+        fetch_cache(store, self.stored, memory)
         group = Group.current()
         with _scratch(group) as scratch:
-            if "folder" in job and "derived" not in job:
+            if isinstance(job, TrialJob) and not job.is_derived:
                 return self._train(store, job, report, memory, scratch, group)
             if _leads_node(group):
-                for name in _models(self.stored.mirror, job):
-                    retry_storage(partial(_fetch_model, store, name, scratch))
+                for folder in job.models():
+                    if name := self._name(folder):
+                        retry_storage(partial(_fetch_model, store, name, scratch))
             group.wait()
-            return self.run(_moved(job, self.stored.mirror, str(scratch)), report, memory)
+            return self.run(self._moved(job, scratch), report, memory)
 
     def _train(
         self,
         store: ObjectStore,
-        job: Message,
-        report: Callable[[Message], bool],
+        job: TrialJob,
+        report: Report,
         memory: dict[str, Any],
         scratch: Path,
         group: Group,
-    ) -> Message | None:
+    ) -> Ending | None:
         from sweeps.execution.trial_upload import TrialCopy
 
-        name = _name(self.stored.mirror, job["folder"])
+        name = self._name(job.folder)
         trial = TrialCopy(store, name, scratch / name, claim=scratch.name)
         if group.leads:
             retry_storage(trial.claim)
@@ -105,16 +107,30 @@ class StoredJob:
         if _leads_node(group):
             retry_storage(trial.fetch)
         group.wait()
-        moved = _moved(job, self.stored.mirror, str(scratch))
+        moved = self._moved(job, scratch)
         if not group.leads:
             return self.run(moved, report, memory)
         with background_upload(trial) as events_now:
 
-            def report_with_events(result: Message) -> bool:
-                events_now()  # receivers of the result read them
-                return report(result)
+            def report_with_events(check: Check) -> bool:
+                events_now()  # receivers of the check read them
+                return report(check)
 
             return self.run(moved, report_with_events, memory)
+
+    def _moved(self, job: Job, scratch: Path) -> Job:
+        """The job with this worker's folder instead of the driver's."""
+
+        def move(folder: str) -> str:
+            name = self._name(folder)
+            return f"{scratch}/{name}" if name else folder
+
+        return job.moved(move)
+
+    def _name(self, folder: str) -> str:
+        """The path of a driver's folder in the store; empty for other places."""
+        inside = Path(folder).is_relative_to(self.stored.mirror)
+        return Path(folder).relative_to(self.stored.mirror).as_posix() if inside else ""
 
 
 def push_cache(stored: Stored) -> None:
@@ -127,10 +143,9 @@ def push_cache(stored: Stored) -> None:
             store.upload(file, name)
 
 
-def fetch_cache(store: ObjectStore, stored: Stored, job: Message, memory: dict[str, Any]) -> None:
-    """Download the generated files a job reads, to the same path; once per process."""
-    home = Path(stored.mirror) / CACHE
-    if "cache_fetched" in memory or f"{home}/" not in json.dumps(job, ensure_ascii=False):
+def fetch_cache(store: ObjectStore, stored: Stored, memory: dict[str, Any]) -> None:
+    """Download the generated files, to the same path as on the driver; once per process."""
+    if "cache_fetched" in memory:
         return
     for name, entry in retry_storage(partial(store.files, CACHE)).items():
         target = Path(stored.mirror) / name
@@ -194,30 +209,7 @@ def _local_rank(group: Group) -> int:
     return int(os.environ.get("LOCAL_RANK", group.rank))
 
 
-def _models(mirror: str, tree: Any) -> set[str]:
-    """The models that a job names, by their path in the store."""
-    if isinstance(tree, dict):
-        return {name for each in tree.values() for name in _models(mirror, each)}
-    if isinstance(tree, str) and tree.startswith(f"{mirror}/") and Path(tree).name == MODEL:
-        return {_name(mirror, tree)}
-    return set()
-
-
-def _name(mirror: str, path: str) -> str:
-    return Path(path).relative_to(mirror).as_posix()
-
-
 def _fetch_model(store: ObjectStore, name: str, scratch: Path) -> None:
     for path in store.files(name):
         if not (scratch / path).exists():
             store.download(path, scratch / path)
-
-
-def _moved(tree: Any, mirror: str, scratch: str) -> Any:
-    """A job with the worker's folder instead of the driver's, except for cached files."""
-    if isinstance(tree, dict):
-        return {key: _moved(value, mirror, scratch) for key, value in tree.items()}
-    if isinstance(tree, str) and tree.startswith(f"{mirror}/"):
-        name = _name(mirror, tree)
-        return tree if name.startswith(f"{CACHE}/") else f"{scratch}/{name}"
-    return tree

@@ -11,8 +11,7 @@ from sweeps.execution.paired_tests import paired_metrics, paired_tests
 from sweeps.execution.test_scores import TestScores
 from sweeps.report.efficiency_page import efficiency
 from sweeps.report.methods_page import ComparisonData, drawn_of
-from sweeps.report.page import Drawn
-from sweeps.report.page import render as render_kind
+from sweeps.report.page import Drawn, Page
 from sweeps.report.sensitivity import SensitivityData, analyse
 from sweeps.report.sensitivity_page import cost
 from sweeps.report.trial_row import StudyData, TrialRow
@@ -91,8 +90,9 @@ def write_study_report(
     part = study_figure(config, domain, rows, scores)
     title = f"{config.name}: {domain}, {kind}"
     lead = part.title if kind == "efficiency" else cost(rows)
-    html = render_kind(title, lead, part, config_yaml(config), CAVEATS[kind])
-    return write_files(folder, html, [part], rows)
+    yaml = config_yaml(config)
+    page = Page(title, [("", lead)], {"": [part]}, yaml, caveats=CAVEATS[kind])
+    return write_files(folder, page, rows)
 
 
 def rewrite(config: SweepConfig) -> dict[str, ReportPaths]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from sweeps.execution.export import chosen, run_yaml
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.trial_records import Records
 from sweeps.storage.errors import UserError, nearest
-from sweeps.storage.trial_files import EVENTS_FILE
+from sweeps.storage.object_store import as_user_error
+from sweeps.storage.remote_sync import fetcher
+from sweeps.storage.trial_files import EVENTS_FILE, step_events
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,9 +96,12 @@ class Results:
         if trial not in rows:
             numbers = ", ".join(map(str, sorted(rows))) or "none yet"
             raise UserError(f"domain '{domain}' has no trial {trial}; its trials: {numbers}")
-        folder = self._records.place.trial(domain, rows[trial].key)
+        place = self._records.place
+        events = place.trial(domain, rows[trial].key) / EVENTS_FILE
+        with as_user_error():
+            fetcher(place)(events)
         steps: dict[int, dict[str, float]] = {}
-        for event in _events(folder / EVENTS_FILE):
+        for event in step_events(events):
             steps.setdefault(event["step"], {}).update(event["metrics"])
         return pd.DataFrame([{"step": step, **values} for step, values in sorted(steps.items())])
 
@@ -136,16 +140,3 @@ def _flat(domain: str, row: TrialRow) -> dict[str, Any]:
 
 def _first_line(outcome: dict[str, Any]) -> str:
     return next(iter(str(outcome.get("failure", "")).splitlines()), "")
-
-
-def _events(file: Path) -> Iterator[dict[str, Any]]:
-    """The complete "step" events; a line cut by a kill is passed over."""
-    if not file.is_file():
-        return
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and event.get("kind") == "step":
-            yield event

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from sweeps.execution.job_queue import Message
-from sweeps.execution.remote_job import RunJob
+from sweeps.execution.job_messages import Ending, Job
+from sweeps.execution.remote_job import Report, RunJob
 from sweeps.storage.address import Address, is_address
 from sweeps.storage.errors import UserError
 from sweeps.storage.object_store import ObjectStore
@@ -42,10 +43,14 @@ def probe(storage: Storage) -> Iterator[str]:
     """A file in the storage during the block, which nodes that share the storage can read."""
     word = uuid.uuid4().hex
     try:
-        _write(storage, f"{PROBE}{word}")
+        _write(storage, _file(word))
         yield word
     finally:
-        _clear(storage, f"{PROBE}{word}")
+        _remove(storage, f"{PROBE}{word}")
+
+
+def _file(word: str, node: str = "driver") -> str:
+    return f"{PROBE}{word}/{node}"
 
 
 @final
@@ -60,9 +65,7 @@ class SharedFolderJob:
     word: str
     run: RunJob
 
-    def __call__(
-        self, job: Message, report: Callable[[Message], bool], memory: dict[str, Any]
-    ) -> Message | None:
+    def __call__(self, job: Job, report: Report, memory: dict[str, Any]) -> Ending | None:
         """Called on every rank; see `sweeps.execution.worker_groups.RunJob`.
 
         Raises:
@@ -75,7 +78,7 @@ class SharedFolderJob:
 
     def _problem(self) -> str:
         for pause in (*LOOK_AGAIN_SECONDS, 0.0):
-            if _is_there(self.folder, f"{PROBE}{self.word}"):
+            if _is_there(self.folder, _file(self.word)):
                 return ""
             time.sleep(pause)
         return (
@@ -105,9 +108,9 @@ def _node_name() -> str:
 def answer(storage: Storage, word: str, node: str) -> str:
     """On a node: read the driver's file and write another one. Returns the error, or ""."""
     try:
-        if not _is_there(storage, f"{PROBE}{word}"):
+        if not _is_there(storage, _file(word)):
             return "the driver's file is not visible there"
-        _write(storage, f"{PROBE}{word}-{node}")
+        _write(storage, _file(word, node))
     except OSError as error:
         return f"cannot be written ({error.strerror or error})"
     return ""
@@ -115,7 +118,7 @@ def answer(storage: Storage, word: str, node: str) -> str:
 
 def problem(storage: Storage, word: str, node: str, answered: str) -> str:
     """On the driver, given a node's answer: the error of the storage on that node, or ""."""
-    if answered or _is_there(storage, f"{PROBE}{word}-{node}"):
+    if answered or _is_there(storage, _file(word, node)):
         return answered
     return "its file is not visible to the driver"
 
@@ -124,7 +127,7 @@ def _write(storage: Storage, name: str) -> None:
     if is_address(str(storage)):
         _open(storage).put(name, name.encode())
         return
-    Path(storage).mkdir(parents=True, exist_ok=True)
+    Path(storage, name).parent.mkdir(parents=True, exist_ok=True)
     Path(storage, name).write_text(name)
 
 
@@ -134,15 +137,11 @@ def _is_there(storage: Storage, name: str) -> bool:
     return Path(storage, name).is_file()
 
 
-def _clear(storage: Storage, start: str) -> None:
+def _remove(storage: Storage, folder: str) -> None:
     if is_address(str(storage)):
-        store = _open(storage)
-        for name in store.files():
-            if name.startswith(start):
-                store.remove(name)
-        return
-    for left in Path(storage).glob(f"{start}*"):
-        left.unlink(missing_ok=True)
+        _open(storage).remove_tree(folder)
+    else:
+        shutil.rmtree(Path(storage, folder), ignore_errors=True)
 
 
 def _open(storage: Storage) -> ObjectStore:

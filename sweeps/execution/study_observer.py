@@ -10,7 +10,9 @@ from typing import Any, final
 from ray.tune.experiment import Trial as TuneTrial
 
 from sweeps.config.budget import StopCondition
-from sweeps.execution.driver_log import LOG, log_retries
+from sweeps.config.space import Point
+from sweeps.execution.driver_log import LOG
+from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.progress import Display, Tally
 from sweeps.execution.study_search import StudySearch
 from sweeps.search.outcomes import has_ended, outcome
@@ -40,18 +42,23 @@ class StudyObserver:
 
     def began(self, trial: TuneTrial) -> None:
         """Open the trial's record."""
-        job = trial.config
-        self._tally.running[job["key"]] = {"number": job["number"], "point": job["point"]}
+        job: TrialJob = trial.config["job"]
+        self._tally.running[job.key] = {"number": job.number, "point": job.point}
         self._stop_condition.usage.began(trial.trial_id)  # keys may repeat across domains
-        self._pump.begin(trial_info(job, self._seed), Path(job["folder"]))
+        info = trial_info(job.key, job.number, job.method, job.point, self._seed, job.parent)
+        self._pump.begin(info, Path(job.folder))
         self._display.show(self._tally)
 
     def checked(self, trial: TuneTrial, result: dict[str, Any]) -> None:
         """Show an intermediate score."""
-        log_retries(self._tally.domain, trial.config["number"], result)
+        job: TrialJob = trial.config["job"]
+        for cause in result.get("retries", ()):
+            said = f"{self._tally.domain} trial {job.number}: attempt lost, trying again: {cause}"
+            LOG.warning(said)
+            self._display.say(said)
         if not has_ended(result, error=False):
             self._tally.heard()
-        running = self._tally.running.get(trial.config["key"])
+        running = self._tally.running.get(job.key)
         if running is not None:
             running.update({k: result[k] for k in ("step", "steps", "score") if k in result})
             self._display.show(self._tally)
@@ -61,7 +68,8 @@ class StudyObserver:
 
         ``error``: Tune lost the trial.
         """
-        job, folder = trial.config, Path(trial.config["folder"])
+        job: TrialJob = trial.config["job"]
+        folder = Path(job.folder)
         self._stop_condition.usage.ended(trial.trial_id)
         told = self._search.told(trial.trial_id)
         if told is None:
@@ -69,7 +77,7 @@ class StudyObserver:
         state = told["state"]
         if error:  # Tune passes no further result to its searcher
             told = outcome(result, state)
-        ended = {**told, "number": job["number"], "point": job["point"]}
+        ended = {**told, "number": job.number, "point": job.point}
         self._stop_condition.ended(ended)
         if state == "failed":
             write_log(folder, ended["failure"])
@@ -78,11 +86,11 @@ class StudyObserver:
             ended["log"] = str(folder / FAILURE_FILE)
             ended["command"] = alone(folder)
         tally = self._tally
-        tally.running.pop(job["key"], None)
+        tally.running.pop(job.key, None)
         tally.endings[state] += 1
         if state == "finished" and (tally.best is None or ended["score"] > tally.best["score"]):
             tally.best = ended
-        self._pump.end(job["key"], folder, ended)
+        self._pump.end(job.key, folder, ended)
         self._drop_weights()
         self._display.ended(tally, ended)
 
@@ -94,9 +102,11 @@ def write_log(folder: Path, failure: str) -> None:
         (folder / FAILURE_FILE).write_text(failure + "\n")
 
 
-def trial_info(job: dict[str, Any], seed: int) -> TrialInfo:
-    """The trial of a job, for the tracker; trials of a search include their method too."""
-    given = {"method": job["method"], **job["point"]}
+def trial_info(
+    key: str, number: int, method: str, point: Point, seed: int, parent: str = ""
+) -> TrialInfo:
+    """A trial for the tracker; trials of a search include their method too. ``seed``: the study's,
+    for points without their own."""
+    given = {"method": method, **point}
     parameters = {name: value for name, value in given.items() if name != "seed"}
-    own_seed, parent = job["point"].get("seed", seed), job.get("parent_key", "")
-    return TrialInfo(job["key"], job["number"], parameters, own_seed, parent)
+    return TrialInfo(key, number, parameters, int(point.get("seed", seed)), parent)

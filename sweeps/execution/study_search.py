@@ -19,8 +19,7 @@ from ray.tune.search import Searcher
 
 from sweeps.config.search_config import Objective
 from sweeps.config.space import Point
-from sweeps.execution.trial_jobs import Suggestion
-from sweeps.execution.trial_upload import retry_storage
+from sweeps.execution.job_messages import TrialJob
 from sweeps.search.attempts import (
     KEY,
     NUMBER,
@@ -35,6 +34,7 @@ from sweeps.search.optuna_compat import stored
 from sweeps.search.outcomes import ending, has_ended, metrics_of, objective_values, outcome
 from sweeps.search.pruners import LatestAttempts, is_spared
 from sweeps.search.samplers import Exhausted
+from sweeps.storage.outages import retry_storage
 from sweeps.storage.trial_files import EVENTS_FILE
 
 FETCH_SECONDS = 60.0
@@ -53,8 +53,8 @@ class Space(Protocol):
 
 @final
 class StudySearch(Searcher):
-    """Tune's searcher over one Optuna study. ``suggestion(number, point)`` makes a trial's job;
-    ``halting``: whether it is to stop; ``fetch``: see `sweeps.storage.remote_sync.fetcher`.
+    """Tune's searcher over one Optuna study. ``build_job(number, point)`` makes a trial's job;
+    ``stopping``: whether it is to stop; ``fetch``: see `sweeps.storage.remote_sync.fetcher`.
 
     ``checks``: validation checks of a whole trial; the pruner counts in them. ``starts``: how many
     points `search.start` has, whose trials no pruner stops. With several ``objectives`` no
@@ -65,18 +65,18 @@ class StudySearch(Searcher):
         self,
         study: optuna.Study,
         space: Space,
-        suggestion: Callable[[int, Point], Suggestion],
+        build_job: Callable[[int, Point], TrialJob],
         *,
         checks: int = 1,
         starts: int = 0,
         objectives: Sequence[Objective] = ("score",),
-        halting: Callable[[], bool] = lambda: False,
+        stopping: Callable[[], bool] = lambda: False,
         fetch: Callable[[Path], None] = lambda events: None,
     ) -> None:
         super().__init__(metric="score", mode="max")
-        self._study, self._space, self._suggestion = study, space, suggestion
+        self._study, self._space, self._build_job = study, space, build_job
         self._checks, self._starts, self._objectives = checks, starts, objectives
-        self._halting, self._fetch = halting, fetch
+        self._stopping, self._fetch = stopping, fetch
         self._open: dict[str, optuna.Trial] = {}
         self._folders: dict[str, str] = {}
         self._told: dict[str, dict[str, Any]] = {}
@@ -85,9 +85,9 @@ class StudySearch(Searcher):
         """Empty: Tune pickles its searcher for a snapshot that is never restored."""
         return {}
 
-    def suggest(self, trial_id: str) -> Suggestion | str:
-        """Ask Optuna for the next point, unless the study halts or no point is left."""
-        if self._halting():
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Ask Optuna for the next point, unless the study stops or no point is left."""
+        if self._stopping():
             return FINISHED
         trial = self._study.ask()
         if NUMBER not in trial.user_attrs:  # before its point, which follows from it
@@ -97,12 +97,11 @@ class StudySearch(Searcher):
         except Exhausted:
             withdraw(self._study, trial)
             return FINISHED
-        job = self._suggestion(trial.user_attrs[NUMBER], point)
-        trial.set_user_attr(KEY, job["key"])
-        if "method" in job:  # in a search, the method may be the sweep's and not a parameter
-            trial.set_user_attr("method", job["method"])
-        self._open[trial_id], self._folders[trial_id] = trial, job.get("folder", "")
-        return job
+        job = self._build_job(trial.user_attrs[NUMBER], point)
+        trial.set_user_attr(KEY, job.key)
+        trial.set_user_attr("method", job.method)  # it may be the sweep's and not a parameter
+        self._open[trial_id], self._folders[trial_id] = trial, job.folder
+        return {"job": job}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record an intermediate validation score in Optuna."""
@@ -192,7 +191,7 @@ class StudySearch(Searcher):
 
     def _was_cut_short(self, trial: optuna.Trial, result: dict[str, Any], error: bool) -> bool:
         is_over = has_ended(result, error) or self._is_given_up(trial)
-        return self._halting() and not is_over
+        return self._stopping() and not is_over
 
     def _is_given_up(self, trial: optuna.Trial) -> bool:
         return UNPROMISING in trial.user_attrs and not self._is_spared(trial)

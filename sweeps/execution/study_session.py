@@ -87,10 +87,14 @@ def run_together(sessions: Sequence[DomainSession]) -> dict[str, DomainResult]:
         for session in sessions:
             stack.enter_context(session.opened())
         one = sessions[0]  # any of them: all hold the shared objects
-        while not one.halt.due() and (waves := [w for s in sessions if (w := s.wave())]):
+        place = str(one.place.study(one.domain))
+        while not one.stop_condition.due():
+            batches = [batch for session in sessions if (batch := session.next_batch())]
+            if not batches:
+                break
             from sweeps.execution.tuner import run_tuner
 
-            run_tuner(one.config, waves, one.halt, one.groups, str(one.place.study(one.domain)))
+            run_tuner(one.config, batches, one.stop_condition, one.groups, place)
         return {session.domain: session.result() for session in sessions}
 
 
@@ -106,10 +110,11 @@ class DomainSession:
         tracker: Tracker,
         display: Display,
         groups: WorkerGroups,
-        halt: StopCondition,
+        stop_condition: StopCondition,
     ) -> None:
         self.config, self.domain, self.study = config, domain, study
-        self.tracker, self.display, self.groups, self.halt = tracker, display, groups, halt
+        self.tracker, self.display, self.groups = tracker, display, groups
+        self.stop_condition = stop_condition
         self.place = paths_for(config)
         self._fetch, self._remove = fetcher(self.place), remover(self.place)
         self.design = build_design(config, domain)
@@ -123,7 +128,7 @@ class DomainSession:
         mark_interrupted(self.study)  # of killed drivers, which could not do it
         queue_interrupted(self.study)
         remove_orphans(self.place.study(self.domain), self.study, self._remove)
-        if not self.halt.due():
+        if not self.stop_condition.due():
             self.groups.start(self._missing())  # takes long, so start first
         self._pump = TrackerPump(self.tracker, self.display.say, self._fetch)
         try:
@@ -135,7 +140,7 @@ class DomainSession:
                 self._interrupted(error)
             raise
 
-    def wave(self) -> TrialBatch | None:
+    def next_batch(self) -> TrialBatch | None:
         """The trials that are missing now; a design may derive its next ones from their results.
         None if no trial is missing, or if no trial of the previous batch finished."""
         from sweeps.execution.trial_batch import TrialBatch
@@ -168,8 +173,8 @@ class DomainSession:
         Raises:
             UserError: trials failed for a reason that would fail the others too.
         """
-        if self.halt.due() and not (self.halt.by_budget and self._is_done()):
-            return self._halted()
+        if self.stop_condition.due() and not (self.stop_condition.by_budget and self._is_done()):
+            return self._stopped()
         return self._conclude(complete=True)
 
     def _is_done(self) -> bool:
@@ -201,11 +206,11 @@ class DomainSession:
         return StudySearch(
             self.study,
             self.space,
-            self.jobs.suggestion,
+            self.jobs.trial,
             checks=self.config.evaluation.checks,
             starts=len(self.config.search.start),
             objectives=self.config.objectives(),
-            halting=self.halt.due,
+            stopping=self.stop_condition.due,
             fetch=self._fetch,
         )
 
@@ -216,7 +221,7 @@ class DomainSession:
         tally.best = recorded_best(best_row(trial_rows(self.study, self.config.seed)))
         seed = self.config.seed
         return StudyObserver(
-            search, tally, self.display, self._pump, self.halt, seed, self._drop_weights
+            search, tally, self.display, self._pump, self.stop_condition, seed, self._drop_weights
         )
 
     def _send_unsent(self) -> None:
@@ -230,9 +235,9 @@ class DomainSession:
             folder = self.place.trial(self.domain, attrs["key"])
             if not (folder / SENT_FILE).exists():
                 point = self.space.point(trial.params)
-                job = {"key": attrs["key"], "number": attrs["number"], "point": point}
-                job["method"] = attrs.get("method", self.config.training.method)
-                self._pump.begin(trial_info(job, self.config.seed), folder)
+                method = attrs.get("method", self.config.training.method)
+                info = trial_info(attrs["key"], attrs["number"], method, point, self.config.seed)
+                self._pump.begin(info, folder)
                 self._pump.end(attrs["key"], folder, attrs["outcome"])
 
     def _drop_weights(self) -> None:
@@ -240,14 +245,14 @@ class DomainSession:
         trials = self.place.study(self.domain) / "trials"
         drop_weights(trials, rows, self.config.keep, self.design, self._remove)
 
-    def _halted(self) -> DomainResult:
+    def _stopped(self) -> DomainResult:
         """End the study before its trials are done, because of its budget or of failures."""
         for trial in mark_interrupted(self.study):
             self._pump.interrupt(trial.user_attrs.get("key", ""))
-        if not self.halt.by_budget:
-            raise UserError(f"{self.domain}: stopped because {self.halt.reason}")
-        self.display.say(f"{self.domain}: stopped because {self.halt.reason}")
-        return replace(self._conclude(complete=False), stopped=self.halt.reason)
+        if not self.stop_condition.by_budget:
+            raise UserError(f"{self.domain}: stopped because {self.stop_condition.reason}")
+        self.display.say(f"{self.domain}: stopped because {self.stop_condition.reason}")
+        return replace(self._conclude(complete=False), stopped=self.stop_condition.reason)
 
     def _conclude(self, *, complete: bool) -> DomainResult:
         self._remove = remover(self.place)  # again: a trial may have uploaded removed files since
@@ -271,9 +276,10 @@ class DomainSession:
         folder = self.place.study(self.domain)
         if self.config.study.kind == "efficiency":
             measured(self.config, self.domain, self.groups)
-        models = {row.key: self.jobs.model(row) for row in self._chosen(rows).values()}
-        chosen = {role: row.key for role, row in self._chosen(rows).items()}
-        return score_on_test(self.config, self.domain, folder, chosen, models, self.groups)
+        chosen = self._chosen(rows)
+        jobs = {row.key: self.jobs.scoring(row) for row in chosen.values()}
+        keys = {role: row.key for role, row in chosen.items()}
+        return score_on_test(folder, jobs, keys, self.groups)
 
     def _chosen(self, rows: tuple[TrialRow, ...]) -> dict[str, TrialRow]:
         """The trials to score on test items, by role; chosen on validation items only."""

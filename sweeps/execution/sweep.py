@@ -29,7 +29,7 @@ from sweeps.search.fixed_designs import build_design
 from sweeps.search.optuna_storage import InterruptSafeStorage, open_storage
 from sweeps.search.samplers import DistinctSampler
 from sweeps.search.workload import first_trials
-from sweeps.storage import database_backup, remote_sync
+from sweeps.storage import remote_sync
 from sweeps.storage.address import folder_of, is_relative
 from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import UserError
@@ -144,9 +144,7 @@ def run_studies(
     ``adopt``: as in ``run``. ``ledger``: the usage tracker of a budget shared with other sweeps.
     """
     place = paths_for(config)
-    live, copy = place.optuna_live(), place.optuna_copy()
-    deliver = remote_sync.database_sender(place, driver)
-    with database_backup.kept(live, copy, display.say, deliver=deliver):
+    with remote_sync.database_kept(place, driver, display.say):
         storage = open_storage(place)  # one: a server that is away is waited for once
         studies = {one: open_study(config, one, storage, adopt=adopt) for one in config.domains}
         ledger = ledger or build_usage_tracker(config)
@@ -164,9 +162,9 @@ def _run_domains(
     from sweeps.execution.study_session import DomainSession, run_together  # imports Ray Tune
 
     save_config(config)
-    halt = StopCondition(ledger, config.failures.most_failed_share)
+    stop_condition = StopCondition(ledger, config.failures.most_failed_share)
     sessions = [
-        DomainSession(config, domain, study, tracker.sibling(), display, groups, halt)
+        DomainSession(config, domain, study, tracker.sibling(), display, groups, stop_condition)
         for domain, study in studies.items()
     ]
     together = config.resources.domains == "side_by_side"

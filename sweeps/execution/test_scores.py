@@ -1,4 +1,4 @@
-"""What the test items said, and of whom."""
+"""Scores on the test items, and the trials they belong to."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FILE = "test_scores.json"
 @final
 @dataclass(frozen=True)
 class TestScores:
-    """``entries[role]`` as `StudyData.test_results` wants them, and ``keys``: whose they are.
+    """``entries[role]``: scores as in `StudyData.test_results`; ``keys[role]``: the trial.
 
     A search has the roles "best" and "sft"; in a fixed design every tested trial is its own role.
     ``items[role][benchmark]``: one [id, score, weight, cluster] per item, for paired comparisons;
     the weight is the item's in the benchmark's score, and older records have no cluster.
     """
 
-    __test__ = False  # not a test class, whatever its name says to pytest
+    __test__ = False  # pytest would collect it for its name
 
     keys: Mapping[str, str] = field(default_factory=dict)
     entries: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -31,10 +31,10 @@ class TestScores:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """What an earlier session measured, or nothing."""
+        """The scores of an earlier session; empty if there are none."""
         path = folder / FILE
         return cls(**json.loads(path.read_text())) if path.exists() else cls()
 
     def write(self, folder: Path) -> None:
-        """Keep it, atomically."""
+        """Write the record atomically."""
         atomic_write(folder / FILE, json.dumps(asdict(self)))

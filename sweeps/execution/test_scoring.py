@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sweeps.config.sweep_config import SweepConfig
-from sweeps.execution.job_queue import Message
+from sweeps.config.failures import cause
+from sweeps.execution.job_messages import Ending, Failed, Measured, Refused, Scored, ScoringJob
 from sweeps.execution.test_scores import TestScores
-from sweeps.finetune.finetune_config import BenchmarkConfig
 from sweeps.report.trial_row import benchmark_entries
 from sweeps.storage.errors import UserError
 
@@ -19,30 +18,27 @@ if TYPE_CHECKING:
 
 
 def score_on_test(
-    config: SweepConfig,
-    domain: str,
-    folder: Path,
-    chosen: Mapping[str, str],
-    models: Mapping[str, dict[str, Any]],
-    groups: WorkerGroups,
+    folder: Path, chosen: Mapping[str, ScoringJob], keys: Mapping[str, str], groups: WorkerGroups
 ) -> TestScores:
     """Score the chosen trials' models on the test items, unless that is already done.
 
-    ``chosen``: role to the key of the trial selected on validation items. ``models``: key to
-    ``{"model": ModelConfig, "drop": None or the drop of an update}`` as plain values. Each model
-    is one job for a worker group. Scores from an earlier call are reused.
+    ``keys``: role to the key of the trial selected on validation items. ``chosen``: the job for
+    each such key. Scores from an earlier call are reused.
     """
-    keys = dict(chosen)
+    keys = dict(keys)
     before = TestScores.read(folder)
     if before.keys == keys:
         return before
     known = {key: role for role, key in before.keys.items()}
-    missing = {key: models[key] for key in keys.values() if key not in known}
-    fresh = _scored(config, domain, missing, groups)
+    missing = {key: chosen[key] for key in keys.values() if key not in known}
+    endings = groups.run(list(missing.values()))
+    fresh = dict(
+        zip(missing, completed(endings, Scored, "scoring on the test items"), strict=True)
+    )
     entries = {key: before.entries[role] for key, role in known.items()}
     items = {key: before.items.get(role, {}) for key, role in known.items()}
-    entries |= {key: result["entries"] for key, result in fresh.items()}
-    items |= {key: result["items"] for key, result in fresh.items()}
+    entries |= {key: result.entries for key, result in fresh.items()}
+    items |= {key: result.items for key, result in fresh.items()}
     scores = TestScores(
         keys,
         {role: entries[key] for role, key in keys.items()},
@@ -52,83 +48,65 @@ def score_on_test(
     return scores
 
 
-def _scored(
-    config: SweepConfig, domain: str, models: dict[str, dict[str, Any]], groups: WorkerGroups
-) -> dict[str, dict[str, Any]]:
-    shared = {
-        "benchmarks": [b.model_dump() for b in config.domains[domain].benchmarks],
-        "threads": config.training.threads,
-    }
-    jobs = [
-        {"key": f"{domain}/test/{key}", "scoring": {**source, **shared}}
-        for key, source in models.items()
-    ]
-    return dict(zip(models, completed(groups.run(jobs), "scoring on the test items"), strict=True))
+Wanted = TypeVar("Wanted", Scored, Measured)
 
 
-def completed(results: Sequence[Message], what: str) -> Sequence[Message]:
+def completed(endings: Sequence[Ending], wanted: type[Wanted], what: str) -> list[Wanted]:
     """The results of jobs that the driver itself submitted.
 
     Raises:
         UserError: a job found an error in the user's data, or failed.
     """
-    for result in results:
-        if "refused" in result:
-            raise UserError(result["refused"])
-        if "failure" in result:
+    for ending in endings:
+        if isinstance(ending, Refused):
+            raise UserError(ending.sentence)
+        if isinstance(ending, Failed):
             raise UserError(
-                f"{what} failed: {result['failure'].splitlines()[0]}. The trials are kept; run "
-                "the same command to retry"
+                f"{what} failed: {cause(ending.failure)}. The trials are kept; run the same "
+                "command to retry"
             )
-    return results
+    return [ending for ending in endings if isinstance(ending, wanted)]
 
 
-def score_model(
-    model: dict[str, Any],
-    drop: dict[str, Any] | None,
-    benchmarks: list[dict[str, Any]],
-    threads: int | None,
-) -> dict[str, Any]:
+def score_model(job: ScoringJob) -> Scored | Refused:
     """A model's test scores, in total and per item, equal on every rank of the group.
 
-    If the test items have an error, or the model is not finite, returns ``{"refused": sentence}``.
+    `Refused` if the test items have an error, or the model is not finite.
     """
     from sweeps.finetune.derived import load_derived
     from sweeps.finetune.divergence import DivergedError, check_scores, check_weights
-    from sweeps.finetune.finetune_config import DropConfig, ModelConfig
     from sweeps.finetune.process_group import Group
     from sweeps.finetune.process_state import preserve_global_state
     from sweeps.finetune.validation import evaluate_model
 
     group = Group.current()
     device = group.device()
-    parsed = [BenchmarkConfig(**benchmark) for benchmark in benchmarks]
-    base = ModelConfig(**model)
-    dropped = None if drop is None else DropConfig(**drop)
-    with preserve_global_state(device, threads):
-        loaded, tokenizer = load_derived(base, dropped, device)
+    with preserve_global_state(device, job.threads):
+        loaded, tokenizer = load_derived(job.model, job.drop, device)
         try:
             check_weights(loaded.to(device), group)
             scored = evaluate_model(
-                loaded.eval(), tokenizer, parsed, "test", group, add_bos=base.add_bos
+                loaded.eval(),
+                tokenizer,
+                list(job.benchmarks),
+                "test",
+                group,
+                add_bos=job.model.add_bos,
             )
             for result in scored.values():
                 check_scores(result.score, result.metrics)
         except DivergedError as error:
-            return {"refused": f"{model['path']} cannot be scored on the test items: {error}"}
+            return Refused(f"{job.model.path} cannot be scored on the test items: {error}")
         except ValueError as error:
-            return {"refused": str(error)}
+            return Refused(str(error))
     entries: dict[str, float] = {}
     for name, result in scored.items():
         entries |= benchmark_entries(name, result.score, result.standard_error, result.n)
-    return {"entries": entries, "items": _items(scored)}
+    return Scored(entries, {name: _items_of(result) for name, result in scored.items()})
 
 
-def _items(scored: Mapping[str, BenchmarkResult]) -> dict[str, list[list[Any]]]:
+def _items_of(result: BenchmarkResult) -> list[list[Any]]:
     """Scores per item, with their weights in the benchmark's score, clusters and prompts."""
     from evaluators.comparison import scored_items
 
-    return {
-        name: [list(item) for item in scored_items(each.records, each.metric, each.aggregation)]
-        for name, each in scored.items()
-    }
+    return [list(each) for each in scored_items(result.records, result.metric, result.aggregation)]

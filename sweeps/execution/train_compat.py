@@ -1,6 +1,6 @@
-"""Names of Ray Train that it does not promise to keep, each with what its public API lacks.
+"""Private names of Ray Train, each with the reason why its public API is not enough.
 
-`tests/test_compat.py` fails with a sentence where one of them has gone.
+`tests/test_compat.py` checks that they exist.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ __all__ = ["MeetingAt", "TorchBackend", "TrainerWithoutDatasets"]
 
 @final
 class TrainerWithoutDatasets(TorchTrainer):
-    """Train gives each group a process that shares out Ray datasets, which ours have none of, and
-    no option leaves it out."""
+    """A TorchTrainer without the process that distributes Ray datasets, which we do not use.
+
+    Train has no option to leave that process out.
+    """
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
@@ -26,8 +28,10 @@ class TrainerWithoutDatasets(TorchTrainer):
 
 @final
 class MeetingAt:
-    """A group of workers as `TorchBackend` sees it, whose calls that name a way to meet are given
-    this one: `TorchConfig` takes "env" and "tcp" alone, which both listen to the network."""
+    """Wraps a worker group so that its process group uses ``url`` as the rendezvous.
+
+    `TorchConfig` accepts only "env" and "tcp", which both listen on the network.
+    """
 
     def __init__(self, worker_group: Any, url: str) -> None:
         self._group, self._url = worker_group, url
@@ -39,7 +43,7 @@ class MeetingAt:
         return getattr(self._group, name)
 
     def execute_single_async(self, index: int, function: Any, **given: Any) -> Any:
-        """As the group, at our place."""
+        """As the group does, with our rendezvous."""
         if "init_method" in given:
             given["init_method"] = self._url
         return self._group.execute_single_async(index, function, **given)

@@ -13,7 +13,6 @@ from ray.tune.search import Searcher
 
 from sweeps.execution.study_observer import StudyObserver
 from sweeps.execution.study_search import FINISHED, StudySearch
-from sweeps.execution.trial_jobs import Suggestion
 
 
 @final
@@ -54,7 +53,7 @@ class BatchSearcher(Searcher):
         batch = self._of.get(trial_id)
         return batch is not None and batch.search.is_unpromising(trial_id, result)
 
-    def suggest(self, trial_id: str) -> Suggestion | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next trial, from the study whose turn it is."""
         while self._wanting:
             batch = min(self._wanting, key=self._served)

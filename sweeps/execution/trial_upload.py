@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar, final
+from typing import final
 
 from sweeps.finetune import checkpoint
-from sweeps.storage.object_store import ObjectStore, StorageError
+from sweeps.storage.object_store import ObjectStore, StorageError, SupersededError
+from sweeps.storage.outages import repeated, retry_storage
 from sweeps.storage.trial_files import CHECKPOINTS, CLAIM_FILE, EVENTS_FILE, MODEL, RESULT_FILE
 
 
@@ -31,7 +32,7 @@ class TrialCopy:
     def __init__(self, store: ObjectStore, path: str, folder: Path, claim: str) -> None:
         """``path``: the trial's path in the store; ``claim``: a word unique to this attempt."""
         self._store, self._path, self._folder, self._claim = store, path, folder, claim
-        self._turn, self._events_turn = threading.Lock(), threading.Lock()
+        self._events_turn, self._events_due = threading.Lock(), 0.0
         self._events = 0
         self._steps: dict[str, bool] = {}  # checkpoints in the store: whether they are complete
         self._is_over = False
@@ -67,47 +68,9 @@ class TrialCopy:
         except FileNotFoundError as error:
             raise StorageError(f"{self._at(name)} was removed during the download") from error
 
-    @property
-    def events_bytes(self) -> int:
-        """The size of the events in the store."""
-        return self._events
-
     def push_events(self) -> None:
         """Upload the events so far, without waiting for the upload of a checkpoint."""
         self._check_claim()
-        self._push_events()
-
-    def push(self) -> None:
-        """Upload new events and checkpoints; a complete checkpoint replaces older ones.
-
-        Raises:
-            StorageError: the store does not respond, or a later attempt of this trial has started.
-        """
-        with self._turn:
-            self._check_claim()
-            self._push_events()
-            self._push_checkpoint()
-
-    def finish(self) -> None:
-        """Upload everything the trial leaves at its end; raises the same errors as ``push``."""
-        self.push()
-        with self._turn:
-            if not self._is_over:
-                if not (self._folder / RESULT_FILE).exists():
-                    return
-                self._store.remove_tree(
-                    self._at(MODEL)
-                )  # left by an attempt that was killed while writing
-                self._upload(self._folder / MODEL, MODEL)
-                self._check_claim()
-                self._store.upload(self._folder / RESULT_FILE, self._at(RESULT_FILE))
-                self._is_over = True  # if the rest fails, a retry finds the model uploaded
-            elif not self._steps:  # otherwise an earlier attempt was killed after its result
-                return
-            self._store.remove_tree(self._at(CHECKPOINTS))
-            self._steps = {}
-
-    def _push_events(self) -> None:
         events = self._folder / EVENTS_FILE
         with self._events_turn:
             data = events.read_bytes() if events.exists() else b""
@@ -115,6 +78,36 @@ class TrialCopy:
             if len(whole) != self._events:
                 self._store.put(self._at(EVENTS_FILE), whole)
                 self._events = len(whole)
+                self._events_due = time.monotonic() + events_pause(len(whole))
+
+    def push(self) -> None:
+        """Upload events, if they are due, and checkpoints; a complete one replaces older ones.
+
+        Raises:
+            StorageError: the store does not respond.
+            SupersededError: a later attempt of this trial has started.
+        """
+        self._check_claim()
+        if time.monotonic() >= self._events_due:
+            self.push_events()
+        self._push_checkpoint()
+
+    def finish(self) -> None:
+        """Upload everything the trial leaves at its end; raises the same errors as ``push``."""
+        self.push_events()
+        self._push_checkpoint()
+        if not self._is_over:
+            if not (self._folder / RESULT_FILE).exists():
+                return
+            self._store.remove_tree(self._at(MODEL))  # left by an attempt killed while writing
+            self._upload(self._folder / MODEL, MODEL)
+            self._check_claim()
+            self._store.upload(self._folder / RESULT_FILE, self._at(RESULT_FILE))
+            self._is_over = True  # if the rest fails, a retry finds the model uploaded
+        elif not self._steps:  # otherwise an earlier attempt was killed after its result
+            return
+        self._store.remove_tree(self._at(CHECKPOINTS))
+        self._steps = {}
 
     def _push_checkpoint(self) -> None:
         here = checkpoint.saved(self._folder)
@@ -164,10 +157,6 @@ class TrialCopy:
         return f"{self._path}/{name}"
 
 
-class SupersededError(StorageError):
-    """This is no longer the latest attempt of its trial, so it must not write."""
-
-
 def _link(file: str, name: str) -> None:
     """A hard link, or a copy."""
     try:
@@ -178,8 +167,6 @@ def _link(file: str, name: str) -> None:
         shutil.copyfile(file, name)
 
 
-T = TypeVar("T")
-
 BEAT_SECONDS = 2.0
 """If a worker is lost, at most this much is lost besides the updates since its last checkpoint;
 more for large uploads."""
@@ -188,32 +175,10 @@ EVENTS_BYTES_PER_SECOND = 1 << 20
 """The upload rate allowed for events. Objects cannot be appended to, so all events are sent each
 time, and less often as they grow."""
 
-PATIENCE_SECONDS = 600.0
-"""How long the start and the end of a trial wait for a store that does not respond."""
 
-
-def retry_storage(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
-    """The result of ``ask``, retried with growing pauses.
-
-    Raises:
-        StorageError: the last error, after ``seconds``.
-    """
-    deadline, pause = time.monotonic() + seconds, 1.0
-    while True:
-        try:
-            return ask()
-        except SupersededError:
-            raise
-        except StorageError:
-            if time.monotonic() + pause > deadline:
-                raise
-        time.sleep(pause)
-        pause = min(2 * pause, 30.0)
-
-
-def pause_after(seconds: float, events_bytes: int) -> float:
-    """The pause before the next push: uploads take at most half of the time."""
-    return max(BEAT_SECONDS, seconds, events_bytes / EVENTS_BYTES_PER_SECOND)
+def events_pause(size: int) -> float:
+    """Seconds between two uploads of events of this size (bytes)."""
+    return size / EVENTS_BYTES_PER_SECOND
 
 
 @contextmanager
@@ -224,27 +189,11 @@ def background_upload(trial: TrialCopy) -> Iterator[Callable[[], None]]:
     store that does not respond, because the background thread retries.
 
     Raises:
-        StorageError: the upload at the end failed, or a later attempt has started.
+        StorageError: the upload at the end failed.
+        SupersededError: a later attempt has started.
     """
-    over = threading.Event()
-    superseded: list[SupersededError] = []
-
-    def beat() -> None:
-        pause = BEAT_SECONDS
-        while not over.wait(pause):
-            began = time.monotonic()
-            try:
-                trial.push()
-            except SupersededError as error:
-                superseded.append(error)
-                return
-            except OSError:
-                pass  # the store does not respond, or a file was removed: retry
-            pause = pause_after(time.monotonic() - began, trial.events_bytes)
 
     def events_now() -> None:
-        if superseded:
-            raise superseded[0]
         try:
             trial.push_events()
         except SupersededError:
@@ -252,16 +201,11 @@ def background_upload(trial: TrialCopy) -> Iterator[Callable[[], None]]:
         except StorageError:
             pass
 
-    thread = threading.Thread(target=beat, name="delivery", daemon=True)
-    thread.start()
     try:
-        yield events_now
+        with repeated(trial.push, BEAT_SECONDS):
+            yield events_now
     except BaseException:
-        over.set()
-        thread.join()
         with suppress(OSError):  # report the error that ended the trial instead
             trial.push()
         raise
-    over.set()
-    thread.join()
     retry_storage(trial.finish)

@@ -18,11 +18,11 @@ from sweeps.config.budget import FailuresConfig, StopCondition
 from sweeps.config.sweep_config import Resources, SweepConfig
 from sweeps.execution.job_client import Timeouts, trainable_for
 from sweeps.execution.ray_compat import HEAD_SHARE
-from sweeps.execution.remote_job import Stored, StoredJob
+from sweeps.execution.remote_job import RunJob, Stored, StoredJob
 from sweeps.execution.shared_storage import SharedFolderJob
 from sweeps.execution.trial_batch import BatchSearcher, Observers, TrialBatch
 from sweeps.execution.trial_worker import run_job
-from sweeps.execution.worker_groups import GroupSpec, RunJob, WorkerGroups
+from sweeps.execution.worker_groups import GroupSpec, WorkerGroups
 
 LONG_SECONDS = 300.0
 """For trials of this length, starting a fresh group costs little."""

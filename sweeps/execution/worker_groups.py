@@ -22,22 +22,25 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from sweeps.config.failures import failed, kind_of
+from sweeps.config.failures import kind_of
 from sweeps.execution.driver_log import LOG
-from sweeps.execution.job_client import MAX_GROUPS, GroupLostError, JobClient
-from sweeps.execution.job_queue import JobQueue, Message
+from sweeps.execution.job_client import MAX_GROUPS, POLL_SECONDS, GroupLostError, JobClient
+from sweeps.execution.job_messages import Answer, Ending, Failed, Job, Order, Run
+from sweeps.execution.job_queue import JobQueue
 from sweeps.execution.ray_compat import HEAD_SHARE
+from sweeps.execution.remote_job import RunJob
 from sweeps.execution.rendezvous import torch_config
 from sweeps.execution.train_compat import TrainerWithoutDatasets
+from sweeps.finetune.reporter import Check
 
 STEADY_SECONDS = 300.0
 """A group that lived this long was not lost for a reason that would also hit the next one."""
@@ -48,14 +51,8 @@ MOST_FAILURES = 3
 BACK_OFF_SECONDS = 2.0
 """The wait before replacing a lost group; doubled each time."""
 
-
-class RunJob(Protocol):
-    """Runs a job on every rank; ``report`` returns False if the job must stop."""
-
-    def __call__(
-        self, job: Message, report: Callable[[Message], bool], memory: dict[str, Any]
-    ) -> Message | None:
-        """Run the job; returns its last result, or None if it was stopped."""
+ROOM_SECONDS = 60.0
+"""How often the log says that a group has no room to start."""
 
 
 @final
@@ -74,7 +71,7 @@ class GroupSpec:
     restarts: int = 3
 
 
-def worker_loop(settings: Message) -> None:
+def worker_loop(settings: dict[str, Any]) -> None:
     """The training function of a group: fetch and run jobs until told to leave."""
     import torch.distributed as dist
 
@@ -94,15 +91,15 @@ def worker_loop(settings: Message) -> None:
         return box[0]
 
     while True:
-        job = agree(lambda: queue.fetch.remote(group, worker, by))
-        if job["do"] == "leave":
+        order: Order = agree(lambda: queue.fetch.remote(group, worker, by))
+        if order == "leave":
             return
-        if job["do"] == "run":
-            _run_one(job, run_job, queue, agree, memory, rank, by)
+        if isinstance(order, Run):
+            _run_one(order, run_job, queue, agree, memory, rank, by)
 
 
 def _run_one(
-    job: Message,
+    order: Run,
     run_job: RunJob,
     queue: Any,
     agree: Callable[[Callable[[], Any]], Any],
@@ -110,22 +107,22 @@ def _run_one(
     rank: int,
     by: str,
 ) -> None:
-    def report(result: Message) -> bool:
-        answer = "wait"
+    def report(check: Check) -> bool:
+        answer: Answer = "wait"
         while answer == "wait":
-            answer = agree(lambda: queue.report.remote(job["id"], result, by))
+            answer = agree(lambda: queue.report.remote(order.job_id, check, by))
         return answer == "go"
 
     try:
-        last = run_job(job, report, memory)
+        last = run_job(order.job, report, memory)
     except Exception as error:
         # A dead peer shows up as a failing collective. Train restarts it; the job has not failed.
         if not _is_lost_peer(error):
             text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-            ray.get(queue.finish.remote(job["id"], failed(kind_of(error), text), by))
+            ray.get(queue.finish.remote(order.job_id, Failed(kind_of(error), text), by))
         raise
     if rank == 0 and last is not None:
-        ray.get(queue.finish.remote(job["id"], last, by))
+        ray.get(queue.finish.remote(order.job_id, last, by))
 
 
 def _is_lost_peer(error: Exception) -> bool:
@@ -137,7 +134,7 @@ def _is_lost_peer(error: Exception) -> bool:
     )
 
 
-def result_of(client: JobClient, job: Message) -> Message:
+def result_of(client: JobClient, job: Job) -> Ending:
     """The last result of a submitted job, retried if it loses its group."""
     for _ in range(MAX_GROUPS - 1):
         with contextlib.suppress(GroupLostError):
@@ -146,7 +143,26 @@ def result_of(client: JobClient, job: Message) -> Message:
     try:
         return client.last()
     except GroupLostError as error:
-        return failed(error.kind, str(error))
+        return Failed(error.kind, str(error))
+
+
+def no_room(waiting: int, scaling: ray.train.ScalingConfig) -> str:
+    """The sentence that says how many jobs wait, what one needs, and what the cluster has."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    needed = scaling.resources_per_worker or {}
+    there = ", ".join(
+        f"{total.get(name, 0):g} {name} of which {free.get(name, 0):g} free" for name in needed
+    )
+    each = ", ".join(f"{amount:g} {name}" for name, amount in needed.items())
+    trials = "1 trial waits" if waiting == 1 else f"{waiting} trials wait"
+    return (
+        f"{trials} for room: a trial needs {scaling.num_workers} workers with {each} each; the "
+        f"cluster has {there}"
+    )
+
+
+def _new_name() -> str:
+    return f"group-{uuid.uuid4().hex[:8]}"
 
 
 @final
@@ -189,7 +205,7 @@ class WorkerGroups:
             for thread in self._threads:
                 thread.join(10)
 
-    def run(self, jobs: Sequence[Message]) -> list[Message]:
+    def run(self, jobs: Sequence[Job]) -> list[Ending]:
         """Run all jobs in parallel; returns their last results, in order.
 
         A job that loses its group is retried in another one, like a trial; after that, the loss is
@@ -203,11 +219,13 @@ class WorkerGroups:
 
     def _supervise(self) -> None:
         """Keep one slot filled: replace groups that leave after a job, or are lost."""
-        failures = 0
+        failures, group = 0, _new_name()
+        ray.get(self.queue.starts.remote(group))
         while not self._closing.is_set():
-            group, started = f"group-{uuid.uuid4().hex[:8]}", time.monotonic()
+            started = time.monotonic()
             try:
-                self._trainer(group).fit()
+                with self._warning_without_room(group):
+                    self._trainer(group).fit()
                 failures, reason = 0, "its group of workers left"
             except BaseException as error:
                 if self._closing.is_set():
@@ -226,6 +244,33 @@ class WorkerGroups:
                     return
             if failures:
                 self._closing.wait(BACK_OFF_SECONDS * 2 ** (failures - 1))
+            group = self._next_group()
+
+    def _next_group(self) -> str:
+        """The name of the next group, once a job waits for one."""
+        group = _new_name()
+        with contextlib.suppress(ray.exceptions.RayError):  # Ray has ended, and so has the sweep
+            while not self._closing.is_set():
+                if ray.get(self.queue.needs.remote(group, POLL_SECONDS)):
+                    break
+        return group
+
+    @contextlib.contextmanager
+    def _warning_without_room(self, group: str) -> Iterator[None]:
+        """Log, again and again, that the group has no room to start and how many jobs wait."""
+        over = threading.Event()
+
+        def watch() -> None:
+            with contextlib.suppress(ray.exceptions.RayError):
+                while not over.wait(ROOM_SECONDS):
+                    if waiting := ray.get(self.queue.waiting_for.remote(group)):
+                        LOG.warning("%s", no_room(waiting, self._spec.scaling))
+
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
     def _give_up(self, reason: str) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from evaluators.benchmark import Benchmark, Item
 from evaluators.errors import DataError, NoRowsError
 from evaluators.protocol import is_harness
 from evaluators.rows import check_hub, is_hub
+from evaluators.sandbox import Sandbox
 from sweeps.finetune.finetune_config import BenchmarkConfig
 
 
@@ -20,15 +22,31 @@ def build_benchmark(config: BenchmarkConfig) -> Benchmark:
     Raises ValueError with the benchmark's name, what was expected and the nearest valid name.
     """
     try:
+        limits = Sandbox(config.sandbox, config.timeout, config.memory_mb, config.packages)
+        sandbox = limits if limits.limits() else config.sandbox
         return registry.build(
             config.name,
             metric=config.metric,
-            sandbox=config.sandbox,
+            sandbox=sandbox,
             preset=config.preset,
             changes=config.changes(),
         )
     except ValueError as error:
         raise ValueError(f"benchmark '{config.name}': {error}") from error
+
+
+def build_benchmarks(configs: Sequence[BenchmarkConfig]) -> list[Benchmark]:
+    """The benchmarks, each with a name of its own: scores are kept by name."""
+    built = [build_benchmark(config) for config in configs]
+    places: dict[str, str] = {}
+    for config, benchmark in zip(configs, built, strict=True):
+        other = places.setdefault(benchmark.name, config.name)
+        if other != config.name:
+            raise ValueError(
+                f"benchmarks '{other}' and '{config.name}': expected a name each, found "
+                f"'{benchmark.name}' for both; change 'name' in one of these files"
+            )
+    return built
 
 
 def load_items(

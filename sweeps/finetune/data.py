@@ -110,8 +110,7 @@ class TrainingData:
         examples = [(self.tokens[index], self.first[index]) for index in indices]
         if self.pack_to is not None:
             return pack(examples, self.pack_to)
-        # Any token can pad: nothing attends to it, and the loss ignores it.
-        return collate(examples, pad=0)
+        return collate(examples)
 
 
 def load_training_data(
@@ -218,8 +217,8 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 def _code_digest() -> str:
     """A digest of the code that builds examples: another release tokenises again."""
     here = Path(__file__).parent
-    names = ("data.py", "example.py", "examples.py", "sources.py")
-    sources = [*(here / name for name in names), *sorted((here / "training_sets").glob("*.py"))]
+    names = ("data", "example", "examples", "sources", "conversation", "training_sets")
+    sources = [here / f"{name}.py" for name in names]
     sources += [Path(str(module.__file__)) for module in (files, hub, token_codec)]
     digest = hashlib.sha256()
     for source in sources:

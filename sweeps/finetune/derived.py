@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,43 +39,24 @@ def load_derived(
 
 
 def score_derived(
-    config: FinetuneConfig, drop: DropConfig | None, folder: Path, cache: Cache
+    config: FinetuneConfig, drop: DropConfig | None, folder: Path, cache: Cache, *, keep: bool
 ) -> RunResult:
-    """The validation score of an untrained model, as a run of `config` would report it.
+    """The validation score of a model without training, as a run of `config` would report it.
 
-    Call it on every rank of a group, or alone, like `finetune`. Writes no model to `folder`.
+    Call it on every rank of a group, or alone, like `finetune`. `step` is 0, because there are no
+    updates. `keep`: save the model in `folder`.
     """
     group = Group.current()
-    device = group.device()
+    device, target = group.device(), folder / "model"
     folder.mkdir(parents=True, exist_ok=True)
     with preserve_global_state(device, config.threads):
         validation = Validation(config.evaluation, group, cache, config.model.add_bos)
         model, tokenizer = load_derived(config.model, drop, device)
-        return _scored(validation, model.to(device), tokenizer, group)
-
-
-def _scored(validation: Validation, model: Any, tokenizer: Any, group: Group) -> RunResult:
-    """The result of an untrained model, with its score on the validation items."""
-    try:
-        check_weights(model, group)
-        score, metrics = validation.check(model.eval(), tokenizer, final=True)
-    except DivergedError as error:
-        return RunResult("diverged", 0, 0, None, reason=str(error))
-    return RunResult("finished", 0, 0, score, metrics)
-
-
-def drop_run(config: FinetuneConfig, folder: Path, group: Group, cache: Cache | None) -> RunResult:
-    """The run described by `config.method.drop`: drop, save and score, without training.
-
-    Call it on every rank; `step` is 0, because there are no updates.
-    """
-    device = group.device()
-    model, tokenizer = load_derived(config.model, config.method.drop, device)
-    validation = Validation(config.evaluation, group, cache or Cache(), config.model.add_bos)
-    result = _scored(validation, model.to(device), tokenizer, group)
-    if result.state == "diverged" or config.keep != "model":
-        return result
-    target = folder / "model"
-    if group.leads:
-        save_model(model, tokenizer, target, model.state_dict())
-    return replace(result, model_folder=str(target))
+        try:
+            check_weights(model.to(device), group)
+            score, metrics = validation.check(model.eval(), tokenizer, final=True)
+        except DivergedError as error:
+            return RunResult("diverged", 0, 0, None, reason=str(error))
+        if keep and group.leads:
+            save_model(model, tokenizer, target, model.state_dict())
+    return RunResult("finished", 0, 0, score, metrics, str(target) if keep else None)

@@ -151,7 +151,7 @@ def _by_kind(bad_rows: Sequence[RowError]) -> str:
 
 def _outcomes(config: DataConfig, tokenizer: Any) -> Iterator[list[Example] | RowError]:
     """For each row, all of its examples or its error, never part of a row."""
-    read = TRAINING_SETS[config.format].read
+    read = TRAINING_SETS[config.format]
     for row in read_source(config):
         if isinstance(row, RowError):
             yield row

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from evaluators.protocol import HARNESS, Changes, is_harness
 from evaluators.tokens import AddBos
-from sweeps.finetune.strict_model import LocalPath, LocalPaths, StrictModel
+from sweeps.finetune.strict_model import LocalPath, StrictModel
 
 TrainFormat = Literal[
     "prompt_response",
@@ -25,7 +24,19 @@ TrainFormat = Literal[
     "sharegpt",
     "tulu_v2",
 ]
+HOMES: dict[str, dict[str, str]] = {
+    "alpaca": {"path": "tatsu-lab/alpaca"},
+    "competition_math": {"path": "DigitalLearningGmbH/MATH-lighteval"},
+    "gsm8k": {"path": "openai/gsm8k", "subset": "main"},
+    "magicoder_evol_instruct": {"path": "ise-uiuc/Magicoder-Evol-Instruct-110K"},
+    "mbpp": {"path": "google-research-datasets/mbpp", "subset": "full"},
+    "metamathqa": {"path": "meta-math/MetaMathQA"},
+    "tulu_v2": {"path": "allenai/tulu-v2-sft-mixture"},
+}
+"""The formats with a default dataset on the Hub."""
+
 PositiveInt = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class BatchError(ValueError):
@@ -65,7 +76,7 @@ class DataConfig(StrictModel):
     of up to `max_length` tokens instead of padding them; the results are the same.
     """
 
-    path: LocalPaths
+    path: LocalPath
     subset: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -83,12 +94,7 @@ class DataConfig(StrictModel):
     def _at_home_on_the_hub(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("path") is not None:
             return values
-        from sweeps.finetune.training_sets import TRAINING_SETS  # imports more than a config needs
-
-        named = TRAINING_SETS.get(str(values.get("format")))
-        if named is None or named.home is None:
-            return values
-        home = {"path": named.home.name, "subset": named.home.subset, "split": named.home.split}
+        home = HOMES.get(str(values.get("format")), {})
         return {**home, **{name: value for name, value in values.items() if name != "path"}}
 
 
@@ -112,19 +118,9 @@ class MethodConfig(StrictModel):
     """
 
     name: Literal["gmt", "sft", "random", "hft", "drop"] = "gmt"
-    mask_ratio: float = 0.0
+    mask_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
     scope: Literal["tensor", "global"] = "tensor"
     drop: DropConfig | None = None
-
-    @field_validator("mask_ratio")
-    @classmethod
-    def _is_a_fraction(cls, value: float) -> float:
-        if not 0.0 <= value < 1.0:
-            raise ValueError(
-                f"mask_ratio is the fraction of gradient elements zeroed, "
-                f"expected in [0, 1), got {value:g}"
-            )
-        return value
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -165,6 +161,11 @@ class BatchConfig(StrictModel):
             )
         return self
 
+    def size(self) -> int:
+        """The size that stays fixed."""
+        size: int = getattr(self, self.fixed)
+        return size
+
 
 class BenchmarkConfig(StrictModel):
     """One benchmark of the domain; `limit` and `test_limit` count items (None = all).
@@ -174,6 +175,8 @@ class BenchmarkConfig(StrictModel):
     same if the benchmark itself separates validation and test items. A task of lm-eval
     (`lm_eval:TASK`) has data of its own. `shots` and the settings below it change the protocol;
     demonstrations are validation items.
+    `sandbox`, `timeout`
+    (seconds), `memory_mb` and `packages` limit generated programs (None: the benchmark's limits).
     """
 
     name: LocalPath
@@ -184,6 +187,9 @@ class BenchmarkConfig(StrictModel):
     test_limit: PositiveInt | None = None
     metric: str | None = None
     sandbox: str | None = None
+    timeout: float | None = None
+    memory_mb: int | None = None
+    packages: tuple[str, ...] | None = None
     shots: int | None = None
     fewshot_seed: int | None = None
     system_prompt: str | None = None
@@ -218,16 +224,21 @@ class BenchmarkConfig(StrictModel):
         return Changes(**given, shots_from=self.validation if own else None)
 
 
-class EvaluationConfig(StrictModel):
-    """When the model is scored during training, and on which items: validation items only.
+class ChecksConfig(StrictModel):
+    """When the model is scored during training, and on how many items: validation items only.
 
     `checks` are evenly spaced, the last one at the end. The earlier ones use `check_limit` items
     of each benchmark, the last one the benchmark's own `limit`.
     """
 
-    benchmarks: tuple[BenchmarkConfig, ...] = Field(min_length=1)
     checks: PositiveInt = 3
     check_limit: PositiveInt | None = None
+
+
+class EvaluationConfig(ChecksConfig):
+    """The checks of a run and its benchmarks."""
+
+    benchmarks: tuple[BenchmarkConfig, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -237,65 +248,56 @@ class EvaluationConfig(StrictModel):
         return self
 
 
-class FinetuneConfig(StrictModel):
-    """One run. `examples` is the total number of training examples consumed.
+class SharedSettings(StrictModel):
+    """The settings that all trials of a sweep share, and those of a single run.
 
-    A checkpoint is saved at every validation check except the last, and every `checkpoint_updates`
-    updates if given; the `keep_checkpoints` latest are kept until the end. `checkpoint_async`
-    writes them in the background from a copy in CPU memory. Mask statistics are measured every
-    `statistics_every` updates (0: never). `micro_splits` splits each micro-batch into that many
-    parts: less memory, and the same gradient up to rounding.
+    `examples` is the total number of training examples consumed, for any accumulation interval. A
+    checkpoint is saved at every validation check except the last, and every `checkpoint_updates`
+    updates if given; `checkpoint_async` writes it in the background from a copy in CPU memory.
+    Mask statistics are measured every `statistics_every` updates (0: never).
     """
 
-    model: ModelConfig
-    data: DataConfig
-    method: MethodConfig = MethodConfig()
-    batch: BatchConfig
-    accumulation_interval: PositiveInt = 1
-    learning_rate: float
     examples: PositiveInt
-    evaluation: EvaluationConfig
+    batch: BatchConfig
     weight_decay: float = Field(default=0.0, ge=0.0)
     warmup_ratio: float = Field(default=0.03, ge=0.0, le=1.0)
     clip_norm: float | None = Field(default=1.0, gt=0.0)
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
     parallel: Literal["ddp", "fsdp"] = "ddp"
     statistics_every: int = Field(default=1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    seed: int = Field(default=0, ge=0, lt=2**63)
     threads: PositiveInt | None = None
-    micro_splits: PositiveInt = 1
     checkpoint_updates: PositiveInt | None = None
     checkpoint_async: bool = False
+
+
+class FinetuneConfig(SharedSettings):
+    """One run. The `keep_checkpoints` latest checkpoints are kept until its end.
+
+    `micro_splits` splits each micro-batch into that many parts: less memory, and the same gradient
+    up to rounding.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    method: MethodConfig = MethodConfig()
+    accumulation_interval: PositiveInt = 1
+    learning_rate: float = Field(gt=0.0)
+    evaluation: EvaluationConfig
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    micro_splits: PositiveInt = 1
     keep_checkpoints: PositiveInt = 1
     keep: Literal["none", "model"] = "model"
 
-    @field_validator("learning_rate")
-    @classmethod
-    def _is_positive(cls, value: float) -> float:
-        if not (isfinite(value) and value > 0.0):
-            raise ValueError(f"learning_rate: expected a positive number, got {value:g}")
-        return value
-
-    @field_validator("betas")
-    @classmethod
-    def _are_decays(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not all(0.0 <= beta < 1.0 for beta in value):
-            raise ValueError(f"betas: expected two numbers in [0, 1), got {value}")
-        return value
-
     def effective_batch(self, workers: int) -> int:
         """Examples per optimizer step, over all workers."""
-        if self.batch.fixed == "mini_batch":
-            return self.accumulation_interval * self.micro_batch(workers) * workers
-        self.micro_batch(workers)
-        return _given(self.batch.global_batch)
+        return self.accumulation_interval * self.micro_batch(workers) * workers
 
     def micro_batch(self, workers: int) -> int:
         """Examples per mini-batch and worker; raises BatchError if not a whole number."""
         if self.batch.fixed == "mini_batch":
-            return _given(self.batch.mini_batch)
-        size, parts = _given(self.batch.global_batch), self.accumulation_interval * workers
+            return self.batch.size()
+        size, parts = self.batch.size(), self.accumulation_interval * workers
         if size % parts:
             raise BatchError(
                 f"batch.global_batch: expected a multiple of accumulation_interval x workers "
@@ -323,9 +325,3 @@ class FinetuneConfig(StrictModel):
                 f"{self.micro_batch(workers)} x workers {workers}), got {self.examples}"
             )
         return self.examples // batch
-
-
-def _given(size: int | None) -> int:
-    if size is None:  # unreachable through the validators
-        raise BatchError("batch: the fixed size is missing")
-    return size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -58,15 +59,14 @@ def fetch(
         reason = f"the {kind} on the hub has no {file}"
     except HFValidationError:
         reason = "this is not a valid hub name"
-    raise HubError(f"there is no such folder, and {reason}{_nearby(name)}")
+    raise HubError(f"there is no such folder, and {reason}{similar_path(Path(name), Path.is_dir)}")
 
 
-def _nearby(name: str) -> str:
-    """A suggestion: an existing folder with a similar name."""
-    place = Path(name)
+def similar_path(path: Path, wanted: Callable[[Path], bool]) -> str:
+    """A suggestion: a wanted file or folder beside `path` with a similar name; else empty."""
     try:
-        beside = [entry.name for entry in place.parent.iterdir() if entry.is_dir()]
+        beside = [entry.name for entry in path.parent.iterdir() if wanted(entry)]
     except OSError:
         return ""
-    near = get_close_matches(place.name, beside, n=1, cutoff=0.6)
-    return f"; did you mean '{place.parent / near[0]}'?" if near else ""
+    near = get_close_matches(path.name, beside, n=1, cutoff=0.65)
+    return f"; did you mean '{path.with_name(near[0])}'?" if near else ""

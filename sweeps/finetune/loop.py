@@ -10,7 +10,7 @@ from sweeps.finetune import checkpoint
 from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerprint
 from sweeps.finetune.checkpoint_saver import Saver
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.derived import drop_run
+from sweeps.finetune.derived import score_derived
 from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.memory import check_memory
@@ -49,11 +49,11 @@ def finetune(
     if ended is not None:
         _report_end(ended, reporter)
         return ended
-    device = group.device()
-    with preserve_global_state(device, config.threads):
-        if config.method.name != "drop":
+    if config.method.name != "drop":
+        with preserve_global_state(group.device(), config.threads):
             return _Run(config, folder, fingerprint, group, cache).go(reporter)
-        result = drop_run(config, folder, group, cache)
+    drop, keep = config.method.drop, config.keep == "model"
+    result = score_derived(config, drop, folder, cache or Cache(), keep=keep)
     if group.leads:
         write_result(folder, fingerprint, result)
     group.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -34,18 +34,41 @@ class MicroBatch:
         return MicroBatch(*moved)  # type: ignore[arg-type]
 
 
-def collate(rows: Sequence[tuple[Sequence[int], int]], pad: int) -> MicroBatch:
-    """Pad (tokens, index of the first target token) rows to the longest of them."""
-    length = max(len(tokens) for tokens, _ in rows)
-    padded: list[list[int]] = []
+Tokens = tuple[Sequence[int], int]
+"""The token ids of an example, and the index of its first target token."""
+
+
+def lay_out(rows: Sequence[Sequence[Tokens]]) -> MicroBatch:
+    """Examples one after another in rows, which are padded to the longest of them.
+
+    Any token can pad: nothing attends to it, and the loss ignores it.
+    """
+    length = max(sum(len(tokens) for tokens, _ in row) for row in rows)
+    ids: list[int] = []
+    places: list[int] = []
     positions: list[int] = []
     targets: list[int] = []
-    for row, (tokens, first) in enumerate(rows):
-        padded.append([*tokens, *[pad] * (length - len(tokens))])
-        start = row * length - 1
-        positions.extend(range(start + first, start + len(tokens)))
-        targets.extend(tokens[first:])
-    return MicroBatch(torch.tensor(padded), torch.tensor(positions), torch.tensor(targets))
+    for number, row in enumerate(rows, start=1):
+        for tokens, first in row:
+            positions += range(len(ids) + first - 1, len(ids) + len(tokens) - 1)
+            targets += tokens[first:]
+            places += range(len(tokens))
+            ids += tokens
+        padding = number * length - len(ids)
+        ids += [0] * padding
+        places += range(padding)  # padding is a separate example that is not used
+    shape = (len(rows), length)
+    return MicroBatch(
+        torch.tensor(ids).view(shape),
+        torch.tensor(positions),
+        torch.tensor(targets),
+        torch.tensor(places).view(shape),
+    )
+
+
+def collate(examples: Sequence[Tokens]) -> MicroBatch:
+    """One example per row, where the model numbers the positions itself."""
+    return replace(lay_out([[example] for example in examples]), position_ids=None)
 
 
 @final

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
+
+import psutil
 
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.model_facts import BYTES, ModelError, read_model_config, weights_dtype
 
 _GIB = 2**30
+CONTAINER = Path("/sys/fs/cgroup")
+"""The limits of this process's container, if it has any (cgroup v2)."""
 
 
 @final
@@ -107,7 +110,20 @@ def _available(device: str) -> int:
 
 def machine_memory() -> int:
     """Bytes of memory of this machine, or of its container if that is less."""
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")  # set in a container
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    return min(whole, int(text)) if text.isdigit() else whole
+    return min(int(psutil.virtual_memory().total), _bytes(CONTAINER / "memory.max", 2**63))
+
+
+def free_memory() -> int:
+    """Bytes that this process may still allocate, on the machine or within its container."""
+    return min(int(psutil.virtual_memory().available), container_rest())
+
+
+def container_rest(group: Path = CONTAINER) -> int:
+    """Bytes left under a container's limit; about 2**63 without a limit."""
+    limit, used = _bytes(group / "memory.max", 2**63), _bytes(group / "memory.current", 0)
+    return max(0, limit - used)
+
+
+def _bytes(file: Path, default: int) -> int:
+    text = file.read_text().strip() if file.is_file() else ""
+    return int(text) if text.isdigit() else default

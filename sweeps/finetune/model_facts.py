@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,17 @@ def read_model_config(model: ModelConfig) -> dict[str, Any]:
     return _parsed(file)
 
 
+def context_length(facts: Mapping[str, Any]) -> int | None:
+    """The most tokens of a text, from a model's config.json; None if it does not say."""
+    text = facts.get("text_config") or facts  # multi-modal models nest it
+    length = text.get("max_position_embeddings") or text.get("n_positions")
+    return length if isinstance(length, int) else None
+
+
 def check_context(model: ModelConfig, max_length: int) -> None:
     """Raise ModelError if examples may exceed the context length in config.json."""
-    facts = read_model_config(model)
-    text = facts.get("text_config") or facts  # multi-modal models nest it
-    context = text.get("max_position_embeddings") or text.get("n_positions")
-    if isinstance(context, int) and max_length > context:
+    context = context_length(read_model_config(model))
+    if context is not None and max_length > context:
         raise ModelError(
             f"data.max_length: expected at most the model's context of {context} tokens, "
             f"got {max_length}"

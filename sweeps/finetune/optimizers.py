@@ -49,7 +49,14 @@ def build_optimizer(
         return torch.optim.Adafactor(named, lr=0.0, weight_decay=config.weight_decay)
     options: dict[str, Any] = {"betas": config.betas, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw_8bit":
-        return _eight_bit(named, options)
+        library = _bitsandbytes()
+        if named[0][1].device.type != "cuda":
+            raise OptimizerError(
+                "optimizer: 'adamw_8bit' requires a GPU; expected 'adamw' or 'adafactor' here"
+            )
+        # It takes no parameter names; the masker then uses their positions as names.
+        found: torch.optim.Optimizer = library.optim.AdamW8bit([p for _, p in named], **options)
+        return found
     return torch.optim.AdamW(named, lr=0.0, fused=True, **options)
 
 
@@ -57,19 +64,6 @@ def check_optimizer(name: str) -> None:
     """Raise OptimizerError if the optimizer needs a package that is not installed."""
     if name == "adamw_8bit":
         _bitsandbytes()
-
-
-def _eight_bit(
-    named: Sequence[tuple[str, Tensor]], options: dict[str, Any]
-) -> torch.optim.Optimizer:
-    library = _bitsandbytes()
-    if named[0][1].device.type != "cuda":
-        raise OptimizerError(
-            "optimizer: 'adamw_8bit' requires a GPU; expected 'adamw' or 'adafactor' here"
-        )
-    # It takes no parameter names; the masker then uses their positions as names.
-    optimizer: torch.optim.Optimizer = library.optim.AdamW8bit([p for _, p in named], **options)
-    return optimizer
 
 
 def _bitsandbytes() -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sweeps.finetune.loss import MicroBatch
+from sweeps.finetune.loss import MicroBatch, Tokens, lay_out
 
 
 class PackingError(ValueError):
@@ -38,34 +38,10 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def pack(examples: Sequence[tuple[Sequence[int], int]], capacity: int) -> MicroBatch:
-    """Pack (tokens, index of the first target token) into rows of at most `capacity` tokens."""
+def pack(examples: Sequence[Tokens], capacity: int) -> MicroBatch:
+    """Pack examples into rows of at most `capacity` tokens."""
     rows = first_fit([len(tokens) for tokens, _ in examples], capacity)
-    widths = [sum(len(examples[index][0]) for index in row) for row in rows]
-    length = max(widths)
-    ids: list[int] = []
-    places: list[int] = []
-    positions: list[int] = []
-    targets: list[int] = []
-    for number, row in enumerate(rows):
-        start = number * length
-        for index in row:
-            tokens, first = examples[index]
-            ids += tokens
-            places += range(len(tokens))
-            positions += range(start + first - 1, start + len(tokens) - 1)
-            targets += tokens[first:]
-            start += len(tokens)
-        padding = length - widths[number]
-        ids += [0] * padding
-        places += range(padding)  # padding is a separate example that is not used
-    shape = (len(rows), length)
-    return MicroBatch(
-        torch.tensor(ids).view(shape),
-        torch.tensor(positions),
-        torch.tensor(targets),
-        torch.tensor(places).view(shape),
-    )
+    return lay_out([[examples[index] for index in row] for row in rows])
 
 
 @torch.no_grad()

@@ -47,11 +47,6 @@ def read_result(folder: Path, fingerprint: str) -> RunResult | None:
     return RunResult(**record)
 
 
-def forget_result(folder: Path) -> None:
-    """Remove the record, so that the run starts again."""
-    (folder / RESULT_FILE).unlink(missing_ok=True)
-
-
 @dataclass(frozen=True)
 class Check:
     """One validation check: `score` (higher is better) after `step` of `steps` updates."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, TextIO, final
 
 from rich.console import Console
@@ -32,22 +33,14 @@ class ProgressReporter:
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Update the display to `step`."""
         self._words["loss"] = f"{metrics['train/loss']:.4f}"
-        if (
-            self._first is None
-        ):  # a resumed run does not begin at 1, and its pace is this session's
-            self._first = (step, time.monotonic())
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=step, **self._words)
-        elif time.monotonic() - self._said > _LINE_SECONDS:
-            self._say(step)
+        # A resumed run does not begin at 1, and its pace is this session's.
+        self._first = self._first or (step, time.monotonic())
+        self._show(step, time.monotonic() - self._said > _LINE_SECONDS)
 
     def check(self, check: Check) -> bool:
         """Show the score; never stops the run."""
         self._words["score"] = f"{check.score:.4f}"
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=check.step, **self._words)
-        else:
-            self._say(check.step)
+        self._show(check.step, True)
         return True
 
     def close(self) -> None:
@@ -62,12 +55,15 @@ class ProgressReporter:
         pace = (time.monotonic() - self._first[1]) / (step - self._first[0])
         return pace * (self._steps - step)
 
-    def _say(self, step: int) -> None:
-        self._said = time.monotonic()
-        left = self.seconds_left(step)
-        tail = "" if left is None else f", {_clock(left)} left"
-        words = f"loss {self._words['loss']}, score {self._words['score']}"
-        print(f"update {step}/{self._steps}: {words}{tail}", file=self._stream, flush=True)
+    def _show(self, step: int, is_due: bool) -> None:
+        """Update the bar, or print a line if one is due."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step, **self._words)
+        elif is_due:
+            self._said, left = time.monotonic(), self.seconds_left(step)
+            tail = "" if left is None else f", {timedelta(seconds=round(left))} left"
+            words = f"loss {self._words['loss']}, score {self._words['score']}"
+            print(f"update {step}/{self._steps}: {words}{tail}", file=self._stream, flush=True)
 
     def _new_bar(self) -> Progress:
         bar = Progress(
@@ -81,9 +77,3 @@ class ProgressReporter:
         bar.add_task("updates", total=self._steps, **self._words)
         bar.start()
         return bar
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

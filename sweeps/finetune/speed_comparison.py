@@ -21,12 +21,13 @@ WARM_UP = 2
 """Rounds that are not counted, because the first updates allocate memory."""
 
 
-def measure(runs: Mapping[str, str], rounds: int) -> dict[str, Any]:
-    """`measure_updates` of `runs` (configs as JSON by method), with the hardware used."""
-    configs = {name: FinetuneConfig.model_validate_json(text) for name, text in runs.items()}
+def measure(
+    runs: Mapping[str, FinetuneConfig], rounds: int
+) -> tuple[dict[str, dict[str, Any]], str]:
+    """`measure_updates` of `runs` by method, and the hardware used."""
     cuda = torch.cuda.is_available()
     place = torch.cuda.get_device_name() if cuda else f"a CPU ({platform.machine()})"
-    return {"methods": measure_updates(configs, rounds), "place": place}
+    return measure_updates(runs, rounds), place
 
 
 def measure_updates(

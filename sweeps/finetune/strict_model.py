@@ -50,34 +50,19 @@ def split_paths(paths: str) -> list[str]:
     return [part.strip() for part in paths.split(",") if part.strip()]
 
 
-def _no_blank(path: str) -> str:
-    if not path.strip():
-        raise ValueError(f"expected a path or a name, got {path!r}")
-    return path
-
-
-def _none_blank(paths: str) -> str:
-    if len(split_paths(paths)) <= paths.count(","):
-        raise ValueError(f"expected a path, or several separated by commas, got {paths!r}")
-    return paths
-
-
 MOST_NAME_BYTES = 255
 """The longest name of a file or folder on common file systems."""
 
 
-def possible_path(paths: str) -> str:
-    """Check that files can have the names in ``paths``, and that ``~`` can be expanded here.
-
-    Returns ``paths`` (comma separated) unchanged.
-
-    Raises:
-        ValueError: names the path that is invalid.
-    """
-    for part in paths.split(","):
-        if any(len(name.encode()) > MOST_NAME_BYTES for name in Path(part.strip()).parts):
+def _possible_paths(paths: str) -> str:
+    """Check that files can have these names (comma separated), and that ``~`` can be expanded."""
+    for part in map(str.strip, paths.split(",")):
+        if not part:
+            several = ", or several separated by commas" if "," in paths else " or a name"
+            raise ValueError(f"expected a path{several}, got {paths!r}")
+        if any(len(name.encode()) > MOST_NAME_BYTES for name in Path(part).parts):
             raise ValueError(f"expected names of at most {MOST_NAME_BYTES} bytes")
-        expanded(part.strip())
+        expanded(part)
     return paths
 
 
@@ -96,9 +81,6 @@ def expanded(path: str | Path) -> Path:
         ) from None
 
 
-LocalPath = Annotated[str, AfterValidator(_no_blank), AfterValidator(possible_path)]
-"""A path, a hub name or a name in the embedded world. Blank ones are rejected, because they would
-mean the current folder."""
-
-LocalPaths = Annotated[str, AfterValidator(_none_blank), AfterValidator(possible_path)]
-"""Like `LocalPath`, or several separated by commas."""
+LocalPath = Annotated[str, AfterValidator(_possible_paths)]
+"""A path, a hub name or a name in the embedded world, or several separated by commas. Blank ones
+are rejected, because they would mean the current folder."""

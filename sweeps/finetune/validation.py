@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, final
-
-import torch
 
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item
 from evaluators.evaluate import evaluate, select
 from evaluators.language_model import LanguageModel
 from evaluators.tokens import AddBos
-from sweeps.finetune.benchmarks import build_benchmark, load_items
+from sweeps.finetune.benchmarks import build_benchmark, build_benchmarks, load_items
 from sweeps.finetune.divergence import check_scores
-from sweeps.finetune.finetune_config import BenchmarkConfig, EvaluationConfig, ModelConfig
-from sweeps.finetune.model import load_model
+from sweeps.finetune.finetune_config import BenchmarkConfig, EvaluationConfig
 from sweeps.finetune.process_group import Group
-from sweeps.finetune.process_state import Cache, preserve_global_state, signature
+from sweeps.finetune.process_state import Cache, signature
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,10 @@ class Validation:
     ) -> None:
         """Read and select the items; DataError names what cannot be read."""
         self._group, self._add_bos = group, add_bos
-        self._parts = [_part(each, config.check_limit, cache) for each in config.benchmarks]
+        key = ("benchmarks", *map(_identity, config.benchmarks))
+        opened = cache.value(key, lambda: _opened(config.benchmarks))
+        pairs = zip(config.benchmarks, opened, strict=True)
+        self._parts = [_part(each, *own, config.check_limit) for each, own in pairs]
 
     def check(self, model: Any, tokenizer: Any, *, final: bool) -> tuple[float, dict[str, float]]:
         """The mean score over the benchmarks, and `eval/<benchmark>/<metric>`; equal on all ranks.
@@ -58,23 +57,6 @@ class Validation:
         score = sum(scores) / len(scores)
         check_scores(score, metrics)
         return score, metrics
-
-
-def evaluate_folder(
-    model_folder: str | Path,
-    benchmarks: Sequence[BenchmarkConfig],
-    split: Literal["validation", "test"] = "test",
-    device: torch.device | str = "cpu",
-    *,
-    threads: int | None = None,
-    add_bos: AddBos = "auto",
-) -> dict[str, BenchmarkResult]:
-    """Score a saved model, or the base model, on all items (or `test_limit`, `limit` of them)."""
-    device = torch.device(device)
-    with preserve_global_state(device, threads):
-        model, tokenizer = load_model(ModelConfig(path=str(model_folder)), device)
-        model = model.to(device).eval()
-        return evaluate_model(model, tokenizer, benchmarks, split, add_bos=add_bos)
 
 
 def evaluate_model(
@@ -98,19 +80,22 @@ def evaluate_model(
     return results
 
 
-def _part(config: BenchmarkConfig, check_limit: int | None, cache: Cache) -> _Part:
-    key = (
-        "benchmark",
-        config.model_dump_json(exclude={"test", "limit", "test_limit"}),
-        signature(config.name),
-        signature(config.validation),
-    )
-    # The two belong together: a task of lm-eval keeps its documents.
-    benchmark, all_items = cache.value(key, lambda: _opened(config))
-    items = select(all_items, config.limit)
-    return _Part(benchmark, items, select(items, check_limit))
+def _part(
+    config: BenchmarkConfig, benchmark: Benchmark, items: list[Item], check_limit: int | None
+) -> _Part:
+    chosen = select(items, config.limit)
+    return _Part(benchmark, chosen, select(chosen, check_limit))
 
 
-def _opened(config: BenchmarkConfig) -> tuple[Benchmark, list[Item]]:
-    benchmark = build_benchmark(config)
-    return benchmark, load_items(config, benchmark, "validation")
+def _opened(configs: Sequence[BenchmarkConfig]) -> list[tuple[Benchmark, list[Item]]]:
+    """The benchmarks with their items: a task of lm-eval keeps the documents that it loads."""
+    return [
+        (benchmark, load_items(config, benchmark, "validation"))
+        for config, benchmark in zip(configs, build_benchmarks(configs), strict=True)
+    ]
+
+
+def _identity(config: BenchmarkConfig) -> tuple[object, ...]:
+    """What the items of a benchmark, and the way they are asked, follow from."""
+    fields = config.model_dump_json(exclude={"test", "limit", "test_limit"})
+    return fields, signature(config.name), signature(config.validation)

@@ -6,32 +6,13 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from sweeps.mini.splits import Row, Split, collect
+from sweeps.mini.splits import WORDS, Row
 
 Operation = Literal["add", "subtract", "multiply", "add_subtract"]
 
-NAMES = ("Tom", "Ann", "Ben", "Eva", "Max", "Mia", "Leo", "Zoe")
-THINGS = ("apples", "books", "coins", "pens", "cards", "eggs")
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
+_WORDS = WORDS["arithmetic"]
 _WEIGHTS: dict[Operation, int] = {"add": 30, "subtract": 30, "multiply": 20, "add_subtract": 20}
-_STORIES: dict[Operation, tuple[str, ...]] = {
-    "add": (
-        "{name} has {a} {thing} and gets {b} more. How many now?",
-        "{name} finds {a} {thing}, then {b} more. How many in all?",
-    ),
-    "subtract": (
-        "{name} has {a} {thing} and loses {b}. How many are left?",
-        "{name} has {a} {thing} and gives away {b}. How many now?",
-    ),
-    "multiply": (
-        "{name} has {a} bags with {b} {thing} each. How many in all?",
-        "{name} buys {b} {thing} a day for {a} days. How many in all?",
-    ),
-    "add_subtract": (
-        "{name} has {a} {thing}, gets {b} more and loses {c}. How many now?",
-        "{name} finds {a} {thing}, then {b} more, and gives away {c}. How many are left?",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -49,18 +30,30 @@ class Problem:
     @property
     def answer(self) -> int:
         """The number asked for."""
-        if self.operation == "add":
-            return self.a + self.b
-        if self.operation == "subtract":
-            return self.a - self.b
         if self.operation == "multiply":
             return self.a * self.b
-        return self.a + self.b - self.c
+        return self.a - self.b if self.operation == "subtract" else self.a + self.b - self.c
 
     @property
     def content(self) -> str:
         """What the splits are disjoint by: operation and numbers, not their story."""
         return f"math {self.operation} {self.a} {self.b} {self.c}"
+
+    @property
+    def prompt(self) -> str:
+        """The question as the model sees it."""
+        story = _WORDS["stories"][self.operation][self.wording].format(**vars(self))
+        return f"Question: {story}\nAnswer:"
+
+    @property
+    def response(self) -> str:
+        """The worked solution, which ends in the answer."""
+        a, b, c = self.a, self.b, self.c
+        if self.operation == "add_subtract":
+            steps = f" {a} + {b} = {a + b}. {a + b} - {c} = {self.answer}."
+        else:
+            steps = f" {a} {SIGNS[self.operation]} {b} = {self.answer}."
+        return f"{steps} The answer is: {self.answer}"
 
 
 def numbers(operation: Operation, rng: random.Random) -> tuple[int, int, int]:
@@ -81,43 +74,12 @@ def draw(rng: random.Random) -> Problem:
     """Draw one problem of any split."""
     (operation,) = rng.choices(tuple(_WEIGHTS), tuple(_WEIGHTS.values()))
     a, b, c = numbers(operation, rng)
-    wording = rng.randrange(len(_STORIES[operation]))
-    return Problem(operation, a, b, c, rng.choice(NAMES), rng.choice(THINGS), wording)
-
-
-def prompt(problem: Problem) -> str:
-    """Return the question as the model sees it."""
-    story = _STORIES[problem.operation][problem.wording].format(
-        name=problem.name, thing=problem.thing, a=problem.a, b=problem.b, c=problem.c
+    wording = rng.randrange(len(_WORDS["stories"][operation]))
+    return Problem(
+        operation, a, b, c, rng.choice(_WORDS["names"]), rng.choice(_WORDS["things"]), wording
     )
-    return f"Question: {story}\nAnswer:"
 
 
-def response(problem: Problem) -> str:
-    """Return the worked solution, which ends in the answer."""
-    a, b, c = problem.a, problem.b, problem.c
-    if problem.operation == "add_subtract":
-        steps = f" {a} + {b} = {a + b}. {a + b} - {c} = {a + b - c}."
-    else:
-        steps = f" {a} {SIGNS[problem.operation]} {b} = {problem.answer}."
-    return f"{steps} The answer is: {problem.answer}"
-
-
-def train(count: int, seed: int) -> list[Row]:
-    """Return `count` training rows {prompt, response}."""
-    problems = collect(draw, lambda p: p.content, prompt, "train", count, seed)
-    return [{"prompt": prompt(p), "response": response(p)} for p in problems]
-
-
-def items(split: Split, count: int, seed: int) -> list[Row]:
-    """Return `count` evaluation rows {id, prompt, reference, answer}."""
-    problems = collect(draw, lambda p: p.content, prompt, split, count, seed)
-    return [
-        {
-            "id": f"math-{split}-{index:03d}",
-            "prompt": prompt(p),
-            "reference": response(p),
-            "answer": str(p.answer),
-        }
-        for index, p in enumerate(problems)
-    ]
+def solution(problem: Problem, _: random.Random) -> Row:
+    """Return the fields {reference, answer} of an evaluation row."""
+    return {"reference": problem.response, "answer": str(problem.answer)}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
-from sweeps.mini.splits import Row, Split, collect
+from sweeps.mini.splits import WORDS, Row
 
 _VILLAGE_SEED = 1
 _PEOPLE = 72
-_FIRST = ("Bi", "Do", "Fa", "Ke", "Lu", "Mo", "Na", "Pe", "Ri", "Su", "Ta", "Vo")
-_SECOND = ("bo", "da", "fi", "ka", "li", "mu", "no", "ra")
+_WORDS = WORDS["knowledge"]
 
 
 @dataclass(frozen=True)
@@ -22,62 +22,13 @@ class Attribute:
     """
 
     name: str
-    values: tuple[str, ...]
-    questions: tuple[str, ...]
+    values: list[str]
+    questions: list[str]
     either: str
     check: str
 
 
-ATTRIBUTES = (
-    Attribute(
-        "home",
-        ("Tarn", "Holt", "Wick", "Dale", "Ford", "Moor"),
-        (
-            "Where does {who} live?",
-            "Which town is the home of {who}?",
-            "{who} lives in which town?",
-            "In which town does {who} live?",
-        ),
-        "Does {who} live in {value} or {other}?",
-        "Does {who} live in {value}?",
-    ),
-    Attribute(
-        "food",
-        ("bread", "soup", "rice", "fish", "corn", "cake"),
-        (
-            "What does {who} eat?",
-            "Which food does {who} like?",
-            "{who} eats which food?",
-            "What food does {who} eat?",
-        ),
-        "Does {who} eat {value} or {other}?",
-        "Does {who} eat {value}?",
-    ),
-    Attribute(
-        "job",
-        ("baker", "miller", "smith", "tailor", "farmer", "judge"),
-        (
-            "What is the job of {who}?",
-            "Which job does {who} have?",
-            "{who} has which job?",
-            "What work does {who} do?",
-        ),
-        "Is {who} a {value} or a {other}?",
-        "Is {who} a {value}?",
-    ),
-    Attribute(
-        "coat",
-        ("red", "blue", "green", "black", "white", "brown"),
-        (
-            "What colour is the coat of {who}?",
-            "Which coat does {who} wear?",
-            "{who} wears which coat?",
-            "Which colour does {who} wear?",
-        ),
-        "Is the coat of {who} {value} or {other}?",
-        "Is the coat of {who} {value}?",
-    ),
-)
+ATTRIBUTES = tuple(Attribute(**each) for each in _WORDS["attributes"])
 
 
 @dataclass(frozen=True)
@@ -101,24 +52,42 @@ class Question:
     fact: Fact
     text: str
     answer: str
-    choices: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+
+    @property
+    def content(self) -> str:
+        """What the splits are disjoint by."""
+        return self.fact.content
+
+    @property
+    def prompt(self) -> str:
+        """The question as the model sees it."""
+        return f"Question: {self.text}\nAnswer:"
+
+    @property
+    def response(self) -> str:
+        """The answer as the model gives it."""
+        return f" {self.answer}"
 
 
-def facts() -> list[Fact]:
+@cache
+def facts() -> tuple[Fact, ...]:
     """Return every fact of the village, always the same ones."""
     rng = random.Random(_VILLAGE_SEED)
-    people = rng.sample([first + second for first, second in product(_FIRST, _SECOND)], _PEOPLE)
-    return [
+    people = rng.sample(
+        [first + second for first, second in product(_WORDS["first"], _WORDS["second"])], _PEOPLE
+    )
+    return tuple(
         Fact(who, attribute, rng.choice(attribute.values))
         for who in sorted(people)
         for attribute in ATTRIBUTES
-    ]
+    )
 
 
 def short_question(fact: Fact, rng: random.Random) -> Question:
     """Ask for the value in free words."""
     text = rng.choice(fact.attribute.questions).format(who=fact.who)
-    return Question(fact, text, fact.value, ())
+    return Question(fact, text, fact.value)
 
 
 def choice_question(fact: Fact, rng: random.Random) -> Question:
@@ -141,62 +110,27 @@ def choice_question(fact: Fact, rng: random.Random) -> Question:
     return Question(fact, text, "yes" if shown == fact.value else "no", ("yes", "no"))
 
 
-def prompt(question: Question) -> str:
-    """Return the question as the model sees it."""
-    return f"Question: {question.text}\nAnswer:"
+def draw_short(rng: random.Random) -> Question:
+    """Draw one question without choices, of any split."""
+    return short_question(rng.choice(facts()), rng)
 
 
-def response(question: Question) -> str:
-    """Return the answer as the model gives it."""
-    return f" {question.answer}"
+def draw_choice(rng: random.Random) -> Question:
+    """Draw one question with choices, of any split."""
+    return choice_question(rng.choice(facts()), rng)
 
 
-def train(count: int, seed: int) -> list[Row]:
-    """Return `count` training rows {prompt, response} of both forms."""
-    village = facts()
-
-    def draw(rng: random.Random) -> Question:
-        ask = rng.choice((short_question, choice_question))
-        return ask(rng.choice(village), rng)
-
-    questions = collect(draw, lambda q: q.fact.content, prompt, "train", count, seed)
-    return [{"prompt": prompt(q), "response": response(q)} for q in questions]
+def draw(rng: random.Random) -> Question:
+    """Draw one question of either form and any split."""
+    return rng.choice((draw_short, draw_choice))(rng)
 
 
-def choice_items(split: Split, count: int, seed: int) -> list[Row]:
-    """Return `count` multiple-choice rows {id, prompt, choices, answer (an index)}."""
-    village = facts()
-    questions = collect(
-        lambda rng: choice_question(rng.choice(village), rng),
-        lambda q: q.fact.content,
-        prompt,
-        split,
-        count,
-        seed,
-    )
-    return [
-        {
-            "id": f"general-choice-{split}-{index:03d}",
-            "prompt": prompt(q),
-            "choices": [f" {choice}" for choice in q.choices],
-            "answer": q.choices.index(q.answer),
-        }
-        for index, q in enumerate(questions)
-    ]
+def options(question: Question, _: random.Random) -> Row:
+    """Return the fields {choices, answer (an index)} of a multiple-choice row."""
+    choices = [f" {choice}" for choice in question.choices]
+    return {"choices": choices, "answer": question.choices.index(question.answer)}
 
 
-def short_items(split: Split, count: int, seed: int) -> list[Row]:
-    """Return `count` short-answer rows {id, prompt, reference}."""
-    village = facts()
-    questions = collect(
-        lambda rng: short_question(rng.choice(village), rng),
-        lambda q: q.fact.content,
-        prompt,
-        split,
-        count,
-        seed,
-    )
-    return [
-        {"id": f"general-short-{split}-{index:03d}", "prompt": prompt(q), "reference": response(q)}
-        for index, q in enumerate(questions)
-    ]
+def reference(question: Question, _: random.Random) -> Row:
+    """Return the field {reference} of a short-answer row."""
+    return {"reference": question.response}

@@ -5,12 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sweeps.mini.splits import Row, Split, collect
+from sweeps.mini.splits import WORDS, Row
 
-NAMES = ("solve", "compute", "work", "task", "helper", "calc")
-NUMBERS = ("a", "b", "c", "m", "n", "p", "x", "y")
-LISTS = ("s", "t", "xs", "items", "data", "values")
 TESTS = 4
+_WORDS = WORDS["programs"]
 
 
 @dataclass(frozen=True)
@@ -23,38 +21,10 @@ class Kind:
 
     takes: str
     expression: str
-    meanings: tuple[str, ...]
+    meanings: list[str]
 
 
-KINDS = (
-    Kind("nn", "{u} + {v}", ("{u} plus {v}", "{u} increased by {v}")),
-    Kind("nn", "{u} - {v}", ("{u} minus {v}", "what {u} has over {v}")),
-    Kind("nn", "{u} * {v}", ("{u} times {v}", "the product of {u} and {v}")),
-    Kind("nn", "max({u}, {v})", ("the larger of {u} and {v}", "{u}, but at least {v}")),
-    Kind("nn", "min({u}, {v})", ("the smaller of {u} and {v}", "{u}, but at most {v}")),
-    Kind("nn", "{u} > {v}", ("whether {u} is above {v}", "whether {u} beats {v}")),
-    Kind("nn", "{u} == {v}", ("whether {u} equals {v}", "whether {u} and {v} agree")),
-    Kind(
-        "nn", "({u} + {v}) * {k}", ("{u} plus {v}, times {k}", "{k} times what {u} and {v} make")
-    ),
-    Kind("nn", "{u} * {v} - {k}", ("{u} times {v}, minus {k}", "{k} less than {u} times {v}")),
-    Kind("n", "{u} + {k}", ("{u} plus {k}", "{u} increased by {k}")),
-    Kind("n", "{u} - {k}", ("{u} minus {k}", "{u} decreased by {k}")),
-    Kind("n", "{u} * {k}", ("{u} times {k}", "{k} copies of {u}")),
-    Kind("n", "{u} % {k}", ("the remainder of {u} by {k}", "{u} modulo {k}")),
-    Kind("n", "{u} > {k}", ("whether {u} is above {k}", "whether {u} beats {k}")),
-    Kind("n", "{u} * {k} + {j}", ("{u} times {k}, plus {j}", "{j} more than {u} times {k}")),
-    Kind("n", "{u} ** {k}", ("{u} to the power {k}", "{u} raised to {k}")),
-    Kind("s", "len({u})", ("the length of {u}", "how many items {u} has")),
-    Kind("s", "sum({u})", ("the sum of {u}", "all items of {u} together")),
-    Kind("s", "max({u})", ("the largest of {u}", "the top of {u}")),
-    Kind("s", "{u}[-1]", ("the last item of {u}", "the end of {u}")),
-    Kind("s", "{u}[::-1]", ("{u} reversed", "{u} from end to start")),
-    Kind("s", "sorted({u})", ("{u} sorted", "{u} in order")),
-    Kind("s", "{u}[:{k}]", ("the first {k} items of {u}", "the start of {u}, {k} items")),
-    Kind("s", "sum({u}) + {k}", ("the sum of {u}, plus {k}", "{k} more than the sum of {u}")),
-    Kind("s", "len({u}) * {k}", ("the length of {u}, times {k}", "{k} times the length of {u}")),
-)
+KINDS = tuple(Kind(**each) for each in _WORDS["kinds"])
 
 
 @dataclass(frozen=True)
@@ -73,11 +43,6 @@ class Function:
         return template.format(u=self.arguments[0], v=self.arguments[-1], k=self.k, j=self.j)
 
     @property
-    def meaning(self) -> str:
-        """What the function returns, in the words of its docstring."""
-        return self.fill(self.kind.meanings[self.wording])
-
-    @property
     def plain_meaning(self) -> str:
         """What the function returns, in the words that pretraining knows."""
         return self.fill(self.kind.meanings[0])
@@ -92,26 +57,27 @@ class Function:
         """What the splits are disjoint by: the expression, whatever the function is called."""
         return f"code {self.expression}"
 
+    @property
+    def prompt(self) -> str:
+        """Signature and docstring."""
+        meaning = self.fill(self.kind.meanings[self.wording])
+        signature = f"def {self.name}({', '.join(self.arguments)}):"
+        return f'{signature}\n    """Return {meaning}."""\n'
+
+    @property
+    def response(self) -> str:
+        """The body."""
+        return f"    return {self.expression}\n"
+
 
 def draw(rng: random.Random) -> Function:
     """Draw one function of any split."""
     kind = rng.choice(KINDS)
-    pool = LISTS if kind.takes == "s" else NUMBERS
+    pool = _WORDS["lists" if kind.takes == "s" else "numbers"]
     arguments = tuple(rng.sample(pool, len(kind.takes)))
     k, j = rng.sample(range(2, 10), 2)
     (wording,) = rng.choices((0, 1), (1, 2))
-    return Function(kind, rng.choice(NAMES), arguments, k, j, wording)
-
-
-def prompt(function: Function) -> str:
-    """Return signature and docstring."""
-    signature = f"def {function.name}({', '.join(function.arguments)}):"
-    return f'{signature}\n    """Return {function.meaning}."""\n'
-
-
-def response(function: Function) -> str:
-    """Return the body."""
-    return f"    return {function.expression}\n"
+    return Function(kind, rng.choice(_WORDS["names"]), arguments, k, j, wording)
 
 
 def hidden_tests(function: Function, rng: random.Random) -> list[str]:
@@ -134,23 +100,7 @@ def hidden_tests(function: Function, rng: random.Random) -> list[str]:
     return tests
 
 
-def train(count: int, seed: int) -> list[Row]:
-    """Return `count` training rows {prompt, response}."""
-    functions = collect(draw, lambda f: f.content, prompt, "train", count, seed)
-    return [{"prompt": prompt(f), "response": response(f)} for f in functions]
-
-
-def items(split: Split, count: int, seed: int) -> list[Row]:
-    """Return `count` evaluation rows {id, prompt, reference, tests, entry_point}."""
-    functions = collect(draw, lambda f: f.content, prompt, split, count, seed)
-    rng = random.Random(f"{seed}/{split}/tests")
-    return [
-        {
-            "id": f"code-{split}-{index:03d}",
-            "prompt": prompt(f),
-            "reference": response(f),
-            "tests": hidden_tests(f, rng),
-            "entry_point": f.name,
-        }
-        for index, f in enumerate(functions)
-    ]
+def solution(function: Function, rng: random.Random) -> Row:
+    """Return the fields {reference, tests, entry_point} of an evaluation row."""
+    tests = hidden_tests(function, rng)
+    return {"reference": function.response, "tests": tests, "entry_point": function.name}

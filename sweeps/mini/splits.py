@@ -1,19 +1,44 @@
-"""Which split a piece of content belongs to, and drawing distinct items of one split."""
+"""What the domains share: their words, the split of a content, and drawing distinct items."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import yaml
 
 Split = Literal["train", "validation", "test"]
 Row = dict[str, object]
 """One JSON line of a data file."""
 
-T = TypeVar("T")
-
 _ATTEMPTS_PER_ITEM = 2000
+WORDS: dict[str, Any] = yaml.safe_load(
+    Path(__file__).with_name("words.yaml").read_text(encoding="utf-8")
+)
+"""The words and sentences of each domain."""
+
+
+class Drawn(Protocol):
+    """A drawn question with its answer."""
+
+    @property
+    def content(self) -> str:
+        """What the splits are disjoint by."""
+
+    @property
+    def prompt(self) -> str:
+        """The question as the model sees it."""
+
+    @property
+    def response(self) -> str:
+        """The answer as the model should give it."""
+
+
+T = TypeVar("T", bound=Drawn)
+Draw = Callable[[random.Random], T]
 
 
 def split_of(content: str) -> Split:
@@ -27,29 +52,43 @@ def split_of(content: str) -> Split:
     return "validation" if bucket < 75 else "test"
 
 
-def collect(
-    draw: Callable[[random.Random], T],
-    content: Callable[[T], str],
-    text: Callable[[T], str],
-    split: Split,
-    count: int,
-    seed: int,
-) -> list[T]:
-    """Draw `count` items whose content is in `split` and whose texts all differ.
+def collect(draw: Draw[T], split: Split, count: int, seed: int) -> list[T]:
+    """Draw `count` items whose content is in `split` and whose prompts all differ.
 
     Raises ValueError when the generator has too few different items for `count`.
     """
     rng = random.Random(f"{seed}/{split}")
-    items: list[T] = []
-    seen: set[str] = set()
+    items: dict[str, T] = {}
     for _ in range(count * _ATTEMPTS_PER_ITEM):
         if len(items) == count:
-            return items
+            break
         item = draw(rng)
-        shown = text(item)
-        if split_of(content(item)) == split and shown not in seen:
-            seen.add(shown)
-            items.append(item)
-    if len(items) == count:
-        return items
-    raise ValueError(f"asked for {count} different {split} items, the generator has {len(items)}")
+        if split_of(item.content) == split:
+            items.setdefault(item.prompt, item)
+    if len(items) < count:
+        raise ValueError(
+            f"asked for {count} different {split} items, the generator has {len(items)}"
+        )
+    return list(items.values())
+
+
+def training_rows(draw: Draw[T], count: int, seed: int) -> list[Row]:
+    """Return `count` training rows {prompt, response}."""
+    items = collect(draw, "train", count, seed)
+    return [{"prompt": item.prompt, "response": item.response} for item in items]
+
+
+def evaluation_rows(
+    draw: Draw[T],
+    more: Callable[[T, random.Random], Row],
+    name: str,
+    split: Split,
+    count: int,
+    seed: int,
+) -> list[Row]:
+    """Return `count` rows {id, prompt} of benchmark `name`; `more` gives the other fields."""
+    rng = random.Random(f"{seed}/{split}/tests")
+    return [
+        {"id": f"{name}-{split}-{index:03d}", "prompt": item.prompt, **more(item, rng)}
+        for index, item in enumerate(collect(draw, split, count, seed))
+    ]

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from sweeps.finetune.strict_model import expanded
 from sweeps.mini import arithmetic, knowledge, programs
-from sweeps.mini.splits import Row
+from sweeps.mini.splits import Draw, Row, Split, evaluation_rows, training_rows
+from sweeps.storage.atomic_io import atomic_write
+from sweeps.storage.errors import nearest
 
 PREFIX = "mini:"
 ASSETS = Path(__file__).parent / "assets"
-TRAIN_ROWS = 2048
-VALIDATION_ROWS = 128
-TEST_ROWS = 200
-_DATA_SEED = 0
-_GENERATORS = ("splits.py", "arithmetic.py", "programs.py", "knowledge.py", "world.py")
+_GENERATORS = (
+    "words.yaml",
+    "splits.py",
+    "arithmetic.py",
+    "programs.py",
+    "knowledge.py",
+    "world.py",
+)
 
 
 class WorldError(ValueError):
@@ -46,8 +52,7 @@ def resolve(path: str) -> str:
         return str(ASSETS)
     files = _files()
     if name not in files:
-        near = difflib.get_close_matches(path, names(), n=1, cutoff=0.0)
-        raise WorldError(f"the embedded world has no {path!r}; did you mean {near[0]!r}?")
+        raise WorldError(f"the embedded world has no {path!r}; {nearest(path, list(names()))}")
     target = cache_folder() / "mini" / _version() / name
     if not target.exists():
         _write(target, files[name]())
@@ -68,23 +73,35 @@ def cache_folder() -> Path:
     return expanded(chosen) if chosen else Path.home() / ".cache" / "gmt-sweep"
 
 
-def _files() -> dict[str, Callable[[], list[Row]]]:
-    files: dict[str, Callable[[], list[Row]]] = {
-        "math/train.jsonl": partial(arithmetic.train, TRAIN_ROWS, _DATA_SEED),
-        "code/train.jsonl": partial(programs.train, TRAIN_ROWS, _DATA_SEED),
-        "general/train.jsonl": partial(knowledge.train, TRAIN_ROWS, _DATA_SEED),
-    }
-    evaluations = {
-        "math": arithmetic.items,
-        "code": programs.items,
-        "general_choice": knowledge.choice_items,
-        "general_short": knowledge.short_items,
-    }
-    for name, items in evaluations.items():
-        files[f"{name}/validation.jsonl"] = partial(
-            items, "validation", VALIDATION_ROWS, _DATA_SEED
-        )
-        files[f"{name}/test.jsonl"] = partial(items, "test", TEST_ROWS, _DATA_SEED)
+_TRAINING: dict[str, Draw[Any]] = {
+    "math": arithmetic.draw,
+    "code": programs.draw,
+    "general": knowledge.draw,
+}
+_EVALUATION: dict[str, tuple[Draw[Any], Callable[[Any, random.Random], Row]]] = {
+    "math": (arithmetic.draw, arithmetic.solution),
+    "code": (programs.draw, programs.solution),
+    "general_choice": (knowledge.draw_choice, knowledge.options),
+    "general_short": (knowledge.draw_short, knowledge.reference),
+}
+_SIZES: dict[Split, int] = {"validation": 128, "test": 200}
+
+
+def train(domain: str, count: int = 2048, seed: int = 0) -> list[Row]:
+    """Return `count` training rows {prompt, response} of a domain."""
+    return training_rows(_TRAINING[domain], count, seed)
+
+
+def items(name: str, split: Split, count: int, seed: int = 0) -> list[Row]:
+    """Return `count` evaluation rows of a benchmark's items, such as `general_choice`."""
+    draw, more = _EVALUATION[name]
+    return evaluation_rows(draw, more, name.replace("_", "-"), split, count, seed)
+
+
+def _files() -> Mapping[str, Callable[[], list[Row]]]:
+    files = {f"{domain}/train.jsonl": partial(train, domain) for domain in _TRAINING}
+    for name, (split, count) in product(_EVALUATION, _SIZES.items()):
+        files[f"{name}/{split}.jsonl"] = partial(items, name, split, count)
     return files
 
 
@@ -97,15 +114,9 @@ def _version() -> str:
 
 
 def _write(target: Path, rows: list[Row]) -> None:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Several workers may get here at once: each renames a whole file of equal content.
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, suffix=".tmp", delete=False
-        ) as file:
-            file.write(text)
-        Path(file.name).replace(target)
+        atomic_write(target, "".join(json.dumps(row) + "\n" for row in rows))
     except OSError as error:
         raise WorldError(
             f"cannot write the embedded world's file {target} ({error.strerror}); "

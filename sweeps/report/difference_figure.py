@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from evaluators.comparison import Difference
-from sweeps.report.page import GREY, LINE_COLOUR, canvas
+from sweeps.report.drawing import GREY, LINE_COLOUR, canvas
 
 
 def difference_figure(found: Sequence[Difference], names: tuple[str, str]) -> Figure:

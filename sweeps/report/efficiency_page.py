@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from sweeps.report import drawing
 from sweeps.report.arms import Interval
-from sweeps.report.page import INK, LINE_COLOUR, SFT_COLOUR, Drawn, canvas, table
+from sweeps.report.page import Cells, Drawn, table
 from sweeps.report.published import SAMPLES_PER_SECOND
 
 NAMES = {"sft": "SFT", "random": "Random Mask", "gmt": "GMT"}
@@ -31,36 +32,31 @@ def relative_speed(
 
 def efficiency(measured: Mapping[str, Mapping[str, Any]], place: str) -> Drawn:
     """Table 3. `measured[method]`: "seconds" per round, "flops" per update, "examples"."""
-    title = "Training speed relative to SFT"
-    figure, axes = canvas("samples per second, relative to SFT", "", (5.6, 2.6))
-    names = [name for name in NAMES if name in measured]
-    rows = []
-    for index, name in enumerate(reversed(names)):
-        speed = relative_speed(measured, name)
-        axes.barh(index, speed.estimate, color=SFT_COLOUR if name == "sft" else LINE_COLOUR)
-        ends = [[speed.estimate - speed.low], [speed.high - speed.estimate]]
-        axes.errorbar(speed.estimate, index, xerr=ends, color=INK, capsize=3)
-    axes.set_yticks(range(len(names)), [NAMES[name] for name in reversed(names)])
-    for name in names:
+    figure, axes = drawing.canvas("samples per second, relative to SFT", "", (5.6, 2.6))
+    rows: list[Cells] = []
+    for name, shown in NAMES.items():
+        if name not in measured:
+            continue
         one, speed = measured[name], relative_speed(measured, name)
-        rate = one["examples"] / float(np.median(one["seconds"]))
-        published = [f"{p[name] / p['sft']:.3f}" for p in SAMPLES_PER_SECOND.values()]
-        rows.append(
-            [
-                NAMES[name],
-                f"{rate:.1f}",
-                f"{speed.estimate:.3f}",
-                f"{speed.low:.3f} to {speed.high:.3f}",
-                f"{one['flops']:.3e}",
-                *published,
-            ]
-        )
+        ends = [[speed.estimate - speed.low], [speed.high - speed.estimate]]
+        colour = drawing.SFT_COLOUR if name == "sft" else drawing.LINE_COLOUR
+        bar: drawing.Style = {"color": colour, "error_kw": {"ecolor": drawing.INK, "capsize": 3}}
+        axes.barh(shown, speed.estimate, xerr=ends, **bar)
+        cells = {
+            "method": shown,
+            "samples/s": f"{one['examples'] / float(np.median(one['seconds'])):.1f}",
+            "relative": f"{speed.estimate:.3f}",
+            "95 %": f"{speed.low:.3f} to {speed.high:.3f}",
+            "FLOPs of an update": f"{one['flops']:.3e}",
+        }
+        papers = SAMPLES_PER_SECOND.items()
+        rows.append(cells | {f"paper: {k}": f"{p[name] / p['sft']:.3f}" for k, p in papers})
+    axes.invert_yaxis()
     rounds = len(next(iter(measured.values()))["seconds"])
-    heads = ["method", "samples/s", "relative", "95 %", "FLOPs of an update"]
-    heads += [f"paper: {name}" for name in SAMPLES_PER_SECOND]
     caption = (
         f"Median of {rounds} rounds; in each, the methods take turns to make one update on the "
         f"same examples, in one process. Measured on {place}. The paper measured on A100 and H100 "
         "GPUs, so its ratios are for other machines and models."
     )
-    return Drawn("efficiency", title, caption, figure, table(heads, rows))
+    title = "Training speed relative to SFT"
+    return Drawn("efficiency", title, caption, figure, table(rows))

@@ -13,6 +13,7 @@ arms on common seeds, `sd` excludes the seed effect, which all arms share.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
@@ -196,10 +197,6 @@ def seeds_for_flat(
     def enough(seeds: int) -> bool:
         return flat_power(arms, seeds, margin / sd, alpha) >= power
 
-    if not enough(MOST_SEEDS):
-        return None
-    low, high = 1, MOST_SEEDS  # one seed is never enough: it has no spread
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    counts = range(2, MOST_SEEDS + 1)  # one seed is never enough: it has no spread
+    place = bisect_left(counts, True, key=enough)
+    return counts[place] if place < len(counts) else None

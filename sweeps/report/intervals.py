@@ -8,71 +8,50 @@ Gauss-Legendre quadrature on their quantiles.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from sweeps.report.arms import Arm, Interval, TooFewScores, comparable, residuals
 
-Array = NDArray[np.float64]
 NODES = 160
 
 
-@lru_cache(maxsize=64)
 def maximum_modulus(confidence: float, count: int, df: int) -> float:
     """The studentized maximum modulus, for `count` independent means."""
-    deviations, weights = _deviations(df)
+    return _critical(confidence, (0.0,) * count, df)
 
-    def coverage(c: float) -> float:
-        inside = 2.0 * stats.norm.cdf(c * deviations) - 1.0
-        return float(weights @ inside**count)
 
-    return _solve(coverage, confidence)
+def dunnett(confidence: float, sizes: tuple[int, ...], control: int, df: int) -> float:
+    """Dunnett's two-sided value, for arms of these `sizes` against one arm of size `control`."""
+    return _critical(confidence, tuple(math.sqrt(n / (n + control)) for n in sizes), df)
 
 
 @lru_cache(maxsize=64)
-def dunnett(confidence: float, sizes: tuple[int, ...], control: int, df: int) -> float:
-    """Dunnett's two-sided value, for arms of these `sizes` against one arm of size `control`."""
-    deviations, weights = _deviations(df)
-    nodes, shared_weights = _quantiles()
+def _critical(confidence: float, loads: tuple[float, ...], df: int) -> float:
+    """For statistics that share one normal variable with these `loads`."""
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = (nodes + 1.0) / 2.0, weights / 2.0
     shared = stats.norm.ppf(nodes)
+    deviations = np.sqrt(stats.chi2.ppf(nodes, df) / df)  # estimated over true
 
-    def coverage(c: float) -> float:
-        reach = c * deviations[:, None]
-        inside = np.ones((NODES, NODES))
-        for size in sizes:
-            load = np.sqrt(size / (size + control))
-            own = np.sqrt(1.0 - load**2)
+    def excess(c: float) -> float:
+        reach, inside = c * deviations[:, None], np.ones((NODES, NODES))
+        for load in loads:
+            own = math.sqrt(1.0 - load**2)
             upper = stats.norm.cdf((load * shared + reach) / own)
             inside *= upper - stats.norm.cdf((load * shared - reach) / own)
-        return float(weights @ inside @ shared_weights)
+        return float(weights @ inside @ weights) - confidence
 
-    return _solve(coverage, confidence)
+    return float(optimize.brentq(excess, 0.0, 1e3, xtol=1e-6))
 
 
 @lru_cache(maxsize=64)
 def tukey(confidence: float, count: int, df: int) -> float:
     """The Tukey-Kramer value for every pair of `count` arms, including best against each."""
     return float(stats.studentized_range.ppf(confidence, count, df)) / float(np.sqrt(2.0))
-
-
-def _solve(coverage: Callable[[float], float], confidence: float) -> float:
-    root = optimize.brentq(lambda c: coverage(c) - confidence, 0.0, 1e3, xtol=1e-6)
-    return float(root)
-
-
-def _quantiles() -> tuple[Array, Array]:
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    return (nodes + 1.0) / 2.0, weights / 2.0
-
-
-def _deviations(df: int) -> tuple[Array, Array]:
-    """Nodes and weights of the ratio of estimated to true standard deviation."""
-    nodes, weights = _quantiles()
-    return np.sqrt(stats.chi2.ppf(nodes, df) / df), weights
 
 
 def simultaneous_intervals(arms: Sequence[Arm], confidence: float = 0.95) -> list[Interval]:

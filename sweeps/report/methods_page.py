@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
+from sweeps.report import drawing
 from sweeps.report.arms import SFT, Arm, Interval, Setting, TooFewScores, arm, setting_at
-from sweeps.report.equivalence import against_control
+from sweeps.report.equivalence import Comparison, against_control
 from sweeps.report.intervals import simultaneous_intervals
-from sweeps.report.page import (
-    GREY,
-    LINE_COLOUR,
-    MARKERS,
-    NO_VALUE,
-    SFT_COLOUR,
-    Drawn,
-    canvas,
-    legend,
-    table,
-)
+from sweeps.report.page import Cells, Drawn, table
 from sweeps.report.published import DROP_CLAIM, NO_NUMBERS
 from sweeps.report.trial_row import SCORE, ScoreLabel, TrialRow
 
@@ -36,8 +25,8 @@ NAMES: Mapping[str, str] = {
     "gmt": "GMT",
 }
 RULES: Mapping[str, tuple[str, str]] = {
-    "drop_trivial": ("smallest changes dropped", LINE_COLOUR),
-    "drop_random": ("random ones dropped", GREY),
+    "drop_trivial": ("smallest changes dropped", drawing.LINE_COLOUR),
+    "drop_random": ("random ones dropped", drawing.GREY),
     "drop_salient": ("largest changes dropped", "#805ad5"),
 }
 
@@ -63,7 +52,6 @@ class ComparisonData:
     fractions: tuple[float, ...] = ()
     tests: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sensitivity: tuple[TrialRow, ...] = ()
-    commands: tuple[str, ...] = ()
 
 
 def settings_of(ratio: float, fraction: float = 1.0) -> dict[str, Setting]:
@@ -83,168 +71,148 @@ def intervals_of(arms: Sequence[Arm]) -> dict[str, Interval]:
 
 def methods(data: ComparisonData) -> Drawn:
     """The paper's Tables 1 and 2: each method's mean, and its difference from SFT."""
-    title = f"Methods at mask ratio {data.mask_ratio:g}"
-    arms = {n: arm(s, data.rows, n) for n, s in settings_of(data.mask_ratio or 0.0).items()}
+    title, label = f"Methods at mask ratio {data.mask_ratio:g}", data.label
+    settings = settings_of(data.mask_ratio or 0.0)
+    arms = {name: arm(setting, data.rows, name) for name, setting in settings.items()}
     trained = [one for name, one in arms.items() if name != "pretrained" and one.scores]
-    intervals, label = intervals_of(trained), data.label
+    intervals = intervals_of(trained)
     if len(intervals) < 2:
         return Drawn("methods", title, "Requires two methods with two seeds each.")
-    control = next((one for one in trained if one.name == "sft"), None)
-    margin = data.margin or 0.0
-    against = (
-        {}
-        if control is None
-        else {one.name: one for one in against_control(trained, control, margin).arms}
-    )
-    figure, axes = canvas(label.text, "", (5.6, 3.2))
-    shown = [name for name in NAMES if arms[name].scores]
-    for place, name in enumerate(reversed(shown)):
-        _bar(axes, data, arms[name], intervals.get(name), place)
-    axes.set_yticks(range(len(shown)), [NAMES[name] for name in reversed(shown)])
-    rows = []
-    for name in NAMES:
-        one, interval, versus = arms[name], intervals.get(name), against.get(name)
+    against = {}
+    if (control := arms["sft"]).scores:
+        compared = against_control(trained, control, data.margin or 0.0)
+        against = {one.name: one for one in compared.arms}
+    figure, axes = drawing.canvas(label.text, "", (5.6, 3.2))
+    rows: list[Cells] = []
+    for name, one in arms.items():
+        interval, versus = intervals.get(name), against.get(name)
+        if one.scores:
+            colour = drawing.SFT_COLOUR if name == "sft" else drawing.LINE_COLOUR
+            reach = 0.0 if interval is None else interval.high - interval.estimate
+            dot: drawing.Style = {"color": colour, "marker": "o", "capsize": 3}
+            axes.errorbar(label.shown(one.mean), NAMES[name], xerr=reach, **dot)
+            shown = [label.shown(score) for score in one.scores]
+            axes.scatter(shown, [NAMES[name]] * one.n, color=drawing.GREY, s=14, alpha=0.6)
         rows.append(
-            [
-                NAMES[name],
-                str(one.n),
-                label.number(one.mean) if one.scores else NO_VALUE,
-                NO_VALUE if interval is None else label.span(interval.low, interval.high),
-                NO_VALUE if versus is None else label.difference(versus.difference),
-                NO_VALUE if versus is None else label.span(versus.low, versus.high, signed=True),
-                NO_VALUE
-                if versus is None
-                else _told(data, versus.low, versus.high, versus.verdict),
-                *_test_scores(data, settings_of(data.mask_ratio or 0.0)[name]),
-            ]
+            {
+                "method": NAMES[name],
+                "seeds": one.n,
+                "validation": label.number(one.mean if one.scores else None),
+                "95 %": label.interval(interval),
+                "minus SFT": label.difference(versus and versus.difference),
+                "95 % minus SFT": label.interval(versus, signed=True),
+                "verdict against SFT": versus and _told(data, versus),
+                **_test_scores(data, settings[name]),
+            }
         )
-    heads = ["method", "seeds", "validation", "95 %", "minus SFT", "95 %", "verdict against SFT"]
-    heads += [f"test, {name}" for name in _benchmarks(data)]
+    axes.invert_yaxis()
     caption = (
         "Same data, seeds and budget. Intervals hold for all methods simultaneously and exclude "
         "the seed effect that all methods share; differences from SFT use Dunnett's intervals. "
         f"{NO_NUMBERS}"
     )
-    return Drawn("methods", title, caption, figure, table(heads, rows))
+    return Drawn("methods", title, caption, figure, table(rows))
 
 
-def _bar(axes: Axes, data: ComparisonData, one: Arm, interval: Interval | None, y: int) -> None:
-    colour = SFT_COLOUR if one.name == "sft" else LINE_COLOUR
-    reach = 0.0 if interval is None else interval.high - interval.estimate
-    axes.errorbar(data.label.shown(one.mean), y, xerr=reach, color=colour, marker="o", capsize=3)
-    shown = [data.label.shown(score) for score in one.scores]
-    axes.scatter(shown, [y] * one.n, color=GREY, s=14, alpha=0.6, linewidths=0)
-
-
-def _told(data: ComparisonData, low: float, high: float, verdict: str) -> str:
+def _told(data: ComparisonData, versus: Comparison) -> str:
     """The verdict; without a preregistered margin, never "equivalent"."""
     if data.margin is not None:
-        return verdict
-    return "different" if low > 0 or high < 0 else "not resolved"
+        return versus.verdict
+    return "different" if versus.low > 0 or versus.high < 0 else "not resolved"
 
 
-def _benchmarks(data: ComparisonData) -> list[str]:
+def _test_scores(data: ComparisonData, setting: Setting) -> Cells:
+    """The mean over seeds of each benchmark's test score."""
     suffix = f"/{SCORE}"
     keys = {key for scores in data.tests.values() for key in scores if key.endswith(suffix)}
-    return sorted(key.removesuffix(suffix) for key in keys)
-
-
-def _test_scores(data: ComparisonData, setting: Setting) -> list[str]:
-    """The mean over seeds of each benchmark's test score."""
-    texts = []
-    for name in _benchmarks(data):
-        scores = [
-            data.tests[row.key][f"{name}/{SCORE}"]
-            for row in data.rows
-            if row.stage == "replicate" and setting.holds(row) and row.key in data.tests
-        ]
-        texts.append(data.label.number(float(np.mean(scores))) if scores else NO_VALUE)
-    return texts
+    mine = [r for r in data.rows if r.stage == "replicate" and setting.holds(r)]
+    found = {}
+    for key in sorted(keys):
+        scores = [data.tests[row.key][key] for row in mine if row.key in data.tests]
+        mean = float(np.mean(scores)) if scores else None
+        found[f"test, {key.removesuffix(suffix)}"] = data.label.number(mean)
+    return found
 
 
 def drops(data: ComparisonData) -> Drawn:
     """The paper's Figure 3: the score of an SFT model after parts of its update are dropped."""
-    title, label = "Drops of one SFT model, without retraining", data.label
+    title = "Drops of one SFT model, without retraining"
     sft = arm(SFT, data.rows, "0")
     if not sft.scores:
         return Drawn("drop", title, "No SFT model has a score yet.")
-    figure, axes = canvas("drop rate (for GMT: mask ratio)", label.text)
-    handles: list[Line2D] = []
-    rows: list[list[str]] = []
-    for index, (rule, (name, colour)) in enumerate(RULES.items()):
-        arms = [sft, *(arm(Setting(rule, r), data.rows, f"{r:g}") for r in data.drop_rates)]
-        handles.append(_line(axes, data, arms, name, colour, MARKERS[index], rows))
+    curves = {}
+    for rule, (name, colour) in RULES.items():
+        dropped = (arm(Setting(rule, r), data.rows, f"{r:g}") for r in data.drop_rates)
+        curves[name] = (colour, [sft, *dropped])
     masked = [arm(setting_at(r), data.sensitivity, f"{r:g}") for r in (0.0, *data.drop_rates)]
-    if any(one.scores for one in masked[1:]):
-        handles.append(_line(axes, data, masked, "GMT, trained", SFT_COLOUR, "D", rows))
     caption = (
         "Means over seeds with 95 % intervals that hold simultaneously within each curve; drop "
         f"rate 0 is SFT. {DROP_CLAIM}"
     )
-    if not any(one.scores for one in masked[1:]):
+    if any(one.scores for one in masked[1:]):
+        curves["GMT, trained"] = (drawing.SFT_COLOUR, masked)
+    else:
         caption += " GMT's curve is missing, because it comes from the sensitivity study."
-    legend(figure, handles, 2)
-    heads = ["curve", "rate", "seeds", "mean", "95 %"]
-    return Drawn("drop", title, caption, figure, table(heads, rows))
+    axis = "drop rate (for GMT: mask ratio)"
+    return _curves(Drawn("drop", title, caption), data.label, axis, "curve", curves)
 
 
-def _line(
-    axes: Axes,
-    data: ComparisonData,
-    arms: Sequence[Arm],
-    name: str,
-    colour: str,
-    marker: str,
-    rows: list[list[str]],
-) -> Line2D:
-    """Draw one curve and append its numbers to `rows`."""
-    some, label = [one for one in arms if one.scores], data.label
-    intervals = intervals_of(some)
-    for one in some:
-        i = intervals.get(one.name)
-        span = NO_VALUE if i is None else label.span(i.low, i.high)
-        rows.append([name, one.name, str(one.n), label.number(one.mean), span])
-    reach = [
-        0.0 if one.name not in intervals else intervals[one.name].high - one.mean for one in some
-    ]
-    axes.errorbar(
-        [float(one.name) for one in some],
-        [label.shown(one.mean) for one in some],
-        yerr=reach,
-        color=colour,
-        marker=marker,
-        capsize=2,
-        linewidth=1.5,
-    )
-    return Line2D([], [], color=colour, marker=marker, label=name)
+def _curves(
+    part: Drawn,
+    label: ScoreLabel,
+    axis: str,
+    kind: str,
+    curves: Mapping[str, tuple[str, Sequence[Arm]]],
+) -> Drawn:
+    """The part with a curve for each (colour, arms) of `curves`, by name, which is a `kind`."""
+    figure, axes = drawing.canvas(axis, label.text)
+    rows: list[Cells] = []
+    for marker, (name, (colour, arms)) in zip(drawing.MARKERS, curves.items(), strict=False):
+        some = [one for one in arms if one.scores]
+        intervals = intervals_of(some)
+        reach = [i.high - i.estimate for i in intervals.values()] or [0.0] * len(some)
+        places, means = [float(one.name) for one in some], [label.shown(one.mean) for one in some]
+        line: drawing.Style = {"color": colour, "marker": marker, "linewidth": 1.5, "label": name}
+        axes.errorbar(places, means, yerr=reach, capsize=2, **line)
+        for one in some:
+            cells = {kind: name, axis.partition(" ")[0]: one.name, "seeds": one.n}
+            span = label.interval(intervals.get(one.name))
+            rows.append({**cells, "mean": label.number(one.mean), "95 %": span})
+    drawing.legend(figure, 2)
+    return replace(part, figure=figure, table=table(rows))
 
 
 def less_data(data: ComparisonData) -> Drawn:
     """Methods on shares of the training rows."""
-    title, label = "Methods on less data", data.label
-    colours = {"sft": SFT_COLOUR, "hft": "#805ad5", "random": GREY, "gmt": LINE_COLOUR}
-    figure, axes = canvas("share of the training rows", label.text)
-    handles, rows = [], list[list[str]]()
-    for index, (name, colour) in enumerate(colours.items()):
+    colours = {
+        "sft": drawing.SFT_COLOUR,
+        "hft": "#805ad5",
+        "random": drawing.GREY,
+        "gmt": drawing.LINE_COLOUR,
+    }
+    curves = {}
+    for name, colour in colours.items():
         arms = [
             arm(settings_of(data.mask_ratio or 0.0, share)[name], data.rows, f"{share:g}")
             for share in data.fractions
         ]
         if any(one.scores for one in arms):
-            handles.append(_line(axes, data, arms, NAMES[name], colour, MARKERS[index], rows))
-    if not handles:
-        return Drawn("data", title, "No method has a score yet.")
-    axes.set_xscale("log")
-    axes.set_xticks(list(data.fractions), [f"{share:g}" for share in data.fractions])
-    axes.minorticks_off()
-    legend(figure, handles, 2)
+            curves[NAMES[name]] = (colour, arms)
+    if not curves:
+        return Drawn("data", "Methods on less data", "No method has a score yet.")
     caption = (
         f"Mask ratio {data.mask_ratio:g}; every share trains on the same number of examples, so "
         "fewer rows are repeated more often. The 95 % intervals hold simultaneously within each "
         "curve."
     )
-    heads = ["method", "share", "seeds", "mean", "95 %"]
-    return Drawn("data", title, caption, figure, table(heads, rows))
+    part = Drawn("data", "Methods on less data", caption)
+    part = _curves(part, data.label, "share of the training rows", "method", curves)
+    assert part.figure is not None
+    [axes] = part.figure.axes
+    axes.set_xscale("log")
+    axes.set_xticks(list(data.fractions), [f"{share:g}" for share in data.fractions])
+    axes.minorticks_off()
+    return part
 
 
 def drawn_of(data: ComparisonData) -> Drawn:

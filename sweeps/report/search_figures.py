@@ -11,107 +11,78 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from sweeps.report.page import COLOURS, GREY, INK, LINE_COLOUR, MARKERS, SFT_COLOUR, canvas, legend
+from sweeps.report import drawing
 from sweeps.report.trial_row import StudyData, TrialRow, best_by_mask_ratio, best_so_far, scored
 
 
 def score_against_mask_ratio(data: StudyData) -> Figure:
     """Every scored trial, the best per mask ratio, and the best SFT trial as a line."""
-    figure, axes = canvas("mask ratio", f"validation {data.label.text}")
-    rows = scored(data.rows)
+    figure, axes = drawing.canvas("mask ratio", f"validation {data.label.text}")
+    rows, best = scored(data.rows), best_by_mask_ratio(data.rows)
+    # Stopped trials are hollow: their scores, of earlier steps, are not comparable.
+    stopped = [r for r in data.rows if r.state == "stopped_early" and r.score is not None]
+    hollow: drawing.Style = {
+        "marker": "o",
+        "facecolors": "none",
+        "edgecolors": drawing.GREY,
+        "label": "stopped early",
+    }
+    if stopped:
+        axes.scatter(*_points(data, stopped), s=34, linewidths=1.1, zorder=2, **hollow)
+    line: drawing.Style = {
+        "color": drawing.LINE_COLOUR,
+        "linewidth": 1.4,
+        "label": "best per ratio",
+    }
+    axes.plot(*_points(data, list(best.values())), alpha=0.7, zorder=2, **line)
+    _draw_sft(axes, data)
+    marks: list[Line2D] = []
     norm = _learning_rate_norm(rows)
     intervals = sorted({row.accumulation_interval for row in rows})
-    markers = {n: MARKERS[i % len(MARKERS)] for i, n in enumerate(intervals)}
-    _draw_stopped(axes, data)
-    best = best_by_mask_ratio(data.rows)
-    axes.plot(
-        list(best),
-        [data.label.shown(row.score or 0.0) for row in best.values()],
-        color=LINE_COLOUR,
-        linewidth=1.4,
-        alpha=0.7,
-        zorder=2,
-    )
-    for interval, marker in markers.items():
+    for index, interval in enumerate(intervals):
         some = [row for row in rows if row.accumulation_interval == interval]
-        axes.scatter(
-            [row.mask_ratio for row in some],
-            [data.label.shown(row.score or 0.0) for row in some],
-            c=[row.learning_rate for row in some],
-            norm=norm,
-            cmap=COLOURS,
-            marker=marker,
-            s=58,
-            edgecolors="white",
-            linewidths=0.8,
-            zorder=3,
+        marker, rates = (
+            drawing.MARKERS[index % len(drawing.MARKERS)],
+            [row.learning_rate for row in some],
         )
-    if 0.0 in best:
-        axes.axhline(
-            data.label.shown(best[0.0].score or 0.0),
-            color=SFT_COLOUR,
-            linewidth=1.6,
-            linestyle="--",
-        )
+        look: drawing.Style = {"s": 58, "edgecolors": "white", "linewidths": 0.8, "zorder": 3}
+        points = _points(data, some)
+        axes.scatter(*points, c=rates, norm=norm, cmap=drawing.COLOURS, marker=marker, **look)
+        name = f"N = {interval}"
+        marks.append(Line2D([], [], color=drawing.INK, marker=marker, linestyle="", label=name))
     axes.set_xlim(-0.04, 1.02)
     _colour_bar(figure, axes, norm)
-    legend(figure, _handles(data.rows, markers, has_sft=0.0 in best))
+    drawing.legend(figure, 4, [*marks, *axes.get_legend_handles_labels()[0]])
     return figure
 
 
 def best_score_so_far(data: StudyData) -> Figure:
     """The best validation score after each trial, drawn over the single scores."""
-    figure, axes = canvas("trial number", f"validation {data.label.text}")
+    figure, axes = drawing.canvas("trial number", f"validation {data.label.text}")
     rows, curve = scored(data.rows), best_so_far(data.rows)
+    numbers, scores = [row.number for row in rows], _points(data, rows)[1]
     axes.scatter(
-        [row.number for row in rows],
-        [data.label.shown(row.score or 0.0) for row in rows],
-        color=GREY,
-        s=34,
-        linewidths=0,
-        alpha=0.8,
-        label="one trial",
+        numbers, scores, color=drawing.GREY, s=34, linewidths=0, alpha=0.8, label="one trial"
     )
-    axes.step(
-        [number for number, _ in curve],
-        [data.label.shown(score) for _, score in curve],
-        where="post",
-        color=LINE_COLOUR,
-        linewidth=2.0,
-        label="best so far",
-    )
-    sft = best_by_mask_ratio(data.rows).get(0.0)
-    if sft is not None:
-        axes.axhline(
-            data.label.shown(sft.score or 0.0),
-            color=SFT_COLOUR,
-            linewidth=1.6,
-            linestyle="--",
-            label="best SFT",
-        )
+    best = [data.label.shown(score) for _, score in curve]
+    style: drawing.Style = {"color": drawing.LINE_COLOUR, "linewidth": 2.0, "label": "best so far"}
+    axes.step([number for number, _ in curve], best, where="post", **style)
+    _draw_sft(axes, data)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles, _ = axes.get_legend_handles_labels()
-    legend(figure, handles)
+    drawing.legend(figure)
     return figure
 
 
-def _draw_stopped(axes: Axes, data: StudyData) -> None:
-    """Draw stopped trials as hollow marks: their scores, of earlier steps, are not comparable."""
-    some = _stopped(data.rows)
-    axes.scatter(
-        [row.mask_ratio for row in some],
-        [data.label.shown(row.score or 0.0) for row in some],
-        marker="o",
-        s=34,
-        facecolors="none",
-        edgecolors=GREY,
-        linewidths=1.1,
-        zorder=2,
-    )
+def _points(data: StudyData, rows: Sequence[TrialRow]) -> tuple[list[float], list[float]]:
+    """Mask ratios and shown scores."""
+    shown = [data.label.shown(row.score or 0.0) for row in rows]
+    return [row.mask_ratio for row in rows], shown
 
 
-def _stopped(rows: Sequence[TrialRow]) -> list[TrialRow]:
-    return [row for row in rows if row.state == "stopped_early" and row.score is not None]
+def _draw_sft(axes: Axes, data: StudyData) -> None:
+    sft = best_by_mask_ratio(data.rows).get(0.0)
+    if sft is not None:
+        axes.axhline(data.label.shown(sft.score or 0.0), label="best SFT", **drawing.SFT_LINE)
 
 
 def _learning_rate_norm(rows: Sequence[TrialRow]) -> LogNorm:
@@ -121,28 +92,10 @@ def _learning_rate_norm(rows: Sequence[TrialRow]) -> LogNorm:
 
 
 def _colour_bar(figure: Figure, axes: Axes, norm: LogNorm) -> None:
-    bar = figure.colorbar(ScalarMappable(norm, COLOURS), ax=axes, pad=0.02, aspect=28)
-    bar.set_label("learning rate", fontsize=12, color=INK)
-    locator = LogLocator(subs=(1.0, 2.0, 5.0))
-    bar.ax.yaxis.set_major_locator(locator)
+    bar = figure.colorbar(ScalarMappable(norm, drawing.COLOURS), ax=axes, pad=0.02, aspect=28)
+    bar.set_label("learning rate", fontsize=12, color=drawing.INK)
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     bar.ax.yaxis.set_major_formatter(lambda rate, _: f"{rate:.0e}")
     bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.ax.tick_params(labelsize=10, colors=INK, length=3)
+    bar.ax.tick_params(labelsize=10, colors=drawing.INK, length=3)
     bar.outline.set_visible(False)
-
-
-def _handles(rows: Sequence[TrialRow], markers: dict[int, str], *, has_sft: bool) -> list[Line2D]:
-    handles = [
-        Line2D([], [], color=INK, marker=marker, linestyle="", markersize=6, label=f"N = {n}")
-        for n, marker in markers.items()
-    ]
-    handles.append(Line2D([], [], color=LINE_COLOUR, linewidth=1.4, label="best per ratio"))
-    if has_sft:
-        handles.append(
-            Line2D([], [], color=SFT_COLOUR, linewidth=1.6, linestyle="--", label="best SFT")
-        )
-    if _stopped(rows):
-        hollow = Line2D([], [], color=GREY, marker="o", linestyle="", label="stopped early")
-        hollow.set_markerfacecolor("none")
-        handles.append(hollow)
-    return handles

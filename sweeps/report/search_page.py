@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
+from statistics import mean, stdev
 
-from matplotlib.figure import Figure
-
-from sweeps.report import replicates
-from sweeps.report.page import NO_VALUE, Drawn, cards, drawn, page, reproduction, table
+from sweeps.report.page import Cells, Drawn, Page, table
+from sweeps.report.pareto_front import search_fronts
+from sweeps.report.search_figures import best_score_so_far, score_against_mask_ratio
 from sweeps.report.trial_row import (
     COUNT,
     SCORE,
     STANDARD_ERROR,
     PairedTest,
     StudyData,
-    TrialRow,
     best_by_mask_ratio,
     best_first,
+    distinct,
     p_text,
     scored,
     stopped_controls,
 )
 
 TOP_TRIALS = 10
-STATES = {"finished": "finished", "stopped_early": "stopped early"}
 
 
-def render(data: StudyData, score: Figure, curve: Figure, fronts: Sequence[Drawn] = ()) -> str:
+def page(data: StudyData) -> Page:
     """The whole page of a search."""
-    title = f"{data.name}: {data.domain}"
-    return page(
-        title,
-        [
-            f"<h1>{escape(title)}</h1>",
-            f'<p class="lead">{escape(_lead(data))}</p>',
-            _cards(data),
-            _figures(data, score, curve, fronts),
-            _test_results(data),
-            _best_trials(data),
-            replicates.render(data),
-            _caveat(data),
-            reproduction(data.commands, data.config_yaml),
-        ],
+    return Page(
+        f"{data.name}: {data.domain}",
+        [("", _lead(data))],
+        {"": [*_figures(data), *search_fronts(data)]},
+        data.config_yaml,
+        _cards(data),
+        [_test_results(data), _best_trials(data), *_replicates(data)],
+        _caveats(data),
     )
 
 
 def _lead(data: StudyData) -> str:
-    counts = Counter(STATES.get(row.state, row.state) for row in data.rows)
+    counts = Counter(row.state.replace("_", " ") for row in data.rows)
     states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     minutes = sum(row.seconds for row in data.rows) / 60
     noun = "trial" if len(data.rows) == 1 else "trials"
@@ -58,77 +49,68 @@ def _lead(data: StudyData) -> str:
     return stopped_controls(data.rows) + counted + short
 
 
-def _cards(data: StudyData) -> str:
-    sft = best_by_mask_ratio(data.rows).get(0.0)
-    best = data.best
-    items = [
-        ("best", f"Best validation {data.label.text}", _score(data, best), _place(best)),
-        ("sft", "Best SFT (mask ratio 0)", _score(data, sft), _place(sft)),
+def _cards(data: StudyData) -> list[tuple[str, str, object, str]]:
+    sft, best = best_by_mask_ratio(data.rows).get(0.0), data.best
+    items: list[tuple[str, str, object, str]] = []
+    for kind, title, row in (
+        ("best", f"Best validation {data.label.text}", best),
+        ("sft", "Best SFT (mask ratio 0)", sft),
+    ):
+        place = "no finished trial" if row is None else f"trial {row.number}, seed {row.seed}"
+        items.append((kind, title, data.label.number(row and row.score), place))
+    if best is None:
+        return items
+    if len({row.method for row in data.rows}) > 1:
+        items.append(("", "Method", best.method, "of the best trial"))
+    interval = best.accumulation_interval
+    return [
+        *items,
+        ("", "Mask ratio", f"{best.mask_ratio:.3g}", "gradient elements zeroed"),
+        ("", "Accumulation interval", interval, "mini-batches/update"),
+        ("", "Learning rate", f"{best.learning_rate:.2e}", "of the best trial"),
     ]
-    if best is not None:
-        method = [("", "Method", best.method, "of the best trial")]
-        point = [
-            *(method if len({row.method for row in data.rows}) > 1 else []),
-            ("", "Mask ratio", f"{best.mask_ratio:.3g}", "gradient elements zeroed"),
-            ("", "Accumulation interval", str(best.accumulation_interval), "mini-batches/update"),
-            ("", "Learning rate", f"{best.learning_rate:.2e}", "of the best trial"),
-        ]
-        items += point
-    return cards(items)
 
 
-def _figures(data: StudyData, score: Figure, curve: Figure, fronts: Sequence[Drawn]) -> str:
+def _figures(data: StudyData) -> list[Drawn]:
     no_sft = 0.0 not in best_by_mask_ratio(data.rows)
     control = " No SFT trial (mask ratio 0) has finished, so there is no line." if no_sft else ""
-    parts = [
-        Drawn(
-            "score",
-            "Score against mask ratio",
-            "Each mark is a finished trial: colour is the learning rate, shape the accumulation "
-            "interval N. The dashed line is the best trial with mask ratio 0 (SFT). Hollow marks "
-            f"were stopped early, at an earlier step.{control}",
-            score,
-        ),
-        Drawn(
-            "curve",
-            "Best score so far",
-            "If the line still improves at its end, more trials may find a better point.",
-            curve,
-        ),
-        *fronts,
+    score = (
+        "Each mark is a finished trial: colour is the learning rate, shape the accumulation "
+        "interval N. The dashed line is the best trial with mask ratio 0 (SFT). Hollow marks "
+        f"were stopped early, at an earlier step.{control}"
+    )
+    curve = "If the line still improves at its end, more trials may find a better point."
+    return [
+        Drawn("score", "Score against mask ratio", score, score_against_mask_ratio(data)),
+        Drawn("curve", "Best score so far", curve, best_score_so_far(data)),
     ]
-    return '<div class="figures">' + "".join(drawn(part) for part in parts) + "</div>"
 
 
-def _test_results(data: StudyData) -> str:
+def _test_results(data: StudyData) -> Drawn:
     best, sft = data.test_results.get("best", {}), data.test_results.get("sft", {})
     names = sorted({key.rpartition("/")[0] for key in (*best, *sft)})
     if not names:
-        return (
-            "<section><h2>Test items</h2><p>Not read. They are scored once, after the search, for "
-            "the best trial and the best SFT trial.</p></section>"
+        unread = (
+            "They are scored once, after the search, for the best trial and the best SFT trial."
         )
+        return Drawn("", "Test items", f"Not read. {unread}")
     paired = {each.benchmark: each for each in data.paired}
-    rows = [
-        [
-            name,
-            _with_error(data, best, name),
-            _with_error(data, sft, name),
-            *_difference(data, paired.get(name)),
-            _count(best or sft, name),
-        ]
+    rows: list[Cells] = [
+        {
+            "benchmark": name,
+            "best trial": _with_error(data, best, name),
+            "best SFT trial": _with_error(data, sft, name),
+            **_difference(data, paired.get(name)),
+            "items": f"{(best or sft).get(f'{name}/{COUNT}', 0):.0f}",
+        }
         for name in names
     ]
-    if (mean := paired.get("")) is not None:
-        scores = [data.label.number(mean.best), data.label.number(mean.sft)]
-        rows.append(["mean of all", *scores, *_difference(data, mean), str(mean.n)])
-    heads = ["benchmark", "best trial", "best SFT trial", "difference", "95 %", "McNemar's p"]
-    heads.append("items")
-    about = _about_the_difference(data)
-    return (
-        f"<section><h2>Test items, read once</h2>{table(heads, rows)}"
-        f'<p class="small">Score ± one standard error over items. {about}</p></section>'
-    )
+    if (overall := paired.get("")) is not None:
+        scores = map(data.label.number, (overall.best, overall.sft))
+        cells = ["mean of all", *scores, *_difference(data, overall).values(), overall.n]
+        rows.append(dict(zip(rows[0], cells, strict=True)))
+    note = f"Score ± one standard error over items. {_about_the_difference(data)}"
+    return Drawn("", "Test items, read once", note, table=table(rows))
 
 
 def _about_the_difference(data: StudyData) -> str:
@@ -147,83 +129,80 @@ def _is_control(data: StudyData) -> bool:
     return data.best is not None and data.best.is_sft()
 
 
-def _with_error(data: StudyData, results: Mapping[str, float], name: str) -> str:
+def _with_error(data: StudyData, results: Mapping[str, float], name: str) -> str | None:
     if f"{name}/{SCORE}" not in results:
-        return NO_VALUE
-    error = results.get(f"{name}/{STANDARD_ERROR}", math.nan)
-    return f"{data.label.number(results[f'{name}/{SCORE}'])} ± {_number(error)}"
+        return None
+    error = results.get(f"{name}/{STANDARD_ERROR}", float("nan"))
+    shown = "n/a" if error != error else f"{error:.3f}"
+    return f"{data.label.number(results[f'{name}/{SCORE}'])} ± {shown}"
 
 
-def _difference(data: StudyData, paired: PairedTest | None) -> list[str]:
+def _difference(data: StudyData, paired: PairedTest | None) -> Cells:
     """The paired difference, its interval and its p-value."""
-    if paired is None or _is_control(data):
-        return [NO_VALUE] * 3
-    return [
-        data.label.difference(paired.difference),
-        data.label.span(paired.low, paired.high, signed=True),
-        NO_VALUE if paired.p_value is None else p_text(paired.p_value),
-    ]
+    test = None if _is_control(data) else paired
+    return {
+        "difference": data.label.difference(test and test.difference),
+        "95 %": data.label.interval(test, signed=True),
+        "McNemar's p": None if test is None or test.p_value is None else p_text(test.p_value),
+    }
 
 
-def _count(results: Mapping[str, float], name: str) -> str:
-    count = results.get(f"{name}/{COUNT}")
-    return NO_VALUE if count is None else f"{count:.0f}"
-
-
-def _best_trials(data: StudyData) -> str:
-    ranked = best_first(data.rows)
-    methods = {row.method for row in data.rows}
-    named = len(methods) > 1
-    heads = [
-        "trial",
-        data.label.text,
-        *(["method"] if named else []),
-        "mask ratio",
-        "N",
-        "learning rate",
-        "seed",
-        "updates",
-        "seconds",
-    ]
+def _best_trials(data: StudyData) -> Drawn:
+    title, ranked = "Best trials on the validation items", best_first(data.rows)[:TOP_TRIALS]
+    if not ranked:
+        return Drawn("", title, "No trial has finished with a score yet.")
+    several = len({row.method for row in data.rows}) > 1
     rows = [
-        [
-            str(row.number),
-            _score(data, row),
-            *([row.method] if named else []),
-            f"{row.mask_ratio:.3g}",
-            str(row.accumulation_interval),
-            f"{row.learning_rate:.2e}",
-            str(row.seed),
-            str(row.steps),
-            f"{row.seconds:.1f}",
-        ]
-        for row in ranked[:TOP_TRIALS]
+        {
+            "trial": row.number,
+            data.label.text: data.label.number(row.score),
+            **({"method": row.method} if several else {}),
+            "mask ratio": f"{row.mask_ratio:.3g}",
+            "N": row.accumulation_interval,
+            "learning rate": f"{row.learning_rate:.2e}",
+            "seed": row.seed,
+            "updates": row.steps,
+            "seconds": f"{row.seconds:.1f}",
+        }
+        for row in ranked
     ]
-    best = None if data.best is None else str(data.best.number)
-    body = table(heads, rows, best) if rows else "<p>No trial has finished with a score yet.</p>"
-    return f"<section><h2>Best trials on the validation items</h2>{body}</section>"
+    return Drawn("", title, "", table=table(rows, data.best and data.best.number))
 
 
-def _caveat(data: StudyData) -> str:
-    count = len(scored(data.rows))
-    return (
-        '<section class="caveat"><h2>What this report does not say</h2><ul>'
-        "<li>This is a search, not a sensitivity study. A sampler such as TPE tries more points "
-        "where scores were high, so the samples are biased: neither the shape of the curve nor a "
-        "gap between mask ratios is evidence that the mask ratio matters, or that it does not. "
-        "That requires a fixed design with several seeds per point.</li>"
-        f"<li>The best validation score is the highest of {count}, so it is optimistically biased "
-        "(the winner's curse). Judge by the test items.</li></ul></section>"
+def _replicates(data: StudyData) -> list[Drawn]:
+    """The best points with other seeds, which show how much of a lead is luck.
+
+    The mean leaves out the search's own score, because that score selected the point.
+    """
+    rows: list[Cells] = []
+    for trial in distinct(best_first(data.rows)):
+        again = [row.score for row in scored(data.replicates) if trial.same_point(row)]
+        scores = [score for score in again if score is not None]
+        if scores:
+            spread = f"{stdev(scores):.{data.label.decimals}f}" if len(scores) > 1 else None
+            rows.append(
+                {
+                    "trial": trial.number,
+                    f"{data.label.text} in the search": data.label.number(trial.score),
+                    "mean of other seeds": data.label.number(mean(scores)),
+                    "spread": spread,
+                    "seeds": len(scores),
+                }
+            )
+    note = (
+        "Spread is the standard deviation over seeds. These scores are not used for selection: "
+        "the best trial stays the one the search chose."
     )
+    title = "The best points with other seeds"
+    return [Drawn("", title, note, table=table(rows))] if rows else []
 
 
-def _score(data: StudyData, row: TrialRow | None) -> str:
-    return NO_VALUE if row is None or row.score is None else data.label.number(row.score)
-
-
-def _place(row: TrialRow | None) -> str:
-    return "no finished trial" if row is None else f"trial {row.number}, seed {row.seed}"
-
-
-def _number(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.3f}"
+def _caveats(data: StudyData) -> list[str]:
+    return [
+        "This is a search, not a sensitivity study. A sampler such as TPE tries more points where "
+        "scores were high, so the samples are biased: neither the shape of the curve nor a gap "
+        "between mask ratios is evidence that the mask ratio matters, or that it does not. That "
+        "requires a fixed design with several seeds per point.",
+        f"The best validation score is the highest of {len(scored(data.rows))}, so it is "
+        "optimistically biased (the winner's curse). Judge by the test items.",
+    ]

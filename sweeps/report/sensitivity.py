@@ -62,7 +62,6 @@ class SensitivityData:
     config_yaml: str
     items: Items = field(default_factory=dict)
     importance: tuple[tuple[str, Interval], ...] = ()
-    commands: tuple[str, ...] = ()
 
 
 @final

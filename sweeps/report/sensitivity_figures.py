@@ -3,53 +3,65 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib import colormaps
 
-from sweeps.report.arms import Interval, setting_at
-from sweeps.report.page import (
-    BAND,
-    GREY,
-    INK,
-    LINE_COLOUR,
-    MARKERS,
-    NO_VALUE,
-    SFT_COLOUR,
-    Drawn,
-    canvas,
-    legend,
-    table,
-)
-from sweeps.report.pareto_front import Front
+from sweeps.report import drawing
+from sweeps.report.arms import setting_at
+from sweeps.report.equivalence import Comparisons
+from sweeps.report.page import Cells, Drawn, table
+from sweeps.report.pareto_front import front
 from sweeps.report.sensitivity import SensitivityData, SensitivityResult
+from sweeps.report.trial_row import ScoreLabel
 
-VERDICT_COLOURS = {"equivalent": "#2f855a", "different": "#c53030", "inconclusive": GREY}
+VERDICT_COLOURS = {"equivalent": "#2f855a", "different": "#c53030", "inconclusive": drawing.GREY}
+
+
+def figures(data: SensitivityData, result: SensitivityResult) -> list[Drawn]:
+    """All figures, the curve first."""
+    parts = [curve(data, result), verdicts(data, result), slices(data), importance(data)]
+    return [*parts, costs(data, result)]
 
 
 def curve(data: SensitivityData, result: SensitivityResult) -> Drawn:
     """Mean score against mask ratio with simultaneous intervals and the band of SFT."""
     title, label = "Score against mask ratio", data.label
-    heads = ["mask ratio", "seeds", "mean", "95 % interval (simultaneous)"]
     if not result.intervals:
         return Drawn("curve", title, f"No curve yet: {result.missing}.")
-    figure, axes = canvas("mask ratio", label.text)
-    ratios = [float(one.name) for one in result.arms]
-    for one, ratio in zip(result.arms, ratios, strict=True):
+    figure, axes = drawing.canvas("mask ratio", label.text)
+    rows: list[Cells] = []
+    for one, interval in zip(result.arms, result.intervals, strict=True):
         shown = [label.shown(score) for score in one.scores]
-        axes.scatter([ratio] * one.n, shown, s=16, color=GREY, alpha=0.6, linewidths=0)
-    handles: list[object] = [
-        _draw_means(axes, data, ratios, result.intervals),
-        Line2D([], [], color=GREY, marker="o", markersize=4, linestyle="", label="one seed"),
-    ]
+        name = "" if rows else "one seed"
+        axes.scatter(
+            [float(one.name)] * one.n, shown, s=16, color=drawing.GREY, alpha=0.6, label=name
+        )
+        rows.append(
+            {
+                "mask ratio": one.name,
+                "seeds": one.n,
+                "mean": label.number(interval.estimate),
+                "95 % interval (simultaneous)": label.interval(interval),
+            }
+        )
+    ratios = [float(one.name) for one in result.arms]
+    means = [label.shown(i.estimate) for i in result.intervals]
+    reach = [i.high - i.estimate for i in result.intervals]
+    line: drawing.Style = {
+        "color": drawing.LINE_COLOUR,
+        "linewidth": 1.6,
+        "marker": "o",
+        "label": "mean, 95 %",
+    }
+    axes.errorbar(ratios, means, yerr=reach, capsize=3, zorder=3, **line)
     if ratios[0] == 0:
-        handles.append(_draw_band(axes, data, result.intervals[0]))
+        sft = result.intervals[0]
+        ends = sorted(label.shown(value) for value in (sft.low, sft.high))
+        axes.axhspan(
+            *ends, color=drawing.BAND, alpha=0.45, linewidth=0, zorder=0, label="SFT, 95 %"
+        )
+        axes.axhline(label.shown(sft.estimate), **drawing.SFT_LINE)
     axes.set_xlim(-0.04, 1.03)
-    legend(figure, handles, 2)
-    rows = [
-        [one.name, str(one.n), label.number(i.estimate), label.span(i.low, i.high)]
-        for one, i in zip(result.arms, result.intervals, strict=True)
-    ]
+    drawing.legend(figure, 2)
     caption = (
         "Mean over seeds on validation items. The 95 % intervals hold for all ratios "
         "simultaneously and describe differences between ratios: all ratios ran on the same "
@@ -57,32 +69,7 @@ def curve(data: SensitivityData, result: SensitivityResult) -> Drawn:
     )
     if result.missing:
         caption += f" Missing: {result.missing}."
-    return Drawn("curve", title, caption, figure, table(heads, rows))
-
-
-def _draw_means(
-    axes: Axes, data: SensitivityData, ratios: list[float], intervals: tuple[Interval, ...]
-) -> Line2D:
-    shown = [data.label.shown(i.estimate) for i in intervals]
-    reach = [i.high - i.estimate for i in intervals]
-    axes.errorbar(
-        ratios,
-        shown,
-        yerr=reach,
-        color=LINE_COLOUR,
-        linewidth=1.6,
-        marker="o",
-        capsize=3,
-        zorder=3,
-    )
-    return Line2D([], [], color=LINE_COLOUR, linewidth=1.6, marker="o", label="mean, 95 %")
-
-
-def _draw_band(axes: Axes, data: SensitivityData, sft: Interval) -> Patch:
-    ends = sorted(data.label.shown(value) for value in (sft.low, sft.high))
-    axes.axhspan(*ends, color=BAND, alpha=0.45, linewidth=0, zorder=0)
-    axes.axhline(data.label.shown(sft.estimate), color=SFT_COLOUR, linestyle="--", linewidth=1.4)
-    return Patch(color=BAND, alpha=0.45, label="SFT, 95 %")
+    return Drawn("curve", title, caption, figure, table(rows))
 
 
 def verdicts(data: SensitivityData, result: SensitivityResult) -> Drawn:
@@ -90,48 +77,50 @@ def verdicts(data: SensitivityData, result: SensitivityResult) -> Drawn:
     title, label = "Difference from the best ratio", data.label
     if result.best is None:
         return Drawn("verdicts", title, f"No verdict: {result.missing}.")
-    figure, axes = canvas("mask ratio", f"difference, {label.unit}")
-    axes.axhspan(-data.margin, data.margin, color=BAND, alpha=0.35, linewidth=0, zorder=0)
-    axes.axhline(0, color=INK, linewidth=1)
-    for one in result.best.arms:
+    figure, axes = drawing.canvas("mask ratio", f"difference, {label.unit}")
+    band: drawing.Style = {"color": drawing.BAND, "alpha": 0.35, "linewidth": 0, "label": "margin"}
+    axes.axhspan(-data.margin, data.margin, zorder=0, **band)
+    axes.axhline(0, color=drawing.INK, linewidth=1)
+    for verdict, colour in VERDICT_COLOURS.items():
+        some = [one for one in result.best.arms if one.verdict == verdict]
         axes.errorbar(
-            float(one.name),
-            label.shown(one.difference),
-            yerr=one.high - one.difference,
-            color=VERDICT_COLOURS[one.verdict],
-            marker="o",
+            [float(one.name) for one in some],
+            [label.shown(one.difference) for one in some],
+            yerr=[one.high - one.difference for one in some],
+            fmt="o",
+            color=colour,
             capsize=3,
+            label=verdict,
         )
     axes.set_xlim(-0.04, 1.03)
-    handles: list[object] = [
-        Line2D([], [], color=colour, marker="o", label=name)
-        for name, colour in VERDICT_COLOURS.items()
-    ]
-    legend(figure, [*handles, Patch(color=BAND, alpha=0.35, label="margin")], 2)
-    control = {} if result.control is None else {a.name: a for a in result.control.arms}
-    rows = []
-    for one in result.best.arms:
-        sft = control.get(one.name)
-        rows.append(
-            [
-                one.name,
-                label.difference(one.difference),
-                label.span(one.low, one.high, signed=True),
-                f"{one.p_equivalent:.3g}",
-                one.verdict,
-                NO_VALUE if sft is None else label.difference(sft.difference),
-                NO_VALUE if sft is None else label.span(sft.low, sft.high, signed=True),
-                NO_VALUE if sft is None else sft.verdict,
-            ]
-        )
-    heads = ["mask ratio", f"from {result.best.reference}", "95 %", "p (TOST, Holm)", "verdict"]
-    heads += ["from SFT", "95 %", "verdict against SFT"]
+    drawing.legend(figure, 2)
     caption = (
         f"Compared with the best ratio ({result.best.reference}). Equivalent: two one-sided tests "
         f"at \u00b1{data.margin:g}, Holm-corrected. Different: Tukey's interval of all pairs "
         "excludes 0. Everything else is inconclusive."
     )
-    return Drawn("verdicts", title, caption, figure, table(heads, rows))
+    rows = _verdict_rows(label, result, result.best)
+    return Drawn("verdicts", title, caption, figure, table(rows))
+
+
+def _verdict_rows(label: ScoreLabel, result: SensitivityResult, best: Comparisons) -> list[Cells]:
+    control = {} if result.control is None else {a.name: a for a in result.control.arms}
+    rows: list[Cells] = []
+    for one in best.arms:
+        sft = control.get(one.name)
+        rows.append(
+            {
+                "mask ratio": one.name,
+                f"from {best.reference}": label.difference(one.difference),
+                "95 %": label.interval(one, signed=True),
+                "p (TOST, Holm)": f"{one.p_equivalent:.3g}",
+                "verdict": one.verdict,
+                "from SFT": label.difference(sft and sft.difference),
+                "95 % from SFT": label.interval(sft, signed=True),
+                "verdict against SFT": sft and sft.verdict,
+            }
+        )
+    return rows
 
 
 def slices(data: SensitivityData) -> Drawn:
@@ -146,35 +135,26 @@ def slices(data: SensitivityData) -> Drawn:
             "No figure: accumulation interval and learning rate were fixed beforehand, the same "
             "at every ratio. Lists under study.nuisance tune them for each ratio.",
         )
-    figure, axes = canvas("mask ratio", label.text)
-    rates = sorted({rate for _, rate in pairs})
-    intervals = sorted({n for n, _ in pairs})
-    colours = dict(zip(rates, _colours(len(rates)), strict=True))
-    rows = []
+    figure, axes = drawing.canvas("mask ratio", label.text)
+    rates, intervals = sorted({rate for _, rate in pairs}), sorted({n for n, _ in pairs})
+    shades = colormaps[drawing.COLOURS](np.linspace(0.3, 0.85, len(rates)))
+    rows: list[Cells] = []
     for interval, rate in pairs:
         some = sorted(
-            (r.mask_ratio, label.shown(r.score))
+            (r.mask_ratio, r.score or 0.0)
             for r in tuning
             if (r.accumulation_interval, r.learning_rate) == (interval, rate)
-            and r.score is not None
         )
-        marker = MARKERS[intervals.index(interval) % len(MARKERS)]
-        name = f"lr {rate:.0e}, N = {interval}"
-        axes.plot(*zip(*some, strict=True), color=colours[rate], marker=marker, label=name)
-        rows += [
-            [f"{x:g}", str(interval), f"{rate:.1e}", label.number(label.sign * y)] for x, y in some
-        ]
-    handles, _ = axes.get_legend_handles_labels()
-    legend(figure, handles, 2)
+        marker = drawing.MARKERS[intervals.index(interval) % len(drawing.MARKERS)]
+        colour, name = tuple(shades[rates.index(rate)]), f"lr {rate:.0e}, N = {interval}"
+        shown = [label.shown(score) for _, score in some]
+        axes.plot([x for x, _ in some], shown, color=colour, marker=marker, label=name)
+        for ratio, score in some:
+            point = {"mask ratio": f"{ratio:g}", "N": interval, "learning rate": f"{rate:.1e}"}
+            rows.append({**point, label.text: label.number(score)})
+    drawing.legend(figure, 2)
     caption = "One seed per point, used nowhere else; each ratio's best pair is replicated."
-    heads = ["mask ratio", "N", "learning rate", label.text]
-    return Drawn("slices", title, caption, figure, table(heads, rows))
-
-
-def _colours(count: int) -> list[tuple[float, float, float, float]]:
-    from matplotlib import colormaps
-
-    return [tuple(colormaps["viridis"](x)) for x in np.linspace(0.3, 0.85, count)]
+    return Drawn("slices", title, caption, figure, table(rows))
 
 
 def importance(data: SensitivityData) -> Drawn:
@@ -183,26 +163,25 @@ def importance(data: SensitivityData) -> Drawn:
     if not data.importance:
         missing = "Requires a tuning grid over two or more parameters, which this study lacks."
         return Drawn("importance", title, missing)
-    figure, axes = canvas("share of the score's variance", "", (5.6, 2.6))
-    names = [name for name, _ in data.importance]
-    shares = [share for _, share in data.importance]
-    places = np.arange(len(names))[::-1]
-    axes.barh(places, [s.estimate for s in shares], color=LINE_COLOUR, height=0.55)
-    ends = [[s.estimate - s.low for s in shares], [s.high - s.estimate for s in shares]]
-    axes.errorbar(
-        [s.estimate for s in shares], places, xerr=ends, fmt="none", color=INK, capsize=3
-    )
-    axes.set_yticks(places, names)
+    figure, axes = drawing.canvas("share of the score's variance", "", (5.6, 2.6))
+    for name, share in reversed(data.importance):
+        ends = [[share.estimate - share.low], [share.high - share.estimate]]
+        error: drawing.Style = {"ecolor": drawing.INK, "capsize": 3}
+        axes.barh(
+            name, share.estimate, xerr=ends, color=drawing.LINE_COLOUR, height=0.55, error_kw=error
+        )
     axes.set_xlim(0, 1)
-    rows = [[n, f"{s.estimate:.2f}", f"{s.low:.2f} to {s.high:.2f}"] for n, s in data.importance]
+    rows = [
+        {"parameter": n, "share": f"{s.estimate:.2f}", "95 %": f"{s.low:.2f} to {s.high:.2f}"}
+        for n, s in data.importance
+    ]
     caption = "On the tuning grid, with 95 % bootstrap intervals over trials."
-    return Drawn("importance", title, caption, figure, table(["parameter", "share", "95 %"], rows))
+    return Drawn("importance", title, caption, figure, table(rows))
 
 
-def front(data: SensitivityData, result: SensitivityResult) -> Drawn:
+def costs(data: SensitivityData, result: SensitivityResult) -> Drawn:
     """Mean score against mean training time, with the non-dominated arms in colour."""
-    title, label = "Score and cost", data.label
-    points = []
+    title, points = "Score and cost", {}
     for one in result.arms:
         setting = setting_at(float(one.name), data.method)
         seconds = [
@@ -210,13 +189,12 @@ def front(data: SensitivityData, result: SensitivityResult) -> Drawn:
             for row in data.rows
             if setting.holds(row) and row.stage == "replicate" and row.state == "finished"
         ]
-        points.append((one.mean, float(np.mean(seconds))))
+        points[one.name] = (one.mean, float(np.mean(seconds)))
     if len(points) < 2:
         return Drawn("front", title, "Requires two ratios with a score.")
-    found = Front("mask ratio", "seconds", [one.name for one in result.arms], points)
-    figure = found.figure(label, "training seconds, mean of replicates")
     caption = (
         "Numbers are mask ratios; coloured ones are on the Pareto front. Trials that ran in "
         "parallel shared the machine: time differences of a few percent are noise."
     )
-    return Drawn("front", title, caption, figure, found.table(label))
+    axis = "training seconds, mean of replicates"
+    return front(Drawn("front", title, caption), data.label, axis, "mask ratio", points)

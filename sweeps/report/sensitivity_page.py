@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from html import escape
-
-from sweeps.report.page import Drawn, cards, drawn, notes, page, reproduction, section, table
+from sweeps.report.page import Drawn, Page, table
 from sweeps.report.sensitivity import UNEQUAL, SensitivityData, SensitivityResult, headline
-from sweeps.report.sensitivity_figures import curve, front, importance, slices, verdicts
+from sweeps.report.sensitivity_figures import figures
 from sweeps.report.trial_row import TrialRow, stopped_controls
 
 
-def figures(data: SensitivityData, result: SensitivityResult) -> list[Drawn]:
-    """All figures, the curve first."""
-    return [
-        curve(data, result),
-        verdicts(data, result),
-        slices(data),
-        importance(data),
-        front(data, result),
-    ]
-
-
-def render(data: SensitivityData, result: SensitivityResult, parts: list[Drawn]) -> str:
+def page(data: SensitivityData, result: SensitivityResult) -> Page:
     """The whole page; the verdict, its cost and the curve come first."""
-    title = f"{data.name}: {data.domain}, sensitivity to the mask ratio"
-    return page(
-        title,
-        [
-            f"<h1>{escape(title)}</h1>",
-            f'<p class="verdict">{escape(headline(data, result))}</p>',
-            f'<p class="lead">{escape(cost(data.rows))}</p>',
-            drawn(parts[0]),
-            _cards(data, result),
-            drawn(parts[1]),
-            rescored(data, result),
-            *(drawn(part) for part in parts[2:]),
-            notes("What this report does not say", caveats(data, result)),
-            reproduction(data.commands, data.config_yaml),
-        ],
+    return Page(
+        f"{data.name}: {data.domain}, sensitivity to the mask ratio",
+        [(headline(data, result), cost(data.rows))],
+        {"": figures(data, result)},
+        data.config_yaml,
+        _cards(data, result),
+        [rescored(data, result)],
+        caveats(data, result),
     )
 
 
@@ -51,58 +31,53 @@ def cost(rows: tuple[TrialRow, ...]) -> str:
     return stopped_controls(rows) + told
 
 
-def _cards(data: SensitivityData, result: SensitivityResult) -> str:
+def _cards(data: SensitivityData, result: SensitivityResult) -> list[tuple[str, str, object, str]]:
     if result.best is None:
-        return ""
+        return []
     seeds = sorted({one.n for one in result.arms})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    needed = "> 200" if result.seeds_needed is None else str(result.seeds_needed)
-    return cards(
-        [
-            ("", "Seeds per ratio", count, "replicates, same for all"),
-            ("", "Needed if flat", needed, "for 80 % power"),
-            ("", "Margin", f"\u00b1{data.margin:g}", data.declared),
-            (
-                "",
-                "Spread of a score",
-                f"{result.best.spread.sd:.{data.label.decimals}f}",
-                f"SD without the seed effect shared by all ratios (SD {result.blocks:.2g})",
-            ),
-        ]
-    )
+    spread = f"{result.best.spread.sd:.{data.label.decimals}f}"
+    shared = f"SD without the seed effect shared by all ratios (SD {result.blocks:.2g})"
+    return [
+        ("", "Seeds per ratio", count, "replicates, same for all"),
+        ("", "Needed if flat", result.seeds_needed or "> 200", "for 80 % power"),
+        ("", "Margin", f"\u00b1{data.margin:g}", data.declared),
+        ("", "Spread of a score", spread, shared),
+    ]
 
 
-def rescored(data: SensitivityData, result: SensitivityResult) -> str:
+def rescored(data: SensitivityData, result: SensitivityResult) -> Drawn:
     """The winner against SFT, on seeds and items that were not used to select it."""
     title, won, label = "The best ratio again, on fresh seeds", result.rescored, data.label
     if won is None:
-        return section(title, "<p>No fresh seeds have finished yet.</p>")
-    first = (
+        return Drawn("", title, "No fresh seeds have finished yet.")
+    text = [
         f"Mask ratio {won.ratio:g} was selected with a score of {label.number(won.selected)}; on "
         f"fresh seeds it scores {label.number(won.fresh_mean)}."
-    )
-    text = f"<p>{escape(first)}</p>"
-    if won.fresh is not None:
-        one = won.fresh
+    ]
+    if (one := won.fresh) is not None:
         resolved = one.low > 0 or one.high < 0
-        said = "" if resolved else " This study cannot distinguish the two."
-        sentence = (
+        text.append(
             f"Minus SFT on the same fresh seeds: {label.difference(one.difference)} "
-            f"(95 % {label.span(one.low, one.high, signed=True)}).{said}"
+            f"(95 % {label.interval(one, signed=True)})."
+            f"{'' if resolved else ' This study cannot distinguish the two.'}"
         )
-        text += f"<p>{escape(sentence)}</p>"
     rows = [
-        [name, label.difference(i.estimate), label.span(i.low, i.high, signed=True), str(count)]
-        for name, i, count in won.test
+        {
+            "test items of": name,
+            "GMT \u2212 SFT": label.difference(interval.estimate),
+            "95 %, questions resampled": label.interval(interval, signed=True),
+            "items": count,
+        }
+        for name, interval, count in won.test
     ]
     if not rows:
-        return section(title, text + "<p>The test items have not been read.</p>")
-    heads = ["test items of", "GMT \u2212 SFT", "95 %, questions resampled", "items"]
+        return Drawn("", title, "The test items have not been read.", text=tuple(text))
     note = (
         "Test items are read once, at the end. This interval covers other questions for the same "
         "models; that of the fresh seeds covers other seeds."
     )
-    return section(title, text + table(heads, rows) + f'<p class="small">{note}</p>')
+    return Drawn("", title, note, table=table(rows), text=tuple(text))
 
 
 def caveats(data: SensitivityData, result: SensitivityResult) -> list[str]:

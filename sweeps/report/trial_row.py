@@ -5,10 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Protocol, final
 
 # The suffixes of one benchmark's entries in `StudyData.test_results`.
 SCORE, STANDARD_ERROR, COUNT = "score", "standard_error", "n"
+
+
+NO_VALUE = "\u2013"
+
+
+class Ends(Protocol):
+    """Whatever has the bounds of an interval."""
+
+    @property
+    def low(self) -> float:
+        """The lower bound."""
+
+    @property
+    def high(self) -> float:
+        """The upper bound."""
 
 
 @final
@@ -38,19 +53,24 @@ class ScoreLabel:
         """The value as shown to readers."""
         return self.sign * score
 
-    def number(self, score: float) -> str:
+    def number(self, score: float | None, sign: str = "") -> str:
         """A score as text."""
-        return "n/a" if math.isnan(score) else f"{self.shown(score):.{self.decimals}f}"
+        if score is None:
+            return NO_VALUE
+        return "n/a" if math.isnan(score) else f"{self.shown(score):{sign}.{self.decimals}f}"
 
-    def difference(self, value: float) -> str:
+    def difference(self, value: float | None) -> str:
         """A score difference as text, with its sign."""
-        return "n/a" if math.isnan(value) else f"{self.shown(value):+.{self.decimals}f}"
+        return self.number(value, "+")
 
     def span(self, low: float, high: float, *, signed: bool = False) -> str:
         """An interval as text, the smaller shown number first."""
         ends = sorted((low, high), key=self.shown)
-        text = self.difference if signed else self.number
-        return f"{text(ends[0])} to {text(ends[1])}"
+        return " to ".join(self.number(end, "+" if signed else "") for end in ends)
+
+    def interval(self, ends: Ends | None, *, signed: bool = False) -> str:
+        """The bounds of an estimate as text."""
+        return NO_VALUE if ends is None else self.span(ends.low, ends.high, signed=signed)
 
 
 @final
@@ -119,10 +139,10 @@ class StudyData:
 
     `label` names the score. `test_results` has "best" and "sft", each mapping "<benchmark>/score",
     "<benchmark>/standard_error", "<benchmark>/n" (see `benchmark_entries`); it is empty if the
-    test items were not read. `paired` compares the two. `commands` repeat the study, one shell
-    line each. `rows` are the search's own trials, `replicates` its best points with other seeds.
-    Objectives other than the score are in each row's metrics as "objective/<name>". `shortfall`
-    says if the space has fewer points than the trials asked for; else empty.
+    test items were not read. `paired` compares the two. `rows` are the search's own trials,
+    `replicates` its best points with other seeds. Objectives other than the score are in each
+    row's metrics as "objective/<name>". `shortfall` says if the space has fewer points than the
+    trials asked for; else empty.
     """
 
     name: str
@@ -132,7 +152,6 @@ class StudyData:
     best: TrialRow | None
     test_results: Mapping[str, Mapping[str, float]]
     config_yaml: str
-    commands: tuple[str, ...] = ()
     replicates: tuple[TrialRow, ...] = ()
     objectives: tuple[str, ...] = ("score",)
     paired: tuple[PairedTest, ...] = ()

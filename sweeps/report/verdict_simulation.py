@@ -54,6 +54,9 @@ class Rate:
         return float(exact.high if side == "upper" else exact.low)
 
 
+Event = Callable[[list[Arm]], bool]
+
+
 def run(runs: int, seeds: Sequence[int] = (3, 5, 8, 12), seed: int = 0) -> list[Rate]:
     """All checks at each number of seeds."""
     random = np.random.default_rng(seed)
@@ -61,35 +64,38 @@ def run(runs: int, seeds: Sequence[int] = (3, 5, 8, 12), seed: int = 0) -> list[
 
 
 def _checks(runs: int, seeds: int, random: np.random.Generator) -> list[Rate]:
-    flat, one_low, many_low = np.zeros(ARMS), np.zeros(ARMS), np.zeros(ARMS)
-    one_low[-1] = -MARGIN
-    many_low[ARMS // 2 :] = -MARGIN
-    dropped = np.zeros(ARMS)
-    dropped[-2:] = -DROP
-    noisy = np.ones(ARMS)
-    noisy[-2:] = 2.0
-
-    def count(what: str, truth: Array, event: Callable[[list[Arm]], bool], promised: str) -> Rate:
-        sd = noisy if "unequal" in what else np.ones(ARMS)
-        happened = sum(event(_draw(truth, sd, seeds, random)) for _ in range(runs))
-        return Rate(what, seeds, happened, runs, promised)
-
-    at_most, power = "at most 0.05", drop_power(ARMS, seeds, DROP)
-    flat_promise = f"{flat_power(ARMS, seeds, MARGIN):.2f}"
-    return [
-        count("flat: an arm called different from the best", flat, _any_different, at_most),
-        count("flat, unequal spread: an arm called different", flat, _any_different, "none made"),
-        count("flat: an arm called different from SFT", flat, _differs_from_sft, at_most),
-        count("one arm at the margin: it is called equivalent", one_low, _last_equal, at_most),
-        count("half at the margin: one is called equivalent", many_low, _low_equal, at_most),
-        count("one arm at the margin: equivalent to SFT", one_low, _last_equals_sft, at_most),
-        count("flat: called equivalent as a whole", flat, _all_equal, flat_promise),
-        count(
-            "drop of 4 SD: the last arm is different", dropped, _last_differs, f">= {power:.2f}"
+    flat, at_most = np.zeros(ARMS), "at most 0.05"
+    one_low, many_low, dropped = (_lowered(1), _lowered(ARMS // 2), 2 * _lowered(2))
+    power, flat_rate = drop_power(ARMS, seeds, DROP), flat_power(ARMS, seeds, MARGIN)
+    # Different: an interval excludes zero, including those of equivalent arms.
+    checks: list[tuple[str, Array, Event, str]] = [
+        ("flat: an arm called different from the best", flat, _any_different, at_most),
+        ("flat, unequal spread: an arm called different", flat, _any_different, "none made"),
+        ("flat: an arm called different from SFT", flat, _differs_from_sft, at_most),
+        ("one arm at the margin: it is called equivalent", one_low, _equal_to_best(1), at_most),
+        ("half at the margin: one is called equivalent", many_low, _equal_to_best(6), at_most),
+        ("one arm at the margin: equivalent to SFT", one_low, _last_equals_sft, at_most),
+        ("flat: called equivalent as a whole", flat, _all_equal, f"{flat_rate:.2f}"),
+        ("drop of 4 SD: the last arm is different", dropped, _last_differs, f">= {power:.2f}"),
+        ("means all inside their intervals", flat, _covered, "0.95"),
+        (
+            "differences from SFT all inside",
+            flat,
+            lambda arms: not _differs_from_sft(arms),
+            "0.95",
         ),
-        count("means all inside their intervals", flat, _covered, "0.95"),
-        count("differences from SFT all inside", flat, _differences_covered, "0.95"),
     ]
+    rates = []
+    for what, truth, event, promised in checks:
+        sd = np.where(dropped < 0, 2.0, 1.0) if "unequal" in what else np.ones(ARMS)
+        happened = sum(event(_draw(truth, sd, seeds, random)) for _ in range(runs))
+        rates.append(Rate(what, seeds, happened, runs, promised))
+    return rates
+
+
+def _lowered(count: int) -> Array:
+    """The last `count` arms lie at the margin below the others."""
+    return np.where(np.arange(ARMS) >= ARMS - count, -MARGIN, 0.0)
 
 
 def _draw(truth: Array, sd: Array, seeds: int, random: np.random.Generator) -> list[Arm]:
@@ -99,56 +105,42 @@ def _draw(truth: Array, sd: Array, seeds: int, random: np.random.Generator) -> l
     return [Arm(str(i), tuple(row), names) for i, row in enumerate(scores.tolist())]
 
 
-def _best(arms: list[Arm]) -> Comparisons:
-    return against_best(arms, MARGIN)
-
-
-def _sft(arms: list[Arm]) -> Comparisons:
-    return against_control(arms, arms[0], MARGIN)
-
-
-def _said(result: Comparisons, name: int, verdict: str) -> bool:
-    return any(arm.name == str(name) and arm.verdict == verdict for arm in result.arms)
+def _verdicts(result: Comparisons) -> dict[str, str]:
+    return {arm.name: arm.verdict for arm in result.arms}
 
 
 def _any_different(arms: list[Arm]) -> bool:
-    # Count every interval that excludes zero, including those of equivalent arms.
-    return any(arm.high < 0 for arm in _best(arms).arms)
+    return any(arm.high < 0 for arm in against_best(arms, MARGIN).arms)
 
 
 def _differs_from_sft(arms: list[Arm]) -> bool:
-    return any(arm.low > 0 or arm.high < 0 for arm in _sft(arms).arms)
+    return any(arm.low > 0 or arm.high < 0 for arm in against_control(arms, arms[0], MARGIN).arms)
 
 
-def _last_equal(arms: list[Arm]) -> bool:
-    return _said(_best(arms), ARMS - 1, "equivalent")
+def _equal_to_best(last: int) -> Event:
+    def event(arms: list[Arm]) -> bool:
+        found = _verdicts(against_best(arms, MARGIN))
+        return any(found.get(arm.name) == "equivalent" for arm in arms[-last:])
 
-
-def _low_equal(arms: list[Arm]) -> bool:
-    result = _best(arms)
-    return any(_said(result, i, "equivalent") for i in range(ARMS // 2, ARMS))
+    return event
 
 
 def _last_equals_sft(arms: list[Arm]) -> bool:
-    return _said(_sft(arms), ARMS - 1, "equivalent")
+    return _verdicts(against_control(arms, arms[0], MARGIN))[arms[-1].name] == "equivalent"
 
 
 def _all_equal(arms: list[Arm]) -> bool:
-    return _best(arms).verdict == "equivalent"
+    return against_best(arms, MARGIN).verdict == "equivalent"
 
 
 def _last_differs(arms: list[Arm]) -> bool:
-    return _said(_best(arms), ARMS - 1, "different")
+    return _verdicts(against_best(arms, MARGIN)).get(arms[-1].name) == "different"
 
 
 def _covered(arms: list[Arm]) -> bool:
     intervals = simultaneous_intervals(arms)
     shift = sum(one.estimate for one in intervals) / len(intervals)
     return all(one.low <= shift <= one.high for one in intervals)
-
-
-def _differences_covered(arms: list[Arm]) -> bool:
-    return all(arm.low <= 0 <= arm.high for arm in _sft(arms).arms)
 
 
 def table(rates: Sequence[Rate]) -> str:

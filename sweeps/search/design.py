@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from sweeps.config.space import Point
@@ -49,15 +49,7 @@ class DesignPoint:
     @classmethod
     def of(cls, row: TrialRow) -> DesignPoint:
         """The point of a recorded trial."""
-        return cls(
-            row.method,
-            row.mask_ratio,
-            row.accumulation_interval,
-            row.learning_rate,
-            row.seed,
-            row.stage,
-            row.train_fraction,
-        )
+        return cls(**{field.name: getattr(row, field.name) for field in fields(cls)})
 
 
 @final
@@ -120,13 +112,16 @@ class Design(ABC):
         """Trials that depend on the replicates; called once all of those have ended."""
         return []
 
-    @abstractmethod
     def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
         """Whether a trial's weights are still needed."""
+        return False
 
-    @abstractmethod
     def tested(self, rows: Rows) -> list[TrialRow]:
-        """The trials whose models are scored once on the test items, at the very end."""
+        """The trials whose models are scored once on the test items, at the very end.
+
+        None by default: where nothing is selected, validation scores are unbiased.
+        """
+        return []
 
     @final
     def points(self, rows: Rows) -> list[DesignPoint]:

@@ -75,10 +75,6 @@ class DropDesign(Design):
         """The SFT models, from which all others are derived."""
         return row.stage == "replicate" and row.method == "sft"
 
-    def tested(self, rows: Rows) -> list[TrialRow]:
-        """None: nothing is selected here, so validation scores are unbiased."""
-        return []
-
 
 @final
 class DataDesign(Design):
@@ -94,14 +90,6 @@ class DataDesign(Design):
         """Every trained method on every share."""
         ratios = {"sft": 0.0, "hft": 0.0, "random": self.mask_ratio, "gmt": self.mask_ratio}
         return [Setting(m, ratios[m], share) for share in self.fractions for m in ratios]
-
-    def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
-        """None, because no model is used again."""
-        return False
-
-    def tested(self, rows: Rows) -> list[TrialRow]:
-        """None: nothing is selected here."""
-        return []
 
 
 @final

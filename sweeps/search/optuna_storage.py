@@ -46,26 +46,21 @@ class ReconnectingConnect:
         Raises:
             UserError: the server does not respond.
         """
-        began = time.monotonic()
+        deadline = time.monotonic() + (0.0 if self._has_given_up else PATIENCE_SECONDS)
         while True:
             try:
                 connection = dialect.connect(*arguments, **named)
+                self._has_given_up = False
+                return connection
             except dialect.loaded_dbapi.OperationalError as error:
-                is_long = time.monotonic() - began > PATIENCE_SECONDS
-                if self._has_given_up or is_long or is_interrupted():
+                if time.monotonic() > deadline or is_interrupted():
                     self._has_given_up = True
-                    raise UserError(self._gone(error)) from error
-                time.sleep(AGAIN_SECONDS)
-                continue
-            self._has_given_up = False
-            return connection
-
-    def _gone(self, error: Exception) -> str:
-        said = " ".join(str(error).split())
-        return (
-            f"database {self._address}: {said[:400]} The connection was lost; no data in it is "
-            "lost. Run the same command again once the server responds"
-        )
+                    said = " ".join(str(error).split())
+                    raise UserError(
+                        f"database {self._address}: {said[:400]} The connection was lost; no data "
+                        "in it is lost. Run the same command again once the server responds"
+                    ) from error
+            time.sleep(AGAIN_SECONDS)
 
 
 @final

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sweeps.config.search_config import Objective
-from sweeps.storage.trial_files import EVENTS_FILE
+from sweeps.storage.trial_files import EVENTS_FILE, step_events
 
 
 def has_ended(result: dict[str, Any], error: bool) -> bool:
@@ -28,24 +26,26 @@ def ending(result: dict[str, Any], error: bool) -> str:
 
 
 def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
-    """The part of a trial's result that the report needs; stored with it in Optuna."""
+    """The part of a trial's result that the report needs; stored with it in Optuna.
+
+    ``kind`` is one of `sweeps.config.failures`; it and ``failure``, the cause, are empty unless
+    the trial failed.
+    """
     kept: dict[str, Any] = {name: result[name] for name in ("step", "steps") if name in result}
     score = result.get("score")
+    is_failed = state == "failed"
     return {
         **kept,
         "state": state,
         "score": score if score is not None and math.isfinite(score) else None,
         "seconds": result.get("time_total_s", 0.0),
         "metrics": {k: v for k, v in metrics_of(result).items() if math.isfinite(v)},
-        "failure": _failure(result, state),
-        "kind": _kind(result, state),
+        "failure": _failure(result) if is_failed else "",
+        "kind": _kind(result) if is_failed else "",
     }
 
 
-def _kind(result: dict[str, Any], state: str) -> str:
-    """The kind of a failure (see `sweeps.config.failures`); empty for other outcomes."""
-    if state != "failed":
-        return ""
+def _kind(result: dict[str, Any]) -> str:
     score = result.get("score")
     if result.get("state") == "diverged" or (score is not None and not math.isfinite(score)):
         return "diverged"
@@ -58,12 +58,8 @@ def metrics_of(result: dict[str, Any]) -> dict[str, float]:
     return {**flat, **result.get("metrics", {})}
 
 
-def _failure(result: dict[str, Any], state: str) -> str:
-    """Why a trial failed; empty for other outcomes."""
-    if state != "failed":
-        return ""
-    said = result.get("failure") or result.get("reason")
-    if said:
+def _failure(result: dict[str, Any]) -> str:
+    if said := result.get("failure") or result.get("reason"):
         return str(said)
     if result.get("state") == "diverged":
         return "the training loss was not a finite number"
@@ -97,11 +93,6 @@ def kept_fraction(events: Path) -> float:
 
     Read from the event log, because a resumed trial saw only its later updates itself.
     """
-    kept: dict[int, float] = {}
-    with suppress(FileNotFoundError), events.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            with suppress(ValueError):  # a truncated line, left by a killed process
-                event: Any = json.loads(line)
-                if KEPT in event.get("metrics", {}):
-                    kept[event["step"]] = event["metrics"][KEPT]
+    measured = [event for event in step_events(events) if KEPT in event["metrics"]]
+    kept = {event["step"]: event["metrics"][KEPT] for event in measured}
     return sum(kept.values()) / len(kept) if kept else math.nan

@@ -10,7 +10,8 @@ from sweeps.config.sweep_config import KeepConfig
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.design import Design
 from sweeps.search.trial_records import best_rows, best_sft_row
-from sweeps.storage.remote_sync import Remove, remove_folder
+from sweeps.storage.remote_sync import Remove, remove_here
+from sweeps.storage.trial_files import CHECKPOINTS, MODEL
 
 
 def drop_weights(
@@ -18,7 +19,7 @@ def drop_weights(
     rows: tuple[TrialRow, ...],
     keep: KeepConfig,
     design: Design | None,
-    remove: Remove = remove_folder,
+    remove: Remove = remove_here,
 ) -> None:
     """Remove models that are not kept by policy, not tested, and not needed to derive others.
 
@@ -26,10 +27,8 @@ def drop_weights(
     see `sweeps.storage.remote_sync.remover`.
     """
     kept = _kept(rows, keep, design)
-    for row in rows:
-        if row.has_ended() and row.key not in kept:
-            for part in ("model", "checkpoint"):
-                remove(trials / row.key / part)
+    dropped = [row.key for row in rows if row.has_ended() and row.key not in kept]
+    remove([trials / key / part for key in dropped for part in (MODEL, CHECKPOINTS)])
 
 
 def _kept(rows: tuple[TrialRow, ...], keep: KeepConfig, design: Design | None) -> set[str]:
@@ -41,14 +40,11 @@ def _kept(rows: tuple[TrialRow, ...], keep: KeepConfig, design: Design | None) -
     return {row.key for row in (*best_rows(rows, keep.models), *([sft] if sft else []))}
 
 
-def remove_orphans(folder: Path, study: optuna.Study, remove: Remove = remove_folder) -> None:
+def remove_orphans(folder: Path, study: optuna.Study, remove: Remove = remove_here) -> None:
     """Remove leftovers of killed drivers from a study's ``folder``.
 
     These are trials without a record, and Tune's snapshots, which are never read.
     """
     known = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
-    for trial in (folder / "trials").glob("*"):
-        if trial.name not in known:
-            remove(trial)
-    for snapshot in folder.glob("tune-*"):
-        remove_folder(snapshot)
+    remove([trial for trial in (folder / "trials").glob("*") if trial.name not in known])
+    remove_here([*folder.glob("tune-*")])

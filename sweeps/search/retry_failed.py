@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from sweeps.finetune.reporter import forget_result
-from sweeps.search.attempts import RETRY_OF, finished_trials, point_of
+from sweeps.search.attempts import KEY, NUMBER, RETRY_OF, finished_trials, point_of
 from sweeps.search.trial_records import Records
 from sweeps.storage.errors import UserError
-from sweeps.storage.remote_sync import Remove, living_driver, remover, send
+from sweeps.storage.remote_sync import living_driver, remove, send_database
 from sweeps.storage.run_lock import gate
 from sweeps.storage.trial_files import FAILURE_FILE, RESULT_FILE, SENT_FILE
+
+FORGOTTEN = (RESULT_FILE, FAILURE_FILE, SENT_FILE)
 
 
 def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, list[int]]:
@@ -27,22 +27,23 @@ def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, 
         UserError: a process runs the sweep; on a cluster it would write over what is queued here.
     """
     queued: dict[str, list[int]] = {}
-    remove = remover(records.place)
     with gate(records.place.folder):
         if driver := living_driver(records.place):
             raise UserError(
-                f"this sweep is being run, by {driver}: wait for it, or stop it with `stop`, and "
-                "then try its failed trials again"
+                f"this sweep is running ({driver}): wait for it to end, or stop it with `stop`, "
+                "then retry its failed trials"
             )
         for domain in records.config.domains:
             study = records.study(domain)
             failed = [] if study is None else _failed(study, kinds)
+            folders = [records.place.trial(domain, trial.user_attrs[KEY]) for trial in failed]
+            # Files of the failed attempt that would be taken for the next one's.
+            remove(records.place, [f / name for f in folders for name in FORGOTTEN])
             for trial in failed:
-                _forget(records.place.trial(domain, trial.user_attrs["key"]), remove)
                 _queue(study, trial)
-            queued[domain] = [int(trial.user_attrs["number"]) for trial in failed]
+            queued[domain] = [int(trial.user_attrs[NUMBER]) for trial in failed]
         if any(queued.values()):
-            send(records.place, records=True)
+            send_database(records.place)
     return queued
 
 
@@ -57,13 +58,5 @@ def _failed(study: optuna.Study, kinds: Collection[str]) -> list[FrozenTrial]:
 
 def _queue(study: optuna.Study | None, trial: FrozenTrial) -> None:
     assert study is not None
-    attrs = {"number": trial.user_attrs["number"], RETRY_OF: trial.number}
+    attrs = {NUMBER: trial.user_attrs[NUMBER], RETRY_OF: trial.number}
     study.enqueue_trial(point_of(trial), user_attrs=attrs)
-
-
-def _forget(folder: Path, remove: Remove) -> None:
-    """Remove files of the failed attempt that would be taken for the next one's."""
-    forget_result(folder)
-    remove(folder / RESULT_FILE)
-    for name in (FAILURE_FILE, SENT_FILE):
-        (folder / name).unlink(missing_ok=True)

@@ -6,10 +6,11 @@ import hashlib
 import random
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, final
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 from optuna.trial import FrozenTrial
 
@@ -17,8 +18,7 @@ from sweeps.config.distinct_points import Identity, identity, is_whole
 from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import Point, SpaceConfig
 from sweeps.search.attempts import NUMBER, is_void, point_of
-from sweeps.search.draft import Draft
-from sweeps.search.optuna_compat import queued_params
+from sweeps.search.optuna_compat import contains, queued_params
 
 MODEL_ATTEMPTS, RANDOM_ATTEMPTS = 10, 10
 """How often to redraw a known point: with the sampler, then at random."""
@@ -27,12 +27,57 @@ GP_ATTEMPTS = 3
 """Fewer, because a Gaussian process is refitted for each."""
 
 
+@final
+class Draft:
+    """Draws like an Optuna trial (see `optuna.trial.Trial._suggest`), without recording anything.
+
+    ``fixed``: values that are given. ``params`` and ``distributions``: the drawn values.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        sampler: BaseSampler,
+        fixed: Mapping[str, Any],
+    ) -> None:
+        together = sampler.infer_relative_search_space(study, trial)
+        self._fixed, self._together = fixed, sampler.sample_relative(study, trial, together)
+        self._alone = partial(sampler.sample_independent, study, trial)
+        self.params: Point = {}
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number in a range."""
+        value: float = self._take(name, FloatDistribution(low, high, log=log, step=step), low)
+        return value
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """One of the choices."""
+        return self._take(name, CategoricalDistribution(choices), choices[0])
+
+    def _take(self, name: str, distribution: BaseDistribution, first: Any) -> Any:
+        if name in self._fixed:
+            value = self._fixed[name]
+        elif distribution.single():
+            value = first
+        # A range may have had other ends when the trials were run that a sampler goes by.
+        elif name in self._together and contains(distribution, self._together[name]):
+            value = self._together[name]
+        else:
+            value = self._alone(name, distribution)
+        self.params[name], self.distributions[name] = value, distribution
+        return value
+
+
 class Exhausted(Exception):
     """The study already has every point."""
 
 
 @final
-class DistinctSampler(BaseSampler):
+class DistinctSampler(RandomSampler):
     """Draws a trial's whole point at once, and redraws it if the study already has it.
 
     A draw depends only on the seed, the trial's number and the recorded trials, not on process
@@ -43,6 +88,7 @@ class DistinctSampler(BaseSampler):
     def __init__(
         self, study: optuna.Study, space: SpaceConfig, search: SearchConfig, seed: int
     ) -> None:
+        super().__init__(seed)  # draws parameters outside the point, whose values are not used
         self._study, self._space, self._search, self._seed = study, space, search, seed
         self._drawn: Point = {}
 
@@ -66,18 +112,6 @@ class DistinctSampler(BaseSampler):
     ) -> dict[str, Any]:
         """The point drawn above."""
         return self._drawn
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """A parameter outside the point, such as a replicate's seed; the value is not used."""
-        return RandomSampler(self._seed_of(trial, 0)).sample_independent(
-            study, trial, param_name, param_distribution
-        )
 
     def _drafts(
         self, study: optuna.Study, trial: FrozenTrial, tried: set[Identity]

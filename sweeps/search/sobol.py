@@ -7,13 +7,13 @@ from typing import Any, final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 from scipy.stats.qmc import Sobol
 
 
 @final
-class SobolSampler(BaseSampler):
+class SobolSampler(RandomSampler):
     """One point of a scrambled Sobol sequence; each parameter takes the next coordinate.
 
     Optuna's own sampler stores its position in the study, so a trial killed before it has a point
@@ -21,22 +21,11 @@ class SobolSampler(BaseSampler):
     """
 
     def __init__(self, seed: int, place: int, dimensions: int) -> None:
+        super().__init__(seed)  # it draws no parameters jointly
         sequence = Sobol(dimensions, scramble=True, rng=seed)
         if place:
             sequence.fast_forward(place)
         self._coordinates = iter(sequence.random(1)[0].tolist())
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Empty: no parameters are drawn jointly."""
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Empty, as above."""
-        return {}
 
     def sample_independent(
         self,

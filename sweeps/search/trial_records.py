@@ -168,8 +168,8 @@ def _missing(config: SweepConfig) -> str:
         return f"{config.name} is a paper: give one of its studies, as {first}"
     if driver := living_driver(paths_for(config)):
         return (
-            f"{config.name} is being started, by {driver}: nothing is on record yet, ask "
-            "again in some seconds"
+            f"{config.name} is starting ({driver}) and has no records yet; try again in a few "
+            "seconds"
         )
     if paths_for(config).config_file().is_file():
         folder = paths_for(config).folder

@@ -41,18 +41,22 @@ def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wo
     """The trials of a domain's study, given those on record; none in an efficiency study."""
     if config.study.kind == "efficiency":
         return Workload(0, 0)
-    if config.study.kind == "search":
+    design = _design(config, domain)
+    if design is None:
         return _search(config, domain, rows)
-    from sweeps.search.fixed_designs import (
-        build_design,  # takes seconds to import, and a search does not need it
-    )
-
-    design = build_design(config, domain)
-    assert design is not None
     points = whole(design, rows)
     ended = {DesignPoint.of(row) for row in rows if row.has_ended()}
     derived = sum(point.method in DERIVED and point not in ended for point in points)
     return Workload(len(points), sum(point in ended for point in points), derived)
+
+
+def _design(config: SweepConfig, domain: str) -> Design | None:
+    """The fixed design of a study that has one."""
+    if config.study.kind in ("search", "efficiency"):
+        return None  # without the import, which takes seconds
+    from sweeps.search.fixed_designs import build_design
+
+    return build_design(config, domain)
 
 
 def first_trials(config: SweepConfig) -> int:
@@ -68,13 +72,8 @@ def first_trials(config: SweepConfig) -> int:
 def _first_trials(config: SweepConfig, domain: str) -> int:
     if config.study.kind == "efficiency":
         return 1  # measured by a worker group, without a trial
-    if config.study.kind == "search":
-        return config.search_trials(domain)
-    from sweeps.search.fixed_designs import build_design
-
-    design = build_design(config, domain)
-    assert design is not None
-    return len(design.points(()))
+    design = _design(config, domain)
+    return config.search_trials(domain) if design is None else len(design.points(()))
 
 
 def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Workload:
@@ -125,28 +124,17 @@ def _ended(point: DesignPoint) -> TrialRow:
 
 def stages(config: SweepConfig, domain: str) -> list[DesignPoint]:
     """Every trial of a domain's fixed design; empty for a search or an efficiency study."""
-    if config.study.kind in ("search", "efficiency"):
-        return []
-    from sweeps.search.fixed_designs import build_design
-
-    design = build_design(config, domain)
-    assert design is not None
-    return whole(design, ())
+    design = _design(config, domain)
+    return [] if design is None else whole(design, ())
 
 
 def kept_models(config: SweepConfig, domain: str) -> int:
     """The most trained models that a domain's study keeps."""
     if config.study.kind == "efficiency":
         return 0
-    if config.study.kind == "search":
-        if config.keep.models == "all":
-            return workload(config, domain, ()).total
-        return min(config.search_trials(domain), config.keep.models + 1)
-    from sweeps.search.fixed_designs import build_design
-
-    design = build_design(config, domain)
-    assert design is not None
+    keep, design = config.keep.models, _design(config, domain)
+    if design is None:
+        every = workload(config, domain, ()).total
+        return every if keep == "all" else min(config.search_trials(domain), keep + 1)
     rows = tuple(_ended(point) for point in whole(design, ()) if point.method not in DERIVED)
-    if config.keep.models == "all":
-        return len(rows)
-    return sum(design.keeps_model(row, rows) for row in rows)
+    return len(rows) if keep == "all" else sum(design.keeps_model(row, rows) for row in rows)

@@ -11,9 +11,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from sweeps.storage.errors import SecretError, nearest
 
-SCHEMES = ("s3", "gs")
 OPTIONS = {"s3": ("region", "scheme", "endpoint_override"), "gs": ("scheme", "endpoint_override")}
-"""Options allowed after the ``?``, as in pyarrow's `FileSystem.from_uri`."""
+"""The schemes, and the options allowed after the ``?``, as in pyarrow's `FileSystem.from_uri`."""
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
@@ -53,7 +52,7 @@ class Address:
         if "@" in place or any(_SECRET.search(name) for name in options):
             raise SecretError(f"the address contains a secret: {_WITHOUT_SECRETS}")
         scheme, _, rest = place.partition(":")
-        if scheme not in SCHEMES or not rest.startswith("//"):
+        if scheme not in OPTIONS or not rest.startswith("//"):
             raise ValueError(f"{text!r}: {_did_you_mean(scheme, rest)}")
         bucket, _, prefix = rest.removeprefix("//").partition("/")
         if not _BUCKET.fullmatch(bucket):
@@ -71,9 +70,8 @@ class Address:
         return cls(scheme, bucket, "/".join(parts), tuple(sorted(options.items())))
 
     def __str__(self) -> str:
-        place = "/".join(part for part in (self.bucket, self.prefix) if part)
         query = f"?{urlencode(self.options, safe=':/')}" if self.options else ""
-        return f"{self.scheme}://{place}{query}"
+        return f"{self.scheme}://{self.root()}{query}"
 
     def root(self) -> str:
         """Bucket and prefix, the path used by pyarrow's file systems."""
@@ -105,9 +103,9 @@ def folder_of(storage: str) -> Path:
 
 def _did_you_mean(scheme: str, rest: str) -> str:
     meant = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}.get(scheme.lower(), scheme.lower())
-    if meant in SCHEMES:
+    if meant in OPTIONS:
         return f"did you mean '{meant}://{rest.lstrip('/')}'?"
-    known = nearest(meant, list(SCHEMES))
+    known = nearest(meant, list(OPTIONS))
     return (
         f"unknown storage scheme '{scheme}://' ({known}); expected a folder or an address, {_LIKE}"
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -13,19 +15,28 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
 
 
-def atomic_write(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Write `text` so that readers see all of it or the old content.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path for a file's new content, which replaces `path` at the end of the block.
 
-    This holds after a kill and with concurrent writers. `mode`: permissions of a new file, before
-    the process's umask.
+    After an error or a kill, `path` has its old content.
     """
     partial = partial_of(path)
     try:
-        partial.touch(mode)
-        partial.write_text(text, encoding="utf-8")
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Write `text` so that readers see all of it or the old content, also with concurrent writers.
+
+    `mode`: permissions of a new file, before the process's umask.
+    """
+    with atomic_file(path) as partial:
+        partial.touch(mode)
+        partial.write_text(text, encoding="utf-8")
 
 
 def atomic_rename_dir(partial: Path, folder: Path) -> None:

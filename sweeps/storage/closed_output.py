@@ -11,29 +11,9 @@ from pathlib import Path
 from typing import Any, TextIO, cast, final
 
 
-@contextmanager
-def ignore_broken_pipe(stream: TextIO | None = None) -> Iterator[None]:
-    """Drop output, now and later, once its terminal or pipe is closed, so the sweep continues.
-
-    ``stream``: standard output by default.
-    """
-    try:
-        yield
-    except OSError as error:
-        _silence(stream or sys.stdout, error)
-
-
-def _silence(stream: TextIO, error: OSError) -> None:
-    if error.errno not in (errno.EPIPE, errno.EIO):
-        raise error
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())  # Python flushes the rest at exit
-    os.close(nowhere)
-
-
 @final
 class _HeardStream:
-    """A stream that drops output once it is closed (see `ignore_broken_pipe`)."""
+    """A stream that drops output once its terminal or pipe is closed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self.is_heard = stream, True
@@ -51,7 +31,11 @@ class _HeardStream:
         try:
             act()
         except OSError as error:
-            _silence(self._stream, error)
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())  # Python flushes the rest at exit
+            os.close(nowhere)
             self.is_heard = False
 
     def __getattr__(self, name: str) -> Any:

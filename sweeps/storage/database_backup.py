@@ -9,32 +9,27 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from sweeps.storage.atomic_io import atomic_write
+from sweeps.storage.atomic_io import atomic_file, atomic_write
 from sweeps.storage.errors import UserError
+from sweeps.storage.outages import TROUBLE, repeated
 
 BEAT_SECONDS = 2.0
 """If the head is lost, at most the records of this period are lost, and no checkpoints."""
-
 
 Deliver = Callable[[], None]
 
 
 def nothing() -> None:
-    """Do nothing: the copy is already where every machine reads it."""
+    """Do nothing: every machine can read the copy where it is."""
 
 
 @contextmanager
 def kept(
-    live: Path,
-    copy: Path,
-    say: Callable[[str], None],
-    *,
-    deliver: Deliver = nothing,
+    live: Path, copy: Path, say: Callable[[str], None], *, deliver: Deliver = nothing
 ) -> Iterator[None]:
     """Restore the database if necessary; back it up during the block and at its end.
 
@@ -50,61 +45,40 @@ def kept(
     restore(live, copy)
     with closing(sqlite3.connect(live)) as connection:
         connection.execute("pragma journal_mode = wal")  # backups do not block writers
+    seen: tuple[int, ...] = ()
+
+    def copy_changes() -> None:
+        nonlocal seen
+        if (now := _state(live)) != seen:
+            backup(live, copy, deliver)
+            seen = now
+
+    def complain(error: Exception) -> None:
+        say(f"the records' copy {copy} could not be written ({error}); retrying")
+
     try:
-        with _copied_on(live, copy, say, deliver):
+        with repeated(copy_changes, BEAT_SECONDS, complain):
             yield
     except BaseException:
-        with suppress(*_TROUBLE):  # report the error that ended the sweep instead
+        with suppress(*TROUBLE):  # report the error that ended the sweep instead
             backup(live, copy, deliver)
         raise
     try:
         backup(live, copy, deliver)
     except ConnectionError:
         return  # the driver sends the copy again when it ends
-    except _TROUBLE as error:
+    except TROUBLE as error:
         raise UserError(
             f"the copy {copy} of the sweep's records could not be written ({error}). Nothing is "
             f"lost: they are in {live}. Free disk space and run the same command here again"
         ) from error
 
 
-_TROUBLE = (OSError, sqlite3.Error)
-
-
-@contextmanager
-def _copied_on(
-    live: Path, copy: Path, say: Callable[[str], None], deliver: Deliver
-) -> Iterator[None]:
-    """Back up the database after every change; an error is reported once and retried."""
-    stopping = threading.Event()
-
-    def beat() -> None:
-        seen: tuple[int, ...] = ()
-        complained = False
-        while not stopping.wait(BEAT_SECONDS):
-            try:
-                if (now := _state(live)) != seen:
-                    backup(live, copy, deliver)
-                    seen = now
-            except _TROUBLE as error:
-                if not complained:
-                    say(f"the records' copy {copy} could not be written ({error}); retrying")
-                complained = True
-
-    thread = threading.Thread(target=beat, name="database", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopping.set()
-        thread.join()
-
-
 def restore(live: Path, copy: Path) -> bool:
-    """Make ``live`` the newest there is; True when that was the copy.
+    """Restore ``live`` from the copy if the copy is newer; returns whether it was.
 
-    A copy that this disk did not write comes from a driver that went on elsewhere: then it is the
-    newer one, and what lies here is set aside.
+    A copy that was not written from ``live`` comes from a driver that continued on another
+    machine, so it is newer. The file here is then kept as ``.superseded``.
 
     Raises:
         UserError: the copy is not a valid database.
@@ -116,7 +90,7 @@ def restore(live: Path, copy: Path) -> bool:
     _check_whole(copy)
     if live.exists():
         live.replace(live.with_suffix(".superseded"))
-    for left in ("-wal", "-shm", "-journal"):  # they belong to the file that is gone
+    for left in ("-wal", "-shm", "-journal"):  # they belong to the replaced file
         live.with_name(live.name + left).unlink(missing_ok=True)
     shutil.copyfile(copy, live)
     _mark(live, _digest(copy))
@@ -151,15 +125,15 @@ def backup(live: Path, copy: Path, deliver: Deliver = nothing) -> None:
     """Atomically replace the copy by a consistent backup, even while others write."""
     if not live.exists():
         return
-    whole, arriving = live.with_suffix(".whole"), copy.with_suffix(".arriving")
+    whole = live.with_suffix(".whole")
     with closing(sqlite3.connect(live)) as source, closing(sqlite3.connect(whole)) as target:
         source.backup(target)
-        target.execute("pragma journal_mode = delete")  # the other is for local disks only
-    shutil.copyfile(whole, arriving)
+        target.execute("pragma journal_mode = delete")  # WAL works on local disks only
     digest = _digest(whole)
-    # A kill, or a store that does not answer, between this and the next: all are ours.
-    _mark(live, *dict.fromkeys([*_marked(live), digest]))
-    arriving.replace(copy)
+    with atomic_file(copy) as arriving:
+        shutil.copyfile(whole, arriving)
+        # After a kill or an outage before the next mark, the storage may have any of these copies.
+        _mark(live, *dict.fromkeys([*_marked(live), digest]))
     deliver()
     _mark(live, digest)
     whole.unlink()
@@ -182,7 +156,7 @@ def _marks(live: Path) -> Path:
 
 
 def _marked(live: Path) -> list[str]:
-    """The digests of copies that were made from here."""
+    """The digests of copies that were written from ``live``."""
     return _marks(live).read_text().split() if _marks(live).exists() else []
 
 

@@ -101,7 +101,11 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
     if detail["type"] == "extra_forbidden" and ".".join(map(str, location[-2:])) in RENAMED:
         return _renamed(location, model, detail["input"])
     if detail["type"] == "extra_forbidden":
-        return f"unknown key '{place}' ({_right_key(str(location[-1]), location[:-1], model)})"
+        right, aside = _right_key(str(location[-1]), location[:-1], model), ""
+        if len(location) == 1 and isinstance(detail["input"], dict | list):
+            is_typo = get_close_matches(place, list(model.model_fields), n=1, cutoff=0.75)
+            aside = "" if is_typo else "; a key that only holds YAML anchors is called x-..."
+        return f"unknown key '{place}' ({right}{aside})"
     if detail["type"] == "missing":
         return f"'{place}' is missing"
     if detail["type"] == "literal_error":
@@ -160,7 +164,7 @@ def _such_as(example: Any, given: Any) -> str:
 def _as_keys(model: type[BaseModel] | None, given: Any) -> Any:
     """``{name: asha}`` for "asha": the first key of ``model`` that accepts the value.
 
-    Returns a mapping unchanged, and None if no key accepts the value.
+    Returns a mapping unchanged, and None if no key accepts the value or a similar word.
     """
     if model is None or isinstance(given, dict):
         return given
@@ -170,6 +174,10 @@ def _as_keys(model: type[BaseModel] | None, given: Any) -> Any:
         except ValidationError:
             continue
         return {name: given}
+    for name, field in model.model_fields.items():
+        words = [word for word in get_args(field.annotation) if isinstance(word, str)]
+        if close := get_close_matches(str(given), words, n=1):
+            return {name: close[0]}
     return None
 
 

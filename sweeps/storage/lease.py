@@ -1,255 +1,195 @@
-"""Leases: how a sweep's driver excludes other machines through an object store without locks.
+"""The lease that keeps a second driver of a sweep out, in an object store without locks.
 
-A living driver rewrites its record regularly. While it holds the lease it also uploads changes.
+Two threads of the driver use it: one renews the lease, the other uploads the driver's files.
 """
 
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import final
 
-from sweeps.storage.errors import UserError
-from sweeps.storage.mirror import Mirror
-from sweeps.storage.object_store import Entry, ObjectStore, StorageError, as_user_error
+from sweeps.storage.object_store import ObjectStore, StorageError, SupersededError, as_user_error
+from sweeps.storage.outages import repeated, retry_storage
+from sweeps.storage.remote_folder import RemoteFolder
 from sweeps.storage.run_lock import Driver, refusal, stop_file
 from sweeps.storage.trial_files import DATABASE
 
 BEAT_SECONDS = 5.0
+"""How often the lease is renewed, and changed files are uploaded."""
+
 LEASE_SECONDS = 20.0
-"""A driver is considered gone if its record has not been rewritten for this long."""
+"""A driver is considered lost if it has not renewed its lease for this long."""
 
 CLOCKS_SECONDS = 60.0
 """The same for readers, who compare the store's clock with their own."""
 
-LONG_SECONDS = 900.0
-"""More than any two clocks differ; the store would reject the requests."""
-
-
-@final
-class Leases:
-    """The records of one sweep's drivers on all machines, each under its driver's id."""
-
-    def __init__(self, store: ObjectStore, name: str) -> None:
-        """``name``: the sweep's folder in the store."""
-        self._store, self._home = store, f"{name}/drivers"
-
-    def put(self, driver: Driver) -> None:
-        """Say that this driver lives."""
-        self._store.put(self._at(driver.id, "json"), json.dumps(asdict(driver)).encode())
-
-    def end(self, driver: str) -> None:
-        """Remove this driver's record."""
-        for ending in ("json", "stop"):
-            self._store.remove(self._at(driver, ending))
-
-    def request_stop(self, driver: str) -> None:
-        """Ask it to stop."""
-        self._store.put(self._at(driver, "stop"), b"stop")
-
-    def asked_to_stop(self) -> list[str]:
-        """The drivers that somebody asked to stop."""
-        return list(self._found("stop"))
-
-    def drivers(self) -> list[str]:
-        """All that are on record, the living and the dead."""
-        return list(self._found("json"))
-
-    def living(self) -> Driver | None:
-        """Who lives, by the clocks."""
-        now = time.time_ns()
-        found = self._found("json").items()
-        return self._read(d for d, e in found if now - e.modified < 1e9 * CLOCKS_SECONDS)
-
-    def outlived(self, say: Callable[[str], None]) -> Driver | None:
-        """Wait until it is clear who lives, clocks aside. What is left of the others is
-        removed."""
-        first = self._found("json")
-        age = time.time_ns() - max((e.modified for e in first.values()), default=0)
-        deadline = time.monotonic() + (LEASE_SECONDS if age < 1e9 * LONG_SECONDS else 0.0)
-        if first and deadline > time.monotonic():
-            say(f"another machine ran this sweep: waiting {LEASE_SECONDS:g} s for a sign of it")
-        while first and time.monotonic() < deadline:
-            time.sleep(1.0)
-            now = self._found("json")
-            if alive := [d for d, entry in first.items() if d in now and now[d] != entry]:
-                return self._read(alive)
-            first = {d: entry for d, entry in first.items() if d in now}
-        for driver in first:
-            self.end(driver)
-        return None
-
-    def _found(self, ending: str) -> dict[str, Entry]:
-        files = self._store.files(self._home)
-        start, stop = len(self._home) + 1, -len(ending) - 1
-        return {p[start:stop]: e for p, e in files.items() if p.endswith(f".{ending}")}
-
-    def _read(self, drivers: Iterable[str]) -> Driver | None:
-        """The first of them that has not ended this moment."""
-        for driver in drivers:
-            with suppress(FileNotFoundError):
-                return Driver(**json.loads(self._store.read(self._at(driver, "json"))))
-        return None
-
-    def _at(self, driver: str, ending: str) -> str:
-        return f"{self._home}/{driver}.{ending}"
-
-
-PUSH_SECONDS = 2.0
 END_SECONDS, HASTE_SECONDS = 120.0, 5.0
 """How long the end of a sweep waits for a store that does not respond; the second value applies
 after an interrupt."""
 
 _LEASED = ".leased"
-"""In the mirror: the driver that this machine told the store of last."""
+"""In the local folder: the driver that had the lease last on this machine."""
 
 Say = Callable[[str], None]
 
 
-class LostError(StorageError):
-    """Another machine considered this one lost and drives the sweep now."""
+@final
+class Lease:
+    """Names the driver of a sweep in its folder of the store."""
+
+    def __init__(self, store: ObjectStore, name: str) -> None:
+        """``name``: the sweep's folder in the store."""
+        self._store, self._home = store, f"{name}/drivers"
+        self._record = f"{self._home}/lease.json"
+
+    def holder(self) -> Driver | None:
+        """The driver on record, alive or lost."""
+        try:
+            return Driver(**json.loads(self._store.read(self._record)))
+        except FileNotFoundError:
+            return None
+
+    def living(self) -> Driver | None:
+        """The driver that renewed the lease lately, by the clocks."""
+        entry = self._store.stat(self._record)
+        if entry is None or time.time_ns() - entry.modified > 1e9 * CLOCKS_SECONDS:
+            return None
+        return self.holder()
+
+    def acquire(self, driver: Driver, dead: str, say: Say) -> None:
+        """Take the lease, if need be after the previous one has expired.
+
+        ``dead``: the id of a driver that is known to have ended.
+
+        Raises:
+            UserError: another driver has the lease, or takes it at the same time.
+        """
+        first = self.holder()
+        if first is not None and first.id != dead:
+            say(f"another machine ran this sweep: waiting {LEASE_SECONDS:g} s for a sign of it")
+            if self._is_renewed():
+                raise refusal(first)
+        self._put(driver)
+        if (now := self.holder()) != driver:
+            raise refusal(now)
+
+    def check(self, driver: Driver) -> None:
+        """Raise `SupersededError` if this driver no longer has the lease."""
+        if self.holder() != driver:
+            raise SupersededError(
+                "another machine considered this one lost and runs the sweep now"
+            )
+
+    def renew(self, driver: Driver) -> bool:
+        """Renew the lease; returns whether the driver was asked to stop.
+
+        Raises:
+            SupersededError: it no longer has the lease.
+        """
+        self.check(driver)
+        self._put(driver)
+        return self._store.stat(self._stop(driver)) is not None
+
+    def request_stop(self, driver: Driver) -> None:
+        """Ask the driver to stop."""
+        self._store.put(self._stop(driver), b"stop")
+
+    def release(self, driver: Driver) -> None:
+        """End the lease; raises `SupersededError` if another driver has it."""
+        self.check(driver)
+        self._store.remove(self._stop(driver))
+        self._store.remove(self._record)
+
+    def _put(self, driver: Driver) -> None:
+        self._store.put(self._record, json.dumps(asdict(driver)).encode())
+
+    def _is_renewed(self) -> bool:
+        """Whether the lease changes within `LEASE_SECONDS`, without comparing clocks."""
+        first, deadline = self._store.stat(self._record), time.monotonic() + LEASE_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(1.0)
+            if (now := self._store.stat(self._record)) != first:
+                return now is not None
+        return False
+
+    def _stop(self, driver: Driver) -> str:
+        return f"{self._home}/{driver.id}.stop"
 
 
-def leases_of(mirror: Mirror) -> Leases:
-    """The records of a sweep's drivers in its store."""
-    return Leases(mirror.store, mirror.folder.name)
-
-
-def check_held(mirror: Mirror, driver: Driver) -> None:
-    """Raise `LostError` if another machine removed the driver's record."""
-    if driver.id not in leases_of(mirror).drivers():
-        raise LostError("another machine considered this one lost and runs the sweep now")
+def lease_of(remote: RemoteFolder) -> Lease:
+    """The lease of a sweep in its store."""
+    return Lease(remote.store, remote.name)
 
 
 @contextmanager
-def held(mirror: Mirror, driver: Driver, say: Say) -> Iterator[None]:
-    """Hold the sweep's lease: download other machines' changes, then upload changes made here.
+def held(remote: RemoteFolder, driver: Driver, say: Say) -> Iterator[None]:
+    """Hold the sweep's lease, and keep its folder here and in the store the same.
 
     Raises:
         UserError: another machine holds the lease, or the store does not respond.
     """
-    holder = _LeaseHolder(mirror, driver, say)
-    holder.begin()
-    is_all_there = True
+    lease, leased = lease_of(remote), remote.folder / _LEASED
+    with as_user_error():
+        # The run lock shows that this machine's previous driver has ended.
+        lease.acquire(driver, leased.read_text() if leased.exists() else "", say)
+    leased.write_text(driver.id)
+    stop = stop_file(remote.folder, driver)
+
+    def renew() -> None:
+        try:
+            if lease.renew(driver):
+                stop.touch()
+        except SupersededError as error:
+            say(f"{error}: this process stops")
+            stop.touch()
+            raise
+
     try:
-        with _meanwhile("lease", holder.beat):  # also while much is fetched, or sent at the end
-            with as_user_error():
-                mirror.pull()
-            patience, is_all_there = END_SECONDS, False
-            try:
-                with _meanwhile("storage", holder.send):
-                    yield
-            except KeyboardInterrupt:
-                patience = HASTE_SECONDS
-                raise
-            finally:
-                is_all_there = holder.finish(patience)
+        # Renewed also during a long download or upload.
+        with repeated(renew, BEAT_SECONDS), _uploaded(remote, driver, say):
+            yield
     finally:
-        if is_all_there:
-            with suppress(StorageError):  # then the lease expires
-                leases_of(mirror).end(driver.id)
-
-
-@final
-class _LeaseHolder:
-    """Renews one driver's lease and uploads its files."""
-
-    def __init__(self, mirror: Mirror, driver: Driver, say: Say) -> None:
-        self._mirror, self._driver, self._say = mirror, driver, say
-        self._leases = leases_of(mirror)
-
-    def begin(self) -> None:
-        """Put the record there. One that a killed driver of this machine left is ended first:
-        nobody need wait for it.
-
-        Raises:
-            UserError: another machine drives the sweep or begins to, or the store does not answer.
-        """
-        ours, own = self._mirror.folder / _LEASED, self._driver.id
-        with as_user_error():
-            for stale in ours.read_text().split() if ours.exists() else []:
-                self._leases.end(stale)
-            if alive := self._leases.outlived(self._say):
-                raise refusal(alive)
-            ours.write_text(own)
-            self._leases.put(self._driver)
-            if others := set(self._leases.drivers()) - {own}:
-                self._leases.end(own)
-                raise UserError(
-                    f"another machine begins to run this sweep at this moment ({len(others)} "
-                    "more): see with `status`, and try again"
-                )
-
-    def beat(self, over: threading.Event) -> None:
-        """Renew the lease and check for requests to stop."""
-        while not over.wait(BEAT_SECONDS):
-            try:
-                self._check()
-                self._leases.put(self._driver)
-                if self._driver.id in self._leases.asked_to_stop():
-                    stop_file(self._mirror.folder, self._driver).touch()
-            except LostError as error:
-                self._say(f"{error}: this process stops")
-                stop_file(self._mirror.folder, self._driver).touch()
-                return
-            except OSError:
-                continue  # `send` reports it
-
-    def send(self, over: threading.Event) -> None:
-        """Upload changes repeatedly."""
-        complained, pause = False, PUSH_SECONDS
-        while not over.wait(pause):
-            began = time.monotonic()
-            try:
-                self._mirror.push(self._check)
-                complained = False
-            except LostError:
-                return  # `beat` reports it
-            except OSError as error:
-                if not complained:
-                    self._say(
-                        f"{error}. The sweep continues; its files are kept here and sent later"
-                    )
-                complained = True
-            pause = max(PUSH_SECONDS, time.monotonic() - began)
-
-    def finish(self, patience: float) -> bool:
-        """The last upload; returns whether everything arrived."""
-        deadline, folder = time.monotonic() + patience, self._mirror.folder
-        while True:
-            try:
-                self._mirror.push(self._check)
-                if (folder / DATABASE).exists():  # its last copy may not have been uploaded
-                    self._check()
-                    self._mirror.push_database()
-                return True
-            except LostError:
-                return False
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    self._say(
-                        f"{error}. Some files in {folder} are not uploaded yet; run the same "
-                        "command on this machine to send them"
-                    )
-                    return False
-            time.sleep(PUSH_SECONDS)
-
-    def _check(self) -> None:
-        check_held(self._mirror, self._driver)
+        with suppress(StorageError):  # then the lease expires, or another driver has it
+            lease.release(driver)
 
 
 @contextmanager
-def _meanwhile(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Run ``work`` in another thread until the block ends."""
-    over = threading.Event()
-    thread = threading.Thread(target=work, args=(over,), name=name, daemon=True)
-    thread.start()
+def _uploaded(remote: RemoteFolder, driver: Driver, say: Say) -> Iterator[None]:
+    """Download other machines' changes; upload changes made here, and the rest at the end."""
+    check, patience = partial(lease_of(remote).check, driver), END_SECONDS
+
+    def upload() -> None:
+        remote.upload(check)
+
+    def upload_all() -> None:
+        remote.upload(check)
+        if (remote.folder / DATABASE).exists():  # its last copy may not have been uploaded
+            check()
+            remote.upload_database()
+
+    def complain(error: Exception) -> None:
+        say(f"{error}. The sweep continues; its files are kept here and sent later")
+
+    with as_user_error():
+        remote.download()
     try:
-        yield
+        with repeated(upload, BEAT_SECONDS, complain):
+            yield
+    except KeyboardInterrupt:
+        patience = HASTE_SECONDS
+        raise
     finally:
-        over.set()
-        thread.join()
+        try:
+            retry_storage(upload_all, patience)
+        except SupersededError:
+            pass  # `held` has said it
+        except OSError as error:
+            say(
+                f"{error}. Some files in {remote.folder} are not uploaded yet; run the same "
+                "command on this machine to send them"
+            )

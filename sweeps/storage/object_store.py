@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self, final
 
 from sweeps.storage.address import Address
-from sweeps.storage.atomic_io import partial_of
+from sweeps.storage.atomic_io import atomic_file
 from sweeps.storage.errors import UserError
 from sweeps.storage.interrupts import interruptible, shielded
 
@@ -30,6 +30,11 @@ _BLOCK_BYTES = 8 << 20
 
 class StorageError(ConnectionError):
     """The object store did not respond or rejected a request; the message says how to fix it."""
+
+
+@final
+class SupersededError(StorageError):
+    """Another process has taken over, so this one must not write any more."""
 
 
 @final
@@ -99,17 +104,13 @@ class ObjectStore:
     def download(self, path: str, file: Path) -> None:
         """Download a file atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = partial_of(file)
-        try:
-            with (
-                _explained(self.name),
-                self._files.open_input_stream(self._at(path)) as source,
-                partial.open("wb") as target,
-            ):
-                shutil.copyfileobj(source, target, _BLOCK_BYTES)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        with (
+            atomic_file(file) as partial,
+            _explained(self.name),
+            self._files.open_input_stream(self._at(path)) as source,
+            partial.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target, _BLOCK_BYTES)
 
     def files(self, path: str = "") -> dict[str, Entry]:
         """Every file below a path, keyed by its path from the root; empty if there is none."""
@@ -181,29 +182,17 @@ class ObjectStore:
         return f"{self._root}/{path}" if path else self._root
 
 
-_MEANINGS = (
-    (
-        ("NO_SUCH_BUCKET", "not found", "NOT_FOUND"),
-        "no such bucket; expected one that exists",
-    ),
-    (
-        (
-            "ACCESS_DENIED",
-            "INVALID_ACCESS_KEY_ID",
-            "SIGNATURE",
-            "FORBIDDEN",
-            "UNAUTHENTICATED",
-            "PERMISSION_DENIED",
-            "credentials",
-            "access token",
-        ),
+_MEANINGS = {
+    "NO_SUCH_BUCKET|not found|NOT_FOUND": "no such bucket; expected one that exists",
+    "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE|FORBIDDEN|UNAUTHENTICATED|PERMISSION_DENIED"
+    "|credentials|access token": (
         "the credentials of this machine are missing or lack permission to read, write, list or "
         "delete; expected a role for the machine, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
-        "(gs: GOOGLE_APPLICATION_CREDENTIALS) in the environment",
+        "(gs: GOOGLE_APPLICATION_CREDENTIALS) in the environment"
     ),
-    (("NETWORK_CONNECTION", "curlCode", "UNAVAILABLE"), "it does not respond"),
-)
-"""Words in the services' errors, and what they mean."""
+    "NETWORK_CONNECTION|curlCode|UNAVAILABLE": "it does not respond",
+}
+"""Words in the services' errors (regular expressions), and what they mean."""
 
 _SAID = 300
 """How many of the last characters of a service's error are repeated."""
@@ -223,9 +212,7 @@ def _explained(name: str) -> Iterator[None]:
         if error.errno is not None or isinstance(error, StorageError):
             raise
         said = " ".join(str(error).split())
-        meaning = next(
-            (then for words, then in _MEANINGS if any(word in said for word in words)), ""
-        )
+        meaning = next((then for words, then in _MEANINGS.items() if re.search(words, said)), "")
         if theirs := _GOOGLES_OWN.search(said):
             said = theirs[1]
         if len(said) > _SAID:

@@ -1,4 +1,4 @@
-"""Synchronize a sweep's folder with the object store it mirrors.
+"""What commands and drivers ask of a sweep's storage, be it a folder or an object store.
 
 If the storage is a plain folder, every function does only what that folder needs.
 """
@@ -6,179 +6,187 @@ If the storage is a plain folder, every function does only what that folder need
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from sweeps.storage import database_backup
-from sweeps.storage.lease import Say, check_held, held, leases_of
-from sweeps.storage.mirror import Mirror
-from sweeps.storage.object_store import ObjectStore, as_user_error
+from sweeps.storage.lease import Say, held, lease_of
+from sweeps.storage.object_store import ObjectStore, StorageError, as_user_error
+from sweeps.storage.remote_folder import RemoteFolder
 from sweeps.storage.run_lock import Driver, acquire_run_lock, gate, local_driver, request_stop
 from sweeps.storage.study_paths import StudyPaths
 
-Remove = Callable[[Path], None]
+Remove = Callable[[Collection[Path]], None]
 Fetch = Callable[[Path], None]
 
 
-def mirror_of(place: StudyPaths) -> Mirror | None:
-    """The mirror of the sweep's object store; None if the storage is a folder.
+@as_user_error()
+def remote_of(place: StudyPaths) -> RemoteFolder | None:
+    """The sweep's folder in its object store; None if the storage is a folder.
 
     Raises:
         UserError: the store does not respond.
     """
     if place.address is None:
         return None
-    with as_user_error():
-        return Mirror(ObjectStore.open(place.address), place.folder)
+    return RemoteFolder(ObjectStore.open(place.address), place.folder)
 
 
+@as_user_error()
 def refresh(place: StudyPaths) -> None:
     """Download the newest state for readers; skipped if the driver runs on this machine.
 
     Raises:
         UserError: the store does not respond.
     """
-    mirror = mirror_of(place)
-    if mirror is None:
+    remote = remote_of(place)
+    if remote is None or local_driver(place.folder) or not remote.exists():
         return
-    with as_user_error():
-        if local_driver(place.folder) or not mirror.exists():
-            return
-        with gate(place.folder):  # no driver may begin to write what is replaced here
-            if not local_driver(place.folder):
-                _refresh(place, mirror)
+    with gate(place.folder):  # no driver may begin to write what is replaced here
+        if not local_driver(place.folder):
+            remote.download()
+            live = place.optuna_live()
+            if live.exists():  # left by an earlier driver on this machine
+                database_backup.restore(live, place.optuna_copy())
 
 
-def _refresh(place: StudyPaths, mirror: Mirror) -> None:
-    mirror.pull()
-    live = place.optuna_live()
-    if live.exists():  # left by an earlier driver on this machine
-        database_backup.restore(live, place.optuna_copy())
-
-
+@as_user_error()
 def check_storage(place: StudyPaths) -> None:
     """Write to the store and read the data back.
 
     Raises:
         UserError: names what failed.
     """
-    mirror = mirror_of(place)
-    if mirror is not None:
-        with as_user_error():
-            mirror.store.check()
+    if (remote := remote_of(place)) is not None:
+        remote.store.check()
 
 
+@as_user_error()
 def living_driver(place: StudyPaths) -> Driver | None:
-    """The driver of the sweep, wherever it is; None where nobody drives.
-
-    Raises:
-        UserError: the store does not answer.
-    """
-    here, mirror = local_driver(place.folder), mirror_of(place)
-    if here is not None or mirror is None:
-        return here
-    with as_user_error():
-        return leases_of(mirror).living()
-
-
-def stop_driver(place: StudyPaths) -> Driver | None:
-    """Ask the living driver to stop, wherever it is; returns it.
-
-    Raises:
-        UserError: the store does not answer.
-    """
-    if (here := request_stop(place.folder)) is not None:
-        return here
-    mirror, there = mirror_of(place), living_driver(place)
-    if mirror is not None and there is not None:
-        with as_user_error():
-            leases_of(mirror).request_stop(there.id)
-    return there
-
-
-def send(place: StudyPaths, *, records: bool) -> None:
-    """Upload what a command changed; ``records``: include the database.
+    """The driver of the sweep on any machine; None if no process runs it.
 
     Raises:
         UserError: the store does not respond.
     """
-    mirror, live = mirror_of(place), place.optuna_live()
-    with as_user_error():
-        if mirror is not None:
-            mirror.push()
-        if records and place.is_copied():
-            deliver = database_backup.nothing if mirror is None else mirror.push_database
-            if live.exists():
-                database_backup.backup(live, place.optuna_copy(), deliver)
-            else:
-                deliver()
+    here, remote = local_driver(place.folder), remote_of(place)
+    return here if here is not None or remote is None else lease_of(remote).living()
+
+
+@as_user_error()
+def stop_driver(place: StudyPaths) -> Driver | None:
+    """Ask the living driver to stop, on any machine; returns it.
+
+    Raises:
+        UserError: the store does not respond.
+    """
+    if (here := request_stop(place.folder)) is not None:
+        return here
+    remote, there = remote_of(place), living_driver(place)
+    if remote is not None and there is not None:
+        lease_of(remote).request_stop(there)
+    return there
+
+
+@as_user_error()
+def send_database(place: StudyPaths) -> None:
+    """Copy the records that a command changed to where the next driver finds them.
+
+    Raises:
+        UserError: the store does not respond.
+    """
+    remote = remote_of(place)
+    upload = database_backup.nothing if remote is None else remote.upload_database
+    if place.is_copied() and place.optuna_live().exists():
+        database_backup.backup(place.optuna_live(), place.optuna_copy(), upload)
+    else:
+        upload()
 
 
 def fetcher(place: StudyPaths) -> Fetch:
     """A function that downloads the new lines of a trial's events; it raises `StorageError`."""
-    mirror = mirror_of(place)
-    return (lambda file: None) if mirror is None else mirror.tail
+    remote = remote_of(place)
+    return (lambda file: None) if remote is None else remote.download_lines
 
 
+@as_user_error()
 def copy_folder(place: StudyPaths, folder: Path, target: Path) -> bool:
     """Copy a folder of the sweep to ``target``; False if it does not exist.
 
     Raises:
         UserError: the store does not respond.
     """
-    mirror = mirror_of(place)
-    if mirror is not None:
-        with as_user_error():
-            return mirror.copy_tree(folder, target)
+    if (remote := remote_of(place)) is not None:
+        return remote.download_tree(folder, target)
     if folder.is_dir():
         shutil.copytree(folder, target)
     return folder.is_dir()
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder with its contents; a missing folder is no error."""
-    shutil.rmtree(folder, ignore_errors=True)
+def remove_here(paths: Collection[Path]) -> None:
+    """Remove files and folders of this machine; a missing one is no error."""
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+@as_user_error()
+def remove(place: StudyPaths, paths: Collection[Path]) -> None:
+    """Remove files and folders of the sweep, here and in the store.
+
+    Raises:
+        UserError: the store does not respond.
+    """
+    remove_here(paths)
+    if paths and (remote := remote_of(place)) is not None:
+        remote.remove(paths)
 
 
 def remover(place: StudyPaths) -> Remove:
-    """A function that removes a folder of the sweep here, and in the store with the next push."""
-    mirror, done = mirror_of(place), set[Path]()
+    """A function like ``remove`` for a driver: if the store does not respond, the next call tries
+    again."""
+    remote, done = remote_of(place), set[Path]()
 
-    def remove(folder: Path) -> None:
-        remove_folder(folder)
-        if mirror is not None and folder not in done:
-            mirror.schedule_delete(folder)
-            done.add(folder)
+    def remove(paths: Collection[Path]) -> None:
+        remove_here(paths)
+        new = set(paths) - done
+        if remote is not None and new:
+            with suppress(StorageError):
+                remote.remove(new)
+                done.update(new)
 
     return remove
 
 
 @contextmanager
 def acquire_run(place: StudyPaths, say: Say) -> Iterator[Driver]:
-    """Be the driver of a sweep (`run_lock.acquire_run_lock`), and keep the store as the folder is.
+    """Acquire the run lock of a sweep; in an object store also its lease (see `lease.held`).
 
     Raises:
-        UserError: another process drives it, here or elsewhere; or the store does not answer.
+        UserError: another process drives the sweep, or the store does not respond.
     """
-    mirror = mirror_of(place)
+    remote = remote_of(place)
     with (
         acquire_run_lock(place.folder) as driver,
-        nullcontext() if mirror is None else held(mirror, driver, say),
+        nullcontext() if remote is None else held(remote, driver, say),
     ):
         yield driver
 
 
-def database_sender(place: StudyPaths, driver: Driver) -> Callable[[], None]:
-    """A function that uploads the database copy while this driver holds the sweep.
+@contextmanager
+def database_kept(place: StudyPaths, driver: Driver, say: Say) -> Iterator[None]:
+    """Restore the database if necessary; back it up during the block (`database_backup.kept`).
 
-    It raises `StorageError`.
+    Raises:
+        UserError: the copy is not a valid database, or the last backup failed.
     """
-    mirror = mirror_of(place)
+    remote = remote_of(place)
 
-    def deliver() -> None:
-        if mirror is not None:
-            check_held(mirror, driver)
-            mirror.push_database()
+    def upload() -> None:
+        if remote is not None:
+            lease_of(remote).check(driver)
+            remote.upload_database()
 
-    return deliver
+    with database_backup.kept(place.optuna_live(), place.optuna_copy(), say, deliver=upload):
+        yield

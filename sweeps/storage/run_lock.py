@@ -1,4 +1,4 @@
-"""Who drives a sweep: one living process, known by a lock that also a kill releases."""
+"""The run lock: one process at a time drives a sweep. A kill releases the lock too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import math
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,15 +20,16 @@ from filelock import FileLock, Timeout
 from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import UserError
 from sweeps.storage.interrupts import interruptible, shielded
+from sweeps.storage.outages import repeated
 
 RECORD = "driver.json"
-"""In the folder ``drivers`` of a sweep: the `Driver`, while it lives."""
+"""In the folder ``drivers`` of a sweep: the running `Driver`."""
 
 POLL_SECONDS = 0.5
 """How soon a driver notices a request to stop."""
 
 LOOK_SECONDS = 1.0
-"""A lock that is held for longer is a driver's, not that of a process that looks for one."""
+"""`local_driver` holds the lock for less; only a driver holds it for longer."""
 
 PATIENCE_SECONDS = 30.0
 """How long a driver may take to stop before the signal is sent again."""
@@ -51,7 +51,7 @@ class Driver:
 
 
 def local_driver(folder: Path) -> Driver | None:
-    """The driver whose lock this machine sees. What a dead one left behind is removed."""
+    """The driver whose lock this machine sees. Files of a dead driver are removed."""
     record = folder / "drivers" / RECORD
     if not record.exists():
         return None
@@ -64,7 +64,7 @@ def local_driver(folder: Path) -> Driver | None:
 
 
 def _recorded(record: Path) -> Driver | None:
-    """The driver on record; None where it ended this moment."""
+    """The driver on record; None if it has just ended."""
     try:
         return Driver(**json.loads(record.read_text()))
     except (OSError, ValueError, TypeError):
@@ -72,7 +72,7 @@ def _recorded(record: Path) -> Driver | None:
 
 
 def request_stop(folder: Path) -> Driver | None:
-    """Ask the driver whose lock is seen here to stop as by Ctrl-C; returns it."""
+    """Ask the driver whose lock this machine sees to stop, as Ctrl-C does; returns it."""
     driver = local_driver(folder)
     if driver is not None:
         stop_file(folder, driver).touch()
@@ -80,22 +80,22 @@ def request_stop(folder: Path) -> Driver | None:
 
 
 def refusal(driver: Driver | None) -> UserError:
-    """What a second driver is told; ``driver``: the first, None where it ended this moment."""
+    """The error of a second driver; ``driver``: the first, None if it has just ended."""
     first = driver or "a process that is ending"
     return UserError(
-        f"this sweep is being run already, by {first}. Wait for it, or stop it with `stop`"
+        f"this sweep is already running ({first}). Wait for it to end, or stop it with `stop`"
     )
 
 
 @contextmanager
 def acquire_run_lock(folder: Path) -> Iterator[Driver]:
-    """Be the driver of the sweep in ``folder``.
+    """Become the driver of the sweep in ``folder``.
 
-    A request to stop, as the signals of `sweeps.storage.interrupts`, reaches the main thread as
-    KeyboardInterrupt.
+    A request to stop raises KeyboardInterrupt in the main thread, like the signals of
+    `sweeps.storage.interrupts`.
 
     Raises:
-        UserError: another process drives it.
+        UserError: another process drives the sweep.
     """
     driver, lock = _this_process(), _lock(folder)
     with gate(folder):
@@ -105,16 +105,11 @@ def acquire_run_lock(folder: Path) -> Iterator[Driver]:
             raise refusal(local_driver(folder)) from None
         _clear(folder)
         atomic_write(folder / "drivers" / RECORD, json.dumps(asdict(driver)))
-    over = threading.Event()
-    request = stop_file(folder, driver)
     with interruptible() as number:
-        watch = threading.Thread(target=_pass_on, args=(request, over, number), daemon=True)
-        watch.start()
         try:
-            yield driver
+            with repeated(_StopRequest(stop_file(folder, driver), number), POLL_SECONDS):
+                yield driver
         finally:
-            over.set()
-            watch.join()
             with shielded():
                 _clear(folder)
                 lock.release()
@@ -122,7 +117,7 @@ def acquire_run_lock(folder: Path) -> Iterator[Driver]:
 
 @contextmanager
 def gate(folder: Path) -> Iterator[None]:
-    """While the block runs, no driver of the sweep begins on this machine."""
+    """Keep drivers of the sweep from starting on this machine during the block."""
     home = folder / "drivers"
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "gate"):
@@ -134,12 +129,12 @@ def _lock(folder: Path) -> FileLock:
 
 
 def stop_file(folder: Path, driver: Driver) -> Path:
-    """The driver stops once it is there."""
+    """The driver stops once this file exists."""
     return folder / "drivers" / f"{driver.id}.stop"
 
 
 def _clear(folder: Path) -> None:
-    """Remove what the driver left; by who holds its lock."""
+    """Remove the driver's files; the caller holds its lock."""
     for file in (folder / "drivers" / RECORD, *(folder / "drivers").glob("*.stop")):
         file.unlink(missing_ok=True)
 
@@ -147,16 +142,20 @@ def _clear(folder: Path) -> None:
 def _this_process() -> Driver:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
+    except (KeyError, OSError):  # a container's user may have no name
         user = str(os.getuid())
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     return Driver(uuid.uuid4().hex[:8], socket.gethostname(), os.getpid(), user, started)
 
 
-def _pass_on(request: Path, over: threading.Event, number: int) -> None:
-    """Send this process the signal once the request exists, and again if it keeps running."""
-    asked = -math.inf
-    while not over.wait(POLL_SECONDS):
-        if time.monotonic() - asked > PATIENCE_SECONDS and request.exists():
-            asked = time.monotonic()
-            os.kill(os.getpid(), number)
+@final
+class _StopRequest:
+    """Sends this process the signal once the request exists, and again if it keeps running."""
+
+    def __init__(self, request: Path, number: int) -> None:
+        self._request, self._number, self._sent = request, number, -math.inf
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._sent > PATIENCE_SECONDS and self._request.exists():
+            self._sent = time.monotonic()
+            os.kill(os.getpid(), self._number)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+Event = dict[str, Any]
 
 RUN_FILE, FAILURE_FILE = "run.yaml", "failure.log"
 """The trial's run, which `finetune` can repeat alone, and why the trial failed."""
@@ -23,7 +28,7 @@ _LOCAL_NAMES = frozenset({SENT_FILE, f"{EVENTS_FILE}.offset"})
 """What this machine has sent to the tracker. Another one sends it all again, which is idempotent.
 """
 
-_LOCAL_ENDINGS = (".lock", ".partial", ".tmp", ".arriving")
+_LOCAL_ENDINGS = (".lock", ".partial", ".tmp")
 DATABASE = "optuna.db"
 
 
@@ -49,3 +54,20 @@ def is_drivers(path: PurePosixPath) -> bool:
         return False
     is_rays = path.parts[0] == "groups" or (len(path.parts) > 2 and path.parts[1][:5] == "tune-")
     return not is_rays and path.parts[0] != "drivers"
+
+
+def parse_event(line: str | bytes) -> Event | None:
+    """The event of one line of an event log; None if the line is damaged."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None
+
+
+def step_events(file: Path) -> Iterator[Event]:
+    """The "step" events of an event log, without damaged lines; none if there is no file."""
+    if file.is_file():
+        with file.open("rb") as lines:
+            events = map(parse_event, lines)
+            yield from (event for event in events if event and event["kind"] == "step")

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Self, final
 
 from sweeps.storage.atomic_io import atomic_write
+from sweeps.storage.trial_files import Event, parse_event
 from sweeps.tracking.tracker import Tracker
 
-Event = dict[str, Any]
 SYNC_SECONDS = 1.0
 
 
@@ -31,8 +31,9 @@ class Outbox:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        _drop_torn_tail(self._fd)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        written = path.read_bytes()  # a killed writer may have left half a line
+        os.ftruncate(self._fd, written.rfind(b"\n") + 1)
         self._synced = time.monotonic()
 
     def append(self, kind: str, **fields: Any) -> None:
@@ -83,7 +84,10 @@ class OutboxReader:
             data = file.read()
         complete = data[: data.rfind(b"\n") + 1]
         self._end = self._committed + len(complete)
-        return [event for line in complete.splitlines() if (event := self._parse(line))]
+        events = [parse_event(line) for line in complete.splitlines()]
+        if None in events:  # a damaged line (a disk error) must not block all later ones
+            logging.getLogger(__name__).warning("%s: skipped an unreadable line", self.path)
+        return [event for event in events if event is not None]
 
     def commit(self) -> None:
         """Mark the events of the last `read` as delivered, also across restarts."""
@@ -91,17 +95,6 @@ class OutboxReader:
             return
         atomic_write(self._offset_path, str(self._end))
         self._committed = self._end
-
-    def _parse(self, line: bytes) -> Event | None:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            event = None
-        if isinstance(event, dict) and "kind" in event:
-            return event
-        # One damaged line (a disk error) must not block all later ones.
-        logging.getLogger(__name__).warning("%s: skipped an unreadable line", self.path)
-        return None
 
 
 def forward(reader: OutboxReader, tracker: Tracker, key: str) -> list[Event]:
@@ -120,25 +113,8 @@ def forward(reader: OutboxReader, tracker: Tracker, key: str) -> list[Event]:
     return events
 
 
-def _drop_torn_tail(fd: int) -> None:
-    """Remove an incomplete last line, left by a killed writer, before the next event."""
-    size = end = os.fstat(fd).st_size
-    while end > 0:
-        start = max(0, end - 4096)
-        newline = os.pread(fd, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
-    if end != size:
-        os.ftruncate(fd, end)
-
-
 def _read_offset(path: Path) -> int:
     try:
         return int(path.read_text())
-    except (
-        FileNotFoundError,
-        ValueError,
-    ):  # reading everything again is safe, skipping events is not
+    except (FileNotFoundError, ValueError):  # reading again is safe, skipping events is not
         return 0

@@ -15,7 +15,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -105,12 +105,10 @@ def _check_sqlite(uri: str, path: Path | None) -> None:
         )
     existed = path.exists()
     try:
-        connection = sqlite3.connect(path, timeout=ANSWER_SECONDS - 1, isolation_level=None)
-        try:
+        opened = sqlite3.connect(path, timeout=ANSWER_SECONDS - 1, isolation_level=None)
+        with closing(opened) as connection:
             connection.execute("BEGIN IMMEDIATE")  # takes the write lock, writes nothing
             connection.execute("ROLLBACK")
-        finally:
-            connection.close()
     except (sqlite3.Error, OSError) as error:
         raise TrackingError(
             f"tracking uri {uri!r}: {path} cannot be written ({error})."
@@ -134,32 +132,26 @@ def _check_server(address: str) -> None:
 def _probe(address: str) -> str:
     """What is wrong with the server; "" if it responds."""
     try:
-        with urllib.request.urlopen(f"{address}/health", timeout=ANSWER_SECONDS) as answer:
-            body = answer.read(64)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return _http_problem(error.code)
+        code, body = _answer(f"{address}/health")
+        if code == 200 and body.strip() == b"OK":
+            # It also answers a host name that it rejects everywhere else.
+            page = "api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+            code, body = _answer(f"{address}/{page}")
+            is_refused = code == 403 and b"host header" in body.lower()
+            return _http_problem(code) if is_refused else ""
     except (OSError, ValueError) as error:
         return f"it does not respond ({getattr(error, 'reason', error)})"
-    return (
-        _refusal(address)
-        if body.strip() == b"OK"
-        else "another program than MLflow responds there"
-    )
+    return "another program than MLflow responds there" if code == 200 else _http_problem(code)
 
 
-def _refusal(address: str) -> str:
-    """An error if the server rejects this host name, which /health never does."""
-    page = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+def _answer(page: str) -> tuple[int, bytes]:
+    """The status and the beginning of a page."""
     try:
-        with urllib.request.urlopen(page, timeout=ANSWER_SECONDS):
-            return ""
+        with urllib.request.urlopen(page, timeout=ANSWER_SECONDS) as answer:
+            return answer.status, answer.read(1000)
     except urllib.error.HTTPError as error:
-        refused = error.code == 403 and b"host header" in error.read(1000).lower()
-        error.close()
-        return _http_problem(403) if refused else ""
-    except OSError as error:
-        return f"it does not respond ({getattr(error, 'reason', error)})"
+        with error:
+            return error.code, error.read(1000)
 
 
 def _http_problem(code: int) -> str:

@@ -13,6 +13,7 @@ import sys
 import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, final
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to import, so import it only when trac
 
 BATCH_POINTS = 1000  # MLflow's limit for one request
 FAILURE_CHARACTERS = 5000
+LOCAL_SERVER = "http://127.0.0.1:5000"
 STATUS: dict[TrialState, str] = {
     "finished": "FINISHED",
     "stopped_early": "FINISHED",
@@ -93,7 +95,6 @@ class MlflowTracker(Tracker):
         for name, value in QUIET.items():  # before the first import of mlflow, which reads them
             os.environ.setdefault(name, value)
         self._uri = uri
-        self._client_or_none: MlflowClient | None = None
         self._study: _OpenStudy | None = None
         self._runs: dict[str, _OpenRun] = {}
 
@@ -115,10 +116,10 @@ class MlflowTracker(Tracker):
         self.check()
         with reported("begin the study"):
             experiment_id = self._experiment(f"gmt/{info.domain}")
-            run_id, is_new = self._parent(experiment_id, info)
+            run_id = self._parent(experiment_id, info)
             self._client.log_text(run_id, info.config_yaml, "config.yaml")
             views = publish_study(self._client, experiment_id, run_id, info)
-            found = {} if is_new else self._children(experiment_id, run_id)
+            found = self._children(experiment_id, run_id)
         self._study = _OpenStudy(info, experiment_id, run_id, views, found)
         self._runs = {}
         return run_id
@@ -129,12 +130,10 @@ class MlflowTracker(Tracker):
         with reported(f"begin trial {trial.key!r}"):
             if trial.key in self._runs:
                 run = self._client.get_run(self._runs[trial.key].run_id)
-            elif trial.key in study.found:
-                run = study.found[trial.key]
-                self._runs[trial.key] = _OpenRun(run.info.run_id, reopened=True)
             else:
-                run = self._create_child(study, trial)
-                self._runs[trial.key] = _OpenRun(run.info.run_id, reopened=False)
+                run = study.found.get(trial.key) or self._create_child(study, trial)
+                reopened = trial.key in study.found
+                self._runs[trial.key] = _OpenRun(run.info.run_id, reopened)
             require_same_parameters(trial, run.data.params)
             self._resume(run)
             # Also for an existing run: a crash may have occurred before this line.
@@ -168,18 +167,19 @@ class MlflowTracker(Tracker):
         refusal: TrackingRefused | None = None
         for key, run in self._runs.items():
             try:
-                self._send(key, run)
+                with reported(f"log trial {key!r}"):
+                    self._log(run.run_id, run.buffer)
             except TrackingRefused as error:
                 run.buffer.clear()
                 run.refused, refusal = True, error
         if refusal is not None:
             raise refusal
 
-    def _send(self, key: str, run: _OpenRun) -> None:
-        while run.buffer:
-            with reported(f"log trial {key!r}"):
-                self._client.log_batch(run.run_id, metrics=run.buffer[:BATCH_POINTS])
-            del run.buffer[:BATCH_POINTS]
+    def _log(self, run_id: str, points: list[Metric]) -> None:
+        """Send the points, and remove those from the list that were sent."""
+        while points:
+            self._client.log_batch(run_id, metrics=points[:BATCH_POINTS])
+            del points[:BATCH_POINTS]
 
     def end_trial(
         self, key: str, state: TrialState, finals: Mapping[str, float], failure: str = ""
@@ -205,23 +205,18 @@ class MlflowTracker(Tracker):
 
     def links(self) -> list[tuple[str, str]]:
         """The compare views, preceded for an SQLite store by the command that serves them."""
-        study, path = self._current(), sqlite_path(self._uri)
+        views, path = self._current().views, sqlite_path(self._uri)
         if path is None:
             address = public_address(self._uri)
-            return [(view.label, address + view.url_path) for view in study.views]
-        address = "http://127.0.0.1:5000"
-        return [
-            (SERVE, _serve_command(path)),
-            *((f"then {view.label}", address + view.url_path) for view in study.views),
-        ]
+            return [(view.label, address + view.url_path) for view in views]
+        pages = [(f"then {view.label}", f"{LOCAL_SERVER}{view.url_path}") for view in views]
+        return [(SERVE, _serve_command(path)), *pages]
 
-    @property
+    @cached_property
     def _client(self) -> MlflowClient:
-        if self._client_or_none is None:
-            from mlflow import MlflowClient
+        from mlflow import MlflowClient
 
-            self._client_or_none = MlflowClient(for_mlflow(self._uri))
-        return self._client_or_none
+        return MlflowClient(for_mlflow(self._uri))
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -237,30 +232,22 @@ class MlflowTracker(Tracker):
             )
         return str(found.experiment_id)
 
-    def _parent(self, experiment_id: str, info: StudyInfo) -> tuple[str, bool]:
-        """The run id of the study, and whether the run is new."""
+    def _parent(self, experiment_id: str, info: StudyInfo) -> str:
+        """The id of the study's run, which is created if it does not exist."""
         from mlflow.entities import Param
 
         query = f"tags.`gmt.kind` = 'study' and tags.`gmt.study` = '{info.key}'"
-        found = self._client.search_runs([experiment_id], query, max_results=1)
-        tags = {
-            "gmt.kind": "study",
-            "gmt.study": info.key,
-            "gmt.state": "running",
-            NOTE: info.note,
-            SOURCE: "gmt-sweep",
-            COMMIT: info.git_commit,
-        }
-        if found:
+        tags = _tags(info, "study", {NOTE: info.note})
+        if found := self._client.search_runs([experiment_id], query, max_results=1):
             run_id = str(found[0].info.run_id)
             for name, value in tags.items():
                 self._client.set_tag(run_id, name, value)
             self._client.update_run(run_id, status="RUNNING")
-            return run_id, False
+            return run_id
         run = self._client.create_run(experiment_id, run_name=info.name, tags=tags)
         params = [Param(name, value) for name, value in info.parameters.items()]
         self._client.log_batch(run.info.run_id, params=params)
-        return str(run.info.run_id), True
+        return str(run.info.run_id)
 
     def _children(self, experiment_id: str, parent_id: str) -> dict[str, Run]:
         query, token = f"tags.`{PARENT}` = '{parent_id}'", None
@@ -273,17 +260,9 @@ class MlflowTracker(Tracker):
                 return found
 
     def _create_child(self, study: _OpenStudy, trial: TrialInfo) -> Run:
-        tags = {
-            "gmt.kind": study.info.trial_kind,
-            "gmt.study": study.info.key,
-            "gmt.trial_key": trial.key,
-            "gmt.state": "running",
-            PARENT: study.run_id,
-            SOURCE: "gmt-sweep",
-            COMMIT: study.info.git_commit,
-        }
-        if trial.parent_key:
-            tags["gmt.parent_key"] = trial.parent_key
+        own = {"gmt.trial_key": trial.key, PARENT: study.run_id}
+        derived = {"gmt.parent_key": trial.parent_key} if trial.parent_key else {}
+        tags = _tags(study.info, study.info.trial_kind, own | derived)
         return self._client.create_run(study.experiment_id, run_name=run_name(trial), tags=tags)
 
     def _resume(self, run: Run) -> None:
@@ -312,10 +291,9 @@ class MlflowTracker(Tracker):
         new = [
             Metric(name, finite(value), stamp, 0)
             for name, value in named(finals).items()
-            if name not in stored or stored[name] != value
+            if stored.get(name) != value
         ]
-        for start in range(0, len(new), BATCH_POINTS):
-            self._client.log_batch(run_id, metrics=new[start : start + BATCH_POINTS])
+        self._log(run_id, new)
         self._client.set_tag(run_id, "gmt.state", state)
         if failure:
             self._client.set_tag(run_id, "gmt.failure", failure[-FAILURE_CHARACTERS:])
@@ -331,6 +309,12 @@ class MlflowTracker(Tracker):
         if key not in self._runs:
             raise TrackingError(f"trial {key!r} was not started: call begin_trial first.")
         return self._runs[key]
+
+
+def _tags(info: StudyInfo, kind: str, own: Mapping[str, str]) -> dict[str, str]:
+    """The tags of a new or reopened run: of a study, or of one of its trials."""
+    shared = {"gmt.study": info.key, SOURCE: "gmt-sweep", COMMIT: info.git_commit}
+    return {"gmt.kind": kind, "gmt.state": "running", **shared, **own}
 
 
 def _serve_command(database: Path) -> str:

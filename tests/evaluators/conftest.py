@@ -7,6 +7,9 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from evaluators.errors import SandboxError
+from evaluators.sandbox import LEVELS, resolve_level
+
 CONTEXT = 96
 
 
@@ -64,3 +67,20 @@ def build_model(
 @pytest.fixture
 def model(tokenizer) -> LlamaForCausalLM:
     return build_model(tokenizer)
+
+
+def usable(level: str) -> bool:
+    try:
+        return resolve_level(level) == level
+    except SandboxError:
+        return False
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(level, marks=pytest.mark.skipif(not usable(level), reason=f"no {level} here"))
+        for level in LEVELS
+    ]
+)
+def level(request) -> str:
+    return request.param

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from evaluators.harness_guards import MissingHarness
 from evaluators.language_model import LanguageModel
-from evaluators.lm_eval_backend import MissingHarness, harness_model
+from evaluators.lm_eval_backend import harness_model
 from evaluators.sampling import Sampling
 from evaluators.vllm_backend import MissingVllm, VllmModel
 from tests.evaluators.tokenizer_families import FAMILIES

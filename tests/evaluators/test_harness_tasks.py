@@ -14,8 +14,8 @@ import torch
 from evaluators.benchmark import protocol_sha256
 from evaluators.benchmarks import build
 from evaluators.evaluate import evaluate
+from evaluators.harness_guards import MissingHarness
 from evaluators.language_model import LanguageModel
-from evaluators.lm_eval_backend import MissingHarness
 from evaluators.protocol import Changes
 from tests.evaluators.conftest import build_model
 from tests.evaluators.harness_tasks import DOCUMENTS, TASKS, write_task

@@ -7,31 +7,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import pytest
-
-from evaluators.errors import SandboxError
-from evaluators.sandbox import LEVELS, Program, resolve_level, run_programs
+from evaluators.sandbox import Program, run_programs
 
 TESTS = ("assert f(1) == 'the answer ' + str(6 * 7)", "assert f(2) == 'other'")
 RIGHT = "def f(x):\n    return 'the answer 42' if x == 1 else 'other'\n"
 MARK = "sandbox-mark-7531"  # what a surviving process would carry in its command line
-
-
-def usable(level: str) -> bool:
-    try:
-        return resolve_level(level) == level
-    except SandboxError:
-        return False
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(level, marks=pytest.mark.skipif(not usable(level), reason=f"no {level} here"))
-        for level in LEVELS
-    ]
-)
-def level(request) -> str:
-    return request.param
 
 
 HOSTILE = {
@@ -147,6 +127,17 @@ def f(x): return 'x'
 }
 
 
+_PROGRAMS = (Path(__file__).parent / "hostile_programs.txt").read_text().split("### ")[1:]
+HOSTILE |= {name: text for name, _, text in (part.partition("\n") for part in _PROGRAMS)}
+
+
+def leftovers() -> list[str]:
+    """Files and processes that carry the mark."""
+    folders = (Path(each) for each in ("/tmp", "/dev/shm", "/var/tmp", "."))
+    files = [str(path) for folder in folders for path in folder.glob(f"*{MARK[-4:]}7*")]
+    return files + sleepers()
+
+
 def test_hostile_programs_fail_and_the_evaluation_goes_on(level):
     """After each of them, on the same worker, a right program passes."""
     programs = []
@@ -158,6 +149,17 @@ def test_hostile_programs_fail_and_the_evaluation_goes_on(level):
     assert found == dict.fromkeys(HOSTILE, False)
     assert [each.reason for each in results[1::2]] == ["passed"] * len(HOSTILE)
     assert time.monotonic() - start < 150
+    assert leftovers() == []
+
+
+def test_programs_with_their_tests_inside_are_held_as_well(level):
+    """They may cheat their tests, but harm nothing and leave nothing."""
+    texts = {name: f"{text}\nf(1)\n" for name, text in HOSTILE.items()}
+    programs = [Program(text, TESTS, inside=True) for text in texts.values()]
+    programs = [each for text in programs for each in (text, Program(f"{RIGHT}#{text}", TESTS))]
+    results = run_programs(programs, level=level, timeout=0.3, memory_mb=256, workers=2)
+    assert [each.reason for each in results[1::2]] == ["passed"] * len(HOSTILE)
+    assert leftovers() == []
 
 
 def test_files_environment_and_network_are_out_of_reach(level, tmp_path, monkeypatch):

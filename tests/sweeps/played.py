@@ -7,10 +7,12 @@ from typing import Any
 
 from sweeps.config.load import load_config, save_config
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
+from sweeps.execution.job_messages import Scored
 from sweeps.execution.study_observer import write_log
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.sweep import open_study
 from sweeps.execution.trial_jobs import TrialJobs
+from tests.sweeps.jobs import suggested
 
 FINISHED = {"state": "finished", "score": 0.5, "step": 8, "steps": 8, "time_total_s": 12.0}
 OOM = {"state": "failed", "kind": "oom", "failure": "CUDA out of memory\nTraceback of it"}
@@ -30,9 +32,9 @@ class Groups:
     def start(self, jobs: int) -> None:
         self.started = self.started or jobs > 0
 
-    def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
-        self.scored = True
-        return [{"entries": {}, "items": {}} for _ in jobs]
+    def run(self, jobs: list[Any]) -> list[Scored]:
+        self.scored = self.scored or bool(jobs)
+        return [Scored({}, {}) for _ in jobs]
 
 
 def play(*results: dict[str, Any], source: str | Path = "sweep.yaml") -> SweepConfig:
@@ -45,17 +47,16 @@ def play(*results: dict[str, Any], source: str | Path = "sweep.yaml") -> SweepCo
     study = open_study(config, domain)
     save_config(config)
     jobs = TrialJobs(config, domain, study)
-    search = StudySearch(study, config.space_of(domain), jobs.suggestion)
+    search = StudySearch(study, config.space_of(domain), jobs.trial)
     for number, result in enumerate(results):
         name = f"t{number}"
-        job = search.suggest(name)
-        assert isinstance(job, dict)
+        job = suggested(search, name)
         if result is RUNNING:
             search.on_trial_result(name, {"score": 0.125, "step": 2, "steps": 8})
             continue
         search.on_trial_complete(name, result)
         if "failure" in result:
-            write_log(Path(job["folder"]), result["failure"])
+            write_log(Path(job.folder), result["failure"])
     return config
 
 

@@ -13,8 +13,11 @@ import json
 import sys
 from pathlib import Path
 
-from sweeps.finetune.finetune_config import BenchmarkConfig
-from sweeps.finetune.validation import evaluate_folder
+import torch
+
+from sweeps.finetune.finetune_config import BenchmarkConfig, ModelConfig
+from sweeps.finetune.model import load_model
+from sweeps.finetune.validation import evaluate_model
 
 TESTS = {
     "math": ("gsm8k", "eval/gsm8k/test.jsonl", "accuracy"),
@@ -27,6 +30,7 @@ def main(study: Path, data: Path, items: int) -> None:
     """Write one CSV row per domain and model."""
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(["domain", "model", "trial", "n", "metric", "value", "se", "bits_per_byte"])
+    torch.set_num_threads(1)
     for domain, (name, test, metric) in TESTS.items():
         keys = json.loads((study / domain / "test_scores.json").read_text())["keys"]
         folders = {"base": data / "models/stories260K"}
@@ -39,7 +43,8 @@ def main(study: Path, data: Path, items: int) -> None:
             sandbox="rlimits" if name == "mbpp" else None,
         )
         for role, folder in folders.items():
-            result = evaluate_folder(folder, [benchmark], "test", threads=1)[name]
+            loaded = load_model(ModelConfig(path=str(folder)), torch.device("cpu"))
+            result = evaluate_model(*loaded, [benchmark])[name]
             error, bits = f"{result.standard_error:.4f}", f"{result.metrics['bits_per_byte']:.4f}"
             row = [domain, role, keys.get(role, "-"), result.n, metric, f"{result.score:.4f}"]
             table.writerow([*row, error, bits])

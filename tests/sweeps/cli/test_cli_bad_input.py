@@ -94,10 +94,10 @@ MISTAKES = {
     ),
     "unknown key at the top": Mistake(("unknown key 'modle'", "'model'"), ("modle.path=x",)),
     "ratio 1.0": Mistake(
-        ("mask_ratio 1.0", "expected a fraction in [0, 1)"), ("space.mask_ratio=1.0",)
+        ("space.mask_ratio: expected a fraction in [0, 1)", "got 1.0"), ("space.mask_ratio=1.0",)
     ),
     "ratio -0.1": Mistake(
-        ("mask_ratio -0.1", "expected a fraction in [0, 1)"), ("space.mask_ratio=-0.1",)
+        ("space.mask_ratio: expected a fraction in [0, 1)", "got -0.1"), ("space.mask_ratio=-0.1",)
     ),
     "batch that does not divide": Mistake(
         ("examples", "multiple of the effective batch 24", "got 64"),
@@ -229,7 +229,7 @@ MISTAKES = {
         ("domains.sums.data.path=mini:math/trian.jsonl",),
     ),
     "starting point outside of the space": Mistake(
-        ("start: mask_ratio 0.95",), ("search.start=[{mask_ratio: 0.95}]",)
+        ("search.start: mask_ratio 0.95",), ("search.start=[{mask_ratio: 0.95}]",)
     ),
     "hook that calls nobody": Mistake(
         ("hooks.on_end", "expected a command, a webhook, or both"), ("hooks.on_end={}",)
@@ -264,9 +264,11 @@ MISTAKES = {
     "no workers": Mistake(("resources.workers", "got 0"), ("resources.workers=0",)),
     "half a trial": Mistake(("search.trials", "2.5"), ("search.trials=2.5",)),
     "a word for a number": Mistake(("training.examples", "'many'"), ("training.examples=many",)),
-    "NaN for a learning rate": Mistake(("learning_rate nan",), ("space.learning_rate=.nan",)),
+    "NaN for a learning rate": Mistake(
+        ("space.learning_rate: expected a number above 0, got nan",), ("space.learning_rate=.nan",)
+    ),
     "endless learning rate": Mistake(
-        ("learning_rate inf", "above 0"), ("space.learning_rate=.inf",)
+        ("space.learning_rate: expected a number above 0, got inf",), ("space.learning_rate=.inf",)
     ),
     "range upside down": Mistake(
         ("low 0.5 is above high 0.1",), ("space.mask_ratio={low: 0.5, high: 0.1}",)
@@ -280,7 +282,8 @@ MISTAKES = {
     ),
     "no choice at all": Mistake(("accumulation_interval",), ("space.accumulation_interval=[]",)),
     "interval of a half": Mistake(
-        ("accumulation_interval 1.5", "whole number"), ("space.accumulation_interval=[1.5]",)
+        ("space.accumulation_interval: expected a whole number of mini-batches", "got 1.5"),
+        ("space.accumulation_interval=[1.5]",),
     ),
     "examples longer than the context": Mistake(
         ("data.max_length", "at most the model's context"),
@@ -320,7 +323,7 @@ MISTAKES = {
         (),
         lambda folder: (folder / "sweep.yaml").write_bytes(b"name: caf\xe9"),
     ),
-    "empty file": Mistake(("found NoneType",), (), replace("sweep.yaml", "")),
+    "empty file": Mistake(("found an empty file",), (), replace("sweep.yaml", "")),
     "key that is a number": Mistake(("line 1", "found 1"), (), replace("sweep.yaml", "1: 2")),
     "override of what is no list": Mistake(
         ("'7' is not an index into a list of 1",), ("domains.sums.benchmarks.7.name=x",)

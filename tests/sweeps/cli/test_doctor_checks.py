@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cli import doctor_machine, doctor_nodes, doctor_services, doctor_storage
-from sweeps.cli.doctor_machine import GIB, Finding, Gpu
-from sweeps.cli.doctor_services import (
+from sweeps.cli import doctor_checks, doctor_nodes
+from sweeps.cli.doctor_checks import (
     DECIDING,
+    GIB,
     MIB,
+    Finding,
+    Gpu,
     Shipped,
     check_installed,
     check_same,
@@ -20,6 +22,7 @@ from sweeps.cli.doctor_services import (
     versions,
 )
 from sweeps.execution import shared_storage
+from sweeps.finetune import memory
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = {"python": "3.11.7", "torch": "2.13.0", "ray": "2.60.0"}
@@ -79,45 +82,45 @@ def test_another_package_called_sweeps() -> None:
     ],
 )
 def test_gpus(found: list[Gpu], wanted: float, present: bool, wrong: bool) -> None:
-    assert failed(doctor_machine.check_gpus(found, wanted, present)) == wrong
+    assert failed(doctor_checks.check_gpus(found, wanted, present)) == wrong
 
 
 def test_disk_and_memory(tmp_path: Path) -> None:
-    assert not failed(doctor_machine.check_disk(20 * GIB, tmp_path))
-    assert failed(doctor_machine.check_disk(9 * GIB, tmp_path))
-    assert not failed(doctor_machine.check_memory(3 * GIB))
-    assert failed(doctor_machine.check_memory(GIB))
-    assert doctor_machine.free_disk(tmp_path / "not" / "there" / "yet") > 0
-    assert 0 < doctor_machine.free_memory() < 2**50
+    assert not failed(doctor_checks.check_disk(20 * GIB, tmp_path))
+    assert failed(doctor_checks.check_disk(9 * GIB, tmp_path))
+    assert not failed(doctor_checks.check_memory(3 * GIB))
+    assert failed(doctor_checks.check_memory(GIB))
+    assert doctor_checks.free_disk(tmp_path / "not" / "there" / "yet") > 0
+    assert 0 < memory.free_memory() < 2**50
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
-    assert doctor_machine._container_rest(tmp_path) == 2**63
+    assert memory.container_rest(tmp_path) == 2**63
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("100\n")
-    assert doctor_machine._container_rest(tmp_path) == 2**63
+    assert memory.container_rest(tmp_path) == 2**63 - 100
     (tmp_path / "memory.max").write_text("1000\n")
-    assert doctor_machine._container_rest(tmp_path) == 900
+    assert memory.container_rest(tmp_path) == 900
 
 
 @pytest.mark.parametrize(
     ("there", "wrong"), [(100.5, False), (97.0, True), (98.5, False), (105.0, True)]
 )
 def test_clock(there: float, wrong: bool) -> None:
-    assert failed(doctor_machine.check_clock(100.0, there, 101.0)) == wrong
+    assert failed(doctor_checks.check_clock(100.0, there, 101.0)) == wrong
 
 
 def test_storage_that_can_be_written_or_not(tmp_path: Path) -> None:
-    assert not failed(doctor_storage.check_writable(tmp_path / "runs"))
+    assert not failed(doctor_checks.check_writable(tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
     (tmp_path / "file").touch()
-    assert failed(doctor_storage.check_writable(tmp_path / "file" / "runs"))
+    assert failed(doctor_checks.check_writable(tmp_path / "file" / "runs"))
 
 
 def test_storage_that_a_node_shares(tmp_path: Path) -> None:
     with shared_storage.probe(tmp_path) as word:
         problem = shared_storage.answer(tmp_path, word, "node")
-        assert not failed(doctor_storage.check_shared(tmp_path, word, "node", problem))
+        assert not failed(doctor_checks.check_shared(tmp_path, word, "node", problem))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,19 +128,17 @@ def test_storage_that_is_another_folder_on_the_node(tmp_path: Path) -> None:
     with shared_storage.probe(tmp_path / "driver") as word:
         (tmp_path / "node").mkdir()
         problem = shared_storage.answer(tmp_path / "node", word, "node")
-        finding = doctor_storage.check_shared(tmp_path / "driver", word, "node", problem)
+        finding = doctor_checks.check_shared(tmp_path / "driver", word, "node", problem)
         assert failed(finding) and "not visible" in finding.said
         # It sees ours, as a copy that is synchronized in one direction would show it.
-        assert failed(doctor_storage.check_shared(tmp_path / "driver", word, "node", ""))
+        assert failed(doctor_checks.check_shared(tmp_path / "driver", word, "node", ""))
 
 
 def test_mlflow_answers_or_says_why(tmp_path: Path) -> None:
     fine, no_folder = f"sqlite:///{tmp_path / 'm.db'}", "sqlite:////no/such/folder/m.db"
-    assert not failed(doctor_services.check_tracker(fine, doctor_services.tracker_problem(fine)))
-    assert failed(
-        doctor_services.check_tracker(no_folder, doctor_services.tracker_problem(no_folder))
-    )
-    refused = doctor_services.check_tracker(
+    assert not failed(doctor_checks.check_tracker(fine, doctor_checks.tracker_problem(fine)))
+    assert failed(doctor_checks.check_tracker(no_folder, doctor_checks.tracker_problem(no_folder)))
+    refused = doctor_checks.check_tracker(
         "http://user:secret@head:5000", "refuses this host (403)"
     )
     assert failed(refused) and "--allowed-hosts head:5000" in refused.fix
@@ -145,20 +146,20 @@ def test_mlflow_answers_or_says_why(tmp_path: Path) -> None:
 
 
 def test_sandbox_levels() -> None:
-    assert not doctor_services.check_sandbox("bubblewrap").fix
-    weak = doctor_services.check_sandbox("rlimits")
+    assert not doctor_checks.check_sandbox("bubblewrap").fix
+    weak = doctor_checks.check_sandbox("rlimits")
     assert weak.ok and weak.fix
-    assert failed(doctor_services.check_sandbox(""))
-    assert doctor_services.sandbox_level() in ("bubblewrap", "rlimits")
+    assert failed(doctor_checks.check_sandbox(""))
+    assert doctor_checks.sandbox_level() in ("bubblewrap", "rlimits")
 
 
 def test_little_is_shipped_and_nothing_secret() -> None:
     small = Shipped("sweeps/cli.py", 5000)
-    assert not failed(doctor_services.check_shipped([small]))
-    large = doctor_services.check_shipped([Shipped("data/train.txt", 60 * MIB), small])
+    assert not failed(doctor_checks.check_shipped([small]))
+    large = doctor_checks.check_shipped([Shipped("data/train.txt", 60 * MIB), small])
     assert failed(large) and "data/train.txt (60 MiB)" in large.said
     for name in (".env", "keys/id_ed25519", "a.pem", ".ray/auth_token", ".aws/credentials"):
-        finding = doctor_services.check_shipped([small, Shipped(name, 10)])
+        finding = doctor_checks.check_shipped([small, Shipped(name, 10)])
         assert failed(finding) and name in finding.said, name
 
 
@@ -172,7 +173,7 @@ def test_what_would_be_shipped_is_what_ray_packs(tmp_path: Path) -> None:
     (folder / ".gitignore").write_text("/data/\n")
     (folder / ".rayignore").write_text("*.safetensors\n")
     (folder / "code" / ".gitignore").write_text("skip.py\n")
-    ours = {file.path for file in doctor_services.shipped_files(folder)}
+    ours = {file.path for file in doctor_checks.shipped_files(folder)}
     target = tmp_path / "package.zip"
     create_package(
         str(folder), target, include_gitignore=True, include_parent_dir=False, excludes=[".git"]
@@ -184,8 +185,8 @@ def test_what_would_be_shipped_is_what_ray_packs(tmp_path: Path) -> None:
 
 
 def test_this_repository_ships_its_code_and_the_embedded_world_alone() -> None:
-    files = doctor_services.shipped_files(ROOT)
-    assert not failed(doctor_services.check_shipped(files))
+    files = doctor_checks.shipped_files(ROOT)
+    assert not failed(doctor_checks.check_shipped(files))
     names = {file.path for file in files}
     code = {
         str(path.relative_to(ROOT))
@@ -200,9 +201,9 @@ def test_this_repository_ships_its_code_and_the_embedded_world_alone() -> None:
 def test_a_node_is_asked_what_the_driver_is(tmp_path: Path) -> None:
     tracker = f"sqlite:///{tmp_path / 'm.db'}"
     with shared_storage.probe(tmp_path) as word:
-        question = doctor_nodes.Question(str(tmp_path), tracker, word, "node")
+        question = doctor_nodes.Question(str(tmp_path), tracker, word, "node", versions())
         found = doctor_nodes.look(question)
-        findings = doctor_nodes.check_node(question, found, versions(), found.clock, found.clock)
+        findings = doctor_nodes.judge(question, found, found.clock, found.clock)
     by_name = {finding.name: finding for finding in findings}
     assert {"versions", "GPUs", "storage", "clock", "sandbox", "MLflow"} <= set(by_name)
     assert by_name["storage"].ok and by_name["versions"].ok and by_name["clock"].ok
@@ -210,6 +211,5 @@ def test_a_node_is_asked_what_the_driver_is(tmp_path: Path) -> None:
 
 def test_nodes_are_of_one_kind_by_what_they_offer() -> None:
     node = {"Resources": {"CPU": 8.0, "GPU": 4.0, "memory": 1.0, "node:10.0.0.1": 1.0}}
-    assert doctor_nodes.node_kind(node) == (("CPU", 8.0), ("GPU", 4.0))
-    assert doctor_nodes._amounts(node) == "8 CPU, 4 GPU"
-    assert doctor_nodes._amounts({"Resources": {}}) == "no CPU, no GPU"
+    assert doctor_nodes.amounts(node) == "8 CPU, 4 GPU"
+    assert doctor_nodes.amounts({"Resources": {}}) == "no CPU, no GPU"

@@ -15,11 +15,13 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from sweeps.cli.app import app
+from sweeps.execution.job_messages import Refused, Scored, ScoringJob
 from sweeps.execution.paper import PaperResult
 from sweeps.execution.study_session import DomainResult
 from sweeps.execution.sweep import StudyResult
 from sweeps.execution.test_scores import TestScores as Scores
 from sweeps.execution.test_scoring import score_model
+from sweeps.finetune.finetune_config import BenchmarkConfig, ModelConfig
 from sweeps.report.trial_row import TrialRow
 from sweeps.report.write_report import ReportPaths
 from tests.sweeps.finetune.tiny import config, save_model, save_rows
@@ -148,14 +150,16 @@ def test_a_model_that_is_not_finite_has_no_test_scores(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model")
     row = {"id": "a", "prompt": "1+1=", "reference": "2", "answer": "2"}
     items = str(save_rows(tmp_path / "test.jsonl", [row, {**row, "id": "b"}]))
-    benchmark = {"name": "exact_match", "validation": items, "test": items}
-    assert "entries" in score_model({"path": str(folder)}, None, [benchmark], 1)
+    benchmark = BenchmarkConfig(name="exact_match", validation=items, test=items)
+    job = ScoringJob("key", ModelConfig(path=str(folder)), None, (benchmark,), 1)
+    assert isinstance(score_model(job), Scored)
     model = LlamaForCausalLM.from_pretrained(folder)
     with torch.no_grad():
         model.get_input_embeddings().weight[0, 0] = float("nan")
     model.save_pretrained(folder)
-    said = score_model({"path": str(folder)}, None, [benchmark], 1)
-    assert said["refused"].startswith(f"{folder} cannot be scored on the test items: there are w")
+    said = score_model(job)
+    assert isinstance(said, Refused)
+    assert said.sentence.startswith(f"{folder} cannot be scored on the test items: there are w")
     words = ["--benchmarks", "exact_match", "--data", f"exact_match={items}"]
     done = call("eval", str(folder), *words, "--device", "cpu", "--cache", str(tmp_path / "cache"))
     assert done.exit_code == 1

@@ -17,7 +17,7 @@ from sweeps.config.budget import (
     UsageFile,
     UsageTracker,
 )
-from sweeps.config.failures import KINDS, FailureKind, cause, failed, kind_of
+from sweeps.config.failures import KINDS, FailureKind, cause, kind_of
 from sweeps.finetune.model_facts import ModelError
 from sweeps.storage.errors import UserError
 
@@ -233,8 +233,3 @@ def test_divergence_is_a_result_about_the_point_and_no_fault() -> None:
     for _ in range(2 * ENOUGH_TO_JUDGE):
         halt.ended(ended("diverged"))
     assert not halt.due()
-
-
-def test_a_failed_job_ends_its_trial() -> None:
-    result = failed("oom", "too large")
-    assert result == {"state": "failed", "kind": "oom", "failure": "too large", "last": True}

@@ -105,7 +105,10 @@ def test_any_value_of_a_parameter(sweep_files: Path, value: object) -> None:
         ),
         ("space.mask_ratio=tune.grid_search([0.1, 0.2])", "did you mean [0.1, 0.2]?"),
         ("space.mask_ratio=os.system('x')", "got os.system('x')"),
-        ("space.accumulation_interval=.inf", "accumulation_interval inf: expected a whole"),
+        (
+            "space.accumulation_interval=.inf",
+            "accumulation_interval: expected a whole number",
+        ),
         ("data_root=~nouser/x", "data_root: unknown home folder in '~nouser/x'"),
         (
             "domains.sums.data.path=a.jsonl,~nouser/x",

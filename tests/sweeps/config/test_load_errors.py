@@ -59,7 +59,7 @@ def test_a_bad_override_is_named(sweep_files: Path, override: str, words: str) -
     ("text", "words"),
     [
         ("- a\n- b\n", "expected a mapping of keys at the top, found list"),
-        ("", "found NoneType"),
+        ("", "found an empty file"),
         ("a: [1\n", "not valid YAML"),
         ("name: a\nname: b\n", "line 2: duplicate key 'name'"),
         ("search:\n  trials: 1\n  trials: 2\n", "line 3: duplicate key 'trials'"),

@@ -69,8 +69,16 @@ def test_a_domain_may_have_its_own_examples_and_space(tree: Tree) -> None:
         ("resources.workers", 3, ["effective batch 24", "workers 3"]),
         ("search.trials", 0, ["search.trials", "got 0"]),
         ("search.sampler", "tpee", ["search.sampler", "did you mean 'tpe'?"]),
-        ("search.start", [{"mask_ratio": 0.25}], ["start: mask_ratio 0.25", "steps of 0.1"]),
-        ("search.start", [{"accumulation_interval": 3}], ["start: accumulation_interval 3"]),
+        (
+            "search.start",
+            [{"mask_ratio": 0.25}],
+            ["search.start: mask_ratio 0.25", "steps of 0.1"],
+        ),
+        (
+            "search.start",
+            [{"accumulation_interval": 3}],
+            ["search.start: accumulation_interval 3"],
+        ),
         ("search.scheduler.nme", "asha", ["search.scheduler.nme", "did you mean 'name'?"]),
         ("domains.sums.data.pth", "x", ["domains.sums.data.pth", "did you mean 'path'?"]),
     ],

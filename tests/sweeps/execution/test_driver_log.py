@@ -7,18 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.execution.driver_log import LOG, driver_log, latest_trouble, log_retries
+from sweeps.execution.driver_log import LOG, driver_log, latest_trouble
 
 
-def test_causes_of_retries_are_logged_with_their_trial(tmp_path: Path) -> None:
+def test_a_warning_is_logged_between_start_and_end(tmp_path: Path) -> None:
     file = tmp_path / "driver.log"
     with driver_log(file, "small"):
-        log_retries("sums", 3, {"score": 0.5, "retries": ["a worker is gone: killed"]})
-        log_retries("sums", 4, {"score": 0.5})
+        LOG.warning("a trial failed")
+        LOG.debug("a detail")
     lines = file.read_text().splitlines()
     assert "sweep small starts" in lines[0] and "sweep small ends" in lines[-1]
     assert [line for line in lines if "WARNING" in line] == [lines[1]]
-    assert "sums trial 3: attempt lost, tried again: a worker is gone: killed" in lines[1]
 
 
 def test_rays_warnings_go_to_the_file_and_not_to_the_terminal(

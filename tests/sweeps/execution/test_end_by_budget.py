@@ -28,21 +28,21 @@ SMALL = SENSITIVITY | {"ratios": [0.0, 0.5], "seeds": 2, "fresh_seeds": 2}
 
 
 def ended_by_budget(
-    config: SweepConfig, monkeypatch: pytest.MonkeyPatch, *, wave: int, cut_short: int
+    config: SweepConfig, monkeypatch: pytest.MonkeyPatch, *, batch: int, cut_short: int
 ) -> tuple[DomainResult, MemoryTracker, bool]:
-    """One hour is given, and passes in wave ``wave``, whose last ``cut_short`` trials never end.
+    """One hour is given, and passes in batch ``batch``, whose last ``cut_short`` trials never end.
     Returns the result, the tracker, and whether test items were scored."""
-    now, waves, groups = [0.0], [0], Groups()
+    now, batches, groups = [0.0], [0], Groups()
     folder, tracker = paths_for(config).folder, MemoryTracker()
 
     def run_tuner(config: SweepConfig, given: list[TrialBatch], *rest: object) -> None:
         (one,) = given
         for number in range(one.trials):
             one.search.suggest(str(number))
-        is_last = waves[0] == wave
+        is_last = batches[0] == batch
         for number in range(one.trials - cut_short * is_last):
             one.search.on_trial_complete(str(number), FINISHED)
-        waves[0], now[0] = waves[0] + 1, 3600.0 * is_last
+        batches[0], now[0] = batches[0] + 1, 3600.0 * is_last
 
     monkeypatch.setattr(tuner, "run_tuner", run_tuner)
     study, display = open_study(config, "sums"), LineDisplay(io.StringIO())
@@ -55,7 +55,7 @@ def ended_by_budget(
 
 
 @pytest.mark.parametrize(
-    ("study", "wave", "cut_short", "is_done"),
+    ("study", "batch", "cut_short", "is_done"),
     [
         ({}, 0, 0, True),
         ({}, 0, 1, False),
@@ -69,12 +69,14 @@ def test_a_study_whose_last_trial_reaches_the_budget_is_complete(
     tree: Tree,
     monkeypatch: pytest.MonkeyPatch,
     study: Tree,
-    wave: int,
+    batch: int,
     cut_short: int,
     is_done: bool,
 ) -> None:
     config = resolve_paths(parse_config(tree | {"study": study}))
-    result, tracker, scored = ended_by_budget(config, monkeypatch, wave=wave, cut_short=cut_short)
+    result, tracker, scored = ended_by_budget(
+        config, monkeypatch, batch=batch, cut_short=cut_short
+    )
     assert scored == is_done
     assert ("wall_hours" in result.stopped) == (not is_done)
     assert tracker.store["small/sums"].state == ("finished" if is_done else "interrupted")

@@ -9,13 +9,30 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
-from sweeps.config.failures import failed
 from sweeps.execution import job_queue as module
-from sweeps.execution.job_queue import JobQueue, Message
+from sweeps.execution.job_client import told_to_tune
+from sweeps.execution.job_messages import Failed, Lost, MeasuringJob, Result, Run
+from sweeps.execution.job_queue import JobQueue, cause_of_death
+from sweeps.finetune.reporter import Check, RunResult
 
 
-def job(name: str, key: str | None = None) -> Message:
-    return {"id": name, "key": key or name}
+async def submit(queue: JobQueue, job_id: str, key: str = "") -> None:
+    await queue.submit(job_id, MeasuringJob(key or job_id, {}, 0))
+
+
+async def ran(queue: JobQueue, group: str, *worker: Any, by: str = "") -> str:
+    """The id of the job that a group gets."""
+    order = await queue.fetch(group, *worker, by=by)
+    assert isinstance(order, Run)
+    return order.job_id
+
+
+def check(step: int, score: float = 0.0) -> Check:
+    return Check(step, 8, score)
+
+
+def done(score: float) -> RunResult:
+    return RunResult("finished", 8, 8, score)
 
 
 @pytest.fixture(autouse=True)
@@ -36,12 +53,12 @@ def run(steps: Coroutine[Any, Any, None]) -> None:
 def test_jobs_are_handed_out_once_each_in_order() -> None:
     async def steps() -> None:
         queue = JobQueue(3)
-        assert await queue.fetch("a") == {"do": "wait"}
-        await queue.submit(job("1"))
-        await queue.submit(job("2"))
-        assert (await queue.fetch("a"))["id"] == "1"
-        assert (await queue.fetch("b"))["id"] == "2"
-        assert await queue.fetch("c") == {"do": "wait"}
+        assert await queue.fetch("a") == "wait"
+        await submit(queue, "1")
+        await submit(queue, "2")
+        assert await ran(queue, "a") == "1"
+        assert await ran(queue, "b") == "2"
+        assert await queue.fetch("c") == "wait"
 
     run(steps())
 
@@ -49,17 +66,17 @@ def test_jobs_are_handed_out_once_each_in_order() -> None:
 def test_a_result_waits_to_be_taken_before_the_job_goes_on() -> None:
     async def steps() -> None:
         queue = JobQueue(3)
-        await queue.submit(job("1"))
+        await submit(queue, "1")
         await queue.fetch("a")
         assert await queue.peek("1", 0.01) is None
-        assert await queue.report("1", {"step": 1}) == "wait"
-        assert await queue.peek("1", 1) == {"step": 1}
-        assert await queue.report("1", {"step": 1}) == "wait"
+        assert await queue.report("1", check(1)) == "wait"
+        assert await queue.peek("1", 1) == Result(check(1))
+        assert await queue.report("1", check(1)) == "wait"
         await queue.ack("1")
-        assert await queue.report("1", {"step": 1}) == "go"  # a repetition is not shown again
+        assert await queue.report("1", check(1)) == "go"  # a repetition is not shown again
         assert await queue.peek("1", 0.01) is None
-        await queue.finish("1", {"score": 0.5})
-        assert await queue.peek("1", 1) == {"score": 0.5, "last": True}
+        await queue.finish("1", done(0.5))
+        assert await queue.peek("1", 1) == Result(done(0.5))
 
     run(steps())
 
@@ -67,11 +84,11 @@ def test_a_result_waits_to_be_taken_before_the_job_goes_on() -> None:
 def test_a_dropped_job_stops_at_its_next_offer() -> None:
     async def steps() -> None:
         queue = JobQueue(3)
-        await queue.submit(job("1"))
+        await submit(queue, "1")
         await queue.fetch("a")
         await queue.drop("1")
-        assert await queue.report("1", {"step": 1}) == "stop"
-        assert await queue.fetch("a") == {"do": "wait"}
+        assert await queue.report("1", check(1)) == "stop"
+        assert await queue.fetch("a") == "wait"
 
     run(steps())
 
@@ -79,12 +96,13 @@ def test_a_dropped_job_stops_at_its_next_offer() -> None:
 def test_a_group_that_lost_its_workers_gets_its_job_again_a_few_times() -> None:
     async def steps() -> None:
         queue = JobQueue(2)
-        await queue.submit(job("1"))
-        assert [(await queue.fetch("a"))["do"] for _ in range(3)] == ["run", "run", "wait"]
+        await submit(queue, "1")
+        assert [await ran(queue, "a") for _ in range(2)] == ["1", "1"]
+        assert await queue.fetch("a") == "wait"
         result = await queue.peek("1", 1)
-        assert result == failed("infrastructure", "the workers died 2 times in this trial")
-        await queue.submit(job("2"))
-        assert (await queue.fetch("a"))["id"] == "2"
+        assert result == Result(Failed("infrastructure", "the workers died 2 times in this trial"))
+        await submit(queue, "2")
+        assert await ran(queue, "a") == "2"
 
     run(steps())
 
@@ -92,14 +110,14 @@ def test_a_group_that_lost_its_workers_gets_its_job_again_a_few_times() -> None:
 def test_two_tries_of_one_trial_never_share_its_folder() -> None:
     async def steps() -> None:
         queue = JobQueue(3)
-        await queue.submit(job("1", key="trial"))
+        await submit(queue, "1", "trial")
         await queue.fetch("a")
-        await queue.submit(job("2", key="trial"))  # the actor of the first was lost
-        await queue.submit(job("3"))
-        assert (await queue.fetch("b"))["id"] == "3"
-        assert await queue.fetch("c") == {"do": "wait"}
-        assert await queue.report("1", {"step": 1}) == "stop"
-        assert (await queue.fetch("a"))["id"] == "2"  # now its first group has let go
+        await submit(queue, "2", "trial")  # the actor of the first was lost
+        await submit(queue, "3")
+        assert await ran(queue, "b") == "3"
+        assert await queue.fetch("c") == "wait"
+        assert await queue.report("1", check(1)) == "stop"
+        assert await ran(queue, "a") == "2"  # now its first group has let go
 
     run(steps())
 
@@ -107,11 +125,11 @@ def test_two_tries_of_one_trial_never_share_its_folder() -> None:
 def test_a_job_that_nobody_asks_for_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     async def steps() -> None:
         queue = JobQueue(3)
-        await queue.submit(job("1"))
+        await submit(queue, "1")
         await queue.fetch("a")
-        assert await queue.report("1", {"step": 1}) == "wait"
+        assert await queue.report("1", check(1)) == "wait"
         monkeypatch.setattr(module, "LEASE_SECONDS", 0.0)
-        assert await queue.report("1", {"step": 1}) == "stop"
+        assert await queue.report("1", check(1)) == "stop"
 
     run(steps())
 
@@ -119,13 +137,13 @@ def test_a_job_that_nobody_asks_for_is_stopped(monkeypatch: pytest.MonkeyPatch) 
 def test_an_isolated_group_leaves_after_one_job() -> None:
     async def steps() -> None:
         queue = JobQueue(3, recycle_after_seconds=0.0)
-        await queue.submit(job("1"))
-        await queue.submit(job("2"))
-        assert (await queue.fetch("a"))["id"] == "1"
-        assert (await queue.fetch("a"))["id"] == "1"  # its workers were restarted
-        await queue.finish("1", {})
-        assert await queue.fetch("a") == {"do": "leave"}
-        assert (await queue.fetch("b"))["id"] == "2"
+        await submit(queue, "1")
+        await submit(queue, "2")
+        assert await ran(queue, "a") == "1"
+        assert await ran(queue, "a") == "1"  # its workers were restarted
+        await queue.finish("1", done(0.5))
+        assert await queue.fetch("a") == "leave"
+        assert await ran(queue, "b") == "2"
 
     run(steps())
 
@@ -133,12 +151,12 @@ def test_an_isolated_group_leaves_after_one_job() -> None:
 def test_a_lost_group_loses_its_job_and_no_other() -> None:
     async def steps() -> None:
         queue = JobQueue(3)
-        await queue.submit(job("1"))
-        await queue.submit(job("2"))
+        await submit(queue, "1")
+        await submit(queue, "2")
         await queue.fetch("a")
         await queue.fetch("b")
         await queue.gone("a", "its node is gone")
-        assert await queue.peek("1", 1) == {"lost": "its node is gone", "last": True}
+        assert await queue.peek("1", 1) == Lost("its node is gone")
         assert await queue.peek("2", 0.01) is None
 
     run(steps())
@@ -147,11 +165,11 @@ def test_a_lost_group_loses_its_job_and_no_other() -> None:
 def test_without_any_group_every_job_is_lost_now_and_later() -> None:
     async def steps() -> None:
         queue = JobQueue(3)
-        await queue.submit(job("1"))
+        await submit(queue, "1")
         await queue.give_up("no workers start")
-        await queue.submit(job("2"))
+        await submit(queue, "2")
         for name in ("1", "2"):
-            assert await queue.peek(name, 1) == {"lost": "no workers start", "last": True}
+            assert await queue.peek(name, 1) == Lost("no workers start")
 
     run(steps())
 
@@ -159,11 +177,11 @@ def test_without_any_group_every_job_is_lost_now_and_later() -> None:
 def test_a_closed_board_stops_jobs_and_sends_groups_home() -> None:
     async def steps() -> None:
         queue = JobQueue(3)
-        await queue.submit(job("1"))
+        await submit(queue, "1")
         await queue.fetch("a")
         await queue.close()
-        assert await queue.report("1", {"step": 1}) == "stop"
-        assert await queue.fetch("a") == {"do": "leave"}
+        assert await queue.report("1", check(1)) == "stop"
+        assert await queue.fetch("a") == "leave"
 
     run(steps())
 
@@ -211,21 +229,19 @@ def test_another_group_goes_on_with_what_a_dead_worker_had(
 
     async def steps() -> None:
         queue, worker = JobQueue(3), Worker()
-        await queue.submit(job("1"))
-        assert (await queue.fetch("a", worker))["id"] == "1"
-        assert await queue.fetch("b", Worker()) == {"do": "wait"}
+        await submit(queue, "1")
+        assert await ran(queue, "a", worker) == "1"
+        assert await queue.fetch("b", Worker()) == "wait"
         worker.died_of = died_of
         assert await queue.is_held("1")
         await until(lambda: "a" not in queue._busy)
         assert not await queue.is_held("1")
         assert queue._jobs["1"].attempt == attempts
-        assert (await queue.fetch("b", Worker()))["id"] == "1"
-        assert await queue.fetch("a", Worker()) == {"do": "wait"}  # started again, too late
-        await queue.finish("1", {"score": 0.5})
-        result = await queue.peek("1", 1)
-        assert result is not None
-        assert result.pop("retries") == [f"a worker is gone: {died_of}"]
-        assert result == {"score": 0.5, "last": True}
+        assert await ran(queue, "b", Worker()) == "1"
+        assert await queue.fetch("a", Worker()) == "wait"  # started again, too late
+        await queue.finish("1", done(0.5))
+        causes = (f"worker process ? on ? is gone: {died_of}",)
+        assert await queue.peek("1", 1) == Result(done(0.5), causes)
 
     run(steps())
 
@@ -236,10 +252,10 @@ def test_a_group_that_was_faster_keeps_its_job(monkeypatch: pytest.MonkeyPatch) 
 
     async def steps() -> None:
         queue, old = JobQueue(3), Worker()
-        await queue.submit(job("1"))
+        await submit(queue, "1")
         await queue.fetch("a", old)
         old.died_of = "killed"
-        assert (await queue.fetch("a", Worker()))["id"] == "1"
+        assert await ran(queue, "a", Worker()) == "1"
         await asyncio.sleep(0.05)
         assert queue._busy == {"a": "1"}
 
@@ -249,17 +265,17 @@ def test_a_group_that_was_faster_keeps_its_job(monkeypatch: pytest.MonkeyPatch) 
 def test_workers_that_were_replaced_are_sent_home_and_not_heard() -> None:
     async def steps() -> None:
         queue = JobQueue(3)
-        await queue.submit(job("1"))
-        await queue.submit(job("2"))
-        assert (await queue.fetch("a", by="old"))["id"] == "1"
-        assert (await queue.fetch("a", by="new"))["id"] == "1"
-        assert await queue.report("1", {"step": 1, "score": 0.0}, "old") == "stop"
-        await queue.finish("1", {"failure": "a file is gone"}, "old")
+        await submit(queue, "1")
+        await submit(queue, "2")
+        assert await ran(queue, "a", by="old") == "1"
+        assert await ran(queue, "a", by="new") == "1"
+        assert await queue.report("1", check(1), "old") == "stop"
+        await queue.finish("1", Failed("error", "a file is gone"), "old")
         assert await queue.peek("1", 0.01) is None
-        assert await queue.fetch("a", by="old") == {"do": "leave"}
-        await queue.finish("1", {"score": 1.0}, "new")
-        assert await queue.peek("1", 0.01) == {"score": 1.0, "last": True}
-        assert (await queue.fetch("a", by="new"))["id"] == "2"
+        assert await queue.fetch("a", by="old") == "leave"
+        await queue.finish("1", done(1.0), "new")
+        assert await queue.peek("1", 0.01) == Result(done(1.0))
+        assert await ran(queue, "a", by="new") == "2"
 
     run(steps())
 
@@ -271,9 +287,10 @@ def test_workers_that_are_replaced_while_they_wait_get_no_job() -> None:
         await asyncio.sleep(0)
         newer = asyncio.create_task(queue.fetch("a", by="new"))
         await asyncio.sleep(0)
-        await queue.submit(job("1"))
-        assert await waiting == {"do": "leave"}
-        assert (await newer)["id"] == "1"
+        await submit(queue, "1")
+        assert await waiting == "leave"
+        order = await newer
+        assert isinstance(order, Run) and order.job_id == "1"
 
     run(steps())
 
@@ -281,13 +298,79 @@ def test_workers_that_are_replaced_while_they_wait_get_no_job() -> None:
 def test_why_an_attempt_was_lost_comes_with_the_next_result_once() -> None:
     async def steps() -> None:
         queue = JobQueue(3)
-        await queue.submit(job("1"))
+        await submit(queue, "1")
         await queue.fetch("a")
         queue._jobs["1"].retries.append("a worker is gone: killed")
-        await queue.report("1", {"step": 1})
-        assert await queue.peek("1", 1) == {"step": 1, "retries": ["a worker is gone: killed"]}
+        await queue.report("1", check(1))
+        assert await queue.peek("1", 1) == Result(check(1), ("a worker is gone: killed",))
         await queue.ack("1")
-        await queue.finish("1", {"state": "finished"})
-        assert await queue.peek("1", 1) == {"state": "finished", "last": True}
+        await queue.finish("1", done(0.5))
+        assert await queue.peek("1", 1) == Result(done(0.5))
 
     run(steps())
+
+
+def test_a_group_starts_only_for_a_job_that_no_other_will_take() -> None:
+    async def steps() -> None:
+        queue = JobQueue(3)
+        await queue.starts("a")
+        await submit(queue, "1")
+        assert not await queue.needs("b", 0.01)  # the first one is on its way
+        assert await ran(queue, "a", Worker()) == "1"
+        assert not await queue.needs("b", 0.01)
+        await submit(queue, "2")
+        assert await queue.needs("b", 0.01)
+        assert not await queue.needs("c", 0.01)
+        assert await queue.waiting_for("b") == 1
+        assert await ran(queue, "b", Worker()) == "2"
+        assert await queue.waiting_for("b") == 0
+        await queue.finish("2", done(0.5))
+        assert await queue.fetch("b", Worker()) == "wait"
+        await submit(queue, "3")
+        assert not await queue.needs("c", 0.01)  # the second one is free
+
+    run(steps())
+
+
+def test_a_group_that_left_or_was_lost_no_longer_counts_as_free() -> None:
+    async def steps() -> None:
+        queue = JobQueue(3, recycle_after_seconds=0.0)
+        await submit(queue, "1")
+        assert await ran(queue, "a", Worker()) == "1"
+        await queue.finish("1", done(0.5))
+        await submit(queue, "2")
+        assert await queue.fetch("a", Worker()) == "leave"
+        assert await queue.needs("b", 0.01)
+        await queue.gone("b", "it did not start")
+        assert await queue.needs("c", 0.01)
+
+    run(steps())
+
+
+def test_a_failed_job_is_told_to_tune_as_the_last_result() -> None:
+    told = told_to_tune(Result(Failed("oom", "too large"), ("a worker is gone",)))
+    assert told["retries"] == ("a worker is gone",)
+    assert (told["state"], told["kind"], told["failure"], told["done"]) == (
+        "failed",
+        "oom",
+        "too large",
+        True,
+    )
+    assert not told_to_tune(Result(check(1)))["done"]
+
+
+RAYS_TEXT = """The actor died unexpectedly before finishing this task.
+	class_name: RayTrainWorker
+	actor_id: 6a7f
+	pid: 4242
+	ip: 10.0.0.7
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit \
+detail: Worker unexpectedly exits with a connection error code 2. End of file. Some common causes \
+include: (1) the process was killed by the OOM killer due to high memory usage."""
+
+
+def test_the_cause_of_a_lost_attempt_names_process_and_machine() -> None:
+    assert cause_of_death(RAYS_TEXT) == (
+        "worker process 4242 on 10.0.0.7 is gone: Worker unexpectedly exits with a connection "
+        "error code 2. End of file"
+    )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from sweeps.execution.job_client import MAX_GROUPS, GroupLostError, JobClient
+from sweeps.execution.job_messages import Ending, Failed, Job, MeasuringJob, Refused, Scored
 from sweeps.execution.test_scoring import completed
 from sweeps.execution.worker_groups import result_of
 from sweeps.storage.errors import UserError
 
-JOB = {"key": "sums/test/000"}
+JOB = MeasuringJob("sums/test/000", {}, 0)
+SCORED = Scored({}, {})
 
 
 class Losing:
@@ -20,31 +22,31 @@ class Losing:
     def __init__(self, losses: int) -> None:
         self.left, self.submitted = losses, 0
 
-    def submit(self, job: dict[str, Any]) -> None:
+    def submit(self, job: Job) -> None:
         assert job is JOB
         self.submitted += 1
 
-    def last(self) -> dict[str, Any]:
+    def last(self) -> Ending:
         if self.left:
             self.left -= 1
             raise GroupLostError("its machine is gone")
-        return {"entries": {}}
+        return SCORED
 
 
 @pytest.mark.parametrize("losses", range(MAX_GROUPS))
 def test_a_job_that_lost_its_group_is_given_to_another(losses: int) -> None:
     client = Losing(losses)
-    assert result_of(cast(JobClient, client), JOB) == {"entries": {}}
+    assert result_of(cast(JobClient, client), JOB) == SCORED
     assert client.submitted == losses
 
 
 def test_a_job_that_lost_every_group_ends_with_the_reason_and_no_traceback() -> None:
     result = result_of(cast(JobClient, Losing(MAX_GROUPS)), JOB)
-    assert (result["failure"], result["kind"]) == ("its machine is gone", "infrastructure")
+    assert result == Failed("infrastructure", "its machine is gone")
     with pytest.raises(UserError, match="scoring failed: its machine is gone"):
-        completed([{"entries": {}}, result], "scoring")
+        completed([SCORED, result], Scored, "scoring")
 
 
 def test_a_mistake_in_the_data_is_told_as_it_is() -> None:
     with pytest.raises(UserError, match="test_items: line 3"):
-        completed([{"refused": "test_items: line 3"}], "scoring")
+        completed([Refused("test_items: line 3")], Scored, "scoring")

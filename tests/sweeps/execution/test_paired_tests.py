@@ -14,7 +14,7 @@ from sweeps.cli.run import _print_tests
 from sweeps.config.load import parse_config
 from sweeps.execution.paired_tests import paired_metrics, paired_tests, paired_text
 from sweeps.execution.test_scores import TestScores
-from sweeps.execution.test_scoring import _items
+from sweeps.execution.test_scoring import _items_of
 from sweeps.report.trial_row import ScoreLabel
 
 Items = list[list[Any]]
@@ -126,11 +126,11 @@ def record(name: str, score: float, group: str) -> ItemRecord:
 def test_an_item_weighs_what_it_weighs_in_the_score() -> None:
     records = (record("a", 1.0, "x"), record("b", 0.0, "y"), record("c", 1.0, "y"))
     result = BenchmarkResult("mmlu", "accuracy", 0.75, 0.1, 3, {}, records, "", None)
-    assert [item[2] for item in _items({"mmlu": result})["mmlu"]] == [1, 1, 1]
+    assert [item[2] for item in _items_of(result)] == [1, 1, 1]
     grouped = BenchmarkResult(
         "mmlu", "accuracy", 0.75, 0.1, 3, {}, records, "", None, aggregation="groups"
     )
-    items = _items({"mmlu": grouped})["mmlu"]
+    items = _items_of(grouped)
     assert [item[2:4] for item in items] == [[1.0, "c"], [0.5, "c"], [0.5, "c"]]
     mean = sum(item[1] * item[2] for item in items) / sum(item[2] for item in items)
     assert mean == pytest.approx(grouped.score)

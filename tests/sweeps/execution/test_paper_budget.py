@@ -32,8 +32,8 @@ STUDY = {
 
 
 @pytest.fixture
-def waves(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the sweeps whose trials were run, wave by wave; each takes an hour of a GPU."""
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the sweeps whose trials ran, batch by batch; each takes an hour of a GPU."""
     later, ran = [0.0], list[str]()
 
     def run_tuner(
@@ -63,19 +63,19 @@ def run(tree: Tree, **budget: float) -> str:
     return paper.run(parse_config(tree | changes), shown, MemoryTracker()).stopped
 
 
-def test_wall_time_is_of_the_whole_call(sweep_files: Path, tree: Tree, waves: list[str]) -> None:
+def test_wall_time_is_of_the_whole_call(sweep_files: Path, tree: Tree, batches: list[str]) -> None:
     assert "wall_hours" in run(tree, wall_hours=1.5)
-    assert waves == ["small-search", "small-sensitivity"]
+    assert batches == ["small-search", "small-sensitivity"]
     assert not (sweep_files / "runs" / "small-methods").exists()
     assert (sweep_files / "runs" / "small" / "paper" / "report.html").is_file()
 
 
 def test_gpu_hours_are_of_all_studies_and_calls(
-    sweep_files: Path, tree: Tree, waves: list[str]
+    sweep_files: Path, tree: Tree, batches: list[str]
 ) -> None:
     assert "gpu_hours 2 of 1.5" in run(tree, gpu_hours=1.5)
-    assert waves == ["small-search", "small-sensitivity"]
+    assert batches == ["small-search", "small-sensitivity"]
     assert "gpu_hours 2 of 2" in run(tree, gpu_hours=2)
-    assert waves == ["small-search", "small-sensitivity"]  # nothing is left to spend
+    assert batches == ["small-search", "small-sensitivity"]  # nothing is left to spend
     assert "gpu_hours 3" in run(tree, gpu_hours=2.5)
-    assert waves == ["small-search", "small-sensitivity", "small-sensitivity"]
+    assert batches == ["small-search", "small-sensitivity", "small-sensitivity"]

@@ -12,25 +12,26 @@ import torch.distributed as dist
 from sweeps.config.failures import kind_of
 from sweeps.config.sweep_config import Resources
 from sweeps.execution import shared_storage, worker_session
-from sweeps.execution.job_queue import Message
+from sweeps.execution.job_messages import Job, Measured, MeasuringJob
 from sweeps.execution.shared_storage import SharedFolderJob, probe
+from sweeps.finetune.reporter import Check
 from sweeps.storage.address import is_relative
 from sweeps.storage.errors import UserError
 from tests.sweeps.finetune.processes import run_ranks
 
-JOB = {"id": "a", "key": "math/000-abc"}
+JOB = MeasuringJob("math/000-abc", {}, 0)
 
 
-def go(result: Message) -> bool:
+def go(check: Check) -> bool:
     return True
 
 
-def writes(into: Path) -> Callable[..., Message]:
+def writes(into: Path) -> Callable[..., Measured]:
     """What runs a job by a file in a folder."""
 
-    def run(job: Message, report: Any, memory: dict[str, Any]) -> Message:
+    def run(job: Job, report: Any, memory: dict[str, Any]) -> Measured:
         (into / "trial").mkdir(parents=True)
-        return {"ran": job["id"]}
+        return Measured({}, job.key)
 
     return run
 
@@ -43,7 +44,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_same_folder_runs_the_job(tmp_path: Path) -> None:
     with probe(tmp_path) as word:
         job = SharedFolderJob(str(tmp_path), word, writes(tmp_path))
-        assert job(JOB, go, {}) == {"ran": "a"}
+        assert job(JOB, go, {}) == Measured({}, JOB.key)
     assert [path.name for path in tmp_path.iterdir()] == ["trial"]
 
 

@@ -34,7 +34,7 @@ def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> str:
     def fails(self: DomainSession) -> None:
         raise error
 
-    monkeypatch.setattr(DomainSession, "wave", fails)
+    monkeypatch.setattr(DomainSession, "next_batch", fails)
     halt = StopCondition(UsageTracker(BudgetConfig(), 0.0), 0.5)
     groups: Any = Groups()
     with acquire_run_lock(Path.cwd() / "runs" / "small"):
@@ -111,13 +111,13 @@ def test_what_a_killed_driver_ran_is_run_again(
     groups: Any = Groups()
     wanted: list[int] = []
 
-    def run_tuner(config: SweepConfig, waves: list[TrialBatch], *given: object) -> None:
+    def run_tuner(config: SweepConfig, batches: list[TrialBatch], *given: object) -> None:
         assert groups.started
-        (wave,) = waves
-        wanted.append(wave.trials)
-        for number in range(wave.trials):
-            assert isinstance(wave.search.suggest(str(number)), dict)
-            wave.search.on_trial_complete(str(number), FINISHED)
+        (batch,) = batches
+        wanted.append(batch.trials)
+        for number in range(batch.trials):
+            assert isinstance(batch.search.suggest(str(number)), dict)
+            batch.search.on_trial_complete(str(number), FINISHED)
 
     monkeypatch.setattr(tuner, "run_tuner", run_tuner)
     with acquire_run_lock(paths_for(config).folder) as driver:
@@ -187,7 +187,7 @@ def test_a_study_that_is_over_hears_nothing_of_the_trouble_beside_it(
             raise UserError("scoring failed")
         return TestScores()
 
-    monkeypatch.setattr(DomainSession, "wave", lambda one: None)
+    monkeypatch.setattr(DomainSession, "next_batch", lambda one: None)
     monkeypatch.setattr(DomainSession, "_test_scores", scores)
     store: dict[str, StudyRecord] = {}
     said, groups = io.StringIO(), cast(Any, Groups())
@@ -208,13 +208,13 @@ def test_a_search_that_has_every_point_ends_well_and_does_not_begin_again(
     monkeypatch.setattr(DomainSession, "_chosen", lambda *given: {})  # it has no model to score
     started: list[str] = []
 
-    def run_tuner(config: SweepConfig, waves: list[TrialBatch], *given: object) -> None:
-        (wave,) = waves
-        for number in range(wave.trials):
-            job = wave.search.suggest(str(number))
+    def run_tuner(config: SweepConfig, batches: list[TrialBatch], *given: object) -> None:
+        (batch,) = batches
+        for number in range(batch.trials):
+            job = batch.search.suggest(str(number))
             assert isinstance(job, dict)
-            started.append(job["key"])
-            wave.search.on_trial_complete(str(number), FINISHED)
+            started.append(job["job"].key)
+            batch.search.on_trial_complete(str(number), FINISHED)
 
     monkeypatch.setattr(tuner, "run_tuner", run_tuner)
     space = {"mask_ratio": [0.0, 0.2, 0.4, 0.6], "accumulation_interval": [1, 2]}

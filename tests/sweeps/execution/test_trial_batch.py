@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 from sweeps.config.space import SpaceConfig
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.trial_batch import BatchSearcher, Observers, TrialBatch
+from tests.sweeps.jobs import trial_job
 
 SPACE = SpaceConfig.model_validate(
     {"mask_ratio": [0.0, 0.4], "accumulation_interval": [1], "learning_rate": [1e-3]}
@@ -36,54 +37,52 @@ class Heard:
         self.told.append(("lost" if error else "ended", trial.trial_id))
 
 
-def wave(domain: str, trials: int, **options: Any) -> TrialBatch:
+def batch(domain: str, trials: int, **options: Any) -> TrialBatch:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(study_name=domain, direction="maximize")
-    search = StudySearch(
-        study, SPACE, lambda n, point: {"key": f"{domain}{n}", "domain": domain}, **options
-    )
+    search = StudySearch(study, SPACE, lambda n, point: trial_job(n, point, key=domain), **options)
     observer: Any = Heard()
     return TrialBatch(search, observer, trials)
 
 
-def drawn(waves: BatchSearcher, *trial_ids: str) -> list[str]:
+def drawn(batches: BatchSearcher, *trial_ids: str) -> list[str]:
     """The domains of the next trials."""
-    jobs = [waves.suggest(trial_id) for trial_id in trial_ids]
-    return [job if isinstance(job, str) else str(job["domain"]) for job in jobs]
+    jobs = [batches.suggest(trial_id) for trial_id in trial_ids]
+    return [job if isinstance(job, str) else job["job"].key for job in jobs]
 
 
-def end(waves: BatchSearcher, trial_id: str, score: float = 0.5) -> None:
-    waves.on_trial_complete(trial_id, {"score": score, "state": "finished", "done": True})
+def end(batches: BatchSearcher, trial_id: str, score: float = 0.5) -> None:
+    batches.on_trial_complete(trial_id, {"score": score, "state": "finished", "done": True})
 
 
 def test_studies_take_turns_and_stop_at_their_trials() -> None:
-    waves = BatchSearcher([wave("math", 2), wave("code", 3)])
-    assert drawn(waves, *"abcdef") == ["math", "code", "math", "code", "code", FINISHED]
+    batches = BatchSearcher([batch("math", 2), batch("code", 3)])
+    assert drawn(batches, *"abcdef") == ["math", "code", "math", "code", "code", FINISHED]
 
 
 def test_a_free_place_goes_to_the_study_that_runs_the_fewest() -> None:
-    waves = BatchSearcher([wave("math", 9), wave("code", 9)])
-    assert drawn(waves, *"abcd") == ["math", "code", "math", "code"]
-    end(waves, "b")
-    end(waves, "d")
-    assert drawn(waves, *"efg") == ["code", "code", "math"]
+    batches = BatchSearcher([batch("math", 9), batch("code", 9)])
+    assert drawn(batches, *"abcd") == ["math", "code", "math", "code"]
+    end(batches, "b")
+    end(batches, "d")
+    assert drawn(batches, *"efg") == ["code", "code", "math"]
 
 
 def test_a_study_that_wants_no_more_leaves_its_places_to_the_others() -> None:
-    waves = BatchSearcher([wave("math", 9, halting=lambda: True), wave("code", 2)])
-    assert drawn(waves, *"abc") == ["code", "code", FINISHED]
+    batches = BatchSearcher([batch("math", 9, stopping=lambda: True), batch("code", 2)])
+    assert drawn(batches, *"abc") == ["code", "code", FINISHED]
 
 
 @pytest.mark.parametrize("error", [False, True])
 def test_each_study_is_told_of_its_own_trials_alone(error: bool) -> None:
-    math, code = wave("math", 1), wave("code", 1)
-    waves = BatchSearcher([math, code])
-    observers = Observers(waves)
-    drawn(waves, "a", "b")
+    math, code = batch("math", 1), batch("code", 1)
+    batches = BatchSearcher([math, code])
+    observers = Observers(batches)
+    drawn(batches, "a", "b")
     trial: Any = SimpleNamespace(trial_id="b", last_result={}, get_error=lambda: "gone")
     observers.on_trial_start(0, [], trial)
     observers.on_trial_result(0, [], trial, {})
-    waves.on_trial_complete("b", {"score": 0.25, "state": "finished"}, error=error)
+    batches.on_trial_complete("b", {"score": 0.25, "state": "finished"}, error=error)
     (observers.on_trial_error if error else observers.on_trial_complete)(0, [], trial)
     heard: Any = (math.observer, code.observer)
     assert heard[0].told == []
@@ -96,17 +95,17 @@ def test_each_study_is_told_of_its_own_trials_alone(error: bool) -> None:
 
 
 def test_news_of_a_trial_that_never_was_is_passed_over() -> None:
-    one = wave("math", 1)
+    one = batch("math", 1)
     BatchSearcher([one]).on_trial_complete("unknown")
     assert one.search.told("unknown") is None
 
 
 def test_scores_reach_the_study_that_asked() -> None:
-    math, code = wave("math", 1), wave("code", 1)
-    waves = BatchSearcher([math, code])
-    drawn(waves, "a", "b")
-    end(waves, "a", 0.25)
-    end(waves, "b", 0.75)
+    math, code = batch("math", 1), batch("code", 1)
+    batches = BatchSearcher([math, code])
+    drawn(batches, "a", "b")
+    end(batches, "a", 0.25)
+    end(batches, "b", 0.75)
     for one, score in ((math, 0.25), (code, 0.75)):
         (trial,) = one.search._study.get_trials()
         assert (trial.state, trial.value) == (TrialState.COMPLETE, score)

@@ -58,7 +58,7 @@ CALLED, ANSWER = '(call)add {"a": 1, "b": null};', "2.;"
 
 
 def examples(name: str, fields: dict[str, Any]) -> list[Example]:
-    return list(TRAINING_SETS[name].read(Row("rows.jsonl, line 1", fields)))
+    return list(TRAINING_SETS[name](Row("rows.jsonl, line 1", fields)))
 
 
 def said(*contents: Any, **more: Any) -> dict[str, Any]:

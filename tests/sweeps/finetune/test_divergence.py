@@ -125,7 +125,7 @@ def test_a_model_that_is_only_scored_is_looked_at_too(world: Path, tmp_path: Pat
     run = config(world, model={"path": str(folder)}, evaluation=accuracy(world))
     drop = DropConfig(tuned=str(folder), rate=0.0)
     for what in (None, drop):
-        result = score_derived(run, what, tmp_path / "scored", Cache())
+        result = score_derived(run, what, tmp_path / "scored", Cache(), keep=False)
         assert (result.state, result.score) == ("diverged", None)
 
 

@@ -14,9 +14,8 @@ from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import DataConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.run_identity import run_identity
-from sweeps.finetune.validation import evaluate_folder
 from tests.evaluators.tokenizer_families import FAMILIES, Family
-from tests.sweeps.finetune.tiny import MemoryReporter, config, save_rows
+from tests.sweeps.finetune.tiny import MemoryReporter, config, evaluate_folder, save_rows
 
 ROW = {"prompt": "What is 1+1?\nAnswer:", "response": " 2"}
 
@@ -65,7 +64,7 @@ def test_a_run_is_validated_with_the_prompts_it_learns(world: Path, tmp_path: Pa
 
     def score(**choice: Any) -> float:
         benchmarks = settings.evaluation.benchmarks
-        found = evaluate_folder(result.model_folder, benchmarks, "validation", threads=1, **choice)
+        found = evaluate_folder(result.model_folder, benchmarks, "validation", **choice)
         return found["exact_match"].score
 
     assert score(add_bos=False) == result.score

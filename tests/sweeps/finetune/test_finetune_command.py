@@ -21,6 +21,7 @@ from sweeps.finetune.reporter import FolderReporter
 from sweeps.tracking.tracker import MemoryTracker, StudyRecord
 from tests.sweeps.finetune.faulty_rows import READ, REFUSED, save_faulty
 from tests.sweeps.finetune.tiny import assert_equal, config, parameters
+from tests.sweeps.jobs import trial_job
 
 
 @pytest.fixture
@@ -58,18 +59,16 @@ def test_the_result_is_a_trials(run_yaml: Path, tmp_path: Path, group_of_one: No
     done = call(str(run_yaml), "folder=single", "learning_rate=0.02")
     assert done.exit_code == 0, done.output
     single = json.loads((tmp_path / "single" / "result.json").read_text())
-    job = {
-        "folder": str(tmp_path / "trial"),
-        "run": load_single_run(run_yaml, ["learning_rate=0.02"]).run_config().model_dump_json(),
-    }
+    run = load_single_run(run_yaml, ["learning_rate=0.02"]).run_config()
+    job = trial_job(folder=str(tmp_path / "trial"), run=run)
     trial = run_trial(job, lambda _: True, {})
     assert trial is not None
     assert single["fingerprint"] == _fingerprint(tmp_path / "trial")
     for name in ("state", "step", "steps", "score", "reason"):
-        assert single[name] == trial[name]
-    assert without_seconds(single["metrics"]) == without_seconds(trial["metrics"])
-    assert_equal(parameters(single["model_folder"]), parameters(trial["model_folder"]))
-    assert f"score {trial['score']:.4f}" in done.stdout
+        assert single[name] == getattr(trial, name)
+    assert without_seconds(single["metrics"]) == without_seconds(trial.metrics)
+    assert_equal(parameters(single["model_folder"]), parameters(trial.model_folder))
+    assert f"score {trial.score:.4f}" in done.stdout
     assert single["model_folder"] in done.stdout
 
 
@@ -115,7 +114,7 @@ def test_mlflow_is_told_where_asked(
     [
         (["learning_rat=1"], ["unknown key 'learning_rat'", "did you mean 'learning_rate'?"]),
         (["method.nme=sft"], ["unknown key 'method.nme'", "'name'"]),
-        (["method.mask_ratio=1.5"], ["method.mask_ratio", "expected in [0, 1)"]),
+        (["method.mask_ratio=1.5"], ["method.mask_ratio: expected a number less than 1, got 1.5"]),
         (["examples=50"], ["multiple of the effective batch 8", "got 50"]),
         (["data.path=none.jsonl"], ["none.jsonl", "nothing there"]),
         (["model.path=models/typo"], ["model.path models/typo", "no such folder", "hub"]),

@@ -28,7 +28,7 @@ def load(path: Path | str, tokenizer: Any, **options: Any) -> TrainingData:
 
 
 def examples(name: str, fields: dict[str, Any]) -> list[Example]:
-    return list(TRAINING_SETS[name].read(Row("rows.jsonl, line 1", fields)))
+    return list(TRAINING_SETS[name](Row("rows.jsonl, line 1", fields)))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from sweeps.finetune.order import DataOrder
 from sweeps.finetune.process_state import Cache
 from sweeps.finetune.reporter import FolderReporter
 from sweeps.finetune.trainer import Trainer
-from sweeps.finetune.validation import evaluate_folder
 from sweeps.storage.trial_files import RESULT_FILE
 from tests.sweeps.finetune.tiny import (
     ABSENT_TEST,
@@ -33,6 +32,7 @@ from tests.sweeps.finetune.tiny import (
     MemoryReporter,
     assert_equal,
     config,
+    evaluate_folder,
     largest_difference,
     parameters,
     save_model,
@@ -94,7 +94,7 @@ def test_the_final_model_is_a_hugging_face_folder_with_the_score_of_the_run(
     assert result.model_folder == str(tmp_path / "run" / "model")
     AutoTokenizer.from_pretrained(result.model_folder)
     (benchmark,) = config(world).evaluation.benchmarks
-    scores = evaluate_folder(result.model_folder, [benchmark], split="validation", threads=1)
+    scores = evaluate_folder(result.model_folder, [benchmark], split="validation")
     assert scores["exact_match"].score == result.score
     as_test = BenchmarkConfig(
         name="exact_match",
@@ -103,7 +103,7 @@ def test_the_final_model_is_a_hugging_face_folder_with_the_score_of_the_run(
         test_limit=4,
         metric="bits_per_byte",
     )
-    assert evaluate_folder(result.model_folder, [as_test], threads=1)["exact_match"].n == 4
+    assert evaluate_folder(result.model_folder, [as_test])["exact_match"].n == 4
 
 
 def test_mask_ratio_zero_is_sft_bit_for_bit(world: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sweeps.finetune import data as data_module
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.example import Example, Row, RowError
 from sweeps.finetune.examples import read_examples
-from sweeps.finetune.finetune_config import BenchmarkConfig, DataConfig, TrainFormat
+from sweeps.finetune.finetune_config import HOMES, BenchmarkConfig, DataConfig, TrainFormat
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import save_rows
 
@@ -65,7 +65,7 @@ def tokenizer(world: Path) -> Any:
 
 
 def examples(name: str, fields: dict[str, Any]) -> list[Example]:
-    return list(TRAINING_SETS[name].read(Row("rows.jsonl, line 1", fields)))
+    return list(TRAINING_SETS[name](Row("rows.jsonl, line 1", fields)))
 
 
 def pairs(config: DataConfig) -> list[tuple[str, str]]:
@@ -90,12 +90,16 @@ def test_a_row_of_another_schema_names_its_line(name: str) -> None:
         examples(name, {"nonsense": 1})
 
 
-@pytest.mark.parametrize("name", [n for n, known in TRAINING_SETS.items() if known.home])
+@pytest.mark.parametrize("name", HOMES)
 def test_a_format_without_a_path_is_read_from_its_home(name: str) -> None:
-    home = TRAINING_SETS[name].home
-    assert home is not None
+    home = HOMES[name]
     config = DataConfig.model_validate({"format": name})
-    assert (config.path, config.subset, config.split) == (home.name, home.subset, "train")
+    assert name in TRAINING_SETS
+    assert (config.path, config.subset, config.split) == (
+        home["path"],
+        home.get("subset"),
+        "train",
+    )
 
 
 def test_a_format_without_a_home_needs_a_path() -> None:

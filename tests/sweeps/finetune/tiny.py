@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sweeps.finetune.finetune_config import FinetuneConfig
+from evaluators.benchmark import BenchmarkResult
+from evaluators.tokens import AddBos
+from sweeps.finetune.finetune_config import BenchmarkConfig, FinetuneConfig, ModelConfig
+from sweeps.finetune.model import load_model
+from sweeps.finetune.process_state import preserve_global_state
 from sweeps.finetune.reporter import Check
+from sweeps.finetune.validation import evaluate_model
 
 CHARACTERS = "0123456789+= abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ:.?\n"
 ABSENT_TEST = "/nonexistent/test-items.jsonl"
@@ -156,3 +161,16 @@ class MemoryReporter:
 
     def losses(self) -> list[float]:
         return [self.steps[step]["train/loss"] for step in sorted(self.steps)]
+
+
+def evaluate_folder(
+    folder: str | Path,
+    benchmarks: Sequence[BenchmarkConfig],
+    split: Literal["validation", "test"] = "test",
+    add_bos: AddBos = "auto",
+) -> dict[str, BenchmarkResult]:
+    """Scores of a saved model on one CPU thread."""
+    device = torch.device("cpu")
+    with preserve_global_state(device, 1):
+        model, tokenizer = load_model(ModelConfig(path=str(folder)), device)
+        return evaluate_model(model.eval(), tokenizer, benchmarks, split, add_bos=add_bos)

@@ -1,64 +1,47 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import get_args
 
 import pytest
 
 from sweeps.mini import arithmetic, knowledge, programs
-from sweeps.mini.splits import Row, Split, collect, split_of
+from sweeps.mini.splits import Split, collect, split_of
+from sweeps.mini.world import items, train
 
-Items = Callable[..., list[Row]]
-EVALUATIONS: dict[str, Items] = {
-    "math": arithmetic.items,
-    "code": programs.items,
-    "general_choice": knowledge.choice_items,
-    "general_short": knowledge.short_items,
-}
-TRAINING: dict[str, Callable[[int, int], list[Row]]] = {
-    "math": arithmetic.train,
-    "code": programs.train,
-    "general": knowledge.train,
-}
+EVALUATIONS = ("math", "code", "general_choice", "general_short")
+TRAINING = ("math", "code", "general")
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)
 def test_items_are_a_function_of_split_count_and_seed(name: str) -> None:
-    make = EVALUATIONS[name]
-    assert make("test", 20, 3) == make("test", 20, 3)
-    assert make("test", 20, 3) != make("test", 20, 4)
-    assert make("test", 20, 3)[:10] == make("test", 10, 3)
+    assert items(name, "test", 20, 3) == items(name, "test", 20, 3)
+    assert items(name, "test", 20, 3) != items(name, "test", 20, 4)
+    assert items(name, "test", 20, 3)[:10] == items(name, "test", 10, 3)
 
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_training_rows_are_a_function_of_count_and_seed(name: str) -> None:
-    make = TRAINING[name]
-    assert make(50, 3) == make(50, 3)
-    assert make(50, 3) != make(50, 4)
-    assert all(set(row) == {"prompt", "response"} for row in make(50, 3))
+    assert train(name, 50, 3) == train(name, 50, 3)
+    assert train(name, 50, 3) != train(name, 50, 4)
+    assert all(set(row) == {"prompt", "response"} for row in train(name, 50, 3))
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)
 def test_prompts_of_the_splits_are_disjoint(name: str) -> None:
     domain = name.split("_")[0]
-    train = {row["prompt"] for row in TRAINING[domain](2048, 0)}
-    validation = {row["prompt"] for row in EVALUATIONS[name]("validation", 128, 0)}
-    test = {row["prompt"] for row in EVALUATIONS[name]("test", 200, 0)}
-    assert not train & validation
-    assert not train & test
+    training = {row["prompt"] for row in train(domain)}
+    validation = {row["prompt"] for row in items(name, "validation", 128)}
+    test = {row["prompt"] for row in items(name, "test", 200)}
+    assert not training & validation
+    assert not training & test
     assert not validation & test
 
 
 def test_every_content_is_in_one_split() -> None:
     rng = random.Random(0)
     contents = {
-        split: {
-            problem.content
-            for problem in collect(
-                arithmetic.draw, lambda p: p.content, arithmetic.prompt, split, 100, 0
-            )
-        }
+        split: {problem.content for problem in collect(arithmetic.draw, split, 100, 0)}
         for split in get_args(Split)
     }
     assert not contents["train"] & contents["validation"]
@@ -68,18 +51,21 @@ def test_every_content_is_in_one_split() -> None:
 
 
 def test_ids_are_distinct() -> None:
-    for make in EVALUATIONS.values():
-        ids = [row["id"] for row in make("test", 200, 0)]
+    for name in EVALUATIONS:
+        ids = [row["id"] for row in items(name, "test", 200)]
         assert len(set(ids)) == 200
 
 
 def test_too_many_items_is_an_error_with_both_numbers() -> None:
-    with pytest.raises(ValueError, match=r"asked for 5 different test items.*has [0-4]\b"):
-        collect(lambda rng: rng.randrange(4), str, str, "test", 5, 0)
+    few = programs.KINDS[:7]  # without constants, so there are at most seven prompts
+    with pytest.raises(ValueError, match=r"asked for 50 different test items.*has [0-7]\b"):
+        collect(
+            lambda rng: programs.Function(rng.choice(few), "f", ("a", "b"), 2, 3, 0), "test", 50, 0
+        )
 
 
 def test_math_references_state_the_computed_answer() -> None:
-    for row in arithmetic.items("test", 200, 0):
+    for row in items("math", "test", 200):
         steps, answer = str(row["reference"]).split(" The answer is: ")
         assert answer == row["answer"]
         for equation in steps.strip().rstrip(".").split(". "):
@@ -91,7 +77,7 @@ def test_math_references_state_the_computed_answer() -> None:
 
 def test_code_references_pass_their_own_tests() -> None:
     for split in ("validation", "test"):
-        for row in programs.items(split, 100, 0):
+        for row in items("code", split, 100):
             names: dict[str, object] = {}
             exec(f"{row['prompt']}{row['reference']}", names)
             assert callable(names[str(row["entry_point"])])
@@ -113,14 +99,14 @@ def test_code_tests_refuse_every_other_function_of_the_same_signature() -> None:
                 continue
             wrong = programs.Function(other, "solve", arguments, 3, 5, 0)
             names: dict[str, object] = {}
-            exec(programs.prompt(wrong) + programs.response(wrong), names)
+            exec(wrong.prompt + wrong.response, names)
             with pytest.raises(AssertionError):
                 exec("\n".join(tests), names)
 
 
 def test_choices_hold_the_right_answer_once_and_agree_with_the_village() -> None:
     village = {(fact.who, fact.value) for fact in knowledge.facts()}
-    for row in knowledge.choice_items("test", 200, 0):
+    for row in items("general_choice", "test", 200):
         choices, index = row["choices"], row["answer"]
         assert isinstance(choices, list)
         assert isinstance(index, int)
@@ -136,7 +122,7 @@ def test_choices_hold_the_right_answer_once_and_agree_with_the_village() -> None
 
 
 def test_right_choices_are_spread_over_positions() -> None:
-    rows = [row for row in knowledge.choice_items("test", 200, 0)]
+    rows = [row for row in items("general_choice", "test", 200)]
     for row_index in range(4):
         assert sum(row["answer"] == row_index for row in rows) >= 15
 

@@ -4,18 +4,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from sweeps.mini import arithmetic, knowledge, programs
-from sweeps.mini.corpus import documents
-from sweeps.mini.pretrain import batches, encode, pretrain
-from sweeps.mini.splits import split_of
-from sweeps.mini.tokenizer import CONTEXT, VOCABULARY
-from sweeps.mini.world import resolve
+from sweeps.config.load import load_config
+from sweeps.config.sweep_config import resolve_paths
+from sweeps.finetune.loop import finetune
+from sweeps.finetune.reporter import FolderReporter
+from sweeps.mini import knowledge
+from sweeps.mini.splits import Split, split_of
+from sweeps.mini.world import items, resolve, train
+from tests.sweeps.finetune.tiny import evaluate_folder
+from tools.pretrain_mini import CONTEXT, VOCABULARY, batches, documents, encode, pretrain
 
 
 @contextmanager
@@ -34,15 +38,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def domain_texts() -> list[str]:
-    rows = [
-        *arithmetic.train(500, 0),
-        *programs.train(500, 0),
-        *knowledge.train(500, 0),
-        *arithmetic.items("test", 100, 0),
-        *programs.items("test", 100, 0),
-        *knowledge.choice_items("test", 100, 0),
-        *knowledge.short_items("test", 100, 0),
-    ]
+    rows = [row for domain in ("math", "code", "general") for row in train(domain, 500)]
+    for name in ("math", "code", "general_choice", "general_short"):
+        rows += items(name, "test", 100)
     texts = [
         str(row[field])
         for row in rows
@@ -88,9 +86,10 @@ def test_shipped_tokenizer_begins_a_text_as_pretraining_did_and_does_not_end_it(
 
 
 def test_domain_sequences_are_short(tokenizer: PreTrainedTokenizerFast) -> None:
-    for row in (*arithmetic.train(300, 0), *programs.train(300, 0), *knowledge.train(300, 0)):
-        document = (str(row["prompt"]), str(row["response"]))
-        assert len(encode(tokenizer, document)) <= 64
+    for domain in ("math", "code", "general"):
+        for row in train(domain, 300):
+            document = (str(row["prompt"]), str(row["response"]))
+            assert len(encode(tokenizer, document)) <= 64
 
 
 def test_corpus_is_a_function_of_its_seed() -> None:
@@ -99,17 +98,13 @@ def test_corpus_is_a_function_of_its_seed() -> None:
 
 
 def test_corpus_shows_domain_prompts_rarely_and_of_the_training_split_only() -> None:
-    questions = {
-        knowledge.prompt(q): q.fact.content
-        for fact in knowledge.facts()
-        for q in every_question(fact)
-    }
+    questions = {q.prompt: q.content for fact in knowledge.facts() for q in every_question(fact)}
     shown = [d for d in islice(documents(1), 100_000) if len(d) == 2]
     assert 20 <= len(shown) <= 200
     held_out = {
         str(row["prompt"])
-        for split in ("validation", "test")
-        for row in (*arithmetic.items(split, 200, 0), *programs.items(split, 200, 0))
+        for split in get_args(Split)[1:]
+        for row in (*items("math", split, 200), *items("code", split, 200))
     }
     for prompt, _ in shown:
         assert prompt not in held_out
@@ -146,3 +141,20 @@ def test_pretraining_is_repeatable_and_learns(tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
     tokenizers = [(tmp_path / name / "tokenizer.json").read_bytes() for name in ("a", "b")]
     assert tokenizers[0] == tokenizers[1]
+
+
+DEMO = Path(__file__).parents[3] / "sweeps" / "configs" / "mini.yaml"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("domain", ["math", "code", "general"])
+def test_fine_tuning_elicits_what_the_base_model_knows(domain: str, tmp_path: Path) -> None:
+    point = {"learning_rate": 1e-3, "mask_ratio": 0.0, "accumulation_interval": 1}
+    run = resolve_paths(load_config(DEMO)).trial(domain, point)
+    results = evaluate_folder(run.model.path, run.evaluation.benchmarks, "validation")
+    base = sum(result.score for result in results.values()) / len(results)
+    tuned = finetune(run, tmp_path, FolderReporter(tmp_path)).score
+    assert tuned is not None
+    assert 0.03 < base < 0.55
+    assert tuned > 0.6
+    assert tuned > base + 0.25

@@ -14,13 +14,14 @@ from sweeps.config.sweep_config import Resources
 from sweeps.execution import cluster
 from sweeps.execution import worker_groups as groups_module
 from sweeps.execution.cluster import ray_session
+from sweeps.execution.job_messages import Failed, Job, MeasuringJob
 from sweeps.execution.rendezvous import talk_over_own_address
 from sweeps.execution.tuner import scaling
 from sweeps.execution.worker_groups import GroupSpec, WorkerGroups
 
 
-def nothing(job: dict[str, Any], report: object, memory: dict[str, Any]) -> dict[str, Any]:
-    return {"done": True}
+def nothing(job: Job, report: object, memory: dict[str, Any]) -> None:
+    return None
 
 
 def test_what_a_group_reserved_is_free_when_it_did_not_start(
@@ -33,8 +34,8 @@ def test_what_a_group_reserved_is_free_when_it_did_not_start(
     with ray_session(resources) as concurrency:
         spec = GroupSpec(nothing, scaling(resources), storage=str(tmp_path))
         with WorkerGroups(spec, concurrency) as groups:
-            (result,) = groups.run([{"key": "job"}])
-            assert "nosuch" in result["failure"]
+            (result,) = groups.run([MeasuringJob("job", {}, 0)])
+            assert isinstance(result, Failed) and "nosuch" in result.failure
             places = ray.util.placement_group_table().values()
             assert {place["state"] for place in places} == {"REMOVED"}
 

@@ -13,8 +13,10 @@ import pytest
 from sweeps.config.sweep_config import Resources
 from sweeps.execution.cluster import ray_session
 from sweeps.execution.job_client import JobClient
+from sweeps.execution.job_messages import Job, Measured, MeasuringJob
 from sweeps.execution.tuner import scaling
 from sweeps.execution.worker_groups import GroupSpec, WorkerGroups
+from sweeps.finetune.reporter import Check
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
@@ -30,17 +32,15 @@ def listeners() -> set[tuple[Any, ...]]:
     }
 
 
-def sum_of_ranks(
-    job: dict[str, Any], report: Callable[[dict[str, Any]], bool], memory: dict[str, Any]
-) -> dict[str, Any]:
+def sum_of_ranks(job: Job, report: Callable[[Check], bool], memory: dict[str, Any]) -> Measured:
     """What both workers together make; then rank 0 waits until the driver has looked around."""
     import torch
     import torch.distributed as dist
 
     total = torch.tensor([dist.get_rank() + 1])
     dist.all_reduce(total)
-    report({"step": 1, "total": int(total), "worker": os.getpid()})
-    return {"done": True}
+    report(Check(1, 1, float(total), {"worker": os.getpid()}))
+    return Measured({}, "here")
 
 
 def test_no_process_of_a_local_ray_listens_to_the_network(
@@ -54,11 +54,11 @@ def test_no_process_of_a_local_ray_listens_to_the_network(
         with WorkerGroups(spec, concurrency) as groups:
             groups.start(concurrency)
             client = JobClient(groups.queue, silence_seconds=300)
-            client.submit({"key": "sum"})
-            result = client.next()
-            assert result["total"] == 3
-            assert psutil.pid_exists(result["worker"])
+            client.submit(MeasuringJob("sum", {}, 0))
+            check = client.next().value
+            assert isinstance(check, Check) and check.score == 3
+            assert psutil.pid_exists(int(check.metrics["worker"]))
             found = listeners()
-            assert client.last() == {"done": True}
+            assert client.last() == Measured({}, "here")
     assert found
     assert not {each for each in found if each[1] not in LOOPBACK}

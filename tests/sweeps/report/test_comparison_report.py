@@ -10,8 +10,7 @@ import pytest
 
 from sweeps.report.efficiency_page import efficiency, relative_speed
 from sweeps.report.methods_page import ComparisonData, drawn_of
-from sweeps.report.page import Drawn
-from sweeps.report.page import render as render_kind
+from sweeps.report.page import Drawn, Page
 from sweeps.report.paper_page import PaperDomain, best_ratio, write_paper
 from sweeps.report.published import BEST_RATIO, SAMPLES_PER_SECOND
 from sweeps.report.trial_row import ScoreLabel, TrialRow, benchmark_entries
@@ -175,6 +174,6 @@ def test_ids_of_two_drawings_in_a_page_differ() -> None:
     import re
 
     part = drawn_of(data("methods", methods_rows(0.1)))
-    html = render_kind("t", "l", part, "", ["caveat"])
+    html = Page("t", [("", "l")], {"": [part]}, "", caveats=["caveat"]).html()
     defined = re.findall(r'<(?:clipPath|path) id="([^"]+)"', html)
     assert len(defined) == len(set(defined))

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.report.page import NO_VALUE, png
+from sweeps.report import search_page
+from sweeps.report.drawing import png
 from sweeps.report.search_figures import best_score_so_far, score_against_mask_ratio
-from sweeps.report.search_page import render
 from sweeps.report.sensitivity_page import cost
 from sweeps.report.trial_row import (
+    NO_VALUE,
     PairedTest,
     ScoreLabel,
     StudyData,
@@ -63,10 +64,9 @@ DATA = StudyData(
         "sft": benchmark_entries("math", 0.66, 0.04, 200),
     },
     config_yaml="note: <script>alert(1)</script>\n",
-    commands=("gmt-sweep run mini.yaml",),
     paired=(PairedTest("math", 0.72, 0.66, 0.06, 0.021, 0.099, 0.0042, 200),),
 )
-EMPTY = replace(DATA, rows=(), best=None, test_results={}, commands=(), paired=())
+EMPTY = replace(DATA, rows=(), best=None, test_results={}, paired=())
 
 
 class Page(HTMLParser):
@@ -92,7 +92,7 @@ class Page(HTMLParser):
 
 
 def page(data: StudyData) -> Page:
-    return Page(render(data, score_against_mask_ratio(data), best_score_so_far(data)))
+    return Page(render_page(data))
 
 
 def test_only_trials_that_ran_to_the_end_are_compared() -> None:
@@ -127,8 +127,9 @@ def test_files_are_written_and_replaced(tmp_path: Path) -> None:
     write_report(EMPTY, folder)
     paths = write_report(DATA, folder)
     assert "0.743" in paths.html.read_text(encoding="utf-8")
-    assert paths.png.read_bytes().startswith(b"\x89PNG")
-    assert {path.name for path in folder.iterdir()} == {"report.html", "report.png", "trials.csv"}
+    assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
+    names = {"report.html", "report.png", "curve.png", "trials.csv"}
+    assert names == {path.name for path in paths.all()} == {path.name for path in folder.iterdir()}
 
 
 def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
@@ -299,4 +300,4 @@ def test_a_space_with_too_few_points_is_told() -> None:
 
 
 def render_page(data: StudyData) -> str:
-    return render(data, score_against_mask_ratio(data), best_score_so_far(data))
+    return search_page.page(data).html()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sweeps.report.arms import Interval
-from sweeps.report.page import Drawn
 from sweeps.report.sensitivity import SensitivityData, analyse, headline
-from sweeps.report.sensitivity_page import figures, render
+from sweeps.report.sensitivity_figures import figures
+from sweeps.report.sensitivity_page import page
 from sweeps.report.trial_row import ScoreLabel, TrialRow
 from sweeps.report.write_report import write_sensitivity
 
@@ -99,13 +99,13 @@ def test_one_seed_says_what_is_missing_instead_of_drawing() -> None:
     parts = figures(study, result)
     assert parts[0].figure is None
     assert "requires two" in parts[0].caption
-    assert "missing" in render(study, result, parts)
+    assert "missing" in page(study, result).html()
 
 
 def test_an_empty_study_has_a_page() -> None:
     study = data(())
     result = analyse(study)
-    assert "no score" in render(study, result, figures(study, result))
+    assert "no score" in page(study, result).html()
 
 
 def test_a_ratio_without_scores_is_named() -> None:
@@ -119,7 +119,7 @@ def test_nothing_is_ever_called_better() -> None:
     for means in (FLAT, DROP, EARLY, FLAT | {0.6: 0.9}):
         study = data(rows(means, stages=("fresh",)))
         result = analyse(study)
-        assert "better" not in render(study, result, figures(study, result))
+        assert "better" not in page(study, result).html()
 
 
 def test_the_winner_on_fresh_seeds_is_compared_within_its_resolution() -> None:
@@ -127,9 +127,7 @@ def test_the_winner_on_fresh_seeds_is_compared_within_its_resolution() -> None:
         data(rows(FLAT, stages=("fresh",))),
         data(rows(FLAT | {0.6: 0.9}, stages=("fresh",))),
     )
-    assert "cannot distinguish the two" in render(
-        close, analyse(close), figures(close, analyse(close))
-    )
+    assert "cannot distinguish the two" in page(close, analyse(close)).html()
     won = analyse(far).rescored
     assert won is not None
     assert won.ratio == 0.6
@@ -170,7 +168,7 @@ def test_bits_per_byte_are_shown_the_right_way_round() -> None:
     means = {ratio: -2.0 - (ratio == 0.99) for ratio in RATIOS}
     study = replace(data(rows(means)), label=label)
     parts = figures(study, analyse(study))
-    assert "lower is better" in render(study, analyse(study), parts)
+    assert "lower is better" in page(study, analyse(study)).html()
     verdicts = parts[1].table
     assert "+1.0" in verdicts  # worse is more bits
     assert "-2." not in parts[0].table
@@ -190,9 +188,8 @@ def test_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("means", [FLAT, DROP], ids=["flat", "drop"])
 def test_the_same_study_gives_the_same_page(means: dict[float, float]) -> None:
-    def made() -> tuple[str, list[Drawn]]:
+    def made() -> str:
         study = data(rows(means, stages=("tuning",)))
-        parts = figures(study, analyse(study))
-        return render(study, analyse(study), parts), parts
+        return page(study, analyse(study)).html()
 
-    assert made()[0] == made()[0]
+    assert made() == made()

@@ -28,7 +28,7 @@ from sweeps.report.intervals import (
     spread_differs_p,
     tukey,
 )
-from sweeps.report.pareto_front import best_so_far, pareto_front
+from sweeps.report.pareto_front import pareto_front
 from sweeps.report.verdict_simulation import Rate, run, table
 
 # Quarters are exact in binary, so adding a whole number rounds nothing.
@@ -215,10 +215,6 @@ def test_the_front_is_what_nothing_dominates(points: list[tuple[int, int]]) -> N
         if not any((t >= s and d <= c) and (t > s or d < c) for t, d in points)
     }
     assert front == naive
-
-
-def test_best_so_far() -> None:
-    assert best_so_far([1.0, 3.0, 2.0, 4.0]) == [1.0, 3.0, 3.0, 4.0]
 
 
 def test_intervals_widen_for_arms_with_fewer_seeds() -> None:

@@ -17,6 +17,7 @@ from sweeps.execution.study_search import StudySearch
 from sweeps.search.attempts import UNPROMISING, mark_interrupted, queue_interrupted
 from sweeps.search.pruners import build_pruner
 from sweeps.search.samplers import DistinctSampler
+from tests.sweeps.jobs import suggested, trial_job
 
 CHECKS, TRIALS, RUNS = 6, 14, 20
 STARTS = [
@@ -71,7 +72,7 @@ def begin(
     return StudySearch(
         study,
         space,
-        lambda n, point: {"key": str(n), "number": n, "point": point},
+        trial_job,
         checks=CHECKS,
         starts=len(search.start),
     )
@@ -92,8 +93,8 @@ def play(study: optuna.Study, search: StudySearch, seed: int) -> None:
 
     def start(now: float) -> None:
         if len(points) < TRIALS:
-            job: Any = search.suggest(name := f"t{len(points)}")
-            points[name] = job["point"]
+            name = f"t{len(points)}"
+            points[name] = suggested(search, name).point
             heapq.heappush(events, (now + clock.expovariate(1.0), name, 1))
 
     for _ in range(3):
@@ -139,8 +140,7 @@ def test_where_methods_are_searched_half_fine_tuning_is_no_control(pruner: str) 
     search = begin(study, pruner, METHODS, starts=False)
     ended: dict[str, set[str]] = {"sft": set(), "gmt": set(), "hft": set()}
     for number in range(24):
-        job: Any = search.suggest(str(number))
-        method = job["point"]["method"]
+        method = suggested(search, str(number)).point["method"]
         for check in range(1, CHECKS):
             value = 1.0 if number < 3 else -float(number)
             result = {"score": value, "step": check, "steps": CHECKS}

@@ -16,6 +16,7 @@ from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.samplers import DistinctSampler
 from sweeps.search.trial_records import trial_rows
 from sweeps.search.workload import workload
+from tests.sweeps.jobs import trial_job
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
@@ -47,7 +48,7 @@ class Session:
         self.search = StudySearch(
             self.study,
             SearchSpace(space),
-            lambda n, point: {"key": str(n), "number": n, "point": point},
+            trial_job,
         )
         self.points: list[Tree] = []
 
@@ -59,8 +60,8 @@ class Session:
             is_full = len(self.points) == last  # as a batch of trials is
             job = FINISHED if is_full else self.search.suggest(f"t{len(self.points)}")
             if not isinstance(job, str):
-                running.append((f"t{len(self.points)}", job["point"]))
-                self.points.append(job["point"])
+                running.append((f"t{len(self.points)}", job["job"].point))
+                self.points.append(job["job"].point)
             if isinstance(job, str) and not running:
                 break
             if isinstance(job, str) or len(running) == at_once:
@@ -146,7 +147,7 @@ def test_what_was_interrupted_runs_again_and_is_not_drawn_beside(tree: Tree) -> 
     rest = Session(config, session.study)
     rest.run(at_once=2)
     assert isinstance(lost, dict)
-    assert rest.points[0] == lost["point"]
+    assert rest.points[0] == lost["job"].point
     assert len(rest.points) == 3
     assert different([*session.points, *rest.points]) == 8
 
@@ -154,7 +155,7 @@ def test_what_was_interrupted_runs_again_and_is_not_drawn_beside(tree: Tree) -> 
 def test_an_older_study_that_has_a_point_twice_ends_with_each_once_more(tree: Tree) -> None:
     config = sweep(tree)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(0))
-    older = StudySearch(study, config.space, lambda n, point: {"key": str(n), "point": point})
+    older = StudySearch(study, config.space, trial_job)
     for number in range(10):
         older.suggest(str(number))
         older.on_trial_complete(str(number), {"state": "finished", "score": 0.5, "step": 1})

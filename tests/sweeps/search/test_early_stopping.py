@@ -19,6 +19,7 @@ from sweeps.execution.trial_batch import BatchSearcher, TrialBatch
 from sweeps.execution.tuner import EarlyStopping
 from sweeps.search.attempts import mark_interrupted, queue_interrupted
 from sweeps.search.pruners import build_pruner
+from tests.sweeps.jobs import suggested, trial_job
 
 CHECKS, TRIALS = 8, 14
 SPACE = SpaceConfig.model_validate(
@@ -48,16 +49,14 @@ class Session:
     def __init__(self, study: optuna.Study, name: str, names: dict[int, int]) -> None:
         self.study, self.names = study, names
         study.pruner = build_pruner(config(name), CHECKS)
-        self.search = StudySearch(
-            study, SPACE, lambda n, point: {"key": str(n), "number": n}, checks=CHECKS
-        )
+        self.search = StudySearch(study, SPACE, trial_job, checks=CHECKS)
         self.running: dict[int, int] = {}  # trial to its last check
         self.ids: dict[int, str] = {}
 
     def start(self) -> int:
         """One more trial."""
         trial_id = f"t{len(self.ids)}"
-        number = int(self.search.suggest(trial_id)["number"])
+        number = suggested(self.search, trial_id).number
         name = self.names.setdefault(number, len(self.names))
         self.running[name], self.ids[name] = 0, trial_id
         return name
@@ -176,7 +175,7 @@ def test_checks_are_counted_not_updates(updates: int) -> None:
     from sweeps.finetune.optimizers import check_steps
 
     study = optuna.create_study(direction="maximize")
-    search = StudySearch(study, SPACE, lambda n, point: {"key": "k"}, checks=CHECKS)
+    search = StudySearch(study, SPACE, trial_job, checks=CHECKS)
     search.suggest("a")
     reported = check_steps(updates, CHECKS)
     for step in reported[:-1]:
@@ -195,7 +194,7 @@ def test_checks_are_counted_not_updates(updates: int) -> None:
 def test_nobody_is_stopped_before_the_grace_checks(name: str) -> None:
     study = optuna.create_study(direction="maximize")
     study.pruner = build_pruner(config(name, grace_checks=4), CHECKS)
-    search = StudySearch(study, SPACE, lambda n, point: {"key": str(n)}, checks=CHECKS)
+    search = StudySearch(study, SPACE, trial_job, checks=CHECKS)
     stopped = []
     for number in range(12):
         trial_id = str(number)
@@ -217,12 +216,12 @@ def test_tune_is_told_to_stop_what_is_hopeless() -> None:
     study = optuna.create_study(direction="maximize")
     session = Session(study, "asha", {})
     observer: Any = None
-    waves = BatchSearcher([TrialBatch(session.search, observer, trials=2)])
-    scheduler = EarlyStopping(waves)
+    batches = BatchSearcher([TrialBatch(session.search, observer, trials=2)])
+    scheduler = EarlyStopping(batches)
     controller = cast("TuneController", None)
     ids = ["first", "second"]
     for trial_id in ids:
-        waves.suggest(trial_id)
+        batches.suggest(trial_id)
 
     def decision(trial_id: str, value: float) -> str:
         trial = cast("Trial", type("Stub", (), {"trial_id": trial_id}))
@@ -235,9 +234,6 @@ def test_tune_is_told_to_stop_what_is_hopeless() -> None:
 
 
 def test_replicates_are_neither_stopped_nor_a_measure_for_others() -> None:
-    def job(number: int, point: Point) -> dict[str, Any]:
-        return {"key": str(number), "number": number}
-
     class Replicated:
         def suggest(self, trial: optuna.Trial) -> Point:
             trial.suggest_categorical("stage", ("replicate",))
@@ -246,7 +242,7 @@ def test_replicates_are_neither_stopped_nor_a_measure_for_others() -> None:
     study = optuna.create_study(direction="maximize")
     session = Session(study, "asha", {})
     session.check(session.start())
-    search = StudySearch(study, Replicated(), job, checks=CHECKS)
+    search = StudySearch(study, Replicated(), trial_job, checks=CHECKS)
     search.suggest("r")
     assert not search.is_unpromising("r", {"score": -1.0, "step": 1, "steps": CHECKS})
     assert study.trials[-1].intermediate_values == {}

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import SweepConfig
+from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.reporting import search_data
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.test_scores import TestScores as Scores
@@ -19,6 +20,7 @@ from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.trial_records import best_row, best_sft_row, own_rows, trial_rows
 from sweeps.search.workload import workload
 from sweeps.storage.errors import UserError
+from tests.sweeps.jobs import suggested, trial_job
 
 Tree = dict[str, Any]
 METHODS = {
@@ -42,15 +44,14 @@ def run(study: optuna.Study, config: SweepConfig, count: int, first: float = 0.0
     """Trials to their end; their scores rise with their numbers."""
     search = searcher(study, config)
     for index in range(count):
-        job = search.suggest(str(index))
-        score = first + job["number"] / 100
+        score = first + suggested(search, str(index)).number / 100
         search.on_trial_complete(str(index), {"score": score, "state": "finished", "step": 1})
 
 
 def searcher(study: optuna.Study, config: SweepConfig) -> StudySearch:
-    def job(number: int, point: Any) -> Tree:
+    def job(number: int, point: Any) -> TrialJob:
         key = f"{number}-{sorted(point.items())}"
-        return {"key": key, "number": number, "point": point}
+        return trial_job(number, point, key=key)
 
     return StudySearch(study, SearchSpace(config.space_of("sums")), job)
 

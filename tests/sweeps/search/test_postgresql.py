@@ -171,7 +171,7 @@ def test_a_server_that_stays_away_is_a_sentence_and_nothing_is_lost(
 def test_a_sweep_whose_server_stays_away_ends_with_the_sentence_and_waits_once(
     sweep: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wave(one: DomainSession) -> None:
+    def batch(one: DomainSession) -> None:
         storages.add(id(one.study._storage._backend))  # type: ignore[attr-defined]
         if one.domain == "first":
             return
@@ -182,7 +182,7 @@ def test_a_sweep_whose_server_stays_away_ends_with_the_sentence_and_waits_once(
             raise RuntimeError("with a traceback in it, as Tune has it")  # noqa: B904
 
     monkeypatch.setattr(optuna_storage, "PATIENCE_SECONDS", 1.0)
-    monkeypatch.setattr(DomainSession, "wave", wave)
+    monkeypatch.setattr(DomainSession, "batch", batch)
     tree = json.loads(Path("sweep.yaml").read_text())
     domains = {name: tree["domains"]["sums"] for name in ("first", "second")}
     config = again(domains=domains, resources={"domains": "side_by_side"})

@@ -13,6 +13,7 @@ from sweeps.config.space import Draws, Point, SpaceConfig
 from sweeps.execution.study_search import StudySearch
 from sweeps.search.attempts import finished_trials, mark_interrupted, queue_interrupted
 from sweeps.search.samplers import DistinctSampler
+from tests.sweeps.jobs import suggested, trial_job
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
@@ -83,7 +84,7 @@ def session(
     return StudySearch(
         study,
         space if dies_after is None else Dying(space, dies_after),
-        lambda number, point: {"key": f"{number}-{point}", "number": number, "point": point},
+        lambda number, point: trial_job(number, point, key=f"{number}-{point}"),
     )
 
 
@@ -116,8 +117,7 @@ def run(space: SpaceConfig, sampler: str, kills: dict[int, int | None]) -> dict[
                     session(study, space, sampler, values).suggest("lost")
             resume(study)
             search = session(study, space, sampler)
-        job: Any = search.suggest(str(done))
-        finish(search, str(done), job["point"])
+        finish(search, str(done), suggested(search, str(done)).point)
     ended = finished_trials(study)
     return {trial.user_attrs["number"]: space.point(trial.params) for trial in ended}
 
@@ -148,8 +148,7 @@ def test_side_by_side_the_samplers_that_do_not_learn_do_so_too(sampler: str, spa
                 search, running = session(study, SPACES[space], sampler), {}
             while len(running) < 3 and done + len(running) < TRIALS:
                 asked += 1
-                job: Any = search.suggest(str(asked))
-                running[str(asked)] = job["point"]
+                running[str(asked)] = suggested(search, str(asked)).point
             ends = chance.choice(sorted(running))
             finish(search, ends, running.pop(ends))
         ended = finished_trials(study)

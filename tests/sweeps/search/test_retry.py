@@ -83,7 +83,7 @@ def test_not_while_somebody_runs_it(sweep_files: Path) -> None:
     with acquire_run_lock(paths_for(config).folder) as driver:
         result = call("retry", "runs/small", "--failed")
     assert result.exit_code == 2
-    assert f"this sweep is being run, by {driver}" in result.stderr
+    assert f"this sweep is running ({driver})" in result.stderr
     assert waiting(config) == []
 
 

@@ -9,6 +9,7 @@ from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import Point, SpaceConfig
 from sweeps.execution.study_search import StudySearch
 from sweeps.search.samplers import DistinctSampler
+from tests.sweeps.jobs import suggested, trial_job
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
@@ -81,12 +82,12 @@ def test_several_objectives(name: str) -> None:
     search = StudySearch(
         study,
         SPACE,
-        lambda n, point: {"key": str(n), "point": point},
+        trial_job,
         checks=4,
         objectives=("score", "seconds"),
     )
     for number in range(6):
-        ratio = search.suggest(str(number))["point"]["mask_ratio"]
+        ratio = float(suggested(search, str(number)).point["mask_ratio"])
         search.on_trial_result(str(number), {"score": 0.1, "step": 1, "steps": 4})
         search.on_trial_complete(
             str(number),

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from optuna.trial import TrialState
 
 from sweeps.config.space import Point, SpaceConfig
+from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.study_search import StudySearch
-from sweeps.execution.trial_jobs import Suggestion
 from sweeps.search.attempts import finished_trials, mark_interrupted, queue_interrupted
 from sweeps.search.outcomes import outcome
 from sweeps.search.trial_records import trial_rows
+from tests.sweeps.jobs import suggested, trial_job
 
 SPACE = SpaceConfig.model_validate(
     {
@@ -27,8 +28,8 @@ SPACE = SpaceConfig.model_validate(
 )
 
 
-def job(number: int, point: Point) -> Suggestion:
-    return {"key": f"{number:03d}-{point['learning_rate']:.17g}", "number": number, "point": point}
+def job(number: int, point: Point) -> TrialJob:
+    return trial_job(number, point, key=f"{number:03d}-{point['learning_rate']:.17g}")
 
 
 def search_over(study: optuna.Study) -> StudySearch:
@@ -47,11 +48,11 @@ def at(step: int, score: float) -> dict[str, Any]:
 
 
 def test_a_suggestion_carries_its_point_and_is_recorded(study: optuna.Study) -> None:
-    suggested = search_over(study).suggest("a")
+    first = suggested(search_over(study), "a")
     (trial,) = study.trials
-    assert suggested["number"] == 0
-    assert suggested["point"] == SPACE.point(trial.params)
-    assert trial.user_attrs == {"number": 0, "key": suggested["key"]}
+    assert first.number == 0
+    assert first.point == SPACE.point(trial.params)
+    assert trial.user_attrs == {"number": 0, "key": first.key, "method": "gmt"}
     assert trial.state is TrialState.RUNNING
 
 
@@ -143,7 +144,7 @@ def test_an_outcome_takes_nested_metrics_too() -> None:
 
 def test_interrupted_trials_are_queued_again_once_at_the_same_number(study: optuna.Study) -> None:
     search = search_over(study)
-    first, second = search.suggest("a"), search.suggest("b")
+    first, second = suggested(search, "a"), suggested(search, "b")
     search.on_trial_complete("a", last())
     # The session dies here, with "b" running; the next one finds it.
     assert [trial.number for trial in mark_interrupted(study)] == [1]
@@ -151,21 +152,21 @@ def test_interrupted_trials_are_queued_again_once_at_the_same_number(study: optu
     assert queue_interrupted(study) == 1
     assert queue_interrupted(study) == 0  # also by a session that died before it asked
     assert len(finished_trials(study)) == 1
-    again = search_over(study).suggest("c")
-    assert (again["number"], again["point"], again["key"]) == (1, second["point"], second["key"])
-    assert again["key"] != first["key"]
+    again = suggested(search_over(study), "c")
+    assert (again.number, again.point, again.key) == (1, second.point, second.key)
+    assert again.key != first.key
 
 
 def test_a_trial_interrupted_twice_keeps_its_number(study: optuna.Study) -> None:
-    key = search_over(study).suggest("a")["key"]
+    key = suggested(search_over(study), "a").key
     for _ in range(2):
         mark_interrupted(study)
         assert queue_interrupted(study) == 1
-        again = search_over(study).suggest("a")
-        assert (again["number"], again["key"]) == (0, key)
+        again = suggested(search_over(study), "a")
+        assert (again.number, again.key) == (0, key)
     search = search_over(study)
-    fresh = search.suggest("b")
-    assert fresh["number"] == 1  # the next one, however many tries there were
+    fresh = suggested(search, "b")
+    assert fresh.number == 1  # the next one, however many tries there were
 
 
 def test_a_session_killed_while_it_drew_the_point_loses_no_starting_point(
@@ -175,22 +176,22 @@ def test_a_session_killed_while_it_drew_the_point_loses_no_starting_point(
     study.ask()
     mark_interrupted(study)
     assert queue_interrupted(study) == 1
-    again = search_over(study).suggest("a")
-    assert again["number"] == 0
-    assert (again["point"]["mask_ratio"], again["point"]["learning_rate"]) == (0.2, 2e-3)
+    again = suggested(search_over(study), "a")
+    assert again.number == 0
+    assert (again.point["mask_ratio"], again.point["learning_rate"]) == (0.2, 2e-3)
 
 
 @pytest.mark.parametrize("halts", [False, True])
 def test_what_a_trial_came_to_is_decided_once(study: optuna.Study, halts: bool) -> None:
-    halting: list[bool] = []
-    search = StudySearch(study, SPACE, job, checks=8, halting=lambda: bool(halting))
+    stopping: list[bool] = []
+    search = StudySearch(study, SPACE, job, checks=8, stopping=lambda: bool(stopping))
     search.suggest("a")
     search.suggest("b")
     if halts:
-        halting.append(True)
+        stopping.append(True)
     search.on_trial_complete("a", at(4, 0.5))
     search.on_trial_complete("b", last())
-    halting.append(True)  # between Tune's call of its searcher and that of its callbacks
+    stopping.append(True)  # between Tune's call of its searcher and that of its callbacks
     told = search.told("a")
     assert told is None if halts else told is not None and told["state"] == "stopped_early"
     assert search.told("a") is None
@@ -205,7 +206,7 @@ def test_tpe_learns_where_trials_diverge(told: TrialState) -> None:
     search = search_over(study)
     diverged = 0
     for number in range(60):
-        rate = search.suggest(str(number))["point"]["learning_rate"]
+        rate = float(suggested(search, str(number)).point["learning_rate"])
         if rate < 1e-3:  # half of the range, and the best end is beside the other half
             score = 0.5 + 0.1 * math.log10(rate)
             search.on_trial_complete(str(number), last(score=score))

@@ -7,9 +7,11 @@ from typing import Any
 import optuna
 
 from sweeps.config.space import SpaceConfig
+from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.study_search import StudySearch
 from sweeps.search.attempts import mark_interrupted, queue_interrupted
 from sweeps.search.trial_records import best_row, best_sft_row, trial_rows
+from tests.sweeps.jobs import trial_job
 
 SPACE = SpaceConfig.model_validate(
     {"mask_ratio": [0.0, 0.2], "accumulation_interval": [1, 2], "learning_rate": [1e-3, 2e-3]}
@@ -21,7 +23,7 @@ def search_over(study: optuna.Study, *ratios: float) -> StudySearch:
         study.enqueue_trial(
             {"mask_ratio": ratio, "accumulation_interval": 2, "learning_rate": 1e-3}
         )
-    return StudySearch(study, SPACE, lambda n, point: {"key": f"k{n}", "point": point})
+    return StudySearch(study, SPACE, lambda n, point: trial_job(n, point, key=f"k{n}"))
 
 
 def finished(score: float) -> dict[str, Any]:
@@ -50,8 +52,8 @@ def test_each_ending_has_its_row(study: optuna.Study) -> None:
 
 
 def test_the_method_of_the_sweep_is_its_trials_method(study: optuna.Study) -> None:
-    def job(number: int, point: Any) -> dict[str, Any]:
-        return {"key": "k", "point": point, "method": "random"}
+    def job(number: int, point: Any) -> TrialJob:
+        return trial_job(number, point, method="random")
 
     StudySearch(study, SPACE, job).suggest("a")
     assert [row.method for row in trial_rows(study, 0)] == ["random"]

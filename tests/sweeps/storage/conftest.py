@@ -66,6 +66,5 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def place(bucket: Address, home: Path, monkeypatch: pytest.MonkeyPatch) -> StudyPaths:
     """A sweep in the bucket, whose driver lets nobody wait."""
-    monkeypatch.setattr(lease, "PUSH_SECONDS", 0.1)
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
     return StudyPaths(bucket.mirror() / "sweep", bucket)

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from sweeps.storage import database_backup, lease, remote_sync
-from sweeps.storage import lease as leases
 from sweeps.storage.errors import UserError
-from sweeps.storage.lease import Leases
-from sweeps.storage.mirror import Mirror
+from sweeps.storage.lease import Lease
 from sweeps.storage.object_store import ObjectStore
+from sweeps.storage.remote_folder import RemoteFolder
 from sweeps.storage.run_lock import Driver, local_driver
 from sweeps.storage.study_paths import StudyPaths
 from tests.sweeps.another_driver import another_driver
 from tests.sweeps.storage.machines import elsewhere, quiet, read, write
+
+OTHER = Driver("ab", "lost", 1, "me", "2026-01-02 03:04:05")
+
+
+@pytest.fixture
+def take_over(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Another machine takes the lease, not amid a renewal: it waits longer than one takes."""
+    renew, turn = Lease.renew, threading.Lock()
+
+    def in_turn(self: Lease, driver: Driver) -> bool:
+        with turn:
+            return renew(self, driver)
+
+    def take() -> None:
+        with turn:
+            Lease(store, "sweep")._put(OTHER)
+
+    monkeypatch.setattr(Lease, "renew", in_turn)
+    return take
 
 
 def test_another_machine_sees_the_driver_and_may_stop_it(
@@ -44,7 +63,7 @@ def test_a_sweep_that_another_machine_drives_is_refused(place: StudyPaths, tmp_p
     with remote_sync.acquire_run(place, quiet) as driver:
         there = elsewhere(place, tmp_path)
         with (
-            pytest.raises(UserError, match=f"is being run already, by {driver}"),
+            pytest.raises(UserError, match=re.escape(f"already running ({driver})")),
             remote_sync.acquire_run(there, quiet),
         ):
             pass
@@ -55,23 +74,26 @@ def test_a_lost_heads_lease_expires(
     place: StudyPaths, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_SECONDS", 1.5)
-    Leases(store, "sweep").put(Driver("ab", "lost", 1, "me", "2026-01-02 03:04:05"))
+    Lease(store, "sweep")._put(OTHER)
     said: list[str] = []
     with remote_sync.acquire_run(place, said.append) as driver:
-        assert Leases(store, "sweep").drivers() == [driver.id]
+        assert Lease(store, "sweep").holder() == driver
     assert said == ["another machine ran this sweep: waiting 1.5 s for a sign of it"]
 
 
 def test_a_driver_that_was_taken_for_lost_stops_and_writes_no_more(
-    place: StudyPaths, store: ObjectStore, tmp_path: Path
+    place: StudyPaths, store: ObjectStore, take_over: Callable[[], None]
 ) -> None:
     said: list[str] = []
-    with pytest.raises(KeyboardInterrupt), remote_sync.acquire_run(place, said.append) as driver:
-        leases = Leases(store, "sweep")
-        leases.end(driver.id)  # as the machine does that takes over
-        with pytest.raises(lease.LostError):
-            remote_sync.database_sender(place, driver)()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        remote_sync.acquire_run(place, said.append) as driver,
+        remote_sync.database_kept(place, driver, quiet),
+    ):
+        take_over()
+        write(place.optuna_live(), 1)
         time.sleep(20)
+    assert "sweep/optuna.db" not in store.files()
     assert any("considered this one lost" in text for text in said)
     (place.folder / "late.json").write_text("{}")
     assert "sweep/late.json" not in store.files()
@@ -81,13 +103,13 @@ def test_a_driver_that_was_killed_here_is_not_waited_for(
     place: StudyPaths, store: ObjectStore
 ) -> None:
     with another_driver(place.folder) as process:
-        (place.folder / ".leased").write_text("ab\n")
-        Leases(store, "sweep").put(Driver("ab", "here", 1, "me", "2026-01-02 03:04:05"))
+        (place.folder / ".leased").write_text(OTHER.id)
+        Lease(store, "sweep")._put(OTHER)
         process.kill()
         process.wait()
     said: list[str] = []
     with remote_sync.acquire_run(place, said.append) as driver:
-        assert Leases(store, "sweep").drivers() == [driver.id]
+        assert Lease(store, "sweep").holder() == driver
     assert said == []
 
 
@@ -99,7 +121,7 @@ def test_a_driver_lives_on_for_others_while_it_sends_for_long(
     monkeypatch: pytest.MonkeyPatch,
     at_the_end: bool,
 ) -> None:
-    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.5)
     upload, sends = ObjectStore.upload, threading.Event()
 
     def slow(self: ObjectStore, file: Path, path: str) -> None:
@@ -119,34 +141,34 @@ def test_a_driver_lives_on_for_others_while_it_sends_for_long(
     other = threading.Thread(target=drive_there)
     monkeypatch.setattr(ObjectStore, "upload", slow)
     with remote_sync.acquire_run(place, quiet):
-        if at_the_end:
-            monkeypatch.setattr(lease, "PUSH_SECONDS", 60.0)
         other.start()
         for number in range(10):
             (place.folder / f"{number}.html").write_text("a page")
         if not at_the_end:
             other.join()
     other.join()
-    assert "is being run already" in refused[0]
+    assert "already running" in refused[0]
     assert len(store.files()) == 10
 
 
 def test_a_driver_that_is_taken_for_lost_stops_amid_what_it_sends(
-    place: StudyPaths, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    place: StudyPaths,
+    store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    take_over: Callable[[], None],
 ) -> None:
     upload = ObjectStore.upload
 
     def last(self: ObjectStore, file: Path, path: str) -> None:
         upload(self, file, path)
-        Leases(store, "sweep").end(driver.id)
+        take_over()
 
-    with pytest.raises(KeyboardInterrupt), remote_sync.acquire_run(place, quiet) as driver:
+    with pytest.raises(KeyboardInterrupt), remote_sync.acquire_run(place, quiet):
         monkeypatch.setattr(ObjectStore, "upload", last)
-        with FileLock(place.folder / ".mirror.lock"):
-            for number in range(5):
-                (place.folder / f"{number}.html").write_text("a page")
+        for number in range(5):
+            (place.folder / f"{number}.html").write_text("a page")
         time.sleep(20)
-    assert len(store.files()) == 1
+    assert len([name for name in store.files() if name.endswith(".html")]) == 1
 
 
 def test_a_second_run_on_this_machine_leaves_the_lease_of_the_first(
@@ -154,11 +176,11 @@ def test_a_second_run_on_this_machine_leaves_the_lease_of_the_first(
 ) -> None:
     with remote_sync.acquire_run(place, quiet) as driver:
         with (
-            pytest.raises(UserError, match=f"is being run already, by {driver}"),
+            pytest.raises(UserError, match=re.escape(f"already running ({driver})")),
             remote_sync.acquire_run(place, quiet),
         ):
             pass
-        assert Leases(store, "sweep").drivers() == [driver.id]
+        assert Lease(store, "sweep").holder() == driver
 
 
 def test_who_looks_while_a_driver_begins_replaces_none_of_its_records(
@@ -167,31 +189,30 @@ def test_who_looks_while_a_driver_begins_replaces_none_of_its_records(
     live, copy = place.optuna_live(), place.optuna_copy()
     with (
         remote_sync.acquire_run(place, quiet) as driver,
-        database_backup.kept(
-            live, copy, quiet, deliver=remote_sync.database_sender(place, driver)
-        ),
+        remote_sync.database_kept(place, driver, quiet),
     ):
         write(live, 1)
-    pull, looks, goes_on = Mirror.pull, threading.Event(), threading.Event()
+    download, looks, goes_on = RemoteFolder.download, threading.Event(), threading.Event()
 
-    def slow(self: Mirror) -> None:
+    def slow(self: RemoteFolder) -> None:
         if threading.current_thread().name != "status":
-            return pull(self)
+            return download(self)
         old = copy.read_bytes()
         looks.set()
         goes_on.wait(2)  # a driver that begins now may have copied its database out by then
         copy.write_bytes(old)
 
-    monkeypatch.setattr(Mirror, "pull", slow)
+    monkeypatch.setattr(RemoteFolder, "download", slow)
     status = threading.Thread(target=remote_sync.refresh, args=(place,), name="status")
     status.start()
     looks.wait()
-    with remote_sync.acquire_run(place, quiet) as driver:
-        deliver = remote_sync.database_sender(place, driver)
-        with database_backup.kept(live, copy, quiet, deliver=deliver):
-            write(live, 2)
-            database_backup.backup(live, copy, deliver)
-            goes_on.set()
-            status.join()
-            assert read(live) == [1, 2]
+    with (
+        remote_sync.acquire_run(place, quiet) as driver,
+        remote_sync.database_kept(place, driver, quiet),
+    ):
+        write(live, 2)
+        database_backup.backup(live, copy)
+        goes_on.set()
+        status.join()
+        assert read(live) == [1, 2]
     assert read(copy) == [1, 2]

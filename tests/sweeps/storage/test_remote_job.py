@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -14,18 +14,21 @@ import pytest
 from filelock import FileLock
 
 from sweeps.config.load import parse_config
-from sweeps.execution.job_client import halved
+from sweeps.execution.job_messages import Job, Measured, MeasuringJob, ScoringJob
 from sweeps.execution.remote_job import Stored, StoredJob, push_cache
-from sweeps.execution.trial_upload import SupersededError
-from sweeps.finetune.finetune_config import FinetuneConfig
+from sweeps.finetune.finetune_config import DropConfig, ModelConfig
+from sweeps.finetune.reporter import Check
 from sweeps.storage.address import Address
-from sweeps.storage.object_store import ObjectStore, StorageError
+from sweeps.storage.object_store import ObjectStore, StorageError, SupersededError
 from tests.sweeps.conftest import Tree
 from tests.sweeps.finetune import tiny
 from tests.sweeps.finetune.processes import run_ranks
+from tests.sweeps.jobs import trial_job
 from tests.sweeps.object_stores import FakeStore
 
 KEY = "sweep/math/trials/000-key"
+MEASURING = MeasuringJob("measuring", {}, 0)
+DONE = Measured({}, "here")
 
 
 @pytest.fixture
@@ -46,23 +49,23 @@ def test_a_trial_writes_beside_the_drivers_folder_and_all_of_it_arrives(
     heard: list[Any] = []
 
     def run(job: Any, report: Any, memory: Any) -> Any:
-        folder = Path(job["folder"])
+        folder = Path(job.folder)
         assert not str(folder).startswith(stored.mirror)
         assert (folder / "events.jsonl").read_text() == '{"step": 1}\n'
         with (folder / "events.jsonl").open("a") as events:
             events.write('{"step": 2}\n')
-        assert report({"score": 0.5})
+        assert report(Check(1, 1, 0.5))
         (folder / "model").mkdir()
         (folder / "model" / "weights").write_text("w")
         (folder / "result.json").write_text("{}")
-        return {"score": 0.5}
+        return DONE
 
     def report(result: Any) -> bool:
         heard.append(store.read(f"{KEY}/events.jsonl"))
         return True
 
-    job = {"id": "one", "key": "000-key", "folder": f"{stored.mirror}/{KEY}", "run": "{}"}
-    assert StoredJob(stored, run)(job, report, {}) == {"score": 0.5}
+    job = trial_job(key="000-key", folder=f"{stored.mirror}/{KEY}")
+    assert StoredJob(stored, run)(job, report, {}) == DONE
     assert heard == [b'{"step": 1}\n{"step": 2}\n']  # who hears a score reads what came before it
     names = {name.removeprefix(f"{KEY}/") for name in store.files(KEY)}
     assert names == {"claim", "events.jsonl", "model/weights", "result.json"}
@@ -70,27 +73,31 @@ def test_a_trial_writes_beside_the_drivers_folder_and_all_of_it_arrives(
     assert not Path(stored.mirror).exists()
 
 
-@pytest.mark.parametrize(
-    "job",
-    [
-        {"scoring": {"model": {"path": f"MIRROR/{KEY}/model"}, "drop": None}},
-        {"folder": "MIRROR/sweep/math/trials/001", "derived": {"tuned": f"MIRROR/{KEY}/model"}},
-    ],
-)
+def scoring(model: str) -> Job:
+    return ScoringJob("key", ModelConfig(path=model), None, (), None)
+
+
+def derived(model: str) -> Job:
+    drop = DropConfig(tuned=model, rate=0.5)
+    folder = f"{Path(model).parent.parent}/001"
+    return trial_job(folder=folder, is_derived=True, drop=drop)
+
+
+@pytest.mark.parametrize("build", [scoring, derived])
 def test_a_model_of_another_trial_is_fetched_first(
-    job: Any, stored: Stored, store: ObjectStore, home: Path
+    build: Callable[[str], Job], stored: Stored, store: ObjectStore, home: Path
 ) -> None:
     store.put(f"{KEY}/model/config.json", b"{}")
     store.put(f"{KEY}/events.jsonl", b"")
-    told = json.loads(json.dumps({"id": "one", **job}).replace("MIRROR", stored.mirror))
 
     def run(job: Any, report: Any, memory: Any) -> Any:
-        at = job["scoring"]["model"]["path"] if "scoring" in job else job["derived"]["tuned"]
+        (at,) = job.models()
         assert [file.name for file in Path(at).iterdir()] == ["config.json"]
         assert [file.name for file in Path(at).parent.iterdir()] == ["model"]
-        return {}
+        return DONE
 
-    assert StoredJob(stored, run)(told, lambda result: True, {}) == {}
+    job = build(f"{stored.mirror}/{KEY}/model")
+    assert StoredJob(stored, run)(job, lambda result: True, {}) == DONE
     assert work(home) == []
 
 
@@ -116,9 +123,7 @@ def test_what_killed_workers_left_goes_and_what_living_ones_use_stays(
         (place / name).mkdir(parents=True)
         (place / f"{name}.lock").touch()
     with FileLock(place / "living.lock"):
-        StoredJob(stored, lambda job, report, memory: None)(
-            {"id": "one", "measuring": {}}, lambda result: True, {}
-        )
+        StoredJob(stored, lambda job, report, memory: None)(MEASURING, lambda result: True, {})
         assert work(home) == ["living", "living.lock"]
 
 
@@ -132,13 +137,10 @@ def test_what_the_driver_generates_is_on_every_node(
     data.unlink()  # another node
 
     def run(job: Any, report: Any, memory: Any) -> Any:
-        assert Path(json.loads(job["measuring"]["runs"])["data"]) == data
         assert data.read_text() == "{}"
         return None
 
-    runs = json.dumps({"data": str(data)})
-    job = {"id": "one", "measuring": {"runs": runs}}
-    assert StoredJob(stored, run)(job, lambda result: True, {}) is None
+    assert StoredJob(stored, run)(MEASURING, lambda result: True, {}) is None
 
 
 @pytest.mark.parametrize("name", ["jurgen", "jürgen"])
@@ -152,21 +154,15 @@ def test_a_node_has_the_cache_wherever_its_home_is(
     data.write_text("{}")
     push_cache(stored)
     data.unlink()
-    run = json.dumps({"data": str(data)}, ensure_ascii=False)  # as pydantic writes it
-    job = {"id": "one", "measuring": {"run": run}}
-    assert (
-        StoredJob(stored, lambda job, report, memory: None)(job, lambda result: True, {}) is None
-    )
+    StoredJob(stored, lambda job, report, memory: None)(MEASURING, lambda result: True, {})
     assert data.read_text() == "{}"
 
 
 def test_half_the_micro_batch_leaves_all_names_as_they_were() -> None:
     run = tiny.config(Path("/home/jürgen"))
-    job = halved({"key": "k", "workers": 1, "run": run.model_dump_json()})
+    job = trial_job(run=run).halved()
     assert job is not None
-    assert "/home/jürgen/train.jsonl" in job["run"]
-    changed = FinetuneConfig.model_validate_json(job["run"])
-    assert changed == run.model_copy(update={"micro_splits": 2})
+    assert job.run == run.model_copy(update={"micro_splits": 2})
 
 
 def test_a_cut_file_of_the_cache_is_sent_and_fetched_anew(
@@ -179,8 +175,7 @@ def test_a_cut_file_of_the_cache_is_sent_and_fetched_anew(
     push_cache(stored)
     assert store.read("cache/train.jsonl") == b"{}\n{}\n"
     data.write_text("{}")
-    job = {"id": "one", "measuring": {"data": str(data)}}
-    StoredJob(stored, lambda job, report, memory: None)(job, lambda result: True, {})
+    StoredJob(stored, lambda job, report, memory: None)(MEASURING, lambda result: True, {})
     assert data.read_text() == "{}\n{}\n"
 
 
@@ -188,15 +183,15 @@ def test_a_second_set_of_workers_does_not_wait_for_the_first(
     stored: Stored, store: ObjectStore, home: Path
 ) -> None:
     """Ray lost sight of the first, which lives on the same host and has not noticed."""
-    job = {"id": "one", "key": "000-key", "folder": f"{stored.mirror}/{KEY}", "run": "{}"}
+    job = trial_job(key="000-key", folder=f"{stored.mirror}/{KEY}")
     second = Thread(
         target=lambda: StoredJob(stored, finish)(job, lambda result: True, {}), daemon=True
     )
 
     def finish(job: Any, report: Any, memory: Any) -> Any:
-        (Path(job["folder"])).mkdir(parents=True)
-        (Path(job["folder"]) / "result.json").write_text('"second"')
-        return {}
+        Path(job.folder).mkdir(parents=True)
+        (Path(job.folder) / "result.json").write_text('"second"')
+        return DONE
 
     def linger(job: Any, report: Any, memory: Any) -> Any:
         second.start()
@@ -225,16 +220,17 @@ def test_an_outage_at_the_beginning_of_a_job_is_waited_for(
 
     monkeypatch.setattr(Stored, "open", open_)
     data = Path(stored.mirror) / "cache" / "train.jsonl"
-    job = {"id": "one", "measuring": {"data": str(data)}}
     done: list[Any] = []
-    run = StoredJob(stored, lambda job, report, memory: {"score": 1.0})
-    worker = Thread(target=lambda: done.append(run(job, lambda result: True, {})), daemon=True)
+    run = StoredJob(stored, lambda job, report, memory: DONE)
+    worker = Thread(
+        target=lambda: done.append(run(MEASURING, lambda result: True, {})), daemon=True
+    )
     with server.outage():
         worker.start()
         asked.wait(20)
         time.sleep(2.0)  # what it asks after its first patience finds no server, too
     worker.join(60)
-    assert done == [{"score": 1.0}]
+    assert done == [DONE]
     assert data.read_text() == "{}"
 
 
@@ -246,16 +242,16 @@ def on_each_rank(environment: dict[str, str], stored: Stored, per_node: int) -> 
     os.environ["LOCAL_RANK"] = str(group.rank % per_node)
 
     def run(job: Any, report: Any, memory: Any) -> Any:
-        folder = Path(job["folder"])
+        folder = Path(job.folder)
         assert (folder / "events.jsonl").read_text() == "{}\n"
         (folder / str(group.rank)).touch()
         group.wait()
         assert len(list(folder.iterdir())) == 1 + per_node
         group.wait()
-        return {}
+        return DONE
 
-    job = {"id": "one", "key": "000-key", "folder": f"{stored.mirror}/{KEY}", "run": "{}"}
-    assert StoredJob(stored, run)(job, lambda result: True, {}) == {}
+    job = trial_job(key="000-key", folder=f"{stored.mirror}/{KEY}")
+    assert StoredJob(stored, run)(job, lambda result: True, {}) == DONE
 
 
 @pytest.mark.parametrize("per_node", [1, 2])

@@ -18,6 +18,7 @@ from sweeps.config.load import load_config
 from sweeps.config.sweep_config import Resources, paths_for
 from sweeps.execution import worker_session
 from sweeps.execution.remote_job import Stored
+from sweeps.execution.results import open_results
 from sweeps.execution.sweep import open_study
 from sweeps.search.trial_records import Records
 from sweeps.storage import database_backup, remote_sync
@@ -41,7 +42,7 @@ def wait_until(happened: object, seconds: float = 20) -> None:
 
 def test_a_folder_as_storage_is_left_alone(tmp_path: Path) -> None:
     place = StudyPaths(tmp_path / "sweep")
-    assert remote_sync.mirror_of(place) is None
+    assert remote_sync.remote_of(place) is None
     remote_sync.refresh(place)
     assert not place.folder.exists()
     with remote_sync.acquire_run(place, quiet):
@@ -73,19 +74,16 @@ def test_a_driver_outlives_an_outage_and_sends_all_of_it_then(
 def test_the_database_comes_back_on_a_new_machine(
     place: StudyPaths, store: ObjectStore, home: Path, tmp_path: Path
 ) -> None:
-    live, copy = place.optuna_live(), place.optuna_copy()
+    live = place.optuna_live()
     assert place.is_copied()
     with remote_sync.acquire_run(place, quiet) as driver:
-        deliver = remote_sync.database_sender(place, driver)
-        with database_backup.kept(live, copy, quiet, deliver=deliver):
+        with remote_sync.database_kept(place, driver, quiet):
             write(live, 7)
         assert store.stat("sweep/optuna.db") is not None
     home.rename(tmp_path / "lost")
     with (
         remote_sync.acquire_run(place, quiet) as driver,
-        database_backup.kept(
-            live, copy, quiet, deliver=remote_sync.database_sender(place, driver)
-        ),
+        remote_sync.database_kept(place, driver, quiet),
     ):
         assert read(live) == [7]
         write(live, 8)
@@ -98,14 +96,12 @@ def test_a_database_whose_copy_was_not_delivered_is_the_newest(
 ) -> None:
     live, copy = place.optuna_live(), place.optuna_copy()
     with remote_sync.acquire_run(place, quiet) as driver:
-        deliver = remote_sync.database_sender(place, driver)
-        live.parent.mkdir(parents=True)
-        write(live, 1)
-        database_backup.backup(live, copy, deliver)
-        write(live, 2)
-        with server.outage(), pytest.raises(ConnectionError):
-            database_backup.backup(live, copy, deliver)
-        remote_sync.mirror_of(place).pull()  # type: ignore[union-attr]
+        with remote_sync.database_kept(place, driver, quiet):
+            write(live, 1)
+        with server.outage(), remote_sync.database_kept(place, driver, quiet):
+            write(live, 2)
+        assert read(copy) == [1, 2]
+        remote_sync.remote_of(place).download()  # type: ignore[union-attr]
         assert read(copy) == [1]
         assert not database_backup.restore(live, copy)
         assert read(live) == [1, 2]
@@ -116,7 +112,7 @@ def test_a_folder_is_removed_here_and_there(place: StudyPaths, store: ObjectStor
     store.put("sweep/math/trials/0/model/weights", b"w")
     with remote_sync.acquire_run(place, quiet):
         weights.mkdir(parents=True)
-        remote_sync.remover(place)(weights)
+        remote_sync.remover(place)([weights])
         assert not weights.exists()
         wait_until(lambda: not store.files("sweep/math/trials/0/model"))
 
@@ -174,12 +170,9 @@ def test_failed_trials_that_the_head_queued_again_are_known_when_it_is_lost(
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(tree | {"storage": str(bucket), "data_root": str(tmp_path)}))
     place = paths_for(load_config(file))
-    live, copy = place.optuna_live(), place.optuna_copy()
     with (
         remote_sync.acquire_run(place, quiet) as driver,
-        database_backup.kept(
-            live, copy, quiet, deliver=remote_sync.database_sender(place, driver)
-        ),
+        remote_sync.database_kept(place, driver, quiet),
     ):
         play(OOM, FINISHED, source=file)
     said = CliRunner().invoke(app, ["retry", str(file), "--failed"])
@@ -196,9 +189,7 @@ def test_failed_trials_are_queued_again_from_another_machine(
     file.write_text(yaml.safe_dump(tree | {"storage": str(bucket), "data_root": str(tmp_path)}))
     place = paths_for(load_config(file))
     with remote_sync.acquire_run(place, quiet) as driver:
-        live, copy = place.optuna_live(), place.optuna_copy()
-        deliver = remote_sync.database_sender(place, driver)
-        with database_backup.kept(live, copy, quiet, deliver=deliver):
+        with remote_sync.database_kept(place, driver, quiet):
             config = play(OOM, FINISHED, DIVERGED, source=file)
         keys = [folder.name for folder in trial_folders(config)]
         for key in keys:
@@ -214,10 +205,27 @@ def test_failed_trials_are_queued_again_from_another_machine(
     head.rename(home)
     with (
         remote_sync.acquire_run(place, quiet) as driver,
-        database_backup.kept(
-            live, copy, quiet, deliver=remote_sync.database_sender(place, driver)
-        ),
+        remote_sync.database_kept(place, driver, quiet),
     ):
         study = open_study(config, "sums")
         waiting = study.get_trials(states=(TrialState.WAITING,))
     assert [trial.user_attrs["number"] for trial in waiting] == [0, 2]
+
+
+def test_a_trials_history_is_read_from_another_machine(
+    tree: Tree, bucket: Address, store: ObjectStore, home: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(tree | {"storage": str(bucket), "data_root": str(tmp_path)}))
+    place = paths_for(load_config(file))
+    with (
+        remote_sync.acquire_run(place, quiet) as driver,
+        remote_sync.database_kept(place, driver, quiet),
+    ):
+        config = play(FINISHED, source=file)
+        (folder,) = trial_folders(config)
+    events = [{"kind": "step", "step": n, "metrics": {"train/loss": 1.0 / n}} for n in (1, 2)]
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    store.put(f"small/sums/trials/{folder.name}/events.jsonl", lines.encode())
+    home.rename(tmp_path / "lost")
+    assert list(open_results(file).history("sums", 0)["train/loss"]) == [1.0, 0.5]

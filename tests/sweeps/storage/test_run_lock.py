@@ -52,7 +52,7 @@ def test_a_record_that_comes_or_goes_this_moment_is_passed_over(
         else:
             record.write_text(text)
         assert local_driver(tmp_path) is None
-        with pytest.raises(UserError, match="being run already"), acquire_run_lock(tmp_path):
+        with pytest.raises(UserError, match="already running"), acquire_run_lock(tmp_path):
             pass
 
 
@@ -128,7 +128,7 @@ def test_a_sweep_that_has_just_been_started_is_no_paper(sweep_files: Path) -> No
     with another_driver(sweep_files / "runs" / "small") as driver:
         asked = command("status")
         assert asked.exit_code == 2
-        assert f"small is being started, by process {driver.pid}" in asked.stderr
+        assert f"small is starting (process {driver.pid}" in asked.stderr
         result = command("stop")
         assert driver.wait(timeout=20) == 130
     assert result.exit_code == 0
@@ -141,10 +141,10 @@ def test_a_sweep_that_starts_is_known_by_its_folder(sweep_files: Path) -> None:
     with another_driver(folder) as driver:
         soon = CliRunner().invoke(app, ["status", str(folder)])
         assert soon.exit_code == 2
-        assert f"the sweep is being started, by process {driver.pid}" in soon.stderr
+        assert f"the sweep is starting (process {driver.pid}" in soon.stderr
         save_config(resolve_paths(load_config("sweep.yaml")))
-        said = {"status": "is being started, by process", "leaderboard": "is being started, by"}
-        for name, words in {**said, "resume": "is being run already, by process"}.items():
+        said = {"status": "is starting (process", "leaderboard": "is starting ("}
+        for name, words in {**said, "resume": "is already running (process"}.items():
             asked = CliRunner().invoke(app, [name, str(folder)])
             assert asked.exit_code == 2
             assert words in asked.stderr
@@ -161,7 +161,7 @@ def test_a_second_paper_is_refused_by_the_name_of_the_first(
     study = {"kind": "sensitivity", "margin": 0.02, "nuisance": nuisance}
     config = parse_config(tree | {"study": study})
     monkeypatch.setattr("sweeps.execution.sweep.check", lambda *given: None)
-    refused = pytest.raises(UserError, match="being run already, by process")
+    refused = pytest.raises(UserError, match=r"already running \(process")
     with another_driver(sweep_files / "runs" / "small"), refused:
         paper.run(config, tracker=MemoryTracker())
 

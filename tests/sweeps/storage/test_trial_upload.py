@@ -12,15 +12,11 @@ from typing import Any
 import pytest
 
 from sweeps.execution import trial_upload
-from sweeps.execution.trial_upload import (
-    SupersededError,
-    TrialCopy,
-    background_upload,
-    retry_storage,
-)
+from sweeps.execution.trial_upload import TrialCopy, background_upload, events_pause
 from sweeps.finetune import checkpoint
 from sweeps.finetune.checkpoint import Checkpoint
-from sweeps.storage.object_store import ObjectStore, StorageError
+from sweeps.storage.object_store import ObjectStore, StorageError, SupersededError
+from sweeps.storage.outages import retry_storage
 from tests.sweeps.object_stores import FakeStore
 
 PLACE = "sweep/math/trials/000-key"
@@ -386,20 +382,26 @@ def wait_for(store: ObjectStore, name: str) -> None:
         raise StorageError(f"{name} is not there yet")
 
 
-def test_long_events_are_sent_more_rarely(store: ObjectStore, tmp_path: Path) -> None:
+def test_long_events_are_sent_more_rarely(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All of them go each time: what a run of many hours sends grows with its time all the same,
     not with its square."""
-    trial = begin(store, tmp_path / "one", "first")
+    trial = begin(watched, tmp_path / "one", "first")
+    monkeypatch.setattr(trial_upload, "EVENTS_BYTES_PER_SECOND", 1)
     write_events(tmp_path / "one", "{}\n")
+    trial.push()
+    write_events(tmp_path / "one", "{}\n")
+    trial.push()
+    assert watched.done == ["put claim", "put events.jsonl"]
     trial.push_events()
-    assert trial.events_bytes == 3
-    assert trial_upload.pause_after(0.1, trial.events_bytes) == trial_upload.BEAT_SECONDS
-    assert trial_upload.pause_after(5.0, trial.events_bytes) == 5.0
+    assert watched.done[2:] == ["put events.jsonl"]
+    monkeypatch.undo()
     sent, clock = 0, 0.0
     while clock < 36_000:
         events = int(300 * clock)  # of an update a second
         sent += events
-        clock += trial_upload.pause_after(0.1, events)
+        clock += max(trial_upload.BEAT_SECONDS, events_pause(events))
     assert sent <= 36_000 * trial_upload.EVENTS_BYTES_PER_SECOND
 
 

@@ -1,0 +1,85 @@
+"""Figures in the report's style, drawn without a display or pyplot, as PNG or SVG."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Small in inches, so that the text is still legible on a phone, 360 pixels wide.
+SIZE_INCHES = (5.6, 4.4)
+DPI = 160
+INK, GREY, RULE = "#1f2933", "#8895a7", "#e4e7eb"
+SFT_COLOUR, LINE_COLOUR, BAND = "#c2410c", "#334e68", "#f3c9b5"
+COLOURS = "viridis"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+Style = Mapping[str, Any]
+"""Keyword arguments of a drawing method."""
+
+SFT_LINE: Style = {"color": SFT_COLOUR, "linewidth": 1.6, "linestyle": "--"}
+# In a page, the colours of text and lines follow its light or dark scheme.
+_THEMED = {INK: "ink", RULE: "rule", SFT_COLOUR: "sft", LINE_COLOUR: "line", BAND: "band"}
+_THEMED |= {GREY: "soft", "#ffffff": "paper"}
+
+
+def canvas(
+    x_label: str, y_label: str, size: tuple[float, float] = SIZE_INCHES
+) -> tuple[Figure, Axes]:
+    """A figure of this size in inches with labelled axes."""
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.set_facecolor("none")
+    axes.set_xlabel(x_label, fontsize=12, color=INK)
+    axes.set_ylabel(y_label, fontsize=12, color=INK)
+    axes.tick_params(labelsize=11, colors=INK, length=3)
+    axes.grid(visible=True, color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GREY)
+    return figure, axes
+
+
+def legend(figure: Figure, columns: int = 4, handles: Sequence[Any] = ()) -> None:
+    """A legend above the axes, where it hides no points; by default, of all that has a label."""
+    handles = handles or figure.axes[0].get_legend_handles_labels()[0]
+    figure.legend(
+        handles=list(handles),
+        loc="outside upper left",
+        ncols=min(columns, len(handles)),
+        fontsize=10,
+        frameon=False,
+        handletextpad=0.4,
+        columnspacing=1.1,
+        labelcolor=INK,
+    )
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG bytes; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def svg(figure: Figure, name: str) -> str:
+    """The figure as an `<svg>` element for a page; `name` makes ids unique within the page."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    # The page sets the width; the view box keeps the proportions.
+    text = re.sub(r'<svg (.*?)width="[^"]*"', r"<svg \1", text, count=1, flags=re.S)
+    text = re.sub(r'<svg (.*?)height="[^"]*"', r"<svg \1", text, count=1, flags=re.S)
+    text = text.replace("'DejaVu Sans'", "system-ui")
+    for colour, variable in _THEMED.items():
+        text = text.replace(f": {colour}", f": var(--{variable})")
+    return text
