@@ -166,7 +166,7 @@ def test_tasks_of_the_harness_beside_other_benchmarks(world, monkeypatch):
     pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(world / "datasets"))
     task = f"lm_eval:{write_task('arc', world, num_fewshot=0)}"
-    both = ("--benchmarks", f"multiple_choice,{task}", "--limit", "3")
+    both = ("--benchmarks", f"gsm8k,{task}", "--limit", "3")
     items = world / "items"
     done = call(world, *both, "--json", str(world / "out.json"), "--samples-out", str(items))
     assert done.exit_code == 0, done.output
@@ -177,5 +177,5 @@ def test_tasks_of_the_harness_beside_other_benchmarks(world, monkeypatch):
     assert json.loads(lines[0])["parts"].keys() == {"acc", "acc_norm"}
     compared = CliRunner().invoke(app, ["compare", str(items), str(items)])
     assert compared.exit_code == 0 and "ours_arc" in compared.output
-    done = call(world, "--benchmarks", "lm_eval:arc_eazy")
+    done = call(world, "--benchmarks", "gsm8k,lm_eval:arc_eazy")
     assert done.exit_code == 2 and "Did you mean 'arc_easy'?" in " ".join(done.output.split())

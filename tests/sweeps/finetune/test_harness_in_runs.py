@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from sweeps.config.load import parse_config
 from sweeps.config.path_types import resolve_benchmark
+from sweeps.config.sweep_config import resolve_paths
 from sweeps.execution.preflight import check_inputs
 from sweeps.finetune.finetune_config import BenchmarkConfig
 from sweeps.finetune.loop import finetune
@@ -46,7 +47,8 @@ def train(world: Path, folder: Path, task: str) -> None:
     run = config(world, batch=batch, evaluation=evaluation(task), examples=16)
     reporter = MemoryReporter()
     result = finetune(run, folder / f"run{dist.get_world_size()}", reporter)
-    out = {"score": result.score, "metrics": result.metrics}
+    metrics = {key: value for key, value in result.metrics.items() if key.startswith("eval/")}
+    out = {"score": result.score, "metrics": metrics}
     (folder / f"of{dist.get_world_size()}.{dist.get_rank()}.json").write_text(json.dumps(out))
 
 
@@ -92,7 +94,7 @@ def test_a_sweep_says_what_a_task_lacks(tmp_path: Path, task: str) -> None:
     def checked(name: str, **changes: object) -> None:
         benchmarks = [{"name": name, "limit": 4, **changes}]
         domains = {"science": {"data": data(), "benchmarks": benchmarks}}
-        check_inputs(parse_config(tree(tmp_path, domains=domains)))
+        check_inputs(resolve_paths(parse_config(tree(tmp_path, domains=domains))))
 
     checked(task)
     with pytest.raises(UserError, match=r"domain 'science'.*lm-eval has no such task.*'arc_easy'"):
