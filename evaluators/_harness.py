@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, final
 
 from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from evaluators.language_model import LanguageModel
 from evaluators.sampling import Sampling, sample_seed
+from evaluators.stops import cut_at_stop
+from evaluators.text_model import Completion
 
 MOST_TOKENS = 256  # what the harness's own Hugging Face model takes by default
 
@@ -68,7 +72,7 @@ class Harness(TemplateLM):  # type: ignore[misc]
         several = []
         for request in requests:
             windows = get_rolling_token_windows(
-                token_list=self.tok_encode(request.args[0], add_special_tokens=False),
+                token_list=self.tok_encode(request.args[0]),  # BOS is scored, as by the harness
                 prefix_token=self.prefix_token_id,
                 max_seq_len=self._lm.context,
                 context_len=1,
@@ -79,39 +83,60 @@ class Harness(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """The completion of each request, cut before its stop strings."""
-        groups: dict[str, list[int]] = {}
-        for index, request in enumerate(requests):
-            groups.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(index)
-        texts: dict[int, str] = {}
-        for text, members in groups.items():
-            prompts = [requests[index].args[0] for index in members]
-            texts.update(zip(members, self._group(prompts, json.loads(text)), strict=True))
-        return [texts[index] for index in range(len(requests))]
+        return [completion.text for completion in self.complete(requests)]
+
+    def complete(self, requests: Sequence[Any]) -> list[Completion]:
+        """`generate_until`, with the number of tokens of each completion."""
+        groups: dict[str, list[Any]] = {}
+        for request in requests:
+            groups.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(request)
+        found = {text: iter(self._group(each, json.loads(text))) for text, each in groups.items()}
+        return [next(found[json.dumps(each.args[1], sort_keys=True)]) for each in requests]
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        found = self._lm.loglikelihood_ids([(head, tail) for _, head, tail in requests])
+        found = self._lm.loglikelihood_ids([self._cut(head, tail) for _, head, tail in requests])
         return [(each.nats, each.is_greedy) for each in found]
 
-    def _group(self, prompts: Sequence[str], options: dict[str, Any]) -> list[str]:
-        """The completions of prompts with equal options."""
-        until = options.get("until") or []
-        stops = [until] if isinstance(until, str) else list(until)
+    def _cut(self, head: list[int], tail: list[int]) -> tuple[list[int], list[int]]:
+        """A pair cut on the left to the model's context, as the harness does: BOS goes, too."""
+        room = self._lm.context + 1 - len(tail)
+        return (head[-room:], tail) if room > 0 else (head, tail)
+
+    def _group(self, requests: Sequence[Any], options: dict[str, Any]) -> list[Completion]:
+        """The completions of requests with equal options."""
+        wanted = normalize_gen_kwargs(options, MOST_TOKENS)
         end = self.tokenizer.decode([self.eot_token_id])
-        temperature = float(options.get("temperature") or 0.0)
-        sampling, seeds = None, []
-        if options.get("do_sample", temperature > 0) and temperature > 0:
-            sampling = Sampling(temperature, float(options.get("top_p", 1.0)))
-            seen: Counter[str] = Counter()
-            for prompt in prompts:  # repeated prompts are further samples
-                seeds.append(sample_seed(prompt, seen[prompt]))
-                seen[prompt] += 1
+        stops = [stop for stop in (*wanted["until"], end) if stop]
+        limit = wanted["max_gen_toks"]
+        sampling = None
+        if wanted["do_sample"] and wanted["temperature"] > 0:
+            sampling = Sampling(wanted["temperature"], float(wanted.get("top_p", 1.0)))
         completions = self._lm.generate_ids(
-            [self.tok_encode(prompt) for prompt in prompts],
-            max_new_tokens=int(options.get("max_gen_toks") or MOST_TOKENS),
-            stops=[stop for stop in (*stops, end) if stop],
+            [self._room(self.tok_encode(each.args[0]), limit) for each in requests],
+            max_new_tokens=limit,
+            stops=stops,
             sampling=sampling,
-            seeds=seeds,
+            seeds=[] if sampling is None else _seeds(requests),
         )
-        return [completion.text for completion in completions]
+        return [replace(each, text=self._text(each.ids, stops)) for each in completions]
+
+    def _room(self, ids: list[int], limit: int) -> list[int]:
+        """A prompt cut on the left so that `limit` tokens fit after it, as the harness does."""
+        return ids[-(self._lm.context - limit) :] if limit < self._lm.context else ids
+
+    def _text(self, ids: Sequence[int], stops: Sequence[str]) -> str:
+        """The text as the harness has it: by itself, so SentencePiece drops a leading space."""
+        return cut_at_stop(str(self.tokenizer.decode(ids, skip_special_tokens=True)), stops)
+
+
+def _seeds(requests: Sequence[Any]) -> list[int]:
+    """One seed per request, by document; a repeated request is a further sample of it."""
+    seen: Counter[str] = Counter()
+    seeds = []
+    for request in requests:
+        place = f"{request.task_name}/{request.doc_id}/{request.idx}"
+        seeds.append(sample_seed(place, seen[place]))
+        seen[place] += 1
+    return seeds

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Literal
+from statistics import stdev
+from typing import Any, Literal
 
 from evaluators.protocol import Aggregation
 from evaluators.statistics import (
@@ -25,6 +27,8 @@ from evaluators.text_model import TextModel
 from evaluators.tokens import ENCODING
 
 Split = Literal["validation", "test", "all"]
+RESAMPLES = 100
+"""Of the items, for the error of a metric that is no mean over them."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ class ItemRecord:
     generated; `extracted` is None where no answer could be found in the output. `scores` holds
     further metrics by name. `samples` are all completions where several were drawn: `output`,
     `extracted` and `reason` are then the first one's, `truncated` tells whether any was cut off.
-    `reason` says why a program failed.
+    `reason` says why a program failed. `parts` are what
+    `Benchmark.corpus_metrics` is computed from, as plain values.
     """
 
     id: str
@@ -94,6 +99,7 @@ class ItemRecord:
     scores: Mapping[str, float] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     reason: str = ""
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,7 @@ class Benchmark(ABC):
     sandbox_level: str | None = None
     aggregation: Aggregation = "items"
     splits_are_files: bool = False  # the validation items are not told from the test's otherwise
+    mean_of_items: bool = True  # the primary metric is a mean of the items' scores
 
     @abstractmethod
     def load(self, path: Path, split: Split) -> list[Item]:
@@ -141,6 +148,10 @@ class Benchmark(ABC):
     @abstractmethod
     def protocol(self) -> dict[str, object]:
         """Everything but model and data that a score depends on; JSON-serialisable."""
+
+    def corpus_metrics(self, records: Sequence[ItemRecord]) -> Mapping[str, float]:
+        """Metrics of all records together that are no means over them, such as BLEU."""
+        return {}
 
 
 def protocol_sha256(benchmark: Benchmark, add_bos: bool | None = None) -> str:
@@ -188,14 +199,16 @@ def summarise(
         "truncated_fraction": sum(record.truncated for record in records) / count,
         "extraction_failures": sum(record.extracted is None for record in records) / count,
     }
+    for name in records[0].scores:
+        metrics[name] = _mean(benchmark, records, [record.scores[name] for record in records])
+    metrics |= benchmark.corpus_metrics(records)
     if benchmark.metric == "bits_per_byte":
         error = ratio_standard_error([bits_per_byte(value, 1) for value in nats], sizes)
         score, (low, high) = -pooled, normal_interval(-pooled, error)
     else:
-        score, error, low, high = _estimate(benchmark, records)
+        estimate = _estimate if benchmark.mean_of_items else _resampled
+        score, error, low, high = estimate(benchmark, records)
         metrics[benchmark.metric] = score
-        for name in records[0].scores:
-            metrics[name] = _mean(benchmark, records, [record.scores[name] for record in records])
     return BenchmarkResult(
         name=benchmark.name,
         metric=benchmark.metric,
@@ -234,6 +247,20 @@ def _estimate(
         return score, error, 0.0, 1.0
     n = independent_number(clusters, groups)
     return score, error, *wilson_interval(min(max(score, 0.0), 1.0) * n, n)
+
+
+def _resampled(
+    benchmark: Benchmark, records: Sequence[ItemRecord]
+) -> tuple[float, float, float, float]:
+    """As `_estimate`, for a metric of the corpus: the error by a bootstrap over items."""
+
+    def value(some: Sequence[ItemRecord]) -> float:
+        return benchmark.corpus_metrics(some)[benchmark.metric]
+
+    score, draw = value(records), random.Random(0)
+    drawn = [value(draw.choices(records, k=len(records))) for _ in range(RESAMPLES)]
+    error = stdev(drawn) if len(records) > 1 else math.nan
+    return score, error, *normal_interval(score, error)
 
 
 def _mean(benchmark: Benchmark, records: Sequence[ItemRecord], values: Sequence[float]) -> float:

@@ -91,8 +91,9 @@ class LanguageModel(TextModel):
         At most half of the context is generated: a prompt keeps the other half at least.
         """
         rows = [self.codec.prompt(prompt) for prompt in prompts]
+        limit = min(max_new_tokens, max(1, self.context // 2))
         return self.generate_ids(
-            rows, max_new_tokens=max_new_tokens, stops=stops, sampling=sampling, seeds=seeds
+            rows, max_new_tokens=limit, stops=stops, sampling=sampling, seeds=seeds
         )
 
     def generate_ids(
@@ -104,12 +105,12 @@ class LanguageModel(TextModel):
         sampling: Sampling | None = None,
         seeds: Sequence[int] = (),
     ) -> list[Completion]:
-        """`generate` for prompts that are token ids already."""
+        """`generate` for prompts that are token ids already, with up to the whole context."""
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, found {max_new_tokens}")
         check_seeds(sampling, seeds, len(rows))
         _require_tokens(rows, "prompt")
-        limit = max(1, min(max_new_tokens, self.context // 2))
+        limit = min(max_new_tokens, self.context - 1)
         rows = [self._left_truncated(list(row), self.context - limit) for row in rows]
         ends = end_tokens(self.tokenizer, getattr(self.model, "generation_config", None))
         finder = StopFinder(stops, self.codec.text)
@@ -221,7 +222,7 @@ class LanguageModel(TextModel):
 
     def _completion(self, ids: list[int], ended: bool, stops: Sequence[str]) -> Completion:
         text = cut_at_stop(self.codec.text(ids), stops)
-        return Completion(text, len(ids), not ended)
+        return Completion(text, len(ids), not ended, tuple(ids))
 
 
 def _require_tokens(rows: Sequence[Sequence[int]], what: str) -> None:

@@ -7,14 +7,17 @@ the full set. A score may be compared with another one only where the protocols 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from evaluators.errors import unknown_name
 
 Aggregation = Literal["items", "groups"]
+HARNESS = "lm_eval:"
+"""What the name of a task of the Language Model Evaluation Harness begins with."""
 _PROMPTS = Path(__file__).parent / "benchmarks" / "prompts"
 
 
@@ -67,6 +70,77 @@ class Protocol:
     robust: bool = False
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What a user changes in a protocol; None leaves it as it is.
+
+    `shots` demonstrations are drawn by `fewshot_seed` from the benchmark's validation items, or
+    from those of the file `shots_from`; `system_prompt` comes before everything else. The others
+    are those of `Decoding`.
+    """
+
+    shots: int | None = None
+    fewshot_seed: int | None = None
+    system_prompt: str | None = None
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    samples: int | None = None
+    k: int | None = None
+    shots_from: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number out of its range."""
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+                raise ValueError(f"{name}: expected a number {bounds}, found {value}")
+        if self.top_p == 0:
+            raise ValueError("top_p: expected a number above 0, found 0")
+        if self.fewshot_seed is not None and self.shots is None:
+            raise ValueError("fewshot_seed: expected shots, too, found none")
+
+    def rules(self) -> dict[str, object]:
+        """What is changed, for a fingerprint."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None and name != "shots_from"
+        }
+
+    def decoding(self) -> dict[str, Any]:
+        """The changed fields of `Decoding`."""
+        names = {field.name for field in fields(Decoding)}
+        return {name: value for name, value in self.rules().items() if name in names}
+
+    def applied(self, rules: Protocol) -> Protocol:
+        """`rules` with its decoding changed; ValueError where nothing is drawn from the model."""
+        changed = self.decoding()
+        if not changed:
+            return rules
+        if not rules.decoding.max_new_tokens:
+            raise ValueError(
+                f"{', '.join(changed)}: expected a benchmark that generates text, found "
+                f"{rules.version}, which compares likelihoods"
+            )
+        decoding = replace(rules.decoding, **changed)
+        passes = rules.metric.startswith("pass@")
+        return replace(
+            rules, decoding=decoding, metric=f"pass@{decoding.k}" if passes else rules.metric
+        )
+
+
+_RANGES = (
+    ("shots", 0, math.inf),
+    ("max_new_tokens", 1, math.inf),
+    ("temperature", 0, math.inf),
+    ("top_p", 0, 1),
+    ("samples", 1, math.inf),
+    ("k", 1, math.inf),
+)
+
+
 def choose(
     benchmark: str, protocols: Mapping[str, Protocol], preset: str | None, default: str
 ) -> Protocol:
@@ -80,7 +154,12 @@ def choose(
 
 def is_own(benchmark: str) -> bool:
     """Whether `benchmark` is the path of a file in which a user defines one."""
-    return benchmark.endswith((".yaml", ".yml", ".py"))
+    return benchmark.endswith((".yaml", ".yml", ".py")) and not is_harness(benchmark)
+
+
+def is_harness(benchmark: str | Path) -> bool:
+    """Whether `benchmark` is a task of the Language Model Evaluation Harness."""
+    return str(benchmark).startswith(HARNESS)
 
 
 def prompt_text(name: str) -> str:

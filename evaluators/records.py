@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from evaluators.benchmark import BenchmarkResult, ItemRecord, Sample
+from evaluators.comparison import Difference, differences, scored_items
 from evaluators.errors import DataError
 from evaluators.rows import Fields, read_jsonl
-from evaluators.statistics import mcnemar, paired_bootstrap
 
 _FIELDS: Fields = {
     "id": str,
@@ -51,26 +51,11 @@ def as_record(row: Mapping[str, Any]) -> ItemRecord:
     return ItemRecord(**{**row, "samples": samples})
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How much better `a` is than `b` on the same `n` items.
-
-    `difference` is the mean of a - b with the 95 % interval [`low`, `high`] of the paired
-    bootstrap. `p_value` is McNemar's, None where scores are not right or wrong.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p_value: float | None
-    n: int
-
-
-def compare(a: BenchmarkResult, b: BenchmarkResult) -> Comparison:
+def compare(a: BenchmarkResult, b: BenchmarkResult) -> Difference:
     """The paired comparison of two results of one protocol on the same items and prompts.
 
     Paired by item, so that the items' difficulty cancels. Raises ValueError for results that
-    cannot be compared. Correct several comparisons with `statistics.holm`.
+    cannot be compared. `evaluators.comparison.differences` compares what is common to others.
     """
     if a.protocol_sha256 != b.protocol_sha256:
         raise ValueError(f"{a.name}, {b.name}: expected two results of the same protocol")
@@ -85,9 +70,5 @@ def compare(a: BenchmarkResult, b: BenchmarkResult) -> Comparison:
     for name, record in left.items():
         if record.prompt_sha256 != right[name].prompt_sha256:
             raise ValueError(f"{a.name}: the prompts of item {name!r} differ")
-    first = [record.score for record in left.values()]
-    second = [right[name].score for name in left]
-    found = paired_bootstrap(first, second)
-    binary = all(score in (0.0, 1.0) for score in (*first, *second))
-    p_value = mcnemar([s == 1 for s in first], [s == 1 for s in second]) if binary else None
-    return Comparison(found.mean, found.low, found.high, p_value, len(first))
+    sides = ({a.name: scored_items(each.records, a.metric, a.aggregation)} for each in (a, b))
+    return differences(*sides)[0]

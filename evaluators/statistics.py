@@ -1,22 +1,11 @@
-"""Uncertainty of scores: standard errors, intervals, paired comparison, unbiased pass@k."""
+"""Uncertainty of scores: standard errors, intervals, exact tests, unbiased pass@k."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """Mean of a - b over the same items, with a percentile interval at `confidence`."""
-
-    mean: float
-    low: float
-    high: float
-    confidence: float
 
 
 def mean_and_standard_error(values: Sequence[float]) -> tuple[float, float]:
@@ -120,37 +109,6 @@ def ratio_standard_error(numerators: Sequence[float], denominators: Sequence[flo
     return math.sqrt(count * variance) / total
 
 
-def paired_bootstrap(
-    a: Sequence[float],
-    b: Sequence[float],
-    *,
-    resamples: int = 10_000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> PairedDifference:
-    """Percentile bootstrap of mean(a - b), resampling items; `a[i]` and `b[i]` share item i."""
-    if len(a) != len(b) or not a:
-        raise ValueError(
-            f"Paired scores must have the same length and not be empty, found {len(a)}, {len(b)}"
-        )
-    import torch  # a second or two, and standard errors need none of it
-
-    difference = torch.tensor(a, dtype=torch.float64) - torch.tensor(b, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    count = len(difference)
-    # Chunks bound the memory: a full table for MMLU would take a gigabyte.
-    chunk = max(1, 2**22 // count)
-    means = [
-        difference[torch.randint(count, (size, count), generator=generator)].mean(dim=1)
-        for size in _chunks(resamples, chunk)
-    ]
-    tail = (1 - confidence) / 2
-    bounds = torch.quantile(torch.cat(means), torch.tensor([tail, 1 - tail], dtype=torch.float64))
-    return PairedDifference(
-        float(difference.mean()), float(bounds[0]), float(bounds[1]), confidence
-    )
-
-
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
     """Exact two-sided p-value (McNemar 1947) that a and b are right equally often.
 
@@ -187,8 +145,3 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
             f"pass@k needs 0 <= correct <= n and 1 <= k <= n, found n={n}, c={correct}, k={k}"
         )
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
-
-
-def _chunks(total: int, size: int) -> list[int]:
-    """`total` as a list of parts of at most `size`."""
-    return [min(size, total - start) for start in range(0, total, size)]

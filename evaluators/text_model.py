@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 class Completion:
     """A generated text, cut before its stop string, and the number of tokens it took.
 
-    `truncated` where neither an end token nor a stop string came within the token limit.
+    `truncated` where neither an end token nor a stop string came within the token limit. `ids`
+    are all that were generated, where the engine tells them.
     """
 
     text: str
     tokens: int
     truncated: bool
+    ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)

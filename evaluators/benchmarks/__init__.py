@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from evaluators.benchmark import Benchmark
 from evaluators.benchmarks import (
@@ -22,13 +24,15 @@ from evaluators.benchmarks import (
     truthfulqa,
     tydiqa,
 )
+from evaluators.benchmarks.asked import asked
+from evaluators.benchmarks.choice import NORMALISED
 from evaluators.benchmarks.user import build_user_benchmark, made_by, own_runs_code
 from evaluators.errors import unknown_name
-from evaluators.protocol import Protocol, choose, is_own
+from evaluators.protocol import Changes, Protocol, choose, is_harness, is_own
 from evaluators.sandbox import Sandbox, no_sandbox
 
 BITS_PER_BYTE = "bits_per_byte"
-
+UNCHANGED = Changes()
 
 Make = Callable[[str, Protocol, str | Sandbox | None], Benchmark]
 
@@ -37,18 +41,21 @@ Make = Callable[[str, Protocol, str | Sandbox | None], Benchmark]
 class _Entry:
     """How to make a benchmark from (metric, protocol, sandbox), and its protocols by preset.
 
-    `default` is the preset that stands for none.
+    `default` is the preset that stands for none; `any_shots`: it draws as many demonstrations as
+    the protocol says. `further` metrics may be the primary one, too.
     """
 
     make: Make
     protocols: Mapping[str, Protocol]
     default: str = "full"
     runs_code: bool = False
+    any_shots: bool = False
+    further: tuple[str, ...] = ()
 
 
-def _single(make: Make, protocol: Protocol, *, runs_code: bool = False) -> _Entry:
+def _single(make: Make, protocol: Protocol, **options: Any) -> _Entry:
     """A benchmark with one protocol and no presets."""
-    return _Entry(make, {"": protocol}, "", runs_code)
+    return _Entry(make, {"": protocol}, "", **options)
 
 
 def _plain(kind: Callable[[str, Protocol], Benchmark]) -> Make:
@@ -61,20 +68,18 @@ def _programs(kind: Callable[..., Benchmark], *, plus: bool) -> Make:
 
 _ENTRIES: Mapping[str, _Entry] = MappingProxyType(
     {
-        "exact_match": _single(
-            lambda metric, *_: exact_match.ExactMatch(metric), exact_match.PROTOCOL
-        ),
+        "exact_match": _single(_plain(exact_match.ExactMatch), exact_match.PROTOCOL),
         "pass_at_1": _single(
-            lambda metric, _, sandbox: pass_at_1.PassAt1(metric, sandbox=sandbox),
+            lambda metric, rules, sandbox: pass_at_1.PassAt1(metric, rules, sandbox=sandbox),
             pass_at_1.PROTOCOL,
             runs_code=True,
         ),
         "multiple_choice": _single(
-            lambda metric, *_: multiple_choice.MultipleChoice(metric), multiple_choice.PROTOCOL
+            _plain(multiple_choice.MultipleChoice),
+            multiple_choice.PROTOCOL,
+            further=(NORMALISED,),
         ),
-        "short_answer": _single(
-            lambda metric, *_: short_answer.ShortAnswer(metric), short_answer.PROTOCOL
-        ),
+        "short_answer": _single(_plain(short_answer.ShortAnswer), short_answer.PROTOCOL),
         "text": _single(lambda metric, *_: text.Text(metric), text.PROTOCOL),
         "gsm8k": _Entry(_plain(gsm8k.GSM8K), gsm8k.PROTOCOLS, "plain"),
         "math": _Entry(_plain(competition_math.CompetitionMath), competition_math.PROTOCOLS),
@@ -86,13 +91,17 @@ _ENTRIES: Mapping[str, _Entry] = MappingProxyType(
         ),
         "mbpp": _Entry(_programs(mbpp.MBPP, plus=False), mbpp.PROTOCOLS, runs_code=True),
         "mbpp_plus": _Entry(_programs(mbpp.MBPP, plus=True), mbpp.PLUS_PROTOCOLS, runs_code=True),
-        "mmlu": _Entry(_plain(mmlu.MMLU), mmlu.PROTOCOLS, "plain"),
+        "mmlu": _Entry(_plain(mmlu.MMLU), mmlu.PROTOCOLS, "plain", any_shots=True),
         "bbh": _Entry(_plain(bbh.BBH), bbh.PROTOCOLS),
         "tydiqa": _Entry(_plain(tydiqa.TyDiQA), tydiqa.PROTOCOLS),
         "truthfulqa_mc2": _Entry(_plain(truthfulqa.TruthfulQA), truthfulqa.PROTOCOLS),
     }
 )
 NAMES = tuple(_ENTRIES)
+SHIPPED: Mapping[str, Path] = MappingProxyType(
+    {path.stem: path for path in sorted((Path(__file__).parent / "shipped").glob("*.yaml"))}
+)
+"""Benchmarks that are YAML files of the kind that a user may write."""
 
 
 def runs_code(name: str) -> bool:
@@ -113,8 +122,9 @@ def build(
     metric: str | None = None,
     sandbox: str | Sandbox | None = None,
     preset: str | None = None,
+    changes: Changes = UNCHANGED,
 ) -> Benchmark:
-    """The benchmark called `name`, or defined by the .yaml or .py file of that path.
+    """The benchmark called `name`, defined by the .yaml or .py file of that path, or lm_eval:TASK.
 
     A `Benchmark` is returned as it is; a function is called with the metric and the sandbox.
 
@@ -122,19 +132,60 @@ def build(
     benchmark has and which generates nothing. `preset` chooses the protocol, see
     `evaluators.protocol`. `sandbox` is the level for generated programs, see
     `evaluators.sandbox.resolve_level`, or also their limits; benchmarks that run none ignore it
-    only when it is None.
+    only when it is None. `changes` is what differs from the protocol.
     """
     if not isinstance(name, str):
-        return _given(name, metric, sandbox, preset)
-    if is_own(name):
-        return build_user_benchmark(name, metric=metric, sandbox=sandbox, preset=preset)
+        return asked(_given(name, metric, sandbox, preset), changes)
+    if is_harness(name):
+        return _harness(name, metric, sandbox, preset, changes)
+    return asked(_build(name, metric, sandbox, preset, changes), changes)
+
+
+def _harness(
+    name: str,
+    metric: str | None,
+    sandbox: str | Sandbox | None,
+    preset: str | None,
+    changes: Changes,
+) -> Benchmark:
+    from evaluators.benchmarks.harness import HarnessTasks  # needs torch, and lm-eval
+
+    for what, value in (
+        ("preset", preset),
+        ("sandbox", sandbox),
+        ("samples", changes.samples),
+        ("k", changes.k),
+        ("shots_from", changes.shots_from),
+    ):
+        if value is not None:
+            raise ValueError(f"{name} is a task of lm-eval; expected no {what}, found {value!r}")
+    return HarnessTasks(name, metric, changes)
+
+
+def _build(
+    name: str,
+    metric: str | None,
+    sandbox: str | Sandbox | None,
+    preset: str | None,
+    changes: Changes,
+) -> Benchmark:
+    if is_own(name) or name in SHIPPED:
+        return build_user_benchmark(
+            str(SHIPPED.get(name, name)),
+            metric=metric,
+            sandbox=sandbox,
+            preset=preset,
+            changes=changes,
+        )
     if name not in NAMES:
-        raise unknown_name("benchmark", name, NAMES)
+        raise unknown_name("benchmark", name, (*NAMES, *SHIPPED))
     entry = _ENTRIES[name]
     if preset is not None and not presets(name):
         raise ValueError(f"{name} has one protocol; expected no preset, found {preset!r}")
-    rules = choose(name, entry.protocols, preset, entry.default)
-    allowed = tuple(dict.fromkeys((rules.metric, BITS_PER_BYTE)))
+    rules = changes.applied(choose(name, entry.protocols, preset, entry.default))
+    if entry.any_shots and changes.shots is not None:
+        rules = replace(rules, shots=changes.shots)
+    allowed = tuple(dict.fromkeys((rules.metric, *entry.further, BITS_PER_BYTE)))
     chosen = rules.metric if metric is None else metric
     if chosen not in allowed:
         raise unknown_name(f"metric of {name}", chosen, allowed)

@@ -11,10 +11,13 @@ from evaluators.benchmarks.generative import cost_record, reference_costs
 from evaluators.protocol import Protocol
 from evaluators.text_model import LogLikelihood, TextModel
 
+NORMALISED = "accuracy_norm"
+
 
 class ChoiceBenchmark(Benchmark):
     """Accuracy of the choice with the highest log-likelihood after the prompt.
 
+    "accuracy_norm" divides each by the number of the choice's characters, as lm-eval's acc_norm.
     `item.answer` is the index of the right choice; ties go to the first. A model to which every
     choice is impossible has given no answer.
     """
@@ -28,13 +31,21 @@ class ChoiceBenchmark(Benchmark):
         self, item: Item, cost: LogLikelihood, scores: Sequence[LogLikelihood]
     ) -> ItemRecord:
         """The record of an item, from the log-likelihoods of its choices."""
-        chosen = most_likely(scores)
+        nats = [each.nats for each in scores]
+        sizes = [max(1, len(choice.strip())) for choice in item.choices]
+        by_metric = {
+            "accuracy": most_likely(nats),
+            NORMALISED: most_likely([n / size for n, size in zip(nats, sizes, strict=True)]),
+        }
+        right = {name: float(place == int(item.answer)) for name, place in by_metric.items()}
+        chosen = by_metric[self.metric]
         return cost_record(
             item,
             cost,
             output="" if chosen is None else item.choices[chosen],
             extracted=None if chosen is None else str(chosen),
-            score=float(chosen is not None and chosen == int(item.answer)),
+            score=right[self.metric],
+            scores=right,
         )
 
     def score(self, lm: TextModel, items: Sequence[Item]) -> list[ItemRecord]:
@@ -54,7 +65,7 @@ class ChoiceBenchmark(Benchmark):
         return {"benchmark": self.name, "metric": self.metric, "rules": asdict(self.rules)}
 
 
-def most_likely(scores: Sequence[LogLikelihood]) -> int | None:
+def most_likely(nats: Sequence[float]) -> int | None:
     """The index of the most likely choice, the first of equals; None where none is possible."""
-    best = max(range(len(scores)), key=lambda index: scores[index].nats)
-    return best if scores[best].nats > -math.inf else None
+    best = max(range(len(nats)), key=nats.__getitem__)
+    return best if nats[best] > -math.inf else None

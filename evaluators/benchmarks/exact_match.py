@@ -30,9 +30,6 @@ class ExactMatch(AnswerBenchmark):
     name = "exact_match"
     splits_are_files = True
 
-    def __init__(self, metric: str) -> None:
-        super().__init__(metric, PROTOCOL)
-
     def load(self, path: Path, split: Split) -> list[Item]:
         """Every row of `path`: the two splits are two files."""
         return [

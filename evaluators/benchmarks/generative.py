@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord, Sample, bits_per_byte
 from evaluators.protocol import Protocol
@@ -59,7 +62,12 @@ class GenerativeBenchmark(Benchmark):
         grades = self.grade(repeated, [completion.text for completion in completions])
         samples = [_sample(*each) for each in zip(completions, grades, strict=True)]
         return [
-            self._record(item, cost, samples[start : start + drawn], grades[start].scores)
+            self._record(
+                item,
+                cost,
+                samples[start : start + drawn],
+                [grade.scores for grade in grades[start : start + drawn]],
+            )
             for item, cost, start in zip(items, costs, range(0, len(samples), drawn), strict=True)
         ]
 
@@ -89,16 +97,23 @@ class GenerativeBenchmark(Benchmark):
         item: Item,
         cost: LogLikelihood,
         samples: Sequence[Sample],
-        scores: Mapping[str, float],
+        further: Sequence[Mapping[str, float]],
     ) -> ItemRecord:
-        """The record of an item; several samples give pass@k, and pass@1 beside it."""
-        first = samples[0]
-        if len(samples) == 1:
-            score = first.score
-        else:
-            passed = round(sum(sample.score for sample in samples))
-            score = pass_at_k(len(samples), passed, self.rules.decoding.k)
-            scores = {"pass@1": passed / len(samples)}
+        """The record of an item, its score the mean over its samples unless that is pass@k.
+
+        `further` are the further metrics of each sample. Accuracy of several samples has pass@k
+        and maj@k beside it, for all samples unless k is above 1; pass@k has pass@1.
+        """
+        first, count, k = samples[0], len(samples), self.rules.decoding.k
+        score = math.fsum(sample.score for sample in samples) / count
+        scores = {name: math.fsum(each[name] for each in further) / count for name in further[0]}
+        if count > 1 and self.metric == f"pass@{k}":
+            scores["pass@1"] = score
+            score = pass_at_k(count, round(score * count), k)
+        elif count > 1 and self.metric == "accuracy":
+            k = k if k > 1 else count
+            scores[f"pass@{k}"] = pass_at_k(count, round(score * count), k)
+            scores[f"maj@{k}"] = majority(samples, k)
         return cost_record(
             item,
             cost,
@@ -111,6 +126,20 @@ class GenerativeBenchmark(Benchmark):
             samples=tuple(samples) if len(samples) > 1 else (),
             reason=first.reason,
         )
+
+
+def majority(samples: Sequence[Sample], k: int) -> float:
+    """maj@k: the score of the answer that most of k samples give (Wang et al. 2022, 2203.11171).
+
+    The mean over consecutive runs of k samples; of equally frequent answers the first counts. A
+    sample without an answer has no vote.
+    """
+    scores = []
+    for start in range(0, len(samples) - k + 1, k):
+        by_answer = {s.extracted: s.score for s in reversed(samples[start : start + k])}
+        votes = Counter(s.extracted for s in samples[start : start + k] if s.extracted is not None)
+        scores.append(by_answer[votes.most_common(1)[0][0]] if votes else 0.0)
+    return math.fsum(scores) / len(scores)
 
 
 def reference_costs(lm: TextModel, items: Sequence[Item]) -> list[LogLikelihood]:
@@ -130,6 +159,7 @@ def cost_record(
     scores: Mapping[str, float] | None = None,
     samples: tuple[Sample, ...] = (),
     reason: str = "",
+    parts: Mapping[str, Any] | None = None,
 ) -> ItemRecord:
     """A record with the reference's cost; the score is its -bits per byte unless given."""
     size = len(item.reference.encode())
@@ -148,6 +178,7 @@ def cost_record(
         scores=dict(scores or {}),
         samples=samples,
         reason=reason,
+        parts=dict(parts or {}),
     )
 
 

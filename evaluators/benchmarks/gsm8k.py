@@ -120,7 +120,7 @@ class GSM8K(AnswerBenchmark):
         reference = reference_solution(row["answer"])
         if self.rules.shots:
             reference = _in_one_line(reference)
-        elif self.rules is PROTOCOLS["table1"]:
+        elif self.rules.version == PROTOCOLS["table1"].version:
             reference = _without_commas(reference)
         return Item(
             id=f"gsm8k/{line}",

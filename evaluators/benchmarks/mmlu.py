@@ -73,8 +73,11 @@ class MMLU(ChoiceBenchmark):
         for question in _questions(path, PART[split]):
             known = demonstrations.get(question.subject, [])
             shots = [each for each in known if each != question][: self.rules.shots]
-            if self.rules.shots and not shots:
-                raise DataError(f"{path}: expected a dev file of {question.subject!r}, found none")
+            if len(known) < self.rules.shots:
+                raise DataError(
+                    f"{path}: expected {self.rules.shots} questions in the dev file of "
+                    f"{question.subject!r}, found {len(known) or 'none'}"
+                )
             items.append(self._item(question, shots))
         return items
 

@@ -31,9 +31,6 @@ class MultipleChoice(ChoiceBenchmark):
     name = "multiple_choice"
     splits_are_files = True
 
-    def __init__(self, metric: str) -> None:
-        super().__init__(metric, PROTOCOL)
-
     def load(self, path: Path, split: Split) -> list[Item]:
         """Every row of `path`: the two splits are two files."""
         items = []

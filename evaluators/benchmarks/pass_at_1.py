@@ -34,8 +34,8 @@ class PassAt1(ProgramBenchmark):
     name = "pass_at_1"
     splits_are_files = True
 
-    def __init__(self, metric: str, *, sandbox: str | Sandbox | None) -> None:
-        super().__init__(metric, PROTOCOL, Limits(1.0, inside=True), sandbox=sandbox)
+    def __init__(self, metric: str, rules: Protocol, *, sandbox: str | Sandbox | None) -> None:
+        super().__init__(metric, rules, Limits(1.0, inside=True), sandbox=sandbox)
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """Every row of `path`: the two splits are two files."""

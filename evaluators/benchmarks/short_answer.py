@@ -32,9 +32,6 @@ class ShortAnswer(GenerativeBenchmark):
     name = "short_answer"
     splits_are_files = True
 
-    def __init__(self, metric: str) -> None:
-        super().__init__(metric, PROTOCOL)
-
     def load(self, path: Path, split: Split) -> list[Item]:
         """Every row of `path`: the two splits are two files."""
         return [

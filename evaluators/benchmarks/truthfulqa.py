@@ -55,7 +55,7 @@ class TruthfulQA(ChoiceBenchmark):
         self, item: Item, cost: LogLikelihood, scores: Sequence[LogLikelihood]
     ) -> ItemRecord:
         """The share of the choices' probability that true ones have."""
-        chosen = most_likely(scores)
+        chosen = most_likely([each.nats for each in scores])
         pairs = list(zip((score.nats for score in scores), item.labels, strict=True))
         # Relative to the best, so that nothing vanishes in exp().
         top = max(nats for nats, _ in pairs)

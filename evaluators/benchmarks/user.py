@@ -14,29 +14,42 @@ from typing import final
 
 from evaluators.benchmark import Benchmark, Item, Split
 from evaluators.benchmarks.answered import AnswerBenchmark
-from evaluators.benchmarks.choice import ChoiceBenchmark
+from evaluators.benchmarks.choice import NORMALISED, ChoiceBenchmark
 from evaluators.benchmarks.definition import Definition, read_definition
 from evaluators.benchmarks.program import Limits, ProgramBenchmark
 from evaluators.benchmarks.template import TemplateRow
 from evaluators.errors import DataError, unknown_name
+from evaluators.protocol import Changes
 from evaluators.rows import HubSplit, read_rows
 from evaluators.sandbox import Sandbox, no_sandbox
 from evaluators.split import is_validation
 
 
 def build_user_benchmark(
-    path: str, *, metric: str | None, sandbox: str | Sandbox | None, preset: str | None
+    path: str,
+    *,
+    metric: str | None,
+    sandbox: str | Sandbox | None,
+    preset: str | None,
+    changes: Changes,
 ) -> Benchmark:
     """The benchmark that the file at `path` defines."""
     if preset is not None:
         raise ValueError(f"{path} has one protocol; expected no preset, found {preset!r}")
     if path.endswith(".py"):
+        if changes.decoding():
+            raise ValueError(f"{path} decides its decoding; found {', '.join(changes.decoding())}")
         return _from_module(Path(path), metric, sandbox)
     definition = read_definition(Path(path))
+    if definition.form == "multiple_choice" and changes.decoding():
+        named = ", ".join(changes.decoding())
+        raise ValueError(f"{path} compares likelihoods and generates no text; found {named}")
+    definition = replace(definition, **changes.decoding())
     own = definition.rules.metric
     chosen = own if metric is None else metric
-    if chosen not in (own, "bits_per_byte"):
-        raise unknown_name(f"metric of {path}", chosen, (own, "bits_per_byte"))
+    further = (NORMALISED,) if definition.form == "multiple_choice" else ()
+    if chosen not in (own, *further, "bits_per_byte"):
+        raise unknown_name(f"metric of {path}", chosen, (own, *further, "bits_per_byte"))
     if sandbox is not None and definition.form != "pass_at_k":
         raise no_sandbox(path, sandbox)
     match definition.form:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 from sweeps.cli.arguments import OneParagraphGroup
+from sweeps.cli.compare import compare
 from sweeps.cli.doctor import doctor
 from sweeps.cli.evaluate import evaluate_models
 from sweeps.cli.finetune import finetune
@@ -51,7 +52,12 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "retry": retry,
         "paper": paper,
     },
-    "Results": {"leaderboard": leaderboard, "report": report, "export": export},
+    "Results": {
+        "leaderboard": leaderboard,
+        "report": report,
+        "compare": compare,
+        "export": export,
+    },
     "One model": {"finetune": finetune, "eval": evaluate_models},
 }
 

@@ -42,6 +42,29 @@ def evaluate_models(
     sandbox: Annotated[
         str | None, typer.Option(help="bubblewrap or rlimits, for benchmarks that run code.")
     ] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=0, help="Demonstrations before each item.")
+    ] = None,
+    fewshot_seed: Annotated[
+        int | None, typer.Option(help="Seed of the draw of demonstrations.")
+    ] = None,
+    shots_from: Annotated[
+        str | None, typer.Option(help="File of the validation items, if it is not the data's.")
+    ] = None,
+    system_prompt: Annotated[str | None, typer.Option(help="Text before every prompt.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of a completion.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="0: greedy; above: completions are sampled.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Mass of the nucleus that is sampled from.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Completions per item.")] = None,
+    k: Annotated[
+        int | None, typer.Option(min=1, help="The k of pass@k and maj@k, at most --samples.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, mixed_bfloat16.")] = "auto",
     add_bos: Annotated[
@@ -64,6 +87,7 @@ def evaluate_models(
     After an interruption, run the same command to resume. Scored items are cached under a hash
     of weights, protocol and items.
     """
+    from evaluators.protocol import Changes
     from sweeps.execution.evaluation_run import Options, run, show, write_json
     from sweeps.finetune.divergence import DivergedError
 
@@ -84,6 +108,17 @@ def evaluate_models(
             batch_tokens=batch_tokens,
             samples_out=samples_out,
             cache=expanded(cache),
+            changes=Changes(
+                shots=shots,
+                fewshot_seed=fewshot_seed,
+                shots_from=shots_from,
+                system_prompt=system_prompt,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                samples=samples,
+                k=k,
+            ),
         )
         with interruptible():
             report = run(options)

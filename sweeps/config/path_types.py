@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from evaluators.protocol import is_own
+from evaluators.protocol import HARNESS, is_harness, is_own
 from evaluators.rows import is_hub
 from sweeps.finetune import hub
 from sweeps.finetune.finetune_config import (
@@ -50,7 +50,10 @@ def resolve_benchmark(benchmark: BenchmarkConfig, root: Path) -> BenchmarkConfig
     places = {"validation": benchmark.validation, "test": benchmark.test}
     if is_own(benchmark.name):
         places["name"] = benchmark.name
-    return benchmark.model_copy(update={name: _items(path, root) for name, path in places.items()})
+    found = {name: _items(path, root) for name, path in places.items()}
+    if is_harness(benchmark.name) and not is_harness(benchmark.validation):  # a task's YAML file
+        found["name"] = f"{HARNESS}{found['validation']}"
+    return benchmark.model_copy(update=found)
 
 
 def resolve_run(run: FinetuneConfig, root: Path) -> FinetuneConfig:
@@ -71,7 +74,7 @@ def _named(path: str, root: Path) -> str:
 
 
 def _items(path: str, root: Path) -> str:
-    return path if is_hub(path) else _local(path, root)
+    return path if is_hub(path) or is_harness(path) else _local(path, root)
 
 
 def _local(path: str, root: Path) -> str:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from evaluators.benchmark import Benchmark, BenchmarkResult, Item, Split
-from evaluators.benchmarks import NAMES, build, presets, runs_code
+from evaluators.benchmark import Benchmark, BenchmarkResult, Item, Split, items_sha256
+from evaluators.benchmarks import NAMES, SHIPPED, build, presets, runs_code
 from evaluators.errors import unknown_name
 from evaluators.evaluate import evaluate, select
 from evaluators.files import ENDINGS
 from evaluators.item_cache import ItemCache, evaluation_key, weights_sha256
 from evaluators.language_model import LanguageModel
+from evaluators.protocol import Changes, is_harness
 from evaluators.records import write_records
 from evaluators.tokens import AddBos
 from sweeps.finetune.strict_model import expanded
@@ -26,6 +27,8 @@ Dtype = Literal["auto", "bfloat16", "float32", "mixed_bfloat16"]
 ADD_BOS: dict[str, AddBos] = {"auto": "auto", "true": True, "false": False}
 # Items scored and cached at a time: enough for full batches, few enough to lose little.
 CHUNK = 64
+SCORES = "scores.json"
+"""Beside the files of items: the scores, metrics and fingerprints."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Options:
         sandbox: str | None,
         dtype: str,
         add_bos: str,
+        changes: Changes,
         **rest: Any,
     ) -> Self:
         """Parse the command-line options; a ValueError names the wrong one."""
@@ -75,14 +79,16 @@ class Options:
                 name,
                 metric=metric,
                 sandbox=sandbox if runs_code(name) or len(names) == 1 else None,
-                preset=preset if len(names) == 1 or (name in NAMES and presets(name)) else None,
+                preset=preset if _takes_preset(name) or len(names) == 1 else None,
+                changes=changes,
             )
+            source = Path(name) if is_harness(name) else _source(name, sources, data_folder)
             if benchmark.name in [each.name for _, each, _ in chosen]:
                 raise ValueError(
                     f"{name}: another benchmark is named '{benchmark.name}', too; expected names "
                     "that differ"
                 )
-            chosen.append((name, benchmark, _source(name, sources, data_folder)))
+            chosen.append((name, benchmark, source))
         return cls(
             benchmarks=tuple(chosen),
             split=chosen_split,
@@ -101,6 +107,7 @@ class Report:
     split: str
     results: dict[str, BenchmarkResult]
     seconds: dict[str, float]
+    items_sha256: dict[str, str]
 
 
 def run(options: Options) -> Report:
@@ -149,8 +156,12 @@ def run(options: Options) -> Report:
         seconds[name] = time.monotonic() - start
         if options.samples_out is not None:
             options.samples_out.mkdir(parents=True, exist_ok=True)
-            write_records(results[name].records, options.samples_out / f"{_file(name)}.jsonl")
-    return Report(options.model, weights, options.split, results, seconds)
+            write_records(results[name].records, options.samples_out / f"{file_name(name)}.jsonl")
+    data = {name: items_sha256(found) for name, found in items.items()}
+    report = Report(options.model, weights, options.split, results, seconds, data)
+    if options.samples_out is not None:
+        write_json(report, options.samples_out / SCORES)
+    return report
 
 
 def show(report: Report) -> None:
@@ -180,7 +191,8 @@ def write_json(report: Report, path: Path) -> None:
     kept = [each.name for each in fields(BenchmarkResult) if each.name != "records"]
     results = {
         name: {key: _plain(getattr(result, key)) for key in kept}
-        | {"seconds": report.seconds[name], "tokens": sum(r.tokens for r in result.records)}
+        | {"items_sha256": report.items_sha256[name], "seconds": report.seconds[name]}
+        | {"tokens": sum(r.tokens for r in result.records)}
         for name, result in report.results.items()
     }
     text = {
@@ -226,6 +238,11 @@ def _score(
         )
 
 
+def _takes_preset(name: str) -> bool:
+    shipped = is_harness(name) or name in SHIPPED
+    return not shipped and (name not in NAMES or bool(presets(name)))
+
+
 def _one_of(kind: str, word: str, known: Sequence[str]) -> Any:
     if word not in known:
         raise unknown_name(kind, word, known)
@@ -245,7 +262,7 @@ def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
     """The path of a benchmark's data."""
     if name in given:
         return expanded(given[name])
-    stem = _file(name)
+    stem = file_name(name)
     packed = [f"{ending}{gz}" for gz in ("", ".gz") for ending in ENDINGS]
     places = [folder / f"{stem}{ending}" for ending in (*packed, "")]
     for place in places:
@@ -256,9 +273,9 @@ def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
     )
 
 
-def _file(name: str) -> str:
-    """A file name for a benchmark; its name may be a path."""
-    return Path(name).stem
+def file_name(name: str) -> str:
+    """A file name for a benchmark; its name may be a path, or a task of lm-eval."""
+    return Path(name).stem.replace(":", "_")
 
 
 def _shown(result: BenchmarkResult, value: float) -> float:

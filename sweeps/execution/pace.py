@@ -102,12 +102,11 @@ def count_items(config: SweepConfig, domain: str) -> ItemCounts:
     Raises:
         ValueError: a file cannot be read.
     """
-    from sweeps.finetune.benchmarks import build_benchmark
+    from sweeps.finetune.benchmarks import build_benchmark, load_items
 
     last = earlier = 0
     for each in config.domains[domain].benchmarks:
-        benchmark = build_benchmark(each)
-        there = len(benchmark.load(Path(each.validation), "validation"))
+        there = len(load_items(each, build_benchmark(each), "validation"))
         full = min(there, each.limit or there)
         last += full
         earlier += min(full, config.evaluation.check_limit or full)

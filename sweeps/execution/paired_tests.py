@@ -6,18 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from evaluators.statistics import mcnemar
+from evaluators.comparison import ScoredItem, differences
 from sweeps.execution.test_scores import TestScores
-from sweeps.report.arms import Interval, TooFewScores
-from sweeps.report.paired import Array, stratified_bootstrap
 from sweeps.report.trial_row import PairedTest, ScoreLabel, p_text
-
-Item = Sequence[Any]
-"""[id, score, weight, cluster] of one item, see `TestScores`."""
-
-Part = tuple[Array, Array, Array]
 
 
 def paired_tests(scores: TestScores) -> tuple[PairedTest, ...]:
@@ -29,14 +20,16 @@ def paired_tests(scores: TestScores) -> tuple[PairedTest, ...]:
     ours, control = scores.items.get("best", {}), scores.items.get("sft", {})
     if not ours or ours.keys() != control.keys() or scores.keys["best"] == scores.keys["sft"]:
         return ()
-    pairs = {name: (ours[name], control[name]) for name in sorted(ours)}
-    if any(_ids(a) != _ids(b) or not a for a, b in pairs.values()):
+    if any(_ids(ours[name]) != _ids(control[name]) or not ours[name] for name in ours):
         return ()
-    parts = {name: _part(a, b) for name, (a, b) in pairs.items()}
-    found = [_test(name, [parts[name]], _p_value(a, b), len(a)) for name, (a, b) in pairs.items()]
-    if len(found) > 1:
-        found.append(_test("", list(parts.values()), None, sum(each.n for each in found)))
-    return tuple(found)
+    sides = [
+        {name: [ScoredItem(*item) for item in side[name]] for name in sorted(side)}
+        for side in (ours, control)
+    ]
+    return tuple(
+        PairedTest(d.benchmark, d.a, d.b, d.difference, d.low, d.high, d.p_value, d.n)
+        for d in differences(*sides)
+    )
 
 
 def paired_text(found: PairedTest, label: ScoreLabel) -> str:
@@ -62,47 +55,5 @@ def paired_metrics(found: Sequence[PairedTest]) -> dict[str, float]:
     return metrics
 
 
-def _test(name: str, parts: Sequence[Part], p_value: float | None, n: int) -> PairedTest:
-    best, sft = (
-        float(np.mean([np.average(part[side][:, 0], weights=part[2]) for part in parts]))
-        for side in (0, 1)
-    )
-    try:
-        interval = stratified_bootstrap(parts)
-    except TooFewScores:  # of one item no spread is known
-        interval = Interval(best - sft, math.nan, math.nan)
-    return PairedTest(name, best, sft, interval.estimate, interval.low, interval.high, p_value, n)
-
-
-def _ids(items: Sequence[Item]) -> list[str]:
+def _ids(items: Sequence[Sequence[Any]]) -> list[str]:
     return [str(item[0]) for item in items]
-
-
-def _clusters(items: Sequence[Item]) -> list[str]:
-    """Whose source an item shares; by itself it is its own."""
-    return [
-        f"shared {item[3]}" if len(item) > 3 and item[3] else f"own {number}"
-        for number, item in enumerate(items)
-    ]
-
-
-def _part(ours: Sequence[Item], control: Sequence[Item]) -> Part:
-    """Scores and weights by cluster: those of one source are resampled as one."""
-    places = {name: place for place, name in enumerate(dict.fromkeys(_clusters(ours)))}
-    rows = np.array([places[name] for name in _clusters(ours)])
-    weights = np.array([float(item[2]) for item in ours])
-    total: Array = np.bincount(rows, weights).astype(np.float64)
-    sides = [
-        np.bincount(rows, weights * [float(item[1]) for item in items]) / np.maximum(total, 1e-300)
-        for items in (ours, control)
-    ]
-    return sides[0][:, None], sides[1][:, None], total
-
-
-def _p_value(ours: Sequence[Item], control: Sequence[Item]) -> float | None:
-    """McNemar's, where items are right or wrong, and each by itself."""
-    right = [[item[1] for item in items] for items in (ours, control)]
-    clusters = _clusters(ours)
-    if not {*right[0], *right[1]} <= {0, 1} or len({*clusters}) < len(clusters):
-        return None
-    return mcnemar(*([score == 1 for score in scores] for scores in right))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -109,17 +108,7 @@ def score_model(job: ScoringJob) -> Scored | Refused:
 
 
 def _items_of(result: BenchmarkResult) -> list[list[Any]]:
-    """Scores per item, with their weights in the benchmark's score and their clusters."""
-    from evaluators.benchmark import bits_per_byte
+    """Scores per item, with their weights in the benchmark's score, clusters and prompts."""
+    from evaluators.comparison import scored_items
 
-    if result.metric == "bits_per_byte":  # pooled: an item's weight is its number of bytes
-        return [
-            [r.id, -bits_per_byte(r.reference_nats, size), size, r.cluster]
-            for r in result.records
-            for size in [r.reference_bytes]
-        ]
-    sizes = Counter(r.group for r in result.records)
-    by_group = result.aggregation == "groups"
-    return [
-        [r.id, r.score, 1 / sizes[r.group] if by_group else 1, r.cluster] for r in result.records
-    ]
+    return [list(each) for each in scored_items(result.records, result.metric, result.aggregation)]

@@ -10,6 +10,7 @@ from typing import Literal
 from evaluators import benchmarks as registry
 from evaluators.benchmark import Benchmark, Item
 from evaluators.errors import DataError, NoRowsError
+from evaluators.protocol import is_harness
 from evaluators.rows import check_hub, is_hub
 from evaluators.sandbox import Sandbox
 from sweeps.finetune.finetune_config import BenchmarkConfig
@@ -24,7 +25,11 @@ def build_benchmark(config: BenchmarkConfig) -> Benchmark:
         limits = Sandbox(config.sandbox, config.timeout, config.memory_mb, config.packages)
         sandbox = limits if limits.limits() else config.sandbox
         return registry.build(
-            config.name, metric=config.metric, sandbox=sandbox, preset=config.preset
+            config.name,
+            metric=config.metric,
+            sandbox=sandbox,
+            preset=config.preset,
+            changes=config.changes(),
         )
     except ValueError as error:
         raise ValueError(f"benchmark '{config.name}': {error}") from error
@@ -66,6 +71,8 @@ def check_test_source(config: BenchmarkConfig, benchmark: Benchmark) -> None:
 
     Only checks that the source exists, and reads no item.
     """
+    if is_harness(config.name):
+        return  # the task itself tells the two apart
     if is_hub(config.test):
         check_hub(config.test)
     elif benchmark.splits_are_files and config.test == config.validation:

@@ -162,7 +162,8 @@ def _cache_key(
 def _items_key(config: BenchmarkConfig) -> tuple[object, ...]:
     """Everything that determines the items of a benchmark."""
     own = content(config.name) if is_own(config.name) else config.name
-    return (own, config.preset, content(config.validation), content(config.test))
+    paths = (content(config.validation), content(config.test))
+    return (own, config.preset, config.changes(), *paths)
 
 
 def _tokenised(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from evaluators.protocol import HARNESS, Changes, is_harness
 from evaluators.tokens import AddBos
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 
@@ -170,7 +172,10 @@ class BenchmarkConfig(StrictModel):
 
     `preset`: the protocol (`table1`, `table2`: the paper's tables; None: the benchmark's default).
     `validation` and `test`: a file or folder each, or hub:owner/name@revision. They may be the
-    same if the benchmark itself separates validation and test items. `sandbox`, `timeout`
+    same if the benchmark itself separates validation and test items. A task of lm-eval
+    (`lm_eval:TASK`) has data of its own. `shots` and the settings below it change the protocol;
+    demonstrations are validation items.
+    `sandbox`, `timeout`
     (seconds), `memory_mb` and `packages` limit generated programs (None: the benchmark's limits).
     """
 
@@ -185,6 +190,38 @@ class BenchmarkConfig(StrictModel):
     timeout: float | None = None
     memory_mb: int | None = None
     packages: tuple[str, ...] | None = None
+    shots: int | None = None
+    fewshot_seed: int | None = None
+    system_prompt: str | None = None
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    samples: int | None = None
+    k: int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _harness_has_data(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not is_harness(name := str(values.get("name"))):
+            return values
+        task = name.removeprefix(HARNESS)
+        source = task if task.endswith((".yaml", ".yml")) else name
+        for part in ("validation", "test"):
+            if values.get(part) not in (None, source):
+                raise ValueError(f"{name} has its own data, expected no {part}: {values[part]}")
+        return {**values, "validation": source, "test": source}
+
+    @model_validator(mode="after")
+    def _changes_are_possible(self) -> Self:
+        self.changes()
+        return self
+
+    def changes(self) -> Changes:
+        """What differs from the benchmark's protocol; ValueError for an impossible number."""
+        names = {field.name for field in fields(Changes)} - {"shots_from"}
+        given = {name: getattr(self, name) for name in names}
+        own = self.shots and not is_harness(self.name)
+        return Changes(**given, shots_from=self.validation if own else None)
 
 
 class ChecksConfig(StrictModel):

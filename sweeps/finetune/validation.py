@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, final
+
+import torch
 
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item
 from evaluators.evaluate import evaluate, select
@@ -40,9 +41,10 @@ class Validation:
         """Read and select the items; DataError names what cannot be read."""
         self._group, self._add_bos, self._computes_in = group, add_bos, computes_in
         self._lm: LanguageModel | None = None
-        built = build_benchmarks(config.benchmarks)
-        pairs = zip(config.benchmarks, built, strict=True)
-        self._parts = [_part(each, own, config.check_limit, cache) for each, own in pairs]
+        key = ("benchmarks", *map(_identity, config.benchmarks))
+        opened = cache.value(key, lambda: _opened(config.benchmarks))
+        pairs = zip(config.benchmarks, opened, strict=True)
+        self._parts = [_part(each, *own, config.check_limit) for each, own in pairs]
 
     def check(self, model: Any, tokenizer: Any, *, final: bool) -> tuple[float, dict[str, float]]:
         """The mean score over the benchmarks, and `eval/<benchmark>/<metric>`; equal on all ranks.
@@ -91,11 +93,21 @@ def evaluate_model(
 
 
 def _part(
-    config: BenchmarkConfig, benchmark: Benchmark, check_limit: int | None, cache: Cache
+    config: BenchmarkConfig, benchmark: Benchmark, items: list[Item], check_limit: int | None
 ) -> _Part:
-    path = config.validation
-    load = partial(load_items, config, benchmark, "validation")
-    key = ("items", config.name, signature(config.name), config.preset, path, signature(path))
-    all_items = cache.value(key, load)
-    items = select(all_items, config.limit)
-    return _Part(benchmark, items, select(items, check_limit))
+    chosen = select(items, config.limit)
+    return _Part(benchmark, chosen, select(chosen, check_limit))
+
+
+def _opened(configs: Sequence[BenchmarkConfig]) -> list[tuple[Benchmark, list[Item]]]:
+    """The benchmarks with their items: a task of lm-eval keeps the documents that it loads."""
+    return [
+        (benchmark, load_items(config, benchmark, "validation"))
+        for config, benchmark in zip(configs, build_benchmarks(configs), strict=True)
+    ]
+
+
+def _identity(config: BenchmarkConfig) -> tuple[object, ...]:
+    """What the items of a benchmark, and the way they are asked, follow from."""
+    fields = config.model_dump_json(exclude={"test", "limit", "test_limit"})
+    return fields, signature(config.name), signature(config.validation)

@@ -15,13 +15,11 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluators.comparison import Interval as Interval
+from evaluators.comparison import TooFewScores as TooFewScores
 from sweeps.report.trial_row import TrialRow
 
 Array = NDArray[np.float64]
-
-
-class TooFewScores(ValueError):
-    """There are too few scores for the statistic; the message says what is missing."""
 
 
 @final
@@ -54,16 +52,6 @@ class Spread:
 
     sd: float
     df: int
-
-
-@final
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its bounds."""
-
-    estimate: float
-    low: float
-    high: float
 
 
 @final

@@ -120,7 +120,8 @@ def _about_the_difference(data: StudyData) -> str:
         return "No difference is shown, because the trials have no scores on the same items."
     return (
         "The difference is paired: both trials answered the same items. Its 95 % interval is a "
-        "bootstrap over items. McNemar's exact test is given if items are right or wrong."
+        "bootstrap over items. McNemar's exact test is given if items are right or wrong. It "
+        "speaks of these two models, of one seed each, not of other seeds."
     )
 
 

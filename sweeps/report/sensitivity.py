@@ -8,6 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
+from evaluators.comparison import paired_bootstrap
 from sweeps.report.arms import (
     SFT,
     Arm,
@@ -29,7 +30,6 @@ from sweeps.report.equivalence import (
     seeds_for_flat,
 )
 from sweeps.report.intervals import simultaneous_intervals, spread_differs_p
-from sweeps.report.paired import question_bootstrap
 from sweeps.report.trial_row import ScoreLabel, TrialRow
 
 CLAIM = 0.9
@@ -162,7 +162,7 @@ def _on_test(
         control = np.array([[item[1] for item in b[name]] for _, b in pairs]).T
         weights = np.array([item[2] for item in pairs[0][0][name]], dtype=float)
         if len(ours) >= 2:
-            results.append((name, question_bootstrap(ours, control, weights), len(ours)))
+            results.append((name, paired_bootstrap(ours, control, weights), len(ours)))
     return tuple(results)
 
 

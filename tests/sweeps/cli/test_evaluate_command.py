@@ -12,6 +12,7 @@ from sweeps.cli.app import app
 from sweeps.execution import evaluation_run
 from tests.evaluators.conftest import build_model
 from tests.evaluators.conftest import tokenizer as _tokenizer
+from tests.evaluators.harness_tasks import write_task
 
 tokenizer = _tokenizer
 
@@ -158,3 +159,43 @@ def test_a_missing_model_is_named(world):
     words = ["--benchmarks", "gsm8k", "--data", f"gsm8k={world / 'questions.jsonl'}"]
     done = CliRunner().invoke(app, ["eval", str(world / "nothing"), *words])
     assert done.exit_code == 2 and "nothing there" in done.output
+
+
+def test_changes_of_the_protocol(world):
+    """Of both benchmarks, or of one alone; each is another score."""
+    prints = set()
+    held = str(world / "questions.jsonl")
+    for words in (
+        (),
+        ("--system-prompt", "Short."),
+        ("--benchmarks", "gsm8k", "--preset", "plain", "--max-new-tokens", "3"),
+        ("--benchmarks", "gsm8k", "--preset", "plain", "--temperature", "1", "--samples", "2"),
+    ):
+        done = call(world, *words, "--json", str(world / "out.json"))
+        assert done.exit_code == 0, done.output
+        prints.add(scores(world / "out.json")["results"]["gsm8k"]["protocol_sha256"])
+    assert len(prints) == 4
+    assert "maj@2" in scores(world / "out.json")["results"]["gsm8k"]["metrics"]
+    done = call(world, "--shots", "2", "--shots-from", held)
+    assert done.exit_code == 2
+    assert "gsm8k: the protocol has 8 demonstrations of its own" in done.output
+
+
+@pytest.mark.filterwarnings("ignore")  # of the harness's dependencies
+def test_tasks_of_the_harness_beside_other_benchmarks(world, monkeypatch):
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(world / "datasets"))
+    task = f"lm_eval:{write_task('arc', world, num_fewshot=0)}"
+    both = ("--benchmarks", f"gsm8k,{task}", "--limit", "3")
+    items = world / "items"
+    done = call(world, *both, "--json", str(world / "out.json"), "--samples-out", str(items))
+    assert done.exit_code == 0, done.output
+    found = scores(world / "out.json")["results"][task]
+    assert (found["metric"], found["n"]) == ("acc", 3)
+    assert found["metrics"].keys() >= {"acc", "acc_norm", "bits_per_byte"}
+    lines = (items / "lm_eval_ours_arc.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["parts"].keys() == {"acc", "acc_norm"}
+    compared = CliRunner().invoke(app, ["compare", str(items), str(items)])
+    assert compared.exit_code == 0 and "ours_arc" in compared.output
+    done = call(world, "--benchmarks", "gsm8k,lm_eval:arc_eazy")
+    assert done.exit_code == 2 and "Did you mean 'arc_easy'?" in " ".join(done.output.split())

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from evaluators.benchmark import BenchmarkResult, ItemRecord
+from evaluators.comparison import paired_bootstrap, stratified_bootstrap
 from sweeps.cli.run import _print_tests
 from sweeps.config.load import parse_config
 from sweeps.execution.paired_tests import paired_metrics, paired_tests, paired_text
 from sweeps.execution.test_scores import TestScores
 from sweeps.execution.test_scoring import _items_of
-from sweeps.report.paired import question_bootstrap, stratified_bootstrap
 from sweeps.report.trial_row import ScoreLabel
 
 Items = list[list[Any]]
@@ -81,7 +81,7 @@ def test_items_of_one_source_are_resampled_as_one() -> None:
     (found,) = paired_tests(scores(reading=(ours, control)))
     assert found.difference == pytest.approx(0.5)
     assert found.p_value is None  # its items are not independent
-    four = question_bootstrap(np.array([[1.0], [1.0], [0.0], [0.0]]), np.zeros((4, 1)))
+    four = paired_bootstrap(np.array([[1.0], [1.0], [0.0], [0.0]]), np.zeros((4, 1)))
     assert (found.low, found.high) == pytest.approx((four.low, four.high))
 
 
@@ -131,7 +131,7 @@ def test_an_item_weighs_what_it_weighs_in_the_score() -> None:
         "mmlu", "accuracy", 0.75, 0.1, 3, {}, records, "", None, aggregation="groups"
     )
     items = _items_of(grouped)
-    assert [item[2:] for item in items] == [[1.0, "c"], [0.5, "c"], [0.5, "c"]]
+    assert [item[2:4] for item in items] == [[1.0, "c"], [0.5, "c"], [0.5, "c"]]
     mean = sum(item[1] * item[2] for item in items) / sum(item[2] for item in items)
     assert mean == pytest.approx(grouped.score)
 
@@ -150,4 +150,4 @@ def test_the_end_of_a_run_says_it(
 def test_one_part_is_the_bootstrap_of_one_benchmark() -> None:
     random = np.random.default_rng(3)
     a, b = random.normal(size=(30, 2)), random.normal(size=(30, 2))
-    assert stratified_bootstrap([(a, b, np.ones(30))]) == question_bootstrap(a, b)
+    assert stratified_bootstrap([(a, b, np.ones(30))]) == paired_bootstrap(a, b)

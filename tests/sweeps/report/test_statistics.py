@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from evaluators.comparison import paired_bootstrap
 from sweeps.report.arms import Arm, TooFewScores, comparable
 from sweeps.report.equivalence import (
     against_best,
@@ -27,7 +28,6 @@ from sweeps.report.intervals import (
     spread_differs_p,
     tukey,
 )
-from sweeps.report.paired import question_bootstrap
 from sweeps.report.pareto_front import pareto_front
 from sweeps.report.verdict_simulation import Rate, run, table
 
@@ -183,7 +183,7 @@ class TestPairedBootstrap:
     def test_matches_scipy_on_one_seed(self) -> None:
         random = np.random.default_rng(0)
         a, b = random.normal(0.6, 1, (80, 1)), random.normal(0.2, 1, (80, 1))
-        ours = question_bootstrap(a, b, resamples=4000)
+        ours = paired_bootstrap(a, b, resamples=4000)
         theirs = stats.bootstrap(
             ((a - b)[:, 0],), np.mean, method="percentile", n_resamples=4000, rng=1
         ).confidence_interval
@@ -193,17 +193,17 @@ class TestPairedBootstrap:
     def test_seeds_of_one_question_are_no_new_questions(self) -> None:
         random = np.random.default_rng(0)
         one = random.normal(size=(40, 1))
-        few = question_bootstrap(one, np.zeros_like(one))
-        many = question_bootstrap(np.repeat(one, 9, axis=1), np.zeros((40, 9)))
+        few = paired_bootstrap(one, np.zeros_like(one))
+        many = paired_bootstrap(np.repeat(one, 9, axis=1), np.zeros((40, 9)))
         assert (many.low, many.high) == pytest.approx((few.low, few.high))
 
     def test_weights_are_the_ratio_estimator(self) -> None:
         a, b = np.array([[1.0], [3.0]]), np.array([[0.0], [0.0]])
-        assert question_bootstrap(a, b, np.array([3.0, 1.0])).estimate == pytest.approx(1.5)
+        assert paired_bootstrap(a, b, np.array([3.0, 1.0])).estimate == pytest.approx(1.5)
 
     def test_one_question_is_refused(self) -> None:
         with pytest.raises(TooFewScores, match="two or more"):
-            question_bootstrap(np.ones((1, 3)), np.zeros((1, 3)))
+            paired_bootstrap(np.ones((1, 3)), np.zeros((1, 3)))
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))

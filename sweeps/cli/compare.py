@@ -1,0 +1,106 @@
+"""`python -m sweeps compare`: two models on the same items."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.cli.arguments import refuse
+
+if TYPE_CHECKING:
+    from evaluators.comparison import Difference
+
+SHOWN = 3
+"""Items that are named of those that do not match; all are in the JSON."""
+
+
+def compare(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="Folder or file of scored items; see below.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="Of the other model.")],
+    metric: Annotated[
+        str | None, typer.Option(help="Another metric of the items than the primary one.")
+    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="File for all numbers.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="File for a figure, .png, .svg or .pdf.")
+    ] = None,
+) -> None:
+    """Compare two models on the same items: paired differences with 95 % intervals.
+
+    A and B: folders of `eval --samples-out` or of lm-eval's `--log_samples`, single files of
+    theirs, or a sweep, a domain of it or a trial with scored test items. SWEEP@sft is the best
+    SFT trial of a search.
+    """
+    from evaluators.comparison import differences, left_out
+    from sweeps.execution.compared import read_items, write_json
+
+    try:
+        ours, others = read_items(a, metric), read_items(b, metric)
+        found = differences(ours, others)
+        lonely = left_out(ours, others, found)
+        if json_out is not None:
+            write_json(found, lonely, json_out)
+        if figure is not None:
+            from sweeps.report.difference_figure import difference_figure
+
+            difference_figure(found, (a, b)).savefig(figure)
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    _show(found, a, b)
+    for each in found:
+        for sentence in unmatched(each):
+            print(sentence)
+    for name, (in_a, in_b) in lonely.items():
+        print(f"{name}: left out, no item in common; A has {in_a}, B has {in_b}")
+
+
+def _show(found: Sequence[Difference], a: str, b: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"A {a}, B {b}")
+    heads = ("A", "B", "A - B", "95 % interval", "p", "p (Holm)", "detectable", "n")
+    for column in ("benchmark", *heads):
+        table.add_column(column, justify="left" if column == "benchmark" else "right")
+    for each in found:
+        table.add_row(
+            each.benchmark or "mean of all",
+            *(f"{value:.4f}" for value in (each.a, each.b)),
+            f"{each.difference:+.4f}",
+            f"{each.low:+.4f} to {each.high:+.4f}",
+            *(_p(value) for value in (each.p_value, each.adjusted)),
+            "n/a" if math.isnan(each.detectable) else f"{each.detectable:.4f}",
+            str(each.n),
+        )
+    Console().print(table)
+    print(
+        "Higher scores are better. Intervals and p-values (McNemar's, exact) are over items: they "
+        "speak of these two models, not of other seeds. A difference below 'detectable' would be "
+        "missed more than one time in five."
+    )
+
+
+def _p(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}" if value >= 0.0001 else "<0.0001"
+
+
+def unmatched(found: Difference) -> list[str]:
+    """A sentence for each kind of items that could not be compared."""
+    kinds = (
+        ("only in A", found.only_a),
+        ("only in B", found.only_b),
+        ("asked in other words", found.asked_differently),
+    )
+    sentences = []
+    for what, names in kinds:
+        if names:
+            some = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+            noun = "item" if len(names) == 1 else "items"
+            sentences.append(f"{found.benchmark}: {len(names)} {noun} left out, {what}: {some}")
+    return sentences
