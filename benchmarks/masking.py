@@ -4,7 +4,11 @@
     python benchmarks/masking.py memory --out FOLDER
     python benchmarks/masking.py small --out FOLDER           # all tensors of the embedded model
     python benchmarks/masking.py step --model 10m --out FOLDER   # or 100m: a training step
+    python benchmarks/masking.py model --model FOLDER --rows FILE --out FOLDER
+    python benchmarks/masking.py updates --model FOLDER --rows FILE --tokens 1024 --out FOLDER
     python benchmarks/masking.py gpu --model 1b --out FOLDER     # or 7b: needs CUDA and Triton
+
+`model` and `updates` take the Hugging Face folder of a causal language model, and a JSONL file.
 
 Candidates take turns, A, B, C, A, B, C; the table holds the least and the median of each.
 `--threads` (default 2) sets the CPU threads.
@@ -24,6 +28,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from masking_model import model_rows, update_rows
 from masking_steps import gpu_rows, step_rows
 from resident_memory import peak_growth
 from torch import Tensor
@@ -195,25 +200,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=("selection", "memory", "small", "step", "gpu"))
-    parser.add_argument("--model", default="10m", choices=("10m", "100m", "1b", "7b"))
+    kinds = ("selection", "memory", "small", "step", "model", "updates", "gpu")
+    parser.add_argument("what", choices=kinds)
+    parser.add_argument("--model", default="10m", help="10m, 100m, 1b, 7b, or a model's folder")
+    parser.add_argument("--rows", type=Path, help="of model and updates: a JSONL file")
+    parser.add_argument("--tokens", type=int, default=1024, help="of updates: a multiple of 512")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    kinds: dict[str, Callable[[], Iterator[Row]]] = {
+    folder, tokens = Path(chosen.model), chosen.tokens
+    rows: dict[str, Callable[[], Iterator[Row]]] = {
         "selection": lambda: selection_rows(chosen.rounds),
         "memory": memory_rows,
         "small": lambda: small_rows(chosen.rounds),
         "step": lambda: step_rows(chosen.model, chosen.rounds),
+        "model": lambda: model_rows(take_turns, folder, chosen.rows, chosen.rounds),
+        "updates": lambda: update_rows(folder, chosen.rows, tokens, chosen.rounds),
         "gpu": lambda: gpu_rows(chosen.model, chosen.rounds),
     }
     name = f"{chosen.what}_{chosen.model}" if chosen.what in ("step", "gpu") else chosen.what
+    name += f"_{tokens}" if chosen.what == "updates" else ""
     chosen.out.mkdir(parents=True, exist_ok=True)
     with (chosen.out / f"{name}.csv").open("w", newline="") as file:
         writer: csv.DictWriter[str] | None = None
-        for row in kinds[chosen.what]():
+        for row in rows[chosen.what]():
             print(row, flush=True)
             if writer is None:
                 writer = csv.DictWriter(file, list(row))

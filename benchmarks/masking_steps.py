@@ -95,7 +95,7 @@ def _turns(
 ) -> Iterator[Row]:
     parameters = sum(p.numel() for p in model.parameters())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.0)
-    masker = GradientMasker(GradientMask(0.3))
+    masker = GradientMasker(GradientMask(0.3), statistics_every=0)
     masking = masker_seconds(masker, wait)
     sft, gmt, sft_step = [], [], []
     for number in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""Names of transformers that it does not promise to keep, each with what its public API lacks.
+"""Names of libraries that they do not promise to keep, each with what the public API lacks.
 
 `tests/test_compat.py` fails with a sentence where one of them has gone.
 """
@@ -21,8 +21,7 @@ def cache_layers(config: Any) -> list[Any]:
     return layers
 
 
-def window_of(layer: Any) -> int | None:
-    """The positions that a layer looks back to; None for all. Configurations say it in as many
-    ways as there are architectures, of which the cache makes one."""
-    window: int | None = getattr(layer, "sliding_window", None)
-    return window
+def task_filters(task: Any) -> list[Any]:
+    """What filters answers to a task of lm-eval; its public way takes those of all documents."""
+    filters: list[Any] = task._filters
+    return filters

@@ -11,8 +11,10 @@ import json
 import logging
 import resource
 import sys
+from typing import Any
 
 MEMORY = 4 * 2**30
+DIGITS = 500  # math-verify takes differences below 10^-DIGITS for zero
 
 
 def main() -> None:
@@ -22,18 +24,24 @@ def main() -> None:
     # What is printed by a parser on standard output must not pass for an answer.
     answers, sys.stdout = sys.stdout, sys.stderr
     from math_verify import LatexExtractionConfig, parse, verify
+    from sympy import Float, Rational
 
     rules = [LatexExtractionConfig(boxed_match_priority=0)]
 
-    def parsed(text: str) -> list[object]:
-        found: list[object] = parse(
-            f"\\boxed{{{text}}}", extraction_config=rules, parsing_timeout=None
-        )
-        return found
+    def exact(found: Any) -> Any:
+        """Decimals as rationals, which math-verify compares exactly; texts as they are."""
+        if not hasattr(found, "xreplace"):
+            return found
+        return found.xreplace({each: Rational(str(each)) for each in found.atoms(Float)})
+
+    def parsed(text: str) -> list[Any]:
+        found = parse(f"\\boxed{{{text}}}", extraction_config=rules, parsing_timeout=None)
+        return [exact(each) for each in found]
 
     def equal(answer: str, gold: str) -> bool:
         try:
-            return bool(verify(parsed(gold), parsed(answer), timeout_seconds=None))
+            pair = parsed(gold), parsed(answer)
+            return bool(verify(*pair, numeric_precision=DIGITS, timeout_seconds=None))
         except (Exception, RecursionError):
             return False
 

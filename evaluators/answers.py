@@ -13,20 +13,18 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from types import MappingProxyType
 
-from evaluators.latex import last_boxed, same_latex
+from evaluators.latex import same_latex
+from evaluators.robust import robust_answer
 
 MARKER = "The answer is:"
 _NUMBER = re.compile(r"[-+]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?")
+_LONGEST = 1000  # signs; Python refuses to read numbers of more than 4,300 digits
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _METAMATH_NUMBER = re.compile(r"[\-+]?\d*[.,/]?\d+")
 _LAST_NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 _BBH = re.compile(r"So the answer is (.*?)\.")
 _BBH_LINE = re.compile(r"so the answer is:? *(.*?)\.?[ \t]*(?:\n|$)", re.IGNORECASE)
 _MINERVA = re.compile(r"Final Answer: The final answer is(.*?)\. I hope it is correct", re.DOTALL)
-_STATED = re.compile(r"(?:final|correct)? ?answer(?: is| ?:|\*\*:?)\s*:?", re.IGNORECASE)
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
-_PLAIN_NUMBER = re.compile(rf"[-+\u2212]?\$?(?:{_DIGITS})(?:\s?/\s?\d+)?")
-_MATHEMATICS = re.compile(r"\$([^$\n]+)\$")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -95,39 +93,13 @@ def first_line(text: str) -> str | None:
     return text.strip().split("\n", 1)[0].strip() or None
 
 
-def robust_answer(text: str) -> str | None:
-    r"""The answer by the first sign there is: \boxed, "answer is", "####", $...$, a number.
-
-    The last of its kind counts, for models correct themselves rather than answer twice.
-    """
-    boxed = last_boxed(text)
-    if boxed:
-        return boxed
-    stated = [match.end() for match in _STATED.finditer(text)]
-    if stated and (answer := _sentence(text[stated[-1] :])):
-        return answer
-    marked = first_line(text.rpartition("####")[2]) if "####" in text else None
-    if marked:
-        return marked
-    candidates = list(_MATHEMATICS.finditer(text)) or list(_PLAIN_NUMBER.finditer(text))
-    return candidates[-1].group().strip("$ ") if candidates else None
-
-
-def single_number(text: str) -> str | None:
-    """The number in a short answer with words around it, as in "18 dollars"; else None."""
-    if "\\" in text or "^" in text or "=" in text:
-        return None
-    found = _PLAIN_NUMBER.findall(text.replace("**", ""))
-    return found[0].replace("\u2212", "-").replace(" ", "") if len(found) == 1 else None
-
-
 def normalise_answer(text: str) -> str:
     """A form in which equal answers are equal strings: 1,000.0 and $1000 both give 1000.
 
     Text that is not a number only has its white space collapsed.
     """
     plain = text.strip().removesuffix(".")
-    if _NUMBER.fullmatch(plain):
+    if len(plain) < _LONGEST and _NUMBER.fullmatch(plain):
         numerator, _, denominator = plain.replace("$", "").replace(",", "").partition("/")
         if int(denominator or 1) != 0:
             return str(Fraction(numerator) / int(denominator or 1))
@@ -167,13 +139,6 @@ def _squad_tokens(text: str) -> list[str]:
     """Lower-cased words without punctuation and English articles."""
     bare = "".join(sign for sign in text.lower() if sign not in string.punctuation)
     return _ARTICLES.sub(" ", bare).split()
-
-
-def _sentence(text: str) -> str:
-    """The start of `text` up to the end of its first sentence or line, without decoration."""
-    line = text.strip().split("\n", 1)[0]
-    line = re.split(r"(?<!\d)\.(?:\s|$)|\.(?=\s+[A-Z]|\s*$)", line, maxsplit=1)[0]
-    return line.strip().strip("*").removeprefix("$").removesuffix("$").strip(" *:,")
 
 
 EXTRACTIONS: Mapping[str, Callable[[str], str | None]] = MappingProxyType(

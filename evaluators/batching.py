@@ -31,13 +31,18 @@ def plan_batches(lengths: Sequence[int], fits: Callable[[int, int], bool]) -> li
 
 
 def left_pad(
-    rows: Sequence[Sequence[int]], pad: int, device: torch.device
+    rows: Sequence[Sequence[int]], device: torch.device, shared: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, attention mask and positions, each int64 [rows, longest], padded on the left."""
+    """Ids, attention mask and positions, int64 [rows, longest], padded on the left with id 0.
+
+    Before each row stand `shared` cached tokens: padding, those, and the row, in the mask
+    [rows, shared + longest].
+    """
     longest = max(len(row) for row in rows)
-    ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows])
+    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-    positions = (mask.cumsum(dim=1) - 1).clamp_(min=0)
+    positions = (mask.cumsum(dim=1) - 1).clamp_(min=0) + shared
+    mask = torch.nn.functional.pad(mask, (0, shared), value=1)
     return ids.to(device), mask.to(device), positions.to(device)
 
 

@@ -29,6 +29,19 @@ class SandboxError(ValueError):
 
 
 @final
+class InexactModelError(ValueError):
+    """A model whose scores would depend on how its items are batched, or that cannot be called."""
+
+    @classmethod
+    def of(cls, kind: str, reason: str) -> InexactModelError:
+        """Build the error for the architecture `kind`."""
+        return cls(
+            f"{kind} cannot be evaluated exactly ({' '.join(reason.split())}); expected a causal "
+            f"language model that transformers can call on token ids, with a mask or without"
+        )
+
+
+@final
 class EvaluationError(RuntimeError):
     """An evaluation that could not be completed, on this rank or on another one."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
@@ -25,9 +26,18 @@ class Forward:
     token, inside `together`, until no rank makes one any more.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, computes_in: torch.dtype | None = None) -> None:
+        """`computes_in`: the dtype of matrix products where training uses autocast, else None."""
         self.model = model
+        self.computes_in = computes_in
         self._depth = 0
+        self._takes = inspect.signature(model.forward).parameters
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What logits are rounded to."""
+        dtype: torch.dtype = self.computes_in or self.model.dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:
@@ -67,22 +77,28 @@ class Forward:
         """
         if self._depth and self.sharded:
             self._any_busy(True)
-        logits: Tensor = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=keep,
-        ).logits
-        return logits[:, -keep:]
+        return self._call(ids, mask, positions, cache, keep)[:, -keep:]
+
+    def _call(
+        self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None, keep: int
+    ) -> Tensor:
+        named: dict[str, Any] = {"position_ids": positions, "logits_to_keep": keep}
+        if "cache_params" in self._takes and "past_key_values" not in self._takes:
+            # A recurrent model has no cached positions that a mask could hide.
+            named |= {"cache_params": cache, "attention_mask": mask[:, -ids.shape[1] :]}
+        else:
+            named |= {"past_key_values": cache, "attention_mask": mask}
+        if not any(each.kind is each.VAR_KEYWORD for each in self._takes.values()):
+            named = {name: value for name, value in named.items() if name in self._takes}
+        logits: Tensor = self.model(input_ids=ids, use_cache=cache is not None, **named).logits
+        return logits
 
     def prefix(self, ids: Sequence[int]) -> Cache:
         """The keys and values of one row, to begin other rows with."""
         from evaluators.kv_cache import batch_cache
 
         cache = batch_cache(self.model.config, None, len(ids))
-        self(*left_pad([ids], 0, self.device), cache, 1)
+        self(*left_pad([ids], self.device), cache, 1)
         return cache
 
     def _any_busy(self, busy: bool) -> bool:
@@ -91,12 +107,5 @@ class Forward:
         return bool(flag.item())
 
     def _idle(self) -> None:
-        ids, mask, positions = left_pad([[0]], 0, self.device)
         with torch.no_grad():
-            self.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=False,
-                logits_to_keep=1,
-            )
+            self._call(*left_pad([[0]], self.device), None, 1)

@@ -41,10 +41,14 @@ def most_likely(logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
 class Generator:
     """Generates for many rows: clusters that share a prefix, batches within the budget."""
 
-    def __init__(self, forward: Forward, budget: TokenBudget, batch_size: int | None) -> None:
+    def __init__(
+        self, forward: Forward, budget: TokenBudget, batch_size: int | None, cached: bool
+    ) -> None:
+        """Without `cached`, every step reads its rows from the beginning."""
         self._forward = forward
         self._budget = budget
         self._batch_size = batch_size
+        self._cached = cached
 
     def run(
         self, rows: Sequence[Sequence[int]], clusters: Sequence[Cluster], decoding: Decoding
@@ -89,9 +93,7 @@ class Generator:
         outputs: dict[int, list[int]] = {row: [] for row in members}
         ended: set[int] = set()
         alive = list(members)  # which row each line of the batch belongs to
-        state = _State.begin(
-            self._forward, [rows[row][shared:] for row in members], prefix, shared, decoding.limit
-        )
+        state = self._begin([rows[row][shared:] for row in members], prefix, shared, decoding)
         for step in range(decoding.limit):
             newest = decoding.choose(state.logits(self._forward), alive, step)
             for row, token in zip(alive, newest.tolist(), strict=True):
@@ -109,33 +111,34 @@ class Generator:
             state.append(newest)
         return ((row, (outputs[row], row in ended)) for row in members)
 
+    def _begin(
+        self,
+        rows: Sequence[Sequence[int]],
+        prefix: Cache | None,
+        shared: int,
+        decoding: Decoding,
+    ) -> _State:
+        """The prompts, of which the first `shared` tokens are in `prefix` already."""
+        from evaluators.kv_cache import batch_cache
+
+        ids, mask, positions = left_pad(rows, self._forward.device, shared)
+        if not self._cached:
+            return _State(ids, mask, positions, None)
+        padding = [ids.shape[1] - len(row) for row in rows]
+        room = mask.shape[1] + decoding.limit
+        cache = batch_cache(self._forward.model.config, prefix, room, padding)
+        return _State(ids, mask, positions, cache)
+
 
 @final
 class _State:
     """What the next forward of a batch needs."""
 
-    def __init__(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> None:
+    def __init__(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None) -> None:
         self._ids = ids
         self._mask = mask  # [lines, cached and new positions]
         self._positions = positions
         self._cache = cache
-
-    @classmethod
-    def begin(
-        cls,
-        forward: Forward,
-        rows: Sequence[Sequence[int]],
-        prefix: Cache | None,
-        shared: int,
-        limit: int,
-    ) -> _State:
-        """The prompts, of which the first `shared` tokens are in `prefix` already."""
-        from evaluators.kv_cache import batch_cache
-
-        ids, mask, positions = left_pad(rows, 0, forward.device)
-        mask = torch.nn.functional.pad(mask, (shared, 0), value=1)
-        cache = batch_cache(forward.model.config, prefix, mask.shape[1] + limit)
-        return cls(ids, mask, positions + shared, cache)
 
     def logits(self, forward: Forward) -> Tensor:
         """Logits [lines, vocabulary] of the next token."""
@@ -144,11 +147,17 @@ class _State:
     def keep(self, lines: Sequence[int], newest: Tensor) -> Tensor:
         """Go on with these lines only; their part of `newest`."""
         kept = torch.tensor(lines, device=newest.device)
-        self._cache.batch_select_indices(kept)
+        if self._cache is not None:
+            self._cache.reorder_cache(kept)
+        self._ids = self._ids[kept]
         self._mask, self._positions = self._mask[kept], self._positions[kept]
         return newest[kept]
 
     def append(self, newest: Tensor) -> None:
-        """Make `newest` [lines] the next input."""
-        self._ids, self._positions = newest[:, None], self._positions[:, -1:] + 1
+        """Make `newest` [lines] the next input, after all before it unless that is cached."""
+        ids, positions = newest[:, None], self._positions[:, -1:] + 1
+        if self._cache is None:
+            ids = torch.cat((self._ids, ids), dim=1)
+            positions = torch.cat((self._positions, positions), dim=1)
+        self._ids, self._positions = ids, positions
         self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)

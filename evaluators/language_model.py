@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, final
 import torch
 
 from evaluators.batching import TokenBudget
+from evaluators.exactness import PLAIN_PATHS, Paths, exact_paths, steady_positions
 from evaluators.forward import Forward
 from evaluators.generation import Choose, Decoding, Generator, most_likely
 from evaluators.likelihood import Scorer, Window
-from evaluators.prefixes import Cluster, shared_prefixes
 from evaluators.sampler import Sampler
 from evaluators.sampling import Sampling, check_seeds
 from evaluators.stops import StopFinder, cut_at_stop
@@ -34,7 +34,10 @@ class LanguageModel(TextModel):
     left. Results depend neither on `batch_tokens`, the padded tokens per forward batch, nor on
     `batch_size`, the most sequences in it, up to the rounding of the model's dtype. A batch that
     does not fit into memory is halved. Training mode, random state and configuration are left as
-    they were.
+    they were. `computes_in`: the dtype of matrix products where training uses autocast.
+
+    The first use compares the fast paths with plain forwards (see `exact_paths`). It raises
+    InexactModelError where none is exact.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class LanguageModel(TextModel):
         batch_tokens: int = 16384,
         batch_size: int | None = None,
         add_bos: AddBos = "auto",
+        computes_in: torch.dtype | None = None,
     ) -> None:
         for name, value in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
             if value is not None and value < 1:
@@ -52,7 +56,8 @@ class LanguageModel(TextModel):
         self.model = model
         self.tokenizer = tokenizer
         self.codec = TokenCodec(tokenizer, add_bos)
-        self.forward = Forward(model)
+        self.forward = Forward(model, computes_in)
+        self._exact: Paths | None = None
         self._budget = TokenBudget(batch_tokens)
         self._batch_size = batch_size
 
@@ -110,12 +115,15 @@ class LanguageModel(TextModel):
         ends = end_tokens(self.tokenizer, getattr(self.model, "generation_config", None))
         finder = StopFinder(stops, self.codec.text)
         choose: Choose = most_likely
-        if sampling is not None and rows:
+        if sampling is not None:
             choose = Sampler(sampling, seeds, limit)
         decoding = Decoding(choose, lambda ids: ids[-1] in ends or finder(ids), limit)
+        if not rows:
+            return []
         with self._evaluating():
-            generator = Generator(self.forward, self._budget, self._batch_size)
-            outputs = generator.run(rows, self._clusters(rows, limit), decoding)
+            paths = self._paths(max(map(len, rows)) + limit)
+            generator = Generator(self.forward, self._budget, self._batch_size, paths.cached)
+            outputs = generator.run(rows, paths.clusters(rows), decoding)
         return [self._completion(ids, ended, stops) for ids, ended in outputs]
 
     def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
@@ -149,10 +157,13 @@ class LanguageModel(TextModel):
     def _evaluating(self) -> Iterator[None]:
         """Evaluation mode without gradients; modes and random states are put back."""
         training = [module for module in self.model.modules() if module.training]
-        device = self.model.device
+        device, computes_in = self.model.device, self.forward.computes_in
         devices = [device] if device.type == "cuda" else []
+        # Entered once, since autocast keeps the weights it has cast until it is left.
+        mixed = torch.autocast(device.type, computes_in, enabled=computes_in is not None)
+        random = torch.random.fork_rng(devices=devices)
         try:
-            with torch.random.fork_rng(devices=devices), torch.no_grad(), self.forward.together():
+            with random, torch.no_grad(), mixed, self.forward.together():
                 for module in training:
                     module.training = False
                 yield
@@ -182,16 +193,20 @@ class LanguageModel(TextModel):
 
     def _score(self, windows: Sequence[Window]) -> list[tuple[float, bool]]:
         """Log-likelihood in nats and greediness of the scored tokens of each window."""
+        if not windows:
+            return []
         # Continuations that differ in their last token only (" A" ... " D") share a forward.
         alike: dict[tuple[tuple[int, ...], int], list[int]] = {}
         for index, window in enumerate(windows):
             alike.setdefault((window.input, window.scored), []).append(index)
         inputs = [[windows[index] for index in group] for group in alike.values()]
-        # Only what comes before the first scored position can be shared.
-        heads = [ids[: len(ids) - scored + 1] for ids, scored in alike]
-        clusters = self._clusters(heads, max((scored for _, scored in alike), default=0))
         with self._evaluating():
-            found = Scorer(self.forward, self._budget, self._batch_size).run(inputs, clusters)
+            paths = self._paths(max(len(ids) for ids, _ in alike))
+            scorer = Scorer(self.forward, self._budget, self._batch_size, paths.shared)
+            # Only what comes before the first scored position can be shared.
+            ends = [len(ids) - scored + 1 if paths.shared else len(ids) for ids, scored in alike]
+            rows = [ids[:end] for (ids, _), end in zip(alike, ends, strict=True)]
+            found = scorer.run(inputs, paths.clusters(rows))
         scores = {
             index: score
             for group, several in zip(alike.values(), found, strict=True)
@@ -199,19 +214,11 @@ class LanguageModel(TextModel):
         }
         return [scores[index] for index in range(len(windows))]
 
-    def _clusters(self, rows: Sequence[Sequence[int]], more: int) -> list[Cluster]:
-        """What rows share, where the model's cache can be shared.
-
-        At most `more` tokens follow each row. Where a sliding window might cut, nothing is
-        shared: the padding between prefix and row would count as part of the window.
-        """
-        from evaluators.kv_cache import is_plain, shortest_window
-
-        longest = max((len(row) for row in rows), default=0) + more
-        config = self.model.config
-        if is_plain(config) and longest <= shortest_window(config):
-            return shared_prefixes(rows)
-        return [Cluster(tuple(range(len(rows))), 0)] if rows else []
+    def _paths(self, longest: int) -> Paths:
+        """What is exact for this model on rows of at most `longest` tokens."""
+        if self._exact is None:
+            self._exact = exact_paths(self.forward)
+        return self._exact if longest <= steady_positions(self.model.config) else PLAIN_PATHS
 
     def _completion(self, ids: list[int], ended: bool, stops: Sequence[str]) -> Completion:
         text = cut_at_stop(self.codec.text(ids), stops)

@@ -9,21 +9,35 @@ from __future__ import annotations
 import re
 
 _DROPPED = ("\n", "\\!", "\\left", "\\right", "^{\\circ}", "^\\circ", "\\$", "\\%")
+_BOX = re.compile(r"\\(?:boxed|fbox)\{")
 _FRACTION = re.compile(r"\\frac([^{])(.)", re.DOTALL)
 _ROOT = re.compile(r"\\sqrt([^{])", re.DOTALL)
 
 
 def last_boxed(text: str) -> str | None:
     r"""What the last \boxed{...} or \fbox{...} of `text` holds; None without a closed one."""
-    start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
-    if start < 0:
-        return None
-    start = text.index("{", start) + 1
+    starts = list(_BOX.finditer(text))
+    end = _closing(text, starts[-1].end()) if starts else None
+    return None if end is None else text[starts[-1].end() : end].strip()
+
+
+def boxes(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, content) of each closed box."""
+    found = []
+    for match in _BOX.finditer(text):
+        end = _closing(text, match.end())
+        if end is not None:
+            found.append((match.start(), end + 1, text[match.end() : end].strip()))
+    return found
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Where the brace closes that was opened before `start`."""
     depth = 1
     for place in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
         if depth == 0:
-            return text[start:place].strip()
+            return place
     return None
 
 

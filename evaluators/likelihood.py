@@ -37,10 +37,14 @@ class Window:
 class Scorer:
     """Scores windows: clusters that share a prefix, batches within the budget."""
 
-    def __init__(self, forward: Forward, budget: TokenBudget, batch_size: int | None) -> None:
+    def __init__(
+        self, forward: Forward, budget: TokenBudget, batch_size: int | None, shared: bool
+    ) -> None:
+        """Without `shared`, no forward continues the cache of another one."""
         self._forward = forward
         self._budget = budget
         self._batch_size = batch_size
+        self._shared = shared
         self._vocabulary: int = forward.model.config.get_text_config().vocab_size
 
     def run(
@@ -62,6 +66,7 @@ class Scorer:
         """`run` for inputs that begin with the same `shared` tokens."""
         prefix = self._forward.prefix(inputs[0][0].input[:shared]) if shared else None
         done: dict[int, list[tuple[float, bool]]] = {}
+        whole = 1 if self._shared else max(windows[0].scored for windows in inputs)
 
         def work(group: list[int]) -> None:
             scores = self._batch([inputs[index] for index in group], shared, prefix)
@@ -69,15 +74,16 @@ class Scorer:
 
         self._budget.run(
             [len(windows[0].input) for windows in inputs],
-            self._fits,
+            lambda count, _: self._fits(count, whole),
             work,
             adapt=not self._forward.sharded,
         )
         return [done[index] for index in range(len(inputs))]
 
-    def _fits(self, count: int, longest: int) -> bool:
+    def _fits(self, count: int, positions: int) -> bool:
+        """Whether the logits of `positions` of each of `count` rows fit at once."""
         few = self._batch_size is None or count <= self._batch_size
-        return few and count * self._vocabulary <= LOGIT_ELEMENTS
+        return few and count * positions * self._vocabulary <= LOGIT_ELEMENTS
 
     def _batch(
         self, inputs: Sequence[Sequence[Window]], shared: int, prefix: Cache | None
@@ -89,18 +95,18 @@ class Scorer:
         """
         from evaluators.kv_cache import batch_cache
 
-        ids, mask, positions = left_pad(
-            [windows[0].input[shared:] for windows in inputs], 0, self._forward.device
-        )
-        mask = torch.nn.functional.pad(mask, (shared, 0), value=1)
-        positions = positions + shared
+        rows = [windows[0].input[shared:] for windows in inputs]
+        ids, mask, positions = left_pad(rows, self._forward.device, shared)
         widest = max(windows[0].scored for windows in inputs)
-        size = max(1, LOGIT_ELEMENTS // (len(inputs) * self._vocabulary))
+        size = widest
+        if self._shared:
+            size = max(1, LOGIT_ELEMENTS // (len(inputs) * self._vocabulary))
         pieces = _pieces(ids.shape[1], widest, size)
         cache: Cache | None = None
         if prefix is not None or len(pieces) > 1:
             room = 0 if len(pieces) == 1 else mask.shape[1]
-            cache = batch_cache(self._forward.model.config, prefix, room)
+            padding = [ids.shape[1] - len(row) for row in rows]
+            cache = batch_cache(self._forward.model.config, prefix, room, padding)
         totals = [_Total(windows, self._forward.device) for windows in inputs]
         for start, end, keep in pieces:
             logits = self._forward(

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, final
 
-from evaluators.answers import same_answer, single_number
+from evaluators.answers import same_answer
 from evaluators.errors import EvaluationError
 from evaluators.latex import same_latex
+from evaluators.robust import based_number, plain_numbers, single_number
 
 _WORKER = Path(__file__).with_name("_math_worker.py")
 STARTUP_SECONDS = 180.0
@@ -49,11 +50,18 @@ class MathVerifier:
         self._end()
 
     def equal(self, answer: str, gold: str) -> bool:
-        """Whether `answer` and `gold`, each the inside of a box, are the same mathematics."""
+        """Whether `answer` and `gold`, each the inside of a box, are the same mathematics.
+
+        Numbers are compared exactly; a gold answer in a base needs the same digits and base.
+        """
+        answer, gold = plain_numbers(answer), plain_numbers(gold)
+        based = based_number(gold)
+        if based is not None:
+            return based_number(answer) == based
         if same_answer(answer, gold) or same_latex(answer, gold):
             return True
         number = single_number(answer)
-        if number is not None and same_answer(number, gold):
+        if number is not None and (same_answer(number, gold) or same_latex(number, gold)):
             return True
         # A page of text is no answer, and could fill the pipe before it is read.
         return len(answer) + len(gold) <= LONGEST and self._ask(answer, gold)

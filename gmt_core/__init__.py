@@ -13,10 +13,10 @@ from gmt_core.half_fine_tuning import HalfFineTuning
 from gmt_core.mask_statistics import MaskStatistics
 from gmt_core.masker import GradientMasker
 from gmt_core.method import SFT, Method
-from gmt_core.methods import build_method
+from gmt_core.method_config import MethodConfig
+from gmt_core.methods import build_method, method_from_config
 from gmt_core.random_mask import RandomMask
 from gmt_core.schedule import RatioSchedule
-from gmt_core.sparse_delta import apply_delta, load_delta, save_delta, sparse_delta
 from gmt_core.threshold import (
     kept_count,
     magnitude_threshold,
@@ -31,17 +31,15 @@ __all__ = [
     "HalfFineTuning",
     "MaskStatistics",
     "Method",
+    "MethodConfig",
     "NonFiniteGradientError",
     "RandomMask",
     "RatioSchedule",
-    "apply_delta",
     "build_method",
     "kept_count",
-    "load_delta",
     "magnitude_threshold",
     "magnitude_thresholds",
+    "method_from_config",
     "one_off_drop",
     "pooled_threshold",
-    "save_delta",
-    "sparse_delta",
 ]

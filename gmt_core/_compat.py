@@ -66,3 +66,14 @@ def skipped_by_scaler(optimizer: Optimizer) -> bool:
     """
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found)
+
+
+def loss_scale(optimizer: Optimizer) -> float:
+    """By how much the gradients of this step are scaled; only of fused optimizers, as above."""
+    scale = getattr(optimizer, "grad_scale", None)
+    return 1.0 if scale is None else float(scale)
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often it was changed in place; nothing public tells a changed tensor."""
+    return tensor._version

@@ -15,7 +15,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from gmt_core.flat import chunks_of, flat_view
+from gmt_core.flat import flat_view
 from gmt_core.layout import local_part
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.rules import Rule
@@ -43,23 +43,19 @@ class ElementSample:
         return cls(tuple(firsts), step)
 
     @torch.no_grad()
-    def weights(self, place: int, parameter: Tensor) -> Tensor:
-        """A copy of the sampled weights of the parameter at that place of the optimizer."""
-        return flat_view(local_part(parameter))[self.firsts[place] :: self.step].clone()
+    def of_tensors(self, places: Sequence[int], tensors: Sequence[Tensor]) -> Tensor:
+        """A copy of the sampled elements of the tensors of some places, end to end."""
+        pairs = zip(places, tensors, strict=True)
+        return torch.cat([flat_view(local_part(x))[self._part(place)] for place, x in pairs])
 
     @torch.no_grad()
-    def keeps(self, gradient: LocalGradient, rule: Rule) -> Tensor:
-        """Which of the sampled elements of a gradient, not yet masked, the rule keeps: bool."""
-        first, done = self.firsts[gradient.place], 0
-        local = gradient.gradient
-        number = len(range(first, local.numel(), self.step))
-        found = torch.ones(number, dtype=torch.bool, device=local.device)
-        for start, chunk in chunks_of(local):
-            keeps, count = rule.keeps(chunk, start), len(range(first, chunk.numel(), self.step))
-            if keeps is not None:
-                found[done : done + count] = keeps[first :: self.step]
-            first, done = _next(first, self.step, chunk.numel()), done + count
-        return found
+    def keeps(self, gradients: Sequence[LocalGradient], rules: Sequence[Rule]) -> Tensor:
+        """Which of the sampled elements of gradients, not yet masked, the rules keep: bool."""
+        pairs = zip(gradients, rules, strict=True)
+        return torch.cat([rule.keeps_of(g.gradient, self._part(g.place)) for g, rule in pairs])
+
+    def _part(self, place: int) -> slice:
+        return slice(self.firsts[place], None, self.step)
 
 
 def _next(first: int, step: int, numel: int) -> int:

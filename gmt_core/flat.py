@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 import torch
@@ -17,6 +18,7 @@ INT_OF: Final = {
 }
 _CPU_CHUNK: Final = 1 << 17  # elements; several chunk-sized buffers stay in the cache
 _GPU_CHUNK: Final = 1 << 20  # elements; large enough to hide the launches
+_COUNTED: Final = 1 << 10  # elements: of whole multiples eight bools are counted as one integer
 
 
 def flat_view(x: Tensor) -> Tensor:
@@ -52,9 +54,40 @@ def chunks_of(x: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield start, flat[start : start + size]
 
 
+def sampled(x: Tensor, sample: slice) -> Tensor:
+    """The places of a tensor's elements that a slice with start and step has: int64."""
+    number = len(range(x.numel())[sample])
+    return torch.arange(number, device=x.device).mul_(sample.step).add_(sample.start)
+
+
 def chunk_size(device: torch.device) -> int:
     """Elements that are worked on at once: what the cache holds, or what fills the device."""
     return _CPU_CHUNK if device.type == "cpu" else _GPU_CHUNK
+
+
+def true_places(mask: Tensor) -> Tensor:
+    """Where a flat mask of a multiple of eight elements is true: int64, shape (number,)."""
+    # Most runs of eight hold none: look at them as one integer each.
+    runs = mask.view(torch.int64).nonzero().squeeze(1)
+    lanes = mask.view(-1, 8)[runs].view(-1).nonzero().squeeze(1)
+    return runs[lanes >> 3].mul_(8).add_(lanes & 7)
+
+
+def count_nonzero(x: Tensor) -> Tensor:
+    """How many elements of a flat tensor are not zero: int64, no dimensions."""
+    # A cast to bool is several times faster on a CPU.
+    return count_true(x.bool()) if x.device.type == "cpu" else x.count_nonzero()
+
+
+def count_true(mask: Tensor) -> Tensor:
+    """How many of a flat mask are true: int64, no dimensions."""
+    whole = mask.numel() - mask.numel() % _COUNTED
+    rest = mask[whole:].count_nonzero()
+    if not whole:
+        return rest
+    # The bytes of 128 integers add up without a carry.
+    eights = mask[:whole].view(torch.int64).view(128, -1).sum(0)
+    return eights.view(torch.uint8).sum() + rest
 
 
 def magnitude_bits(dtype: torch.dtype) -> int:
@@ -62,6 +95,7 @@ def magnitude_bits(dtype: torch.dtype) -> int:
     return dtype.itemsize * 8 - 1
 
 
+@cache
 def infinity_bits(dtype: torch.dtype) -> int:
     """The bits of infinity: every finite magnitude lies below, every NaN above."""
     return int(torch.tensor(math.inf, dtype=dtype).view(INT_OF[dtype]))

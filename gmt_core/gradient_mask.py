@@ -2,64 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Literal, final
 
 from torch import Tensor
 
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.local_gradient import LocalGradient
-from gmt_core.magnitudes import Saliency
-from gmt_core.method import Method
+from gmt_core.magnitudes import SALIENCIES, Saliency
+from gmt_core.method import RatioMethod
+from gmt_core.method_config import MethodConfig
 from gmt_core.naming import one_of
-from gmt_core.rules import KeepAll, KeepLargest, KeepLargestProduct, Rule
-from gmt_core.schedule import RatioSchedule, as_schedule
+from gmt_core.ratios import Ratio
+from gmt_core.rules import KeepAll, KeepLargest, KeepMostSalient, Rule
+from gmt_core.schedule import Hold
 from gmt_core.selection import Pool, saliency_thresholds
 from gmt_core.threshold import kept_count
 
 Scope = Literal["tensor", "global"]
 SCOPES: Final = ("tensor", "global")
-SALIENCIES: Final = ("gradient", "product")
 
 
 @final
-class GradientMask(Method):
-    """Keeps the elements of largest saliency: |g| (the paper's GMT), or |g * w|.
+class GradientMask(RatioMethod):
+    """Keeps the elements of largest saliency: |g| (the paper's GMT), or another.
 
-    `mask_ratio` is the fraction of elements zeroed, in [0, 1), or a schedule of it. Scope
-    `tensor` applies it to each gradient, `global` to all elements together. Saliency `product`
-    is the first-order term of the paper's Eq. 7.
+    `mask_ratio` is the fraction of elements zeroed, in [0, 1), or a schedule of it, or one of them
+    for each name pattern: {"*mlp*": 0.5, "*": 0.2}. Parameters that no pattern fits are not
+    masked. Scope `tensor` applies it to each gradient, `global` to all elements together (of the
+    parameters that one pattern fits). `saliency`: `gradient` |g|; `product` |g * w|, the
+    first-order term of the paper's Eq. 7; `weight` |w|; `gradient_over_weight` |g / w|. `hold`:
+    None draws a mask at each update, a count k at every k-th, "training" at the first alone.
     """
 
     def __init__(
         self,
-        mask_ratio: float | RatioSchedule,
+        mask_ratio: Ratio | Mapping[str, Ratio],
         scope: Scope = "tensor",
         *,
         saliency: Saliency = "gradient",
+        hold: Hold = None,
     ) -> None:
-        """Raise ValueError on a ratio outside [0, 1), an unknown scope or saliency."""
+        """Raise ValueError on a ratio outside [0, 1), an unknown scope, saliency or hold."""
         one_of("scope", scope, SCOPES)
         one_of("saliency", saliency, SALIENCIES)
-        self.name = "gmt"
-        self.schedule = as_schedule(mask_ratio)
-        self.mask_ratio = self.schedule.end
+        super().__init__("gmt", mask_ratio, hold)
         self.scope: Scope = scope
         self.saliency: Saliency = saliency
 
+    @property
+    def config(self) -> MethodConfig:
+        """What it was built with."""
+        return replace(super().config, scope=self.scope, saliency=self.saliency)
+
     def rules(self, gradients: Sequence[LocalGradient], update: int) -> list[Rule]:
         """Find the exact thresholds; raises NonFiniteGradientError on NaN or infinity."""
-        ratio = self.schedule(update)
         found: list[Rule] = [KeepAll() for _ in gradients]
-        chosen = [list(range(len(gradients)))]
-        if self.scope == "tensor":
-            chosen = [[index] for index in range(len(gradients))]
         pools, members = [], []
-        for indices in chosen:
+        for pattern, indices in self._together(gradients):
             numel = sum(gradients[i].numel for i in indices)
-            kept = kept_count(numel, ratio)
+            kept = kept_count(numel, self.ratios.at(pattern, update))
             if kept < numel:
-                pools.append(Pool(tuple(gradients[i] for i in indices), kept))
+                pools.append(Pool(tuple(gradients[i].checked() for i in indices), kept))
                 members.append(indices)
         try:
             thresholds = saliency_thresholds(pools, self.saliency)
@@ -70,10 +76,20 @@ class GradientMask(Method):
                 found[i] = self._rule(gradients[i], threshold)
         return found
 
+    def _together(
+        self, gradients: Sequence[LocalGradient]
+    ) -> Iterator[tuple[str | None, list[int]]]:
+        """The indices of gradients that are ranked together, and the pattern of their ratio."""
+        found = defaultdict[tuple[str | None, int], list[int]](list)
+        for index, gradient in enumerate(gradients):
+            pattern = self.ratios.pattern_of(gradient.name)
+            found[pattern, index if self.scope == "tensor" else 0].append(index)
+        return ((pattern, indices) for (pattern, _), indices in found.items())
+
     def _rule(self, gradient: LocalGradient, threshold: Tensor) -> Rule:
-        if self.saliency == "product":
-            return KeepLargestProduct(threshold, gradient.flat_weight())
-        return KeepLargest(threshold)
+        if self.saliency == "gradient":
+            return KeepLargest(threshold)
+        return KeepMostSalient(threshold, gradient.flat_weight(), self.saliency)
 
     def _named(
         self, error: NonFiniteGradientError, members: Sequence[Sequence[int]]

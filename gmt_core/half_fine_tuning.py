@@ -57,7 +57,7 @@ class HalfFineTuning(Method):
         frozen = self._frozen
         if frozen is None:
             frozen = self.frozen([g.name for g in gradients]) if gradients else frozenset()
-        return [KeepNone() if g.name in frozen else KeepAll() for g in gradients]
+        return [KeepNone() if g.name in frozen and g.checked() else KeepAll() for g in gradients]
 
     def frozen(self, names: Sequence[str]) -> frozenset[str]:
         """Which of a model's parameters stay as they are; ValueError for an unreadable one."""

@@ -23,6 +23,7 @@ from gmt_core.radix import Counter, Intervals
 
 _SPAN: Final = 1 << 16  # elements of one program: its counts are added to memory once
 _TILE: Final = 1 << 12  # elements at once
+_VECTOR: Final = 8  # elements that one load may take
 
 
 @final
@@ -52,7 +53,7 @@ class KernelCounter(Counter):
             with group.on_device():
                 _count[(group.spans,)](
                     *group.table, self._rows, prefix, counts,
-                    group.most, intervals.width, bin_width, BINS=bins,
+                    group.most, intervals.width, bin_width, BINS=bins, ALIGNED=group.aligned,
                     INTEGER=group.integer, SPAN=_SPAN, TILE=_TILE,
                 )  # fmt: skip
         return counts
@@ -61,13 +62,30 @@ class KernelCounter(Counter):
 @torch.no_grad()
 def mask_(gradients: Sequence[Tensor], thresholds: Sequence[Tensor]) -> None:
     """Zero in place every element below its gradient's threshold, all of one dtype and device."""
+    _launch_mask(gradients, thresholds, None)
+
+
+@torch.no_grad()
+def mask_and_count_(gradients: Sequence[Tensor], thresholds: Sequence[Tensor]) -> Tensor:
+    """As `mask_`; how many elements stay and how many were not zero: int64, shape (tensors, 2)."""
+    counts = torch.zeros(len(gradients), 2, dtype=torch.int64, device=gradients[0].device)
+    _launch_mask(gradients, thresholds, counts)
+    return counts
+
+
+def _launch_mask(
+    gradients: Sequence[Tensor], thresholds: Sequence[Tensor], counts: Tensor | None
+) -> None:
+    """One launch; where there are counts, they are added to."""
     group = _Group.of(gradients)
     stacked = torch.stack([t.to(group.addresses.device) for t in thresholds])
     limits = stacked.view(INT_OF[gradients[0].dtype]).to(torch.int32)
     with group.on_device():
         _mask[(group.spans,)](
-            *group.table, limits, group.most, INTEGER=group.integer, SPAN=_SPAN, TILE=_TILE
-        )
+            *group.table, limits, limits if counts is None else counts, group.most,
+            COUNT=counts is not None, ALIGNED=group.aligned, INTEGER=group.integer,
+            SPAN=_SPAN, TILE=_TILE,
+        )  # fmt: skip
 
 
 @final
@@ -80,6 +98,7 @@ class _Group:
     owners: Tensor  # of each span, the tensor: int64, shape (spans,)
     starts: Tensor  # of each span, its first element: int64, shape (spans,)
     dtype: torch.dtype
+    aligned: bool  # whether every tensor begins and ends where a vector load may
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> _Group:
@@ -94,7 +113,8 @@ class _Group:
         owners = places.repeat_interleave(number, output_size=total)
         first = number.cumsum(0) - number
         starts = (torch.arange(total, device=device) - first[owners]) * _SPAN
-        return cls(addresses, sizes, owners, starts, tensors[0].dtype)
+        aligned = all(f.data_ptr() % 16 == 0 and f.numel() % _VECTOR == 0 for f in flats)
+        return cls(addresses, sizes, owners, starts, tensors[0].dtype, aligned)
 
     @property
     def table(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -125,7 +145,7 @@ class _Group:
 @triton.jit
 def _count(
     addresses, sizes, owners, starts, rows, prefixes, histogram,
-    most, top, low, BINS: tl.constexpr,
+    most, top, low, BINS: tl.constexpr, ALIGNED: tl.constexpr,
     INTEGER: tl.constexpr, SPAN: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Count the next digit of a span's elements that begin with their pool's prefix."""
@@ -135,6 +155,9 @@ def _count(
     row = tl.load(rows + owner)
     prefix = tl.load(prefixes + row).to(tl.int32)
     gradient = tl.load(addresses + owner).to(tl.pointer_type(INTEGER))
+    if ALIGNED:  # a table's numbers carry no such promise
+        gradient, size = tl.multiple_of(gradient, 16), tl.multiple_of(size, 8)
+        start = tl.multiple_of(start, SPAN)
     bins = tl.arange(0, BINS)
     counts = tl.zeros((BINS,), dtype=tl.int32)
     for offset in range(0, tl.minimum(size - start, SPAN).to(tl.int32), TILE):
@@ -147,17 +170,32 @@ def _count(
 
 @triton.jit
 def _mask(
-    addresses, sizes, owners, starts, limits, most,
+    addresses, sizes, owners, starts, limits, counts, most,
+    COUNT: tl.constexpr, ALIGNED: tl.constexpr,
     INTEGER: tl.constexpr, SPAN: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Zero a span's elements whose magnitude bits lie below their tensor's limit."""
+    """Zero a span's elements whose magnitude bits lie below their tensor's limit.
+
+    With COUNT, add up how many stay and how many were not zero.
+    """
     owner = tl.load(owners + tl.program_id(0))
     start = tl.load(starts + tl.program_id(0))
     size = tl.load(sizes + owner)
     limit = tl.load(limits + owner)
     gradient = tl.load(addresses + owner).to(tl.pointer_type(INTEGER))
+    if ALIGNED:  # a table's numbers carry no such promise
+        gradient, size = tl.multiple_of(gradient, 16), tl.multiple_of(size, 8)
+        start = tl.multiple_of(start, SPAN)
+    stay, nonzero = tl.zeros((TILE,), dtype=tl.int32), tl.zeros((TILE,), dtype=tl.int32)
     for offset in range(0, tl.minimum(size - start, SPAN).to(tl.int32), TILE):
         places = start + offset + tl.arange(0, TILE)
         value = tl.load(gradient + places, mask=places < size, other=0)
-        kept = (value.to(tl.int32) & most) >= limit
+        bits = value.to(tl.int32) & most
+        kept = bits >= limit
         tl.store(gradient + places, tl.where(kept, value, 0), mask=places < size)
+        if COUNT:
+            stay += (kept & (places < size)).to(tl.int32)
+            nonzero += (bits != 0).to(tl.int32)
+    if COUNT:
+        tl.atomic_add(counts + 2 * owner, tl.sum(stay).to(tl.int64))
+        tl.atomic_add(counts + 2 * owner + 1, tl.sum(nonzero).to(tl.int64))

@@ -60,12 +60,11 @@ class Layout:
         """Elements of the whole tensor."""
         return math.prod(self.shape)
 
-    def places(self, start: int, stop: int, tensor: Tensor) -> Tensor:
-        """Row-major indices in the whole of the local elements start..stop-1: int64.
+    def places(self, rest: Tensor, tensor: Tensor) -> Tensor:
+        """Row-major indices in the whole of some local elements: int64, one dimension, as they.
 
         The local elements are counted in the order of `tensor`'s memory.
         """
-        rest = torch.arange(start, stop, device=tensor.device)
         strides = tensor.stride()
         found = torch.zeros_like(rest)
         # Dimensions from the outermost in memory; of size 1 they carry no coordinate.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -35,10 +35,6 @@ class LocalGradient:
         """Read a gradient and its parameter; ValueError where it has no place in the whole."""
         if not isinstance(gradient, Tensor):
             raise ValueError(f"{name}: expected a gradient, found {type(gradient).__name__}")
-        if gradient.is_sparse:
-            raise ValueError(
-                f"{name}: expected a dense gradient, found a sparse one; use sparse=False"
-            )
         layout = Layout.of(gradient, name)
         if weight is not None and is_dtensor(gradient) is not is_dtensor(weight):
             raise ValueError(
@@ -53,10 +49,22 @@ class LocalGradient:
         """Elements of the whole gradient, over all ranks."""
         return self.layout.numel
 
+    def checked(self) -> Self:
+        """Itself; raises ValueError, naming the parameter, where it cannot be masked in place."""
+        what = ""
+        if self.gradient.layout is not torch.strided:
+            what = "a dense gradient, found a sparse one; use sparse=False"
+        elif self.gradient.is_complex():
+            what = f"a real gradient, found {self.gradient.dtype}"
+        if what:
+            raise ValueError(f"{self.name}: expected {what}, or exclude the parameter by name")
+        flat_view(self.gradient)
+        return self
+
     def flat_weight(self) -> Tensor:
         """The weights, flat, in the memory order that gradient and weight must share."""
         if self.weight is None:
-            raise ValueError(f"{self.name}: saliency 'product' needs the weights, found none")
+            raise ValueError(f"{self.name}: this saliency needs the weights, found none")
         strides = zip(self.gradient.stride(), self.weight.stride(), strict=True)
         sizes = zip(self.gradient.shape, strides, strict=True)
         if any(size > 1 and ours != theirs for size, (ours, theirs) in sizes):
@@ -68,8 +76,8 @@ class LocalGradient:
 
     def magnitudes(self, dtype: torch.dtype, saliency: Saliency) -> Magnitudes:
         """What the local elements are ranked by, compared in that dtype."""
-        weight = self.flat_weight() if saliency == "product" else None
-        return Magnitudes(self.gradient, dtype, weight)
+        weight = None if saliency == "gradient" else self.flat_weight()
+        return Magnitudes(self.gradient, dtype, weight, saliency)
 
 
 def local_gradients(

@@ -3,11 +3,49 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
-from gmt_core.rules import KeepLargest, KeepLargestProduct, Rule, Tally
+import torch
+from torch import Tensor
+
+from gmt_core.rules import KeepLargest, KeepMostSalient, Rule
+
+
+@final
+@dataclass(frozen=True)
+class Tally:
+    """Counts of the elements of gradients."""
+
+    numel: int = 0
+    kept: int = 0
+    nonzero: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        """Both together."""
+        return Tally(
+            self.numel + other.numel, self.kept + other.kept, self.nonzero + other.nonzero
+        )
+
+    @property
+    def kept_fraction(self) -> float:
+        """1 where there are no elements."""
+        return self.kept / self.numel if self.numel else 1.0
+
+
+@final
+@dataclass(frozen=True)
+class SampleSums:
+    """Counts and squared norms of the sampled elements."""
+
+    elements: float
+    moved: float  # by the step
+    energy: float
+    energy_kept: float
+    both: float  # kept by this update and the one before; 0 where that one was not seen
+    either: float
 
 
 @final
@@ -18,8 +56,8 @@ class MaskStatistics:
     `kept_fraction` is what the mask kept, ties included, and `moved_fraction` the share of
     weights that the step changed: under a stateful optimizer such as AdamW masked elements still
     move. `jaccard` compares the mask with that of the update before (None where that one was not
-    seen). These two are read on a sample of the elements (see `ElementSample`). 1 -
-    `nonzero_fraction` is the share of exact zeros. The thresholds are None where no tensor was
+    seen). These two and `energy_kept` are read on a sample of the elements (see `ElementSample`).
+    1 - `nonzero_fraction` is the share of exact zeros. The thresholds are None where no tensor was
     masked by magnitude. `kept_by_kind` gives the kept fraction for each kind of module (q_proj,
     down_proj, ...) where the parameters have names.
     """
@@ -27,7 +65,7 @@ class MaskStatistics:
     update: int  # the one measured, counted from 0
     kept_fraction: float
     nonzero_fraction: float
-    energy_kept: float  # share of the squared gradient norm
+    energy_kept: float  # share of the squared norm of the gradient
     moved_fraction: float
     jaccard: float | None
     threshold_min: float | None
@@ -40,26 +78,30 @@ class MaskStatistics:
         cls,
         update: int,
         tallies: Mapping[str, Tally],
+        sample: SampleSums,
         rules: Sequence[Rule],
-        moved_fraction: float,
-        jaccard: float | None,
     ) -> MaskStatistics:
         """Read the totals by kind; empty or all-zero gradients count as fully kept."""
         tally = sum(tallies.values(), Tally())
-        masked = [r for r in rules if isinstance(r, KeepLargest | KeepLargestProduct)]
-        thresholds = [float(rule.threshold) for rule in masked]
+        thresholds = _thresholds(rules)
         return cls(
             update=update,
-            kept_fraction=_kept(tally),
+            kept_fraction=tally.kept_fraction,
             nonzero_fraction=tally.nonzero / tally.numel if tally.numel else 0.0,
-            energy_kept=tally.energy_kept / tally.energy if tally.energy else 1.0,
-            moved_fraction=moved_fraction,
-            jaccard=jaccard,
+            energy_kept=sample.energy_kept / sample.energy if sample.energy else 1.0,
+            moved_fraction=sample.moved / sample.elements if sample.elements else 0.0,
+            jaccard=sample.both / sample.either if sample.either else None,
             threshold_min=min(thresholds, default=None),
             threshold_median=statistics.median(thresholds) if thresholds else None,
             threshold_max=max(thresholds, default=None),
-            kept_by_kind={kind: _kept(tally) for kind, tally in tallies.items() if kind},
+            kept_by_kind={kind: t.kept_fraction for kind, t in tallies.items() if kind},
         )
+
+    def unscaled(self, loss_scale: float) -> MaskStatistics:
+        """Without the scale that the loss had: thresholds are then those of the true gradients."""
+        found = (self.threshold_min, self.threshold_median, self.threshold_max)
+        low, median, high = (None if t is None else t / loss_scale for t in found)
+        return replace(self, threshold_min=low, threshold_median=median, threshold_max=high)
 
     def metrics(self, *, kinds: bool = False) -> dict[str, float]:
         """Names for a tracker ("gmt/kept_fraction", ...), only those that have a value.
@@ -72,5 +114,10 @@ class MaskStatistics:
         return found
 
 
-def _kept(tally: Tally) -> float:
-    return tally.kept / tally.numel if tally.numel else 1.0
+def _thresholds(rules: Sequence[Rule]) -> list[float]:
+    """Those of the gradients masked by magnitude; one read of each device."""
+    found = defaultdict[torch.device, list[Tensor]](list)
+    for rule in rules:
+        if isinstance(rule, KeepLargest | KeepMostSalient):
+            found[rule.threshold.device].append(rule.threshold)
+    return [value for each in found.values() for value in torch.stack(each).tolist()]

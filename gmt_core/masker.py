@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self, final
+from typing import Any, Final, Self, final
 
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from gmt_core._compat import skipped_by_scaler
+from gmt_core._compat import loss_scale, skipped_by_scaler
 from gmt_core.checks import checked_count
 from gmt_core.errors import NonFiniteGradientError
+from gmt_core.held_masks import HeldMasks
 from gmt_core.layout import reduced
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.mask_statistics import MaskStatistics
-from gmt_core.meter import Meter
+from gmt_core.meter import EVERY, Meter
 from gmt_core.method import Method
+from gmt_core.method_config import MethodConfig
 from gmt_core.naming import checked_patterns, matching, one_of
-from gmt_core.optimizer_mode import MODES, Held, Mode, check_mode, hold
+from gmt_core.optimizer_mode import MODES, Mode, Saved, check_mode, save
 from gmt_core.parameters import Parameters, torch_optimizer
 from gmt_core.rules import KeepAll, Rule, apply_all_
+from gmt_core.step_hooks import StepHooks
+
+_STATE: Final = frozenset({"update", "held", "method", "mode", "exclude", "seed"})
 
 
 @final
@@ -42,7 +46,7 @@ class GradientMasker:
         *,
         mode: Mode = "gradient",
         exclude: Sequence[str] = (),
-        statistics_every: int = 0,
+        statistics_every: int = EVERY,
     ) -> None:
         """Choose what is masked, what that means to the optimizer, and what is measured.
 
@@ -59,8 +63,16 @@ class GradientMasker:
         self._every, self._exclude = every, checked_patterns("exclude", exclude)
         self._latest: MaskStatistics | None = None
         self._update = 0
-        self._held: list[Held] = []
-        self._handles: list[RemovableHandle] = []
+        self._held = HeldMasks()
+        self._saved: list[Saved] = []
+        self._hooks: StepHooks | None = None
+
+    def __repr__(self) -> str:
+        """As it was built."""
+        return (
+            f"GradientMasker({self._method!r}, mode={self._mode!r}, "
+            f"exclude={list(self._exclude)}, statistics_every={self._every})"
+        )
 
     def attach(
         self,
@@ -72,32 +84,29 @@ class GradientMasker:
         Names are needed by `exclude` and by methods that read them. They come from
         `named_parameters`, or from an optimizer that was built on `model.named_parameters()`.
         """
-        if self._handles:
+        if self._hooks is not None:
             raise ValueError("masker: already attached; detach() it first, or build a second one")
         optimizer = torch_optimizer(optimizer)
         check_mode(self._mode, optimizer)
         parameters = Parameters.of(optimizer, named_parameters)
-        if not parameters.named and (self._method.needs_names or self._exclude):
-            reads = "exclude" if self._exclude else f"method {self._method.name}"
-            raise ValueError(
-                f"{reads} reads the names of the parameters, and the optimizer knows none: build "
-                "it on model.named_parameters(), or attach(optimizer, model.named_parameters())"
-            )
-        excluded = matching(self._exclude, parameters.names)
+        if self._method.needs_names or self._exclude:
+            parameters.require_names("exclude" if self._exclude else f"method {self._method.name}")
+        excluded = matching("exclude", self._exclude, parameters.names)
         self._bound = self._method.bind([n for n in parameters.names if n not in excluded])
         self._parameters, self._excluded = parameters, excluded
         self._meter = Meter(parameters, self._every) if self._every else None
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
-        ]
+        self._hooks = StepHooks(optimizer, self._before_step, self._after_step)
         return self
 
     def detach(self) -> None:
         """Leave the optimizer as it was; nothing happens where none is attached."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        hooks, self._hooks = self._hooks, None
+        if hooks is not None:
+            hooks.remove()
+
+    def fits(self, optimizer: Optimizer) -> bool:
+        """Whether the parameters of the optimizer are those it had at `attach`."""
+        return self._parameters.are_those_of(torch_optimizer(optimizer))
 
     @property
     def statistics(self) -> MaskStatistics | None:
@@ -105,75 +114,94 @@ class GradientMasker:
         return self._latest
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to draw the same masks.
+        """What a resumed run needs to draw the same masks: values of JSON.
 
         The number of updates done, which is the position in a schedule and the counter of the
-        random numbers, and the seed.
+        random numbers; what the masker was built with; and how many held masks the optimizer's
+        state_dict() has beside its moments.
         """
-        return {"update": self._update, "seed": self._method.seed}
+        return {
+            "update": self._update,
+            "held": self._held.count,
+            "method": self._method.config.to_json(),
+            "mode": self._mode,
+            "exclude": list(self._exclude),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken.
+        """Go on where `state_dict` was taken; {"update": count} sets the position alone.
 
-        Raises ValueError on another kind of state, and on one of another seed.
+        Raises ValueError on another kind of state, and on one of a masker built differently.
         """
-        if not isinstance(state, Mapping) or set(state) - {"seed"} != {"update"}:
+        if not isinstance(state, Mapping) or not {"update"} <= set(state) <= _STATE:
             raise ValueError(
-                f"masker state: expected {{'update': count, 'seed': number}}, found {state!r}"
+                "masker state: expected what state_dict() gives, {'update': count, ...}, found "
+                f"{state!r}"
             )
         update = checked_count("masker state: update", state["update"], "a count of updates")
-        if state.get("seed", self._method.seed) != self._method.seed:
+        own, other = _built(self.state_dict()), _built(state)
+        differing = [key for key in own if key in other and own[key] != other[key]]
+        for key in differing[:1]:
             raise ValueError(
-                f"masker state: method {self._method.name} has seed {self._method.seed}, and the "
-                f"state was taken with seed {state['seed']}, so its masks would differ"
+                f"masker state: this masker has {key} {own[key]}, and the state was taken with "
+                f"{key} {other[key]}, so its masks would differ; build the masker as it was, or "
+                "load {'update': count} to change it on purpose"
             )
-        self._update = update
-        self._latest = None
+        self._held.expect(
+            checked_count("masker state: held", state.get("held", 0), "a count of masks")
+        )
+        self._update, self._latest = update, None
 
-    def _before_step(
-        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        if any(value is not None for value in (*args[1:], *kwargs.values())):
-            raise ValueError(
-                "optimizer.step: expected no closure, since it would compute the gradient anew "
-                "after the mask; call backward() before step()"
-            )
+    def _before_step(self, optimizer: Optimizer) -> None:
+        self._saved = []  # of a step that raised an error
+        self._held.forget()
         if skipped_by_scaler(optimizer):
             return
         if not self._parameters.are_those_of(optimizer):
             raise ValueError(
-                "masker: the optimizer's parameters changed after attach; detach() and attach() "
-                "again once they are final"
+                "masker: the optimizer's parameters changed after attach (add_param_group?); call "
+                "masker.detach() and masker.attach(optimizer, model.named_parameters()) once they "
+                "are final"
             )
-        gradients = [
-            LocalGradient.of(place, name, reduced(parameter), parameter)
-            for place, (name, parameter) in enumerate(
-                zip(self._parameters.names, self._parameters.tensors, strict=True)
-            )
-            if parameter.grad is not None
-        ]
-        rules = self._rules(gradients)
-        self._held = hold(gradients, self._parameters.tensors, rules, optimizer, self._mode)
+        gradients = self._gradients()
+        rules = self._rules(gradients, optimizer)
+        tensors = self._parameters.tensors
+        self._saved = save(gradients, tensors, rules, optimizer, self._mode)
         if self._meter is not None:
             self._meter.mask_(gradients, rules, self._update)
         else:
             apply_all_([gradient.gradient for gradient in gradients], rules)
         self._update += 1
 
-    def _after_step(
-        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        for held in self._held:
-            held.restore(optimizer, self._mode)
-        self._held = []
+    def _after_step(self, optimizer: Optimizer) -> None:
+        for saved in self._saved:
+            saved.restore(optimizer, self._mode)
+        self._saved = []
+        self._held.store(optimizer)
         if self._meter is not None:
-            self._latest = self._meter.finish() or self._latest
+            measured = self._meter.finish()
+            self._latest = measured.unscaled(loss_scale(optimizer)) if measured else self._latest
 
-    def _rules(self, gradients: Sequence[LocalGradient]) -> list[Rule]:
+    def _gradients(self) -> list[LocalGradient]:
+        """Those of this update; excluded ones that cannot be counted are left out."""
+        found = []
+        for place, parameter in enumerate(self._parameters.tensors):
+            name, gradient = self._parameters.names[place], parameter.grad
+            if gradient is None:
+                continue
+            if name in self._excluded and (gradient.is_sparse or gradient.is_complex()):
+                continue
+            found.append(LocalGradient.of(place, name, reduced(parameter), parameter))
+        return found
+
+    def _rules(self, gradients: Sequence[LocalGradient], optimizer: Optimizer) -> list[Rule]:
         """One for each gradient; what is excluded stays."""
-        masked = [g for g in gradients if g.name not in self._excluded]
+        masked, tensors = (
+            [g for g in gradients if g.name not in self._excluded],
+            self._parameters.tensors,
+        )
         try:
-            rules = iter(self._bound.rules(masked, self._update))
+            rules = iter(self._held.rules(self._bound, masked, tensors, self._update, optimizer))
         except NonFiniteGradientError as error:
             place = "the gradients" if error.index is None else masked[error.index].name
             raise NonFiniteGradientError(
@@ -181,3 +209,12 @@ class GradientMasker:
                 error.index,
             ) from None
         return [KeepAll() if g.name in self._excluded else next(rules) for g in gradients]
+
+
+def _built(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a state says of its masker, by name; older states have "seed" alone."""
+    found = {key: value for key, value in state.items() if key not in ("update", "held")}
+    if "method" in found:
+        config = MethodConfig.from_json(found.pop("method")).to_json()
+        found = {"method": config.pop("name"), **config, **found}
+    return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, fields
+from typing import Final, final
 
 import torch
 from torch import Tensor
@@ -12,10 +13,12 @@ from torch import Tensor
 from gmt_core.element_sample import ElementSample
 from gmt_core.layout import Spread, all_summed
 from gmt_core.local_gradient import LocalGradient
-from gmt_core.mask_statistics import MaskStatistics
-from gmt_core.naming import plain_name
+from gmt_core.mask_statistics import MaskStatistics, SampleSums, Tally
 from gmt_core.parameters import Parameters
-from gmt_core.rules import Rule, Tally, apply_all_, apply_and_count_all_
+from gmt_core.rules import Rule, apply_all_, apply_and_count_all_
+
+EVERY: Final = 10  # updates from one that is measured to the next, by default
+Places = tuple[int, ...]  # of gradients on one device that the same ranks divide
 
 
 @dataclass(frozen=True)
@@ -25,20 +28,23 @@ class _Begun:
     update: int
     gradients: tuple[LocalGradient, ...]
     rules: tuple[Rule, ...]
-    tallies: tuple[Tally, ...]
-    overlaps: tuple[tuple[int, int], ...] | None  # kept by both updates, and by either
-    weights: tuple[Tensor, ...]  # sampled, before the step
+    counts: tuple[Tensor, ...]  # of each gradient the elements kept, and those not zero
+    weights: dict[Places, Tensor]  # sampled, before the step
+    sums: dict[Places, list[Tensor]]  # the last four of `SampleSums`
 
 
 @final
 class Meter:
-    """Costs, on a measured update, two passes over the gradients (one of them in float64)."""
+    """Costs, on a measured update, two counts of the gradients and a look at the sample.
+
+    What it finds stays on the device until the step is done, and is read at once.
+    """
 
     def __init__(self, parameters: Parameters, every: int) -> None:
         """Measure the updates 0, every, 2 * every, ... of these parameters."""
         self._parameters, self._every = parameters, every
         self._sample = ElementSample.of(parameters.tensors)
-        self._keeps: dict[int, Tensor] = {}  # by place, of the update before `_next`
+        self._keeps: dict[Places, Tensor] = {}  # of the update before `_next`
         self._next = -1
         self._begun: _Begun | None = None
 
@@ -47,77 +53,66 @@ class Meter:
     ) -> None:
         """Mask in place, as `apply_all_` does, and count where it is the update's turn."""
         tensors = [gradient.gradient for gradient in gradients]
-        before, keeps = self._keeps if update == self._next else {}, dict[int, Tensor]()
+        before, keeps = self._keeps if update == self._next else {}, dict[Places, Tensor]()
+        groups = _alike(gradients)
         if update % self._every == 0 or (update + 1) % self._every == 0:
-            keeps = {
-                g.place: self._sample.keeps(g, rule)
-                for g, rule in zip(gradients, rules, strict=True)
-            }
+            for places, indices in groups.items():
+                members = [gradients[i] for i in indices]
+                keeps[places] = self._sample.keeps(members, [rules[i] for i in indices])
         self._keeps, self._next = keeps, update + 1
         if update % self._every:
             apply_all_(tensors, rules)
             return
-        overlaps = None
-        if before.keys() == keeps.keys() and keeps:
-            overlaps = tuple(
-                (int((keeps[p] & before[p]).sum()), int((keeps[p] | before[p]).sum()))
-                for p in keeps
-            )
-        weights = tuple(self._weights(gradients))
-        tallies = tuple(apply_and_count_all_(tensors, rules))
-        self._begun = _Begun(update, tuple(gradients), tuple(rules), tallies, overlaps, weights)
+        sums = {}
+        for places, indices in groups.items():
+            values = self._sample.of_tensors(places, [tensors[i] for i in indices])
+            sums[places] = _sums(values, keeps[places], before.get(places))
+        weights = {places: self._weights(places) for places in groups}
+        counts = tuple(apply_and_count_all_(tensors, rules))
+        self._begun = _Begun(update, tuple(gradients), tuple(rules), counts, weights, sums)
 
     def finish(self) -> MaskStatistics | None:
         """The statistics of the update whose step is done; None where it was not measured."""
         begun, self._begun = self._begun, None
         if begun is None:
             return None
-        pairs = zip(begun.weights, self._weights(begun.gradients), strict=True)
-        moved = [int((before != after).sum()) for before, after in pairs]
-        rows = [
-            [*vars(tally).values(), share, weight.numel(), *overlap]
-            for tally, share, weight, overlap in zip(
-                begun.tallies,
-                moved,
-                begun.weights,
-                begun.overlaps or [(0, 0)] * len(moved),
-                strict=True,
-            )
-        ]
-        totals = _summed(rows, [g.layout.spread for g in begun.gradients])
-        tallies: dict[str, Tally] = {}
-        for gradient, row in zip(begun.gradients, totals, strict=True):
-            kind = self._kind(gradient)
-            numel, kept, nonzero, energy, energy_kept = row[:5]
-            tally = Tally(int(numel), int(kept), int(nonzero), energy, energy_kept)
-            tallies[kind] = tallies.get(kind, Tally()) + tally
-        moves, sampled, both, either = (sum(row[i] for row in totals) for i in range(5, 9))
-        return MaskStatistics.of(
-            begun.update,
-            tallies,
-            begun.rules,
-            moved_fraction=moves / sampled if sampled else 0.0,
-            jaccard=both / either if either else None,
-        )
+        tallies, totals = dict[str, Tally](), [0.0] * len(fields(SampleSums))
+        for places, indices in _alike(begun.gradients).items():
+            before = begun.weights[places]
+            moved = (before != self._weights(places)).sum()
+            found = torch.stack([moved.new_tensor(before.numel()), moved, *begun.sums[places]])
+            row = torch.cat([found.double(), *(begun.counts[i] for i in indices)])
+            first, *_ = (begun.gradients[i] for i in indices)
+            read = all_summed(row, first.layout.spread).tolist()
+            totals = [a + b for a, b in zip(totals, read, strict=False)]
+            counts = read[len(totals) :]
+            for i, kept, nonzero in zip(indices, counts[::2], counts[1::2], strict=True):
+                gradient = begun.gradients[i]
+                kind, tally = (
+                    self._parameters.kind(gradient.place),
+                    Tally(gradient.numel, int(kept), int(nonzero)),
+                )
+                tallies[kind] = tallies.get(kind, Tally()) + tally
+        return MaskStatistics.of(begun.update, tallies, SampleSums(*totals), begun.rules)
 
-    def _weights(self, gradients: Sequence[LocalGradient]) -> list[Tensor]:
+    def _weights(self, places: Places) -> Tensor:
         tensors = self._parameters.tensors
-        return [self._sample.weights(g.place, tensors[g.place]) for g in gradients]
-
-    def _kind(self, gradient: LocalGradient) -> str:
-        """The innermost module's name that is no number, or "" where there are no names."""
-        if not self._parameters.named:
-            return ""
-        path = [p for p in plain_name(gradient.name).split(".") if not p.isdigit()]
-        return path[-2] if len(path) > 1 else path[-1]
+        return self._sample.of_tensors(places, [tensors[place] for place in places])
 
 
-def _summed(rows: Sequence[Sequence[float]], spreads: Sequence[Spread]) -> list[list[float]]:
-    """Each row summed over the ranks that divide its tensor; one collective for each division."""
-    found = [list(row) for row in rows]
-    for spread in dict.fromkeys(spreads):
-        chosen = [i for i, other in enumerate(spreads) if other == spread]
-        table = torch.tensor([found[i] for i in chosen], dtype=torch.float64)
-        for i, row in zip(chosen, all_summed(table, spread).tolist(), strict=True):
-            found[i] = row
-    return found
+def _alike(gradients: Sequence[LocalGradient]) -> dict[Places, list[int]]:
+    """The indices of gradients that are read together, by their places in the optimizer."""
+    groups = defaultdict[tuple[Spread, torch.device], list[int]](list)
+    for index, gradient in enumerate(gradients):
+        groups[gradient.layout.spread, gradient.gradient.device].append(index)
+    return {tuple(gradients[i].place for i in indices): indices for indices in groups.values()}
+
+
+def _sums(values: Tensor, keeps: Tensor, before: Tensor | None) -> list[Tensor]:
+    """Energy, energy kept, and what was kept by both masks and by either; no dimensions."""
+    energies = [
+        torch.linalg.vector_norm(x, dtype=torch.float64).square() for x in (values, values * keeps)
+    ]
+    if before is None:
+        return [*energies, *torch.zeros(2, dtype=torch.float64, device=values.device)]
+    return [*energies, (keeps & before).sum(), (keeps | before).sum()]

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Self, final
 
 from torch import Tensor
 
 from gmt_core.local_gradient import LocalGradient, local_gradients
+from gmt_core.method_config import MethodConfig
+from gmt_core.ratios import Ratio, Ratios
 from gmt_core.rules import KeepAll, Rule, apply_all_
+from gmt_core.schedule import Hold, drawn_at
 
 
 class Method(ABC):
     """Chooses, for each update, what of the gradients the optimizer sees."""
 
     name: str
-    mask_ratio: float  # at the end of its schedule
+    mask_ratio: float | Mapping[str, float]  # at the end of its schedule
     seed: int | None = None  # of what it draws at random
+    hold: Hold = None  # for how many updates one mask serves
     needs_names: bool = False  # whether it reads the parameters' names
+    needs_gradients: bool = True  # whether its masks depend on anything but seed and update
+
+    @property
+    def config(self) -> MethodConfig:
+        """What it was built with."""
+        return MethodConfig(self.name, self.mask_ratio, hold=self.hold, seed=self.seed)
+
+    @property
+    def stores_masks(self) -> bool:
+        """Whether its masks serve again and cannot be drawn again."""
+        return self.hold is not None and self.needs_gradients
+
+    def __repr__(self) -> str:
+        """As it was built, without what is the default."""
+        config = self.config
+        given = [
+            f"{name}={value!r}"
+            for name, parameter in inspect.signature(type(self)).parameters.items()
+            if (value := getattr(config, name, parameter.default)) != parameter.default
+        ]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     def bind(self, names: Sequence[str]) -> Method:
         """The method for a model with these parameters, before its first update.
@@ -31,8 +58,8 @@ class Method(ABC):
     def rules(self, gradients: Sequence[LocalGradient], update: int) -> list[Rule]:
         """One rule for each gradient; the gradients are read and not changed.
 
-        `update` counts the optimizer steps from 0. Where gradients are spread over ranks, every
-        rank must call it with the same parameters.
+        `update` counts the optimizer steps from 0; of a held mask it is the one that draws it.
+        Where gradients are spread over ranks, every rank must call it with the same parameters.
         """
 
     @final
@@ -44,9 +71,39 @@ class Method(ABC):
         names: Sequence[str] | None = None,
         weights: Sequence[Tensor] | None = None,
     ) -> None:
-        """Zero in place what is not kept; nothing is changed where an error is raised."""
+        """Zero in place what is not kept; nothing is changed where an error is raised.
+
+        Raises ValueError for an update whose mask an earlier one drew from its gradients.
+        """
+        drawn = drawn_at(self.hold, update)
+        if self.stores_masks and drawn != update:
+            raise ValueError(
+                f"hold: the mask of update {update} was drawn at update {drawn} and is kept with "
+                "an optimizer; attach a GradientMasker to it"
+            )
         read = local_gradients(gradients, names, weights)
-        apply_all_([g.gradient for g in read], self.rules(read, update))
+        apply_all_([g.gradient for g in read], self.rules(read, drawn))
+
+
+class RatioMethod(Method):
+    """A method whose mask ratio may follow a schedule and depend on the parameters' names."""
+
+    def __init__(self, name: str, mask_ratio: Ratio | Mapping[str, Ratio], hold: Hold) -> None:
+        """Raise ValueError on a ratio outside [0, 1), and on a hold that is none."""
+        self.name = name
+        self.ratios = Ratios.of(mask_ratio)
+        self.mask_ratio, self.needs_names = self.ratios.ends, self.ratios.by_name
+        self.hold = self.ratios.checked_hold(hold)
+
+    @property
+    def config(self) -> MethodConfig:
+        """What it was built with."""
+        return replace(super().config, mask_ratio=self.ratios.given)
+
+    def bind(self, names: Sequence[str]) -> Self:
+        """Itself; raises ValueError where a ratio's pattern does not fit the names."""
+        self.ratios.check(names)
+        return self
 
 
 @final

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from gmt_core.gradient_mask import GradientMask, Scope
 from gmt_core.half_fine_tuning import HalfFineTuning
 from gmt_core.magnitudes import Saliency
 from gmt_core.method import SFT, Method
+from gmt_core.method_config import MethodConfig
 from gmt_core.naming import one_of
 from gmt_core.random_mask import RandomMask
-from gmt_core.schedule import RatioSchedule
+from gmt_core.ratios import Ratio
+from gmt_core.schedule import Hold
 
-__all__ = ["NAMES", "Method", "build_method"]
+__all__ = ["NAMES", "Method", "build_method", "method_from_config"]
 
 NAMES: Final = ("gmt", "sft", "random", "hft")
 _FIXED_RATIOS: Final = {"sft": 0.0, "hft": 0.5}
@@ -20,11 +23,12 @@ _FIXED_RATIOS: Final = {"sft": 0.0, "hft": 0.5}
 
 def build_method(
     name: str,
-    mask_ratio: float | RatioSchedule | None = None,
+    mask_ratio: Ratio | Mapping[str, Ratio] | None = None,
     *,
     scope: Scope = "tensor",
     saliency: Saliency = "gradient",
-    seed: int = 0,
+    hold: Hold = None,
+    seed: int | None = None,
 ) -> Method:
     """The method of that name; raises ValueError on any other, and on options it does not take.
 
@@ -41,6 +45,9 @@ def build_method(
         raise ValueError(
             f"mask_ratio: method {name} {does}, expected {fixed:g}, found {mask_ratio}"
         )
+    if fixed is not None and hold is not None:
+        raise ValueError(f"hold: an option of gmt and random, found {hold!r} for method {name}")
+    seed = 0 if seed is None else seed
     if name == "sft":
         return SFT()
     if name == "hft":
@@ -48,5 +55,10 @@ def build_method(
     if mask_ratio is None:
         raise ValueError(f"mask_ratio: method {name} needs one, a number in [0, 1)")
     if name == "random":
-        return RandomMask(mask_ratio, seed)
-    return GradientMask(mask_ratio, scope, saliency=saliency)
+        return RandomMask(mask_ratio, seed, hold=hold)
+    return GradientMask(mask_ratio, scope, saliency=saliency, hold=hold)
+
+
+def method_from_config(config: MethodConfig) -> Method:
+    """The method that a config describes; raises ValueError as `build_method` does."""
+    return build_method(**vars(config))

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Iterable, Sequence
+from typing import Final
+
+# What PEFT puts behind the name of the module that it adapts.
+_ADAPTER: Final = re.compile(
+    r"\.(base_layer|original_module|modules_to_save"
+    r"|(lora|ia3|vera|hada|lokr|oft|boft|shira|supertuning|randlora|fourierft|bone|miss)_\w+)(\.|$)"
+)
 
 
 def one_of(what: str, found: str, expected: Sequence[str]) -> None:
@@ -33,17 +41,17 @@ def checked_patterns(what: str, found: object) -> tuple[str, ...]:
     return checked
 
 
-def matching(patterns: Sequence[str], names: Sequence[str]) -> frozenset[str]:
+def matching(what: str, patterns: Sequence[str], names: Sequence[str]) -> frozenset[str]:
     """The names that any pattern fits (as file names: *, ?, [...]).
 
     Raises ValueError for a pattern that fits none, since it is a spelling mistake.
     """
     found: set[str] = set()
     for pattern in patterns:
-        fits = fnmatch.filter(names, pattern)
+        fits = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
         if not fits:
             example = nearest(pattern.strip("*"), names) or f"; there is {', '.join(names[:3])}"
-            raise ValueError(f"exclude: no parameter is called {pattern!r}{example}")
+            raise ValueError(f"{what}: no parameter is called {pattern!r}{example}")
         found.update(fits)
     return frozenset(found)
 
@@ -53,3 +61,12 @@ def plain_name(name: str) -> str:
     for wrapper in ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module."):
         name = name.replace(wrapper, "")
     return name.removeprefix("module.")
+
+
+def module_kind(name: str) -> str:
+    """The innermost module's name that is no number (q_proj), that of the module PEFT adapts."""
+    plain = plain_name(name)
+    adapted = _ADAPTER.search(plain)
+    path = (plain[: adapted.start()] + ".weight" if adapted else plain).split(".")
+    words = [word for word in path if not word.isdigit()]
+    return words[-2] if len(words) > 1 else words[-1]

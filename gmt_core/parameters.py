@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gmt_core._compat import is_flattened
-from gmt_core.naming import plain_name
+from gmt_core.naming import module_kind, plain_name
 
 _INSTEAD: Final = "use DDP or FSDP2 (torch.distributed.fsdp.fully_shard)"
 
@@ -20,12 +20,13 @@ _INSTEAD: Final = "use DDP or FSDP2 (torch.distributed.fsdp.fully_shard)"
 class Parameters:
     """Every parameter of an optimizer once, in its order.
 
-    `named` says whether the names are the model's, without what wrappers put into them.
+    The names are the model's, without what wrappers put into them; a parameter that has none goes
+    by a description. `unnamed` are the places of those.
     """
 
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
-    named: bool
+    unnamed: frozenset[int]
 
     @classmethod
     def of(
@@ -33,26 +34,42 @@ class Parameters:
     ) -> Parameters:
         """Read an optimizer; names come from `given`, or else from the optimizer's own.
 
-        Raises ValueError for a parameter that `given` does not name, and for one that holds a
-        part of the model in a form in which no mask is right.
+        Raises ValueError where `given` names none of its parameters, and for a parameter that
+        holds a part of the model in a form in which no mask is right.
         """
-        tensors = [p for group in optimizer.param_groups for p in group["params"]]
-        own = [group.get("param_names") for group in optimizer.param_groups]
-        named = True
-        if given is not None:
-            known = _names_by_identity(given)
-            names = [known.get(id(tensor), "") for tensor in tensors]
-            _all_named(names, tensors, len(known))
-        elif own and all(own):
-            names = [name for group in own for name in group or ()]
-        else:
-            named = False
-            names = _descriptions(optimizer)
-        if named:
-            names = [plain_name(name) for name in names]
+        groups = optimizer.param_groups
+        tensors = [p for group in groups for p in group["params"]]
+        own = [n for g in groups for n in g.get("param_names") or [""] * len(g["params"])]
+        known = {} if given is None else _names_by_identity(given)
+        found = [known.get(id(p), name) for p, name in zip(tensors, own, strict=True)]
+        if known and not any(id(p) in known for p in tensors):
+            raise ValueError(
+                f"named_parameters: expected a name for each of the optimizer's {len(tensors)} "
+                f"parameters, found {len(known)} names of others; pass the named_parameters() of "
+                "the model that the optimizer was built on"
+            )
+        described = zip(found, _descriptions(optimizer), strict=True)
+        names = [plain_name(name) or description for name, description in described]
         for name, tensor in zip(names, tensors, strict=True):
             _refuse_flattened(name, tensor)
-        return cls(tuple(names), tuple(tensors), named)
+        return cls(
+            tuple(names),
+            tuple(tensors),
+            frozenset(place for place, name in enumerate(found) if not name),
+        )
+
+    def require_names(self, reader: str) -> None:
+        """Raise ValueError where a parameter has none, since `reader` reads them."""
+        if self.unnamed:
+            raise ValueError(
+                f"{reader} reads the names of the parameters, and {self.names[min(self.unnamed)]} "
+                "of the optimizer has none: build it on model.named_parameters(), or "
+                "attach(optimizer, model.named_parameters())"
+            )
+
+    def kind(self, place: int) -> str:
+        """The kind of module (q_proj) of the parameter at that place; "" where it has no name."""
+        return "" if place in self.unnamed else module_kind(self.names[place])
 
     def are_those_of(self, optimizer: Optimizer) -> bool:
         """Whether the optimizer still holds the same ones."""
@@ -102,16 +119,6 @@ def _names_by_identity(given: object) -> dict[int, str]:
         name, tensor = pair
         found[id(tensor)] = name
     return found
-
-
-def _all_named(names: Sequence[str], tensors: Sequence[Tensor], known: int) -> None:
-    missing = [tuple(t.shape) for name, t in zip(names, tensors, strict=True) if not name]
-    if missing:
-        raise ValueError(
-            f"named_parameters: expected a name for each of the optimizer's {len(tensors)} "
-            f"parameters, found {known} names and none for one of shape {missing[0]}; pass the "
-            f"named_parameters() of the model that the optimizer was built on"
-        )
 
 
 def _refuse_flattened(name: str, tensor: Tensor) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
 from gmt_core.checks import checked_seed
+from gmt_core.flat import sampled
 from gmt_core.layout import Layout
 from gmt_core.local_gradient import LocalGradient
-from gmt_core.method import Method
+from gmt_core.method import RatioMethod
 from gmt_core.permutation import Permutation
+from gmt_core.ratios import Ratio
 from gmt_core.rules import KeepAll, KeepRandom, Rule
-from gmt_core.schedule import RatioSchedule, as_schedule
+from gmt_core.schedule import Hold
 from gmt_core.threshold import kept_count
 
 
@@ -30,34 +33,47 @@ class KeepRandomPart(Rule):
 
     def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
         """Keep what the permutation of the whole sends to the first `kept` places."""
-        places = self.layout.places(start, start + chunk.numel(), self.gradient)
+        return self._keeps(torch.arange(start, start + chunk.numel(), device=chunk.device))
+
+    def keeps_of(self, gradient: Tensor, sample: slice) -> Tensor:
+        """As `keeps`, of the sampled elements."""
+        return self._keeps(sampled(gradient, sample))
+
+    def _keeps(self, elements: Tensor) -> Tensor:
+        places = self.layout.places(elements, self.gradient)
         return self.permutation.of_places(places) < self.kept
 
 
 @final
-class RandomMask(Method):
-    """Keeps a random subset of the same size, drawn afresh at each update.
+class RandomMask(RatioMethod):
+    """Keeps a random subset of the same size, drawn afresh at each update or held.
 
     The mask depends on the seed, the update, and the parameter's place and shape alone, so every
     rank, sharding and rerun draws the same one without communication.
     """
 
-    def __init__(self, mask_ratio: float | RatioSchedule, seed: int = 0) -> None:
-        """Raise ValueError on a ratio outside [0, 1), or a seed that is no whole number."""
-        self.name = "random"
-        self.schedule = as_schedule(mask_ratio)
-        self.mask_ratio = self.schedule.end
+    needs_gradients = False
+
+    def __init__(
+        self, mask_ratio: Ratio | Mapping[str, Ratio], seed: int = 0, *, hold: Hold = None
+    ) -> None:
+        """Raise ValueError on a ratio outside [0, 1), or a seed that is no whole number.
+
+        `mask_ratio` and `hold` are those of `GradientMask`.
+        """
+        super().__init__("random", mask_ratio, hold)
         self.seed: int = checked_seed(seed)
 
     def rules(self, gradients: Sequence[LocalGradient], update: int) -> list[Rule]:
         """One keyed permutation for each gradient."""
-        ratio = self.schedule(update)
-        return [self._rule_of(gradient, ratio, update) for gradient in gradients]
+        return [self._rule_of(gradient, update) for gradient in gradients]
 
-    def _rule_of(self, gradient: LocalGradient, ratio: float, update: int) -> Rule:
+    def _rule_of(self, gradient: LocalGradient, update: int) -> Rule:
+        ratio = self.ratios.at(self.ratios.pattern_of(gradient.name), update)
         kept = kept_count(gradient.numel, ratio)
         if kept == gradient.numel:
             return KeepAll()
+        gradient.checked()
         permutation = Permutation.of(gradient.numel, self.seed, update, gradient.place)
         layout = gradient.layout
         if layout.local == layout.shape and gradient.gradient.is_contiguous():

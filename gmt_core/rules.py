@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import final
+from types import ModuleType
+from typing import Final, final
 
 import torch
 from torch import Tensor
 
 from gmt_core.accelerated import kernels_for
-from gmt_core.flat import INT_OF, chunks_of, flat_view
-from gmt_core.magnitudes import products
+from gmt_core.flat import INT_OF, chunks_of, count_nonzero, count_true, flat_view, sampled
+from gmt_core.magnitudes import Saliency, salient
 from gmt_core.permutation import Permutation
+
+_COUNTED: Final = 1 << 19  # elements masked and counted at once: they stay in the cache
 
 
 class Rule(ABC):
@@ -34,17 +37,31 @@ class Rule(ABC):
             if keeps is not None:
                 chunk.masked_fill_(keeps.logical_not_(), 0)
 
-    def zero_and_count_(self, gradient: Tensor) -> Tensor:
-        """As `zero_`; returns how many elements stay: int64, no dimensions."""
-        kept = torch.zeros((), dtype=torch.int64, device=gradient.device)
+    def zero_and_count_(self, gradient: Tensor, counts: Tensor) -> None:
+        """As `zero_`; adds to the counts how many elements stay, and how many were not zero."""
         for start, chunk in chunks_of(gradient):
+            counts[1] += count_nonzero(chunk)
             keeps = self.keeps(chunk, start)
             if keeps is None:
-                kept += chunk.numel()
+                counts[0] += chunk.numel()
             else:
-                kept += keeps.count_nonzero()
+                counts[0] += count_true(keeps)
                 chunk.masked_fill_(keeps.logical_not_(), 0)
-        return kept
+
+    def keeps_of(self, gradient: Tensor, sample: slice) -> Tensor:
+        """Which of the sampled elements stay, in the order of the gradient's memory: bool.
+
+        The sample has a start and a step. A rule that can look at single elements does better.
+        """
+        number = len(range(gradient.numel())[sample])
+        found = torch.ones(number, dtype=torch.bool, device=gradient.device)
+        first, done = sample.start, 0
+        for start, chunk in chunks_of(gradient):
+            keeps, count = self.keeps(chunk, start), len(range(first, chunk.numel(), sample.step))
+            if keeps is not None:
+                found[done : done + count] = keeps[first :: sample.step]
+            first, done = first + count * sample.step - chunk.numel(), done + count
+        return found
 
 
 @final
@@ -75,12 +92,18 @@ class KeepLargest(Rule):
             flat = flat_view(gradient)
             torch.ops.aten.hardshrink.out(flat, below, out=flat)
 
-    def zero_and_count_(self, gradient: Tensor) -> Tensor:
+    def zero_and_count_(self, gradient: Tensor, counts: Tensor) -> None:
         """What stays is not zero, unless all of it stays."""
-        self.zero_(gradient)
-        if float(self.threshold):
-            return gradient.count_nonzero()
-        return torch.tensor(gradient.numel(), device=gradient.device)
+        below = self.below(gradient.dtype)
+        for part in flat_view(gradient).split(_COUNTED):
+            counts[1] += count_nonzero(part)
+            if below >= 0.0:
+                torch.ops.aten.hardshrink.out(part, below, out=part)
+            counts[0] += count_nonzero(part) if below >= 0.0 else part.numel()
+
+    def keeps_of(self, gradient: Tensor, sample: slice) -> Tensor:
+        """Compare the sampled magnitudes."""
+        return _at_least(flat_view(gradient)[sample], self.threshold)
 
     def below(self, dtype: torch.dtype) -> float:
         """The largest value of that dtype below the threshold; -1 where it is 0."""
@@ -94,15 +117,21 @@ class KeepLargest(Rule):
 
 @final
 @dataclass(frozen=True)
-class KeepLargestProduct(Rule):
-    """Elements with |g * w| >= threshold, ties included."""
+class KeepMostSalient(Rule):
+    """Elements whose saliency is at least the threshold, ties included."""
 
     threshold: Tensor  # no dimensions
     weight: Tensor  # flat, in the order of the gradient's memory
+    saliency: Saliency
 
     def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
-        """Compare the magnitudes of the products, in the wider of the two dtypes."""
-        found = products(chunk, self.weight[start : start + chunk.numel()])
+        """Compare magnitudes, in the wider of the two dtypes."""
+        found = salient(chunk, self.weight[start : start + chunk.numel()], self.saliency)
+        return _at_least(found, self.threshold)
+
+    def keeps_of(self, gradient: Tensor, sample: slice) -> Tensor:
+        """Compare the sampled magnitudes."""
+        found = salient(flat_view(gradient)[sample], self.weight[sample], self.saliency)
         return _at_least(found, self.threshold)
 
 
@@ -124,26 +153,9 @@ class KeepRandom(Rule):
         """Keep what the permutation sends to the first `kept` places."""
         return self.permutation(start, start + chunk.numel(), chunk.device) < self.kept
 
-
-@dataclass(frozen=True)
-class Tally:
-    """Counts and squared norms of gradients before and after masking."""
-
-    numel: int = 0
-    kept: int = 0
-    nonzero: int = 0
-    energy: float = 0.0
-    energy_kept: float = 0.0
-
-    def __add__(self, other: Tally) -> Tally:
-        """Both together."""
-        return Tally(
-            self.numel + other.numel,
-            self.kept + other.kept,
-            self.nonzero + other.nonzero,
-            self.energy + other.energy,
-            self.energy_kept + other.energy_kept,
-        )
+    def keeps_of(self, gradient: Tensor, sample: slice) -> Tensor:
+        """Keep what the permutation sends there, of the sampled places."""
+        return self.permutation.of_places(sampled(gradient, sample)) < self.kept
 
 
 def apply_(gradient: Tensor, rule: Rule) -> None:
@@ -154,16 +166,48 @@ def apply_(gradient: Tensor, rule: Rule) -> None:
 @torch.no_grad()
 def apply_all_(gradients: Sequence[Tensor], rules: Sequence[Rule]) -> None:
     """`apply_` to each gradient with its rule."""
-    groups = defaultdict[tuple[torch.device, torch.dtype], list[tuple[Tensor, Tensor]]](list)
-    for gradient, rule in zip(gradients, rules, strict=True):
-        if isinstance(rule, KeepLargest) and _has_kernels(gradient, rule.threshold):
-            groups[gradient.device, gradient.dtype].append((gradient, rule.threshold))
-        elif not isinstance(rule, KeepAll):
-            rule.zero_(gradient)
-    for (device, dtype), pairs in groups.items():
-        kernels = kernels_for(device, dtype)
+    for places, kernels in _launches(gradients, rules):
         if kernels is not None:
-            kernels.mask_([g for g, _ in pairs], [threshold for _, threshold in pairs])
+            kernels.mask_([gradients[i] for i in places], _thresholds(rules, places))
+        elif not isinstance(rule := rules[places[0]], KeepAll):
+            rule.zero_(gradients[places[0]])
+
+
+@torch.no_grad()
+def apply_and_count_all_(gradients: Sequence[Tensor], rules: Sequence[Rule]) -> list[Tensor]:
+    """`apply_` to each gradient with its rule; how many elements stay, and how many were not zero.
+
+    int64, shape (2,) for each gradient, on its device: nothing is read.
+    """
+    # A table for each device: a small tensor for each number, made between larger temporaries,
+    # would keep the allocator from using their memory again.
+    tables = {
+        device: torch.zeros(len(gradients), 2, dtype=torch.int64, device=device)
+        for device in dict.fromkeys(gradient.device for gradient in gradients)
+    }
+    rows = [tables[gradient.device][place] for place, gradient in enumerate(gradients)]
+    for places, kernels in _launches(gradients, rules):
+        if kernels is not None:
+            counts = kernels.mask_and_count_(
+                [gradients[i] for i in places], _thresholds(rules, places)
+            )
+            tables[counts.device][places] = counts
+        else:
+            rules[places[0]].zero_and_count_(gradients[places[0]], rows[places[0]])
+    return rows
+
+
+def _launches(
+    gradients: Sequence[Tensor], rules: Sequence[Rule]
+) -> Iterator[tuple[list[int], ModuleType | None]]:
+    """The places of gradients that a kernel masks together, then all others one by one."""
+    groups = defaultdict[tuple[torch.device, torch.dtype], list[int]](list)
+    others = list[int]()
+    for place, (gradient, rule) in enumerate(zip(gradients, rules, strict=True)):
+        together = isinstance(rule, KeepLargest) and _has_kernels(gradient, rule.threshold)
+        (groups[gradient.device, gradient.dtype] if together else others).append(place)
+    yield from ((places, kernels_for(*kind)) for kind, places in groups.items())
+    yield from (([place], None) for place in others)
 
 
 def _has_kernels(gradient: Tensor, threshold: Tensor) -> bool:
@@ -171,40 +215,5 @@ def _has_kernels(gradient: Tensor, threshold: Tensor) -> bool:
     return alike and kernels_for(gradient.device, gradient.dtype) is not None
 
 
-def apply_and_count_(gradient: Tensor, rule: Rule) -> Tally:
-    """As `apply_`, counting on the way (two more reads, energies in float64)."""
-    return apply_and_count_all_((gradient,), (rule,))[0]
-
-
-@torch.no_grad()
-def apply_and_count_all_(gradients: Sequence[Tensor], rules: Sequence[Rule]) -> list[Tally]:
-    """`apply_and_count_` to each gradient with its rule."""
-    # A table for each device: a small tensor for each number, made between larger temporaries,
-    # would keep the allocator from using their memory again.
-    tables = {
-        device: torch.empty(len(gradients), 4, dtype=torch.float64, device=device)
-        for device in dict.fromkeys(gradient.device for gradient in gradients)
-    }
-    for place, (gradient, rule) in enumerate(zip(gradients, rules, strict=True)):
-        row = tables[gradient.device][place]
-        row[1], row[2] = gradient.count_nonzero(), _energy(gradient)
-        row[0] = rule.zero_and_count_(gradient)
-        row[3] = row[2] if isinstance(rule, KeepAll) else _energy(gradient)
-    # Read at the end, so that a device is not waited for in between.
-    rows = {device: table.tolist() for device, table in tables.items()}
-    return [
-        _tally(gradient, rows[gradient.device][place]) for place, gradient in enumerate(gradients)
-    ]
-
-
-def _tally(gradient: Tensor, row: Sequence[float]) -> Tally:
-    kept, nonzero, energy, energy_kept = row
-    return Tally(gradient.numel(), int(kept), int(nonzero), energy, energy_kept)
-
-
-def _energy(gradient: Tensor) -> Tensor:
-    """The sum of squares in float64, no dimensions."""
-    energy = torch.zeros((), dtype=torch.float64, device=gradient.device)
-    for _, chunk in chunks_of(gradient):
-        energy += torch.linalg.vector_norm(chunk, dtype=torch.float64).square_()
-    return energy
+def _thresholds(rules: Sequence[Rule], places: Sequence[int]) -> list[Tensor]:
+    return [rule.threshold for i in places if isinstance(rule := rules[i], KeepLargest)]

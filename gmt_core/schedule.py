@@ -1,4 +1,4 @@
-"""The mask ratio as a function of the update."""
+"""The mask ratio, and the update at which a mask is drawn, as functions of the update."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gmt_core.naming import one_of
 
 Shape = Literal["constant", "linear", "cosine"]
 SHAPES: Final = ("constant", "linear", "cosine")
+Hold = Literal["training"] | int | None
 
 
 @final
@@ -44,6 +45,11 @@ class RatioSchedule:
                 f"found {self.updates}"
             )
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether every update has the same ratio."""
+        return self == RatioSchedule(self.end)
+
     def __call__(self, update: int) -> float:
         """The mask ratio of the 0-based `update`."""
         first = self.end if self.shape == "constant" else self.start
@@ -62,3 +68,21 @@ def as_schedule(mask_ratio: float | RatioSchedule) -> RatioSchedule:
     if isinstance(mask_ratio, RatioSchedule):
         return mask_ratio
     return RatioSchedule(checked_ratio("mask_ratio", mask_ratio))
+
+
+def checked_hold(found: object) -> Hold:
+    """For how many updates one mask serves, "training" for all of them, None for one."""
+    if found is None or found == "training":
+        return found
+    expected = "'training', a count of updates from 1, or None (a new mask for each update)"
+    count = checked_count("hold", found, expected)
+    if not count:
+        raise ValueError(f"hold: expected {expected}, found 0")
+    return count
+
+
+def drawn_at(hold: Hold, update: int) -> int:
+    """The update at which the mask of the 0-based `update` is drawn."""
+    if hold == "training":
+        return 0
+    return update - update % (hold or 1)

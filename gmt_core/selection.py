@@ -130,5 +130,6 @@ def _local(pools: Sequence[Pool], saliency: Saliency) -> list[Tensor]:
 def _spread(pools: Sequence[Pool], saliency: Saliency, dtype: torch.dtype) -> list[Tensor]:
     bits = radix_select(Summed(pools, saliency, dtype), [pool.kept for pool in pools], dtype)
     devices = [pool.members[0].gradient.device for pool in pools]
-    values = from_bits(bits, dtype).unbind()
-    return [value.to(device) for value, device in zip(values, devices, strict=True)]
+    values = from_bits(bits, dtype)
+    moved = {device: values.to(device).unbind() for device in dict.fromkeys(devices)}
+    return [moved[device][place] for place, device in enumerate(devices)]

@@ -1,116 +1,276 @@
-"""What fine-tuning changed, as a small file: the places of changed elements and their new values.
+"""What fine-tuning changed, as a safetensors file that is smaller than the tuned tensors.
 
-New values and not differences are stored, so that base plus delta is the tuned model bit for bit.
+Needs safetensors: `pip install 'gmt-core[delta]'`. New bits and not differences are stored, so
+that base plus delta is the tuned model bit for bit.
+
+from gmt_core.sparse_delta import TensorFiles, apply_delta, load_delta, save_delta
+save_delta(TensorFiles("base"), TensorFiles("tuned"), "tuned.delta.safetensors")
+tuned = apply_delta(TensorFiles("base"), load_delta("tuned.delta.safetensors"))
+
+Small updates leave the high bytes of most elements alone, so each byte of the elements is a plane
+of its own, in the smallest of three forms: the new bytes with their indices, the new bytes with
+one bit per element that says which changed, or all bytes. A tensor's planes follow each other,
+the lowest byte first, under the tensor's name; the metadata say what they are.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final, final
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gmt_core.delta import check_pair
 from gmt_core.naming import nearest
+from gmt_core.tensor_files import TensorFiles, join_files, shards
 
-_FORMAT: Final = "gmt_core sparse delta 1"
-_BITS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_INT32: Final = 1 << 31
+# With what its caller needs beside it, so that a script takes one import more, and not two.
+__all__ = ["Delta", "TensorFiles", "apply_delta", "load_delta", "save_delta", "write_tuned"]
+
+_FORMAT: Final = "gmt_core delta 2"
+_FORMS: Final = ("indices", "bitmap", "dense")
+_CHUNK: Final = 1 << 22  # a selection takes 8 bytes for each element that it looks at
+_WEIGHTS: Final = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 
 
 @final
 @dataclass(frozen=True)
-class Change:
-    """The changed elements of one tensor.
+class Plane:
+    """One byte of every element: in how many it changed, and in which form they are stored."""
 
-    `places` are row-major indices (int32, or int64 for large tensors), ascending; `values` the
-    new ones; `shape` the whole tensor's. `check` is a sum over the base values at the places.
+    form: str
+    changed: int
+
+    def sizes(self, elements: int) -> tuple[int, int]:
+        """Bytes that say where, and the new bytes."""
+        if self.form == "dense":
+            return 0, elements
+        if self.form == "bitmap":
+            return -(-elements // 8), self.changed
+        return self.changed * _index(elements).itemsize, self.changed
+
+
+@final
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the base, and how its change is stored.
+
+    `sha256` is the beginning of the hash of the base's values. `source` is the name under which
+    the change is stored: the tensor's own, or that of another with the same values (tied weights).
     """
 
-    places: Tensor
-    values: Tensor
-    shape: tuple[int, ...]
-    check: int
+    dtype: str
+    shape: list[int]
+    sha256: str
+    planes: list[Plane]
+    source: str
+
+    def stored_bytes(self) -> int:
+        """The bytes under `source`; 0 where nothing changed."""
+        return sum(sum(plane.sizes(math.prod(self.shape))) for plane in self.planes)
 
 
-SparseDelta = dict[str, Change]
+@final
+@dataclass(frozen=True)
+class Delta:
+    """A delta file, open: an entry for each tensor of its base, and the bytes of the changed."""
+
+    path: Path
+    entries: dict[str, Entry]
+    stored: TensorFiles
 
 
-def sparse_delta(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor]) -> SparseDelta:
-    """The elements of `tuned` whose bits differ from `base`, on the CPU.
+def save_delta(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], path: Path | str) -> None:
+    """Write what turns `base` into `tuned`, one tensor at a time; all of the file or nothing.
 
-    Raises ValueError where names, shapes or dtypes of the two state dicts differ.
+    Raises ValueError where names, shapes or dtypes of the two differ.
     """
     check_pair(base, tuned)
-    found = {}
-    for name, after in tuned.items():
-        before = base[name].to(after.device)
-        if before.dtype != after.dtype:
-            raise ValueError(
-                f"{name}: expected one dtype in base and tuned, found {before.dtype} and "
-                f"{after.dtype}"
-            )
-        places = (_bits(before) != _bits(after)).nonzero().squeeze(1)
-        if places.numel():
-            index = places.to(torch.int32 if after.numel() < _INT32 else torch.int64)
-            values = after.detach().reshape(-1)[places].cpu()
-            found[name] = Change(
-                index.cpu(), values, tuple(after.shape), _check(before, places.cpu())
-            )
-    return found
+    path = Path(path)
+    entries: dict[str, Entry] = {}
+    first: dict[tuple[object, ...], str] = {}
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        for name, after in tuned.items():
+            dtype, shape, sha256 = _origin(base[name])
+            if str(after.dtype) != dtype:
+                raise ValueError(
+                    f"{name}: expected one dtype in base and tuned, found {dtype} and "
+                    f"{after.dtype}"
+                )
+            source = first.setdefault((dtype, *shape, sha256), name)
+            if source != name and not torch.equal(_bytes(tuned[source]), _bytes(after)):
+                source = name
+            planes, stored = _encoded(base[name].to(after.device), after)
+            entries[name] = Entry(dtype, shape, sha256, planes, source)
+            if source == name and stored.numel():
+                save_file({name: stored.cpu()}, Path(folder, f"{len(entries)}"))
+        texts = json.dumps({name: astuple(entry) for name, entry in entries.items()})
+        join_files(Path(folder), path, {"format": _FORMAT, "entries": texts})
 
 
-def apply_delta(base: Mapping[str, Tensor], delta: SparseDelta) -> Iterator[tuple[str, Tensor]]:
-    """Name and tensor for every entry of `base`, changed ones as copies.
+def load_delta(path: Path | str) -> Delta:
+    """Open a file of `save_delta`; tensors are read when they are needed.
 
-    Raises ValueError where the delta was not made from this base.
+    Raises ValueError for a file that is damaged, of another kind or of another version.
     """
-    for name, change in delta.items():
-        if name not in base:
-            raise ValueError(f"base: no tensor {name!r}{nearest(name, list(base))}")
-        _fits(name, base[name], change)
-    for name, before in base.items():
-        if name not in delta:
-            yield name, before
-            continue
-        change = delta[name]
-        after = before.detach().clone(memory_format=torch.contiguous_format)
-        places = change.places.to(before.device, torch.int64)
-        after.view(-1)[places] = change.values.to(before.device)
-        yield name, after
+    path = Path(path)
+    stored = TensorFiles(path)
+    if (version := stored.metadata.get("format")) != _FORMAT:
+        raise ValueError(f"{path}: expected a file of format {_FORMAT!r}, found {version!r}")
+    texts = json.loads(stored.metadata["entries"])
+    entries = {
+        name: Entry(dtype, shape, sha256, [Plane(*plane) for plane in planes], source)
+        for name, (dtype, shape, sha256, planes, source) in texts.items()
+    }
+    for entry in entries.values():
+        found = len(stored[entry.source]) if entry.source in stored else 0
+        if found != entry.stored_bytes():
+            raise ValueError(f"{path}: the tensor {entry.source!r} is missing or damaged")
+    return Delta(path, entries, stored)
 
 
-def save_delta(delta: SparseDelta, path: Path | str) -> None:
-    """Write it with torch.save, as plain tensors and numbers."""
-    torch.save({"format": _FORMAT, "changes": {n: vars(c) for n, c in delta.items()}}, path)
+def apply_delta(base: Mapping[str, Tensor], delta: Delta) -> Mapping[str, Tensor]:
+    """The tuned model, each tensor made on access; unchanged ones are the base's own.
+
+    Reads the whole base first. Raises ValueError where it is not the one of the delta, also where
+    they differ in a tensor or element that did not change.
+    """
+    _check_base(base, delta)
+    return _Tuned(base, delta)
 
 
-def load_delta(path: Path | str) -> SparseDelta:
-    """Read it without running any code; ValueError where the file is another kind of thing."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    found = state.get("format") if isinstance(state, dict) else type(state).__name__
-    if found != _FORMAT:
-        raise ValueError(f"{path}: expected a file of format {_FORMAT!r}, found {found!r}")
-    return {name: Change(**change) for name, change in state["changes"].items()}
+def write_tuned(base: Path | str, delta: Delta, folder: Path | str) -> None:
+    """A copy of a model folder with the delta applied, one tensor at a time.
+
+    The shards are the base's, and so are other files, except weights in other formats. Raises
+    ValueError for another base, and where `folder` exists.
+    """
+    base, folder = Path(base), Path(folder)
+    if folder.exists():
+        raise ValueError(f"{folder}: expected a folder that does not exist yet")
+    tuned = apply_delta(TensorFiles(base), delta)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        new = Path(place, folder.name)
+        shutil.copytree(base, new, ignore=shutil.ignore_patterns(*_WEIGHTS))
+        for file in shards(base):
+            _write_shard(TensorFiles(file), tuned, new / file.name)
+        new.rename(folder)
 
 
-def _fits(name: str, before: Tensor, change: Change) -> None:
-    found, expected = (before.dtype, tuple(before.shape)), (change.values.dtype, change.shape)
-    if found != expected:
-        raise ValueError(f"{name}: expected a base of {expected}, found {found}")
-    if _check(before, change.places.long()) != change.check:
-        raise ValueError(f"{name}: the delta was made from a base with other values")
+def _write_shard(shard: TensorFiles, tuned: Mapping[str, Tensor], path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        for number, name in enumerate(shard):
+            save_file({name: tuned[name]}, Path(folder, f"{number}"))
+        join_files(Path(folder), path, shard.metadata)
 
 
-def _bits(x: Tensor) -> Tensor:
-    """All elements, row-major, as integers that are equal where the bits are."""
-    return x.detach().reshape(-1).view(_BITS[x.dtype.itemsize])
+@final
+class _Tuned(Mapping[str, Tensor]):
+    def __init__(self, base: Mapping[str, Tensor], delta: Delta) -> None:
+        self._base, self._delta = base, delta
+
+    def __getitem__(self, name: str) -> Tensor:
+        before, entry = self._base[name], self._delta.entries[name]
+        if not entry.stored_bytes():
+            return before
+        return _decoded(before, entry.planes, self._delta.stored[entry.source].to(before.device))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._base)
+
+    def __len__(self) -> int:
+        return len(self._base)
 
 
-def _check(before: Tensor, places: Tensor) -> int:
-    """A sum of the base's bits, each weighted by its place, modulo 2**64."""
-    bits = _bits(before)[places.to(before.device)].cpu().to(torch.int64)
-    return int((bits * (places % 65521 + 1)).sum())
+def _encoded(before: Tensor, after: Tensor) -> tuple[list[Plane], Tensor]:
+    """The planes of a tensor, and their bytes: uint8, one dimension."""
+    planes, parts = [], []
+    for old, new in zip(_bytes(before).unbind(1), _bytes(after).unbind(1), strict=True):
+        changed = old != new
+        count, elements = int(changed.count_nonzero()), new.numel()
+        choices = [Plane(form, count) for form in _FORMS]
+        plane = min(choices, key=lambda each: sum(each.sizes(elements)))
+        planes.append(plane)
+        if plane.form == "bitmap":
+            parts.append(_packed(changed))
+        elif plane.form == "indices":
+            parts.append(changed.nonzero().squeeze(1).to(_index(elements)).view(torch.uint8))
+        parts.append(new if plane.form == "dense" else _selected(new, changed))
+    return planes, torch.cat(parts)
+
+
+def _decoded(before: Tensor, planes: list[Plane], stored: Tensor) -> Tensor:
+    elements = before.numel()
+    sizes = [size for plane in planes for size in plane.sizes(elements)]
+    parts = iter(stored.split(sizes))
+    found = []
+    for old, plane, where, new in zip(_bytes(before).unbind(1), planes, parts, parts, strict=True):
+        if plane.form == "dense":
+            found.append(new)
+        elif plane.form == "bitmap":
+            found.append(old.masked_scatter(_unpacked(where)[:elements], new))
+        else:
+            indices = where.clone().view(_index(elements))
+            found.append(old.index_copy(0, indices.long(), new))
+    return torch.stack(found, 1).view(before.dtype).view(before.shape)
+
+
+def _selected(new: Tensor, changed: Tensor) -> Tensor:
+    pieces = zip(new.split(_CHUNK), changed.split(_CHUNK), strict=True)
+    return torch.cat([piece[where] for piece, where in pieces])
+
+
+def _packed(changed: Tensor) -> Tensor:
+    """One bit per element, the lowest of each byte first; the last byte is filled with zeros."""
+    rows = pad(changed.to(torch.uint8), (0, -changed.numel() % 8)).view(-1, 8)
+    return (rows << _eight(rows)).sum(1, dtype=torch.uint8)
+
+
+def _unpacked(bitmap: Tensor) -> Tensor:
+    return (bitmap[:, None] >> _eight(bitmap) & 1).bool().view(-1)
+
+
+def _eight(like: Tensor) -> Tensor:
+    return torch.arange(8, dtype=torch.uint8, device=like.device)
+
+
+def _bytes(x: Tensor) -> Tensor:
+    """The bytes of all elements, row-major: elements x bytes of one, uint8."""
+    flat = x.detach().reshape(-1)
+    return flat.view(torch.uint8).view(flat.numel(), flat.itemsize)
+
+
+def _index(elements: int) -> torch.dtype:
+    return torch.int32 if elements < 1 << 31 else torch.int64
+
+
+def _origin(before: Tensor) -> tuple[str, list[int], str]:
+    """What tells a base from others: dtype, shape, and the beginning of the values' SHA-256."""
+    digest = hashlib.sha256(_bytes(before).cpu().numpy().data).hexdigest()[:16]
+    return str(before.dtype), list(before.shape), digest
+
+
+def _check_base(base: Mapping[str, Tensor], delta: Delta) -> None:
+    for ours, theirs, which in ((delta.entries, base, "base"), (base, delta.entries, delta.path)):
+        for name in ours:
+            if name not in theirs:
+                raise ValueError(f"{which}: no tensor {name!r}{nearest(name, list(theirs))}")
+    for name, entry in delta.entries.items():
+        dtype, shape, sha256 = _origin(base[name])
+        if (dtype, shape) != (entry.dtype, entry.shape):
+            raise ValueError(
+                f"{name}: expected a base of {entry.dtype} {tuple(entry.shape)}, found "
+                f"{dtype} {tuple(shape)}"
+            )
+        if sha256 != entry.sha256:
+            raise ValueError(f"{name}: the delta was made from a base with other values")

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from gmt_core.errors import NonFiniteGradientError
-from gmt_core.flat import INT_OF, infinity_bits, magnitude_bits
+from gmt_core.flat import INT_OF, count_true, infinity_bits, magnitude_bits
 from gmt_core.magnitudes import LocalPool
 from gmt_core.radix import Counter, Intervals
 
 _CHUNK: Final = 1 << 21  # bytes of magnitudes: fewer would cost more in calls than the cache saves
-_RUN: Final = 1024  # elements: what `_count` and `_inside` take in whole integers of eight bytes
+_RUN: Final = 1024  # elements: what is counted and chosen in whole integers of eight bytes
 
 
 @final
@@ -159,11 +159,11 @@ def _look(bits: Tensor, buffers: _Buffers, seen: Seen) -> None:
     last = min(interval.last, torch.iinfo(bits.dtype).max)
     reached = buffers.reached.copy_(torch.ge(bits, interval.low, out=buffers.spare))
     above = buffers.above.copy_(torch.gt(bits, last, out=buffers.spare))
-    seen.above += _count(above)
+    seen.above += int(count_true(above))
     if interval.width:
         seen.add(_inside(bits, reached, above))
     else:
-        seen.inside += _count(reached.logical_xor_(above))
+        seen.inside += int(count_true(reached.logical_xor_(above)))
 
 
 def _inside(bits: Tensor, reached: Tensor, above: Tensor) -> Tensor:
@@ -173,10 +173,3 @@ def _inside(bits: Tensor, reached: Tensor, above: Tensor) -> Tensor:
     # Most runs of eight hold none: look at them as one integer each.
     runs = reached.view(torch.int64).bitwise_xor_(above.view(torch.int64)).nonzero().squeeze(1)
     return bits.view(-1, 8)[runs].view(-1)[reached.view(-1, 8)[runs].view(-1)]
-
-
-def _count(mask: Tensor) -> int:
-    """How many are true; eight at a time as the bytes of an integer, at most 128 times each."""
-    if mask.numel() % _RUN:
-        return int(mask.count_nonzero())
-    return int(mask.view(torch.int64).view(128, -1).sum(0).view(torch.uint8).sum())

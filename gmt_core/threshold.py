@@ -20,15 +20,14 @@ from gmt_core.accelerated import kernels_for
 from gmt_core.block import Block
 from gmt_core.bracket import bracketed_select
 from gmt_core.checks import checked_ratio
+from gmt_core.equal_sizes import EqualSizes, together
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.flat import checked_dtype, from_bits
 from gmt_core.magnitudes import LocalPool, plain_pool
 from gmt_core.radix import Counter, radix_select
 from gmt_core.stream import Scanner, Stream
 
-_SMALL: Final = 1 << 17  # elements; pools up to here are handled together
-_TOGETHER: Final = 1 << 18  # elements at once: about 5 MiB
-_POOLS: Final = 32  # pools at once: about 2 MiB of counts
+_TOGETHER: Final = 1 << 18  # elements counted at once: about 5 MiB
 
 
 def kept_count(numel: int, mask_ratio: float) -> int:
@@ -91,22 +90,39 @@ def local_thresholds(pools: Sequence[LocalPool], kept: Sequence[int]) -> list[Te
     where `kept[i]` is not in [1, elements], NonFiniteGradientError with the pool's index.
     """
     found = [torch.empty(0)] * len(pools)
-    scanners = {pool[0].dtype: Scanner(pool[0].dtype) for pool in pools}
+    equal: dict[tuple[torch.dtype, torch.device], EqualSizes] = {}
     for places in _batches(pools, kept):
-        batch, dtype = [pools[i] for i in places], pools[places[0]][0].dtype
-        ranks = [kept[i] for i in places]
+        batch, ranks = [pools[i] for i in places], [kept[i] for i in places]
         try:
-            counter = counter_of(batch, dtype)
-            if isinstance(counter, Stream):
-                bits = torch.tensor([bracketed_select(batch[0], ranks[0], scanners[dtype])])
-            else:
-                bits = radix_select(counter, ranks, dtype)
+            bits = _select(batch, ranks, equal)
         except NonFiniteGradientError as error:
             raise NonFiniteGradientError(str(error), places[error.index or 0]) from None
-        values = from_bits(bits, dtype)
+        values = from_bits(bits, batch[0][0].dtype).to(batch[0][0].device)
         for place, value in zip(places, values.unbind(), strict=True):
-            found[place] = value.to(pools[place][0].device)
+            found[place] = value
     return found
+
+
+def _select(
+    pools: Sequence[LocalPool],
+    kept: Sequence[int],
+    equal: dict[tuple[torch.dtype, torch.device], EqualSizes],
+) -> Tensor:
+    """The bits of one batch's thresholds: int64, shape (pools,)."""
+    dtype, device = pools[0][0].dtype, pools[0][0].device
+    kernels = _kernels_for(pools[0])
+    if kernels is not None:
+        return radix_select(kernels.KernelCounter(pools), kept, dtype)
+    if not _together(pools[0]):
+        return torch.tensor([bracketed_select(pools[0], kept[0], Scanner(dtype))])
+    if (dtype, device) not in equal:
+        equal[dtype, device] = EqualSizes(dtype, device)
+    return torch.tensor(equal[dtype, device].select([pool[0] for pool in pools], kept[0]))
+
+
+def _together(pool: LocalPool) -> bool:
+    """Whether it is one tensor, small enough to be handled with others of its size."""
+    return len(pool) == 1 and together(pool[0].numel, pool[0].dtype) > 0
 
 
 def counter_of(pools: Sequence[LocalPool], dtype: torch.dtype) -> Counter:
@@ -130,28 +146,18 @@ def _kernels_for(members: LocalPool) -> ModuleType | None:
 
 
 def _batches(pools: Sequence[LocalPool], kept: Sequence[int]) -> Iterator[list[int]]:
-    """The places in runs that are worked on together: a GPU's, or small ones; others alone."""
-    alike = defaultdict[tuple[torch.dtype, torch.device, bool], list[int]](list)
-    sizes = [sum(member.numel for member in pool) for pool in pools]
-    for place, (pool, size, count) in enumerate(zip(pools, sizes, kept, strict=True)):
+    """The places in runs that are worked on together: a GPU's, or equal ones; others alone."""
+    alike = defaultdict[tuple[torch.dtype, torch.device, int, int], list[int]](list)
+    for place, (pool, count) in enumerate(zip(pools, kept, strict=True)):
+        size = sum(member.numel for member in pool)
         if not 1 <= count <= size:
             raise ValueError(f"kept: expected a count in [1, {size}], found {count}")
-        kernels = _kernels_for(pool) is not None
-        if kernels or size <= _SMALL:
-            alike[pool[0].dtype, pool[0].device, kernels].append(place)
+        if _kernels_for(pool) is not None:
+            alike[pool[0].dtype, pool[0].device, 0, 0].append(place)
+        elif _together(pool):
+            alike[pool[0].dtype, pool[0].device, size, count].append(place)
         else:
             yield [place]
-    for (_, _, kernels), places in alike.items():
-        yield from [places] if kernels else _runs(places, sizes)
-
-
-def _runs(places: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Cut where more would not fit into memory together."""
-    run, elements = list[int](), 0
-    for place in places:
-        if run and (elements + sizes[place] > _TOGETHER or len(run) == _POOLS):
-            yield run
-            run, elements = [], 0
-        run.append(place)
-        elements += sizes[place]
-    yield run
+    for (dtype, _, size, _), places in alike.items():
+        most = together(size, dtype) if size else len(places)
+        yield from (places[i : i + most] for i in range(0, len(places), most))

@@ -124,6 +124,35 @@ def test_torch_tells_fused_optimizers_of_an_infinity() -> None:
     assert verdicts == [False, True, False]
 
 
+@canary("torch", "the scale of torch.amp.GradScaler on fused optimizers, grad_scale")
+def test_torch_tells_fused_optimizers_of_the_scale() -> None:
+    import torch
+
+    from gmt_core._compat import loss_scale
+
+    weight, scales = torch.nn.Parameter(torch.ones(1)), list[float]()
+    optimizer = torch.optim.SGD([weight], lr=0.1, fused=True)
+    optimizer.register_step_post_hook(lambda fused, *_: scales.append(loss_scale(fused)))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    weight.grad = scaler.scale(torch.ones(1))
+    scaler.step(optimizer)
+    optimizer.step()
+    assert scales == [8.0, 1.0]
+
+
+@canary("torch", "how often a tensor was changed in place, _version")
+def test_torch_counts_changes_of_a_tensor() -> None:
+    import torch
+
+    from gmt_core._compat import version_of
+
+    tensor = torch.ones(2)
+    before = version_of(tensor)
+    assert version_of(tensor) == before
+    tensor.add_(1)
+    assert version_of(tensor) > before
+
+
 @canary("transformers", "the class names of a model's layers, _no_split_modules")
 def test_transformers_names_the_layers_of_a_model() -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -140,14 +169,29 @@ def test_transformers_names_the_layers_of_a_model() -> None:
 def test_transformers_builds_a_cache_of_layers() -> None:
     from transformers import LlamaConfig, MistralConfig
 
-    from evaluators._compat import PLAIN, cache_layers, window_of
+    from evaluators._compat import PLAIN, cache_layers
 
     layers = cache_layers(LlamaConfig(**LLAMA))
     assert [type(layer) for layer in layers] == [PLAIN[0]] * LLAMA["num_hidden_layers"]
-    assert [window_of(layer) for layer in layers] == [None, None]
     sliding = cache_layers(MistralConfig(**LLAMA, num_key_value_heads=2, sliding_window=8))
     assert {type(layer) for layer in sliding} == {PLAIN[1]}
-    assert {window_of(layer) for layer in sliding} == {8}
+
+
+@canary("lm-eval", "Task._filters")
+def test_lm_eval_filters_answers_document_by_document(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    from evaluators._compat import task_filters
+    from evaluators.lm_eval_backend import documents, open_tasks
+    from evaluators.protocol import Changes
+    from tests.evaluators.harness_tasks import write_task
+
+    path = write_task("triviaqa", tmp_path)
+    (task,), _ = open_tasks(str(path), Changes())
+    (request,) = documents(task, "all", Changes())[0].requests
+    request.resps = [" Ann "]
+    (each,) = task_filters(task)
+    each.apply([request])
+    assert request.filtered_resps == {"remove_whitespace": "Ann "}
 
 
 @canary("transformers", "what a model calls of a cache's layer (DynamicLayer)")

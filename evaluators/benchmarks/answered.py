@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluators.answers import EQUALITIES, EXTRACTIONS, robust_answer
+from evaluators.answers import EQUALITIES, EXTRACTIONS
 from evaluators.benchmark import Item
 from evaluators.benchmarks.generative import GenerativeBenchmark, Grade
 from evaluators.math_equality import same_mathematics
+from evaluators.robust import robust_answer
 
 ROBUST = "accuracy_robust"
 

@@ -25,7 +25,7 @@ FIELDS = {"problem": str, "solution": str}
 VALIDATION = "train file: the problems whose hash is in the first 5 %; test file: every row"
 PROTOCOLS = {
     "table1": Protocol(
-        version="math-metamath-1",
+        version="math-metamath-2",
         validation=VALIDATION,
         prompt=METAMATH_PROMPT.replace("{question}", "{problem}"),
         decoding=Decoding(2048, METAMATH_STOPS),
@@ -34,7 +34,7 @@ PROTOCOLS = {
         robust=True,
     ),
     "full": Protocol(
-        version="math-minerva-4-shot-1",
+        version="math-minerva-4-shot-2",
         validation=VALIDATION,
         prompt=prompt_text("math_minerva_4_shot.txt") + "Problem:\n{problem}\n\nSolution:",
         shots=4,

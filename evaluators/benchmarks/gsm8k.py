@@ -3,7 +3,8 @@
 Rows: {"question", "answer"} as released, with the gold answer after "####". Protocols: the plain
 zero-shot prompt suits small contexts; `table1` is MetaMath's (Yu et al. 2023, arXiv 2309.12284);
 `table2` open-instruct's (Wang et al. 2023, arXiv 2306.04751) with the eight demonstrations of Wei
-et al. 2022 (arXiv 2201.11903) on its 200 questions; `full` the same on all 1,319.
+et al. 2022 (arXiv 2201.11903) on its 200 questions; `full` the same on all 1,319, for solutions of
+any number of lines.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ PLAIN = Protocol(
     equality="normalised",
 )
 FEW_SHOT = Protocol(
-    version="gsm8k-cot-8-shot-1",
+    version="gsm8k-cot-8-shot-2",
     validation=VALIDATION,
     prompt=prompt_text("gsm8k_cot_8_shot.txt") + "Question: {question}\nAnswer:",
     shots=8,
-    decoding=Decoding(512, ("\n",)),
+    decoding=Decoding(512, ("\nQuestion:",)),
     extraction="last_number",
     equality="bare_text",
     robust=True,
@@ -54,7 +55,7 @@ FEW_SHOT = Protocol(
 PROTOCOLS = {
     "plain": PLAIN,
     "table1": Protocol(
-        version="gsm8k-metamath-2",
+        version="gsm8k-metamath-3",
         validation=VALIDATION,
         prompt=METAMATH_PROMPT,
         decoding=Decoding(512, METAMATH_STOPS),
@@ -62,7 +63,12 @@ PROTOCOLS = {
         equality="normalised",
         robust=True,
     ),
-    "table2": replace(FEW_SHOT, version="gsm8k-open-instruct-200-1", subset=200),
+    "table2": replace(
+        FEW_SHOT,
+        version="gsm8k-open-instruct-200-2",
+        decoding=Decoding(512, ("\n",)),  # as released: a solution of several lines is cut
+        subset=200,
+    ),
     "full": FEW_SHOT,
 }
 HUB: Mapping[Split, HubSplit] = {

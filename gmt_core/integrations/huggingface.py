@@ -7,9 +7,10 @@ GradientMaskCallback(GradientMasker(GradientMask(mask_ratio=0.2))).add_to(traine
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any, Final, Self, final
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import (
     Trainer,
@@ -41,10 +42,21 @@ class GradientMaskCallback(TrainerCallback):
     and its statistics, where it takes them, in the Trainer's logs.
     """
 
-    def __init__(self, masker: GradientMasker) -> None:
-        """Take over a masker that is attached to nothing yet."""
+    def __init__(
+        self, masker: GradientMasker, named_parameters: Iterable[tuple[str, Tensor]] = ()
+    ) -> None:
+        """Take over a masker that is attached to nothing yet.
+
+        `named_parameters` names what the optimizer holds beside the model's parameters (those of
+        a loss), for patterns that are to fit them.
+        """
         self.masker = masker
+        self._others = tuple(named_parameters)
         self._fresh = copy.deepcopy(masker.state_dict())
+
+    def __repr__(self) -> str:
+        """As it was built."""
+        return f"GradientMaskCallback({self.masker!r})"
 
     def add_to(self, trainer: Trainer) -> Self:
         """Join the trainer's callbacks, before those that send its logs to trackers.
@@ -78,7 +90,7 @@ class GradientMaskCallback(TrainerCallback):
         self.masker.load_state_dict(start)
         state.stateful_callbacks[_STATE] = start
         self.masker.detach()  # an earlier train() may have ended in an error
-        self.masker.attach(optimizer, model.named_parameters())
+        self.masker.attach(optimizer, [*model.named_parameters(), *self._others])
 
     def _state_to_start_from(self, state: TrainerState) -> dict[str, Any]:
         if state.global_step == 0:

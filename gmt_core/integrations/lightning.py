@@ -7,11 +7,13 @@ trainer = Trainer(callbacks=[GradientMaskCallback(GradientMasker(GradientMask(ma
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any, Final, final
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -32,11 +34,22 @@ class GradientMaskCallback(Callback):
     them, go to the Trainer's loggers.
     """
 
-    def __init__(self, masker: GradientMasker) -> None:
-        """Take over a masker that is attached to nothing yet."""
+    def __init__(
+        self, masker: GradientMasker, named_parameters: Iterable[tuple[str, Tensor]] = ()
+    ) -> None:
+        """Take over a masker that is attached to nothing yet.
+
+        `named_parameters` names what the optimizer holds beside the module's parameters, for
+        patterns that are to fit them.
+        """
         self.masker = masker
+        self._others = tuple(named_parameters)
         self._fresh = copy.deepcopy(masker.state_dict())
         self._closure_hook: RemovableHandle | None = None
+
+    def __repr__(self) -> str:
+        """As it was built."""
+        return f"GradientMaskCallback({self.masker!r})"
 
     def state_dict(self) -> dict[str, Any]:
         """The masker's, for Lightning's checkpoint."""
@@ -56,9 +69,13 @@ class GradientMaskCallback(Callback):
                 f"ckpt_path: the checkpoint at step {trainer.global_step} was written without a "
                 "masker, so there is nothing to go on from; load its weights and start a new run"
             )
-        self._detach()  # an earlier fit() may have ended in an error
-        self._closure_hook = optimizer.register_step_pre_hook(_evaluate_closure)
-        self.masker.attach(optimizer, pl_module.named_parameters())
+        self._attach(optimizer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Attach again where parameters joined the optimizer, as under BackboneFinetuning."""
+        optimizer = _only_optimizer(trainer)
+        if not self.masker.fits(optimizer):
+            self._attach(optimizer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Log the latest measured update's statistics."""
@@ -70,6 +87,11 @@ class GradientMaskCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the optimizer as it was."""
         self._detach()
+
+    def _attach(self, optimizer: Optimizer, pl_module: LightningModule) -> None:
+        self._detach()  # an earlier fit() may have ended in an error
+        self._closure_hook = optimizer.register_step_pre_hook(_evaluate_closure)
+        self.masker.attach(optimizer, [*pl_module.named_parameters(), *self._others])
 
     def _detach(self) -> None:
         self.masker.detach()
@@ -89,7 +111,8 @@ def _evaluate_closure(
     if closure is not None:
         with torch.enable_grad():
             closure()
-    return (optimizer,), {}
+    rest = {name: value for name, value in kwargs.items() if name != "closure"}
+    return (optimizer, *([None] if len(args) > 1 else []), *args[2:]), rest
 
 
 def _only_optimizer(trainer: Trainer) -> Optimizer:

@@ -66,7 +66,7 @@ def evaluate_models(
         int | None, typer.Option(min=1, help="The k of pass@k and maj@k, at most --samples.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, mixed_bfloat16.")] = "auto",
     add_bos: Annotated[
         str,
         typer.Option(help="Begin prompts with BOS: true, false, or auto (as the tokenizer does)."),

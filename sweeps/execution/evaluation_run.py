@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item, Split, items_sha256
-from evaluators.benchmarks import NAMES, SHIPPED, build, presets, runs_code
+from evaluators.benchmarks import NAMES, build, presets, runs_code
 from evaluators.errors import unknown_name
 from evaluators.evaluate import evaluate, select
 from evaluators.files import ENDINGS
@@ -23,7 +23,7 @@ from evaluators.tokens import AddBos
 from sweeps.finetune.strict_model import expanded
 from sweeps.storage.errors import checked
 
-Dtype = Literal["auto", "bfloat16", "float32"]
+Dtype = Literal["auto", "bfloat16", "float32", "mixed_bfloat16"]
 ADD_BOS: dict[str, AddBos] = {"auto": "auto", "true": True, "false": False}
 # Items scored and cached at a time: enough for full batches, few enough to lose little.
 CHUNK = 64
@@ -79,7 +79,7 @@ class Options:
                 name,
                 metric=metric,
                 sandbox=sandbox if runs_code(name) or len(names) == 1 else None,
-                preset=preset if _takes_preset(name) or len(names) == 1 else None,
+                preset=preset if len(names) == 1 or (name in NAMES and presets(name)) else None,
                 changes=changes,
             )
             source = Path(name) if is_harness(name) else _source(name, sources, data_folder)
@@ -120,7 +120,7 @@ def run(options: Options) -> Report:
 
     from sweeps.finetune.divergence import check_scores, check_weights
     from sweeps.finetune.finetune_config import ModelConfig
-    from sweeps.finetune.model import load_model
+    from sweeps.finetune.model import computing_dtype, load_model
     from sweeps.finetune.process_group import Group
 
     # Load data first, to detect a wrong path before loading a large model.
@@ -144,12 +144,14 @@ def run(options: Options) -> Report:
         tokenizer,
         batch_tokens=options.batch_tokens,
         add_bos=options.add_bos,
+        computes_in=computing_dtype(options.dtype),
     )
+    key = f"{weights}-{options.dtype}"
     results: dict[str, BenchmarkResult] = {}
     seconds: dict[str, float] = {}
     for name, benchmark, _ in options.benchmarks:
         start = time.monotonic()
-        results[name] = _score(lm, benchmark, items[name], weights, options.cache)
+        results[name] = _score(lm, benchmark, items[name], key, options.cache)
         check_scores(results[name].score, results[name].metrics)
         seconds[name] = time.monotonic() - start
         if options.samples_out is not None:
@@ -234,11 +236,6 @@ def _score(
             cache=known,
             progress=lambda done: bar.advance(task, done),
         )
-
-
-def _takes_preset(name: str) -> bool:
-    shipped = is_harness(name) or name in SHIPPED
-    return not shipped and (name not in NAMES or bool(presets(name)))
 
 
 def _one_of(kind: str, word: str, known: Sequence[str]) -> Any:

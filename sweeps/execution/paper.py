@@ -19,13 +19,15 @@ from sweeps.execution.remote_job import Stored
 from sweeps.execution.reporting import sensitivity_data, study_figure
 from sweeps.execution.test_scores import TestScores
 from sweeps.execution.worker_session import worker_session
+from sweeps.report import paper_page
 from sweeps.report.arms import winner
 from sweeps.report.page import Drawn
-from sweeps.report.paper_page import PaperDomain, best_ratio, write_paper
+from sweeps.report.paper_page import PaperDomain, best_ratio
 from sweeps.report.sensitivity import analyse, headline
 from sweeps.report.sensitivity_figures import figures
 from sweeps.report.sensitivity_page import cost
 from sweeps.report.trial_row import ScoreLabel, TrialRow
+from sweeps.report.write_report import write_files
 from sweeps.search.trial_records import Records, best_row, label_of
 from sweeps.storage import remote_sync
 from sweeps.storage.address import is_relative
@@ -206,7 +208,8 @@ def report(config: SweepConfig) -> Path:
             found[domain] = (label_of(config, domain), best_row(rows), ended)
         shared.append(best_ratio(found))
     yaml = config_yaml(config)
-    return write_paper(config.name, domains, shared, yaml, report_folder(config))
+    whole = paper_page.page(config.name, domains, shared, yaml)
+    return write_files(report_folder(config), whole).html
 
 
 def _domain(config: SweepConfig, domain: str) -> PaperDomain:

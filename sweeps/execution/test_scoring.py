@@ -75,6 +75,7 @@ def score_model(job: ScoringJob) -> Scored | Refused:
     """
     from sweeps.finetune.derived import load_derived
     from sweeps.finetune.divergence import DivergedError, check_scores, check_weights
+    from sweeps.finetune.model import computing_dtype
     from sweeps.finetune.process_group import Group
     from sweeps.finetune.process_state import preserve_global_state
     from sweeps.finetune.validation import evaluate_model
@@ -92,6 +93,7 @@ def score_model(job: ScoringJob) -> Scored | Refused:
                 "test",
                 group,
                 add_bos=job.model.add_bos,
+                computes_in=computing_dtype(job.model.dtype),
             )
             for result in scored.values():
                 check_scores(result.score, result.metrics)

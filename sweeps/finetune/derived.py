@@ -10,7 +10,7 @@ import torch
 from gmt_core.delta import one_off_drop
 from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.finetune_config import DropConfig, FinetuneConfig, ModelConfig
-from sweeps.finetune.model import load_model, save_model
+from sweeps.finetune.model import computing_dtype, load_model, save_model
 from sweeps.finetune.model_facts import ModelError
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache, preserve_global_state
@@ -50,7 +50,8 @@ def score_derived(
     device, target = group.device(), folder / "model"
     folder.mkdir(parents=True, exist_ok=True)
     with preserve_global_state(device, config.threads):
-        validation = Validation(config.evaluation, group, cache, config.model.add_bos)
+        computes_in = computing_dtype(config.model.dtype)
+        validation = Validation(config.evaluation, group, cache, config.model.add_bos, computes_in)
         model, tokenizer = load_derived(config.model, drop, device)
         try:
             check_weights(model.to(device), group)

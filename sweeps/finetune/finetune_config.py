@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -248,6 +248,9 @@ class EvaluationConfig(ChecksConfig):
         return self
 
 
+STATISTICS_EVERY: Final = 10  # updates from one whose mask is measured to the next
+
+
 class SharedSettings(StrictModel):
     """The settings that all trials of a sweep share, and those of a single run.
 
@@ -264,7 +267,7 @@ class SharedSettings(StrictModel):
     clip_norm: float | None = Field(default=1.0, gt=0.0)
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    statistics_every: int = Field(default=1, ge=0)
+    statistics_every: int = Field(default=STATISTICS_EVERY, ge=0)
     threads: PositiveInt | None = None
     checkpoint_updates: PositiveInt | None = None
     checkpoint_async: bool = False

@@ -14,7 +14,7 @@ from sweeps.finetune.derived import score_derived
 from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.memory import check_memory
-from sweeps.finetune.model import check_vocabulary, load_model, save_model
+from sweeps.finetune.model import check_vocabulary, computing_dtype, load_model, save_model
 from sweeps.finetune.model_facts import check_context
 from sweeps.finetune.optimizers import check_optimizer, check_steps
 from sweeps.finetune.process_group import Group
@@ -99,7 +99,13 @@ class _Run:
             ),
         )
         self._counts = data.counts
-        self._validation = Validation(config.evaluation, group, store, config.model.add_bos)
+        self._validation = Validation(
+            config.evaluation,
+            group,
+            store,
+            config.model.add_bos,
+            computing_dtype(config.model.dtype),
+        )
         self._model.to(device)
         self._trainer = Trainer(config, self._model, data, group, device)
         self._saver = Saver(

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
+import torch
+
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item
 from evaluators.evaluate import evaluate, select
 from evaluators.language_model import LanguageModel
@@ -29,10 +31,16 @@ class Validation:
     """The validation items of a domain, read once; it has no access to test items."""
 
     def __init__(
-        self, config: EvaluationConfig, group: Group, cache: Cache, add_bos: AddBos = "auto"
+        self,
+        config: EvaluationConfig,
+        group: Group,
+        cache: Cache,
+        add_bos: AddBos = "auto",
+        computes_in: torch.dtype | None = None,
     ) -> None:
         """Read and select the items; DataError names what cannot be read."""
-        self._group, self._add_bos = group, add_bos
+        self._group, self._add_bos, self._computes_in = group, add_bos, computes_in
+        self._lm: LanguageModel | None = None
         key = ("benchmarks", *map(_identity, config.benchmarks))
         opened = cache.value(key, lambda: _opened(config.benchmarks))
         pairs = zip(config.benchmarks, opened, strict=True)
@@ -44,13 +52,16 @@ class Validation:
         Raises:
             DivergedError: one of them is not finite.
         """
-        lm = LanguageModel(model, tokenizer, add_bos=self._add_bos)
+        if self._lm is None or self._lm.model is not model:  # kept, since it has been checked
+            self._lm = LanguageModel(
+                model, tokenizer, add_bos=self._add_bos, computes_in=self._computes_in
+            )
         scores: list[float] = []
         metrics: dict[str, float] = {}
         for part in self._parts:
             items = part.items if final else part.early_items
             rank, size = self._group.rank, self._group.size
-            result = evaluate(lm, part.benchmark, items, rank=rank, world_size=size)
+            result = evaluate(self._lm, part.benchmark, items, rank=rank, world_size=size)
             scores.append(result.score)
             for name, value in result.metrics.items():
                 metrics[f"eval/{result.name}/{name}"] = value
@@ -67,10 +78,11 @@ def evaluate_model(
     group: Group | None = None,
     *,
     add_bos: AddBos = "auto",
+    computes_in: torch.dtype | None = None,
 ) -> dict[str, BenchmarkResult]:
     """Score a model in memory on all (or `test_limit`, `limit`) items, split over `group`."""
     rank, size = (0, 1) if group is None else (group.rank, group.size)
-    lm = LanguageModel(model, tokenizer, add_bos=add_bos)
+    lm = LanguageModel(model, tokenizer, add_bos=add_bos, computes_in=computes_in)
     results = {}
     for config in benchmarks:
         limit = config.test_limit if split == "test" else config.limit

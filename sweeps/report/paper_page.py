@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
-from sweeps.report.drawing import png
 from sweeps.report.page import Cells, Drawn, Page, table
 from sweeps.report.published import BEST_RATIO, DROP_CLAIM, NO_NUMBERS, SENSITIVITY_CLAIM
 from sweeps.report.trial_row import ScoreLabel, TrialRow
@@ -59,21 +57,3 @@ def page(
         caveats=[SENSITIVITY_CLAIM, DROP_CLAIM, NO_NUMBERS],
         caveats_title="What the paper says",
     )
-
-
-def write_paper(
-    name: str,
-    domains: Sequence[PaperDomain],
-    shared: Sequence[Drawn],
-    config_yaml: str,
-    folder: Path,
-) -> Path:
-    """Write report.html, and every figure as PNG; returns the page's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in domains:
-        for part in one.parts:
-            if part.figure is not None:
-                (folder / f"{one.domain}_{part.name}.png").write_bytes(png(part.figure))
-    path = folder / "report.html"
-    path.write_text(page(name, domains, shared, config_yaml).html(), encoding="utf-8")
-    return path

@@ -54,18 +54,25 @@ def write_sensitivity(data: SensitivityData, folder: Path) -> ReportPaths:
 def write_files(
     folder: Path,
     page: Page,
-    rows: tuple[TrialRow, ...],
+    rows: tuple[TrialRow, ...] | None = None,
     results: Mapping[str, Any] | None = None,
 ) -> ReportPaths:
-    """Write a page, its figures as PNG (the first as report.png), trials and results."""
+    """Write a page, its figures as PNG, trials and results.
+
+    A figure's file has its name and its heading's; the first one without heading is report.png.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    html, more = folder / "report.html", [folder / "trials.csv"]
+    html, more = folder / "report.html", list[Path]()
     html.write_text(page.html(), encoding="utf-8")
-    more[0].write_text(trials_csv(rows), encoding="utf-8", newline="")
-    for index, part in enumerate(part for parts in page.figures.values() for part in parts):
-        if part.figure is not None:
-            more.append(folder / f"{part.name if index else 'report'}.png")
-            more[-1].write_bytes(png(part.figure))
+    for heading, parts in page.figures.items():
+        for index, part in enumerate(parts):
+            name = f"{heading}_{part.name}" if heading else part.name if index else "report"
+            if part.figure is not None:
+                more.append(folder / f"{name}.png")
+                more[-1].write_bytes(png(part.figure))
+    if rows is not None:
+        more.append(folder / "trials.csv")
+        more[-1].write_text(trials_csv(rows), encoding="utf-8", newline="")
     if results is not None:
         more.append(folder / "results.json")
         more[-1].write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

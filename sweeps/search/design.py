@@ -112,7 +112,7 @@ class Design(ABC):
         """Trials that depend on the replicates; called once all of those have ended."""
         return []
 
-    def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
+    def keeps_model(self, row: TrialRow) -> bool:
         """Whether a trial's weights are still needed."""
         return False
 

@@ -46,7 +46,7 @@ class MethodsDesign(Design):
         base = DesignPoint("pretrained", 0.0, interval, rate, self.plan.seed, "replicate")
         return [base, *dropped(rows, ("drop_trivial",), (self.mask_ratio,))]
 
-    def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
+    def keeps_model(self, row: TrialRow) -> bool:
         """Every replicate, because all are tested."""
         return row.stage == "replicate"
 
@@ -71,7 +71,7 @@ class DropDesign(Design):
         """Each update with its smallest, random or largest parts dropped, at each rate."""
         return dropped(rows, DROPS, self.rates)
 
-    def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
+    def keeps_model(self, row: TrialRow) -> bool:
         """The SFT models, from which all others are derived."""
         return row.stage == "replicate" and row.method == "sft"
 
@@ -116,7 +116,7 @@ class SensitivityDesign(Design):
             return []
         return [*self.fresh(setting_at(best, self.method), rows), *self.fresh(SFT, rows)]
 
-    def keeps_model(self, row: TrialRow, rows: Rows) -> bool:
+    def keeps_model(self, row: TrialRow) -> bool:
         """Only models of fresh seeds, because only those are tested."""
         return row.stage == "fresh"
 

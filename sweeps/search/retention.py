@@ -35,7 +35,7 @@ def _kept(rows: tuple[TrialRow, ...], keep: KeepConfig, design: Design | None) -
     if keep.models == "all":
         return {row.key for row in rows}
     if design is not None:
-        return {row.key for row in rows if design.keeps_model(row, rows)}
+        return {row.key for row in rows if design.keeps_model(row)}
     sft = best_sft_row(rows)
     return {row.key for row in (*best_rows(rows, keep.models), *([sft] if sft else []))}
 

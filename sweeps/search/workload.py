@@ -137,4 +137,4 @@ def kept_models(config: SweepConfig, domain: str) -> int:
         every = workload(config, domain, ()).total
         return every if keep == "all" else min(config.search_trials(domain), keep + 1)
     rows = tuple(_ended(point) for point in whole(design, ()) if point.method not in DERIVED)
-    return len(rows) if keep == "all" else sum(design.keeps_model(row, rows) for row in rows)
+    return len(rows) if keep == "all" else sum(map(design.keeps_model, rows))

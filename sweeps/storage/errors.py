@@ -105,7 +105,7 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
         if len(location) == 1 and isinstance(detail["input"], dict | list):
             is_typo = get_close_matches(place, list(model.model_fields), n=1, cutoff=0.75)
             aside = "" if is_typo else "; a key that only holds YAML anchors is called x-..."
-        return f"unknown key '{place}' ({right}{aside})"
+        return f"unknown key '{place}' ({right}){aside}"
     if detail["type"] == "missing":
         return f"'{place}' is missing"
     if detail["type"] == "literal_error":

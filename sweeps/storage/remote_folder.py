@@ -37,21 +37,18 @@ class RemoteFolder:
 
     def download(self) -> None:
         """Download newer files of the driver, and the database; create the trials' folders."""
-        found = {
-            PurePosixPath(p).relative_to(self.name): e
-            for p, e in self.store.files(self.name).items()
-        }
+        listed = self.store.files(self.name).items()
+        found = {PurePosixPath(path).relative_to(self.name): entry for path, entry in listed}
         self.folder.mkdir(parents=True, exist_ok=True)
         for trial in {trial_of(path) for path in found} - {None}:
             (self.folder / str(trial)).mkdir(parents=True, exist_ok=True)
         drivers = {path: entry for path, entry in found.items() if is_drivers(path)}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(self._download_newer, drivers, drivers.values()))
-        database = PurePosixPath(DATABASE)
-        if database in found:  # another version may have the same time
-            self.store.download(self._at(database), self.folder / database)
+        if PurePosixPath(DATABASE) in found:  # another version may have the same time
+            self.store.download(self._at(DATABASE), self.folder / DATABASE)
         else:  # a driver on this machine keeps its records in another file
-            (self.folder / database).unlink(missing_ok=True)
+            (self.folder / DATABASE).unlink(missing_ok=True)
 
     def upload(self, check: Callable[[], object]) -> None:
         """Upload what changed here. ``check``: called before each upload; raises if this process
@@ -66,7 +63,7 @@ class RemoteFolder:
 
     def upload_database(self) -> None:
         """Upload the copy of the database, which is consistent at every moment."""
-        self.store.upload(self.folder / DATABASE, self._at(PurePosixPath(DATABASE)))
+        self.store.upload(self.folder / DATABASE, self._at(DATABASE))
 
     def download_lines(self, file: Path) -> None:
         """Download the new lines of an append-only file in the folder."""
@@ -119,5 +116,5 @@ class RemoteFolder:
     def _path_of(self, file: Path) -> PurePosixPath:
         return PurePosixPath(file.relative_to(self.folder).as_posix())
 
-    def _at(self, path: PurePosixPath) -> str:
+    def _at(self, path: PurePosixPath | str) -> str:
         return f"{self.name}/{path}"

@@ -13,7 +13,8 @@ RUN_FILE, FAILURE_FILE = "run.yaml", "failure.log"
 """The trial's run, which `finetune` can repeat alone, and why the trial failed."""
 
 EVENTS_FILE, SENT_FILE = "events.jsonl", "sent"
-"""The events the trial reports, and the mark that the tracker has all of them."""
+"""The events the trial reports, and the mark that this machine's tracker has all of them. Another
+machine sends them again, which is idempotent."""
 
 RESULT_FILE = "result.json"
 """Written once the run has ended."""
@@ -24,10 +25,6 @@ CLAIM_FILE = "claim"
 CHECKPOINTS, MODEL = "checkpoint", "model"
 
 _WORKERS = frozenset({EVENTS_FILE, RESULT_FILE, CLAIM_FILE, CHECKPOINTS, MODEL})
-_LOCAL_NAMES = frozenset({SENT_FILE, f"{EVENTS_FILE}.offset"})
-"""What this machine has sent to the tracker. Another one sends it all again, which is idempotent.
-"""
-
 _LOCAL_ENDINGS = (".lock", ".partial", ".tmp")
 DATABASE = "optuna.db"
 
@@ -48,7 +45,7 @@ def is_drivers(path: PurePosixPath) -> bool:
 
     The database is excluded: `sweeps.storage.database_backup` decides when its copy is consistent.
     """
-    if is_workers(path) or path.name in _LOCAL_NAMES or path.name.endswith(_LOCAL_ENDINGS):
+    if is_workers(path) or path.name == SENT_FILE or path.name.endswith(_LOCAL_ENDINGS):
         return False
     if any(part.startswith(".") for part in path.parts) or path.name.startswith(DATABASE):
         return False

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 
 from mlflow import MlflowClient
 
@@ -28,29 +27,20 @@ SCORE = "final/score"
 Json = dict[str, Any]
 
 
-@final
-@dataclass(frozen=True)
-class PublishedView:
-    """`url_path` starts with "/#" and follows the server's address; `label` describes the view."""
-
-    view_id: str
-    url_path: str
-    label: str = "compare trials"
-
-
 def publish_study(
     client: MlflowClient, experiment_id: str, parent_run_id: str, info: StudyInfo
-) -> tuple[PublishedView, ...]:
+) -> list[tuple[str, str]]:
     """Publish all views of a study: its trials, and a fixed design's means over replicates.
 
-    Repeating replaces them. In the second view, trials that are equal in the parameters of the
-    arms become one row and one point, with their mean (the page shows no intervals). It shows
-    only the replicates of a design, because conclusions never use tuning or fresh seeds.
+    Returns the label of each, and its path after the server's address. Repeating replaces them.
+    In the second view, trials that are equal in the parameters of the arms become one row and one
+    point, with their mean (the page shows no intervals). It shows only the replicates of a design,
+    because conclusions never use tuning or fresh seeds.
     """
-    return tuple(
+    return [
         _publish(client, experiment_id, parent_run_id, info, arms)
         for arms in ((), *([info.arms] if info.arms else []))
-    )
+    ]
 
 
 def _publish(
@@ -59,7 +49,7 @@ def _publish(
     parent_run_id: str,
     info: StudyInfo,
     arms: tuple[str, ...],
-) -> PublishedView:
+) -> tuple[str, str]:
     view_id = "-".join((f"gmt-{parent_run_id[:12]}", *arms))
     means = f"means by {' and '.join(arms)}"
     value = {
@@ -69,7 +59,7 @@ def _publish(
     }
     client.set_experiment_tag(experiment_id, shared_view_tag(view_id), json.dumps(value))
     label = f"compare {info.trial_kind}s" + (f", {means}" if arms else "")
-    return PublishedView(view_id, shared_view_page(experiment_id, view_id), label)
+    return label, shared_view_page(experiment_id, view_id)
 
 
 def _state(view_id: str, parent_run_id: str, kind: str, arms: tuple[str, ...]) -> Json:

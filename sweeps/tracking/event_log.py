@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any, Self, final
 
-from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.trial_files import Event, parse_event
 from sweeps.tracking.tracker import Tracker
 
@@ -62,13 +61,10 @@ class Outbox:
 
 @final
 class OutboxReader:
-    """Reads an outbox from an offset (bytes) that is stored in a file beside it."""
+    """Reads an outbox. A new reader starts at the beginning: trackers ignore what they have."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._offset_path = path.with_name(path.name + ".offset")
-        self._committed = _read_offset(self._offset_path)
-        self._end = self._committed
+        self.path, self._committed, self._end = path, 0, 0
 
     def read(self) -> list[Event]:
         """Complete events after the last `commit`; [] if there is no file yet.
@@ -90,10 +86,7 @@ class OutboxReader:
         return [event for event in events if event is not None]
 
     def commit(self) -> None:
-        """Mark the events of the last `read` as delivered, also across restarts."""
-        if self._end == self._committed:
-            return
-        atomic_write(self._offset_path, str(self._end))
+        """Mark the events of the last `read` as delivered."""
         self._committed = self._end
 
 
@@ -111,10 +104,3 @@ def forward(reader: OutboxReader, tracker: Tracker, key: str) -> list[Event]:
         tracker.flush()
         reader.commit()
     return events
-
-
-def _read_offset(path: Path) -> int:
-    try:
-        return int(path.read_text())
-    except (FileNotFoundError, ValueError):  # reading again is safe, skipping events is not
-        return 0

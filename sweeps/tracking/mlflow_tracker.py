@@ -44,8 +44,6 @@ if TYPE_CHECKING:  # MLflow takes seconds to import, so import it only when trac
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-    from sweeps.tracking.compare_view import PublishedView
-
 BATCH_POINTS = 1000  # MLflow's limit for one request
 FAILURE_CHARACTERS = 5000
 LOCAL_SERVER = "http://127.0.0.1:5000"
@@ -79,7 +77,7 @@ class _OpenStudy:
     info: StudyInfo
     experiment_id: str
     run_id: str
-    views: tuple[PublishedView, ...]
+    views: list[tuple[str, str]]
     found: Mapping[str, Run]  # trials of earlier calls, by key
 
 
@@ -205,12 +203,12 @@ class MlflowTracker(Tracker):
 
     def links(self) -> list[tuple[str, str]]:
         """The compare views, preceded for an SQLite store by the command that serves them."""
-        views, path = self._current().views, sqlite_path(self._uri)
-        if path is None:
+        views, database = self._current().views, sqlite_path(self._uri)
+        if database is None:
             address = public_address(self._uri)
-            return [(view.label, address + view.url_path) for view in views]
-        pages = [(f"then {view.label}", f"{LOCAL_SERVER}{view.url_path}") for view in views]
-        return [(SERVE, _serve_command(path)), *pages]
+            return [(label, address + path) for label, path in views]
+        pages = [(f"then {label}", LOCAL_SERVER + path) for label, path in views]
+        return [(SERVE, _serve_command(database)), *pages]
 
     @cached_property
     def _client(self) -> MlflowClient:

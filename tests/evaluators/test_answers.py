@@ -52,6 +52,7 @@ def test_equality_after_normalisation(left, right, same):
 def test_normalised_numbers_are_exact():
     assert normalise_answer("0.1") == "1/10"
     assert normalise_answer("1" * 40) == "1" * 40
+    assert normalise_answer("1" * 5000) == "1" * 5000  # more than Python reads
 
 
 def test_f1_is_squads():

@@ -25,6 +25,7 @@ from evaluators.kv_cache import is_plain
 from evaluators.language_model import LanguageModel
 from evaluators.sampler import Sampler
 from evaluators.sampling import Sampling, sample_seed
+from tests.evaluators.test_language_model import checked
 
 SHOTS = "Q: 1 + 1?\nA: 2\n\nQ: 2 + 2?\nA: 4\n\n"
 PROMPTS = [SHOTS + f"Q: {text}?\nA:" for text in ("3", "4 + 4", "5 + 5 + 5", "x", "3")]
@@ -126,8 +127,9 @@ def test_long_continuations_are_priced_in_pieces(model, tokenizer, monkeypatch, 
     whole = LanguageModel(model, tokenizer).loglikelihood(pairs)
     monkeypatch.setattr(likelihood, "LOGIT_ELEMENTS", elements)
     sizes: list[int] = []
+    lm = checked(model, tokenizer)
     model.lm_head.register_forward_hook(lambda _, __, logits: sizes.append(logits.numel()))
-    close(LanguageModel(model, tokenizer).loglikelihood(pairs), whole)
+    close(lm.loglikelihood(pairs), whole)
     assert max(sizes) <= max(elements, len(tokenizer))
 
 

@@ -7,6 +7,9 @@ as it is: it says how the tables were scored.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 import pytest
 
 from evaluators.answers import (
@@ -15,9 +18,10 @@ from evaluators.answers import (
     metamath_latex,
     metamath_number,
     minerva_sentence,
-    robust_answer,
 )
-from evaluators.math_equality import MathVerifier
+from evaluators.math_equality import MathVerifier, same_mathematics
+from evaluators.robust import robust_answer
+from tests.evaluators.answer_table import HELD_OUT, ROWS
 
 YES, NO = True, False
 NUMBERS = [
@@ -133,3 +137,52 @@ def test_latex(verifier, output, gold, table1, full, robust):
     assert (found is not None and verifier.equal(found, gold)) is full
     found = robust_answer(output)
     assert (found is not None and verifier.equal(found, gold)) is robust, found
+
+
+# A list where the gold answer is a point: math-verify takes one for the other.
+WRONG = [("\\boxed{2, -3}", "(2,-3)")]
+Verdicts = Iterable[tuple[str, str, bool]]
+
+
+def errors(found: list[bool], rows: list[tuple[str, str, bool]]) -> list[tuple[str, str]]:
+    return [row[:2] for row, same in zip(rows, found, strict=True) if same is not row[2]]
+
+
+def test_the_verdicts_of_a_reader():
+    rows = ROWS + HELD_OUT
+    assert len(ROWS) >= 230 and len(set(rows)) == len(rows)
+    found = same_mathematics([(robust_answer(output), gold) for output, gold, _ in rows], 20.0)
+    assert errors(found, rows) == WRONG
+
+
+def harness_finds(output: str, gold: str) -> bool:
+    """By lm-eval's gsm8k (flexible-extract) for a number, else by its hendrycks_math."""
+    from lm_eval.api.metrics import exact_match_hf_evaluate
+    from lm_eval.filters.extraction import RegexFilter
+    from lm_eval.tasks.hendrycks_math.utils import process_results
+
+    if not re.fullmatch(r"-?[\d.,]+", gold):
+        return bool(process_results({"solution": f"\\boxed{{{gold}}}"}, [output])["exact_match"])
+    flexible = RegexFilter(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", group_select=-1)
+    (found,) = flexible.apply([[output]], [{}])
+    ignored = [",", "\\$", "(?s).*#### ", "\\.$"]
+    return bool(
+        exact_match_hf_evaluate(
+            found, [gold], regexes_to_ignore=ignored, ignore_case=True, ignore_punctuation=False
+        )["exact_match"]
+    )
+
+
+def test_other_rules_err_more_often(capsys):
+    pytest.importorskip("lm_eval")
+    from math_verify import parse, verify
+
+    rows = ROWS + HELD_OUT
+    others = {
+        "math-verify": [verify(parse(f"${gold}$"), parse(output)) for output, gold, _ in rows],
+        "lm-eval": [harness_finds(output, gold) for output, gold, _ in rows],
+    }
+    rates = {name: len(errors(found, rows)) / len(rows) for name, found in others.items()}
+    with capsys.disabled():
+        print(f"\nanswers misjudged, of {len(rows)}: ours {len(WRONG) / len(rows):.1%}", rates)
+    assert min(rates.values()) > 10 * len(WRONG) / len(rows)

@@ -34,6 +34,13 @@ def naive_nats(model, tokenizer, context: str, continuation: str) -> tuple[float
     return nats, steps.argmax(-1).tolist() == tail
 
 
+def checked(model, tokenizer) -> LanguageModel:
+    """One whose fast paths have been compared already: that takes forwards of its own."""
+    lm = LanguageModel(model, tokenizer)
+    lm.loglikelihood([("a", "b")])
+    return lm
+
+
 def with_end(model, tokenizer, bias: float) -> None:
     """Make the end token likely enough that rows end at different steps."""
     head = nn.Linear(model.config.hidden_size, len(tokenizer), bias=True)
@@ -101,15 +108,17 @@ def test_loglikelihood_equals_full_logits_for_every_batch_size(model, tokenizer)
 
 def test_loglikelihood_projects_no_context_position(model, tokenizer):
     rows = []
+    lm = checked(model, tokenizer)
     model.lm_head.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[1]))
-    LanguageModel(model, tokenizer).loglikelihood([("x" * 40, "abc"), ("y" * 20, "de")])
+    lm.loglikelihood([("x" * 40, "abc"), ("y" * 20, "de")])
     assert rows == [3]
 
 
 def test_choices_that_differ_in_their_last_token_share_a_forward(model, tokenizer):
     sizes = []
+    lm = checked(model, tokenizer)
     model.lm_head.register_forward_hook(lambda _, args, __: sizes.append(args[0].shape[0]))
-    LanguageModel(model, tokenizer).loglikelihood([("x", f" {letter}") for letter in "ABCD"])
+    lm.loglikelihood([("x", f" {letter}") for letter in "ABCD"])
     assert sizes == [1]
 
 

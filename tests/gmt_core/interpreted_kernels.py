@@ -36,8 +36,15 @@ def thresholds(pools: list[list[Tensor]], kept: list[int], dtype: torch.dtype) -
     return list(from_bits(radix_select(counter, kept, dtype), dtype).unbind())
 
 
-def check_thresholds_and_masks(dtype: torch.dtype, share: float) -> None:
-    gradients = draw(dtype)
+def aligned(dtype: torch.dtype) -> list[Tensor]:
+    """Sizes that vector loads can read, more than one tile and more than one span."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(9, 576), (576,), (8,), (71, 1000)]
+    return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+
+
+def check_thresholds_and_masks(gradients: list[Tensor], share: float) -> None:
+    dtype = gradients[0].dtype
     kept = [max(1, math.ceil(share * g.numel())) for g in gradients]
     found = thresholds([[g] for g in gradients], kept, dtype)
     for threshold, gradient, count in zip(found, gradients, kept, strict=True):
@@ -45,6 +52,12 @@ def check_thresholds_and_masks(dtype: torch.dtype, share: float) -> None:
         assert torch.equal(threshold, by_sorting([gradient], count))
     masked = [g.clone(memory_format=torch.preserve_format) for g in gradients]
     kernels.mask_(masked, found)
+    counted = [g.clone(memory_format=torch.preserve_format) for g in gradients]
+    counts = kernels.mask_and_count_(counted, found)
+    assert all(torch.equal(a, b) for a, b in zip(masked, counted, strict=True))
+    for (stay, nonzero), before, threshold in zip(counts.tolist(), gradients, found, strict=True):
+        assert stay == int((before.abs() >= threshold).sum())
+        assert nonzero == int(before.count_nonzero())
     for after, before, threshold in zip(masked, gradients, found, strict=True):
         expected = torch.where(before.abs() >= threshold, before, torch.zeros_like(before))
         integer = torch.int16 if dtype.itemsize == 2 else torch.int32
@@ -75,7 +88,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for dtype in DTYPES:
         for share in (0.0, 0.3, 1.0):
-            check_thresholds_and_masks(dtype, share)
+            for gradients in (draw(dtype), aligned(dtype)):
+                check_thresholds_and_masks(gradients, share)
         check_pooled(dtype)
     for dtype, bad in itertools.product(DTYPES, (math.nan, -math.inf)):
         check_non_finite(dtype, bad)

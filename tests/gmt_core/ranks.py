@@ -11,6 +11,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -27,11 +32,11 @@ from torch.optim import SGD, AdamW
 from gmt_core import GradientMask, GradientMasker, RandomMask
 from gmt_core import layout as collectives
 from tests.gmt_core.reference import METHODS as ALL_METHODS
-from tests.gmt_core.reference import MOMENTS, naive_drops, naive_step
+from tests.gmt_core.reference import MOMENTS, NaiveMasks, naive_drops, naive_step
 
 WIDTH, HIDDEN = 10, 28  # rows and columns that do not divide evenly, and a bias of one element
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-METHODS = {name: build for name, build in ALL_METHODS.items() if name != "hft"}
+METHODS = {name: build for name, build in ALL_METHODS.items() if not build().needs_names}
 
 
 class Net(nn.Module):
@@ -126,10 +131,11 @@ def check_masks(build: Callable[[Net], nn.Module], dtype: torch.dtype) -> None:
     for name, method in METHODS.items():
         optimizer = SGD(model.parameters(), lr=0.0)
         GradientMasker(method()).attach(optimizer)
-        for update in range(2):
+        naive = NaiveMasks(method())
+        for update in range(3):
             full = gradients(Net(), dtype, update)
             give(model, full)
-            drops = naive_drops(method(), full, weights, [], update)
+            drops = naive.drops(full, weights, [], update)
             optimizer.step()
             for parameter, gradient, drop in zip(model.parameters(), full, drops, strict=True):
                 expected = torch.where(drop, 0, gradient)
@@ -199,6 +205,39 @@ def check_training(build: Callable[[Net], nn.Module]) -> None:
         optimizer.zero_grad()
 
 
+def check_held_masks(build: Callable[[Net], nn.Module], full: bool) -> None:
+    """A run that resumes from a saved state goes on with the masks that were drawn before it."""
+    options = StateDictOptions(full_state_dict=full)
+    runs = []
+    for _ in range(3):
+        model = build(Net())
+        optimizer = AdamW(model.named_parameters(), lr=1e-2)
+        masker = GradientMasker(GradientMask(0.8, hold="training"), mode="state")
+        runs.append((model, optimizer, masker.attach(optimizer)))
+
+    def train(run: int, steps: range) -> list[Tensor]:
+        model, optimizer, _ = runs[run]
+        for step in steps:
+            backward(model, step)
+            optimizer.step()
+            optimizer.zero_grad()
+        return [whole(p) for p in model.parameters()]
+
+    end = train(0, range(5))
+    train(1, range(3))
+    (model, optimizer, masker), (other, its_optimizer, its_masker) = runs[1:]
+    states = get_state_dict(model, optimizer, options=options)
+    set_state_dict(
+        other,
+        its_optimizer,
+        model_state_dict=states[0],
+        optim_state_dict=states[1],
+        options=options,
+    )
+    its_masker.load_state_dict(masker.state_dict())
+    assert all(map(torch.equal, end, train(2, range(3, 5))))
+
+
 def check_ratio_zero(build: Callable[[Net], nn.Module]) -> None:
     """Twenty AdamW steps with mask ratio 0 end bit for bit where steps without a masker end."""
     ends = []
@@ -221,7 +260,7 @@ def check_bytes(build: Callable[[Net], nn.Module], dtype: torch.dtype, groups: i
     """Counts alone travel: at most 128 KiB for each tensor, in three collectives at most."""
     model = build(Net().to(dtype))
     optimizer = SGD(model.parameters(), lr=0.0)
-    GradientMasker(GradientMask(0.5)).attach(optimizer)
+    GradientMasker(GradientMask(0.5), statistics_every=0).attach(optimizer)
     give(model, gradients(Net(), dtype, 0))
     sent: list[int] = []
     reduce = collectives.all_reduce
@@ -279,6 +318,11 @@ def checks(ranks: int) -> Iterator[tuple[str, Callable[[], None]]]:
         yield f"modes {name}", lambda b=build: check_modes(b)
         if name not in ("TP", "FSDP2 x TP"):
             yield f"training {name}", lambda b=build: check_training(b)
+            for whole_state in (False, True):
+                yield (
+                    f"held masks {name} full={whole_state}",
+                    lambda b=build, w=whole_state: check_held_masks(b, w),
+                )
         if name.startswith("FSDP2") and name != "FSDP2 x TP":
             yield f"ratio zero {name}", lambda b=build: check_ratio_zero(b)
             yield f"not finite {name}", lambda b=build: check_not_finite(b)

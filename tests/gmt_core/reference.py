@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gmt_core import SFT, GradientMask, HalfFineTuning, Method, RandomMask, kept_count
+from gmt_core import (
+    SFT,
+    GradientMask,
+    HalfFineTuning,
+    Method,
+    RandomMask,
+    RatioSchedule,
+    kept_count,
+)
 
 MOMENTS = ("momentum_buffer", "exp_avg", "exp_avg_sq")
 
@@ -32,17 +41,56 @@ def naive_drops(
         method.mask_(ones, update)
         return [one == 0 for one in ones]
     assert isinstance(method, GradientMask)
-    saliency = [g.abs() for g in gradients]
-    if method.saliency == "product":
-        saliency = [(g * w).abs() for g, w in zip(gradients, weights, strict=True)]
-    pools = saliency
-    if method.scope == "global":
-        pools = [torch.cat([s.flatten() for s in saliency])] * len(saliency)
+    pairs = zip(gradients, weights, strict=True)
+    saliency = [naive_saliency(method.saliency, g, w) for g, w in pairs]
+    if not method.needs_names:
+        names = [""] * len(gradients)
+    patterns = [naive_pattern(method.ratios.schedules, name) for name in names]
     found = []
-    for own, pool in zip(saliency, pools, strict=True):
-        kept = kept_count(pool.numel(), method.schedule(update))
-        found.append(own < pool.flatten().sort(descending=True).values[kept - 1])
+    for own, pattern in zip(saliency, patterns, strict=True):
+        alike = [s for s, p in zip(saliency, patterns, strict=True) if p == pattern]
+        pool = torch.cat([s.flatten() for s in (alike if method.scope == "global" else [own])])
+        ratio = method.ratios.schedules[pattern](update) if pattern else 0.0
+        threshold = pool.sort(descending=True).values[kept_count(pool.numel(), ratio) - 1]
+        found.append(own < threshold if ratio else torch.zeros_like(own, dtype=torch.bool))
     return found
+
+
+def naive_saliency(saliency: str, gradient: Tensor, weight: Tensor) -> Tensor:
+    """What ranks the elements, in the dtype of the gradient."""
+    if saliency == "gradient":
+        return gradient.abs()
+    if saliency == "product":
+        return (gradient * weight).abs()
+    if saliency == "weight":
+        return weight.detach().abs()
+    return gradient.abs() / (weight.detach().abs() + torch.finfo(gradient.dtype).tiny)
+
+
+def naive_pattern(patterns: Iterable[str], name: str) -> str | None:
+    """The pattern that fits a name; "*" only where no other does."""
+    fits = sorted((p for p in patterns if fnmatch.fnmatch(name, p)), key="*".__eq__)
+    return fits[0] if fits else None
+
+
+class NaiveMasks:
+    """As `naive_drops`, for methods that hold a mask: it remembers the latest that was drawn."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self.held: list[Tensor] = []
+
+    def drops(
+        self,
+        gradients: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        names: Sequence[str],
+        update: int,
+    ) -> list[Tensor]:
+        hold = self.method.hold
+        if hold is None or update == 0 or (hold != "training" and update % hold == 0):
+            self.held = naive_drops(self.method, gradients, weights, names, update)
+        return self.held
 
 
 def naive_step(
@@ -67,6 +115,7 @@ def naive_step(
                     moment.copy_(torch.where(drop, 0.0 if was is None else was, moment))
 
 
+RATIOS = RatioSchedule(0.8, "linear", start=0.2, updates=6)
 METHODS: dict[str, Callable[[], Method]] = {
     "sft": SFT,
     "gmt": lambda: GradientMask(0.6),
@@ -76,5 +125,14 @@ METHODS: dict[str, Callable[[], Method]] = {
     "product": lambda: GradientMask(0.6, saliency="product"),
     "product global": lambda: GradientMask(0.3, "global", saliency="product"),
     "random": lambda: RandomMask(0.5, seed=4),
+    "weight": lambda: GradientMask(0.6, saliency="weight"),
+    "over weight global": lambda: GradientMask(0.7, "global", saliency="gradient_over_weight"),
+    "sift": lambda: GradientMask(0.6, hold="training"),
+    "gallop": lambda: GradientMask(0.6, saliency="gradient_over_weight", hold="training"),
+    "held twice": lambda: GradientMask(RATIOS, "global", hold=2),
+    "shira": lambda: RandomMask(0.5, seed=4, hold="training"),
+    "random held twice": lambda: RandomMask(0.5, seed=4, hold=2),
+    "by name": lambda: GradientMask({"*gate*": 0.5, "*.1.*up*": RATIOS, "*down*": 0.0}, "global"),
+    "by name or rest": lambda: GradientMask({"*gate*": 0.0, "*": 0.7}, hold=3),
     "hft": lambda: HalfFineTuning(seed=1),
 }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adafactor, AdamW, Optimizer
 
 from gmt_core import GradientMask, GradientMasker, RandomMask
-from tests.gmt_core.reference import METHODS, naive_drops, naive_step
+from tests.gmt_core.reference import METHODS, NaiveMasks, naive_drops, naive_step
 
 NAMES = [f"layers.{i}.mlp.{kind}_proj.weight" for i in (0, 1) for kind in ("gate", "up", "down")]
 SHAPES = [(5, 8), (1,), (40,), (2, 3, 4), (6, 7), ()]
@@ -41,8 +41,9 @@ def give_gradients(parameters: list[nn.Parameter], update: int) -> None:
 
 
 def state_of(optimizer: Optimizer, parameters: list[nn.Parameter]) -> list[Tensor]:
-    tensors = [v for p in parameters for v in optimizer.state[p].values()]
-    return [t for t in tensors if isinstance(t, Tensor)]
+    """Beside the held masks."""
+    items = [item for p in parameters for item in optimizer.state[p].items()]
+    return [t for name, t in items if isinstance(t, Tensor) and name != "gmt_mask"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -59,10 +60,11 @@ def test_four_steps_equal_the_reference(method, build, mode: str, dtype: torch.d
             GradientMasker(method(), mode=mode).attach(optimizer)
         return
     GradientMasker(method(), mode=mode, statistics_every=2).attach(optimizer)
+    naive = NaiveMasks(method())
     for update in range(4):
         give_gradients(ours, update)
         give_gradients(theirs, update)
-        drops = naive_drops(method(), [p.grad for p in theirs], theirs, NAMES, update)
+        drops = naive.drops([p.grad for p in theirs], theirs, NAMES, update)
         naive_step(other, theirs, drops, mode)
         optimizer.step()
         for mine, reference in zip(ours, theirs, strict=True):

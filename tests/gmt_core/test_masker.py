@@ -248,6 +248,92 @@ def test_sparse_gradient_is_refused() -> None:
         optimizer.step()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+@pytest.mark.parametrize("statistics", [0, 1])
+def test_excluded_gradients_may_be_sparse_or_complex(dtype: torch.dtype, statistics: int) -> None:
+    table, weight = nn.Parameter(torch.ones(10, 4, dtype=dtype)), nn.Parameter(torch.ones(10))
+    sparse = dtype == torch.float32
+    optimizer = SGD([("table", table), ("weight", weight)], lr=0.1)
+    masker = GradientMasker(GradientMask(0.5), exclude="table", statistics_every=statistics)
+    masker.attach(optimizer)
+    for _ in range(2):
+        gradient = torch.ones(10, 4, dtype=dtype)
+        table.grad = gradient.to_sparse() if sparse else gradient.clone()
+        weight.grad = torch.arange(10.0)
+        optimizer.step()
+        assert torch.equal(table.grad.to_dense() if sparse else table.grad, gradient)
+        assert weight.grad.count_nonzero() == 5
+
+
+@pytest.mark.parametrize("method", [GradientMask(0.5), RandomMask(0.5)], ids=["gmt", "random"])
+def test_what_cannot_be_masked_is_named_and_nothing_is_changed(method: Method) -> None:
+    first = nn.Parameter(torch.ones(10))
+    others = {
+        "a dense gradient": torch.ones(4, 2).to_sparse(),
+        "a real gradient": torch.ones(4, 2, dtype=torch.complex64),
+        "a dense block of memory": torch.ones(4, 9)[:, ::3],
+    }
+    for message, gradient in others.items():
+        second = nn.Parameter(torch.ones(gradient.shape, dtype=gradient.dtype))
+        second.grad, first.grad = gradient, torch.ones(10)
+        optimizer = SGD([("first", first), ("second", second)], lr=0.1)
+        masker = GradientMasker(method).attach(optimizer)
+        with pytest.raises(ValueError, match=message):
+            optimizer.step()
+        assert torch.equal(first.grad, torch.ones(10))
+        assert masker.state_dict()["update"] == 0
+        with pytest.raises(ValueError, match=message):
+            method.mask_([first.grad, gradient], 0)
+        assert torch.equal(first.grad, torch.ones(10))
+
+
+def test_the_loss_scale_is_taken_out_of_thresholds() -> None:
+    weight = nn.Parameter(torch.ones(10))
+    optimizer = AdamW([weight], lr=0.1, fused=True)
+    masker = GradientMasker(GradientMask(0.5), statistics_every=1).attach(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(weight.dot(torch.arange(10.0))).backward()
+    scaler.step(optimizer)
+    assert masker.statistics is not None
+    assert masker.statistics.threshold_median == 5.0
+
+
+def test_names_are_needed_only_where_they_are_read() -> None:
+    model, temperature = network(), nn.Parameter(torch.ones(()))
+    optimizer = SGD([*model.parameters(), temperature], lr=0.1)
+    GradientMasker(GradientMask(0.5)).attach(optimizer, model.named_parameters()).detach()
+    reading = GradientMasker(GradientMask(0.5), exclude="temperature")
+    with pytest.raises(
+        ValueError, match=r"exclude reads the names .* parameter 6 of group 0 \(\)"
+    ):
+        reading.attach(optimizer, model.named_parameters())
+    reading.attach(optimizer, [*model.named_parameters(), ("temperature", temperature)])
+
+
+def test_kinds_of_modules_that_peft_adapts() -> None:
+    inside = "base_model.model.model.layers.0.self_attn.q_proj"
+    names = [
+        f"{inside}.lora_A.default.weight",
+        f"{inside}.lora_magnitude_vector.default.weight",
+        f"{inside}.base_layer.weight",
+        "base_model.model.model.embed_tokens.lora_embedding_B.default",
+        "base_model.model.lm_head.modules_to_save.default.weight",
+        "model.layers.1.mlp.up_proj.weight",
+        "temperature",
+    ]
+    weights = [nn.Parameter(torch.ones(2)) for _ in names]
+    for weight in weights:
+        weight.grad = torch.ones(2)
+    unnamed = nn.Parameter(torch.ones(2))
+    unnamed.grad = torch.ones(2)
+    optimizer = SGD([*weights, unnamed], lr=0.1)
+    masker = GradientMasker(SFT(), statistics_every=1)
+    masker.attach(optimizer, zip(names, weights, strict=True))
+    optimizer.step()
+    kinds = {"q_proj", "embed_tokens", "lm_head", "up_proj", "temperature"}
+    assert set(masker.statistics.kept_by_kind) == kinds
+
+
 def test_sharded_parameters_are_refused_at_attach_time() -> None:
     class FlatParameter(nn.Parameter):
         """Has the name that FSDP1 gives its parameters."""
@@ -303,7 +389,8 @@ def test_parameters_that_change_after_attach_are_noticed() -> None:
     GradientMasker(GradientMask(0.5)).attach(optimizer)
     optimizer.add_param_group({"params": list(model[3].parameters())})
     backward(model, 0)
-    with pytest.raises(ValueError, match="changed after attach"):
+    told = r"changed after attach .*masker\.detach\(\) and masker\.attach\(optimizer, model\.named"
+    with pytest.raises(ValueError, match=told):
         optimizer.step()
 
 

@@ -20,6 +20,7 @@ from gmt_core import (
     kept_count,
 )
 from gmt_core.permutation import Permutation
+from tests.gmt_core.reference import naive_drops
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPES = [(0,), (1,), (), (7,), (3, 5), (2, 3, 4), (0, 4), (300, 700)]
@@ -138,6 +139,49 @@ def test_non_finite_gradient_is_refused_and_nothing_is_masked(bad: float, scope:
         torch.equal(a.view(torch.int32), b.view(torch.int32))
         for a, b in zip(gradients, copies, strict=True)
     )
+
+
+SALIENCIES = ("gradient", "product", "weight", "gradient_over_weight")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scope", ["tensor", "global"])
+@pytest.mark.parametrize("saliency", SALIENCIES)
+def test_saliencies_agree_with_a_full_sort(saliency: str, scope: str, dtype) -> None:
+    """Weights of zero and of every size among them."""
+    gradients = gradients_of(dtype)
+    draw = torch.Generator().manual_seed(9)
+    weights = [torch.randn(g.shape, generator=draw) for g in gradients]
+    weights = [torch.where(w.abs() < 0.3, w * 1e-4, w).to(dtype) for w in weights]
+    weights[5][0] = 0.0
+    for ratio in (0.3, 0.9):
+        method = GradientMask(ratio, scope, saliency=saliency)
+        drops = naive_drops(method, gradients[1:6], weights[1:6], [], 0)
+        after = [g.clone() for g in gradients[1:6]]
+        method.mask_(after, 0, weights=weights[1:6])
+        pairs = zip(gradients[1:6], drops, strict=True)
+        assert same(after, [torch.where(drop, 0, g) for g, drop in pairs])
+
+
+def test_weights_of_zero_rank_by_their_gradients() -> None:
+    method = GradientMask(0.5, saliency="gradient_over_weight")
+    for weights in (torch.zeros(10), torch.arange(10.0) * 1e-41, torch.full((10,), 1e-3).half()):
+        gradient = (torch.arange(10.0) / 10).to(weights.dtype)
+        method.mask_([gradient], 0, weights=[weights])
+        assert gradient.nonzero().squeeze(1).tolist() == [5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("saliency", SALIENCIES)
+def test_saliencies_find_what_is_not_finite_and_need_the_weights(saliency: str) -> None:
+    method, gradient = GradientMask(0.5, saliency=saliency), torch.ones(10)
+    if saliency != "gradient":
+        with pytest.raises(ValueError, match="gradient 0: this saliency needs the weights"):
+            method.mask_([gradient], 0)
+    if saliency != "weight":  # which does not read gradients
+        for bad in (math.nan, math.inf, -math.inf):
+            gradient[3] = bad
+            with pytest.raises(NonFiniteGradientError):
+                method.mask_([gradient], 0, weights=[torch.zeros(10)])
 
 
 def test_transposed_gradient_is_masked_in_place() -> None:

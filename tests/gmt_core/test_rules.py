@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gmt_core.flat import INT_OF
 from gmt_core.permutation import Permutation
-from gmt_core.rules import KeepAll, KeepLargest, KeepRandom, Rule, apply_, apply_and_count_
+from gmt_core.rules import KeepAll, KeepLargest, KeepRandom, Rule, apply_, apply_and_count_all_
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LONG = 300_001  # several chunks
@@ -57,16 +57,19 @@ def test_counts_are_those_of_the_mask(name: str, ties: bool, dtype: torch.dtype)
     }[name]
     expected, keeps = naive(gradient, rule), rule.keeps(gradient, 0)
     found, alone = gradient.clone().view(-1, 1), gradient.clone()
-    tally = apply_and_count_(found, rule)
+    (counts,) = apply_and_count_all_([found], [rule])
     apply_(alone, rule)
     assert same_bits(found.view(-1), expected) and same_bits(alone, expected)
-    assert tally.numel == LONG
-    assert tally.kept == (LONG if keeps is None else int(keeps.sum()))
-    assert tally.nonzero == int((gradient != 0).sum())
-    assert tally.energy == pytest.approx(float(gradient.double().square().sum()), rel=1e-12)
-    assert tally.energy_kept == pytest.approx(float(expected.double().square().sum()), rel=1e-12)
+    stay = LONG if keeps is None else int(keeps.sum())
+    assert counts.tolist() == [stay, int((gradient != 0).sum())]
+    for sample in (slice(0, None, 1), slice(5, None, 7), slice(LONG + 2, None, 3)):
+        chosen = rule.keeps_of(gradient, sample)
+        assert torch.equal(chosen, Rule.keeps_of(rule, gradient, sample))
+        assert torch.equal(
+            chosen, torch.ones(LONG, dtype=torch.bool)[sample] if keeps is None else keeps[sample]
+        )
 
 
 def test_an_empty_gradient_counts_as_nothing() -> None:
-    tally = apply_and_count_(torch.empty(0, 3), KeepAll())
-    assert (tally.numel, tally.kept, tally.nonzero, tally.energy) == (0, 0, 0, 0.0)
+    (counts,) = apply_and_count_all_([torch.empty(0, 3)], [KeepAll()])
+    assert counts.tolist() == [0, 0]

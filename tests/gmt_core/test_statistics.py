@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from gmt_core import SFT, GradientMask, GradientMasker, HalfFineTuning, MaskStatistics, RandomMask
+from gmt_core import (
+    SFT,
+    GradientMask,
+    GradientMasker,
+    HalfFineTuning,
+    MaskStatistics,
+    RandomMask,
+    rules,
+    threshold,
+)
 from gmt_core.element_sample import ElementSample
+from gmt_core.magnitudes import LocalPool
+from gmt_core.radix import Counter, Intervals
 
 
 def steps(
@@ -57,7 +71,7 @@ def test_only_every_kth_update_is_measured_with_the_mask_before_it() -> None:
     assert third[0] == third[1] == third[2] == every[0]
     assert third[3] == third[5] == every[3]
     assert third[6] == every[6] and every[6].jaccard is not None
-    never = [s for s, _ in steps(GradientMasker(GradientMask(0.6)), two(), 3)]
+    never = [s for s, _ in steps(GradientMasker(GradientMask(0.6), statistics_every=0), two(), 3)]
     assert never == [None] * 3
 
 
@@ -109,6 +123,17 @@ def test_a_sample_covers_every_tensor_evenly(most: int) -> None:
     assert len(set(gaps.tolist())) <= 1
 
 
+def test_the_energy_kept_is_summed_in_double() -> None:
+    parameter = nn.Parameter(torch.zeros(300_000))
+    parameter.grad = torch.randn(300_000, generator=torch.Generator().manual_seed(0)) * 1e-25
+    before, optimizer = parameter.grad.double(), SGD([parameter], lr=0.1)
+    masker = GradientMasker(GradientMask(0.9), statistics_every=1).attach(optimizer)
+    optimizer.step()
+    after = parameter.grad.double()
+    expected = float(after.square().sum() / before.square().sum())
+    assert masker.statistics.energy_kept == pytest.approx(expected, rel=1e-12)
+
+
 def test_a_sample_estimates_the_moved_fraction() -> None:
     torch.manual_seed(0)
     parameter = nn.Parameter(torch.randn(1 << 22))
@@ -117,6 +142,81 @@ def test_a_sample_estimates_the_moved_fraction() -> None:
     parameter.grad = torch.randn(1 << 22)
     optimizer.step()
     assert masker.statistics.moved_fraction == pytest.approx(0.7, abs=0.002)
+
+
+class Reads(TorchDispatchMode):
+    """How often the host waits for a value of a tensor."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.count = 0
+        for name in ("tolist", "cpu", "numpy"):
+            monkeypatch.setattr(Tensor, name, self._counted(getattr(Tensor, name)))
+
+    def _counted(self, read: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        def counting(tensor: Tensor) -> Any:
+            self.count += 1
+            return read(tensor)
+
+        return counting
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+        name = func.overloadpacket.__name__
+        picked = [t for t in args[1:] if name == "index" for t in t if t is not None]
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "bincount") or any(
+            t.dtype == torch.bool for t in picked
+        ):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+class StandInKernels:
+    """What the CUDA kernels do, in operations that read nothing."""
+
+    class KernelCounter(Counter):
+        def __init__(self, pools: Sequence[LocalPool]) -> None:
+            self._pools = pools
+
+        def histogram(self, intervals: Intervals, bin_width: int) -> Tensor:
+            bins, rows = 1 << (intervals.width - bin_width), []
+            for pool, low in zip(self._pools, intervals.low.unbind(), strict=True):
+                keys = torch.cat([m.bits(slice(None)).long() for m in pool]).sub(low) >> bin_width
+                keys = torch.where((keys >= 0) & (keys < bins), keys, bins)
+                rows.append(torch.zeros(bins + 1, dtype=torch.int64))
+                rows[-1].scatter_add_(0, keys, torch.ones_like(keys))
+            return torch.stack(rows)[:, :bins]
+
+    @staticmethod
+    def mask_(gradients: Sequence[Tensor], thresholds: Sequence[Tensor]) -> None:
+        for gradient, least in zip(gradients, thresholds, strict=True):
+            gradient.copy_(torch.where(gradient.abs() < least, 0, gradient))
+
+    @classmethod
+    def mask_and_count_(cls, gradients: Sequence[Tensor], thresholds: Sequence[Tensor]) -> Tensor:
+        nonzero = torch.stack([gradient.count_nonzero() for gradient in gradients])
+        cls.mask_(gradients, thresholds)
+        return torch.stack([torch.stack([g.count_nonzero() for g in gradients]), nonzero], dim=1)
+
+
+def test_a_measured_update_of_many_tensors_reads_a_device_four_times(monkeypatch) -> None:
+    for module in (threshold, rules):
+        monkeypatch.setattr(module, "kernels_for", lambda device, dtype: StandInKernels)
+    parameters = [nn.Parameter(torch.ones(20 + place % 7)) for place in range(291)]
+    draw = torch.Generator().manual_seed(0)
+    for parameter in parameters:
+        parameter.grad = torch.randn(len(parameter), generator=draw)
+    found = []
+    for every in (0, 1):
+        optimizer = SGD(parameters, lr=0.1, foreach=False)
+        masker = GradientMasker(GradientMask(0.5), statistics_every=every).attach(optimizer)
+        for _ in range(2):
+            with Reads(monkeypatch) as reads:
+                optimizer.step()
+            found.append(reads.count)
+        masker.detach()
+    assert max(found[:2]) <= 1 and max(found[2:]) <= 4
+    assert masker.statistics.kept_fraction == pytest.approx(0.5, abs=0.03)
+    assert masker.statistics.jaccard == 1.0
 
 
 def test_a_negative_interval_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from decimal import Decimal
 from typing import Any
 
@@ -13,13 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gmt_core import (
+    GradientMask,
     NonFiniteGradientError,
     bracket,
+    equal_sizes,
     kept_count,
     magnitude_threshold,
     magnitude_thresholds,
     pooled_threshold,
-    threshold,
 )
 from gmt_core.block import Block
 from gmt_core.bracket import bracketed_select
@@ -122,6 +124,7 @@ def scans_for(x: Tensor, kept: int, monkeypatch: pytest.MonkeyPatch) -> int:
         return scan(*arguments, **options)
 
     monkeypatch.setattr(Scanner, "scan", counted)
+    monkeypatch.setattr(equal_sizes, "_MOST", 0)  # as if x were larger
     assert torch.equal(magnitude_threshold(x, kept), by_sorting(x, kept))
     return count
 
@@ -239,7 +242,7 @@ sizes = st.lists(st.integers(1, 300), min_size=1, max_size=12)
 @settings(max_examples=60, deadline=None)
 @given(sizes=sizes, share=st.floats(0, 1), seed=st.integers(0, 99), data=st.data())
 def test_many_tensors_at_once(sizes, share, seed, data) -> None:
-    together = data.draw(st.sampled_from([64, 500, 1 << 19]))
+    most = data.draw(st.sampled_from([1 << 13, 1 << 15, 1 << 20]))
     tensors = [
         draw(data.draw(st.sampled_from(KINDS)), numel, data.draw(st.sampled_from(DTYPES)))
         .nan_to_num(posinf=1.0, neginf=1.0)
@@ -248,8 +251,8 @@ def test_many_tensors_at_once(sizes, share, seed, data) -> None:
     ]
     kept = [max(1, math.ceil(share * numel)) for numel in sizes]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threshold, "_TOGETHER", together)
-        patch.setattr(threshold, "_POOLS", data.draw(st.integers(1, 5)))
+        patch.setattr(equal_sizes, "_MOST", most)
+        patch.setattr(equal_sizes, "_DIRECT", data.draw(st.sampled_from([0, 100, 4096])))
         found = magnitude_thresholds(tensors, kept)
     for value, x, count in zip(found, tensors, kept, strict=True):
         assert value.dtype == x.dtype and torch.equal(value, by_sorting(x, count))
@@ -263,6 +266,49 @@ def test_the_tensor_that_is_not_finite_is_named(numel: int, dtype: torch.dtype) 
     with pytest.raises(NonFiniteGradientError) as caught:
         magnitude_thresholds(tensors, [5] * 4)
     assert caught.value.index == 2
+
+
+def mixed(seed: int) -> list[Tensor]:
+    """Tensors of a few sizes, dtypes and kinds of values, in any order, several of each size."""
+    choice = random.Random(seed)
+    sizes = [round(10 ** choice.uniform(0, 5)) for _ in range(5)]
+    found = []
+    for number in range(choice.randint(5, 40)):
+        kind, dtype = choice.choice(KINDS), choice.choice(DTYPES[:3] if seed % 4 else DTYPES)
+        x = draw(kind, choice.choice(sizes), dtype).nan_to_num(posinf=1.0, neginf=1.0)
+        x = x.roll(number)
+        found.append(x.view(1, -1).t() if number % 3 else x)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_groups_of_mixed_tensors(seed: int) -> None:
+    tensors, ratio = mixed(seed), (0.2, 0.4, 0.5, 0.9, 0.99, 0.999)[seed % 6]
+    kept = [kept_count(x.numel(), ratio) for x in tensors]
+    expected = [by_sorting(x, count) for x, count in zip(tensors, kept, strict=True)]
+    found = magnitude_thresholds(tensors, kept)
+    assert all(map(torch.equal, found, expected))
+    masked = [x.clone(memory_format=torch.preserve_format) for x in tensors]
+    GradientMask(ratio).mask_(masked, 0)
+    for x, after, least in zip(tensors, masked, expected, strict=True):
+        assert torch.equal(after, torch.where(x.abs() >= least, x, 0))
+    if seed % 5 == 0:
+        bad = seed * 7 % len(tensors)
+        tensors[bad].view(-1)[-1] = (math.nan, -math.inf)[seed % 2]
+        with pytest.raises(NonFiniteGradientError) as caught:
+            magnitude_thresholds(tensors, kept)
+        assert caught.value.index == bad
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_tensors_share_the_work(kind: str, dtype: torch.dtype) -> None:
+    tensors = [
+        draw(kind, 50_000, dtype).nan_to_num(posinf=1.0, neginf=1.0).roll(i) for i in range(30)
+    ]
+    for kept in (1, 5_000, 25_000, 49_999, 50_000):
+        found = magnitude_thresholds(tensors, [kept] * len(tensors))
+        assert all(torch.equal(value, by_sorting(tensors[0], kept)) for value in found)
 
 
 def test_no_tensors_no_thresholds() -> None:

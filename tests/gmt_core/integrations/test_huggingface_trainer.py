@@ -96,7 +96,14 @@ def test_parameters_go_by_their_names_in_the_model(tmp_path: Path) -> None:
         assert torch.equal(before, after) == ("norm" in name), name
 
 
-@pytest.mark.parametrize("method", [RandomMask(0.7, seed=2), GradientMask(0.7, "global")])
+@pytest.mark.parametrize(
+    "method",
+    [
+        RandomMask(0.7, seed=2),
+        GradientMask(0.7, "global"),
+        GradientMask({"*mlp*": 0.7, "*": 0.2}, saliency="product", hold="training"),
+    ],
+)
 @pytest.mark.parametrize("restore_callbacks", [False, True])
 def test_a_resumed_run_ends_as_one_never_stopped(
     tmp_path: Path, method: Method, restore_callbacks: bool
@@ -121,6 +128,26 @@ def test_a_checkpoint_without_masker_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, RandomMask(0.5)).train(
             resume_from_checkpoint=str(tmp_path / "checkpoint-3")
         )
+
+
+def test_a_checkpoint_of_another_mask_ratio_is_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, GradientMask(0.2), save_strategy="steps", save_steps=3).train()
+    with pytest.raises(ValueError, match=r"has mask_ratio 0.4, and .* with mask_ratio 0.2"):
+        trainer(tmp_path, GradientMask(0.4)).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-3")
+        )
+
+
+def test_a_loss_may_have_parameters_of_its_own(tmp_path: Path) -> None:
+    """As those of sentence-transformers have."""
+    temperature = torch.nn.Parameter(torch.ones(()))
+    for exclude, others in (((), []), (["temperature"], [("temperature", temperature)])):
+        run = trainer(tmp_path, None, max_steps=2)
+        run.optimizer = torch.optim.AdamW([*run.model.parameters(), temperature], lr=1e-3)
+        masker = GradientMasker(GradientMask(0.5), exclude=exclude)
+        GradientMaskCallback(masker, others).add_to(run)
+        run.train()
+        assert masker.state_dict()["update"] == 2
 
 
 def test_train_twice_starts_the_masks_anew(tmp_path: Path) -> None:

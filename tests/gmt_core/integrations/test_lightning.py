@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import BackboneFinetuning, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
@@ -101,7 +101,10 @@ def test_masks_once_per_update_what_was_accumulated_and_clipped(tmp_path: Path) 
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists:UserWarning")
-@pytest.mark.parametrize("method", [RandomMask(0.7, seed=2), GradientMask(0.7)])
+@pytest.mark.parametrize(
+    "method",
+    [RandomMask(0.7, seed=2), GradientMask(0.7), GradientMask(0.7, hold="training")],
+)
 def test_a_resumed_run_ends_as_one_never_stopped(tmp_path: Path, method: Method) -> None:
     def saves() -> list[ModelCheckpoint]:
         return [ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=4, save_top_k=-1)]
@@ -129,6 +132,37 @@ def test_a_second_trainer_starts_the_masks_anew(tmp_path: Path) -> None:
     for _ in range(2):
         trainer(tmp_path, None, steps=2, callbacks=[callback]).fit(Regression(), data())
     assert callback.masker.state_dict()["update"] == 2
+
+
+class Backbone(LightningModule):
+    """A frozen backbone under a head, and what the head's gradients kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone, self.head = nn.Linear(6, 16), nn.Linear(16, 1)
+        self.kept: list[list[int]] = []
+
+    def training_step(self, batch: list[Tensor], place: int) -> Tensor:
+        return nn.functional.mse_loss(self.head(self.backbone(batch[0])), batch[1])
+
+    def optimizer_step(self, *arguments, **options) -> None:
+        super().optimizer_step(*arguments, **options)
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        self.kept.append([int(gradient.count_nonzero()) for gradient in gradients])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=1e-2)
+
+
+@pytest.mark.parametrize("method", [RandomMask(0.5), GradientMask(0.5, hold="training")])
+def test_parameters_that_join_the_optimizer_are_masked_too(tmp_path: Path, method) -> None:
+    module = Backbone()
+    unfreezing = BackboneFinetuning(unfreeze_backbone_at_epoch=1)
+    run = trainer(tmp_path, method, callbacks=[unfreezing], accumulate_grad_batches=4)
+    run.fit(module, data())
+    assert module.kept == [[8, 1], [8, 1], *[[48, 8, 8, 1]] * 4]
+    assert run.callbacks[-1].masker.state_dict()["update"] == 6
 
 
 def test_statistics_reach_the_logger(tmp_path: Path) -> None:

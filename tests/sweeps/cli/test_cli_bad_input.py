@@ -220,6 +220,17 @@ MISTAKES = {
     "override without =": Mistake(("'search.trials'", "key=value"), ("search.trials",)),
     "key that stands twice": Mistake(("duplicate key 'name'",), (), repeat_key),
     "YAML that is a list": Mistake(("found list",), (), replace("sweep.yaml", "- a\n- b\n")),
+    "text with a sign of YAML": Mistake(
+        ("override 'domains.sums.data.path=,'", "special signs needs quotes"),
+        ("domains.sums.data.path=,",),
+    ),
+    "misspelt word for a section": Mistake(
+        ("search.scheduler", "such as {name: asha}, got 'ahsa'"), ("search.scheduler=ahsa",)
+    ),
+    "key that only holds an anchor": Mistake(
+        ("unknown key 'defaults'", "a key that only holds YAML anchors is called x-"),
+        ("defaults={a: 1}",),
+    ),
     "no YAML": Mistake(("not valid YAML",), (), replace("sweep.yaml", "a: [1\n")),
     "missing configuration": Mistake(
         ("no such configuration file", "mini.yaml"), (), remove("sweep.yaml")
@@ -346,8 +357,14 @@ COMMAND_LINES = {
     "unknown option": (["run", "sweep.yaml", "--adpot"], "--adopt"),
     "option that went": (["run", "sweep.yaml", "--join"], "no such option: --join"),
     "no configuration": (["status"], "missing argument 'CONFIG'"),
-    "word for a number": (["leaderboard", "sweep.yaml", "--top", "ten"], "'--top'"),
-    "number out of bounds": (["leaderboard", "sweep.yaml", "--top", "0"], "'--top'"),
+    "word for a number": (
+        ["leaderboard", "sweep.yaml", "--top", "ten"],
+        "'--top': expected a number. See",
+    ),
+    "number out of bounds": (
+        ["leaderboard", "sweep.yaml", "--top", "0"],
+        "'--top': expected a number greater than or equal to 1",
+    ),
     "option without its value": (["plan", "sweep.yaml", "--price"], "--price"),
     "two options that exclude each other": (
         ["plan", "sweep.yaml", "--measure", "--seconds-per-step", "1"],
@@ -369,6 +386,11 @@ COMMAND_LINES = {
     "init of a model in nobody's home": (
         ["init", "new.yaml", "--model", "~nouser/x", "--domain", "math"],
         "unknown home folder in '~nouser/x'",
+    ),
+    "init below a file": (["init", "sweep.yaml/new.yaml"], "sweep.yaml is a file"),
+    "data without the benchmark's name": (
+        ["eval", "m", "--benchmarks", "gsm8k", "--data", "FILE"],
+        "such as gsm8k=FILE, got 'FILE'",
     ),
     "finetune without a file": (["finetune", "absent.yaml"], "no such configuration file"),
     "finetune with a sweep's file": (["finetune", "sweep.yaml"], "unknown key 'name'"),

@@ -52,6 +52,13 @@ def test_a_command_ends_as_it_would_with_a_reader(sweep_files: Path, line: str, 
     assert ended.stderr == ""
 
 
+@pytest.mark.parametrize("command", ["plan sweep.yaml", "--help"])
+def test_a_full_disk_is_named(sweep_files: Path, command: str) -> None:
+    ended = shell(f"{PROGRAM} {command} > /dev/full")
+    assert ended.returncode == 1
+    assert ended.stderr == "error: the output cannot be written: No space left on device\n"
+
+
 def test_what_is_printed_gets_into_no_file(tmp_path: Path) -> None:
     """With descriptor 1 closed the next file that is opened would get what is printed."""
     script = (

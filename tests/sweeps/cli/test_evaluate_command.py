@@ -73,6 +73,26 @@ def test_a_model_folder_is_scored(world):
     assert {r["n"] for r in scores(world / "few.json")["results"].values()} == {3}
 
 
+def test_own_benchmarks_have_short_names_and_programs_their_sandbox(world):
+    row = {"q": "def f():\n", "body": "    return 1\n", "a": "1", "tests": ["assert f() == 1"]}
+    write(world / "own.jsonl", [row])
+    head = "version: '1'\nprompt: '{q}'\nmax_new_tokens: 4\n"
+    forms = {"sums": "exact_match\nanswer: '{a}'", "code": "pass_at_k"}
+    for name, form in forms.items():
+        (world / f"{name}_file.yaml").write_text(f"name: {name}\n{head}form: {form}\n")
+    paths = [str(world / f"{name}_file.yaml") for name in forms]
+    words = ["--benchmarks", ",".join([*paths, "gsm8k"]), "--sandbox", "rlimits"]
+    words += [word for path in paths for word in ("--data", f"{path}={world / 'own.jsonl'}")]
+    done = call(world, *words)
+    assert done.exit_code == 0, done.output
+    names = [line.split("│")[1].strip() for line in done.stdout.splitlines() if "│" in line]
+    assert names == ["sums", "code", "gsm8k"]
+    (world / "code_file.yaml").write_text((world / "sums_file.yaml").read_text())
+    done = call(world, *words)
+    assert done.exit_code == 2
+    assert "another benchmark is named 'sums', too" in " ".join(done.output.split())
+
+
 def test_bos_left_out_is_another_score(world):
     """The records of one are never those of the other: they share a cache."""
     found = {}

@@ -201,6 +201,12 @@ def test_the_command_before_anything_has_run(sweep_files: Path) -> None:
     assert not (sweep_files / "runs").exists()
 
 
+def test_no_more_trials_at_a_time_than_there_are(sweep_files: Path) -> None:
+    result = call("sweep.yaml", "search.trials=1", "resources.concurrency=1000")
+    assert result.exit_code == 0, result.output
+    assert "; 1 trial at a time\n" in result.stdout
+
+
 def test_the_command_with_finished_trials(sweep_files: Path) -> None:
     play({**FINISHED, **METRICS})
     text = call("runs/small", "--price", "3").stdout

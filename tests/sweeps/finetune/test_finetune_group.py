@@ -12,9 +12,12 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from sweeps.finetune.checkpoint import saved
+from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.loop import finetune
+from sweeps.finetune.model import load_model
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.trainer import Trainer
+from sweeps.finetune.validation import evaluate_model
 from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.finetune.tiny import (
     Killed,
@@ -64,6 +67,32 @@ def test_the_loss_curve_does_not_depend_on_the_workers(
     assert reports[0]["losses"] == pytest.approx(losses, abs=1e-5)
     trained = parameters(tmp_path / "run" / "model")
     assert largest_difference(trained, parameters(model)) < 1e-6
+
+
+def train_mixed(world: Path, folder: Path, parallel: str) -> None:
+    """On one rank: a run with float32 weights and bfloat16 products; its score in a file."""
+    model = {"path": str(world / "model"), "dtype": "mixed_bfloat16"}
+    run = config(world, **settings(world, parallel, model=model))
+    result = finetune(run, folder / "run", MemoryReporter())
+    (folder / f"score.{dist.get_rank()}").write_text(str(result.score))
+
+
+@pytest.mark.parametrize(("parallel", "off"), [("ddp", 1e-6), ("fsdp", 2e-3)])
+def test_one_precision_in_training_validation_and_test(
+    world: Path, tmp_path: Path, parallel: str, off: float
+) -> None:
+    run_ranks(train_mixed, 2, tmp_path, world, tmp_path, parallel)
+    score = float((tmp_path / "score.0").read_text())
+    kept = ModelConfig(path=str(tmp_path / "run" / "model"), dtype="mixed_bfloat16")
+    model, tokenizer = load_model(kept, torch.device("cpu"))
+    mixed, full = (
+        evaluate_model(
+            model, tokenizer, config(world).evaluation.benchmarks, "validation", computes_in=dtype
+        )["exact_match"].score
+        for dtype in (torch.bfloat16, None)
+    )
+    assert score == pytest.approx(mixed, rel=off)
+    assert abs(score - mixed) < abs(score - full)
 
 
 def kill_and_resume(world: Path, folder: Path, parallel: str, background: bool) -> None:

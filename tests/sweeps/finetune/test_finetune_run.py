@@ -66,7 +66,7 @@ def run(world: Path, folder: Path, **changes: Any) -> tuple[RunResult, MemoryRep
 
 
 def test_a_run_learns_and_reports(world: Path, tmp_path: Path, opened: list[str]) -> None:
-    result, reporter = run(world, tmp_path / "run")
+    result, reporter = run(world, tmp_path / "run", statistics_every=1)
     assert (result.state, result.step, result.steps) == ("finished", 6, 6)
     assert [(check.step, check.done) for check in reporter.checks] == [
         (2, False),

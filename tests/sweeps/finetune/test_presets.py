@@ -14,7 +14,7 @@ from sweeps.config.load import load_config
 from sweeps.config.path_types import resolve_benchmark
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution.preflight import check_inputs
-from sweeps.finetune.benchmarks import build_benchmark, check_test_source
+from sweeps.finetune.benchmarks import build_benchmark, build_benchmarks, check_test_source
 from sweeps.finetune.finetune_config import BenchmarkConfig, EvaluationConfig
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache
@@ -89,6 +89,26 @@ def test_a_preset_chooses_the_protocol_of_the_validation_items(
 def test_what_a_benchmark_does_not_have_is_named(changes: dict[str, str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build_benchmark(benchmark(**changes))
+
+
+def test_limits_of_programs_come_from_the_run() -> None:
+    changes = {"sandbox": "rlimits", "timeout": 9, "memory_mb": 1024, "packages": ["yaml"]}
+    built = build_benchmark(benchmark(name="humaneval", **changes))
+    limits = {"timeout": 9.0, "memory_mb": 1024, "inside": False, "packages": ("yaml",)}
+    assert built.protocol()["limits"] == limits
+    with pytest.raises(ValueError, match="gsm8k runs no generated code; expected no sandbox, ti"):
+        build_benchmark(benchmark(timeout=9))
+    with pytest.raises(ValueError, match=r"'humaneval': timeout: expected 0\.1 to 3600 seconds"):
+        build_benchmark(benchmark(name="humaneval", timeout=0))
+
+
+def test_two_benchmarks_need_two_names(tmp_path: Path) -> None:
+    own = "name: sums\nversion: '1'\nform: exact_match\nprompt: '{q}'\nanswer: '{a}'\n"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(own)
+    configs = [benchmark(name=str(tmp_path / f"{name}.yaml")) for name in ("a", "b")]
+    with pytest.raises(ValueError, match=r"a name each, found 'sums' for both; change 'name'"):
+        build_benchmarks(configs)
 
 
 def test_a_misspelt_preset_gets_the_nearest_one() -> None:

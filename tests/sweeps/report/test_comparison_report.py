@@ -11,9 +11,10 @@ import pytest
 from sweeps.report.efficiency_page import efficiency, relative_speed
 from sweeps.report.methods_page import ComparisonData, drawn_of
 from sweeps.report.page import Drawn, Page
-from sweeps.report.paper_page import PaperDomain, best_ratio, write_paper
+from sweeps.report.paper_page import PaperDomain, best_ratio, page
 from sweeps.report.published import BEST_RATIO, SAMPLES_PER_SECOND
 from sweeps.report.trial_row import ScoreLabel, TrialRow, benchmark_entries
+from sweeps.report.write_report import write_files
 
 RATIO = 0.4
 METHODS = {"sft": 0.0, "hft": 0.0, "random": RATIO, "gmt": RATIO, "drop_trivial": RATIO}
@@ -157,8 +158,8 @@ def test_the_page_over_all_is_self_contained(tmp_path: Path) -> None:
     part = drawn_of(data("methods", methods_rows(0.1)))
     domains = [PaperDomain(d, f"{d}: stays open.", "Cost: 3.", (part,)) for d in ("math", "code")]
     shared = [Drawn("best_ratio", "Best mask ratio", "None yet.")]
-    path = write_paper("mini", domains, shared, "name: <mini>\n", tmp_path)
-    html = path.read_text()
+    whole = page("mini", domains, shared, "name: <mini>\n")
+    html = write_files(tmp_path, whole).html.read_text()
     assert html.index("math: stays open.") < html.index("<svg")
     assert html.count("<svg") == 2
     assert "<mini>" not in html

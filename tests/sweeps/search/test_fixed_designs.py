@@ -104,8 +104,8 @@ def test_the_winner_is_masked_and_only_fresh_models_are_tested() -> None:
     rows = run(design, lambda p: -p.mask_ratio)
     tested = design.tested(rows)
     assert {(r.mask_ratio, r.stage) for r in tested} == {(0.0, "fresh"), (0.5, "fresh")}
-    assert all(design.keeps_model(r, rows) for r in tested)
-    assert not any(design.keeps_model(r, rows) for r in rows if r.stage == "replicate")
+    assert all(design.keeps_model(r) for r in tested)
+    assert not any(design.keeps_model(r) for r in rows if r.stage == "replicate")
 
 
 def test_methods_share_data_seeds_and_budget() -> None:
@@ -125,7 +125,7 @@ def test_a_drop_follows_from_each_sft_model() -> None:
     rows = run(design, lambda p: 0.0)
     drops = {(r.method, r.mask_ratio, r.seed) for r in rows if r.method.startswith("drop")}
     assert len(drops) == 3 * 2 * 3
-    assert [r.method for r in rows if design.keeps_model(r, rows)] == ["sft"] * 3
+    assert [r.method for r in rows if design.keeps_model(r)] == ["sft"] * 3
 
 
 def test_no_drop_of_an_sft_run_that_failed() -> None:

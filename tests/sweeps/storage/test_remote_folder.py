@@ -51,7 +51,6 @@ NOT_SENT = {
     "groups/group-1/marker": "",
     "math/tune-20260101-000000/state.json": "",
     "math/trials/000-key/sent": "",
-    f"{EVENTS}.offset": "7",
     EVENTS: "{}",
     "math/trials/000-key/model/weights": "w",
     "math/trials/000-key/checkpoint/step-1/state.pt": "s",

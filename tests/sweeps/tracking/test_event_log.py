@@ -95,15 +95,14 @@ def test_a_killed_writer_loses_nothing_it_appended(tmp_path: Path) -> None:
     assert steps(OutboxReader(path).read()) == list(range(50))
 
 
-def test_the_offset_survives_the_reader(tmp_path: Path) -> None:
+def test_a_reader_goes_on_where_it_committed(tmp_path: Path) -> None:
     path = tmp_path / "o.jsonl"
     write_steps(path, range(2))
     reader = OutboxReader(path)
-    assert steps(reader.read()) == [0, 1]
-    assert steps(OutboxReader(path).read()) == [0, 1]
+    assert steps(reader.read()) == [0, 1] == steps(reader.read())
     reader.commit()
     write_steps(path, range(2, 3))
-    assert steps(OutboxReader(path).read()) == [2]
+    assert steps(reader.read()) == [2]
 
 
 def test_an_outbox_started_anew_is_read_from_its_start(tmp_path: Path) -> None:
@@ -114,7 +113,7 @@ def test_an_outbox_started_anew_is_read_from_its_start(tmp_path: Path) -> None:
     reader.commit()
     path.unlink()
     write_steps(path, range(1))
-    assert steps(OutboxReader(path).read()) == [0]
+    assert steps(reader.read()) == [0]
 
 
 def test_a_damaged_line_is_skipped_with_a_warning(
@@ -179,6 +178,15 @@ def test_an_outage_loses_and_doubles_nothing(
         outage.setattr(tracker, "flush", no_answer)
         with pytest.raises(TrackingError, match="no answer"):
             forward(reader, tracker, "t")
-    assert not (tmp_path / "o.jsonl.offset").exists()
     assert steps(forward(reader, tracker, "t")) == [0, 1]
     assert points(tracker) == {0: 0.0, 1: 1.0}
+
+
+def test_a_new_reader_sends_all_again_and_doubles_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    write_steps(path, range(2))
+    tracker = begun()
+    forward(OutboxReader(path), tracker, "t")
+    write_steps(path, range(2, 3))
+    assert steps(forward(OutboxReader(path), tracker, "t")) == [0, 1, 2]
+    assert points(tracker) == {0: 0.0, 1: 1.0, 2: 2.0}
