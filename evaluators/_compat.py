@@ -1,4 +1,4 @@
-"""Names of transformers that it does not promise to keep, each with what its public API lacks.
+"""Names of libraries that they do not promise to keep, each with what the public API lacks.
 
 `tests/test_compat.py` fails with a sentence where one of them has gone.
 """
@@ -19,3 +19,9 @@ def cache_layers(config: Any) -> list[Any]:
     """The layers of the cache that a model would make itself; no function names their kinds."""
     layers: list[Any] = DynamicCache(config=config).layers
     return layers
+
+
+def task_filters(task: Any) -> list[Any]:
+    """What filters answers to a task of lm-eval; its public way takes those of all documents."""
+    filters: list[Any] = task._filters
+    return filters

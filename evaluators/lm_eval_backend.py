@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from evaluators._compat import task_filters
 from evaluators.errors import DataError
 from evaluators.harness_guards import explained, require_harness, undisturbed
 from evaluators.protocol import Aggregation, Changes
@@ -151,7 +152,7 @@ def apply_filters(asked: Sequence[Document]) -> None:
         by_task.setdefault(id(document.task), []).extend(document.requests)
     tasks = {id(document.task): document.task for document in asked}
     for key, requests in by_task.items():
-        for each in tasks[key]._filters:
+        for each in task_filters(tasks[key]):
             each.apply(requests)
 
 

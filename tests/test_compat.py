@@ -177,6 +177,23 @@ def test_transformers_builds_a_cache_of_layers() -> None:
     assert {type(layer) for layer in sliding} == {PLAIN[1]}
 
 
+@canary("lm-eval", "Task._filters")
+def test_lm_eval_filters_answers_document_by_document(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    from evaluators._compat import task_filters
+    from evaluators.lm_eval_backend import documents, open_tasks
+    from evaluators.protocol import Changes
+    from tests.evaluators.harness_tasks import write_task
+
+    path = write_task("triviaqa", tmp_path)
+    (task,), _ = open_tasks(str(path), Changes())
+    (request,) = documents(task, "all", Changes())[0].requests
+    request.resps = [" Ann "]
+    (each,) = task_filters(task)
+    each.apply([request])
+    assert request.filtered_resps == {"remove_whitespace": "Ann "}
+
+
 @canary("transformers", "what a model calls of a cache's layer (DynamicLayer)")
 def test_transformers_takes_layers_of_our_own() -> None:
     import torch

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item, Split, items_sha256
-from evaluators.benchmarks import NAMES, SHIPPED, build, presets, runs_code
+from evaluators.benchmarks import NAMES, build, presets, runs_code
 from evaluators.errors import unknown_name
 from evaluators.evaluate import evaluate, select
 from evaluators.files import ENDINGS
@@ -79,7 +79,7 @@ class Options:
                 name,
                 metric=metric,
                 sandbox=sandbox if runs_code(name) or len(names) == 1 else None,
-                preset=preset if _takes_preset(name) or len(names) == 1 else None,
+                preset=preset if len(names) == 1 or (name in NAMES and presets(name)) else None,
                 changes=changes,
             )
             source = Path(name) if is_harness(name) else _source(name, sources, data_folder)
@@ -236,11 +236,6 @@ def _score(
             cache=known,
             progress=lambda done: bar.advance(task, done),
         )
-
-
-def _takes_preset(name: str) -> bool:
-    shipped = is_harness(name) or name in SHIPPED
-    return not shipped and (name not in NAMES or bool(presets(name)))
 
 
 def _one_of(kind: str, word: str, known: Sequence[str]) -> Any:
