@@ -68,7 +68,7 @@ class Options:
                 f"--benchmarks: expected names such as gsm8k,mmlu, got {benchmarks!r}"
             )
         sources = dict(_pair(text, names) for text in data)
-        chosen = []
+        chosen: list[tuple[str, Benchmark, Path]] = []
         for name in dict.fromkeys(names):
             # Among several benchmarks, an option applies only to those that support it.
             benchmark = build(
