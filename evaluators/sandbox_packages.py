@@ -32,10 +32,10 @@ def find_packages(names: Sequence[str]) -> Mapping[str, tuple[Path, ...]]:
 
 
 def _paths(name: str) -> tuple[Path, ...]:
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    spec = importlib.util.find_spec(name) if name.isidentifier() and name != "__main__" else None
     if spec is None:
         return ()
     folders = [Path(each) for each in spec.submodule_search_locations or ()]
     place = folders[0] if folders else Path(spec.origin or "")
     libraries = place.parent / f"{name}.libs"
-    return (place, libraries) if libraries.is_dir() else (place,)
+    return tuple(path for path in (place, libraries) if path.exists())
