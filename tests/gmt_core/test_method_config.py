@@ -51,10 +51,10 @@ def test_reprs_are_short() -> None:
     assert repr(GradientMask(0.2, hold="training")) == (
         "GradientMask(mask_ratio=0.2, hold='training')"
     )
-    masker = GradientMasker(RandomMask(0.5), mode="update", exclude="*.bias")
+    masker = GradientMasker(RandomMask(0.5), mode="update", exclude="*.bias", statistics_every=5)
     assert repr(masker) == (
         "GradientMasker(RandomMask(mask_ratio=0.5), mode='update', exclude=['*.bias'], "
-        "statistics_every=0)"
+        "statistics_every=5)"
     )
 
 
