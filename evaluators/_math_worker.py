@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import resource
 import sys
-from typing import Any
 
 MEMORY = 4 * 2**30
 DIGITS = 500  # math-verify takes differences below 10^-DIGITS for zero
+
+DECIMAL = re.compile(r"(?<![\d.])((?:\d{1,3}(?:,\d{3})+|\d*))\.(\d+)(?![\d.])")
+
+
+def fraction(decimal: re.Match[str]) -> str:
+    """A decimal as a fraction: math-verify compares floats only to six places."""
+    whole, part = decimal.groups()
+    return f"{{\\frac{{{whole.replace(',', '')}{part}}}{{1{'0' * len(part)}}}}}"
 
 
 def main() -> None:
@@ -24,19 +32,13 @@ def main() -> None:
     # What is printed by a parser on standard output must not pass for an answer.
     answers, sys.stdout = sys.stdout, sys.stderr
     from math_verify import LatexExtractionConfig, parse, verify
-    from sympy import Float, Rational
 
     rules = [LatexExtractionConfig(boxed_match_priority=0)]
 
-    def exact(found: Any) -> Any:
-        """Decimals as rationals, which math-verify compares exactly; texts as they are."""
-        if not hasattr(found, "xreplace"):
-            return found
-        return found.xreplace({each: Rational(str(each)) for each in found.atoms(Float)})
-
-    def parsed(text: str) -> list[Any]:
-        found = parse(f"\\boxed{{{text}}}", extraction_config=rules, parsing_timeout=None)
-        return [exact(each) for each in found]
+    def parsed(text: str) -> list[object]:
+        boxed = f"\\boxed{{{DECIMAL.sub(fraction, text)}}}"
+        found: list[object] = parse(boxed, extraction_config=rules, parsing_timeout=None)
+        return found
 
     def equal(answer: str, gold: str) -> bool:
         try:
