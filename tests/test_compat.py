@@ -191,7 +191,7 @@ def test_lm_eval_filters_answers_document_by_document(tmp_path: Path) -> None:
     request.resps = [" Ann "]
     (each,) = task_filters(task)
     each.apply([request])
-    assert request.filtered_resps == {"remove_whitespace": "Ann "}
+    assert request.filtered_resps == {"remove_whitespace": "Ann"}
 
 
 @canary("transformers", "what a model calls of a cache's layer (DynamicLayer)")
