@@ -19,7 +19,7 @@ from gmt_core.parameters import Parameters
 from gmt_core.rules import Rule, apply_all_, apply_and_count_all_
 
 EVERY: Final = 10  # updates from one that is measured to the next, by default
-Places = tuple[int, ...]  # of gradients on one device that the same ranks divide
+Places = tuple[int, ...]  # of gradients of one dtype and device that the same ranks divide
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,10 @@ class Meter:
 
 def _alike(gradients: Sequence[LocalGradient]) -> dict[Places, list[int]]:
     """The indices of gradients that are read together, by their places in the optimizer."""
-    groups = defaultdict[tuple[Spread, torch.device], list[int]](list)
+    groups = defaultdict[tuple[Spread, torch.device, torch.dtype], list[int]](list)
     for index, gradient in enumerate(gradients):
-        groups[gradient.layout.spread, gradient.gradient.device].append(index)
+        local = gradient.gradient
+        groups[gradient.layout.spread, local.device, local.dtype].append(index)
     return {tuple(gradients[i].place for i in indices): indices for indices in groups.values()}
 
 
