@@ -67,8 +67,8 @@ def mask_(gradients: Sequence[Tensor], thresholds: Sequence[Tensor]) -> None:
 
 @torch.no_grad()
 def mask_and_count_(gradients: Sequence[Tensor], thresholds: Sequence[Tensor]) -> Tensor:
-    """As `mask_`; how many elements stay and how many were not zero: int64, shape (tensors, 2)."""
-    counts = torch.zeros(len(gradients), 2, dtype=torch.int64, device=gradients[0].device)
+    """As `mask_`; how many elements of each stay: int64, shape (tensors,)."""
+    counts = torch.zeros(len(gradients), dtype=torch.int64, device=gradients[0].device)
     _launch_mask(gradients, thresholds, counts)
     return counts
 
@@ -176,7 +176,7 @@ def _mask(
 ):  # fmt: skip
     """Zero a span's elements whose magnitude bits lie below their tensor's limit.
 
-    With COUNT, add up how many stay and how many were not zero.
+    With COUNT, add up how many stay.
     """
     owner = tl.load(owners + tl.program_id(0))
     start = tl.load(starts + tl.program_id(0))
@@ -186,16 +186,13 @@ def _mask(
     if ALIGNED:  # a table's numbers carry no such promise
         gradient, size = tl.multiple_of(gradient, 16), tl.multiple_of(size, 8)
         start = tl.multiple_of(start, SPAN)
-    stay, nonzero = tl.zeros((TILE,), dtype=tl.int32), tl.zeros((TILE,), dtype=tl.int32)
+    stay = tl.zeros((TILE,), dtype=tl.int32)
     for offset in range(0, tl.minimum(size - start, SPAN).to(tl.int32), TILE):
         places = start + offset + tl.arange(0, TILE)
         value = tl.load(gradient + places, mask=places < size, other=0)
-        bits = value.to(tl.int32) & most
-        kept = bits >= limit
+        kept = (value.to(tl.int32) & most) >= limit
         tl.store(gradient + places, tl.where(kept, value, 0), mask=places < size)
         if COUNT:
             stay += (kept & (places < size)).to(tl.int32)
-            nonzero += (bits != 0).to(tl.int32)
     if COUNT:
-        tl.atomic_add(counts + 2 * owner, tl.sum(stay).to(tl.int64))
-        tl.atomic_add(counts + 2 * owner + 1, tl.sum(nonzero).to(tl.int64))
+        tl.atomic_add(counts + owner, tl.sum(stay).to(tl.int64))

@@ -21,13 +21,10 @@ class Tally:
 
     numel: int = 0
     kept: int = 0
-    nonzero: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         """Both together."""
-        return Tally(
-            self.numel + other.numel, self.kept + other.kept, self.nonzero + other.nonzero
-        )
+        return Tally(self.numel + other.numel, self.kept + other.kept)
 
     @property
     def kept_fraction(self) -> float:
@@ -42,6 +39,7 @@ class SampleSums:
 
     elements: float
     moved: float  # by the step
+    nonzero: float
     energy: float
     energy_kept: float
     both: float  # kept by this update and the one before; 0 where that one was not seen
@@ -56,10 +54,10 @@ class MaskStatistics:
     `kept_fraction` is what the mask kept, ties included, and `moved_fraction` the share of
     weights that the step changed: under a stateful optimizer such as AdamW masked elements still
     move. `jaccard` compares the mask with that of the update before (None where that one was not
-    seen). These two and `energy_kept` are read on a sample of the elements (see `ElementSample`).
-    1 - `nonzero_fraction` is the share of exact zeros. The thresholds are None where no tensor was
-    masked by magnitude. `kept_by_kind` gives the kept fraction for each kind of module (q_proj,
-    down_proj, ...) where the parameters have names.
+    seen). 1 - `nonzero_fraction` is the share of exact zeros. All but the kept fractions and the
+    thresholds are read on a sample of the elements (see `ElementSample`). The thresholds are None
+    where no tensor was masked by magnitude. `kept_by_kind` gives the kept fraction for each kind
+    of module (q_proj, down_proj, ...) where the parameters have names.
     """
 
     update: int  # the one measured, counted from 0
@@ -87,7 +85,7 @@ class MaskStatistics:
         return cls(
             update=update,
             kept_fraction=tally.kept_fraction,
-            nonzero_fraction=tally.nonzero / tally.numel if tally.numel else 0.0,
+            nonzero_fraction=sample.nonzero / sample.elements if sample.elements else 0.0,
             energy_kept=sample.energy_kept / sample.energy if sample.energy else 1.0,
             moved_fraction=sample.moved / sample.elements if sample.elements else 0.0,
             jaccard=sample.both / sample.either if sample.either else None,

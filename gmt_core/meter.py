@@ -18,7 +18,7 @@ from gmt_core.parameters import Parameters
 from gmt_core.rules import Rule, apply_all_, apply_and_count_all_
 
 EVERY: Final = 10  # updates from one that is measured to the next, by default
-Places = tuple[int, ...]  # of gradients on one device that the same ranks divide
+Places = tuple[int, ...]  # of gradients of one dtype and device that the same ranks divide
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class _Begun:
     update: int
     gradients: tuple[LocalGradient, ...]
     rules: tuple[Rule, ...]
-    counts: tuple[Tensor, ...]  # of each gradient the elements kept, and those not zero
+    kept: tuple[Tensor, ...]  # elements of each gradient
     weights: dict[Places, Tensor]  # sampled, before the step
-    sums: dict[Places, list[Tensor]]  # the last four of `SampleSums`
+    sums: dict[Places, list[Tensor]]  # the last five of `SampleSums`
 
 
 @final
 class Meter:
-    """Costs, on a measured update, two counts of the gradients and a look at the sample.
+    """Costs, on a measured update, one count of the gradients and a look at the sample.
 
     What it finds stays on the device until the step is done, and is read at once.
     """
@@ -54,22 +54,21 @@ class Meter:
         """Mask in place, as `apply_all_` does, and count where it is the update's turn."""
         tensors = [gradient.gradient for gradient in gradients]
         before, keeps = self._keeps if update == self._next else {}, dict[Places, Tensor]()
-        groups = _alike(gradients)
-        if update % self._every == 0 or (update + 1) % self._every == 0:
-            for places, indices in groups.items():
+        measured, sums = update % self._every == 0, dict[Places, list[Tensor]]()
+        if measured or (update + 1) % self._every == 0:
+            for places, indices in _alike(gradients).items():
                 members = [gradients[i] for i in indices]
-                keeps[places] = self._sample.keeps(members, [rules[i] for i in indices])
+                values = self._sample.of_tensors(places, [g.gradient for g in members])
+                keeps[places] = self._sample.keeps(values, members, [rules[i] for i in indices])
+                if measured:
+                    sums[places] = _sums(values, keeps[places], before.get(places))
         self._keeps, self._next = keeps, update + 1
-        if update % self._every:
+        if not measured:
             apply_all_(tensors, rules)
             return
-        sums = {}
-        for places, indices in groups.items():
-            values = self._sample.of_tensors(places, [tensors[i] for i in indices])
-            sums[places] = _sums(values, keeps[places], before.get(places))
-        weights = {places: self._weights(places) for places in groups}
-        counts = tuple(apply_and_count_all_(tensors, rules))
-        self._begun = _Begun(update, tuple(gradients), tuple(rules), counts, weights, sums)
+        weights = {places: self._weights(places) for places in sums}
+        kept = tuple(apply_and_count_all_(tensors, rules))
+        self._begun = _Begun(update, tuple(gradients), tuple(rules), kept, weights, sums)
 
     def finish(self) -> MaskStatistics | None:
         """The statistics of the update whose step is done; None where it was not measured."""
@@ -81,17 +80,14 @@ class Meter:
             before = begun.weights[places]
             moved = (before != self._weights(places)).sum()
             found = torch.stack([moved.new_tensor(before.numel()), moved, *begun.sums[places]])
-            row = torch.cat([found.double(), *(begun.counts[i] for i in indices)])
+            row = torch.cat([found.double(), torch.stack([begun.kept[i] for i in indices])])
             first, *_ = (begun.gradients[i] for i in indices)
             read = all_summed(row, first.layout.spread).tolist()
             totals = [a + b for a, b in zip(totals, read, strict=False)]
-            counts = read[len(totals) :]
-            for i, kept, nonzero in zip(indices, counts[::2], counts[1::2], strict=True):
+            for i, kept in zip(indices, read[len(totals) :], strict=True):
                 gradient = begun.gradients[i]
-                kind, tally = (
-                    self._parameters.kind(gradient.place),
-                    Tally(gradient.numel, int(kept), int(nonzero)),
-                )
+                kind = self._parameters.kind(gradient.place)
+                tally = Tally(gradient.numel, int(kept))
                 tallies[kind] = tallies.get(kind, Tally()) + tally
         return MaskStatistics.of(begun.update, tallies, SampleSums(*totals), begun.rules)
 
@@ -102,17 +98,17 @@ class Meter:
 
 def _alike(gradients: Sequence[LocalGradient]) -> dict[Places, list[int]]:
     """The indices of gradients that are read together, by their places in the optimizer."""
-    groups = defaultdict[tuple[Spread, torch.device], list[int]](list)
+    groups = defaultdict[tuple[Spread, torch.device, torch.dtype], list[int]](list)
     for index, gradient in enumerate(gradients):
-        groups[gradient.layout.spread, gradient.gradient.device].append(index)
+        local = gradient.gradient
+        groups[gradient.layout.spread, local.device, local.dtype].append(index)
     return {tuple(gradients[i].place for i in indices): indices for indices in groups.values()}
 
 
 def _sums(values: Tensor, keeps: Tensor, before: Tensor | None) -> list[Tensor]:
-    """Energy, energy kept, and what was kept by both masks and by either; no dimensions."""
-    energies = [
-        torch.linalg.vector_norm(x, dtype=torch.float64).square() for x in (values, values * keeps)
-    ]
-    if before is None:
-        return [*energies, *torch.zeros(2, dtype=torch.float64, device=values.device)]
-    return [*energies, (keeps & before).sum(), (keeps | before).sum()]
+    """Nonzero, energy, energy kept, kept by both masks and kept by either; no dimensions."""
+    nonzero, overlap = values.count_nonzero(), torch.zeros(2, device=values.device).unbind()
+    if before is not None:
+        overlap = (keeps & before).sum(), (keeps | before).sum()
+    each = (torch.linalg.vector_norm(x, dtype=torch.float64) for x in (values, values * keeps))
+    return [nonzero, *(norm.square() for norm in each), *overlap]

@@ -35,7 +35,7 @@ class KeepRandomPart(Rule):
         """Keep what the permutation of the whole sends to the first `kept` places."""
         return self._keeps(torch.arange(start, start + chunk.numel(), device=chunk.device))
 
-    def keeps_of(self, gradient: Tensor, sample: slice) -> Tensor:
+    def keeps_of(self, values: Tensor, gradient: Tensor, sample: slice) -> Tensor:
         """As `keeps`, of the sampled elements."""
         return self._keeps(sampled(gradient, sample))
 

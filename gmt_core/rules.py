@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from gmt_core.accelerated import kernels_for
-from gmt_core.flat import INT_OF, chunks_of, count_nonzero, count_true, flat_view, sampled
+from gmt_core.flat import INT_OF, chunks_of, count_true, flat_view, sampled
 from gmt_core.magnitudes import Saliency, salient
 from gmt_core.permutation import Permutation
 
-_COUNTED: Final = 1 << 19  # elements masked and counted at once: they stay in the cache
+_COUNTED: Final = 1 << 20  # elements masked and counted at once: they stay in the cache
 
 
 class Rule(ABC):
@@ -37,21 +37,21 @@ class Rule(ABC):
             if keeps is not None:
                 chunk.masked_fill_(keeps.logical_not_(), 0)
 
-    def zero_and_count_(self, gradient: Tensor, counts: Tensor) -> None:
-        """As `zero_`; adds to the counts how many elements stay, and how many were not zero."""
+    def zero_and_count_(self, gradient: Tensor, kept: Tensor) -> None:
+        """As `zero_`; adds to `kept`, without dimensions, how many elements stay."""
         for start, chunk in chunks_of(gradient):
-            counts[1] += count_nonzero(chunk)
             keeps = self.keeps(chunk, start)
             if keeps is None:
-                counts[0] += chunk.numel()
+                kept += chunk.numel()
             else:
-                counts[0] += count_true(keeps)
+                kept += count_true(keeps)
                 chunk.masked_fill_(keeps.logical_not_(), 0)
 
-    def keeps_of(self, gradient: Tensor, sample: slice) -> Tensor:
+    def keeps_of(self, values: Tensor, gradient: Tensor, sample: slice) -> Tensor:
         """Which of the sampled elements stay, in the order of the gradient's memory: bool.
 
-        The sample has a start and a step. A rule that can look at single elements does better.
+        The sample has a start and a step, and `values` are its elements. A rule that can look at
+        single elements does better than this.
         """
         number = len(range(gradient.numel())[sample])
         found = torch.ones(number, dtype=torch.bool, device=gradient.device)
@@ -92,18 +92,20 @@ class KeepLargest(Rule):
             flat = flat_view(gradient)
             torch.ops.aten.hardshrink.out(flat, below, out=flat)
 
-    def zero_and_count_(self, gradient: Tensor, counts: Tensor) -> None:
+    def zero_and_count_(self, gradient: Tensor, kept: Tensor) -> None:
         """What stays is not zero, unless all of it stays."""
         below = self.below(gradient.dtype)
+        if below < 0.0:
+            kept += gradient.numel()
+            return
         for part in flat_view(gradient).split(_COUNTED):
-            counts[1] += count_nonzero(part)
-            if below >= 0.0:
-                torch.ops.aten.hardshrink.out(part, below, out=part)
-            counts[0] += count_nonzero(part) if below >= 0.0 else part.numel()
+            torch.ops.aten.hardshrink.out(part, below, out=part)
+            # What is dropped has no sign, so that all its bits are 0; the cast is fast.
+            kept += count_true(part.view(INT_OF[part.dtype]).bool())
 
-    def keeps_of(self, gradient: Tensor, sample: slice) -> Tensor:
+    def keeps_of(self, values: Tensor, gradient: Tensor, sample: slice) -> Tensor:
         """Compare the sampled magnitudes."""
-        return _at_least(flat_view(gradient)[sample], self.threshold)
+        return _at_least(values, self.threshold)
 
     def below(self, dtype: torch.dtype) -> float:
         """The largest value of that dtype below the threshold; -1 where it is 0."""
@@ -129,9 +131,9 @@ class KeepMostSalient(Rule):
         found = salient(chunk, self.weight[start : start + chunk.numel()], self.saliency)
         return _at_least(found, self.threshold)
 
-    def keeps_of(self, gradient: Tensor, sample: slice) -> Tensor:
+    def keeps_of(self, values: Tensor, gradient: Tensor, sample: slice) -> Tensor:
         """Compare the sampled magnitudes."""
-        found = salient(flat_view(gradient)[sample], self.weight[sample], self.saliency)
+        found = salient(values, self.weight[sample], self.saliency)
         return _at_least(found, self.threshold)
 
 
@@ -153,7 +155,7 @@ class KeepRandom(Rule):
         """Keep what the permutation sends to the first `kept` places."""
         return self.permutation(start, start + chunk.numel(), chunk.device) < self.kept
 
-    def keeps_of(self, gradient: Tensor, sample: slice) -> Tensor:
+    def keeps_of(self, values: Tensor, gradient: Tensor, sample: slice) -> Tensor:
         """Keep what the permutation sends there, of the sampled places."""
         return self.permutation.of_places(sampled(gradient, sample)) < self.kept
 
@@ -175,14 +177,14 @@ def apply_all_(gradients: Sequence[Tensor], rules: Sequence[Rule]) -> None:
 
 @torch.no_grad()
 def apply_and_count_all_(gradients: Sequence[Tensor], rules: Sequence[Rule]) -> list[Tensor]:
-    """`apply_` to each gradient with its rule; how many elements stay, and how many were not zero.
+    """`apply_` to each gradient with its rule; how many elements of each stay.
 
-    int64, shape (2,) for each gradient, on its device: nothing is read.
+    int64, no dimensions, on the gradient's device: nothing is read.
     """
     # A table for each device: a small tensor for each number, made between larger temporaries,
     # would keep the allocator from using their memory again.
     tables = {
-        device: torch.zeros(len(gradients), 2, dtype=torch.int64, device=device)
+        device: torch.zeros(len(gradients), dtype=torch.int64, device=device)
         for device in dict.fromkeys(gradient.device for gradient in gradients)
     }
     rows = [tables[gradient.device][place] for place, gradient in enumerate(gradients)]

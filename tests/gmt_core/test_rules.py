@@ -57,19 +57,19 @@ def test_counts_are_those_of_the_mask(name: str, ties: bool, dtype: torch.dtype)
     }[name]
     expected, keeps = naive(gradient, rule), rule.keeps(gradient, 0)
     found, alone = gradient.clone().view(-1, 1), gradient.clone()
-    (counts,) = apply_and_count_all_([found], [rule])
+    (kept,) = apply_and_count_all_([found], [rule])
     apply_(alone, rule)
     assert same_bits(found.view(-1), expected) and same_bits(alone, expected)
     stay = LONG if keeps is None else int(keeps.sum())
-    assert counts.tolist() == [stay, int((gradient != 0).sum())]
+    assert int(kept) == stay
     for sample in (slice(0, None, 1), slice(5, None, 7), slice(LONG + 2, None, 3)):
-        chosen = rule.keeps_of(gradient, sample)
-        assert torch.equal(chosen, Rule.keeps_of(rule, gradient, sample))
+        chosen = rule.keeps_of(gradient[sample], gradient, sample)
+        assert torch.equal(chosen, Rule.keeps_of(rule, gradient[sample], gradient, sample))
         assert torch.equal(
             chosen, torch.ones(LONG, dtype=torch.bool)[sample] if keeps is None else keeps[sample]
         )
 
 
 def test_an_empty_gradient_counts_as_nothing() -> None:
-    (counts,) = apply_and_count_all_([torch.empty(0, 3)], [KeepAll()])
-    assert counts.tolist() == [0, 0]
+    (kept,) = apply_and_count_all_([torch.empty(0, 3)], [KeepAll()])
+    assert int(kept) == 0
