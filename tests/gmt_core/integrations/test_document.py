@@ -1,4 +1,4 @@
-"""The first lines of docs/gmt_core.md, run as they stand."""
+"""The code of docs/gmt_core.md, run as it stands."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from functools import partial
 from pathlib import Path
 
 import lightning.pytorch
+import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.gmt_core.integrations.tiny import model, token_rows
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "gmt_core.md"
-PLAIN, HUGGING_FACE, LIGHTNING = re.findall(
+PLAIN, HUGGING_FACE, LIGHTNING, DELTAS = re.findall(
     r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S
 )
 
@@ -43,3 +45,17 @@ def test_lightning() -> None:
     exec(LIGHTNING, names)
     kinds = [type(callback).__name__ for callback in names["trainer"].callbacks]
     assert "GradientMaskCallback" in kinds
+
+
+def test_deltas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = {"base": {"weight": torch.zeros(1, 8)}, "tuned": {"weight": torch.ones(1, 8)}}
+    for name, tensors in weights.items():
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text("{}")
+    network = nn.Linear(8, 1, bias=False)
+    exec(DELTAS, {"model": network})
+    assert torch.equal(network.weight, torch.ones(1, 8))
+    written = load_file(tmp_path / "math" / "model.safetensors")
+    assert torch.equal(written["weight"], torch.ones(1, 8))
