@@ -66,8 +66,9 @@ def _show(found: Sequence[Difference], a: str, b: str) -> None:
 
     table = Table(title=f"A {a}, B {b}")
     heads = ("A", "B", "A - B", "95 % interval", "p", "p (Holm)", "detectable", "n")
-    for column in ("benchmark", *heads):
-        table.add_column(column, justify="left" if column == "benchmark" else "right")
+    table.add_column("benchmark", no_wrap=True)
+    for column in heads:
+        table.add_column(column, justify="right")
     for each in found:
         table.add_row(
             each.benchmark or "mean of all",

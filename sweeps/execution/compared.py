@@ -76,7 +76,7 @@ def _of_file(path: Path, metric: str | None) -> Iterator[tuple[str, list[ScoredI
     report = path.parent / SCORES
     if report.is_file():
         results = json.loads(report.read_text(encoding="utf-8"))["results"]
-        known = {file_name(each): (each, result) for each, result in results.items()}
+        known = {file_name(key): (each.get("name", key), each) for key, each in results.items()}
         name, kind = known.get(path.stem, (name, kind))
     if metric is None:
         primary, aggregation = kind.get("metric", ""), kind.get("aggregation", "items")

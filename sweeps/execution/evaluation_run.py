@@ -17,7 +17,7 @@ from evaluators.evaluate import evaluate, select
 from evaluators.files import ENDINGS
 from evaluators.item_cache import ItemCache, evaluation_key, weights_sha256
 from evaluators.language_model import LanguageModel
-from evaluators.protocol import Changes, is_harness
+from evaluators.protocol import HARNESS, Changes, is_harness
 from evaluators.records import write_records
 from evaluators.tokens import AddBos
 from sweeps.finetune.strict_model import expanded
@@ -270,7 +270,8 @@ def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
 
 def file_name(name: str) -> str:
     """A file name for a benchmark; its name may be a path, or a task of lm-eval."""
-    return Path(name).stem.replace(":", "_")
+    stem = Path(name.removeprefix(HARNESS)).stem
+    return f"lm_eval_{stem}" if is_harness(name) else stem
 
 
 def _shown(result: BenchmarkResult, value: float) -> float:

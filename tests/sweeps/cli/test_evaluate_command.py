@@ -195,7 +195,8 @@ def test_tasks_of_the_harness_beside_other_benchmarks(world, monkeypatch):
     assert found["metrics"].keys() >= {"acc", "acc_norm", "bits_per_byte"}
     lines = (items / "lm_eval_ours_arc.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["parts"].keys() == {"acc", "acc_norm"}
-    compared = CliRunner().invoke(app, ["compare", str(items), str(items)])
+    wide = {"COLUMNS": "200"}
+    compared = CliRunner().invoke(app, ["compare", str(items), str(items)], env=wide)
     assert compared.exit_code == 0 and "ours_arc" in compared.output
     done = call(world, "--benchmarks", "gsm8k,lm_eval:arc_eazy")
     assert done.exit_code == 2 and "Did you mean 'arc_easy'?" in " ".join(done.output.split())
