@@ -6,7 +6,7 @@ import pytest
 
 from evaluators.benchmark import Benchmark
 from evaluators.benchmarks import build, runs_code
-from evaluators.benchmarks.exact_match import ExactMatch
+from evaluators.benchmarks.exact_match import PROTOCOL, ExactMatch
 from evaluators.errors import DataError
 from evaluators.evaluate import evaluate
 from evaluators.sandbox import Sandbox
@@ -171,9 +171,11 @@ def test_only_programs_take_a_sandbox(tmp_path):
 
 
 def test_python_gives_a_benchmark_or_a_function_that_makes_one():
-    own = ExactMatch("accuracy")
+    own = ExactMatch("accuracy", PROTOCOL)
     assert build(own) is own
-    made = build(lambda metric, sandbox: ExactMatch(metric or "accuracy"), metric="bits_per_byte")
+    made = build(
+        lambda metric, sandbox: ExactMatch(metric or "accuracy", PROTOCOL), metric="bits_per_byte"
+    )
     assert isinstance(made, Benchmark)
     assert made.metric == "bits_per_byte"
     with pytest.raises(ValueError, match="has no preset; expected none, found 'full'"):

@@ -58,7 +58,7 @@ def test_a_list_that_only_some_methods_have_is_refused_whatever_is_drawn(
 def test_only_who_drives_adopts(sweep_files: Path) -> None:
     play(FINISHED)
     before, wider = recorded(), changed("space.learning_rate.high=0.1", "evaluation.checks=2")
-    refused = pytest.raises(UserError, match="being run already")
+    refused = pytest.raises(UserError, match="is already running")
     with another_driver(sweep_files / "runs" / "small"), refused:
         sweep.run(wider, tracker=MemoryTracker(), adopt=True)
     assert recorded() == before
