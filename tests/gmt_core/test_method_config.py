@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -56,13 +54,6 @@ def test_reprs_are_short() -> None:
         "GradientMasker(RandomMask(mask_ratio=0.5), mode='update', exclude=['*.bias'], "
         "statistics_every=5)"
     )
-
-
-def test_the_documented_lines_of_other_papers_hold_one_mask() -> None:
-    page = Path(__file__).resolve().parents[2] / "docs" / "gmt_core.md"
-    lines = re.findall(r"\]\(https://arxiv\S+\)\) \| `(.+)` \|$", page.read_text("utf-8"), re.M)
-    assert len(lines) == 5
-    assert all(eval(line, vars(gmt_core)).hold == "training" for line in lines)
 
 
 @pytest.mark.parametrize(

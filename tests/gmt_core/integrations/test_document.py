@@ -13,6 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import gmt_core
 from tests.gmt_core.integrations.tiny import model, token_rows
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "gmt_core.md"
@@ -59,3 +60,9 @@ def test_deltas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(network.weight, torch.ones(1, 8))
     written = load_file(tmp_path / "math" / "model.safetensors")
     assert torch.equal(written["weight"], torch.ones(1, 8))
+
+
+def test_the_documented_lines_of_other_papers_hold_one_mask() -> None:
+    lines = re.findall(r"\]\(https://arxiv\S+\)\) \| `(.+)` \|$", PAGE.read_text("utf-8"), re.M)
+    assert len(lines) == 5
+    assert all(eval(line, vars(gmt_core)).hold == "training" for line in lines)
