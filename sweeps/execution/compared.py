@@ -13,7 +13,7 @@ from evaluators.comparison import Difference, ScoredItem, scored_items
 from evaluators.errors import DataError, unknown_name
 from evaluators.records import read_records
 from evaluators.rows import read_jsonl
-from sweeps.execution.evaluation_run import SCORES, file_name
+from sweeps.execution.evaluation_run import SCORES, file_name, without_nan
 from sweeps.execution.test_scores import FILE, TestScores
 from sweeps.storage.errors import UserError
 
@@ -55,13 +55,9 @@ def write_json(
 ) -> None:
     """Every difference with all that is known of it, and the benchmarks without one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{key: _finite(value) for key, value in asdict(each).items()} for each in found]
+    rows = [without_nan(asdict(each)) for each in found]
     text = {"differences": rows, "items_of_benchmarks_left_out": lonely}
     path.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and value != value else value  # JSON has no NaN
 
 
 def _of_file(path: Path, metric: str | None) -> Iterator[tuple[str, list[ScoredItem]]]:

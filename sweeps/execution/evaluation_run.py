@@ -190,7 +190,7 @@ def write_json(report: Report, path: Path) -> None:
     """Write everything except items: scores, intervals, other metrics and fingerprints."""
     kept = [each.name for each in fields(BenchmarkResult) if each.name != "records"]
     results = {
-        name: {key: _plain(getattr(result, key)) for key in kept}
+        name: {key: without_nan(getattr(result, key)) for key in kept}
         | {"items_sha256": report.items_sha256[name], "seconds": report.seconds[name]}
         | {"tokens": sum(r.tokens for r in result.records)}
         for name, result in report.results.items()
@@ -280,8 +280,8 @@ def _shown(result: BenchmarkResult, value: float) -> float:
     return -value if result.metric == "bits_per_byte" else value
 
 
-def _plain(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """Replace values that are not finite by None: JSON has no NaN."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return {key: _plain(each) for key, each in value.items()} if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return {key: without_nan(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

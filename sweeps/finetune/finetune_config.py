@@ -173,10 +173,9 @@ class BenchmarkConfig(StrictModel):
     `preset`: the protocol (`table1`, `table2`: the paper's tables; None: the benchmark's default).
     `validation` and `test`: a file or folder each, or hub:owner/name@revision. They may be the
     same if the benchmark itself separates validation and test items. A task of lm-eval
-    (`lm_eval:TASK`) has data of its own. `shots` and the settings below it change the protocol;
-    demonstrations are validation items.
-    `sandbox`, `timeout`
-    (seconds), `memory_mb` and `packages` limit generated programs (None: the benchmark's limits).
+    (`lm_eval:TASK`) has data of its own. `sandbox`, `timeout` (seconds), `memory_mb` and
+    `packages` limit generated programs (None: the benchmark's limits). `shots` and the settings
+    below it change the protocol; demonstrations are validation items.
     """
 
     name: LocalPath

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from evaluators import statistics
 from sweeps.report.arms import Arm, Comparable, Spread, comparable
 from sweeps.report.intervals import dunnett, tukey
 
@@ -135,12 +136,7 @@ def tost_p(differences: Array, errors: Array, df: int, margin: float) -> Array:
 
 def holm(p: Array) -> Array:
     """Holm's adjusted p-values along the last axis."""
-    count = p.shape[-1]
-    order = np.argsort(p, axis=-1)
-    factors = np.arange(count, 0, -1)
-    stepped = np.maximum.accumulate(np.take_along_axis(p, order, -1) * factors, axis=-1)
-    adjusted = np.empty_like(stepped)
-    np.put_along_axis(adjusted, order, np.minimum(stepped, 1.0), -1)
+    adjusted: Array = np.apply_along_axis(lambda row: statistics.holm(row.tolist()), -1, p)
     return adjusted
 
 

@@ -33,6 +33,13 @@ from tests.sweeps.played import DIVERGED, FINISHED, OOM, play, trial_folders
 from tests.sweeps.storage.machines import elsewhere, quiet, read, write
 
 
+def written(tree: Tree, bucket: Address, folder: Path) -> Path:
+    """The YAML of a sweep that lies in the bucket."""
+    file = folder / "sweep.yaml"
+    file.write_text(yaml.safe_dump(tree | {"storage": str(bucket), "data_root": str(folder)}))
+    return file
+
+
 def wait_until(happened: object, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not happened():  # type: ignore[operator]
@@ -167,8 +174,7 @@ def test_only_a_driver_of_this_machine_makes_its_folder_the_newest(
 def test_failed_trials_that_the_head_queued_again_are_known_when_it_is_lost(
     tree: Tree, bucket: Address, home: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(tree | {"storage": str(bucket), "data_root": str(tmp_path)}))
+    file = written(tree, bucket, tmp_path)
     place = paths_for(load_config(file))
     with (
         remote_sync.acquire_run(place, quiet) as driver,
@@ -185,8 +191,7 @@ def test_failed_trials_that_the_head_queued_again_are_known_when_it_is_lost(
 def test_failed_trials_are_queued_again_from_another_machine(
     tree: Tree, bucket: Address, store: ObjectStore, home: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(tree | {"storage": str(bucket), "data_root": str(tmp_path)}))
+    file = written(tree, bucket, tmp_path)
     place = paths_for(load_config(file))
     with remote_sync.acquire_run(place, quiet) as driver:
         with remote_sync.database_kept(place, driver, quiet):
@@ -215,8 +220,7 @@ def test_failed_trials_are_queued_again_from_another_machine(
 def test_a_trials_history_is_read_from_another_machine(
     tree: Tree, bucket: Address, store: ObjectStore, home: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(tree | {"storage": str(bucket), "data_root": str(tmp_path)}))
+    file = written(tree, bucket, tmp_path)
     place = paths_for(load_config(file))
     with (
         remote_sync.acquire_run(place, quiet) as driver,
