@@ -55,7 +55,7 @@ lock:  ## Regenerate constraints.txt; to upgrade: make lock LOCK="--upgrade-pack
 	@tools/install.sh dev
 	@MACOSX_DEPLOYMENT_TARGET=14.0 $(BIN)/python -m uv pip compile --quiet --universal --no-config \
 		--no-annotate --custom-compile-command "make lock" --python-version 3.11 \
-		--group dev --group build --extra cluster --extra eval --extra postgres \
+		--group dev --group build --extra cluster --extra eval --extra lora --extra postgres \
 		--output-file constraints.txt $(LOCK) pyproject.toml
 
 format:  ## Format the code and apply the linter's automatic fixes.
