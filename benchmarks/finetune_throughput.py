@@ -27,6 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
+from finetune_peers import labelled
 from made_up_world import save_world
 from resident_memory import peak_growth
 from transformers import AutoModelForCausalLM
@@ -130,15 +131,8 @@ def tokenised(world: Path) -> list[dict[str, list[int]]]:
     settings = config(world, packing=False)
     _, tokenizer = load_model(settings.model, torch.device("cpu"))
     data: TrainingData = load_training_data(settings.data, tokenizer)
-    examples = ((list(data.tokens[place]), data.first[place]) for place in range(len(data)))
-    return [
-        {
-            "input_ids": tokens,
-            "completion_mask": [0] * first + [1] * (len(tokens) - first),
-            "labels": [-100] * first + tokens[first:],
-        }
-        for tokens, first in examples
-    ]
+    rows = [labelled(data, place) for place in range(len(data))]
+    return [{**r, "completion_mask": [int(label >= 0) for label in r["labels"]]} for r in rows]
 
 
 def arguments(steps: int, rows: int, accumulation: int, folder: str) -> dict[str, Any]:

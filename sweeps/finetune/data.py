@@ -31,15 +31,18 @@ from sweeps.finetune.sources import is_on_hub, source_bytes
 
 @final
 @dataclass(frozen=True)
-class TokenStore:
-    """`ids` [tokens] int32 of all examples; example i is ids[starts[i]:starts[i + 1]]."""
+class RaggedRows:
+    """Rows of unequal length: row i of `values` [n, ...] int32 is values[starts[i]:starts[i + 1]].
 
-    ids: Tensor
+    A row of token ids has shape [tokens], one of spans [spans, 2].
+    """
+
+    values: Tensor
     starts: Tensor
 
     @classmethod
-    def of(cls, rows: Iterable[list[int]]) -> Self:
-        """Store these rows; a token takes four bytes instead of a Python object."""
+    def of(cls, rows: Iterable[Sequence[Any]]) -> Self:
+        """Store these rows; a number takes four bytes instead of a Python object."""
         parts = [torch.tensor(row, dtype=torch.int32) for row in rows]
         sizes = torch.tensor([0, *(len(part) for part in parts)])
         return cls(
@@ -49,11 +52,11 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def __getitem__(self, index: int) -> tuple[int, ...]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         if index >= len(self):
             raise IndexError(index)
         start, end = self.starts[index : index + 2].tolist()
-        return tuple(self.ids[start:end].tolist())
+        return tuple(self.values[start:end].tolist())
 
 
 def cached(key: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -86,10 +89,10 @@ _CACHED_BYTES = 4 * 2**20
 @final
 @dataclass(frozen=True)
 class TrainingData:
-    """Tokenised examples: `tokens[i]`, and the index `first[i]` of its first target token."""
+    """Tokenised examples: the ids `tokens[i]` and their target `spans[i]` (see `Tokens`)."""
 
-    tokens: TokenStore
-    first: tuple[int, ...]
+    tokens: RaggedRows
+    spans: RaggedRows
     lengths: tuple[int, ...]
     counts: DataCounts
     pack_to: int | None = None
@@ -99,7 +102,7 @@ class TrainingData:
 
     def targets(self, indices: Sequence[int]) -> int:
         """The number of tokens of these examples that the loss counts."""
-        return sum(self.lengths[index] - self.first[index] for index in indices)
+        return sum(end - start for index in indices for start, end in self.spans[index])
 
     def size(self, indices: Sequence[int]) -> int:
         """The number of tokens of these examples, without padding."""
@@ -107,7 +110,7 @@ class TrainingData:
 
     def micro_batch(self, indices: Sequence[int]) -> MicroBatch:
         """These examples, packed if configured, else padded to the longest of them."""
-        examples = [(self.tokens[index], self.first[index]) for index in indices]
+        examples = [(self.tokens[index], self.spans[index]) for index in indices]
         if self.pack_to is not None:
             return pack(examples, self.pack_to)
         return collate(examples)
@@ -135,11 +138,10 @@ def load_training_data(
         stored = cached(
             (*key, codec.head), lambda: _tokenised(config, tokenizer, codec, benchmarks)
         )
-    tokens = TokenStore(stored["ids"], stored["starts"])
+    tokens, spans = RaggedRows(*stored["tokens"]), RaggedRows(*stored["spans"])
     lengths = tuple(tokens.starts.diff().tolist())
-    counts, first = DataCounts(**stored["counts"]), tuple(stored["first"])
     pack_to = config.max_length if config.packing else None
-    return TrainingData(tokens, first, lengths, counts, pack_to)
+    return TrainingData(tokens, spans, lengths, DataCounts(**stored["counts"]), pack_to)
 
 
 def _cache_key(
@@ -175,7 +177,7 @@ def _tokenised(
         check_template(tokenizer)
     examples, counts = read_examples(config, benchmarks, tokenizer)
     rows: list[list[int]] = []
-    first: list[int] = []
+    spans: list[list[Sequence[int]]] = []
     truncated = 0
     for example in examples:
         prompt, response = _encoded(example, tokenizer, codec)
@@ -184,7 +186,7 @@ def _tokenised(
         # Position 0 has no context to predict it from.
         if 0 < start < config.max_length:
             rows.append([*prompt, *response][: config.max_length])
-            first.append(start)
+            spans.append([(start, len(rows[-1]))])
     if not rows:
         raise RowError(
             f"data.path {config.path}: expected an example whose prompt is shorter than "
@@ -192,8 +194,9 @@ def _tokenised(
         )
     lost = len(examples) - len(rows)
     counts = replace(counts, examples=len(rows), truncated=truncated, no_target=lost)
-    store = TokenStore.of(rows)
-    return {"ids": store.ids, "starts": store.starts, "first": first, "counts": asdict(counts)}
+    stored = {"tokens": RaggedRows.of(rows), "spans": RaggedRows.of(spans)}
+    parts = {name: (each.values, each.starts) for name, each in stored.items()}
+    return {**parts, "counts": asdict(counts)}
 
 
 def _encoded(example: Example, tokenizer: Any, codec: TokenCodec) -> tuple[list[int], list[int]]:

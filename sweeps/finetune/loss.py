@@ -34,8 +34,8 @@ class MicroBatch:
         return MicroBatch(*moved)  # type: ignore[arg-type]
 
 
-Tokens = tuple[Sequence[int], int]
-"""The token ids of an example, and the index of its first target token."""
+Tokens = tuple[Sequence[int], Sequence[Sequence[int]]]
+"""The ids of an example, and its target tokens as spans (start, end), end exclusive, start > 0."""
 
 
 def lay_out(rows: Sequence[Sequence[Tokens]]) -> MicroBatch:
@@ -49,9 +49,10 @@ def lay_out(rows: Sequence[Sequence[Tokens]]) -> MicroBatch:
     positions: list[int] = []
     targets: list[int] = []
     for number, row in enumerate(rows, start=1):
-        for tokens, first in row:
-            positions += range(len(ids) + first - 1, len(ids) + len(tokens) - 1)
-            targets += tokens[first:]
+        for tokens, spans in row:
+            for start, end in spans:
+                positions += range(len(ids) + start - 1, len(ids) + end - 1)
+                targets += tokens[start:end]
             places += range(len(tokens))
             ids += tokens
         padding = number * length - len(ids)

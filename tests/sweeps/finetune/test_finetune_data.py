@@ -76,7 +76,8 @@ def test_tokens_are_bos_prompt_response_eos(tmp_path: Path, tokenizer: Any) -> N
     prompt = tokenizer("1+1=", add_special_tokens=False)["input_ids"]
     response = tokenizer("2", add_special_tokens=False)["input_ids"]
     assert tuple(data.tokens) == ((1, *prompt, *response, 2),)
-    assert data.first == (1 + len(prompt),)
+    (tokens,) = data.tokens
+    assert [*data.spans] == [([1 + len(prompt), len(tokens)],)]
     batch = data.micro_batch([0])
     assert batch.targets.tolist() == [*response, 2]
     assert batch.positions.tolist() == [len(prompt), len(prompt) + 1]

@@ -134,7 +134,8 @@ def naive_run(world: Path, mask_ratio: float) -> dict[str, torch.Tensor]:
         for place, row in enumerate(rows):
             tokens = torch.tensor(data.tokens[row])
             ids[place, : len(tokens)] = tokens
-            labels[place, data.first[row] : len(tokens)] = tokens[data.first[row] :]
+            ((start, end),) = data.spans[row]
+            labels[place, start:end] = tokens[start:end]
         model(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for parameter in model.parameters():

@@ -314,7 +314,8 @@ def test_tokens_are_kept_under_their_content(
         patched.setattr(data_module, "read_examples", None)  # nothing is read a second time
         again = load_training_data(config, tokenizer)
     assert [*again.tokens] == [*first.tokens]
-    assert (again.first, again.lengths, again.counts) == (first.first, first.lengths, first.counts)
+    assert [*again.spans] == [*first.spans]
+    assert (again.lengths, again.counts) == (first.lengths, first.counts)
     assert load_training_data(moved, tokenizer).lengths == (6,)
     save_rows(path, [{"prompt": "2+2=", "response": "4"}])
     assert [*load_training_data(config, tokenizer).tokens] != [*first.tokens]
@@ -329,9 +330,9 @@ def test_the_chat_template_of_the_tokenizer(tmp_path: Path, world: Path) -> None
         load_training_data(config, tokenizer)
     tokenizer.chat_template = CHATML
     data = load_training_data(config, tokenizer)
-    (tokens,), (first,) = data.tokens, data.first
-    assert tokenizer.decode(tokens[:first]) == "<s>user\nhi</s>\n<s>assistant\n"
-    assert tokenizer.decode(tokens[first:]) == "yo</s>\n"
+    (tokens,), (((start, end),),) = data.tokens, data.spans
+    assert tokenizer.decode(tokens[:start]) == "<s>user\nhi</s>\n<s>assistant\n"
+    assert tokenizer.decode(tokens[start:end]) == "yo</s>\n"
     tokenizer.chat_template = "{{ messages | length }}"
     with pytest.raises(RowError, match="cannot be identified"):
         load_training_data(config, tokenizer)
