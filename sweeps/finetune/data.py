@@ -24,7 +24,6 @@ from sweeps.finetune.example import Example, RowError, check_template
 from sweeps.finetune.examples import DataCounts, read_examples
 from sweeps.finetune.finetune_config import BenchmarkConfig, DataConfig
 from sweeps.finetune.loss import MicroBatch, collate
-from sweeps.finetune.packing import pack
 from sweeps.finetune.run_identity import content
 from sweeps.finetune.sources import is_on_hub, source_bytes
 
@@ -108,12 +107,9 @@ class TrainingData:
         """The number of tokens of these examples, without padding."""
         return sum(self.lengths[index] for index in indices)
 
-    def micro_batch(self, indices: Sequence[int]) -> MicroBatch:
-        """These examples, packed if configured, else padded to the longest of them."""
-        examples = [(self.tokens[index], self.spans[index]) for index in indices]
-        if self.pack_to is not None:
-            return pack(examples, self.pack_to)
-        return collate(examples)
+    def micro_batch(self, rows: Sequence[Sequence[int]]) -> MicroBatch:
+        """Rows of these examples, padded to the longest row."""
+        return collate([[(self.tokens[i], self.spans[i]) for i in row] for row in rows])
 
 
 def load_training_data(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -38,10 +38,11 @@ Tokens = tuple[Sequence[int], Sequence[Sequence[int]]]
 """The ids of an example, and its target tokens as spans (start, end), end exclusive, start > 0."""
 
 
-def lay_out(rows: Sequence[Sequence[Tokens]]) -> MicroBatch:
+def collate(rows: Sequence[Sequence[Tokens]]) -> MicroBatch:
     """Examples one after another in rows, which are padded to the longest of them.
 
-    Any token can pad: nothing attends to it, and the loss ignores it.
+    Any token can pad: nothing attends to it, and the loss ignores it. Where no row holds two
+    examples, the model numbers the positions itself and needs no attention mask.
     """
     length = max(sum(len(tokens) for tokens, _ in row) for row in rows)
     ids: list[int] = []
@@ -59,17 +60,13 @@ def lay_out(rows: Sequence[Sequence[Tokens]]) -> MicroBatch:
         ids += [0] * padding
         places += range(padding)  # padding is a separate example that is not used
     shape = (len(rows), length)
+    packed = any(len(row) > 1 for row in rows)
     return MicroBatch(
         torch.tensor(ids).view(shape),
         torch.tensor(positions),
         torch.tensor(targets),
-        torch.tensor(places).view(shape),
+        torch.tensor(places).view(shape) if packed else None,
     )
-
-
-def collate(examples: Sequence[Tokens]) -> MicroBatch:
-    """One example per row, where the model numbers the positions itself."""
-    return replace(lay_out([[example] for example in examples]), position_ids=None)
 
 
 @final
