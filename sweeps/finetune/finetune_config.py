@@ -256,7 +256,9 @@ class SharedSettings(StrictModel):
     `examples` is the total number of training examples consumed, for any accumulation interval. A
     checkpoint is saved at every validation check except the last, and every `checkpoint_updates`
     updates if given; `checkpoint_async` writes it in the background from a copy in CPU memory.
-    Mask statistics are measured every `statistics_every` updates (0: never).
+    Mask statistics are measured every `statistics_every` updates (0: never). `chunked_loss` never
+    holds all logits of a micro-batch: less memory, and the same gradient up to rounding; `auto`
+    uses it on accelerators.
     """
 
     examples: PositiveInt
@@ -268,6 +270,7 @@ class SharedSettings(StrictModel):
     parallel: Literal["ddp", "fsdp"] = "ddp"
     statistics_every: int = Field(default=STATISTICS_EVERY, ge=0)
     threads: PositiveInt | None = None
+    chunked_loss: Literal["auto", True, False] = "auto"
     checkpoint_updates: PositiveInt | None = None
     checkpoint_async: bool = False
 

@@ -23,6 +23,7 @@ BESIDE_THE_RESULT = {
     "statistics_every",
     "threads",
     "micro_splits",
+    "chunked_loss",
 }
 """Settings that change a result only by rounding: a run may resume with other values."""
 

@@ -16,7 +16,7 @@ from gmt_core.methods import Method, build_method
 from sweeps.finetune.data import TrainingData
 from sweeps.finetune.divergence import DivergedError
 from sweeps.finetune.finetune_config import FinetuneConfig
-from sweeps.finetune.loss import TokenLoss
+from sweeps.finetune.loss import TokenLoss, chunked_from
 from sweeps.finetune.model import computing_dtype, prepare_training
 from sweeps.finetune.optimizers import build_optimizer, learning_rate
 from sweeps.finetune.order import DataOrder, Rows, mixed_seed, share
@@ -51,7 +51,7 @@ class Trainer:
             check_packing(model)
         prepare_training(model, config.model)
         self._model = model.train()
-        loss = TokenLoss(model, computes_in)
+        loss = TokenLoss(model, computes_in, chunked_from(model, config.chunked_loss))
         self.parallel: Parallel
         if config.parallel == "fsdp" and group.size > 1:
             self.parallel = Sharded(loss, group)
