@@ -48,6 +48,8 @@ def headline(status: SweepStatus) -> str:
     if status.driver is None:
         return f"{status.name} is not running: it was stopped or ended early."
     who = status.driver
+    if status.state == "starting":
+        return f"{status.name} is starting ({who})."
     if all(domain.done >= domain.total for domain in status.domains):
         return f"{status.name} is running ({who}). All trials are done; writing the report."
     if status.per_hour is None:

@@ -23,7 +23,7 @@ from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import UserError, explain
 from sweeps.storage.remote_sync import refresh
-from sweeps.storage.run_lock import local_driver
+from sweeps.storage.run_lock import StartingError, local_driver
 from sweeps.storage.study_paths import RESOLVED, StudyPaths
 
 _SUFFIXES = (".yaml", ".yml")
@@ -168,7 +168,8 @@ def _read(path: Path) -> dict[str, Any]:
         what = "no such configuration file" if path.suffix in _SUFFIXES else _NEITHER
         raise UserError(f"{path}: {what}{_near(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a text file: {error}") from None
+        why = getattr(error, "strerror", error)
+        raise UserError(f"{path}: cannot be read as a text file: {why}") from None
     try:
         tree = read_yaml(text)
     except UserError as error:
@@ -184,12 +185,12 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     folder = folder.resolve()
     if not (folder / RESOLVED).is_file():
         if driver := local_driver(folder):
-            raise UserError(
-                f"{folder}: the sweep is starting ({driver}); try again in a few seconds"
-            )
+            raise StartingError(folder, driver)
+        inside = ", ".join(sorted(file.parent.name for file in folder.glob(f"*/{RESOLVED}")))
         raise UserError(
             f"{folder}: no {RESOLVED} in this folder; expected a YAML file or the folder of a "
             "sweep that has been run (STORAGE/NAME)"
+            + (f", here one of: {inside}" if inside else "")
         )
     tree = _read(folder / RESOLVED)
     check_resolved(tree, folder)
