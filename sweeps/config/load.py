@@ -246,7 +246,7 @@ def _applied(tree: dict[str, Any], override: str) -> dict[str, Any]:
         value = read_yaml(text)
     except UserError as error:
         said = str(error).removeprefix("line 1: ")
-        quotes = "; a text with special signs needs quotes" if "not valid YAML" in said else ""
+        quotes = "; text with special characters needs quotes" if "not valid YAML" in said else ""
         raise UserError(f"{place}: {said}{quotes}") from None
     changed: dict[str, Any] = _with(tree, names, value, place)
     return changed
@@ -263,7 +263,7 @@ def _with(here: Any, keys: Sequence[str], value: Any, place: str) -> Any:
         index = int(key)
         return [*here[:index], _with(here[index], rest, value, place), *here[index + 1 :]]
     if here is not None and not isinstance(here, dict):
-        raise UserError(f"{place}: what '{key}' is a key of holds a single value and has no keys")
+        raise UserError(f"{place}: the key above '{key}' holds a single value, not keys")
     below = here or {}
     return {**below, key: _with(below.get(key), rest, value, place)}
 

@@ -86,7 +86,7 @@ _EXPECTED = {
     **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
     "finite_number": "expected a finite number",
     "string_too_short": "expected some text",
-    "too_short": "expected one or more in the list",
+    "too_short": "expected at least one entry",
     "string_pattern_mismatch": (
         "expected a letter or digit, then up to 63 letters, digits, '.', '_' or '-'"
     ),
@@ -189,7 +189,7 @@ def _renamed(location: tuple[Any, ...], model: type[BaseModel], given: Any) -> s
     allowed = get_args(_annotation_at(model, (*location[:-1], key)))
     example = given if given in allowed else allowed[0]
     before, now = ".".join((*above, old)), ".".join((*above, key))
-    return f"unknown key '{before}': since 0.2.0 it is '{now}', as {key}: {example}"
+    return f"unknown key '{before}': since 0.2.0 it is '{now}', for example {key}: {example}"
 
 
 def _right_key(word: str, above: tuple[Any, ...], model: type[BaseModel], cutoff: float) -> str:

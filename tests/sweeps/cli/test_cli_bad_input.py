@@ -221,7 +221,7 @@ MISTAKES = {
     "key that stands twice": Mistake(("duplicate key 'name'",), (), repeat_key),
     "YAML that is a list": Mistake(("found list",), (), replace("sweep.yaml", "- a\n- b\n")),
     "text with a sign of YAML": Mistake(
-        ("override 'domains.sums.data.path=,'", "special signs needs quotes"),
+        ("override 'domains.sums.data.path=,'", "special characters needs quotes"),
         ("domains.sums.data.path=,",),
     ),
     "misspelt word for a section": Mistake(

@@ -62,7 +62,7 @@ def test_where_nothing_listens(scheme: str) -> None:
     with pytest.raises(UserError) as caught:
         check_reachable(address, patience_seconds=1)
     assert time.monotonic() - began < 5
-    assert f"RAY_ADDRESS {address}: no Ray cluster answers there (Connection refused)" in str(
+    assert f"RAY_ADDRESS {address}: no Ray cluster responds there (Connection refused)" in str(
         caught.value
     )
 
