@@ -85,8 +85,8 @@ class Options:
             source = Path(name) if is_harness(name) else _source(name, sources, data_folder)
             if benchmark.name in [each.name for _, each, _ in chosen]:
                 raise ValueError(
-                    f"{name}: another benchmark is named '{benchmark.name}', too; expected names "
-                    "that differ"
+                    f"{name}: another benchmark is named '{benchmark.name}', too; expected "
+                    "different names"
                 )
             chosen.append((name, benchmark, source))
         return cls(

@@ -56,7 +56,10 @@ def export(config: SweepConfig, folder: Path) -> dict[str, Exported]:
             domain: _export(config, domain, row, folder / domain) for domain, row in found.items()
         }
     except OSError as error:
-        raise UserError(f"export to {folder}: {error}") from error
+        said = (
+            f"cannot be written ({error.strerror or error}); give a folder that you can write to"
+        )
+        raise UserError(f"{folder}: {said}") from error
 
 
 def _export(config: SweepConfig, domain: str, row: TrialRow, folder: Path) -> Exported:

@@ -17,7 +17,7 @@ from sweeps.config.failures import chain, kind_of
 from sweeps.config.load import save_config
 from sweeps.config.search_config import DIRECTIONS
 from sweeps.config.study_identity import DEFINITION, preregister
-from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
+from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths, share_generated_files
 from sweeps.execution import preflight
 from sweeps.execution.disk_need import check_disk
 from sweeps.execution.driver_log import driver_log
@@ -108,6 +108,7 @@ def run(
             reason that would fail every other trial.
         KeyboardInterrupt: stopped by the user; trials are marked, another run continues them.
     """
+    share_generated_files(config)
     relative, config = is_relative(config.storage), resolve_paths(config)
     display = display or LineDisplay()
     tracker = tracker or build_tracker(config)

@@ -44,6 +44,11 @@ def read_model_config(model: ModelConfig) -> dict[str, Any]:
                 f"model.path: expected a Hugging Face model folder, but {model.path} has no "
                 f"config.json"
             )
+        if model.revision is not None:
+            raise ModelError(
+                f"model.revision: a local folder has no revision; expected none beside "
+                f"model.path {model.path}, or the name of a hub model"
+            )
         return _parsed(folder / "config.json")
     if folder.exists() or not hub.may_be_name(model.path):
         found = "a file" if folder.exists() else "nothing there"
