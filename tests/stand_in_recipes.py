@@ -111,7 +111,7 @@ def _metamath(row: Row, number: int) -> Row:
         "type": ("GSM_Rephrased", "GSM_SV", "GSM_FOBAR", "GSM_AnsAug")[number % 4],
         "query": row["question"].replace("How many has she now", "How many does Ann have"),
         "original_question": row["question"],
-        "response": solution + " again" * (LONG if number == 5 else 0) + ending,
+        "response": solution + " again" * (LONG if number == 6 else 0) + ending,
     }
 
 

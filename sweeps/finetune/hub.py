@@ -77,12 +77,17 @@ def count_weights(name: str, revision: str | None) -> int | None:
 
     None if it has no such files, or the hub does not answer.
     """
-    from huggingface_hub import get_safetensors_metadata
+    from huggingface_hub import get_safetensors_metadata, utils
 
+    has_bars = not utils.are_progress_bars_disabled()
+    utils.disable_progress_bars()
     try:
         found = get_safetensors_metadata(name, revision=revision)
     except Exception:  # connection errors are those of an HTTP library that it does not promise
         return None
+    finally:
+        if has_bars:
+            utils.enable_progress_bars()
     return sum(found.parameter_count.values())
 
 

@@ -23,7 +23,7 @@ from sweeps.finetune import memory
 from sweeps.finetune.finetune_config import MethodConfig, ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.memory import check_memory, memory_need
-from sweeps.finetune.model import computing_dtype, load_model, training_dtype
+from sweeps.finetune.model import computing_dtype, load_model, save_model, training_dtype
 from sweeps.finetune.model_facts import ModelError, count_parameters, read_model_config
 from sweeps.finetune.optimizers import OptimizerError, check_optimizer
 from sweeps.finetune.reporter import RunResult
@@ -89,6 +89,16 @@ def test_a_run_in_pure_bfloat16_warns(
     assert "rounding" not in caplog.text
     run(world, tmp_path / "pure", model=model_with(world, dtype="bfloat16"), examples=8)
     assert "lose updates to rounding" in caplog.text and "use mixed_bfloat16" in caplog.text
+
+
+def test_a_large_model_is_saved_in_shards(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_model(ModelConfig(path=str(world / "model")), CPU)
+    monkeypatch.setattr("sweeps.finetune.model.SHARD", "10KB")
+    save_model(model, tokenizer, tmp_path / "model", model.state_dict())
+    assert len(list((tmp_path / "model").glob("model-*.safetensors"))) > 1
+    assert_equal(parameters(tmp_path / "model"), parameters(world / "model"))
 
 
 @pytest.mark.slow
