@@ -46,7 +46,7 @@ class BatchError(ValueError):
 class ModelConfig(StrictModel):
     """The base model, a Hugging Face folder or hub name, and how it is loaded.
 
-    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is bfloat16 on
+    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is that on
     accelerators that support it, else float32. `attention`: `auto` is flash attention if it is
     installed and applicable, else SDPA. `gradient_checkpointing` trades time for memory.
     `add_bos`: whether prompts start with the beginning-of-sequence token (BOS), in training and in

@@ -374,7 +374,7 @@ COMMAND_LINES = {
     "option without its value": (["plan", "sweep.yaml", "--price"], "--price"),
     "two options that exclude each other": (
         ["plan", "sweep.yaml", "--measure", "--seconds-per-step", "1"],
-        "give --measure or --seconds-per-step, not both",
+        "give one of --measure, --seconds-per-step and --samples-per-second",
     ),
     "option that lacks its partner": (
         ["plan", "sweep.yaml", "--seconds-per-check", "1"],
