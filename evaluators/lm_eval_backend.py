@@ -95,6 +95,11 @@ def open_tasks(name: str, changes: Changes) -> tuple[list[Any], Aggregation]:
             )
         if getattr(task, "MULTIMODAL", False):
             raise DataError(f"lm_eval:{name} asks about images or sound; expected a task of text")
+    given = ", ".join(changes.decoding())
+    if given and not any(task.OUTPUT_TYPE == "generate_until" for task in tasks):
+        raise DataError(
+            f"lm_eval:{name}: {given}: expected a task that generates text, found none"
+        )
     rules = [rule for group in found.get("groups", {}).values() for rule in _rules(group)]
     return tasks, "items" if all(rule.weight_by_size for rule in rules) else "groups"
 

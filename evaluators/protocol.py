@@ -42,6 +42,11 @@ class Decoding:
             )
         if self.samples > 1 and self.temperature <= 0:
             raise ValueError(f"expected a temperature above 0 to draw {self.samples} samples")
+        if 0 < self.top_p < 1 and self.temperature <= 0:
+            raise ValueError(
+                f"top_p {self.top_p:g}: expected a temperature above 0, or top_p 1 for greedy "
+                "decoding"
+            )
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,15 @@ class Changes:
         """Raises ValueError for a number out of its range."""
         for name, low, high in _RANGES:
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            if value is not None and not (low <= value <= high and math.isfinite(value)):
                 bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
                 raise ValueError(f"{name}: expected a number {bounds}, found {value}")
         if self.top_p == 0:
             raise ValueError("top_p: expected a number above 0, found 0")
         if self.fewshot_seed is not None and self.shots is None:
             raise ValueError("fewshot_seed: expected shots, too, found none")
+        if self.shots_from is not None and self.shots is None:
+            raise ValueError("shots_from: expected shots, too, found none")
 
     def rules(self) -> dict[str, object]:
         """What is changed, for a fingerprint."""

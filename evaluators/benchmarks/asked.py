@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import final
@@ -51,6 +51,10 @@ class _Asked(Benchmark):
     def score(self, lm: TextModel, items: Sequence[Item]) -> list[ItemRecord]:
         """One record per item, in order."""
         return self._inner.score(lm, items)
+
+    def corpus_metrics(self, records: Sequence[ItemRecord]) -> Mapping[str, float]:
+        """Metrics of all records together."""
+        return self._inner.corpus_metrics(records)
 
     def protocol(self) -> dict[str, object]:
         """Everything but model and data that a score depends on."""

@@ -72,7 +72,7 @@ class CompetitionMath(AnswerBenchmark):
 
     def _item(self, path: Path, line: int, row: Mapping[str, Any]) -> Item:
         gold = last_boxed(row["solution"])
-        if gold is None:
+        if not gold:
             tail = repr(row["solution"])[-40:]
             raise DataError.at(path, line, r"'solution' with a closed \boxed{answer}", tail)
         ending = f"{MARKER} {gold}"

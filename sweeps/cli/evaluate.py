@@ -14,7 +14,9 @@ from sweeps.storage.interrupts import interruptible
 
 
 def evaluate_models(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder or hub name.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model folder, a hub name, or mini:model.")
+    ],
     benchmarks: Annotated[
         str, typer.Option(help="Names, or your own .yaml and .py files, separated by commas.")
     ],
@@ -120,11 +122,13 @@ def evaluate_models(
                 k=k,
             ),
         )
+        if json_out is not None and json_out.is_dir():
+            raise ValueError(f"--json: expected a file, found the folder {json_out}")
         with interruptible():
             report = run(options)
+        show(report)
         if json_out is not None:
             write_json(report, json_out)
-        show(report)
     except (ValueError, OSError) as error:
         refuse(str(error))
     except DivergedError as error:
