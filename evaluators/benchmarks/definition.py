@@ -110,7 +110,7 @@ def read_definition(path: Path) -> Definition:
         content, node = yaml.safe_load(text), yaml.compose(text)
     except yaml.YAMLError as error:
         raise DataError(f"{path}: expected YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
         raise DataError(f"{path}: expected keys such as name, form and prompt, found no mapping")
     known = {field.name: field.type for field in fields(Definition)}
     try:

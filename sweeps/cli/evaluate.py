@@ -22,7 +22,9 @@ def evaluate_models(
     ],
     preset: Annotated[
         str | None,
-        typer.Option(help="Protocol: table1, table2 or full; depends on the benchmark."),
+        typer.Option(
+            help="Protocol: table1, table2, table2_chat or full; depends on the benchmark."
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -66,6 +68,15 @@ def evaluate_models(
     samples: Annotated[int | None, typer.Option(min=1, help="Completions per item.")] = None,
     k: Annotated[
         int | None, typer.Option(min=1, help="The k of pass@k and maj@k, at most --samples.")
+    ] = None,
+    prompt_format: Annotated[
+        str | None,
+        typer.Option(
+            help="raw, chat (the tokenizer's template), tulu, chatml, alpaca, metamath, magicoder."
+        ),
+    ] = None,
+    fewshot_as: Annotated[
+        str | None, typer.Option(help="Demonstrations in a prompt format: turns or text.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, mixed_bfloat16.")] = "auto",
@@ -120,6 +131,8 @@ def evaluate_models(
                 top_p=top_p,
                 samples=samples,
                 k=k,
+                prompt_format=prompt_format,
+                fewshot_as=fewshot_as,
             ),
         )
         if json_out is not None and json_out.is_dir():
