@@ -113,6 +113,7 @@ class LanguageModel(TextModel):
         limit = min(max_new_tokens, self.context - 1)
         rows = [self._left_truncated(list(row), self.context - limit) for row in rows]
         ends = end_tokens(self.tokenizer, getattr(self.model, "generation_config", None))
+        ends |= {id for stop in stops if (id := self.codec.end_token(stop)) is not None}
         finder = StopFinder(stops, self.codec.text)
         choose: Choose = most_likely
         if sampling is not None:

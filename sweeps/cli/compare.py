@@ -38,10 +38,12 @@ def compare(
     SFT trial of a search.
     """
     from evaluators.comparison import differences, left_out
-    from sweeps.execution.compared import read_items, write_json
+    from sweeps.execution.compared import other_rules, read_items, write_json
 
     try:
-        ours, others = read_items(a, metric), read_items(b, metric)
+        in_a, in_b = read_items(a, metric), read_items(b, metric)
+        differing = other_rules(in_a, in_b)
+        ours, others = ({name: each.items for name, each in side.items()} for side in (in_a, in_b))
         found = differences(ours, others)
         lonely = left_out(ours, others, found)
         if json_out is not None:
@@ -56,8 +58,13 @@ def compare(
     for each in found:
         for sentence in unmatched(each):
             print(sentence)
-    for name, (in_a, in_b) in lonely.items():
-        print(f"{name}: left out, no item in common; A has {in_a}, B has {in_b}")
+    for name, (of_a, of_b) in lonely.items():
+        print(f"{name}: left out, no item in common; A has {of_a}, B has {of_b}")
+    for name in differing:
+        print(
+            f"{name}: A and B have different protocols (decoding, rules, BOS or sandbox limits); "
+            "the difference is not of the models alone"
+        )
 
 
 def _show(found: Sequence[Difference], a: str, b: str) -> None:

@@ -82,6 +82,11 @@ class DomainConfig(StrictModel):
     nuisance: NuisanceConfig | None = None
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
 
+    @model_validator(mode="after")
+    def _asked_as_trained(self) -> Self:
+        object.__setattr__(self, "benchmarks", self.data.asked_as_trained(self.benchmarks))
+        return self
+
 
 class SweepConfig(StrictModel):
     """One sweep: one study per domain, over one model.

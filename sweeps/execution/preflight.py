@@ -30,8 +30,7 @@ ADOPTED, STORAGE = "adopted", "storage"
 def check_inputs(config: SweepConfig) -> None:
     """Read the model's folder, every training row and every validation item once.
 
-    For test items, only check that there are some: nothing before the report may use them, and
-    the report names any that are wrong.
+    Test items are read, too, so that no error in them ends a sweep, and are not used.
 
     Raises:
         ValueError: naming the domain, the file (and the line) and what was expected.

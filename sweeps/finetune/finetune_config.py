@@ -7,33 +7,11 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from evaluators.prompt_formats import PromptFormat
 from evaluators.protocol import HARNESS, Changes, is_harness
 from evaluators.tokens import AddBos
 from sweeps.finetune.strict_model import LocalPath, StrictModel
-
-TrainFormat = Literal[
-    "prompt_response",
-    "alpaca",
-    "competition_math",
-    "gsm8k",
-    "magicoder_evol_instruct",
-    "mbpp",
-    "messages",
-    "metamathqa",
-    "self_instruct",
-    "sharegpt",
-    "tulu_v2",
-]
-HOMES: dict[str, dict[str, str]] = {
-    "alpaca": {"path": "tatsu-lab/alpaca"},
-    "competition_math": {"path": "DigitalLearningGmbH/MATH-lighteval"},
-    "gsm8k": {"path": "openai/gsm8k", "subset": "main"},
-    "magicoder_evol_instruct": {"path": "ise-uiuc/Magicoder-Evol-Instruct-110K"},
-    "mbpp": {"path": "google-research-datasets/mbpp", "subset": "full"},
-    "metamathqa": {"path": "meta-math/MetaMathQA"},
-    "tulu_v2": {"path": "allenai/tulu-v2-sft-mixture"},
-}
-"""The formats with a default dataset on the Hub."""
+from sweeps.finetune.train_formats import HOMES, PROMPTS, TrainFormat
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -88,6 +66,16 @@ class DataConfig(StrictModel):
     decontaminate: int | None = Field(default=None, ge=3)
     packing: bool = False
     on_bad_row: Literal["stop", "skip"] = "stop"
+
+    def asked_as_trained(self, benchmarks: Benchmarks) -> Benchmarks:
+        """The benchmarks, in the prompt format of these rows unless they have one or a preset."""
+        form = "chat" if self.template == "chat" else PROMPTS.get(self.format, "raw")
+        return tuple(
+            each
+            if form == "raw" or each.preset or each.prompt_format
+            else each.model_copy(update={"prompt_format": form})
+            for each in benchmarks
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -175,11 +163,12 @@ class BenchmarkConfig(StrictModel):
     same if the benchmark itself separates validation and test items. A task of lm-eval
     (`lm_eval:TASK`) has data of its own. `sandbox`, `timeout` (seconds), `memory_mb` and
     `packages` limit generated programs (None: the benchmark's limits). `shots` and the settings
-    below it change the protocol; demonstrations are validation items.
+    below it change the protocol; demonstrations are validation items. `prompt_format`: by default
+    that of the training rows (None: raw, also if there is a preset).
     """
 
     name: LocalPath
-    preset: Literal["plain", "table1", "table2", "full"] | None = None
+    preset: Literal["plain", "table1", "table2", "table2_chat", "full"] | None = None
     validation: LocalPath
     test: LocalPath
     limit: PositiveInt | None = None
@@ -197,6 +186,8 @@ class BenchmarkConfig(StrictModel):
     top_p: float | None = None
     samples: int | None = None
     k: int | None = None
+    prompt_format: PromptFormat | None = None
+    fewshot_as: Literal["turns", "text"] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -234,10 +225,13 @@ class ChecksConfig(StrictModel):
     check_limit: PositiveInt | None = None
 
 
+Benchmarks = tuple[BenchmarkConfig, ...]
+
+
 class EvaluationConfig(ChecksConfig):
     """The checks of a run and its benchmarks."""
 
-    benchmarks: tuple[BenchmarkConfig, ...] = Field(min_length=1)
+    benchmarks: Benchmarks = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -293,6 +287,13 @@ class FinetuneConfig(SharedSettings):
     micro_splits: PositiveInt = 1
     keep_checkpoints: PositiveInt = 1
     keep: Literal["none", "model"] = "model"
+
+    @model_validator(mode="after")
+    def _asked_as_trained(self) -> Self:
+        asked = self.data.asked_as_trained(self.evaluation.benchmarks)
+        evaluation = self.evaluation.model_copy(update={"benchmarks": asked})
+        object.__setattr__(self, "evaluation", evaluation)
+        return self
 
     def effective_batch(self, workers: int) -> int:
         """Examples per optimizer step, over all workers."""

@@ -155,6 +155,11 @@ MISTAKES = {
         (),
         replace("test.jsonl", "\n\n"),
     ),
+    "broken test row": Mistake(
+        ("domain 'sums': ", "test.jsonl:5: expected", "invalid JSON"),
+        (),
+        append("test.jsonl", "{"),
+    ),
     "validation file without an item of its split": Mistake(
         ("domain 'sums': benchmark 'mbpp'", "one validation item in", "validation.jsonl"),
         (mbpp_benchmark("validation.jsonl", "test.jsonl"),),
@@ -512,8 +517,3 @@ def test_nothing_to_show_yet(sweep_files: Path, command: str) -> None:
     message = assert_refused(call(command, "sweep.yaml"))
     assert "no sweep named 'small'" in message
     assert not (sweep_files / "runs").exists()
-
-
-def test_test_items_are_not_read_beforehand(sweep_files: Path) -> None:
-    (sweep_files / "test.jsonl").write_text("no JSON at all\n")
-    assert call("validate", "sweep.yaml").exit_code == 0

@@ -22,7 +22,8 @@ from sweeps.finetune import data as data_module
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.example import Example, Row, RowError
 from sweeps.finetune.examples import read_examples
-from sweeps.finetune.finetune_config import HOMES, BenchmarkConfig, DataConfig, TrainFormat
+from sweeps.finetune.finetune_config import BenchmarkConfig, DataConfig
+from sweeps.finetune.train_formats import HOMES, TrainFormat
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import save_rows
 
