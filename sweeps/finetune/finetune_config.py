@@ -11,7 +11,7 @@ from evaluators.prompt_formats import PromptFormat
 from evaluators.protocol import HARNESS, Changes, is_harness
 from evaluators.tokens import AddBos
 from sweeps.finetune.strict_model import LocalPath, StrictModel
-from sweeps.finetune.train_formats import HOMES, PROMPTS, TrainFormat
+from sweeps.finetune.train_formats import CONVERSATIONS, HOMES, PROMPTS, TrainFormat
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -48,6 +48,7 @@ class DataConfig(StrictModel):
     or a hub dataset with its `subset`, `split` and `revision`; by default the format's dataset on
     the hub. `part="train"` leaves out rows that a benchmark on the same set evaluates on.
     `template="chat"` uses the tokenizer's chat template instead of the format's own prompt.
+    A conversation is one example, or one for each answer with `conversation="per_turn"`.
     `max_length` is the total length in tokens. `train_fraction` is the share of examples to train
     on. `decontaminate` (usually 13) leaves out examples that share that many consecutive words
     with an item of the run's benchmarks. `packing` packs the examples of a micro-batch into rows
@@ -61,6 +62,7 @@ class DataConfig(StrictModel):
     format: TrainFormat = "prompt_response"
     part: Literal["all", "train"] = "all"
     template: Literal["own", "chat"] = "own"
+    conversation: Literal["whole", "per_turn"] = "whole"
     max_length: int = Field(default=256, ge=2)
     train_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     decontaminate: int | None = Field(default=None, ge=3)
@@ -76,6 +78,15 @@ class DataConfig(StrictModel):
             else each.model_copy(update={"prompt_format": form})
             for each in benchmarks
         )
+
+    @model_validator(mode="after")
+    def _turns_are_of_a_conversation(self) -> Self:
+        if self.conversation != "whole" and self.format not in CONVERSATIONS:
+            raise ValueError(
+                f"data.conversation: '{self.conversation}' requires one of the formats "
+                f"{', '.join(CONVERSATIONS)}, got '{self.format}'"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
