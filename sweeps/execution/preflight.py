@@ -77,12 +77,9 @@ def _chat_tokenizer(model: ModelConfig, data: DataConfig) -> Any:
     """The tokenizer, if rows use its chat template, which may reject them; else None."""
     if data.template != "chat":
         return None
-    from sweeps.finetune.example import check_template
     from sweeps.finetune.model import load_tokenizer
 
-    tokenizer = load_tokenizer(model)
-    check_template(tokenizer)
-    return tokenizer
+    return load_tokenizer(model)
 
 
 def training_device(config: SweepConfig) -> str | None:

@@ -34,6 +34,8 @@ HOMES: dict[str, dict[str, str]] = {
     "tulu_v2": {"path": "allenai/tulu-v2-sft-mixture"},
 }
 """The formats with a default dataset on the Hub."""
+CONVERSATIONS = ("messages", "sharegpt", "tulu_v2")
+"""The formats whose rows are conversations."""
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -70,6 +72,7 @@ class DataConfig(StrictModel):
     or a hub dataset with its `subset`, `split` and `revision`; by default the format's dataset on
     the hub. `part="train"` leaves out rows that a benchmark on the same set evaluates on.
     `template="chat"` uses the tokenizer's chat template instead of the format's own prompt.
+    A conversation is one example, or one for each answer with `conversation="per_turn"`.
     `max_length` is the total length in tokens. `train_fraction` is the share of examples to train
     on. `decontaminate` (usually 13) leaves out examples that share that many consecutive words
     with an item of the run's benchmarks. `packing` packs the examples of a micro-batch into rows
@@ -83,11 +86,21 @@ class DataConfig(StrictModel):
     format: TrainFormat = "prompt_response"
     part: Literal["all", "train"] = "all"
     template: Literal["own", "chat"] = "own"
+    conversation: Literal["whole", "per_turn"] = "whole"
     max_length: int = Field(default=256, ge=2)
     train_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     decontaminate: int | None = Field(default=None, ge=3)
     packing: bool = False
     on_bad_row: Literal["stop", "skip"] = "stop"
+
+    @model_validator(mode="after")
+    def _turns_are_of_a_conversation(self) -> Self:
+        if self.conversation != "whole" and self.format not in CONVERSATIONS:
+            raise ValueError(
+                f"data.conversation: '{self.conversation}' requires one of the formats "
+                f"{', '.join(CONVERSATIONS)}, got '{self.format}'"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -14,7 +14,13 @@ from sweeps.finetune.derived import score_derived
 from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.memory import check_memory
-from sweeps.finetune.model import check_vocabulary, computing_dtype, load_model, save_model
+from sweeps.finetune.model import (
+    add_stop_tokens,
+    check_vocabulary,
+    computing_dtype,
+    load_model,
+    save_model,
+)
 from sweeps.finetune.model_facts import check_context
 from sweeps.finetune.optimizers import check_optimizer, check_steps
 from sweeps.finetune.process_group import Group
@@ -99,6 +105,7 @@ class _Run:
             ),
         )
         self._counts = data.counts
+        add_stop_tokens(self._model, data.ends)
         self._validation = Validation(
             config.evaluation,
             group,

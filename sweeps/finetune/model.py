@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,15 @@ def prepare_training(model: Any, config: ModelConfig) -> None:
         # Block by block: blocks share compiled code, and the loss's hooks stay outside.
         for block in blocks(model):
             block.compile()
+
+
+def add_stop_tokens(model: Any, ends: Sequence[int]) -> None:
+    """Let generation stop at `ends` too, now and when the saved model is loaded."""
+    config = model.generation_config
+    found = config.eos_token_id
+    declared = found if isinstance(found, list) else [] if found is None else [found]
+    if not set(ends) <= set(declared):
+        config.eos_token_id = [*declared, *(end for end in ends if end not in declared)]
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.tokens import ENCODING
-from sweeps.finetune.finetune_config import FinetuneConfig
+from sweeps.finetune.finetune_config import CONVERSATIONS, FinetuneConfig
 from sweeps.finetune.strict_model import split_paths
 
 Tree = dict[str, Any]
@@ -52,6 +52,8 @@ def run_identity(config: FinetuneConfig) -> Tree:
     tree["encoding"] = ENCODING
     tree["model"]["path"] = content(config.model.path)
     tree["data"]["path"] = content(config.data.path)
+    if config.data.format in CONVERSATIONS:  # once, each answer was an example
+        tree["data"]["conversation"] = config.data.conversation
     for benchmark in tree["evaluation"]["benchmarks"]:
         benchmark.pop("test", None)
         benchmark.pop("test_limit", None)

@@ -24,7 +24,7 @@ from sweeps.finetune.example import Example, Row, RowError
 from sweeps.finetune.examples import read_examples
 from sweeps.finetune.finetune_config import HOMES, BenchmarkConfig, DataConfig, TrainFormat
 from sweeps.finetune.training_sets import TRAINING_SETS
-from tests.sweeps.finetune.tiny import save_rows
+from tests.sweeps.finetune.tiny import pair_of, save_rows
 
 CHATML = (
     "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}"
@@ -69,7 +69,7 @@ def examples(name: str, fields: dict[str, Any]) -> list[Example]:
 
 
 def pairs(config: DataConfig) -> list[tuple[str, str]]:
-    return [(example.prompt, example.response) for example in read_examples(config)[0]]
+    return [pair_of(example) for example in read_examples(config)[0]]
 
 
 def test_the_registry_is_what_a_config_may_name() -> None:
@@ -79,9 +79,11 @@ def test_the_registry_is_what_a_config_may_name() -> None:
 @pytest.mark.parametrize("name", TRAINING_SETS)
 def test_a_row_gives_an_example_with_its_response_at_the_end(name: str) -> None:
     (example,) = examples(name, ROWS[name])
-    assert example.prompt.strip()
-    assert example.response.strip()
-    assert example.conversation()[-1][0] == "user"
+    prompt, response = pair_of(example)
+    assert prompt.strip()
+    assert response.strip()
+    assert [turn.role for turn in example.turns[-2:]] == ["user", "assistant"]
+    assert example.turns[-1].text == response
 
 
 @pytest.mark.parametrize("name", TRAINING_SETS)
@@ -120,7 +122,7 @@ def test_math_trains_on_the_prompt_and_reference_of_the_benchmark(tmp_path: Path
         save_rows(tmp_path / "math.jsonl", rows), "validation"
     )
     trained = [example for row in rows for example in examples("competition_math", row)]
-    held_out = {e.prompt: e.response for e in trained if e.is_held_out}
+    held_out = dict(pair_of(e) for e in trained if e.is_held_out)
     assert {item.prompt: item.reference for item in items} == held_out
     assert held_out
 
@@ -143,9 +145,10 @@ def test_mbpp_is_split_by_its_task_ids(task_id: int, held_out: bool) -> None:
 def test_sharegpt_maps_its_speakers() -> None:
     speakers = ["system", "human", "function_call", "observation", "gpt"]
     said = [{"from": speaker, "value": speaker} for speaker in speakers]
-    first, second = examples("sharegpt", {"conversations": said})
-    assert (first.response, second.response) == ("function_call", "gpt")
-    assert [turn.role for turn in second.turns] == ["system", "user", "assistant", "tool"]
+    (example,) = examples("sharegpt", {"conversations": said})
+    roles = ["system", "user", "assistant", "tool", "assistant"]
+    assert [turn.role for turn in example.turns] == roles
+    assert [part.text for part in example.own if part.is_learned] == ["function_call", "gpt"]
     with pytest.raises(RowError, match="message 1: expected 'from' one of"):
         examples("sharegpt", {"conversations": [{"from": "me", "value": "hi"}]})
 
@@ -260,9 +263,7 @@ def test_a_smaller_fraction_is_a_part_of_a_larger_one(tmp_path: Path) -> None:
     tenth, counts = read_examples(DataConfig(path=path, train_fraction=0.1))
     assert (len(half), len(tenth), counts.left_out) == (20, 4, 36)
     assert set(tenth) < set(half)
-    assert [(e.prompt, e.response) for e in half] == [
-        p for p in whole if p in set((e.prompt, e.response) for e in half)
-    ]
+    assert [*map(pair_of, half)] == [p for p in whole if p in set(map(pair_of, half))]
     save_rows(tmp_path / "rows.jsonl", rows[::-1])
     assert set(read_examples(DataConfig(path=path, train_fraction=0.5))[0]) == set(half)
 
@@ -289,7 +290,7 @@ def test_examples_that_share_words_with_an_item_are_left_out(tmp_path: Path) -> 
     ]
     path = str(save_rows(tmp_path / "train.jsonl", rows))
     kept, counts = read_examples(DataConfig(path=path, decontaminate=8), [benchmark])
-    assert [example.prompt for example in kept] == ["Please say: nothing"]
+    assert [pair_of(example)[0] for example in kept] == ["Please say: nothing"]
     assert counts.contaminated == 1
     _, untouched = read_examples(DataConfig(path=path), [benchmark])
     assert untouched.contaminated == 0
