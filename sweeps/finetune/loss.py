@@ -117,9 +117,11 @@ class TokenLoss(nn.Module):
             ).logits
         # At least float32 before the softmax or the sum: a bf16 log-sum-exp is too imprecise.
         found = found.flatten(0, -2).to(torch.promote_types(found.dtype, torch.float32))
-        if chunked:
-            return found.sum()
-        return nn.functional.cross_entropy(found, targets, reduction="sum")
+        return (
+            found.sum()
+            if chunked
+            else nn.functional.cross_entropy(found, targets, reduction="sum")
+        )
 
 
 @contextmanager
