@@ -22,12 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-WIDTH = 120
-SHOWN = (
-    *("domain", "number", "state", "method", "mask_ratio", "accumulation_interval"),
-    *("learning_rate", "seed", "score", "seconds"),
-)
-"""The columns that a `Results` prints, in lines of at most ``WIDTH`` characters."""
+POINT = ["method", "mask_ratio", "accumulation_interval", "learning_rate", "seed"]
+SHOWN = ["domain", "number", "state", *POINT, "score", "seconds"]
+"""The columns that a `Results` prints."""
 
 
 @final
@@ -125,9 +122,8 @@ class Results:
 
     def __repr__(self) -> str:
         table = self.dataframe()
-        shown = table[[name for name in SHOWN if name in table]]
-        lines = [f"sweep {self.config.name}", shown.to_string(max_rows=20, line_width=WIDTH)]
-        return "\n".join([*lines, f"all {table.shape[1]} columns: dataframe()"])
+        shown = table.filter(SHOWN).to_string(max_rows=20, line_width=120)
+        return f"sweep {self.config.name}\n{shown}\nall {table.shape[1]} columns: dataframe()"
 
     def _repr_html_(self) -> str:
         """The table of trials, as a notebook shows it."""

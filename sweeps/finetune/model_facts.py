@@ -119,8 +119,8 @@ def _config_file(model: ModelConfig) -> Path:
             )
         if model.revision is not None:
             raise ModelError(
-                f"model.revision: a local folder has no revision; expected none beside "
-                f"model.path {model.path}, or the name of a hub model"
+                f"model.revision: a local folder has no revision; remove it, or give a hub model "
+                f"instead of {model.path}"
             )
         return folder / "config.json"
     if folder.exists() or not hub.may_be_name(model.path):

@@ -56,7 +56,7 @@ def test_every_command_names_the_version_that_reads_an_old_sweep(
     for source in ("sweep.yaml", str(folder)):  # a study of another schema
         said = refusal(command, source, *options(command))
         assert f"{folder}: gmt-sweep 0.1.0 ran this sweep" in said, (command, source)
-        assert "run its YAML file under another name, as name=small2" in said
+        assert "run its YAML file under another name, for example name=small2" in said
     with_old_key(folder)
     said = refusal(command, str(folder), *options(command))
     assert f"{folder}: gmt-sweep 0.1.0 ran this sweep" in said

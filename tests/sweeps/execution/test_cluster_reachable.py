@@ -77,7 +77,7 @@ def test_what_listens_and_is_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         with listening(answer) as address, pytest.raises(UserError, match=words):
             check_reachable(address, patience_seconds=0)
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
-    with server, pytest.raises(UserError, match="no Ray cluster answers"):
+    with server, pytest.raises(UserError, match="no Ray cluster responds"):
         check_reachable(f"127.0.0.1:{server.server_port}", patience_seconds=0)
 
 
@@ -103,7 +103,7 @@ def test_a_head_that_comes_up_late_is_waited_for() -> None:
     "address", ["head", "10.0.0.5", "10.0.0.5:99999", "http://127.0.0.1:8265", "a b:6379", ":6379"]
 )
 def test_what_is_no_address(address: str) -> None:
-    with pytest.raises(UserError, match="expected HOST:PORT, as ") as caught:
+    with pytest.raises(UserError, match="expected HOST:PORT, such as ") as caught:
         check_reachable(address)
     assert repr(address) in str(caught.value)
     assert ("ray job submit" in str(caught.value)) == address.startswith("http")
