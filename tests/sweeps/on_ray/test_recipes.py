@@ -24,11 +24,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 CONFIGS = Path(__file__).parents[3] / "sweeps" / "configs"
 MODELS = {"math_mistral7b": "Mistral", "code_deepseek6.7b": "coder", "general_llama2_7b": "Llama"}
-COUNTED = ("examples", "bad_rows", "held_out", "truncated")
+COUNTED = ("bad_rows", "held_out", "truncated")
 RECIPES = {
-    "math_mistral7b": (190, 0, 10, 1),
-    "code_deepseek6.7b": (79, 1, 0, 1),
-    "general_llama2_7b": (0, 4, 0, 1),
+    "math_mistral7b": (0, 10, 1),
+    "code_deepseek6.7b": (1, 0, 1),
+    "general_llama2_7b": (4, 0, 1),
 }
 """What happens to the rows, by recipe: `COUNTED`."""
 
