@@ -94,8 +94,9 @@ def save_gsm8k(world: Path, model: Path, rows: Path) -> None:
     examples, _ = read_examples(DataConfig(path=str(rows), format="gsm8k"))
     with (world / "train.jsonl").open("w") as stream:
         for each in examples:
-            if len(tokenizer(each.prompt + each.response)["input_ids"]) < MAX_LENGTH:
-                row = {"prompt": each.prompt, "response": each.response}
+            prompt, response = (part.text for part in each.own)
+            if len(tokenizer(prompt + response)["input_ids"]) < MAX_LENGTH:
+                row = {"prompt": prompt, "response": response}
                 stream.write(json.dumps(row) + "\n")
 
 

@@ -115,8 +115,8 @@ def _memory(plan: SweepPlan) -> str:
         return f"memory: {UNKNOWN}"
     host = plan.workers * plan.memory.host / GIB
     return (
-        f"memory: at least {plan.memory} for each worker's {plan.device}; "
-        f"{host:.2f} GiB of host memory if all {plan.workers} share a machine"
+        f"memory: at least {plan.memory} on each worker's {plan.device}; "
+        f"{host:.2f} GiB of host memory if all workers share a machine"
     )
 
 

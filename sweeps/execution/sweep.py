@@ -25,6 +25,7 @@ from sweeps.execution.hooked_display import calling_hooks
 from sweeps.execution.progress import Display, LineDisplay
 from sweeps.execution.remote_job import Stored
 from sweeps.execution.worker_session import worker_session
+from sweeps.finetune.model_facts import warn_of_rounding
 from sweeps.search.fixed_designs import build_design
 from sweeps.search.optuna_storage import InterruptSafeStorage, open_storage
 from sweeps.search.samplers import DistinctSampler
@@ -144,6 +145,7 @@ def run_studies(
 
     ``adopt``: as in ``run``. ``ledger``: the usage tracker of a budget shared with other sweeps.
     """
+    warn_of_rounding(config.model)
     place = paths_for(config)
     with remote_sync.database_kept(place, driver, display.say):
         storage = open_storage(place)  # one: a server that is away is waited for once
