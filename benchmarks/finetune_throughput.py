@@ -35,8 +35,9 @@ from resident_memory import peak_growth
 from transformers import AutoModelForCausalLM
 
 from sweeps.finetune.data import TrainingData, load_training_data
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.examples import read_examples
-from sweeps.finetune.finetune_config import DataConfig, FinetuneConfig, ModelConfig
+from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.model import load_model, load_tokenizer
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.trainer import Trainer
@@ -94,8 +95,9 @@ def save_gsm8k(world: Path, model: Path, rows: Path) -> None:
     examples, _ = read_examples(DataConfig(path=str(rows), format="gsm8k"))
     with (world / "train.jsonl").open("w") as stream:
         for each in examples:
-            if len(tokenizer(each.prompt + each.response)["input_ids"]) < MAX_LENGTH:
-                row = {"prompt": each.prompt, "response": each.response}
+            prompt, response = (part.text for part in each.own)
+            if len(tokenizer(prompt + response)["input_ids"]) < MAX_LENGTH:
+                row = {"prompt": prompt, "response": response}
                 stream.write(json.dumps(row) + "\n")
 
 

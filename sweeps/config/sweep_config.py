@@ -15,10 +15,10 @@ from sweeps.config.path_types import check_database, resolve_benchmark, resolve_
 from sweeps.config.search_config import Objective, SearchConfig
 from sweeps.config.space import Point, SpaceConfig, plain_point
 from sweeps.config.study_config import NuisanceConfig, StudyConfig
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.finetune_config import (
     BenchmarkConfig,
     ChecksConfig,
-    DataConfig,
     EvaluationConfig,
     FinetuneConfig,
     MethodConfig,

@@ -113,6 +113,7 @@ def model_card(
 ) -> str:
     """A Hugging Face model card: data, method, scores with intervals, commit."""
     parts, label = config.domains[domain], label_of(config, domain)
+    rows = ", ".join(part.path for part in parts.data.parts().values())
     base = {"base_model": config.model.path, "library_name": "transformers", "tags": ["gmt"]}
     method = (
         "ordinary fine-tuning (SFT)"
@@ -130,8 +131,7 @@ def model_card(
         f"# {config.name}: {domain}",
         "",
         f"- Base model: `{config.model.path}`",
-        f"- Training data: `{parts.data.path}`, {parts.examples or config.training.examples} "
-        "examples seen",
+        f"- Training data: `{rows}`, {parts.examples or config.training.examples} examples seen",
         f"- Method: {method}, accumulation interval {row.accumulation_interval}, learning rate "
         f"{row.learning_rate:.3g}, seed {row.seed}",
         f"- Code: commit {git_commit()}",

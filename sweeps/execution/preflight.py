@@ -16,7 +16,8 @@ from sweeps.config.old_records import check_schema
 from sweeps.config.space import MASKING, SpaceConfig, plain_point
 from sweeps.config.study_identity import DEFINITION, differences, study_definition
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.finetune.finetune_config import DataConfig, ModelConfig
+from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
 from sweeps.storage.errors import UserError
@@ -54,7 +55,7 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         check_test_source,
         load_items,
     )
-    from sweeps.finetune.examples import read_examples
+    from sweeps.finetune.examples import by_source, read_examples
     from sweeps.finetune.memory import check_memory
     from sweeps.finetune.model_facts import check_context
 
@@ -65,7 +66,10 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         interval = config.space_of(name).intervals()[0]
         run = config.trial(name, plain_point(interval))
         check_memory(run, config.resources.workers, device)
-    read_examples(domain.data, domain.benchmarks, _chat_tokenizer(config.model, domain.data))
+    by_source(
+        domain.data,
+        lambda part: read_examples(part, domain.benchmarks, _chat_tokenizer(config.model, part)),
+    )
     benchmarks = build_benchmarks(domain.benchmarks)
     for benchmark, built in zip(domain.benchmarks, benchmarks, strict=True):
         load_items(benchmark, built, "validation")

@@ -9,33 +9,8 @@ from pydantic import Field, model_validator
 
 from evaluators.protocol import HARNESS, Changes, is_harness
 from evaluators.tokens import AddBos
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.strict_model import LocalPath, StrictModel
-
-TrainFormat = Literal[
-    "prompt_response",
-    "alpaca",
-    "competition_math",
-    "gsm8k",
-    "magicoder_evol_instruct",
-    "mbpp",
-    "messages",
-    "metamathqa",
-    "self_instruct",
-    "sharegpt",
-    "tulu_v2",
-]
-HOMES: dict[str, dict[str, str]] = {
-    "alpaca": {"path": "tatsu-lab/alpaca"},
-    "competition_math": {"path": "DigitalLearningGmbH/MATH-lighteval"},
-    "gsm8k": {"path": "openai/gsm8k", "subset": "main"},
-    "magicoder_evol_instruct": {"path": "ise-uiuc/Magicoder-Evol-Instruct-110K"},
-    "mbpp": {"path": "google-research-datasets/mbpp", "subset": "full"},
-    "metamathqa": {"path": "meta-math/MetaMathQA"},
-    "tulu_v2": {"path": "allenai/tulu-v2-sft-mixture"},
-}
-"""The formats with a default dataset on the Hub."""
-CONVERSATIONS = ("messages", "sharegpt", "tulu_v2")
-"""The formats whose rows are conversations."""
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -52,7 +27,8 @@ class ModelConfig(StrictModel):
     accelerators that support it, else float32. `attention`: `auto` is flash attention if it is
     installed and applicable, else SDPA. `gradient_checkpointing` trades time for memory.
     `add_bos`: whether prompts start with the beginning-of-sequence token (BOS), in training and in
-    scoring; `auto` follows the tokenizer.
+    scoring; `auto` follows the tokenizer. `added_tokens` are new to the tokenizer and the model:
+    each gets an embedding near the mean of the others, and is saved with the model.
     """
 
     path: LocalPath
@@ -63,52 +39,7 @@ class ModelConfig(StrictModel):
     gradient_checkpointing: bool = False
     compile: bool = False
     add_bos: AddBos = "auto"
-
-
-class DataConfig(StrictModel):
-    """The training rows, all in one format.
-
-    `path`: a file (.jsonl, .json, .csv, .parquet), several separated by commas, a folder of them,
-    or a hub dataset with its `subset`, `split` and `revision`; by default the format's dataset on
-    the hub. `part="train"` leaves out rows that a benchmark on the same set evaluates on.
-    `template="chat"` uses the tokenizer's chat template instead of the format's own prompt.
-    A conversation is one example, or one for each answer with `conversation="per_turn"`.
-    `max_length` is the total length in tokens. `train_fraction` is the share of examples to train
-    on. `decontaminate` (usually 13) leaves out examples that share that many consecutive words
-    with an item of the run's benchmarks. `packing` packs the examples of a micro-batch into rows
-    of up to `max_length` tokens instead of padding them; the results are the same.
-    """
-
-    path: LocalPath
-    subset: str | None = None
-    split: str = "train"
-    revision: str | None = None
-    format: TrainFormat = "prompt_response"
-    part: Literal["all", "train"] = "all"
-    template: Literal["own", "chat"] = "own"
-    conversation: Literal["whole", "per_turn"] = "whole"
-    max_length: int = Field(default=256, ge=2)
-    train_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
-    decontaminate: int | None = Field(default=None, ge=3)
-    packing: bool = False
-    on_bad_row: Literal["stop", "skip"] = "stop"
-
-    @model_validator(mode="after")
-    def _turns_are_of_a_conversation(self) -> Self:
-        if self.conversation != "whole" and self.format not in CONVERSATIONS:
-            raise ValueError(
-                f"data.conversation: '{self.conversation}' requires one of the formats "
-                f"{', '.join(CONVERSATIONS)}, got '{self.format}'"
-            )
-        return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _at_home_on_the_hub(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("path") is not None:
-            return values
-        home = HOMES.get(str(values.get("format")), {})
-        return {**home, **{name: value for name, value in values.items() if name != "path"}}
+    added_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
 
 class DropConfig(StrictModel):
