@@ -24,6 +24,7 @@ from sweeps.finetune.finetune_config import (
     MethodConfig,
     ModelConfig,
     SharedSettings,
+    asked_as_trained,
 )
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.storage.address import Address, folder_of, is_address
@@ -81,6 +82,11 @@ class DomainConfig(StrictModel):
     space: SpaceConfig | None = None
     nuisance: NuisanceConfig | None = None
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _asked_as_trained(self) -> Self:
+        object.__setattr__(self, "benchmarks", asked_as_trained(self.benchmarks, self.data))
+        return self
 
 
 class SweepConfig(StrictModel):
@@ -244,9 +250,6 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
     """
 
     root = Path(config.data_root or ".").expanduser()
-    if cluster_address():  # every node must see the generated files
-        shared = folder_of(config.storage) / "cache"
-        os.environ.setdefault("GMT_SWEEP_CACHE", str(shared))
 
     def domain(parts: DomainConfig) -> DomainConfig:
         return parts.model_copy(
@@ -267,6 +270,12 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
         )
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def share_generated_files(config: SweepConfig) -> None:
+    """Keep the embedded world's files in the storage if the nodes of a cluster must see them."""
+    if cluster_address():
+        os.environ.setdefault("GMT_SWEEP_CACHE", str(folder_of(config.storage) / "cache"))
 
 
 def paths_for(config: SweepConfig) -> StudyPaths:

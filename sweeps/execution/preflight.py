@@ -17,9 +17,10 @@ from sweeps.config.space import MASKING, SpaceConfig, plain_point
 from sweeps.config.study_identity import DEFINITION, differences, study_definition
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.finetune.data_config import DataConfig
-from sweeps.finetune.finetune_config import ModelConfig
+from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
+from sweeps.storage.cluster_address import cluster_address
 from sweeps.storage.errors import UserError
 from sweeps.storage.study_paths import StudyPaths
 from sweeps.tracking.tracker import Tracker
@@ -30,17 +31,17 @@ ADOPTED, STORAGE = "adopted", "storage"
 def check_inputs(config: SweepConfig) -> None:
     """Read the model's folder, every training row and every validation item once.
 
-    For test items, only check that there are some: nothing before the report may use them, and
-    the report names any that are wrong.
+    Test items are read, too, so that no error in them ends a sweep, and are not used.
 
     Raises:
         ValueError: naming the domain, the file (and the line) and what was expected.
     """
-    from sweeps.finetune.model_facts import check_attention
+    from sweeps.finetune.model_facts import check_attention, warn_of_rounding
     from sweeps.finetune.optimizers import check_optimizer
 
     check_optimizer(config.training.optimizer)
     check_attention(config.model)
+    warn_of_rounding(config.model)
     for name in config.domains:
         try:
             _check_domain(config, name)
@@ -63,9 +64,9 @@ def _check_domain(config: SweepConfig, name: str) -> None:
     check_context(config.model, domain.data.max_length)
     device = training_device(config)
     if device is not None:
-        interval = config.space_of(name).intervals()[0]
-        run = config.trial(name, plain_point(interval))
-        check_memory(run, config.resources.workers, device)
+        neighbours = 1 if cluster_address() else None
+        for run in runs_by_interval(config, name):
+            check_memory(run, config.resources.workers, device, neighbours)
     by_source(
         domain.data,
         lambda part: read_examples(part, domain.benchmarks, _chat_tokenizer(config.model, part)),
@@ -75,6 +76,12 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         load_items(benchmark, built, "validation")
         check_test_source(benchmark, built)
         check_test_items(benchmark, built)
+
+
+def runs_by_interval(config: SweepConfig, domain: str) -> list[FinetuneConfig]:
+    """A run of the domain at each accumulation interval of its space."""
+    intervals = config.space_of(domain).intervals()
+    return [config.trial(domain, plain_point(interval)) for interval in intervals]
 
 
 def _chat_tokenizer(model: ModelConfig, data: DataConfig) -> Any:

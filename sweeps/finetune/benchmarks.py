@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from evaluators import benchmarks as registry
 from evaluators.benchmark import Benchmark, Item
-from evaluators.errors import DataError, NoRowsError
+from evaluators.errors import NoRowsError
 from evaluators.protocol import is_harness
 from evaluators.rows import check_hub, is_hub
 from evaluators.sandbox import Sandbox
@@ -88,10 +87,9 @@ def check_test_source(config: BenchmarkConfig, benchmark: Benchmark) -> None:
 
 
 def check_test_items(config: BenchmarkConfig, benchmark: Benchmark) -> None:
-    """Raise ValueError if the files contain no test item at all.
+    """Raise ValueError if a file's test items cannot be read, or if there are none.
 
-    The items are not used otherwise, and errors in single items are left to the report.
+    They are not used otherwise. Those of the hub are only read for the report.
     """
     if not is_hub(config.test):
-        with suppress(DataError):
-            load_items(config, benchmark, "test")
+        load_items(config, benchmark, "test")

@@ -6,41 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from evaluators.prompt_formats import PromptFormat
 from sweeps.finetune.strict_model import LocalPath, StrictModel
+from sweeps.finetune.train_formats import COLUMNS, CONVERSATIONS, HOMES, PROMPTS, TrainFormat
 from sweeps.storage.errors import nearest
-
-TrainFormat = Literal[
-    "prompt_response",
-    "alpaca",
-    "competition_math",
-    "gsm8k",
-    "magicoder_evol_instruct",
-    "mbpp",
-    "messages",
-    "metamathqa",
-    "self_instruct",
-    "sharegpt",
-    "tulu_v2",
-]
-HOMES: dict[str, dict[str, str]] = {
-    "alpaca": {"path": "tatsu-lab/alpaca"},
-    "competition_math": {"path": "DigitalLearningGmbH/MATH-lighteval"},
-    "gsm8k": {"path": "openai/gsm8k", "subset": "main"},
-    "magicoder_evol_instruct": {"path": "ise-uiuc/Magicoder-Evol-Instruct-110K"},
-    "mbpp": {"path": "google-research-datasets/mbpp", "subset": "full"},
-    "metamathqa": {"path": "meta-math/MetaMathQA"},
-    "tulu_v2": {"path": "allenai/tulu-v2-sft-mixture"},
-}
-"""The formats with a default dataset on the Hub."""
-CONVERSATIONS = ("messages", "sharegpt", "tulu_v2")
-"""The formats whose rows are conversations."""
-COLUMNS = {
-    "prompt_response": ("prompt", "response"),
-    "alpaca": ("instruction", "output", "input"),
-    "messages": ("messages", "system", "tools"),
-    "sharegpt": ("conversations", "system", "tools"),
-}
-"""The fields that may have other names in a file, by format. Other formats are of one dataset."""
 
 
 class SourceConfig(StrictModel):
@@ -167,6 +136,14 @@ class DataConfig(SourceConfig):
             )
             for name, source in sorted(self.sources.items())
         }
+
+    def prompt_format(self) -> PromptFormat:
+        """The prompt format of the rows; raw if sources differ in it."""
+        forms: set[PromptFormat] = {
+            "chat" if part.template == "chat" else PROMPTS.get(part.format, "raw")
+            for part in self.parts().values()
+        }
+        return forms.pop() if len(forms) == 1 else "raw"
 
     def weights(self) -> list[float]:
         """The weights of the parts; [] without weights."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from evaluators.prompt_formats import PromptFormat
 from evaluators.protocol import HARNESS, Changes, is_harness
 from evaluators.tokens import AddBos
 from sweeps.finetune.data_config import DataConfig
@@ -23,7 +24,7 @@ class BatchError(ValueError):
 class ModelConfig(StrictModel):
     """The base model, a Hugging Face folder or hub name, and how it is loaded.
 
-    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is bfloat16 on
+    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is that on
     accelerators that support it, else float32. `attention`: `auto` is flash attention if it is
     installed and applicable, else SDPA. `gradient_checkpointing` trades time for memory.
     `add_bos`: whether prompts start with the beginning-of-sequence token (BOS), in training and in
@@ -119,11 +120,12 @@ class BenchmarkConfig(StrictModel):
     same if the benchmark itself separates validation and test items. A task of lm-eval
     (`lm_eval:TASK`) has data of its own. `sandbox`, `timeout` (seconds), `memory_mb` and
     `packages` limit generated programs (None: the benchmark's limits). `shots` and the settings
-    below it change the protocol; demonstrations are validation items.
+    below it change the protocol; demonstrations are validation items. `prompt_format`: by default
+    that of the training rows (None: raw, also if there is a preset).
     """
 
     name: LocalPath
-    preset: Literal["plain", "table1", "table2", "full"] | None = None
+    preset: Literal["plain", "table1", "table2", "table2_chat", "full"] | None = None
     validation: LocalPath
     test: LocalPath
     limit: PositiveInt | None = None
@@ -141,6 +143,8 @@ class BenchmarkConfig(StrictModel):
     top_p: float | None = None
     samples: int | None = None
     k: int | None = None
+    prompt_format: PromptFormat | None = None
+    fewshot_as: Literal["turns", "text"] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -178,10 +182,24 @@ class ChecksConfig(StrictModel):
     check_limit: PositiveInt | None = None
 
 
+Benchmarks = tuple[BenchmarkConfig, ...]
+
+
+def asked_as_trained(benchmarks: Benchmarks, data: DataConfig) -> Benchmarks:
+    """The benchmarks, in the prompt format of the rows unless they have one or a preset."""
+    form = data.prompt_format()
+    return tuple(
+        each
+        if form == "raw" or each.preset or each.prompt_format
+        else each.model_copy(update={"prompt_format": form})
+        for each in benchmarks
+    )
+
+
 class EvaluationConfig(ChecksConfig):
     """The checks of a run and its benchmarks."""
 
-    benchmarks: tuple[BenchmarkConfig, ...] = Field(min_length=1)
+    benchmarks: Benchmarks = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -237,6 +255,13 @@ class FinetuneConfig(SharedSettings):
     micro_splits: PositiveInt = 1
     keep_checkpoints: PositiveInt = 1
     keep: Literal["none", "model"] = "model"
+
+    @model_validator(mode="after")
+    def _asked_as_trained(self) -> Self:
+        asked = asked_as_trained(self.evaluation.benchmarks, self.data)
+        evaluation = self.evaluation.model_copy(update={"benchmarks": asked})
+        object.__setattr__(self, "evaluation", evaluation)
+        return self
 
     def effective_batch(self, workers: int) -> int:
         """Examples per optimizer step, over all workers."""

@@ -21,7 +21,7 @@ from sweeps.finetune.model import (
     load_model,
     save_model,
 )
-from sweeps.finetune.model_facts import check_context
+from sweeps.finetune.model_facts import check_context, warn_of_rounding
 from sweeps.finetune.optimizers import check_optimizer, check_steps
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache, preserve_global_state, signature
@@ -91,6 +91,8 @@ class _Run:
         check_context(config.model, config.data.max_length)
         check_optimizer(config.optimizer)
         check_memory(config, group.size, device.type)
+        if group.leads:
+            warn_of_rounding(config.model)
         self._model, self._tokenizer = _base_model(config, device, cache)
         check_vocabulary(self._model, self._tokenizer)
         store = cache or Cache()
@@ -112,7 +114,7 @@ class _Run:
             group,
             store,
             config.model.add_bos,
-            computing_dtype(config.model.dtype),
+            computing_dtype(config.model.dtype, device),
         )
         self._model.to(device)
         self._trainer = Trainer(config, self._model, data, group, device)

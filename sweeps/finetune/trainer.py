@@ -44,7 +44,7 @@ class Trainer:
         self._batch = config.effective_batch(group.size)
         self._micro = config.forward_batch(group.size)
         self._order = data.order(config.seed)
-        computes_in = computing_dtype(config.model.dtype)
+        computes_in = computing_dtype(config.model.dtype, device)
         dtype = computes_in or next(model.parameters()).dtype
         self._throughput = Throughput.of(model, dtype, device, group.size)
         if config.data.packing:

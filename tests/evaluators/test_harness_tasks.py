@@ -279,6 +279,8 @@ def test_a_wrong_name_metric_or_option_is_a_sentence(tmp_path):
         build(name, metric="perplexity")
     with pytest.raises(ValueError, match="expected no preset, found 'full'"):
         build(name, preset="full")
+    with pytest.raises(ValueError, match="temperature: expected a task that generates text"):
+        build(name, changes=Changes(temperature=0.5))
     path = write_task("gsm8k", tmp_path, unsafe_code=True)
     with pytest.raises(ValueError, match="without a sandbox"):
         build(f"lm_eval:{path}")
