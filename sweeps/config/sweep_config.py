@@ -15,15 +15,16 @@ from sweeps.config.path_types import check_database, resolve_benchmark, resolve_
 from sweeps.config.search_config import Objective, SearchConfig
 from sweeps.config.space import Point, SpaceConfig, plain_point
 from sweeps.config.study_config import NuisanceConfig, StudyConfig
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.finetune_config import (
     BenchmarkConfig,
     ChecksConfig,
-    DataConfig,
     EvaluationConfig,
     FinetuneConfig,
     MethodConfig,
     ModelConfig,
     SharedSettings,
+    asked_as_trained,
 )
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.storage.address import Address, folder_of, is_address
@@ -84,7 +85,7 @@ class DomainConfig(StrictModel):
 
     @model_validator(mode="after")
     def _asked_as_trained(self) -> Self:
-        object.__setattr__(self, "benchmarks", self.data.asked_as_trained(self.benchmarks))
+        object.__setattr__(self, "benchmarks", asked_as_trained(self.benchmarks, self.data))
         return self
 
 

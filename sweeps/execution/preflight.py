@@ -16,7 +16,8 @@ from sweeps.config.old_records import check_schema
 from sweeps.config.space import MASKING, SpaceConfig, plain_point
 from sweeps.config.study_identity import DEFINITION, differences, study_definition
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.finetune.finetune_config import DataConfig, FinetuneConfig, ModelConfig
+from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
 from sweeps.storage.cluster_address import cluster_address
@@ -55,7 +56,7 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         check_test_source,
         load_items,
     )
-    from sweeps.finetune.examples import read_examples
+    from sweeps.finetune.examples import by_source, read_examples
     from sweeps.finetune.memory import check_memory
     from sweeps.finetune.model_facts import check_context
 
@@ -66,7 +67,10 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         neighbours = 1 if cluster_address() else None
         for run in runs_by_interval(config, name):
             check_memory(run, config.resources.workers, device, neighbours)
-    read_examples(domain.data, domain.benchmarks, _chat_tokenizer(config.model, domain.data))
+    by_source(
+        domain.data,
+        lambda part: read_examples(part, domain.benchmarks, _chat_tokenizer(config.model, part)),
+    )
     benchmarks = build_benchmarks(domain.benchmarks)
     for benchmark, built in zip(domain.benchmarks, benchmarks, strict=True):
         load_items(benchmark, built, "validation")

@@ -98,8 +98,9 @@ class _Run:
         store = cache or Cache()
         benchmarks = config.evaluation.benchmarks
         against = None if config.data.decontaminate is None else benchmarks
-        source = signature(config.data.path)
-        key = ("data", config.data, source, against, _model_key(config, device))
+        files = tuple(signature(part.path) for part in config.data.parts().values())
+        settings = config.data.model_dump_json()
+        key = ("data", settings, files, against, _model_key(config, device))
         data = store.value(
             key,
             lambda: load_training_data(

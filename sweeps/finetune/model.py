@@ -53,17 +53,32 @@ def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
             f"model.path {config.path}: the weights lack {len(info['missing_keys'])} tensors "
             f"of the architecture, such as {some}"
         )
+    if config.added_tokens:
+        _add_embeddings(model, tokenizer, config.added_tokens)
     return model, tokenizer
 
 
+def _add_embeddings(model: Any, tokenizer: Any, added: Sequence[str]) -> None:
+    """Give new tokens an embedding near the mean of the others, the same on every rank."""
+    if len(tokenizer) <= model.get_input_embeddings().num_embeddings:
+        return  # a saved model has them already
+    check_vocabulary(model, tokenizer, added)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
+
+
 def load_tokenizer(config: ModelConfig) -> Any:
-    """The model's tokenizer; ModelError if it cannot be loaded."""
-    from transformers import AutoTokenizer
+    """The model's tokenizer with the added tokens; ModelError if it cannot be loaded."""
+    from transformers import AddedToken, AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(config.path, **_options(config))
+        tokenizer = AutoTokenizer.from_pretrained(config.path, **_options(config))
     except _LOADING as error:
         raise _not_loaded(config, error) from error
+    # Matched in the text as it is, because a normalizer may add spaces.
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in config.added_tokens])
+    return tokenizer
 
 
 def _options(config: ModelConfig) -> dict[str, Any]:
@@ -128,17 +143,16 @@ def _attention(config: ModelConfig, device: torch.device) -> str | None:
     return "flash_attention_2" if fits and is_flash_attn_2_available() else None
 
 
-def check_vocabulary(model: Any, tokenizer: Any) -> None:
-    """Raise ModelError if the tokenizer has more tokens than the model embeds."""
+def check_vocabulary(model: Any, tokenizer: Any, added: Sequence[str] = ()) -> None:
+    """Raise ModelError if the model embeds not all tokens of the tokenizer but those `added`."""
     known = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > known:
-        beyond = [word for word, index in tokenizer.get_vocab().items() if index >= known]
-        some = ", ".join(map(repr, sorted(beyond)[:3]))
+    beyond = {word for word, index in tokenizer.get_vocab().items() if index >= known}
+    if unknown := sorted(beyond.difference(added)):
+        some = ", ".join(map(repr, unknown[:3]))
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens, but the model embeds only {known}: "
-            f"it has no row for {some}. Either use the tokenizer without these added tokens, or "
-            f"call model.resize_token_embeddings({len(tokenizer)}) once and save model and "
-            "tokenizer into a folder for model.path"
+            f"it has no row for {some}. Either use the tokenizer without these tokens, or list "
+            f"them in model.added_tokens, which adds their rows to the embeddings"
         )
 
 

@@ -19,7 +19,7 @@ from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loss import TokenLoss, chunked_from
 from sweeps.finetune.model import computing_dtype, prepare_training
 from sweeps.finetune.optimizers import build_optimizer, learning_rate
-from sweeps.finetune.order import DataOrder, Rows, mixed_seed, share
+from sweeps.finetune.order import Rows, mixed_seed, share
 from sweeps.finetune.packing import check_packing
 from sweeps.finetune.parallel import Parallel, Replicated, Sharded, total_norm
 from sweeps.finetune.process_group import Group
@@ -43,7 +43,7 @@ class Trainer:
         self._steps = config.steps(group.size)
         self._batch = config.effective_batch(group.size)
         self._micro = config.forward_batch(group.size)
-        self._order = DataOrder(len(data), config.seed)
+        self._order = data.order(config.seed)
         computes_in = computing_dtype(config.model.dtype, device)
         dtype = computes_in or next(model.parameters()).dtype
         self._throughput = Throughput.of(model, dtype, device, group.size)
