@@ -265,7 +265,8 @@ def _base_model(config: FinetuneConfig, device: Any, cache: Cache | None) -> tup
     """A base model that this run may modify, and its tokenizer."""
     if cache is None:
         return load_model(config.model, device)
-    return cache.model(_model_key(config, device), lambda: load_model(config.model, device))
+    key = _model_key(config, device)
+    return cache.model(key, lambda: load_model(config.model, device), device)
 
 
 def _model_key(config: FinetuneConfig, device: Any) -> tuple[Any, ...]:

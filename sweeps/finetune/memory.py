@@ -75,8 +75,8 @@ def memory_need(
         moments[config.optimizer] // shards,
         tokens * per_token * computed,
     )
-    # A worker of an accelerator loads the model on its host, and copies it for the run.
-    return MemoryNeed(*parts, host=sum(parts) if device == "cpu" else 2 * whole)
+    # A worker of an accelerator loads the model on its host.
+    return MemoryNeed(*parts, host=sum(parts) if device == "cpu" else whole)
 
 
 def worker_need(config: FinetuneConfig, workers: int, device: str) -> MemoryNeed | None:

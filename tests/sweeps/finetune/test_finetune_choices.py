@@ -276,7 +276,7 @@ def test_what_a_worker_needs(
     assert need.activations == 4 * 32 * 34 * 2 * 32 * 2
     assert need.host == need.total
     gpu = memory_need(config(world, batch=batch, **changes), FACTS, 10**6, 2, "cuda")
-    assert (gpu.activations, gpu.host) == (need.activations // 2, 2 * 4 * 10**6)
+    assert (gpu.activations, gpu.host) == (need.activations // 2, 4 * 10**6)
 
 
 def test_what_does_not_fit_is_named_before_anything_is_loaded(
