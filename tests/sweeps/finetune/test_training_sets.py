@@ -17,13 +17,14 @@ from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from evaluators import benchmarks
+from evaluators.prompt_formats import written
 from evaluators.split import is_validation
 from sweeps.finetune import data as data_module
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.example import Example, Row, RowError
 from sweeps.finetune.examples import read_examples
 from sweeps.finetune.finetune_config import BenchmarkConfig, DataConfig
-from sweeps.finetune.train_formats import HOMES, TrainFormat
+from sweeps.finetune.train_formats import HOMES, PROMPTS, TrainFormat
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import save_rows
 
@@ -83,6 +84,16 @@ def test_a_row_gives_an_example_with_its_response_at_the_end(name: str) -> None:
     assert example.prompt.strip()
     assert example.response.strip()
     assert example.conversation()[-1][0] == "user"
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_benchmark_in_a_set_s_format_is_asked_as_the_set_is_trained(name: str) -> None:
+    fields = {**ROWS[name], "input": ""}
+    if "instances" in fields:
+        fields["instances"] = [{"input": "", "output": "2"}]
+    (example,) = examples(name, fields)
+    turns = [turn.message() for turn in example.conversation()]
+    assert written(PROMPTS[name], None, turns) == example.prompt
 
 
 @pytest.mark.parametrize("name", TRAINING_SETS)
