@@ -15,8 +15,8 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from sweeps.config.old_records import check_schema
 from sweeps.config.space import MASKING, SpaceConfig, plain_point
 from sweeps.config.study_identity import DEFINITION, differences, study_definition
-from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.finetune.finetune_config import DataConfig, ModelConfig
+from sweeps.config.sweep_config import DomainConfig, SweepConfig, paths_for
+from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
 from sweeps.storage.errors import UserError
@@ -49,6 +49,7 @@ def check_inputs(config: SweepConfig) -> None:
 def _check_domain(config: SweepConfig, name: str) -> None:
     from sweeps.finetune.benchmarks import (
         build_benchmarks,
+        check_prompt_formats,
         check_test_items,
         check_test_source,
         load_items,
@@ -64,7 +65,9 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         interval = config.space_of(name).intervals()[0]
         run = config.trial(name, plain_point(interval))
         check_memory(run, config.resources.workers, device)
-    read_examples(domain.data, domain.benchmarks, _chat_tokenizer(config.model, domain.data))
+    tokenizer = _chat_tokenizer(config.model, domain)
+    read_examples(domain.data, domain.benchmarks, tokenizer)
+    check_prompt_formats(domain.benchmarks, tokenizer)
     benchmarks = build_benchmarks(domain.benchmarks)
     for benchmark, built in zip(domain.benchmarks, benchmarks, strict=True):
         load_items(benchmark, built, "validation")
@@ -72,15 +75,16 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         check_test_items(benchmark, built)
 
 
-def _chat_tokenizer(model: ModelConfig, data: DataConfig) -> Any:
-    """The tokenizer, if rows use its chat template, which may reject them; else None."""
-    if data.template != "chat":
+def _chat_tokenizer(model: ModelConfig, domain: DomainConfig) -> Any:
+    """The tokenizer, if rows or benchmarks use its chat template, which may reject them."""
+    if "chat" not in (domain.data.template, *(each.prompt_format for each in domain.benchmarks)):
         return None
     from sweeps.finetune.example import check_template
     from sweeps.finetune.model import load_tokenizer
 
     tokenizer = load_tokenizer(model)
-    check_template(tokenizer)
+    if domain.data.template == "chat":
+        check_template(tokenizer)
     return tokenizer
 
 
