@@ -22,9 +22,9 @@ def compare(
     a: Annotated[
         str, typer.Argument(metavar="A", help="Folder or file of scored items; see below.")
     ],
-    b: Annotated[str, typer.Argument(metavar="B", help="Of the other model.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same for the other model.")],
     metric: Annotated[
-        str | None, typer.Option(help="Another metric of the items than the primary one.")
+        str | None, typer.Option(help="A metric of the items, instead of the primary one.")
     ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="File for all numbers.")] = None,
     figure: Annotated[
@@ -89,7 +89,7 @@ def _show(found: Sequence[Difference], a: str, b: str) -> None:
     Console().print(table)
     print(
         "Higher scores are better. Intervals and p-values (McNemar's, exact) are over items: they "
-        "speak of these two models, not of other seeds. A difference below 'detectable' would be "
+        "hold for these two models, not for other seeds. A difference below 'detectable' would be "
         "missed more than one time in five."
     )
 
@@ -103,7 +103,7 @@ def unmatched(found: Difference) -> list[str]:
     kinds = (
         ("only in A", found.only_a),
         ("only in B", found.only_b),
-        ("asked in other words", found.asked_differently),
+        ("with different prompts", found.asked_differently),
     )
     sentences = []
     for what, names in kinds:

@@ -50,20 +50,20 @@ def evaluate_models(
         int | None, typer.Option(min=0, help="Demonstrations before each item.")
     ] = None,
     fewshot_seed: Annotated[
-        int | None, typer.Option(help="Seed of the draw of demonstrations.")
+        int | None, typer.Option(help="Seed for drawing the demonstrations.")
     ] = None,
     shots_from: Annotated[
-        str | None, typer.Option(help="File of the validation items, if it is not the data's.")
+        str | None, typer.Option(help="File of the validation items, if --data lacks them.")
     ] = None,
     system_prompt: Annotated[str | None, typer.Option(help="Text before every prompt.")] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of a completion.")
+        int | None, typer.Option(min=1, help="Maximum number of tokens of a completion.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="0: greedy; above: completions are sampled.")
+        float | None, typer.Option(min=0, help="0 decodes greedily; higher values sample.")
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Mass of the nucleus that is sampled from.")
+        float | None, typer.Option(min=0, max=1, help="Probability mass of nucleus sampling.")
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Completions per item.")] = None,
     k: Annotated[

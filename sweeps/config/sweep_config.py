@@ -249,9 +249,6 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
     """
 
     root = Path(config.data_root or ".").expanduser()
-    if cluster_address():  # every node must see the generated files
-        shared = folder_of(config.storage) / "cache"
-        os.environ.setdefault("GMT_SWEEP_CACHE", str(shared))
 
     def domain(parts: DomainConfig) -> DomainConfig:
         return parts.model_copy(
@@ -272,6 +269,12 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
         )
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def share_generated_files(config: SweepConfig) -> None:
+    """Keep the embedded world's files in the storage if the nodes of a cluster must see them."""
+    if cluster_address():
+        os.environ.setdefault("GMT_SWEEP_CACHE", str(folder_of(config.storage) / "cache"))
 
 
 def paths_for(config: SweepConfig) -> StudyPaths:

@@ -57,7 +57,7 @@ def read_items(source: str, metric: str | None = None) -> Benchmarks:
         return _of_files([path], metric)
     tested = _tested(path)
     if tested and metric is not None:
-        raise UserError(f"{path}: a sweep keeps the primary metric of items; expected no metric")
+        raise UserError(f"{path}: a sweep stores only the primary metric of items; omit --metric")
     if tested:
         return _of_sweep(path, tested, role or None)
     files = sorted(path.rglob("*.jsonl")) if path.is_dir() else []

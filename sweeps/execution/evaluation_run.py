@@ -157,7 +157,7 @@ def run(options: Options) -> Report:
         tokenizer,
         batch_tokens=options.batch_tokens,
         add_bos=options.add_bos,
-        computes_in=computing_dtype(options.dtype),
+        computes_in=computing_dtype(options.dtype, device),
     )
     key = f"{weights}-{options.dtype}"
     results: dict[str, BenchmarkResult] = {}

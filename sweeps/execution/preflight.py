@@ -16,9 +16,10 @@ from sweeps.config.old_records import check_schema
 from sweeps.config.space import MASKING, SpaceConfig, plain_point
 from sweeps.config.study_identity import DEFINITION, differences, study_definition
 from sweeps.config.sweep_config import DomainConfig, SweepConfig, paths_for
-from sweeps.finetune.finetune_config import ModelConfig
+from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
+from sweeps.storage.cluster_address import cluster_address
 from sweeps.storage.errors import UserError
 from sweeps.storage.study_paths import StudyPaths
 from sweeps.tracking.tracker import Tracker
@@ -34,11 +35,12 @@ def check_inputs(config: SweepConfig) -> None:
     Raises:
         ValueError: naming the domain, the file (and the line) and what was expected.
     """
-    from sweeps.finetune.model_facts import check_attention
+    from sweeps.finetune.model_facts import check_attention, warn_of_rounding
     from sweeps.finetune.optimizers import check_optimizer
 
     check_optimizer(config.training.optimizer)
     check_attention(config.model)
+    warn_of_rounding(config.model)
     for name in config.domains:
         try:
             _check_domain(config, name)
@@ -62,9 +64,9 @@ def _check_domain(config: SweepConfig, name: str) -> None:
     check_context(config.model, domain.data.max_length)
     device = training_device(config)
     if device is not None:
-        interval = config.space_of(name).intervals()[0]
-        run = config.trial(name, plain_point(interval))
-        check_memory(run, config.resources.workers, device)
+        neighbours = 1 if cluster_address() else None
+        for run in runs_by_interval(config, name):
+            check_memory(run, config.resources.workers, device, neighbours)
     tokenizer = _chat_tokenizer(config.model, domain)
     read_examples(domain.data, domain.benchmarks, tokenizer)
     check_prompt_formats(domain.benchmarks, tokenizer)
@@ -75,17 +77,19 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         check_test_items(benchmark, built)
 
 
+def runs_by_interval(config: SweepConfig, domain: str) -> list[FinetuneConfig]:
+    """A run of the domain at each accumulation interval of its space."""
+    intervals = config.space_of(domain).intervals()
+    return [config.trial(domain, plain_point(interval)) for interval in intervals]
+
+
 def _chat_tokenizer(model: ModelConfig, domain: DomainConfig) -> Any:
     """The tokenizer, if rows or benchmarks use its chat template, which may reject them."""
     if "chat" not in (domain.data.template, *(each.prompt_format for each in domain.benchmarks)):
         return None
-    from sweeps.finetune.example import check_template
     from sweeps.finetune.model import load_tokenizer
 
-    tokenizer = load_tokenizer(model)
-    if domain.data.template == "chat":
-        check_template(tokenizer)
-    return tokenizer
+    return load_tokenizer(model)
 
 
 def training_device(config: SweepConfig) -> str | None:

@@ -11,7 +11,7 @@ from evaluators.prompt_formats import PromptFormat
 from evaluators.protocol import HARNESS, Changes, is_harness
 from evaluators.tokens import AddBos
 from sweeps.finetune.strict_model import LocalPath, StrictModel
-from sweeps.finetune.train_formats import HOMES, PROMPTS, TrainFormat
+from sweeps.finetune.train_formats import CONVERSATIONS, HOMES, PROMPTS, TrainFormat
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -24,7 +24,7 @@ class BatchError(ValueError):
 class ModelConfig(StrictModel):
     """The base model, a Hugging Face folder or hub name, and how it is loaded.
 
-    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is bfloat16 on
+    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is that on
     accelerators that support it, else float32. `attention`: `auto` is flash attention if it is
     installed and applicable, else SDPA. `gradient_checkpointing` trades time for memory.
     `add_bos`: whether prompts start with the beginning-of-sequence token (BOS), in training and in
@@ -48,6 +48,7 @@ class DataConfig(StrictModel):
     or a hub dataset with its `subset`, `split` and `revision`; by default the format's dataset on
     the hub. `part="train"` leaves out rows that a benchmark on the same set evaluates on.
     `template="chat"` uses the tokenizer's chat template instead of the format's own prompt.
+    A conversation is one example, or one for each answer with `conversation="per_turn"`.
     `max_length` is the total length in tokens. `train_fraction` is the share of examples to train
     on. `decontaminate` (usually 13) leaves out examples that share that many consecutive words
     with an item of the run's benchmarks. `packing` packs the examples of a micro-batch into rows
@@ -61,6 +62,7 @@ class DataConfig(StrictModel):
     format: TrainFormat = "prompt_response"
     part: Literal["all", "train"] = "all"
     template: Literal["own", "chat"] = "own"
+    conversation: Literal["whole", "per_turn"] = "whole"
     max_length: int = Field(default=256, ge=2)
     train_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     decontaminate: int | None = Field(default=None, ge=3)
@@ -76,6 +78,15 @@ class DataConfig(StrictModel):
             else each.model_copy(update={"prompt_format": form})
             for each in benchmarks
         )
+
+    @model_validator(mode="after")
+    def _turns_are_of_a_conversation(self) -> Self:
+        if self.conversation != "whole" and self.format not in CONVERSATIONS:
+            raise ValueError(
+                f"data.conversation: '{self.conversation}' requires one of the formats "
+                f"{', '.join(CONVERSATIONS)}, got '{self.format}'"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -250,7 +261,9 @@ class SharedSettings(StrictModel):
     `examples` is the total number of training examples consumed, for any accumulation interval. A
     checkpoint is saved at every validation check except the last, and every `checkpoint_updates`
     updates if given; `checkpoint_async` writes it in the background from a copy in CPU memory.
-    Mask statistics are measured every `statistics_every` updates (0: never).
+    Mask statistics are measured every `statistics_every` updates (0: never). `chunked_loss` never
+    holds all logits of a micro-batch: less memory, and the same gradient up to rounding; `auto`
+    uses it on accelerators.
     """
 
     examples: PositiveInt
@@ -262,6 +275,7 @@ class SharedSettings(StrictModel):
     parallel: Literal["ddp", "fsdp"] = "ddp"
     statistics_every: int = Field(default=STATISTICS_EVERY, ge=0)
     threads: PositiveInt | None = None
+    chunked_loss: Literal["auto", True, False] = "auto"
     checkpoint_updates: PositiveInt | None = None
     checkpoint_async: bool = False
 

@@ -15,8 +15,14 @@ from sweeps.finetune.derived import score_derived
 from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.memory import check_memory
-from sweeps.finetune.model import check_vocabulary, computing_dtype, load_model, save_model
-from sweeps.finetune.model_facts import check_context
+from sweeps.finetune.model import (
+    add_stop_tokens,
+    check_vocabulary,
+    computing_dtype,
+    load_model,
+    save_model,
+)
+from sweeps.finetune.model_facts import check_context, warn_of_rounding
 from sweeps.finetune.optimizers import check_optimizer, check_steps
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache, preserve_global_state, signature
@@ -86,6 +92,8 @@ class _Run:
         check_context(config.model, config.data.max_length)
         check_optimizer(config.optimizer)
         check_memory(config, group.size, device.type)
+        if group.leads:
+            warn_of_rounding(config.model)
         self._model, self._tokenizer = _base_model(config, device, cache)
         check_vocabulary(self._model, self._tokenizer)
         check_prompt_formats(config.evaluation.benchmarks, self._tokenizer)
@@ -101,12 +109,13 @@ class _Run:
             ),
         )
         self._counts = data.counts
+        add_stop_tokens(self._model, data.ends)
         self._validation = Validation(
             config.evaluation,
             group,
             store,
             config.model.add_bos,
-            computing_dtype(config.model.dtype),
+            computing_dtype(config.model.dtype, device),
         )
         self._model.to(device)
         self._trainer = Trainer(config, self._model, data, group, device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,15 @@ from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.model_facts import (
     ModelError,
     check_attention,
+    is_mixed,
     read_model_config,
     weights_dtype,
 )
 from sweeps.finetune.parallel import blocks
 from sweeps.storage.atomic_io import atomic_rename_dir, partial_of
+
+SHARD = "5GB"
+"""The most bytes of a safetensors file, so that a part of a large model can be uploaded again."""
 
 _LOADING = (OSError, ValueError, KeyError, RuntimeError, ImportError)
 
@@ -36,7 +40,7 @@ def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
         with _bars_on_terminals_only():
             model, info = from_pretrained(
                 config.path,
-                dtype=training_dtype(config.dtype, device),
+                dtype=training_dtype(config.dtype),
                 attn_implementation=_attention(config, device),
                 output_loading_info=True,
                 **_options(config),
@@ -81,6 +85,15 @@ def prepare_training(model: Any, config: ModelConfig) -> None:
             block.compile()
 
 
+def add_stop_tokens(model: Any, ends: Sequence[int]) -> None:
+    """Let generation stop at `ends` too, now and when the saved model is loaded."""
+    config = model.generation_config
+    found = config.eos_token_id
+    declared = found if isinstance(found, list) else [] if found is None else [found]
+    if not set(ends) <= set(declared):
+        config.eos_token_id = [*declared, *(end for end in ends if end not in declared)]
+
+
 def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) -> None:
     """Write a folder that `from_pretrained` loads, with the tensors of `state`.
 
@@ -88,20 +101,20 @@ def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) 
     """
     partial = partial_of(folder)
     with _bars_on_terminals_only():
-        model.save_pretrained(partial, state_dict=state)
+        model.save_pretrained(partial, state_dict=state, max_shard_size=SHARD)
         tokenizer.save_pretrained(partial)
     atomic_rename_dir(partial, folder)
 
 
-def training_dtype(name: str, device: torch.device) -> torch.dtype:
+def training_dtype(name: str) -> torch.dtype:
     """The dtype of the weights (see `weights_dtype`)."""
-    dtype: torch.dtype = getattr(torch, weights_dtype(name, device.type))
+    dtype: torch.dtype = getattr(torch, weights_dtype(name))
     return dtype
 
 
-def computing_dtype(name: str) -> torch.dtype | None:
+def computing_dtype(name: str, device: torch.device) -> torch.dtype | None:
     """The dtype for matrix products if it differs from the weights' dtype; else None."""
-    return torch.bfloat16 if name == "mixed_bfloat16" else None
+    return torch.bfloat16 if is_mixed(name, device.type) else None
 
 
 def _attention(config: ModelConfig, device: torch.device) -> str | None:
@@ -110,7 +123,7 @@ def _attention(config: ModelConfig, device: torch.device) -> str | None:
         return config.attention
     from transformers.utils import is_flash_attn_2_available
 
-    computed = computing_dtype(config.dtype) or training_dtype(config.dtype, device)
+    computed = computing_dtype(config.dtype, device) or training_dtype(config.dtype)
     fits = device.type == "cuda" and computed == torch.bfloat16
     return "flash_attention_2" if fits and is_flash_attn_2_available() else None
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import final
 
 import torch
+
+from sweeps.finetune.packing import first_fit
 
 
 @final
@@ -36,18 +39,47 @@ class DataOrder:
         return self._permutation[offset]
 
 
-def share(
-    batch: Sequence[int], lengths: Sequence[int], *, micro: int, rank: int, workers: int
-) -> list[list[int]]:
-    """The micro-batches of `rank`: `len(batch) / (micro * workers)` lists of `micro` indices.
+Rows = list[list[int]]
+"""Examples by index, one or several in a row."""
 
-    The effective batch is first sorted by length, so that micro-batches need little padding and
-    ranks do equal work. The loss is a token sum over the whole effective batch, so the grouping
-    does not change the gradient.
+
+def share(
+    batch: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    micro: int,
+    rank: int,
+    workers: int,
+    pack_to: int | None = None,
+) -> list[Rows]:
+    """The micro-batches of `rank`, each of at most `micro` rows; `workers` divides the batch.
+
+    A row holds one example, or, with `pack_to`, as many of the whole effective batch as fit into
+    that many tokens. All ranks get the same number of micro-batches and rows. The rows are sorted
+    by length first, so that micro-batches need little padding and ranks do equal work. The loss is
+    a token sum over the effective batch, so the grouping does not change the gradient.
     """
-    grouped = sorted(batch, key=lambda index: (lengths[index], index))
-    chunks = [grouped[start : start + micro] for start in range(0, len(grouped), micro)]
-    return chunks[rank::workers]
+    indices = sorted(batch, key=lambda index: (lengths[index], index))
+    rows = [[index] for index in indices]
+    if pack_to is not None:
+        rows = _packed(indices, lengths, pack_to, workers)
+    each = len(rows) // workers
+    count = -(-each // micro)
+    bounds = [each * number // count for number in range(count + 1)]
+    starts = [
+        (start * workers + rank * (end - start), end - start) for start, end in pairwise(bounds)
+    ]
+    return [rows[start : start + size] for start, size in starts]
+
+
+def _packed(indices: Sequence[int], lengths: Sequence[int], pack_to: int, workers: int) -> Rows:
+    """The examples in rows of up to `pack_to` tokens, as many as a multiple of `workers`."""
+    packed = first_fit([lengths[index] for index in indices], pack_to)
+    rows = [[indices[place] for place in row] for row in packed]
+    while len(rows) % workers:
+        largest = max(rows, key=len)
+        rows.append([largest.pop() for _ in range(len(largest) // 2)])
+    return sorted(rows, key=lambda row: sum(lengths[index] for index in row))
 
 
 def mixed_seed(*parts: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from evaluators.tokens import ENCODING
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.strict_model import split_paths
+from sweeps.finetune.train_formats import CONVERSATIONS
 
 Tree = dict[str, Any]
 
@@ -23,6 +24,7 @@ BESIDE_THE_RESULT = {
     "statistics_every",
     "threads",
     "micro_splits",
+    "chunked_loss",
 }
 """Settings that change a result only by rounding: a run may resume with other values."""
 
@@ -51,6 +53,8 @@ def run_identity(config: FinetuneConfig) -> Tree:
     tree["encoding"] = ENCODING
     tree["model"]["path"] = content(config.model.path)
     tree["data"]["path"] = content(config.data.path)
+    if config.data.format in CONVERSATIONS:  # once, each answer was an example
+        tree["data"]["conversation"] = config.data.conversation
     for benchmark in tree["evaluation"]["benchmarks"]:
         benchmark.pop("test", None)
         benchmark.pop("test_limit", None)

@@ -29,10 +29,12 @@ HOMES: dict[str, dict[str, str]] = {
     "tulu_v2": {"path": "allenai/tulu-v2-sft-mixture"},
 }
 """The formats with a default dataset on the Hub."""
+CONVERSATIONS = ("messages", "sharegpt", "tulu_v2")
+"""The formats whose rows are conversations."""
 PROMPTS: dict[str, PromptFormat] = {
     **dict.fromkeys(("alpaca", "self_instruct"), "alpaca"),
     **dict.fromkeys(("competition_math", "metamathqa"), "metamath"),
-    **dict.fromkeys(("messages", "sharegpt", "tulu_v2"), "tulu"),
+    **dict.fromkeys(CONVERSATIONS, "tulu"),
     "magicoder_evol_instruct": "magicoder",
 }
 """The prompt format of a training format; the others are the prompts of their benchmarks."""

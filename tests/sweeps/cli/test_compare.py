@@ -39,7 +39,7 @@ def test_two_outputs_of_eval(tmp_path: Path) -> None:
     assert code == 0
     assert "my/sums.yaml" in text and "+1.0000" in text and "0.0039" in text
     assert "my/sums.yaml: 1 item left out, only in A: i9" in text
-    assert "speak of these two models" in " ".join(text.split())
+    assert "hold for these two models" in " ".join(text.split())
     (found,) = json.loads(said.read_text())["differences"]
     assert (found["n"], found["only_a"], found["p_value"]) == (9, ["i9"], 2 / 2**9)
     assert drawn.read_bytes().startswith(b"\x89PNG")

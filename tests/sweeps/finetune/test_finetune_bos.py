@@ -41,7 +41,7 @@ def test_an_example_is_the_prompt_that_is_scored_response_and_eos(
         data = load_training_data(rows, tokenizer, add_bos=add_bos)
         expected = (*prompt, *codec.response(ROW["response"]), tokenizer.eos_token_id)
         assert tuple(data.tokens) == (expected,)
-        assert data.first == (len(prompt),)
+        assert [*data.spans] == [([len(prompt), len(expected)],)]
         found[add_bos] = expected
     own = tokenizer(ROW["prompt"]).input_ids
     assert list(found["auto"][: len(own)]) == own

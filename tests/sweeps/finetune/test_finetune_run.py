@@ -93,7 +93,7 @@ def test_a_run_in_the_chat_template_is_validated_in_it(world: Path, tmp_path: Pa
     """What is asked are the tokens that were trained on, up to the answer."""
     tokenizer = AutoTokenizer.from_pretrained(world / "model")
     tokenizer.chat_template = (
-        "<s>{% for m in messages %}{{ m.role }}:{{ m.content }}:{% endfor %}"
+        "<s>{% for m in messages %}{{ m.role }}:{{ m.content }}</s>{% endfor %}"
         "{% if add_generation_prompt %}assistant:{% endif %}"
     )
     shutil.copytree(world / "model", tmp_path / "model")
@@ -111,7 +111,7 @@ def test_a_run_in_the_chat_template_is_validated_in_it(world: Path, tmp_path: Pa
     row = json.loads((world / "train.jsonl").read_text().splitlines()[0])
     prompt = written("chat", tokenizer, [{"role": "user", "content": row["prompt"]}])
     ids = TokenCodec(tokenizer).prompt(prompt)
-    assert ids == list(trained.tokens[0][: trained.first[0]])
+    assert ids == list(trained.tokens[0][: trained.spans[0][0][0]])
     assert ids.count(tokenizer.bos_token_id) == 1
 
 
@@ -162,7 +162,8 @@ def naive_run(world: Path, mask_ratio: float) -> dict[str, torch.Tensor]:
         for place, row in enumerate(rows):
             tokens = torch.tensor(data.tokens[row])
             ids[place, : len(tokens)] = tokens
-            labels[place, data.first[row] : len(tokens)] = tokens[data.first[row] :]
+            ((start, end),) = data.spans[row]
+            labels[place, start:end] = tokens[start:end]
         model(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for parameter in model.parameters():
