@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from sweeps.finetune import checkpoint
+from sweeps.finetune.benchmarks import check_prompt_formats
 from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerprint
 from sweeps.finetune.checkpoint_saver import Saver
 from sweeps.finetune.data import load_training_data
@@ -95,6 +96,7 @@ class _Run:
             warn_of_rounding(config.model)
         self._model, self._tokenizer = _base_model(config, device, cache)
         check_vocabulary(self._model, self._tokenizer)
+        check_prompt_formats(config.evaluation.benchmarks, self._tokenizer)
         store = cache or Cache()
         benchmarks = config.evaluation.benchmarks
         against = None if config.data.decontaminate is None else benchmarks
