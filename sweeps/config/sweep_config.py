@@ -21,10 +21,10 @@ from sweeps.finetune.finetune_config import (
     DataConfig,
     EvaluationConfig,
     FinetuneConfig,
-    MethodConfig,
     ModelConfig,
     SharedSettings,
 )
+from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.cluster_address import cluster_address

@@ -11,7 +11,8 @@ from sweeps.config.space import Point
 from sweeps.config.study_identity import trial_key
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.job_messages import ScoringJob, TrialJob
-from sweeps.finetune.finetune_config import DropConfig, FinetuneConfig
+from sweeps.finetune.finetune_config import FinetuneConfig
+from sweeps.finetune.method_options import DropConfig
 from sweeps.report.arms import SFT, scored_at
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.design import DERIVED, DROPS, DesignPoint

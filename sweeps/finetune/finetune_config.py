@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from evaluators.protocol import HARNESS, Changes, is_harness
 from evaluators.tokens import AddBos
+from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 
 TrainFormat = Literal[
@@ -96,47 +97,6 @@ class DataConfig(StrictModel):
             return values
         home = HOMES.get(str(values.get("format")), {})
         return {**home, **{name: value for name, value in values.items() if name != "path"}}
-
-
-class DropConfig(StrictModel):
-    """One-off Drop of `tuned`, the model folder of a finished SFT run of the same base model.
-
-    `rate` is the share of its changes that are reset to the base value: the smallest (trivial),
-    the largest (salient) or random ones.
-    """
-
-    tuned: LocalPath
-    rule: Literal["trivial", "random", "salient"] = "trivial"
-    rate: float = Field(ge=0.0, lt=1.0)
-    seed: int = 0
-
-
-class MethodConfig(StrictModel):
-    """How gradients are masked; `mask_ratio` is the fraction of elements zeroed.
-
-    `hft` freezes half of each block and has no ratio; `drop` trains nothing (see DropConfig).
-    """
-
-    name: Literal["gmt", "sft", "random", "hft", "drop"] = "gmt"
-    mask_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
-    scope: Literal["tensor", "global"] = "tensor"
-    drop: DropConfig | None = None
-
-    @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
-        if self.name not in ("gmt", "random") and self.mask_ratio > 0:
-            does = {"sft": "masks nothing", "hft": "freezes half of each block"}
-            raise ValueError(
-                f"method.name '{self.name}' {does.get(self.name, 'trains nothing')}, expected "
-                f"mask_ratio 0, got {self.mask_ratio:g}"
-            )
-        if (self.name == "drop") != (self.drop is not None):
-            found = "none" if self.drop is None else "one"
-            raise ValueError(
-                f"method.drop is required by method.name 'drop', and only there; got "
-                f"{found} with '{self.name}'"
-            )
-        return self
 
 
 class BatchConfig(StrictModel):

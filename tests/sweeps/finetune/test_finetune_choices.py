@@ -20,9 +20,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from sweeps.finetune import memory
-from sweeps.finetune.finetune_config import MethodConfig, ModelConfig
+from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.memory import check_memory, memory_need, stored_parameters
+from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.model import load_model, training_dtype
 from sweeps.finetune.model_facts import ModelError, read_model_config
 from sweeps.finetune.optimizers import OptimizerError, check_optimizer

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from sweeps.finetune.finetune_config import BatchConfig, BatchError, MethodConfig
+from sweeps.finetune.finetune_config import BatchConfig, BatchError
+from sweeps.finetune.method_options import MethodConfig
 from sweeps.storage.errors import UserError, checked
 from tests.sweeps.finetune.tiny import config
 
