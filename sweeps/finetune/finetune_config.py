@@ -187,11 +187,13 @@ class ChecksConfig(StrictModel):
     """When the model is scored during training, and on how many items: validation items only.
 
     `checks` are evenly spaced, the last one at the end. The earlier ones use `check_limit` items
-    of each benchmark, the last one the benchmark's own `limit`.
+    of each benchmark, the last one the benchmark's own `limit`. `forgetting`: a text whose bits
+    per byte are measured at the end, and never used for selection.
     """
 
     checks: PositiveInt = 3
     check_limit: PositiveInt | None = None
+    forgetting: LocalPath | None = None
 
 
 class EvaluationConfig(ChecksConfig):
