@@ -35,12 +35,18 @@ def check_inputs(config: SweepConfig) -> None:
     Raises:
         ValueError: naming the domain, the file (and the line) and what was expected.
     """
+    from sweeps.finetune.adapter import check_method
+    from sweeps.finetune.benchmarks import load_text
     from sweeps.finetune.model_facts import check_attention, warn_of_rounding
     from sweeps.finetune.optimizers import check_optimizer
 
     check_optimizer(config.training.optimizer)
     check_attention(config.model)
     warn_of_rounding(config.model)
+    for arm in config.study.arms:
+        check_method(config.method_of({"method": arm, "mask_ratio": 0.0}))
+    if config.evaluation.forgetting is not None:
+        load_text(config.evaluation.forgetting)
     for name in config.domains:
         try:
             _check_domain(config, name)
