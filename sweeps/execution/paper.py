@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 from sweeps.config.load import parse_config, put_on_record, report_folder, study_name, study_paths
 from sweeps.config.study_config import KINDS, Kind
 from sweeps.config.study_identity import config_yaml
-from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
+from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths, share_generated_files
 from sweeps.execution import preflight, sweep
 from sweeps.execution.driver_log import driver_log
 from sweeps.execution.hooked_display import HookedDisplay, calling_hooks
@@ -62,6 +62,7 @@ def run(
         UserError: the user's input is wrong, or another process runs the paper; nothing was
             started.
     """
+    share_generated_files(config)
     relative, config = is_relative(config.storage), resolve_paths(config)
     display, tracker = display or LineDisplay(), tracker or sweep.build_tracker(config)
     check(config)

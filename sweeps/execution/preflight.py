@@ -15,10 +15,11 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from sweeps.config.old_records import check_schema
 from sweeps.config.space import MASKING, SpaceConfig, plain_point
 from sweeps.config.study_identity import DEFINITION, differences, study_definition
-from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.finetune.finetune_config import DataConfig, ModelConfig
+from sweeps.config.sweep_config import DomainConfig, SweepConfig, paths_for
+from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
+from sweeps.storage.cluster_address import cluster_address
 from sweeps.storage.errors import UserError
 from sweeps.storage.study_paths import StudyPaths
 from sweeps.tracking.tracker import Tracker
@@ -29,17 +30,23 @@ ADOPTED, STORAGE = "adopted", "storage"
 def check_inputs(config: SweepConfig) -> None:
     """Read the model's folder, every training row and every validation item once.
 
-    For test items, only check that there are some: nothing before the report may use them, and
-    the report names any that are wrong.
+    Test items are read, too, so that no error in them ends a sweep, and are not used.
 
     Raises:
         ValueError: naming the domain, the file (and the line) and what was expected.
     """
-    from sweeps.finetune.model_facts import check_attention
+    from sweeps.finetune.adapter import check_method
+    from sweeps.finetune.benchmarks import load_text
+    from sweeps.finetune.model_facts import check_attention, warn_of_rounding
     from sweeps.finetune.optimizers import check_optimizer
 
     check_optimizer(config.training.optimizer)
     check_attention(config.model)
+    warn_of_rounding(config.model)
+    for arm in config.study.arms:
+        check_method(config.method_of({"method": arm, "mask_ratio": 0.0}))
+    if config.evaluation.forgetting is not None:
+        load_text(config.evaluation.forgetting)
     for name in config.domains:
         try:
             _check_domain(config, name)
@@ -50,11 +57,12 @@ def check_inputs(config: SweepConfig) -> None:
 def _check_domain(config: SweepConfig, name: str) -> None:
     from sweeps.finetune.benchmarks import (
         build_benchmarks,
+        check_prompt_formats,
         check_test_items,
         check_test_source,
         load_items,
     )
-    from sweeps.finetune.examples import read_examples
+    from sweeps.finetune.examples import by_source, read_examples
     from sweeps.finetune.memory import check_memory
     from sweeps.finetune.model_facts import check_context
 
@@ -62,10 +70,12 @@ def _check_domain(config: SweepConfig, name: str) -> None:
     check_context(config.model, domain.data.max_length)
     device = training_device(config)
     if device is not None:
-        interval = config.space_of(name).intervals()[0]
-        run = config.trial(name, plain_point(interval))
-        check_memory(run, config.resources.workers, device)
-    read_examples(domain.data, domain.benchmarks, _chat_tokenizer(config.model, domain.data))
+        neighbours = 1 if cluster_address() else None
+        for run in runs_by_interval(config, name):
+            check_memory(run, config.resources.workers, device, neighbours)
+    tokenizer = _chat_tokenizer(config.model, domain)
+    by_source(domain.data, lambda part: read_examples(part, domain.benchmarks, tokenizer))
+    check_prompt_formats(domain.benchmarks, tokenizer)
     benchmarks = build_benchmarks(domain.benchmarks)
     for benchmark, built in zip(domain.benchmarks, benchmarks, strict=True):
         load_items(benchmark, built, "validation")
@@ -73,9 +83,16 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         check_test_items(benchmark, built)
 
 
-def _chat_tokenizer(model: ModelConfig, data: DataConfig) -> Any:
-    """The tokenizer, if rows use its chat template, which may reject them; else None."""
-    if data.template != "chat":
+def runs_by_interval(config: SweepConfig, domain: str) -> list[FinetuneConfig]:
+    """A run of the domain at each accumulation interval of its space."""
+    intervals = config.space_of(domain).intervals()
+    return [config.trial(domain, plain_point(interval)) for interval in intervals]
+
+
+def _chat_tokenizer(model: ModelConfig, domain: DomainConfig) -> Any:
+    """The tokenizer, if rows or benchmarks use its chat template, which may reject them."""
+    templates = [part.template for part in domain.data.parts().values()]
+    if "chat" not in (*templates, *(each.prompt_format for each in domain.benchmarks)):
         return None
     from sweeps.finetune.model import load_tokenizer
 

@@ -11,22 +11,13 @@ from functools import partial
 from evaluators.answers import MARKER
 from evaluators.benchmarks import gsm8k, mbpp
 from evaluators.latex import last_boxed
+from evaluators.prompt_formats import MAGICODER, alpaca
 from sweeps.finetune.conversation import Keys, read_conversation
 from sweeps.finetune.example import Example, Row, pair
 
 Read = Callable[[Row], Iterator[Example]]
 """Turns one row into its examples, or raises RowError."""
 
-_ALPACA = (
-    "Below is an instruction that describes a task{more}. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n{given}### Response:\n"
-)
-_MAGICODER = (
-    "You are an exceptionally intelligent coding assistant that consistently delivers accurate "
-    "and reliable responses to user instructions.\n\n"
-    "@@ Instruction\n{instruction}\n\n@@ Response\n"
-)
 _MBPP_TRAIN = range(601, 975)
 """The `task_id` of MBPP's training rows; all others are evaluated on."""
 
@@ -71,11 +62,7 @@ def _self_instruct(row: Row) -> Iterator[Example]:
 
 def _in_alpaca_template(instruction: str, row: Row) -> Example:
     given = row.text("input", default="")
-    prompt = _ALPACA.format(
-        instruction=instruction,
-        more=", paired with an input that provides further context" if given else "",
-        given=f"### Input:\n{given}\n\n" if given else "",
-    )
+    prompt = alpaca(instruction, given)
     asked = f"{instruction}\n{given}"
     return pair(prompt, row.text("output"), asked, asked=asked.strip())
 
@@ -118,7 +105,7 @@ def _metamathqa(row: Row) -> Iterator[Example]:
 def _magicoder(row: Row) -> Iterator[Example]:
     """Magicoder-Evol-Instruct-110K (Wei et al. 2023, arXiv 2312.02120), in Magicoder's prompt."""
     instruction, response = row.text("instruction"), row.text("response")
-    prompt = _MAGICODER.format(instruction=instruction)
+    prompt = MAGICODER.replace("{}", instruction)
     yield pair(prompt, response, instruction, asked=instruction)
 
 

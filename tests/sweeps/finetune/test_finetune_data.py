@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 from evaluators import benchmarks
 from evaluators.split import is_validation
 from sweeps.finetune.data import TrainingData, load_training_data
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import Example, Part, Row, RowError
-from sweeps.finetune.finetune_config import DataConfig
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import pair_of, save_rows
 
@@ -78,7 +78,7 @@ def test_tokens_are_bos_prompt_response_eos(tmp_path: Path, tokenizer: Any) -> N
     assert tuple(data.tokens) == ((1, *prompt, *response, 2),)
     (tokens,) = data.tokens
     assert [*data.spans] == [([1 + len(prompt), len(tokens)],)]
-    batch = data.micro_batch([0])
+    batch = data.micro_batch([[0]])
     assert batch.targets.tolist() == [*response, 2]
     assert batch.positions.tolist() == [len(prompt), len(prompt) + 1]
 
@@ -86,7 +86,7 @@ def test_tokens_are_bos_prompt_response_eos(tmp_path: Path, tokenizer: Any) -> N
 def test_positions_point_into_the_padded_batch(tmp_path: Path, tokenizer: Any) -> None:
     rows = [GOOD, {"prompt": "10+10=", "response": "20"}]
     data = load(save_rows(tmp_path / "rows.jsonl", rows), tokenizer)
-    batch = data.micro_batch([0, 1])
+    batch = data.micro_batch([[0], [1]])
     length = batch.input_ids.shape[1]
     assert length == max(data.lengths)
     flat = batch.input_ids.flatten()
