@@ -85,7 +85,7 @@ def written(name: str, tokenizer: Any, messages: Messages) -> str:
 def turn_ends(name: str, tokenizer: Any) -> tuple[str, ...]:
     """What a model writes after an answer in the format `name`, besides its end of sequence."""
     if name != "chat":
-        return tuple(filter(None, [_TEXTS[name].end]))
+        return (_TEXTS[name].end,) if name in _TEXTS and _TEXTS[name].end else ()
     answer = "An answer."
     turns = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": answer}]
     whole = _applied(tokenizer, turns)

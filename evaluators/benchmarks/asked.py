@@ -29,26 +29,20 @@ def asked(benchmark: Benchmark, changes: Changes) -> Benchmark:
             "shots, or a preset without demonstrations"
         )
     form = rules.prompt_format if isinstance(rules, Protocol) else "raw"
-    if benchmark.asks and changes.prompt_format is not None:
-        form = _chosen(benchmark, form, changes.prompt_format)
-    if form == "raw" and benchmark.asks and changes.fewshot_as is not None:
+    chosen = changes.prompt_format if benchmark.asks else None
+    if form != "raw" and chosen == "raw":
         raise ValueError(
-            f"{benchmark.name}: fewshot_as: expected a prompt_format, too, found none"
-        )
-    if form == "raw" and changes.system_prompt is None and (own or not changes.shots):
-        return benchmark
-    if form == "raw":
-        changes = replace(changes, prompt_format=None, fewshot_as=None)
-    return _Asked(benchmark, replace(changes, shots=None) if own else changes, form)
-
-
-def _chosen(benchmark: Benchmark, own: str, chosen: str) -> str:
-    if own != "raw" and chosen == "raw":
-        raise ValueError(
-            f"{benchmark.name}: the preset is asked in a prompt format, {own}; expected another "
+            f"{benchmark.name}: the preset is asked in a prompt format, {form}; expected another "
             "preset, or another format than 'raw'"
         )
-    return chosen
+    form = chosen or form
+    if form == "raw":
+        if benchmark.asks and changes.fewshot_as is not None:
+            raise ValueError(f"{benchmark.name}: fewshot_as: expected a prompt_format, too")
+        if changes.system_prompt is None and (own or not changes.shots):
+            return benchmark
+        changes = replace(changes, prompt_format=None, fewshot_as=None)
+    return _Asked(benchmark, replace(changes, shots=None) if own else changes, form)
 
 
 @final

@@ -79,8 +79,7 @@ class HarnessTasks(Benchmark):
         asked = [self._documents[item.id] for item in items]
         items = [_item(each) for each in asked]
         priced = [each.priced for each in asked if each.priced is not None]
-        ends = () if self._form == "raw" else turn_ends(self._form, lm.tokenizer)
-        harness = harness_model(lm, ends)
+        harness = harness_model(lm, turn_ends(self._form, lm.tokenizer))
         if self._only_priced:
             _answered(harness, priced)
             return [

@@ -91,11 +91,12 @@ class MBPP(ProgramBenchmark):
         super().__init__(metric, rules, Limits(20.0), sandbox=sandbox)
         self.name = "mbpp_plus" if plus else "mbpp"
         self._plus = plus
+        self._released = rules.version == FULL.version  # else the rows of MBPP+
         self.slow = PLUS_SLOW if plus else {}
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """Validation: task ids 511 to 600. Test: 11 to 510. All: these, or MBPP+ whole."""
-        if self.rules is FULL:
+        if self._released:
             rows, ids = read_rows(path, FIELDS, HUB[split]), TASK_IDS[split]
         else:
             rows, ids = read_rows(path, PLUS_FIELDS, HubSplit("test")), PLUS_IDS[split]
@@ -103,9 +104,9 @@ class MBPP(ProgramBenchmark):
 
     def _item(self, path: Path, line: int, row: Mapping[str, Any]) -> Item:
         tests = strings(path, line, row, "test_list")
-        text = (row["text"] if self.rules is FULL else row["prompt"]).strip()
+        text = (row["text"] if self._released else row["prompt"]).strip()
         prompt, reference = prompt_and_reference({**row, "text": text})
-        setup = row["test_setup_code"] if self.rules is FULL else "\n".join(row["test_imports"])
+        setup = row["test_setup_code"] if self._released else "\n".join(row["test_imports"])
         wrapped = self.rules.prompt != FULL.prompt
         chat = ChatItem(f"{text}\n{tests[0]}")
         if wrapped:

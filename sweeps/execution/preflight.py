@@ -15,8 +15,7 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from sweeps.config.old_records import check_schema
 from sweeps.config.space import MASKING, SpaceConfig, plain_point
 from sweeps.config.study_identity import DEFINITION, differences, study_definition
-from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.finetune.data_config import DataConfig
+from sweeps.config.sweep_config import DomainConfig, SweepConfig, paths_for
 from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
@@ -36,12 +35,18 @@ def check_inputs(config: SweepConfig) -> None:
     Raises:
         ValueError: naming the domain, the file (and the line) and what was expected.
     """
+    from sweeps.finetune.adapter import check_method
+    from sweeps.finetune.benchmarks import load_text
     from sweeps.finetune.model_facts import check_attention, warn_of_rounding
     from sweeps.finetune.optimizers import check_optimizer
 
     check_optimizer(config.training.optimizer)
     check_attention(config.model)
     warn_of_rounding(config.model)
+    for arm in config.study.arms:
+        check_method(config.method_of({"method": arm, "mask_ratio": 0.0}))
+    if config.evaluation.forgetting is not None:
+        load_text(config.evaluation.forgetting)
     for name in config.domains:
         try:
             _check_domain(config, name)
@@ -52,6 +57,7 @@ def check_inputs(config: SweepConfig) -> None:
 def _check_domain(config: SweepConfig, name: str) -> None:
     from sweeps.finetune.benchmarks import (
         build_benchmarks,
+        check_prompt_formats,
         check_test_items,
         check_test_source,
         load_items,
@@ -67,10 +73,9 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         neighbours = 1 if cluster_address() else None
         for run in runs_by_interval(config, name):
             check_memory(run, config.resources.workers, device, neighbours)
-    by_source(
-        domain.data,
-        lambda part: read_examples(part, domain.benchmarks, _chat_tokenizer(config.model, part)),
-    )
+    tokenizer = _chat_tokenizer(config.model, domain)
+    by_source(domain.data, lambda part: read_examples(part, domain.benchmarks, tokenizer))
+    check_prompt_formats(domain.benchmarks, tokenizer)
     benchmarks = build_benchmarks(domain.benchmarks)
     for benchmark, built in zip(domain.benchmarks, benchmarks, strict=True):
         load_items(benchmark, built, "validation")
@@ -84,9 +89,10 @@ def runs_by_interval(config: SweepConfig, domain: str) -> list[FinetuneConfig]:
     return [config.trial(domain, plain_point(interval)) for interval in intervals]
 
 
-def _chat_tokenizer(model: ModelConfig, data: DataConfig) -> Any:
-    """The tokenizer, if rows use its chat template, which may reject them; else None."""
-    if data.template != "chat":
+def _chat_tokenizer(model: ModelConfig, domain: DomainConfig) -> Any:
+    """The tokenizer, if rows or benchmarks use its chat template, which may reject them."""
+    templates = [part.template for part in domain.data.parts().values()]
+    if "chat" not in (*templates, *(each.prompt_format for each in domain.benchmarks)):
         return None
     from sweeps.finetune.model import load_tokenizer
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from evaluators import benchmarks as registry
 from evaluators.benchmark import Benchmark, Item
 from evaluators.errors import NoRowsError
+from evaluators.prompt_formats import turn_ends
 from evaluators.protocol import is_harness
 from evaluators.rows import check_hub, is_hub
 from evaluators.sandbox import Sandbox
@@ -48,6 +49,15 @@ def build_benchmarks(configs: Sequence[BenchmarkConfig]) -> list[Benchmark]:
     return built
 
 
+def check_prompt_formats(configs: Sequence[BenchmarkConfig], tokenizer: Any) -> None:
+    """Raise ValueError if a benchmark is asked in a chat template that the tokenizer lacks."""
+    for config in configs:
+        try:
+            turn_ends(config.prompt_format or "raw", tokenizer)
+        except ValueError as error:
+            raise ValueError(f"benchmark '{config.name}': {error}") from error
+
+
 def load_items(
     config: BenchmarkConfig, benchmark: Benchmark, split: Literal["validation", "test"]
 ) -> list[Item]:
@@ -63,6 +73,15 @@ def load_items(
             "none"
         )
     return items
+
+
+def load_text(path: str) -> tuple[Benchmark, list[Item]]:
+    """The pieces of the text of `evaluation.forgetting`; ValueError if it cannot be read."""
+    benchmark = registry.build("text")
+    try:
+        return benchmark, benchmark.load(Path(path), "all")
+    except ValueError as error:
+        raise ValueError(f"evaluation.forgetting: {error}") from error
 
 
 def check_test_source(config: BenchmarkConfig, benchmark: Benchmark) -> None:

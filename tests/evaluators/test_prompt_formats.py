@@ -32,7 +32,8 @@ TALK = [
     {"role": "user", "content": "2?"},
 ]
 WRITTEN = {
-    "tulu": "<|system|>\nBe {}.\n<|user|>\n1?\n<|assistant|>\none</s>\n<|user|>\n2?\n<|assistant|>\n",
+    "tulu": "<|system|>\nBe {}.\n<|user|>\n1?\n<|assistant|>\none</s>\n"
+    "<|user|>\n2?\n<|assistant|>\n",
     "chatml": "<|im_start|>system\nBe {}.<|im_end|>\n<|im_start|>user\n1?<|im_end|>\n"
     "<|im_start|>assistant\none<|im_end|>\n<|im_start|>user\n2?<|im_end|>\n<|im_start|>assistant\n",
     "chat": "<|system|>Be {}.<|end|>\n<|user|>1?<|end|>\n<|assistant|>one<|end|>\n"

@@ -155,6 +155,10 @@ MISTAKES = {
         (),
         replace("test.jsonl", "\n\n"),
     ),
+    "benchmark in a chat template that is not there": Mistake(
+        ("benchmark 'exact_match': prompt_format: 'chat' requires a tokenizer with a chat templ",),
+        ("domains.sums.benchmarks.0.prompt_format=chat",),
+    ),
     "broken test row": Mistake(
         ("domain 'sums': ", "test.jsonl:5: expected", "invalid JSON"),
         (),

@@ -144,6 +144,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(world, monkeypatch):
         (["--dtype", "float8"], "Unknown dtype"),
         (["--add-bos", "True"], "Unknown add-bos 'True'"),
         (["--data", "gsm8k"], "expected NAME=SOURCE"),
+        (["--prompt-format", "alpacca"], "Did you mean 'alpaca'?"),
+        (["--prompt-format", "chat"], "requires a tokenizer with a chat template"),
         (["--data", "mmlu=x"], "benchmark in --data"),
         (["--data", "gsm8k=x.jsonl"], "--data: expected one source of gsm8k, found"),
         (["--json", "."], "--json: expected a file, found the folder ."),
@@ -197,13 +199,14 @@ def test_changes_of_the_protocol(world):
     for words in (
         (),
         ("--system-prompt", "Short."),
+        ("--prompt-format", "alpaca"),
         ("--benchmarks", "gsm8k", "--preset", "plain", "--max-new-tokens", "3"),
         ("--benchmarks", "gsm8k", "--preset", "plain", "--temperature", "1", "--samples", "2"),
     ):
         done = call(world, *words, "--json", str(world / "out.json"))
         assert done.exit_code == 0, done.output
         prints.add(scores(world / "out.json")["results"]["gsm8k"]["protocol_sha256"])
-    assert len(prints) == 4
+    assert len(prints) == 5
     assert "maj@2" in scores(world / "out.json")["results"]["gsm8k"]["metrics"]
     done = call(world, "--shots", "2", "--shots-from", held)
     assert done.exit_code == 2

@@ -15,6 +15,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evaluators.prompt_formats import written
+from evaluators.tokens import TokenCodec
 from sweeps.finetune.checkpoint import run_fingerprint
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import BenchmarkConfig, ModelConfig
@@ -85,6 +87,32 @@ def test_a_run_learns_and_reports(world: Path, tmp_path: Path, opened: list[str]
     assert not (tmp_path / "run" / "checkpoint").exists()
     assert any("validation.jsonl" in path for path in opened)
     assert not any(ABSENT_TEST in path for path in opened)
+
+
+def test_a_run_in_the_chat_template_is_validated_in_it(world: Path, tmp_path: Path) -> None:
+    """What is asked are the tokens that were trained on, up to the answer."""
+    tokenizer = AutoTokenizer.from_pretrained(world / "model")
+    tokenizer.chat_template = (
+        "<s>{% for m in messages %}{{ m.role }}:{{ m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    shutil.copytree(world / "model", tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    data = {"path": str(world / "train.jsonl"), "max_length": 48, "template": "chat"}
+    chat = config(world, model={"path": str(tmp_path / "model")}, data=data)
+    result = finetune(chat, tmp_path / "run", MemoryReporter())
+    asked = chat.evaluation.benchmarks
+    (same,) = evaluate_folder(tmp_path / "run/model", asked, "validation").values()
+    assert same.score == pytest.approx(result.score, rel=1e-5)
+    raw = tuple(each.model_copy(update={"prompt_format": "raw"}) for each in asked)
+    (other,) = evaluate_folder(tmp_path / "run/model", raw, "validation").values()
+    assert other.score < same.score and other.protocol_sha256 != same.protocol_sha256
+    trained = load_training_data(chat.data, tokenizer)
+    row = json.loads((world / "train.jsonl").read_text().splitlines()[0])
+    prompt = written("chat", tokenizer, [{"role": "user", "content": row["prompt"]}])
+    ids = TokenCodec(tokenizer).prompt(prompt)
+    assert ids == list(trained.tokens[0][: trained.spans[0][0][0]])
+    assert ids.count(tokenizer.bos_token_id) == 1
 
 
 def test_the_final_model_is_a_hugging_face_folder_with_the_score_of_the_run(
@@ -294,6 +322,18 @@ def test_the_twentieth_run_in_a_process_equals_the_first(world: Path, tmp_path: 
     assert torch.get_num_threads() == threads
     assert random.getstate() == python_state
     assert torch.is_grad_enabled() == training_grad
+
+
+def test_the_cached_model_is_copied_to_its_device(world: Path) -> None:
+    loaded = load_model(ModelConfig(path=str(world / "model")), torch.device("cpu"))
+    loaded[0].model.norm.weight.requires_grad_(False)
+    copied, _ = Cache().model("key", lambda: loaded, torch.device("meta"))
+    assert {value.device.type for value in copied.state_dict().values()} == {"meta"}
+    assert copied.lm_head.weight is copied.get_input_embeddings().weight  # still tied
+    assert [n for n, p in copied.named_parameters() if not p.requires_grad] == [
+        "model.norm.weight"
+    ]
+    assert {value.device.type for value in loaded[0].state_dict().values()} == {"cpu"}
 
 
 def test_a_changed_file_is_not_served_from_the_cache(world: Path, tmp_path: Path) -> None:

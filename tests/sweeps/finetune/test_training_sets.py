@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from evaluators import benchmarks
+from evaluators.prompt_formats import written
 from evaluators.split import is_validation
 from sweeps.finetune import data as data_module
 from sweeps.finetune.data import load_training_data
@@ -24,7 +25,7 @@ from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import Example, Row, RowError
 from sweeps.finetune.examples import read_examples
 from sweeps.finetune.finetune_config import BenchmarkConfig
-from sweeps.finetune.train_formats import HOMES, TrainFormat
+from sweeps.finetune.train_formats import HOMES, PROMPTS, TrainFormat
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import pair_of, save_rows
 
@@ -86,6 +87,25 @@ def test_a_row_gives_an_example_with_its_response_at_the_end(name: str) -> None:
     assert response.strip()
     assert [turn.role for turn in example.turns[-2:]] == ["user", "assistant"]
     assert example.turns[-1].text == response
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_benchmark_in_a_set_s_format_is_asked_as_the_set_is_trained(name: str) -> None:
+    fields = {**ROWS[name], "input": ""}
+    if "instances" in fields:
+        fields["instances"] = [{"input": "", "output": "2"}]
+    (example,) = examples(name, fields)
+    turns = [turn.message() for turn in example.turns[:-1]]
+    assert written(PROMPTS[name], None, turns) == pair_of(example)[0]
+
+
+def test_a_conversation_in_tulu_s_format_is_asked_as_it_is_trained(tokenizer: Any) -> None:
+    turns = [("system", "Be brief."), ("user", "hi"), ("assistant", "yo"), ("user", "2?")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    rows = {"messages": [*messages, {"role": "assistant", "content": "2"}]}
+    (example,) = examples("tulu_v2", rows)
+    parts = (part.text + part.ends * tokenizer.eos_token for part in example.own[:-1])
+    assert written("tulu", tokenizer, messages) == "".join(parts)
 
 
 @pytest.mark.parametrize("name", TRAINING_SETS)
