@@ -16,7 +16,6 @@ from sweeps.finetune.model_facts import (
     count_parameters,
     is_mixed,
     read_model_config,
-    weights_dtype,
 )
 
 _GIB = 2**30
@@ -59,7 +58,7 @@ def memory_need(
     follow Korthikanti et al. 2022 (arXiv 2205.05198): 34 bytes per token, layer and hidden unit in
     16 bits, without the attention matrix; 2 bytes with recomputation.
     """
-    itemsize = BYTES[weights_dtype(config.model.dtype)]
+    itemsize = BYTES[config.model.dtype]
     shards = workers if config.parallel == "fsdp" else 1
     whole = parameters * itemsize
     accumulates = config.accumulation_interval * config.micro_splits > 1
