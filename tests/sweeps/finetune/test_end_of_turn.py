@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from evaluators.language_model import LanguageModel
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.finetune_config import DataConfig
+from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.loop import finetune
-from sweeps.finetune.model import add_stop_tokens
+from sweeps.finetune.model import add_stop_tokens, load_tokenizer
 from tests.sweeps.finetune.tiny import (
     ABSENT_TEST,
     MemoryReporter,
@@ -27,6 +27,7 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+ADDED = ("<|im_start|>", "<|im_end|>")
 SUMS = [(n, n * n % 7) for n in range(10)]
 
 
@@ -40,23 +41,17 @@ def answered(a: int, b: int) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base model whose EOS is </s>, with ChatML's tokens beside it."""
+    """A base model whose EOS is </s>, with ChatML's template but not its tokens."""
     folder = save_model(tmp_path_factory.mktemp("chat") / "model", context=128)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = CHATML
-    model = LlamaForCausalLM.from_pretrained(folder)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
 def test_ten_conversations_are_learned_to_their_end(base: Path, tmp_path: Path) -> None:
     """Ten, each with two answers: loss near zero, score 1, and generation that stops."""
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = load_tokenizer(ModelConfig(path=str(base), added_tokens=ADDED))
     pairs = list(zip(SUMS, [*SUMS[5:], *SUMS[:5]], strict=True))
     talks = [[asked(*one), answered(*one), asked(*two), answered(*two)] for one, two in pairs]
     prompts = [
@@ -73,11 +68,12 @@ def test_ten_conversations_are_learned_to_their_end(base: Path, tmp_path: Path) 
         "name": "exact_match",
         "validation": str(save_rows(tmp_path / "validation.jsonl", items)),
         "test": ABSENT_TEST,
+        "prompt_format": "raw",  # the prompts hold the template
     }
     rows = save_rows(tmp_path / "train.jsonl", [{"messages": talk} for talk in talks])
     settings = config(
         base.parent,
-        model={"path": str(base), "add_bos": False},
+        model={"path": str(base), "add_bos": False, "added_tokens": ADDED},
         data={"path": str(rows), "format": "messages", "template": "chat", "max_length": 128},
         method={"name": "sft"},
         batch={"mini_batch": 10},
@@ -96,6 +92,7 @@ def test_ten_conversations_are_learned_to_their_end(base: Path, tmp_path: Path) 
     )
     assert again["exact_match"].score == 1.0
     model: Any = AutoModelForCausalLM.from_pretrained(result.model_folder)
+    tokenizer = AutoTokenizer.from_pretrained(result.model_folder)
     completions = LanguageModel(model, tokenizer, add_bos=False).generate(
         prompts, max_new_tokens=40
     )
@@ -131,7 +128,7 @@ def test_the_ends_are_cached_with_the_tokens(
 ) -> None:
     monkeypatch.setattr("sweeps.finetune.data._CACHED_BYTES", 0)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = load_tokenizer(ModelConfig(path=str(base), added_tokens=ADDED))
     rows = save_rows(tmp_path / "rows.jsonl", [{"messages": [asked(1, 1), answered(1, 1)]}])
     for template, end in (("chat", "<|im_end|>"), ("own", "</s>")) * 2:
         data = DataConfig.model_validate(
