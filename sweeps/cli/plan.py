@@ -35,6 +35,8 @@ from sweeps.report.trial_row import TrialRow
 from sweeps.search.trial_records import recorded_rows
 from sweeps.storage.cluster_address import cluster_address
 
+SHOWN_SIZES = 12
+
 
 def view(plan: SweepPlan, run: str) -> list[str]:
     """The lines to print; ``run``: the command that runs the sweep."""
@@ -60,11 +62,10 @@ def _domain(plan: DomainPlan) -> Iterator[str]:
         yield f"  {plan.shortfall}"
     for name, text in plan.parameters.items():
         yield f"  {name}: {text}"
-    for interval, updates in plan.updates.items():
-        yield (
-            f"  at accumulation interval {interval}: {updates} updates of "
-            f"{plan.examples // updates} examples"
-        )
+    for sizes, (updates, examples) in [*plan.updates.items()][:SHOWN_SIZES]:
+        yield f"  at {sizes}: {updates} updates of {examples} examples"
+    if len(plan.updates) > SHOWN_SIZES:
+        yield f"  and {len(plan.updates) - SHOWN_SIZES} more sizes"
     if (pace := plan.pace) is not None:
         evaluation = "unknown" if pace.evaluation is None else time_text(pace.evaluation)
         yield (

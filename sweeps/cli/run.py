@@ -21,6 +21,7 @@ from sweeps.cli.arguments import (
 from sweeps.config.failures import KINDS
 from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.config.trial_keys import shown
 from sweeps.execution.progress import Display, build_display
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.retry_failed import queue_failed
@@ -206,12 +207,13 @@ def _say_stopped(stopped: str, again: str) -> None:
 
 def _print_best(name: str, best: TrialRow | None) -> None:
     if best is None:
-        print(f"{name}: no trial finished")
+        print(f"{name}: no trial finished within the constraints")
         return
+    others = "".join(f", {key} {shown(value)}" for key, value in best.others.items())
     print(
         f"{name}: best score {best.score:.4f} on validation items with "
         f"mask_ratio {best.mask_ratio:g}, accumulation_interval {best.accumulation_interval}, "
-        f"learning_rate {best.learning_rate:.2e} (trial {best.number})"
+        f"learning_rate {best.learning_rate:.2e}{others} (trial {best.number})"
     )
 
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
+from math import prod
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sweeps.config.budget import BudgetConfig, FailuresConfig
-from sweeps.config.distinct_points import shortfall, trials_left
+from sweeps.config.distinct_points import identity, is_whole, shortfall, trials_left
 from sweeps.config.hooks import HooksConfig
+from sweeps.config.parameters import Choices
 from sweeps.config.path_types import check_database, resolve_benchmark, resolve_data, resolve_model
-from sweeps.config.search_config import Objective, SearchConfig
-from sweeps.config.space import Point, SpaceConfig, plain_point
+from sweeps.config.search_config import Objective, SearchConfig, bounded
+from sweeps.config.space import MASKING, Point, SpaceConfig, plain_point
 from sweeps.config.study_config import NuisanceConfig, StudyConfig
+from sweeps.config.trial_keys import Method, is_of_batch, is_of_method, placed
 from sweeps.finetune.finetune_config import (
     BenchmarkConfig,
     ChecksConfig,
     DataConfig,
     EvaluationConfig,
     FinetuneConfig,
-    MethodConfig,
     ModelConfig,
     SharedSettings,
 )
@@ -30,6 +32,9 @@ from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.cluster_address import cluster_address
 from sweeps.storage.errors import UserError, explain
 from sweeps.storage.study_paths import StudyPaths
+
+MOST_CHECKED = 10_000
+"""The most combinations of batch sizes or method options; checking one takes a millisecond."""
 
 
 class TrackingConfig(StrictModel):
@@ -143,28 +148,73 @@ class SweepConfig(StrictModel):
 
     @model_validator(mode="after")
     def _trials_can_be_built(self) -> Self:
+        measured = {*self.search.objectives, *map(bounded, self.search.constraints)}
+        if "kept_fraction" in measured and not self.training.statistics_every:
+            raise ValueError(
+                "search: kept_fraction is not measured with training.statistics_every 0: "
+                "expected 1 or more"
+            )
         for name, domain in self.domains.items():
-            space = domain.space or self.space
-            if "kept_fraction" in self.search.objectives and not self.training.statistics_every:
-                raise ValueError(
-                    "search.objectives: kept_fraction is not measured with "
-                    "training.statistics_every 0: expected 1 or more"
-                )
-            if self.search.sampler == "grid" and self.study.kind == "search":
-                self._check_grid(name, space)
-            for point in self.search.start:
-                space.check_point(point.given())
+            space = self.space_of(name)
+            methods = (self.training.method,) if space.method is None else space.method.values()
+            if space.mask_ratio is None and set(methods) & set(MASKING):
+                raise ValueError(f"domain '{name}': space.mask_ratio is missing")
+            if self.study.kind == "search":
+                self._check_search(name, space)
             nuisance = domain.nuisance or self.study.nuisance
             fixed = () if nuisance is None else nuisance.combinations()
-            for interval in {*space.intervals(), *(interval for interval, _ in fixed)}:
-                self._check_trial(name, plain_point(interval))
+            points = [plain_point(interval) for interval in {interval for interval, _ in fixed}]
+            for point in [*points, *self.checked_points(name)]:
+                self._check_trial(name, point)
         return self
 
-    def _check_grid(self, domain: str, space: SpaceConfig) -> None:
-        try:
-            space.grid()
-        except ValueError as error:
-            raise ValueError(f"domain '{domain}': space.{error}") from None
+    def _check_search(self, domain: str, space: SpaceConfig) -> None:
+        """Whether the sampler can draw from this space, and from where it starts."""
+        sampler, start = self.search.sampler, self.search.start
+        if sampler == "grid":
+            try:
+                space.grid()
+            except ValueError as error:
+                raise ValueError(f"domain '{domain}': space.{error}") from None
+        for name, given in space.parameters().items() if sampler == "cmaes" else ():
+            if given.when or (isinstance(given, Choices) and given.count() > 1):
+                what = "a condition" if given.when else "a list"
+                raise ValueError(
+                    f"domain '{domain}': space.{name} is {what}, and search.sampler cmaes draws "
+                    "from ranges only: expected {low, high}, one value, or another sampler, such "
+                    "as tpe"
+                )
+        if sampler == "cmaes" and len(self.search.objectives) > 1:
+            raise ValueError("search.sampler cmaes: expected the score as the only objective")
+        for point in start:
+            space.check_point(point)
+        whole = [identity(space, point) for point in start if is_whole(space, point)]
+        for index, place in enumerate(whole):
+            if place in whole[:index]:
+                raise ValueError(f"search.start: expected each point once, got {start} twice")
+
+    def checked_points(self, domain: str) -> list[Point]:
+        """Points of a domain's space that decide whether all of its trials can be built.
+
+        The sizes of batches must divide each other, and options belong to methods: these occur in
+        every combination (of a range, its ends). Every other value occurs once.
+
+        Raises:
+            ValueError: there are too many.
+        """
+        space, points = self.space_of(domain), list[Point]()
+        given = space.parameters()
+        batch = {key: each.grid() for key, each in given.items() if is_of_batch(key)}
+        method = {key: each.values() for key, each in given.items() if is_of_method(key)}
+        rest = [{k: p.values()} for k, p in given.items() if k not in batch and k not in method]
+        for values in (batch, method, *rest):
+            if prod(map(len, values.values())) > MOST_CHECKED:
+                raise ValueError(
+                    f"domain '{domain}': the values of {', '.join(values)} have more than "
+                    f"{MOST_CHECKED:,} combinations, each of which is checked: expected fewer"
+                )
+            points += space.combinations(values)
+        return points
 
     def _check_trial(self, domain: str, point: Point) -> None:
         place = f"domain '{domain}'"
@@ -201,29 +251,30 @@ class SweepConfig(StrictModel):
     def trial(self, domain: str, point: Point) -> FinetuneConfig:
         """The run for a point of a domain's space. A ratio of 0 is plain SFT."""
         parts = self.domains[domain]
-        shared = {name: getattr(self.training, name) for name in SharedSettings.model_fields}
-        shared["examples"] = parts.examples or self.training.examples
-        return FinetuneConfig(
-            **shared,
-            model=self.model,
-            data=_share(parts.data, float(point.get("train_fraction", 1.0))),
-            method=self._method(point),
-            accumulation_interval=int(point["accumulation_interval"]),
-            learning_rate=float(point["learning_rate"]),
-            evaluation=EvaluationConfig(benchmarks=parts.benchmarks, **dict(self.evaluation)),
-            seed=int(point.get("seed", self.seed)),
-        )
+        tree = {name: getattr(self.training, name) for name in SharedSettings.model_fields}
+        tree |= {
+            "batch": self.training.batch.model_dump(),
+            "examples": parts.examples or self.training.examples,
+            "model": self.model,
+            "data": _share(parts.data, float(point.get("train_fraction", 1.0))).model_dump(),
+            "method": self._method(point),
+            "evaluation": EvaluationConfig(benchmarks=parts.benchmarks, **dict(self.evaluation)),
+            "seed": int(point.get("seed", self.seed)),
+        }
+        for key, value in point.items():
+            if key not in ("method", "mask_ratio", "seed", "stage", "train_fraction"):
+                tree = placed(tree, key, value)
+        return FinetuneConfig.model_validate(tree)
 
-    def _method(self, point: Point) -> MethodConfig:
+    def _method(self, point: Point) -> dict[str, Any]:
         """The masking method of a point; drops and the base model derive from plain SFT runs."""
-        ratio, name = float(point["mask_ratio"]), str(point.get("method", self.training.method))
-        if name == "hft":
-            return MethodConfig.model_validate({"name": name})
-        if name not in ("gmt", "random") or not ratio:
-            return MethodConfig(name="sft")
-        return MethodConfig.model_validate(
-            {"name": name, "mask_ratio": ratio, "scope": self.training.scope}
+        ratio, name = (
+            float(point.get("mask_ratio", 0.0)),
+            str(point.get("method", self.training.method)),
         )
+        if name in MASKING and ratio:
+            return {"name": name, "mask_ratio": ratio, "scope": self.training.scope}
+        return {"name": name if name in get_args(Method) and name not in MASKING else "sft"}
 
 
 def _share(data: DataConfig, fraction: float) -> DataConfig:

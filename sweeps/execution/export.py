@@ -14,6 +14,7 @@ import yaml
 from sweeps.config.space import Point
 from sweeps.config.study_identity import git_commit
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
+from sweeps.config.trial_keys import shown
 from sweeps.execution.test_scores import TestScores
 from sweeps.finetune.divergence import DivergedError, check_model_folder
 from sweeps.report.arms import winner
@@ -96,7 +97,7 @@ def chosen(config: SweepConfig, rows: tuple[TrialRow, ...]) -> TrialRow | None:
 
 def run_yaml(config: SweepConfig, domain: str, row: TrialRow) -> str:
     """The trial as a configuration for `finetune`, with the paths of the sweep."""
-    point: Point = DesignPoint.of(row).params()
+    point: Point = {**DesignPoint.of(row).params(), **row.others}
     is_drawn = config.space_of(domain).method is not None
     if not row.stage and not is_drawn:  # the method comes from the sweep
         del point["method"]
@@ -113,6 +114,7 @@ def model_card(
 ) -> str:
     """A Hugging Face model card: data, method, scores with intervals, commit."""
     parts, label = config.domains[domain], label_of(config, domain)
+    examples = row.others.get("examples") or parts.examples or config.training.examples
     base = {"base_model": config.model.path, "library_name": "transformers", "tags": ["gmt"]}
     method = (
         "ordinary fine-tuning (SFT)"
@@ -130,10 +132,11 @@ def model_card(
         f"# {config.name}: {domain}",
         "",
         f"- Base model: `{config.model.path}`",
-        f"- Training data: `{parts.data.path}`, {parts.examples or config.training.examples} "
-        "examples seen",
+        f"- Training data: `{parts.data.path}`, {examples} examples seen",
         f"- Method: {method}, accumulation interval {row.accumulation_interval}, learning rate "
-        f"{row.learning_rate:.3g}, seed {row.seed}",
+        f"{row.learning_rate:.3g}, "
+        + "".join(f"{name} {shown(value)}, " for name, value in row.others.items())
+        + f"seed {row.seed}",
         f"- Code: commit {git_commit()}",
         "",
         "| scored on | score | 95 % interval | items |",

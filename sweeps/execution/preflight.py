@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import optuna
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 
 from sweeps.config.old_records import check_schema
-from sweeps.config.space import MASKING, SpaceConfig, plain_point
+from sweeps.config.space import SpaceConfig
 from sweeps.config.study_identity import DEFINITION, differences, study_definition
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.finetune.finetune_config import DataConfig, ModelConfig
+from sweeps.finetune.finetune_config import DataConfig, FinetuneConfig, ModelConfig
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
+from sweeps.search.samplers import build_sampler
 from sweeps.storage.errors import UserError
 from sweeps.storage.study_paths import StudyPaths
 from sweeps.tracking.tracker import Tracker
@@ -36,9 +37,9 @@ def check_inputs(config: SweepConfig) -> None:
         ValueError: naming the domain, the file (and the line) and what was expected.
     """
     from sweeps.finetune.model_facts import check_attention
-    from sweeps.finetune.optimizers import check_optimizer
 
-    check_optimizer(config.training.optimizer)
+    if config.study.kind == "search":
+        build_sampler(config.search, config.seed)
     check_attention(config.model)
     for name in config.domains:
         try:
@@ -57,20 +58,31 @@ def _check_domain(config: SweepConfig, name: str) -> None:
     from sweeps.finetune.examples import read_examples
     from sweeps.finetune.memory import check_memory
     from sweeps.finetune.model_facts import check_context
+    from sweeps.finetune.optimizers import check_optimizer
 
     domain = config.domains[name]
-    check_context(config.model, domain.data.max_length)
-    device = training_device(config)
-    if device is not None:
-        interval = config.space_of(name).intervals()[0]
-        run = config.trial(name, plain_point(interval))
-        check_memory(run, config.resources.workers, device)
+    device, workers = training_device(config), config.resources.workers
+    for run in _different(config, name):
+        check_optimizer(run.optimizer)
+        check_context(config.model, run.data.max_length)
+        if device is not None:
+            check_memory(run, workers, device)
     read_examples(domain.data, domain.benchmarks, _chat_tokenizer(config.model, domain.data))
     benchmarks = build_benchmarks(domain.benchmarks)
     for benchmark, built in zip(domain.benchmarks, benchmarks, strict=True):
         load_items(benchmark, built, "validation")
         check_test_source(benchmark, built)
         check_test_items(benchmark, built)
+
+
+def _different(config: SweepConfig, domain: str) -> Iterable[FinetuneConfig]:
+    """A domain's trials, one for each memory need."""
+    runs = [config.trial(domain, point) for point in config.checked_points(domain)]
+    workers = config.resources.workers
+    return {
+        (run.optimizer, run.data.max_length, run.forward_batch(workers), run.method.name): run
+        for run in runs
+    }.values()
 
 
 def _chat_tokenizer(model: ModelConfig, data: DataConfig) -> Any:
@@ -192,9 +204,11 @@ def _check_mixable(study: optuna.Study, config: SweepConfig, domain: str) -> Non
                 check_distribution_compatibility(old[name], new[name])
             except ValueError:
                 changed.append(f"space.{name}")
-    aims = study.user_attrs[DEFINITION].get("search", {}).get("objectives", ["score"])
-    if aims != list(config.objectives()):
+    before = study.user_attrs[DEFINITION].get("search", {})
+    if before.get("objectives", ["score"]) != list(config.objectives()):
         changed.append("search.objectives")
+    if before.get("constraints", []) != list(config.search.constraints):
+        changed.append("search.constraints")
     if changed:
         raise UserError(
             f"domain '{domain}': one study cannot hold trials of both definitions: "
@@ -204,15 +218,12 @@ def _check_mixable(study: optuna.Study, config: SweepConfig, domain: str) -> Non
 
 
 def _distributions(space: SpaceConfig) -> dict[str, BaseDistribution]:
-    """Optuna's distribution of each parameter, over all methods: their parameters differ."""
+    """Optuna's distribution of each parameter, whether or not its condition holds."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study, found = optuna.create_study(), dict[str, BaseDistribution]()
-    for method in space.method or MASKING[:1]:
-        study.enqueue_trial({"method": method})
-        trial = study.ask()
-        space.suggest(trial)
-        found |= trial.distributions
-    return found
+    trial = optuna.create_study().ask()
+    for name, each in space.parameters().items():
+        each.suggest(trial, name)
+    return trial.distributions
 
 
 def define(study: optuna.Study, config: SweepConfig, domain: str) -> None:

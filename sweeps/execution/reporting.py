@@ -34,10 +34,8 @@ def study_info(config: SweepConfig, domain: str, design: Design | None) -> Study
         trials, note = "0", "Training speed of each method relative to SFT; it has no trials."
     else:
         trials = str(config.search_trials(domain))
-        note = (
-            f"Search over mask ratio, accumulation interval and learning rate: {trials} trials, "
-            f"sampler {config.search.sampler}."
-        )
+        searched = ", ".join(config.space_of(domain).parameters())
+        note = f"Search over {searched}: {trials} trials, sampler {config.search.sampler}."
     return StudyInfo(
         key=f"{config.name}/{domain}",
         name=config.name,

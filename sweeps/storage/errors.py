@@ -106,6 +106,8 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
             is_typo = get_close_matches(place, list(model.model_fields), n=1, cutoff=0.75)
             aside = "" if is_typo else "; a key that only holds YAML anchors is called x-..."
         return f"unknown key '{place}' ({right}){aside}"
+    if detail["type"] == "unknown_key":
+        return f"unknown key '{place}' ({detail['msg']})"
     if detail["type"] == "missing":
         return f"'{place}' is missing"
     if detail["type"] == "literal_error":
@@ -280,9 +282,12 @@ ELSEWHERE = {
         "weight_decay": "wd",
         "warmup_ratio": "warmup warmup_steps",
         "optimizer": "optim",
+        "schedule": "lr_scheduler lr_scheduler_type lr_schedule",
+        "betas": "adam_beta1 adam_beta2 beta1 beta2",
         "dtype": "torch_dtype precision bf16 fp16",
         "attention": "attn_implementation",
         "max_length": "max_seq_length max_seq_len cutoff_len seq_len block_size",
+        "constraints": "constraints_func outcome_constraints",
         "storage": "output_dir storage_path local_dir",
         "uri": "tracking_uri report_to",
         "benchmarks": "tasks evaluators",

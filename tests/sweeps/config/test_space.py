@@ -8,9 +8,10 @@ import optuna
 import pytest
 from pydantic import ValidationError
 
-from sweeps.config.distinct_points import identity, shortfall, size, trials_left
+from sweeps.config.distinct_points import identity, shortfall, trials_left
+from sweeps.config.parameters import Choices, FloatRange, parameter
 from sweeps.config.search_config import SearchConfig
-from sweeps.config.space import Choices, FloatRange, SpaceConfig, parameter
+from sweeps.config.space import SpaceConfig
 from sweeps.config.study_config import NuisanceConfig
 
 SPACE = {"mask_ratio": [0.0, 0.2], "accumulation_interval": [1, 4], "learning_rate": 1e-3}
@@ -21,9 +22,9 @@ def space(**changes: Any) -> SpaceConfig:
 
 
 def test_the_short_forms() -> None:
-    assert parameter(0.2) == Choices(choices=(0.2,))
-    assert parameter([0, 0.2]) == Choices(choices=(0, 0.2))
-    assert parameter({"low": 1e-4, "high": 1e-2, "log": True}) == FloatRange(
+    assert parameter("mask_ratio", 0.2) == Choices(choices=(0.2,))
+    assert parameter("mask_ratio", [0, 0.2]) == Choices(choices=(0, 0.2))
+    assert parameter("learning_rate", {"low": 1e-4, "high": 1e-2, "log": True}) == FloatRange(
         low=1e-4, high=1e-2, log=True
     )
 
@@ -57,7 +58,7 @@ def test_a_learning_rate_is_positive_and_finite(rate: float) -> None:
 )
 def test_a_range_that_makes_no_sense_is_refused(form: Any, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
-        parameter(form)
+        parameter("learning_rate", form)
 
 
 def test_points_lie_in_the_space_on_clean_decimals() -> None:
@@ -167,7 +168,7 @@ def test_a_whole_starting_point_is_given_once() -> None:
 )
 def test_the_size_of_a_space(changes: dict[str, Any], points: int | None) -> None:
     some = space(**changes)
-    assert size(some) == points
+    assert some.size() == points
     if points is not None and changes.get("mask_ratio") != {"low": 0.2, "high": 0.9}:
         grid = [identity(some, point) for point in some.grid()]
         assert len(set(grid)) == len(grid) == points
