@@ -247,7 +247,7 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
     kind = parsed.study.kind
     what = f"{sum(map(parsed.search_trials, parsed.domains))} trials" if kind == "search" else kind
     for domain in parsed.domains:
-        if short := parsed.shortfall(domain):
-            print(f"{domain}: {short}")
+        for remark in parsed.remarks(domain) if kind == "search" else ():
+            print(f"{domain}: {remark}")
     print(f"{config} is valid: {what}, {domains}. Run it with:")
     print(f"  {command_line('run', config, overrides)}")

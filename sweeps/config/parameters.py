@@ -8,7 +8,7 @@ from typing import Annotated, Any, Protocol, final
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from sweeps.config.parameter_forms import plain_form
+from sweeps.config.parameter_forms import FORMS, plain_form
 from sweeps.config.trial_keys import (
     SHORT,
     Value,
@@ -17,6 +17,7 @@ from sweeps.config.trial_keys import (
     is_whole,
     shown,
     stored,
+    takes_list,
     words,
 )
 from sweeps.finetune.strict_model import StrictModel
@@ -231,19 +232,22 @@ def parameter(key: str, value: Any) -> FloatRange | Choices:
     if isinstance(value, FloatRange | Choices):
         return value
     check_key(key)
+    if isinstance(value, list | tuple) and takes_list(key):
+        value = value if any(isinstance(one, list | tuple) for one in value) else [value]
     form = plain_form(value, words(key))
     if "choices" not in form:
-        found = FloatRange.model_validate({**form, "whole": is_whole(key)})
+        found = FloatRange.model_validate(form)
         for end in (found.low, found.high):
             checked(key, end)
-        return found
+        return FloatRange.model_validate({**form, "whole": is_whole(key)})
     given = Choices.model_validate(form).choices
     return Choices.model_validate({**form, "choices": [checked(key, one) for one in given]})
 
 
 def _of_item(item: Any) -> FloatRange | Choices:
-    key, value = item
-    return parameter(key, value)
+    if not isinstance(item, tuple):
+        raise ValueError(FORMS)
+    return parameter(*item)
 
 
 Parameter = Annotated[FloatRange | Choices, BeforeValidator(_of_item)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -243,6 +244,24 @@ class SweepConfig(StrictModel):
         if self.study.kind != "search" or self.search.sampler == "grid":
             return ""
         return shortfall(self.search.trials, self.space_of(domain))
+
+    def remarks(self, domain: str) -> Iterator[str]:
+        """What the user should know of a domain's search before it starts."""
+        search, space = self.search, self.space_of(domain)
+        if short := self.shortfall(domain):
+            yield short
+        conditional = space.parameters().keys() - space.combinations({})[0].keys()
+        conditional |= {name for name, each in space.parameters().items() if each.when}
+        if conditional and search.sampler in ("gp", "nsga2", "nsga3"):
+            yield (
+                f"search.sampler {search.sampler} draws parameters with a condition at random "
+                f"({', '.join(sorted(conditional))}); tpe learns them too"
+            )
+        if search.constraints and search.sampler in ("cmaes", "qmc", "random", "grid"):
+            yield (
+                f"search.sampler {search.sampler} draws points without regard to the constraints; "
+                "they only decide which trial is the best"
+            )
 
     def objectives(self) -> tuple[Objective, ...]:
         """The objectives of a study's sampler; a fixed design has only the score."""

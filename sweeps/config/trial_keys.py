@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
@@ -87,6 +87,8 @@ def check_key(key: str) -> None:
     """Raise an error with the nearest spelling unless a search may vary this key."""
     if key in KEYS:
         return
+    if key.partition(".")[0] in _FIXED:
+        raise ValueError(f"no setting that a search varies: expected one of {', '.join(KEYS)}")
     meant = ELSEWHERE.get(key.lower(), key)
     ends = [known for known in KEYS if f".{known}".endswith(f".{meant}")]
     right = f"did you mean '{ends[0]}'?" if ends else nearest(meant, [*KEYS])
@@ -123,14 +125,25 @@ def is_of_batch(key: str) -> bool:
     return key in ("examples", "accumulation_interval") or key.startswith("batch.")
 
 
+def _types(annotation: Any) -> set[Any]:
+    """The types of a key's values, and the words of a literal."""
+    inside = set[Any]().union(*map(_types, get_args(annotation)))
+    return inside | {get_origin(annotation) or annotation}
+
+
 def is_whole(key: str) -> bool:
     """Whether the key takes whole numbers only."""
-    return KEYS[key] is int or int in get_args(KEYS[key])
+    return int in _types(KEYS[key])
 
 
-def words(key: str) -> tuple[str, ...]:
+def takes_list(key: str) -> bool:
+    """Whether a single value of the key is a list."""
+    return tuple in _types(KEYS[key])
+
+
+def words(key: str) -> list[str]:
     """The words that the key takes; empty if it takes numbers."""
-    return tuple(word for word in get_args(KEYS[key]) if isinstance(word, str))
+    return sorted(word for word in _types(KEYS[key]) if isinstance(word, str))
 
 
 def stored(value: Any) -> Value:

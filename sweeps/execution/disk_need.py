@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution import preflight
@@ -52,10 +52,19 @@ def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> Disk
     left = {name: workload(config, name, rows).left for name, rows in recorded.items()}
     running = min(concurrency, sum(left.values()))
     model = parameters * _bytes_per_parameter(config)
-    copies = {"adamw": 3, "adamw_8bit": 2, "adafactor": 1}[config.training.optimizer]
+    copies = max(_COPIES[name] for domain in left for name in _optimizers(config, domain))
     kept = sum(min(left[name], _kept_more(config, name, recorded[name])) for name in left)
     checkpoints = _checkpoints(config, running, recorded) * copies * model
     return DiskNeed(checkpoints, (kept + running) * model, free_bytes(config))
+
+
+_COPIES = {"adamw": 3, "adamw_8bit": 2, "adafactor": 1}
+"""The weights and the optimizer's moments, in sizes of the model."""
+
+
+def _optimizers(config: SweepConfig, domain: str) -> Sequence[Any]:
+    searched = config.space_of(domain).parameters().get("optimizer")
+    return (config.training.optimizer,) if searched is None else searched.values()
 
 
 def _kept_more(config: SweepConfig, domain: str, rows: Rows) -> int:

@@ -36,7 +36,8 @@ class Machine:
 class DomainPlan:
     """One domain's study. `parameters`: its space, or what a fixed design varies; `updates`:
     updates per trial and examples in each, by the sizes that vary. Hours are summed over trials,
-    parallel or not. `shortfall`: a sentence if the space has fewer points than requested trials; else empty."""
+    parallel or not. `shortfall`: a sentence if the space has fewer points than requested trials;
+    else empty."""
 
     domain: str
     total: int

@@ -134,8 +134,9 @@ def open_results(path: str | Path) -> Results:
 
 def _flat(domain: str, row: TrialRow) -> dict[str, Any]:
     fields = asdict(row)
-    metrics = fields.pop("metrics")
-    return {"domain": domain, **fields, **metrics}
+    others, metrics = fields.pop("others"), fields.pop("metrics")
+    violated = ", ".join(fields.pop("violated"))
+    return {"domain": domain, **fields, **others, "violated": violated, **metrics}
 
 
 def _first_line(outcome: dict[str, Any]) -> str:

@@ -198,6 +198,18 @@ def best_first(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
     return sorted(feasible, key=_score, reverse=True)
 
 
+def other_parameters(rows: tuple[TrialRow, ...]) -> list[str]:
+    """The searched parameters without a column of their own, in the order of the space."""
+    return list(dict.fromkeys(name for row in rows for name in row.others))
+
+
+def as_text(value: float | str | None) -> str:
+    """A parameter's value; a dash for a point that does not have it."""
+    if value is None:
+        return NO_VALUE
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
 def violations(rows: tuple[TrialRow, ...]) -> str:
     """A sentence if finished trials violate constraints; else empty."""
     outside = [row for row in scored(rows) if row.violated]

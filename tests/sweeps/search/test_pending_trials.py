@@ -110,7 +110,7 @@ def test_a_grid_is_complete_when_each_point_has_ended_once(tree: Tree) -> None:
         (
             {},
             {**METHODS, "method": ["gmt", "gmt"]},
-            "gmt is given twice: expected each value once",
+            "gmt is given twice: expected each",
         ),
         ({}, {**METHODS, "method": ["gtm"]}, "gmt"),
         ({"start": [{"method": "random"}]}, METHODS, "expected one of sft, gmt, hft"),
