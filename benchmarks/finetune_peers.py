@@ -25,12 +25,16 @@ def updates_of(settings: FinetuneConfig, data: TrainingData) -> list[list[Row]]:
     """The examples of each update of a run of one worker, labelled on the response."""
     order, batch = DataOrder(len(data), settings.seed), settings.effective_batch(1)
     places = [order.batch(update, batch) for update in range(settings.steps(1))]
-    return [[_labelled(data, place) for place in each] for each in places]
+    return [[labelled(data, place) for place in each] for each in places]
 
 
-def _labelled(data: TrainingData, place: int) -> Row:
-    tokens, first = list(data.tokens[place]), data.first[place]
-    return {"input_ids": tokens, "labels": [-100] * first + tokens[first:]}
+def labelled(data: TrainingData, place: int) -> Row:
+    """The tokens of an example, and those of them that are targets, else -100."""
+    tokens = list(data.tokens[place])
+    labels = [-100] * len(tokens)
+    for start, end in data.spans[place]:
+        labels[start:end] = tokens[start:end]
+    return {"input_ids": tokens, "labels": labels}
 
 
 def _padded(rows: list[Row]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Tokens per second and peak memory against transformers' Trainer and TRL's SFTTrainer.
 
     python benchmarks/finetune_throughput.py --folder benchmarks/records/<date>_<name>
+    python benchmarks/finetune_throughput.py --folder ... --model SmolLM2-135M --gsm8k train.jsonl
 
 One machine, one model, the same examples; the trainers take turns (A, B, C, A, B, C, ...). A
 token counts when it belongs to an example: padding does not. CPU seconds stand beside wall
@@ -16,6 +17,7 @@ import multiprocessing
 import os
 import statistics
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -27,13 +29,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
+from finetune_peers import labelled
 from made_up_world import save_world
 from resident_memory import peak_growth
 from transformers import AutoModelForCausalLM
 
 from sweeps.finetune.data import TrainingData, load_training_data
-from sweeps.finetune.finetune_config import FinetuneConfig
-from sweeps.finetune.model import load_model
+from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.examples import read_examples
+from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
+from sweeps.finetune.model import load_model, load_tokenizer
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.trainer import Trainer
 
@@ -47,8 +52,8 @@ SHAPE = {
     "num_key_value_heads": 8,
 }
 ROWS, ACCUMULATION = 4, 2  # an update sees 8 examples
-UPDATES_OF_MEMORY = 6  # enough to meet a long batch
-PACKS = 2  # TRL's packed rows of MAX_LENGTH tokens: about 8 examples too
+UPDATES_OF_MEMORY = 3  # enough to meet a long batch
+MOST_STEPS = 10_000
 TRAINERS = ("ours", "transformers", "trl", "ours_packed", "trl_packed", "ours_gmt")
 
 
@@ -83,19 +88,31 @@ def save_examples(world: Path) -> None:
     save_world(world, SHAPE, context=MAX_LENGTH, lengths=lengths.tolist())
 
 
+def save_gsm8k(world: Path, model: Path, rows: Path) -> None:
+    """A real model, and the rows of GSM8K that are at most MAX_LENGTH tokens long."""
+    (world / "model").symlink_to(model.resolve(), target_is_directory=True)
+    tokenizer = load_tokenizer(ModelConfig(path=str(model)))
+    examples, _ = read_examples(DataConfig(path=str(rows), format="gsm8k"))
+    with (world / "train.jsonl").open("w") as stream:
+        for each in examples:
+            prompt, response = (part.text for part in each.own)
+            if len(tokenizer(prompt + response)["input_ids"]) < MAX_LENGTH:
+                row = {"prompt": prompt, "response": response}
+                stream.write(json.dumps(row) + "\n")
+
+
 def config(world: Path, *, packing: bool, mask_ratio: float = 0.0) -> FinetuneConfig:
     """Our run, long enough for any number of updates."""
     place = str(world / "train.jsonl")
-    mini, interval = (ROWS * ACCUMULATION, 1) if packing else (ROWS, ACCUMULATION)
     return FinetuneConfig.model_validate(
         {
             "model": {"path": str(world / "model"), "dtype": "float32"},
             "data": {"path": place, "max_length": MAX_LENGTH, "packing": packing},
             "method": {"name": "gmt" if mask_ratio else "sft", "mask_ratio": mask_ratio},
-            "batch": {"mini_batch": mini},
-            "accumulation_interval": interval,
+            "batch": {"mini_batch": ROWS},
+            "accumulation_interval": ACCUMULATION,
             "learning_rate": 1e-5,
-            "examples": 10_000 * mini * interval,
+            "examples": MOST_STEPS * ROWS * ACCUMULATION,
             "evaluation": {
                 "benchmarks": [{"name": "exact_match", "validation": place, "test": place}]
             },
@@ -130,15 +147,8 @@ def tokenised(world: Path) -> list[dict[str, list[int]]]:
     settings = config(world, packing=False)
     _, tokenizer = load_model(settings.model, torch.device("cpu"))
     data: TrainingData = load_training_data(settings.data, tokenizer)
-    examples = ((list(data.tokens[place]), data.first[place]) for place in range(len(data)))
-    return [
-        {
-            "input_ids": tokens,
-            "completion_mask": [0] * first + [1] * (len(tokens) - first),
-            "labels": [-100] * first + tokens[first:],
-        }
-        for tokens, first in examples
-    ]
+    rows = [labelled(data, place) for place in range(len(data))]
+    return [{**r, "completion_mask": [int(label >= 0) for label in r["labels"]]} for r in rows]
 
 
 def arguments(steps: int, rows: int, accumulation: int, folder: str) -> dict[str, Any]:
@@ -164,8 +174,50 @@ def arguments(steps: int, rows: int, accumulation: int, folder: str) -> dict[str
     }
 
 
+class Turns:
+    """Lets a trainer of another library run a few updates at a time, in a thread of its own."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
+        self._clock, self._left, self._tokens = Clock(), 1, 0
+        self._spent = Spent(0, 0.0, 0.0)
+
+    def count(self, inputs: Any) -> None:
+        """Count the tokens of a micro-batch without its padding."""
+        mask = inputs.get("attention_mask")
+        self._tokens += int(inputs["input_ids"].numel() if mask is None else mask.sum())
+
+    def step_ended(self) -> None:
+        """Called by the trainer; waits for the next turn if this one is over."""
+        self._left -= 1
+        if self._left == 0:
+            self._spent = self._clock.spent(self._tokens)
+            self._done.release()
+            self._go.acquire()
+            self._tokens = 0
+            self._clock.start()
+
+    def start(self, train: Callable[[], Any]) -> None:
+        """Train up to the end of the first update, which is not counted."""
+
+        def work() -> None:
+            torch.set_num_threads(self._threads)
+            train()
+
+        threading.Thread(target=work, daemon=True).start()
+        self._done.acquire()
+
+    def updates(self, count: int) -> Spent:
+        """What the next `count` updates took."""
+        self._left = count
+        self._go.release()
+        self._done.acquire()
+        return self._spent
+
+
 def peer(world: Path, *, trl: bool, packing: bool = False) -> Callable[[int], Spent]:
-    """A new trainer each time it is asked (it cannot be stepped); its first update is left out."""
+    """A trainer of another library, after its first update."""
     from datasets import Dataset
     from transformers import (
         AutoTokenizer,
@@ -180,54 +232,42 @@ def peer(world: Path, *, trl: bool, packing: bool = False) -> Callable[[int], Sp
     model = AutoModelForCausalLM.from_pretrained(world / "model", dtype=torch.float32)
     columns = ("input_ids", "completion_mask") if trl else ("input_ids", "labels")
     dataset = Dataset.from_list([{name: row[name] for name in columns} for row in rows])
-    size, accumulation = (PACKS, 1) if packing else (ROWS, ACCUMULATION)
+    turns = Turns(torch.get_num_threads())
 
     class Watch(TrainerCallback):
-        def __init__(self) -> None:
-            self.clock, self.tokens, self.counting = Clock(), 0, False
-
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if not self.counting:
-                self.counting, self.tokens = True, 0
-                self.clock.start()
+            turns.step_ended()
 
-        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.spent = self.clock.spent(self.tokens)
+    # A packed row holds about as many tokens as a forward pass of ours may.
+    options = arguments(MOST_STEPS, ROWS, 1 if packing else ACCUMULATION, str(world / "peer"))
+    if trl:
+        from trl import SFTConfig, SFTTrainer
 
-    def updates(count: int) -> Spent:
-        watch = Watch()
-        with tempfile.TemporaryDirectory() as folder:
-            options = arguments(count + 1, size, accumulation, folder)
-            if trl:
-                from trl import SFTConfig, SFTTrainer
+        options |= {"max_length": MAX_LENGTH, "packing": packing}
+        made: Any = SFTTrainer(
+            model=model,
+            args=SFTConfig(completion_only_loss=True, **options),
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            callbacks=[Watch()],
+        )
+    else:
+        made = Plain(
+            model=model,
+            args=TrainingArguments(**options),
+            train_dataset=dataset,
+            data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
+            callbacks=[Watch()],
+        )
+    step = made.training_step
 
-                options |= {"max_length": MAX_LENGTH, "packing": packing}
-                made: Any = SFTTrainer(
-                    model=model,
-                    args=SFTConfig(completion_only_loss=True, **options),
-                    train_dataset=dataset,
-                    processing_class=tokenizer,
-                    callbacks=[watch],
-                )
-            else:
-                made = Plain(
-                    model=model,
-                    args=TrainingArguments(**options),
-                    train_dataset=dataset,
-                    data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
-                    callbacks=[watch],
-                )
-            collate: Callable[[Any], dict[str, Any]] = made.data_collator
+    def counted(model: Any, inputs: Any, *others: Any, **named: Any) -> Any:
+        turns.count(inputs)
+        return step(model, inputs, *others, **named)
 
-            def counted(features: list[dict[str, Any]]) -> dict[str, Any]:
-                watch.tokens += sum(len(feature["input_ids"]) for feature in features)
-                return collate(features)
-
-            made.data_collator = counted
-            made.train()
-        return watch.spent
-
-    return updates
+    made.training_step = counted
+    turns.start(made.train)
+    return turns.updates
 
 
 def build(name: str, world: Path) -> Callable[[int], Spent]:
@@ -258,11 +298,14 @@ def measure(options: argparse.Namespace) -> None:
     names = options.trainers
     with tempfile.TemporaryDirectory() as temporary:
         world = Path(temporary)
-        save_examples(world)
+        if options.model is None:
+            save_examples(world)
+        else:
+            save_gsm8k(world, options.model, options.gsm8k)
         trainers = {name: build(name, world) for name in names}
         taken: dict[str, list[Spent]] = {name: [] for name in names}
-        for updates in trainers.values():
-            updates(1)
+        for name in {*names} & {"ours", "ours_packed", "ours_gmt"}:
+            trainers[name](1)
         for turn in range(options.rounds):
             for name, updates in trainers.items():
                 taken[name].append(updates(options.updates))
@@ -311,6 +354,8 @@ def write(folder: Path, taken: dict[str, list[Spent]], memory: dict[str, float])
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--model", type=Path, help="a model's folder; with --gsm8k")
+    parser.add_argument("--gsm8k", type=Path, help="the training rows of GSM8K")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)

@@ -24,9 +24,9 @@ MOST_TOKENS = 256  # what the harness's own Hugging Face model takes by default
 class Harness(TemplateLM):  # type: ignore[misc]
     """Answers the harness's requests with a `LanguageModel`."""
 
-    def __init__(self, lm: LanguageModel) -> None:
+    def __init__(self, lm: LanguageModel, ends: Sequence[str] = ()) -> None:
         super().__init__()
-        self._lm = lm
+        self._lm, self._ends = lm, ends
         self.tokenizer = lm.tokenizer
 
     @property
@@ -108,7 +108,7 @@ class Harness(TemplateLM):  # type: ignore[misc]
         """The completions of requests with equal options."""
         wanted = normalize_gen_kwargs(options, MOST_TOKENS)
         end = self.tokenizer.decode([self.eot_token_id])
-        stops = [stop for stop in (*wanted["until"], end) if stop]
+        stops = [stop for stop in (*wanted["until"], *self._ends, end) if stop]
         limit = wanted["max_gen_toks"]
         sampling = None
         if wanted["do_sample"] and wanted["temperature"] > 0:

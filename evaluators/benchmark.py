@@ -41,7 +41,7 @@ class Item:
     before the tests, and the name `entry_point`; they begin with `stub`, or with the prompt where
     that is None. Items of one `group` are averaged first where a protocol says so; items of one
     `cluster` share a source and err together. `passages` are parts of the prompt that the
-    benchmark may shorten to the model's tokens.
+    benchmark may shorten to the model's tokens. `chat`: how it is asked in a prompt format.
     """
 
     id: str
@@ -58,6 +58,22 @@ class Item:
     group: str = ""
     cluster: str = ""
     passages: tuple[str, ...] = ()
+    chat: ChatItem | None = None
+
+
+@dataclass(frozen=True)
+class ChatItem:
+    """What a user asks where the model is asked in a prompt format, see `prompt_formats`.
+
+    `question`: instead of the item's prompt, where it is not that. `opening` begins the answer,
+    which the model continues. `shots` are (question, answer) of demonstrations, as turns before.
+    `stops` end the answer, besides the protocol's.
+    """
+
+    question: str = ""
+    opening: str = ""
+    shots: tuple[tuple[str, str], ...] = ()
+    stops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +146,7 @@ class Benchmark(ABC):
     metric: str  # the primary one: "accuracy", "pass@k", "f1", "mc2" or "bits_per_byte"
     sandbox_level: str | None = None
     aggregation: Aggregation = "items"
+    asks: bool = True  # its items are questions, and not texts that go on
     splits_are_files: bool = False  # the validation items are not told from the test's otherwise
     mean_of_items: bool = True  # the primary metric is a mean of the items' scores
 
@@ -170,7 +187,8 @@ def items_sha256(items: Sequence[Item]) -> str:
     """The fingerprint of the data: of all that the items hold, in order."""
     digest = hashlib.sha256()
     for item in items:
-        digest.update(json.dumps(astuple(item), ensure_ascii=False).encode())
+        *held, _ = astuple(item)  # `chat` says the same as the prompt
+        digest.update(json.dumps(held, ensure_ascii=False).encode())
     return digest.hexdigest()
 
 

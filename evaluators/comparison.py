@@ -108,9 +108,11 @@ def differences(
     pairs = {name: _matched(a[name], b[name]) for name in names}
     parts = {name: part for name in names if len((part := pairs[name])[0])}
     if not parts:
+        both = any({x.id for x in a[name]} & {y.id for y in b[name]} for name in names)
+        found_none = "items asked in other words only" if both else "no item in common"
         raise ValueError(
             f"expected the same items of the same benchmarks, found {', '.join(a) or 'none'} and "
-            f"{', '.join(b) or 'none'} with no item in common"
+            f"{', '.join(b) or 'none'} with {found_none}"
         )
     found = [_difference(name, [part], a[name], b[name]) for name, part in parts.items()]
     known = [each.p_value for each in found if each.p_value is not None]

@@ -66,4 +66,4 @@ def missing_fields(expected: Iterable[str], found: Iterable[object]) -> str:
 
 def describe_fields(fields: Iterable[object]) -> str:
     """The names of `fields` in one readable phrase."""
-    return ", ".join(repr(str(field)) for field in fields) or "no fields"
+    return ", ".join(repr(str(field)) for field in fields) or "any fields"

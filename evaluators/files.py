@@ -146,11 +146,19 @@ def _lines(path: Path) -> Iterator[Record]:
 
 def _line(number: int, line: str) -> Record:
     try:
-        return Record("line", number, json.loads(line))
-    except json.JSONDecodeError as error:
+        return Record("line", number, _parsed(line))
+    except (ValueError, RecursionError) as error:
         shown = line.rstrip("\n")
-        found = f"invalid JSON ({error.msg}) in {shown!r:.60}"
+        found = f"invalid JSON ({getattr(error, 'msg', error)}) in {shown!r:.60}"
         return Record("line", number, fault=Fault("one JSON object", found))
+
+
+def _parsed(text: str) -> Any:
+    """The JSON value; ValueError also where a text holds half of a character."""
+    value = json.loads(text)
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _whole(path: Path, field: str | None) -> Iterator[Record]:
@@ -159,9 +167,10 @@ def _whole(path: Path, field: str | None) -> Iterator[Record]:
     if not text.strip():
         return iter(())
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BrokenFile(error.lineno, expected, f"invalid JSON ({error.msg})") from error
+        content = _parsed(text)
+    except (ValueError, RecursionError) as error:
+        found = f"invalid JSON ({getattr(error, 'msg', error)})"
+        raise BrokenFile(getattr(error, "lineno", 1), expected, found) from error
     rows = content.get(field) if isinstance(content, dict) else content
     if not isinstance(rows, list):
         keys = ", ".join(map(repr, content)) if isinstance(content, dict) else ""

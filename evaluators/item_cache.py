@@ -34,6 +34,7 @@ def weights_sha256(model: Any, tokenizer: Any) -> str:
         json.dumps(tokenizer.get_vocab(), sort_keys=True) if core is None else core.to_str()
     )
     digest.update(vocabulary.encode())
+    digest.update(json.dumps(getattr(tokenizer, "chat_template", None)).encode())
     digest.update(json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 

@@ -109,17 +109,18 @@ class LanguageModel(TextModel):
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, found {max_new_tokens}")
         check_seeds(sampling, seeds, len(rows))
+        if not rows:  # a rank that has no item of a small benchmark
+            return []
         _require_tokens(rows, "prompt")
         limit = min(max_new_tokens, self.context - 1)
         rows = [self._left_truncated(list(row), self.context - limit) for row in rows]
         ends = end_tokens(self.tokenizer, getattr(self.model, "generation_config", None))
+        ends |= {id for stop in stops if (id := self.codec.end_token(stop)) is not None}
         finder = StopFinder(stops, self.codec.text)
         choose: Choose = most_likely
         if sampling is not None:
             choose = Sampler(sampling, seeds, limit)
         decoding = Decoding(choose, lambda ids: ids[-1] in ends or finder(ids), limit)
-        if not rows:
-            return []
         with self._evaluating():
             paths = self._paths(max(map(len, rows)) + limit)
             generator = Generator(self.forward, self._budget, self._batch_size, paths.cached)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, final
 from evaluators._compat import task_filters
 from evaluators.errors import DataError
 from evaluators.harness_guards import explained, require_harness, undisturbed
+from evaluators.prompt_formats import written
 from evaluators.protocol import Aggregation, Changes
 from evaluators.split import is_validation
 
@@ -68,12 +69,15 @@ class Document:
         }
 
 
-def harness_model(lm: LanguageModel) -> Harness:
-    """`lm` as the harness wants it; raises MissingHarness where lm-eval is not installed."""
+def harness_model(lm: LanguageModel, ends: Sequence[str] = ()) -> Harness:
+    """`lm` as the harness wants it; its answers end before one of `ends`, too.
+
+    Raises MissingHarness where lm-eval is not installed.
+    """
     require_harness()
     from evaluators._harness import Harness
 
-    return Harness(lm)
+    return Harness(lm, ends)
 
 
 def open_tasks(name: str, changes: Changes) -> tuple[list[Any], Aggregation]:
@@ -95,26 +99,48 @@ def open_tasks(name: str, changes: Changes) -> tuple[list[Any], Aggregation]:
             )
         if getattr(task, "MULTIMODAL", False):
             raise DataError(f"lm_eval:{name} asks about images or sound; expected a task of text")
+    given = ", ".join(changes.decoding())
+    if given and not any(task.OUTPUT_TYPE == "generate_until" for task in tasks):
+        raise DataError(
+            f"lm_eval:{name}: {given}: expected a task that generates text, found none"
+        )
     rules = [rule for group in found.get("groups", {}).values() for rule in _rules(group)]
     return tasks, "items" if all(rule.weight_by_size for rule in rules) else "groups"
 
 
 def documents(
-    task: Any, split: Split, changes: Changes, limit: int | None = None
+    task: Any, split: Split, changes: Changes, limit: int | None = None, tokenizer: Any = None
 ) -> list[Document]:
-    """The documents of `split`, with prompts as the harness makes them for the published ones."""
+    """The documents of `split`, with prompts as the harness makes them for the published ones.
+
+    With a `tokenizer`, they are in the prompt format of `changes`.
+    """
+    chat: dict[str, Any] = {}
+    if tokenizer is not None:
+        chat = {
+            "apply_chat_template": True,
+            "fewshot_as_multiturn": changes.fewshot_as != "text",
+            "chat_template": lambda messages, **_: written(
+                changes.prompt_format or "chat", tokenizer, messages
+            ),
+        }
     with explained(task.config.task), undisturbed(), _of_split(task, split):
         task.set_fewshot_seed(
             seed=FEWSHOT_SEED if changes.fewshot_seed is None else changes.fewshot_seed
         )
-        task.build_all_requests(limit=limit, system_instruction=changes.system_prompt)
+        task.build_all_requests(limit=limit, system_instruction=changes.system_prompt, **chat)
         several: dict[int, list[Any]] = {}
         for request in task.instances:
             request.resps, request.filtered_resps = [], {}
             several.setdefault(request.doc_id, []).append(request)
         part = "validation/" if split == "validation" and own_validation(task) else ""
         return [
-            Document(task, f"{task.config.task}/{part}{number}", requests, _priced(task, requests))
+            Document(
+                task,
+                f"{task.config.task}/{part}{number}",
+                requests,
+                _priced(task, requests, "" if chat else task.config.target_delimiter),
+            )
             for number, requests in several.items()
             if split == "all"
             or own_validation(task)
@@ -254,7 +280,7 @@ def _held(doc: Any) -> bool:
     return is_validation(json.dumps(doc, sort_keys=True, default=str), HELD_OUT)
 
 
-def _priced(task: Any, requests: Sequence[Any]) -> Any:
+def _priced(task: Any, requests: Sequence[Any], delimiter: str) -> Any:
     """The request for the log-likelihood of the right answer; None where there is no text."""
     from lm_eval.api.instance import Instance
 
@@ -265,7 +291,7 @@ def _priced(task: Any, requests: Sequence[Any]) -> Any:
         text = target[0] if isinstance(target, list) and target else target
         if not isinstance(text, str) or not text:
             return None
-        arguments = (first.args[0], f"{task.config.target_delimiter}{text}")
+        arguments = (first.args[0], f"{delimiter}{text}")
     elif task.OUTPUT_TYPE == "multiple_choice":
         arguments = requests[_right(task, first.doc)].args
     kind = "loglikelihood" if len(arguments) == 2 else first.request_type

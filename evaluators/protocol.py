@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evaluators.errors import unknown_name
+from evaluators.prompt_formats import PROMPT_FORMATS
 
 Aggregation = Literal["items", "groups"]
 HARNESS = "lm_eval:"
@@ -42,6 +43,11 @@ class Decoding:
             )
         if self.samples > 1 and self.temperature <= 0:
             raise ValueError(f"expected a temperature above 0 to draw {self.samples} samples")
+        if 0 < self.top_p < 1 and self.temperature <= 0:
+            raise ValueError(
+                f"top_p {self.top_p:g}: expected a temperature above 0, or top_p 1 for greedy "
+                "decoding"
+            )
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class Protocol:
     mean over groups (tasks, languages) of their means. `validation` says which items are kept
     apart from the test items; `subset` is how many published items (per group when groups are
     averaged) are drawn, None for all. With `robust`, a second accuracy is reported beside the
-    primary one, which takes any sign of an answer and compares with math-verify.
+    primary one, which takes any sign of an answer and compares with math-verify. With a
+    `prompt_format`, the prompt is a user's turn, and `opening` begins the answer.
     """
 
     version: str
@@ -68,6 +75,15 @@ class Protocol:
     aggregation: Aggregation = "items"
     subset: int | None = None
     robust: bool = False
+    prompt_format: str = "raw"
+    opening: str = ""
+
+    def rules(self) -> dict[str, object]:
+        """Everything, for a fingerprint; a prompt format where there is one."""
+        rules = asdict(self)
+        if self.prompt_format == "raw":
+            del rules["prompt_format"], rules["opening"]
+        return rules
 
 
 @dataclass(frozen=True)
@@ -75,8 +91,10 @@ class Changes:
     """What a user changes in a protocol; None leaves it as it is.
 
     `shots` demonstrations are drawn by `fewshot_seed` from the benchmark's validation items, or
-    from those of the file `shots_from`; `system_prompt` comes before everything else. The others
-    are those of `Decoding`.
+    from those of the file `shots_from`; `system_prompt` comes before everything else.
+    `prompt_format`: how the questions are put, see `evaluators.prompt_formats`; in a format, the
+    demonstrations that `shots` draws are turns, or text in the user's turn (`fewshot_as`). The
+    others are those of `Decoding`.
     """
 
     shots: int | None = None
@@ -88,18 +106,25 @@ class Changes:
     samples: int | None = None
     k: int | None = None
     shots_from: str | None = None
+    prompt_format: str | None = None
+    fewshot_as: str | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of its range."""
         for name, low, high in _RANGES:
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            if value is not None and not (low <= value <= high and math.isfinite(value)):
                 bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
                 raise ValueError(f"{name}: expected a number {bounds}, found {value}")
         if self.top_p == 0:
             raise ValueError("top_p: expected a number above 0, found 0")
-        if self.fewshot_seed is not None and self.shots is None:
-            raise ValueError("fewshot_seed: expected shots, too, found none")
+        for name, known in (("prompt_format", PROMPT_FORMATS), ("fewshot_as", ("turns", "text"))):
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise unknown_name(name, value, known)
+        for name in ("fewshot_seed", "shots_from", "fewshot_as"):
+            if getattr(self, name) is not None and self.shots is None:
+                raise ValueError(f"{name}: expected shots, too, found none")
 
     def rules(self) -> dict[str, object]:
         """What is changed, for a fingerprint."""

@@ -66,6 +66,11 @@ class TokenCodec:
         size = len(self._anchor)
         return ids[size:] if ids[:size] == self._anchor else self._plain(text)
 
+    def end_token(self, stop: str) -> int | None:
+        """The id of a stop that is one special token, which `text` leaves out."""
+        ids = self._plain(stop)
+        return ids[0] if len(ids) == 1 and not self._decode(ids) else None
+
     def text(self, ids: Sequence[int]) -> str:
         """The text of generated `ids` without special tokens: the inverse of `response`."""
         whole = self._decode([*self._anchor, *ids])

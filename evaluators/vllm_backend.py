@@ -40,7 +40,8 @@ class VllmModel(TextModel):
         self._engine = vllm.LLM(
             model=str(folder), seed=seed, enable_prefix_caching=True, **options
         )
-        self._codec = TokenCodec(self._engine.get_tokenizer(), add_bos)
+        self.tokenizer = self._engine.get_tokenizer()
+        self._codec = TokenCodec(self.tokenizer, add_bos)
 
     @property
     def add_bos(self) -> bool | None:
@@ -58,10 +59,12 @@ class VllmModel(TextModel):
     ) -> list[Completion]:
         """The completion of each prompt, in order; see `TextModel`."""
         check_seeds(sampling, seeds, len(prompts))
+        ends = [id for stop in stops if (id := self._codec.end_token(stop)) is not None]
         parameters = [
             self._parameters(
                 max_tokens=max_new_tokens,
                 stop=list(stops),
+                stop_token_ids=ends,
                 temperature=0.0 if sampling is None else sampling.temperature,
                 top_p=1.0 if sampling is None else sampling.top_p,
                 seed=None if sampling is None else seeds[index] % 2**31,

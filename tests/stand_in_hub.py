@@ -4,7 +4,7 @@ It speaks what `huggingface_hub` asks for: repository info, tree, paths-info and
 entity tags, byte ranges and, for weights, a redirect to another path of this server, as the public
 hub does. A repository is ``ROOT/models/OWNER/NAME`` or ``ROOT/datasets/OWNER/NAME``. Its only
 commit is what its files hash to; any other commit that a client names is served as if it were one,
-because recipes pin commits of the public hub.
+because recipes pin commits of the public hub. A repository with a file ``.gated`` is gated.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Hub(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.asked.append(f"{self.command} {path}")
+        self.asked.append(f"{self.command} {path} {self.headers.get('Range', '')}".strip())
         try:
             if path.startswith("/large/"):
                 self._send_file(self.root / path.removeprefix("/large/"), {})
@@ -122,6 +122,8 @@ class _Hub(BaseHTTPRequestHandler):
         folder = self.root / kind / name
         if not folder.is_dir():
             raise _Missing("RepoNotFound")
+        if (folder / ".gated").exists():
+            raise _Missing("GatedRepo")
         return folder
 
     def _send_file(self, file: Path, headers: dict[str, str]) -> None:

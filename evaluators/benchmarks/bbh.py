@@ -2,9 +2,10 @@
 
 A clone of the released repository, or a folder like it: `*.json` (in `bbh/` or at the top), one
 per task, with "examples" of {"input", "target"}; `cot-prompts/*.txt`, one per task, with the
-demonstrations. Protocols: `table2` is open-instruct's (arXiv 2306.04751), 40 items per task;
-`full` has every item and compares signs too, where open-instruct drops punctuation, which is
-all that the answers of dyck_languages hold. Scores are averaged over tasks.
+demonstrations. Protocols: `table2` is open-instruct's (arXiv 2306.04751), 40 items per task,
+`table2_chat` its chat format; `full` has every item and compares signs too, where open-instruct
+drops punctuation, which is all that the answers of dyck_languages hold. Scores are averaged over
+tasks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import final
 
 from evaluators.answers import bbh_line, same_words
-from evaluators.benchmark import Item, Split
+from evaluators.benchmark import ChatItem, Item, Split
 from evaluators.benchmarks.answered import ROBUST, AnswerBenchmark
 from evaluators.benchmarks.generative import Grade
 from evaluators.errors import DataError
@@ -37,14 +38,22 @@ FULL = Protocol(
     equality="words",
     aggregation="groups",
 )
+_TABLE2 = replace(
+    FULL,
+    version="bbh-open-instruct-40-1",
+    decoding=Decoding(512),
+    extraction="bbh_sentence",
+    equality="bare_text",
+    subset=40,
+)
 PROTOCOLS = {
-    "table2": replace(
-        FULL,
-        version="bbh-open-instruct-40-1",
-        decoding=Decoding(512),
-        extraction="bbh_sentence",
-        equality="bare_text",
-        subset=40,
+    "table2": _TABLE2,
+    "table2_chat": replace(
+        _TABLE2,
+        version="bbh-open-instruct-chat-40-1",
+        prompt="{demonstrations}\n\nQ: {input}",
+        prompt_format="tulu",
+        opening="A:",
     ),
     "full": FULL,
 }
@@ -102,6 +111,7 @@ class BBH(AnswerBenchmark):
                     reference=f" So the answer is {row['target']}.",
                     answer=row["target"],
                     group=_name(file),
+                    chat=ChatItem(opening=self.rules.opening),
                 ),
                 is_validation(row["input"], HELD_OUT),
             )

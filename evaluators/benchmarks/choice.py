@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord
 from evaluators.benchmarks.generative import cost_record, reference_costs
@@ -62,7 +61,7 @@ class ChoiceBenchmark(Benchmark):
 
     def protocol(self) -> dict[str, object]:
         """Everything but model and data that a score depends on."""
-        return {"benchmark": self.name, "metric": self.metric, "rules": asdict(self.rules)}
+        return {"benchmark": self.name, "metric": self.metric, "rules": self.rules.rules()}
 
 
 def most_likely(nats: Sequence[float]) -> int | None:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, final
 
 from evaluators.answers import MARKER
-from evaluators.benchmark import Item, Split
+from evaluators.benchmark import ChatItem, Item, Split
 from evaluators.benchmarks.answered import AnswerBenchmark
-from evaluators.benchmarks.gsm8k import METAMATH_PROMPT, METAMATH_STOPS
+from evaluators.benchmarks.gsm8k import METAMATH_STOPS
 from evaluators.errors import DataError
 from evaluators.latex import last_boxed
+from evaluators.prompt_formats import METAMATH
 from evaluators.protocol import Decoding, Protocol, prompt_text
 from evaluators.rows import HubSplit, read_rows
 from evaluators.split import is_validation
@@ -27,7 +28,7 @@ PROTOCOLS = {
     "table1": Protocol(
         version="math-metamath-2",
         validation=VALIDATION,
-        prompt=METAMATH_PROMPT.replace("{question}", "{problem}"),
+        prompt=METAMATH.replace("{}", "{problem}"),
         decoding=Decoding(2048, METAMATH_STOPS),
         extraction="metamath_latex",
         equality="latex",
@@ -72,15 +73,17 @@ class CompetitionMath(AnswerBenchmark):
 
     def _item(self, path: Path, line: int, row: Mapping[str, Any]) -> Item:
         gold = last_boxed(row["solution"])
-        if gold is None:
+        if not gold:
             tail = repr(row["solution"])[-40:]
             raise DataError.at(path, line, r"'solution' with a closed \boxed{answer}", tail)
         ending = f"{MARKER} {gold}"
         if self.rules.shots:
             ending = f"Final Answer: The final answer is ${gold}$. I hope it is correct."
+        problem = row["problem"].strip()
         return Item(
             id=f"math/{line}",
-            prompt=self.rules.prompt.replace("{problem}", row["problem"].strip()),
+            prompt=self.rules.prompt.replace("{problem}", problem),
             reference=f" {row['solution'].strip()}\n{ending}",
             answer=gold,
+            chat=None if self.rules.shots else ChatItem(problem),
         )

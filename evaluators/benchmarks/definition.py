@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,12 +12,20 @@ from typing import Any
 import yaml
 
 from evaluators.answers import EQUALITIES, EXTRACTIONS
+from evaluators.benchmarks.template import FIELD
 from evaluators.errors import DataError, missing_fields, unknown_name
 from evaluators.files import read_text
 from evaluators.protocol import Decoding, Protocol
 from evaluators.sandbox import check_limits
 
 REQUIRED = ("name", "version", "form", "prompt")
+_KINDS = (
+    ("str", "a text"),
+    ("bool", "true or false"),
+    ("int", "a whole number"),
+    ("float", "a number"),
+    ("tuple", "a list of texts"),
+)
 _EQUALITY_NAMES = (*EQUALITIES, "mathematics")
 _DRAWN = ("stops", "max_new_tokens", "temperature", "top_p", "samples")
 # The keys that only some forms have.
@@ -97,13 +106,17 @@ class Definition:
 def read_definition(path: Path) -> Definition:
     """The definition in a YAML file; DataError names the file, the key and the nearest one."""
     try:
-        content = yaml.safe_load(read_text(path))
+        text = read_text(path)
+        content, node = yaml.safe_load(text), yaml.compose(text)
     except yaml.YAMLError as error:
         raise DataError(f"{path}: expected YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
         raise DataError(f"{path}: expected keys such as name, form and prompt, found no mapping")
     known = {field.name: field.type for field in fields(Definition)}
     try:
+        for key, count in Counter(key.value for key, _ in node.value).items():
+            if count > 1:
+                raise ValueError(f"expected each key once, found {key!r} {count} times")
         for key, value in content.items():
             if key not in known:
                 raise unknown_name("key", str(key), tuple(known))
@@ -136,6 +149,13 @@ def _check(given: Definition, keys: Mapping[str, object]) -> None:
     for key in (*REQUIRED, *needed):
         if not getattr(given, key).strip():
             raise ValueError(f"expected {key!r} with a text, found none")
+    # Without a field, every item would be asked the same, or have the same answer.
+    for key in ("prompt", "answer") if given.form == "exact_match" else ("prompt",):
+        if not FIELD.search(getattr(given, key)):
+            raise ValueError(
+                f"{key}: expected a field of the row, such as '{{question}}', found "
+                f"{getattr(given, key)!r:.60}"
+            )
     for key, good, expected in (
         ("max_new_tokens", given.max_new_tokens >= 1, "at least 1"),
         ("temperature", 0 <= given.temperature < 100, "0 or more"),
@@ -157,4 +177,5 @@ def _typed(key: str, kind: str, value: Any) -> Any:
             return float(value)
     elif type(value).__name__ == kind:
         return value
-    raise ValueError(f"expected {key!r} as {kind}, found {value!r:.60}")
+    words = next(words for name, words in _KINDS if kind.startswith(name))
+    raise ValueError(f"expected {key!r} as {words}, found {value!r:.60}")

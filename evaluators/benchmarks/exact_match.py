@@ -10,6 +10,7 @@ from typing import final
 
 from evaluators.benchmark import Item, Split
 from evaluators.benchmarks.answered import AnswerBenchmark
+from evaluators.benchmarks.template import TemplateRow
 from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import read_jsonl
 
@@ -33,6 +34,11 @@ class ExactMatch(AnswerBenchmark):
     def load(self, path: Path, split: Split) -> list[Item]:
         """Every row of `path`: the two splits are two files."""
         return [
-            Item(row["id"], row["prompt"], row["reference"], answer=row["answer"])
-            for _, row in read_jsonl(path, FIELDS)
+            Item(
+                row["id"],
+                row["prompt"],
+                row["reference"],
+                answer=TemplateRow(path, line, row).text("{answer}"),
+            )
+            for line, row in read_jsonl(path, FIELDS)
         ]

@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord, Sample, bits_per_byte
@@ -73,21 +73,21 @@ class GenerativeBenchmark(Benchmark):
 
     def protocol(self) -> dict[str, object]:
         """Everything but model and data that a score depends on."""
-        return {"benchmark": self.name, "metric": self.metric, "rules": asdict(self.rules)}
+        return {"benchmark": self.name, "metric": self.metric, "rules": self.rules.rules()}
 
     def _complete(self, lm: TextModel, items: Sequence[Item]) -> list[Completion]:
         """All completions, those of one item side by side."""
         decoding = self.rules.decoding
         prompts = [item.prompt for item in items]
+        more = next((item.chat.stops for item in items if item.chat is not None), ())
+        stops = (*decoding.stops, *more)
         if decoding.temperature == 0:
-            return lm.generate(
-                prompts, max_new_tokens=decoding.max_new_tokens, stops=decoding.stops
-            )
+            return lm.generate(prompts, max_new_tokens=decoding.max_new_tokens, stops=stops)
         draws = range(decoding.samples)
         return lm.generate(
             [prompt for prompt in prompts for _ in draws],
             max_new_tokens=decoding.max_new_tokens,
-            stops=decoding.stops,
+            stops=stops,
             sampling=Sampling(decoding.temperature, decoding.top_p),
             seeds=[sample_seed(item.id, draw) for item in items for draw in draws],
         )

@@ -3,8 +3,8 @@
 Rows: {"question", "answer"} as released, with the gold answer after "####". Protocols: the plain
 zero-shot prompt suits small contexts; `table1` is MetaMath's (Yu et al. 2023, arXiv 2309.12284);
 `table2` open-instruct's (Wang et al. 2023, arXiv 2306.04751) with the eight demonstrations of Wei
-et al. 2022 (arXiv 2201.11903) on its 200 questions; `full` the same on all 1,319, for solutions of
-any number of lines.
+et al. 2022 (arXiv 2201.11903) on its 200 questions, `table2_chat` its chat format; `full` the same
+as `table2` on all 1,319, for solutions of any number of lines.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import final
 
 from evaluators.answers import MARKER
-from evaluators.benchmark import Item, Split
+from evaluators.benchmark import ChatItem, Item, Split
 from evaluators.benchmarks.answered import AnswerBenchmark
 from evaluators.errors import DataError
+from evaluators.prompt_formats import METAMATH
 from evaluators.protocol import Decoding, Protocol, prompt_text
 from evaluators.rows import HubSplit, read_rows
 from evaluators.split import is_validation
@@ -27,11 +28,6 @@ from evaluators.split import is_validation
 _CALCULATION = re.compile(r"<<.*?>>")
 FIELDS = {"question": str, "answer": str}
 VALIDATION = "train file: the questions whose hash is in the first 5 %; test file: every row"
-METAMATH_PROMPT = (
-    "Below is an instruction that describes a task. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{question}\n\n### Response: Let's think step by step."
-)
 # The released code stops at these words wherever they stand.
 METAMATH_STOPS = ("Question", "USER", "ASSISTANT", "Instruction", "Response")
 PLAIN = Protocol(
@@ -57,7 +53,7 @@ PROTOCOLS = {
     "table1": Protocol(
         version="gsm8k-metamath-3",
         validation=VALIDATION,
-        prompt=METAMATH_PROMPT,
+        prompt=METAMATH.replace("{}", "{question}"),
         decoding=Decoding(512, METAMATH_STOPS),
         extraction="metamath_number",
         equality="normalised",
@@ -67,6 +63,15 @@ PROTOCOLS = {
         FEW_SHOT,
         version="gsm8k-open-instruct-200-2",
         decoding=Decoding(512, ("\n",)),  # as released: a solution of several lines is cut
+        subset=200,
+    ),
+    "table2_chat": replace(
+        FEW_SHOT,
+        version="gsm8k-open-instruct-chat-200-1",
+        prompt=prompt_text("gsm8k_cot_8_shot.txt") + "Question: {question}",
+        prompt_format="tulu",
+        opening="Answer:",
+        decoding=Decoding(512),  # the model says when it has ended
         subset=200,
     ),
     "full": FEW_SHOT,
@@ -80,7 +85,7 @@ HUB: Mapping[Split, HubSplit] = {
 
 def metamath_prompt(question: str) -> str:
     """MetaMath's prompt, in training and in evaluation."""
-    return METAMATH_PROMPT.replace("{question}", question.strip())
+    return METAMATH.replace("{}", question.strip())
 
 
 def reference_solution(answer: str) -> str:
@@ -106,7 +111,7 @@ class GSM8K(AnswerBenchmark):
         """Validation: the held-out questions of the training file. Test, all: every row."""
         items = []
         for line, row in read_rows(path, FIELDS, HUB[split]):
-            if "####" not in row["answer"]:
+            if not row["answer"].partition("####")[2].strip():
                 raise DataError.at(path, line, "'answer' with '#### N'", repr(row["answer"])[-40:])
             if split != "validation" or is_validation(row["question"]):
                 items.append(self._item(line, row))
@@ -122,11 +127,14 @@ class GSM8K(AnswerBenchmark):
             reference = _in_one_line(reference)
         elif self.rules.version == PROTOCOLS["table1"].version:
             reference = _without_commas(reference)
+        question = row["question"].strip()
+        chat = ChatItem(opening=self.rules.opening)
         return Item(
             id=f"gsm8k/{line}",
-            prompt=self.rules.prompt.replace("{question}", row["question"].strip()),
+            prompt=self.rules.prompt.replace("{question}", question),
             reference=reference,
             answer=row["answer"].partition("####")[2].strip(),
+            chat=chat if self.rules.shots else ChatItem(question),
         )
 
 

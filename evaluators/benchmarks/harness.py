@@ -28,6 +28,7 @@ from evaluators.lm_eval_backend import (
     own_validation,
     probe,
 )
+from evaluators.prompt_formats import turn_ends
 from evaluators.protocol import HARNESS, Changes
 from evaluators.text_model import Completion, LogLikelihood, TextModel
 
@@ -47,10 +48,12 @@ class HarnessTasks(Benchmark):
         """Raises ValueError: lm-eval, the task, what it needs, or the metric is not there."""
         task = name.removeprefix(HARNESS)
         self.name = HARNESS + (Path(task).stem if task.endswith((".yaml", ".yml")) else task)
-        self._changes = changes
+        self._changes, self._form = changes, changes.prompt_format or "raw"
+        self._written_for: Any = None
         self._tasks, self.aggregation = open_tasks(task, changes)
         self._metrics = probe(self._tasks)
         self._documents: dict[str, Document] = {}
+        self._splits: set[Split] = set()
         better = [*filter(self._rises, self._metrics), BITS_PER_BYTE]
         self.metric = metric or better[0]
         if self.metric not in better:
@@ -63,17 +66,20 @@ class HarnessTasks(Benchmark):
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """The documents of `split`; `path` is not read, since a task knows where its data are."""
-        found = [each for task in self._tasks for each in documents(task, split, self._changes)]
-        self._documents.update((each.place, each) for each in found)
-        return [_item(each) for each in found]
+        self._splits.add(split)
+        self._written_for = None
+        return [_item(each) for each in self._opened(split)]
 
     def score(self, lm: TextModel, items: Sequence[Item]) -> list[ItemRecord]:
         """One record per item, in order; the items are those that `load` returned."""
         if not isinstance(lm, LanguageModel):
             raise ValueError(f"{self.name}: expected a model in memory, found {type(lm).__name__}")
+        if self._form != "raw":
+            self._write(lm.tokenizer)
         asked = [self._documents[item.id] for item in items]
+        items = [_item(each) for each in asked]
         priced = [each.priced for each in asked if each.priced is not None]
-        harness = harness_model(lm)
+        harness = harness_model(lm, turn_ends(self._form, lm.tokenizer))
         if self._only_priced:
             _answered(harness, priced)
             return [
@@ -123,6 +129,23 @@ class HarnessTasks(Benchmark):
             "tasks": {task.config.task: fingerprint(task) for task in self._tasks},
             "changes": self._changes.rules(),
         }
+
+    def _opened(self, split: Split, tokenizer: Any = None) -> list[Document]:
+        """The documents of `split`, in the prompt format where there is a tokenizer."""
+        found = [
+            each
+            for task in self._tasks
+            for each in documents(task, split, self._changes, tokenizer=tokenizer)
+        ]
+        self._documents.update((each.place, each) for each in found)
+        return found
+
+    def _write(self, tokenizer: Any) -> None:
+        """Put all documents into the prompt format of this tokenizer, once."""
+        if self._written_for is not tokenizer:
+            self._written_for = tokenizer
+            for split in self._splits:
+                self._opened(split, tokenizer)
 
     def _record(
         self, item: Item, document: Document, completions: dict[int, list[Completion]]

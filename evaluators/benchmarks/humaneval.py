@@ -2,9 +2,9 @@
 
 Rows as released: {"task_id", "prompt", "canonical_solution", "test", "entry_point"}. Protocols:
 `table1` is Magicoder's prompt (Wei et al. 2023, arXiv 2312.02120), greedy pass@1; `table2`
-open-instruct's pass@10 from 20 samples at temperature 0.8; `full` the plain prompt, greedy
-pass@1. In HumanEval+ v0.1.10 the reference of HumanEval/32 fails its own tests: the data's fault,
-so that 163 of 164 is the best score.
+open-instruct's pass@10 from 20 samples at temperature 0.8, `table2_chat` its chat format; `full`
+the plain prompt, greedy pass@1. In HumanEval+ v0.1.10 the reference of HumanEval/32 fails its own
+tests: the data's fault, so that 163 of 164 is the best score.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
-from evaluators.benchmark import Item, Split
+from evaluators.benchmark import ChatItem, Item, Split
 from evaluators.benchmarks.evalplus import without_numpy
 from evaluators.benchmarks.program import Limits, ProgramBenchmark
+from evaluators.prompt_formats import MAGICODER
 from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import HubSplit, read_rows
 from evaluators.sandbox import Sandbox
@@ -29,11 +30,7 @@ FIELDS = {
     "test": str,
     "entry_point": str,
 }
-MAGICODER_PROMPT = (
-    "You are an exceptionally intelligent coding assistant that consistently delivers accurate "
-    "and reliable responses to user instructions.\n\n"
-    "@@ Instruction\n{instruction}\n\n@@ Response\n{response}"
-)
+_OPENING = "```python\n{prompt}"
 _INSTRUCTION = "Write a solution to the following problem:\n```python\n{prompt}\n```"
 HELD_OUT = 0.2
 # Tasks of HumanEval+ whose references take two seconds or more, on an idle machine.
@@ -47,18 +44,26 @@ FULL = Protocol(
     equality="all tests pass",
     metric="pass@1",
 )
+_TABLE2 = replace(
+    FULL,
+    version="humaneval-open-instruct-2",
+    decoding=replace(FULL.decoding, temperature=0.8, top_p=0.95, samples=20, k=10),
+    metric="pass@10",
+)
 PROTOCOLS = {
     "table1": replace(
         FULL,
         version="humaneval-magicoder-2",
-        prompt=MAGICODER_PROMPT.format(instruction=_INSTRUCTION, response="```python\n{prompt}"),
+        prompt=MAGICODER.replace("{}", _INSTRUCTION) + _OPENING,
         decoding=Decoding(512, ("```",)),
     ),
-    "table2": replace(
-        FULL,
-        version="humaneval-open-instruct-2",
-        decoding=replace(FULL.decoding, temperature=0.8, top_p=0.95, samples=20, k=10),
-        metric="pass@10",
+    "table2": _TABLE2,
+    "table2_chat": replace(
+        _TABLE2,
+        version="humaneval-open-instruct-chat-1",
+        prompt="Complete the following python function.\n\n\n{prompt}",
+        prompt_format="tulu",
+        opening="Here is the completed function:\n\n\n{prompt}",
     ),
     "full": FULL,
 }
@@ -89,13 +94,18 @@ class HumanEval(ProgramBenchmark):
 
     def _item(self, row: Mapping[str, Any]) -> Item:
         code = row["prompt"]
-        wrapped = self.rules.prompt != FULL.prompt
+        wrapped = self.rules.prompt.endswith(_OPENING)
+        question, opening = _INSTRUCTION, _OPENING
+        if self.rules.prompt_format != "raw":
+            question, opening = self.rules.prompt, self.rules.opening
+        shown = code.strip() if wrapped else code
         return Item(
             id=row["task_id"],
-            prompt=self.rules.prompt.replace("{prompt}", code.strip() if wrapped else code),
+            prompt=self.rules.prompt.replace("{prompt}", shown),
             # After the stripped prompt, the body starts on a new line.
             reference="\n" * wrapped + row["canonical_solution"],
             tests=(without_numpy(row["test"]), f"check({row['entry_point']})"),
             entry_point=row["entry_point"],
-            stub=code if wrapped else None,
+            stub=None if self.rules.prompt == FULL.prompt else code,
+            chat=ChatItem(question.replace("{prompt}", shown), opening.replace("{prompt}", shown)),
         )

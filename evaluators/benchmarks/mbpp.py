@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
-from evaluators.benchmark import Item, Split
+from evaluators.benchmark import ChatItem, Item, Split
 from evaluators.benchmarks.evalplus import without_numpy
-from evaluators.benchmarks.humaneval import MAGICODER_PROMPT
 from evaluators.benchmarks.program import Limits, ProgramBenchmark
+from evaluators.prompt_formats import MAGICODER
 from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import HubSplit, read_rows, strings
 from evaluators.sandbox import Sandbox
@@ -48,6 +48,7 @@ PLUS_SLOW = {
     "mbpp_plus/255": Limits(60.0, memory_mb=8192, inside=True),
     "mbpp_plus/599": Limits(240.0),
 }
+_OPENING = "```python"
 _INSTRUCTION = "{text} Your code should satisfy the following assertion:\n```python\n{test}\n```"
 VALIDATION = "task ids 511-600; test: 11-510"
 FULL = Protocol(
@@ -63,7 +64,7 @@ TABLE1 = replace(
     FULL,
     version="mbpp-magicoder-2",
     validation=f"{VALIDATION}; all: every task of MBPP+",
-    prompt=MAGICODER_PROMPT.format(instruction=_INSTRUCTION, response="```python"),
+    prompt=MAGICODER.replace("{}", _INSTRUCTION) + _OPENING,
     decoding=Decoding(512, ("```",)),
 )
 PROTOCOLS = {"table1": TABLE1, "full": FULL}
@@ -90,11 +91,12 @@ class MBPP(ProgramBenchmark):
         super().__init__(metric, rules, Limits(20.0), sandbox=sandbox)
         self.name = "mbpp_plus" if plus else "mbpp"
         self._plus = plus
+        self._released = rules.version == FULL.version  # else the rows of MBPP+
         self.slow = PLUS_SLOW if plus else {}
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """Validation: task ids 511 to 600. Test: 11 to 510. All: these, or MBPP+ whole."""
-        if self.rules is FULL:
+        if self._released:
             rows, ids = read_rows(path, FIELDS, HUB[split]), TASK_IDS[split]
         else:
             rows, ids = read_rows(path, PLUS_FIELDS, HubSplit("test")), PLUS_IDS[split]
@@ -102,15 +104,18 @@ class MBPP(ProgramBenchmark):
 
     def _item(self, path: Path, line: int, row: Mapping[str, Any]) -> Item:
         tests = strings(path, line, row, "test_list")
-        text = (row["text"] if self.rules is FULL else row["prompt"]).strip()
+        text = (row["text"] if self._released else row["prompt"]).strip()
         prompt, reference = prompt_and_reference({**row, "text": text})
-        setup = row["test_setup_code"] if self.rules is FULL else "\n".join(row["test_imports"])
+        setup = row["test_setup_code"] if self._released else "\n".join(row["test_imports"])
         wrapped = self.rules.prompt != FULL.prompt
+        chat = ChatItem(f"{text}\n{tests[0]}")
         if wrapped:
             sentence = text if text.endswith(".") else f"{text}."
-            prompt = self.rules.prompt.replace("{text}", sentence).replace(
-                "{test}", tests[0].strip()
+            prompt, question = (
+                each.replace("{text}", sentence).replace("{test}", tests[0].strip())
+                for each in (self.rules.prompt, _INSTRUCTION)
             )
+            chat = ChatItem(question, _OPENING)
             reference = f"\n{reference}"
         return Item(
             id=f"{self.name}/{row['task_id']}",
@@ -119,6 +124,7 @@ class MBPP(ProgramBenchmark):
             tests=(without_numpy(row["test"]),) if self._plus else tuple(map(_unix, tests)),
             setup=_unix(setup),
             stub="" if wrapped else None,
+            chat=chat,
         )
 
 

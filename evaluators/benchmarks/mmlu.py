@@ -2,8 +2,9 @@
 
 A folder of csv files, one per subject and part: `*_dev.csv` is the validation split, `*_test.csv`
 the test split. Rows: question, four choices, answer (0-3 under a header row, or A-D without one,
-as first released). Protocols: a plain zero-shot one; `table2` open-instruct's, zero-shot; `full`
-the released code's with five demonstrations from the subject's dev file.
+as first released). Protocols: a plain zero-shot one; `table2` open-instruct's, zero-shot (Wang et
+al. 2023, arXiv 2306.04751), `table2_chat` its chat format; `full` the released code's with five
+demonstrations from the subject's dev file.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from evaluators.benchmark import Item, Split
+from evaluators.benchmark import ChatItem, Item, Split
 from evaluators.benchmarks.choice import ChoiceBenchmark
 from evaluators.errors import DataError, NoRowsError
 from evaluators.files import BrokenFile, csv_lines, files_named
@@ -36,6 +37,13 @@ _RELEASED = PLAIN.prompt.replace(" {subject}", "  {subject}")
 PROTOCOLS = {
     "plain": PLAIN,
     "table2": replace(PLAIN, version="mmlu-open-instruct-1", prompt=_RELEASED),
+    "table2_chat": replace(
+        PLAIN,
+        version="mmlu-open-instruct-chat-1",
+        prompt=_RELEASED,
+        prompt_format="tulu",
+        opening="The answer is:",
+    ),
     "full": replace(
         PLAIN,
         version="mmlu-5-shot-1",
@@ -92,6 +100,7 @@ class MMLU(ChoiceBenchmark):
             choices=CHOICES,
             answer=str(question.answer),
             group=question.subject,
+            chat=ChatItem(opening=self.rules.opening),
         )
 
 

@@ -12,6 +12,7 @@ from typing import final
 from evaluators.answers import f1
 from evaluators.benchmark import Item, Split
 from evaluators.benchmarks.generative import GenerativeBenchmark, Grade
+from evaluators.benchmarks.template import TemplateRow
 from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import read_jsonl
 
@@ -35,8 +36,13 @@ class ShortAnswer(GenerativeBenchmark):
     def load(self, path: Path, split: Split) -> list[Item]:
         """Every row of `path`: the two splits are two files."""
         return [
-            Item(row["id"], row["prompt"], row["reference"], answer=row["reference"].strip())
-            for _, row in read_jsonl(path, {"id": str, "prompt": str, "reference": str})
+            Item(
+                row["id"],
+                row["prompt"],
+                row["reference"],
+                answer=TemplateRow(path, line, row).text("{reference}").strip(),
+            )
+            for line, row in read_jsonl(path, {"id": str, "prompt": str, "reference": str})
         ]
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Grade]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from evaluators.errors import DataError, missing_fields
 
-_FIELD = re.compile(r"\{(\w+(?:\.\w+)*)\}")
+FIELD = re.compile(r"\{(\w+(?:\.\w+)*)\}")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,14 @@ class TemplateRow:
 
     def filled(self, template: str) -> str:
         """`template` with the row's fields in it."""
-        return _FIELD.sub(lambda match: self._text(match[1]), template)
+        return FIELD.sub(lambda match: self._text(match[1]), template)
+
+    def text(self, template: str) -> str:
+        """As `filled`, but not blank: there is nothing to ask or to compare with."""
+        found = self.filled(template)
+        if not found.strip():
+            raise self.error(f"a text for '{template}'", f"{found!r:.60}")
+        return found
 
     def strings(self, name: str) -> tuple[str, ...]:
         """The texts in the field `name`, at least one; a single text stands for a list of it."""
@@ -47,8 +54,10 @@ class TemplateRow:
         return tuple(value)
 
     def choices(self, name: str) -> tuple[str, ...]:
-        """As `strings`, no two the same."""
+        """As `strings`, no two the same, and none empty, which would always be likeliest."""
         found = self.strings(name)
+        if not all(found):
+            raise self.error(f"choices of one sign or more in {name!r}", repr(found)[:60])
         twice = [text for text, count in Counter(found).items() if count > 1]
         if twice:
             raise self.error(f"different choices in {name!r}", f"{twice[0]!r} more than once")
@@ -75,7 +84,7 @@ class TemplateRow:
             raise self.error("at least two choices", str(count))
         answer = self.filled(template).strip()
         known = [str(each) for each in self._value(labels)] if labels else []
-        if labels and (len(known) != count or answer not in known):
+        if labels and (len(known) != count or known.count(answer) != 1):
             raise self.error(
                 f"an answer that is one of {count} {labels!r}", f"{answer!r}: {known}"
             )
@@ -104,7 +113,7 @@ class TemplateRow:
 
     def _text(self, name: str) -> str:
         value = self._value(name)
-        if not isinstance(value, str | int | float):
+        if not isinstance(value, str | int | float) or value != value:  # JSON's NaN
             raise self.error(f"{name!r} as a text or a number", _shown(value, name))
         return str(value)
 

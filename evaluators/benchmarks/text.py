@@ -36,7 +36,7 @@ PROTOCOL = Protocol(
 class Text(Benchmark):
     """Bits per byte, pooled over the pieces; the score is their negative."""
 
-    name = "text"
+    name, asks = "text", False
 
     def __init__(self, metric: str) -> None:
         self.metric = metric

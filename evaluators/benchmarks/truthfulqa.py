@@ -2,7 +2,8 @@
 
 Rows as released (`mc_task.json`) or as on the hub: {"question", "mc1_targets", "mc2_targets"},
 targets being {answer: 0 or 1} or {"choices": [...], "labels": [...]}. The prompt is the released
-"QA" preset with six demonstrations, the same in both protocols.
+"QA" preset with six demonstrations, the same in both protocols; `table2_chat` is open-instruct's
+chat format (Wang et al. 2023, arXiv 2306.04751).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
-from evaluators.benchmark import Item, ItemRecord, Split
+from evaluators.benchmark import ChatItem, Item, ItemRecord, Split
 from evaluators.benchmarks.choice import ChoiceBenchmark, most_likely
 from evaluators.benchmarks.generative import cost_record
 from evaluators.errors import DataError
@@ -33,7 +34,17 @@ FULL = Protocol(
     extraction="probability of the true choices over that of all",
     metric="mc2",
 )
-PROTOCOLS = {"table2": replace(FULL, version="truthfulqa-mc2-open-instruct-1"), "full": FULL}
+PROTOCOLS = {
+    "table2": replace(FULL, version="truthfulqa-mc2-open-instruct-1"),
+    "table2_chat": replace(
+        FULL,
+        version="truthfulqa-mc2-open-instruct-chat-1",
+        prompt=FULL.prompt.removesuffix("\nA:"),
+        prompt_format="tulu",
+        opening="A:",
+    ),
+    "full": FULL,
+}
 
 
 @final
@@ -89,6 +100,7 @@ class TruthfulQA(ChoiceBenchmark):
             reference=f" {best[0]}",
             choices=tuple(f" {text}" for text, _ in choices),
             labels=tuple(label for _, label in choices),
+            chat=ChatItem(opening=self.rules.opening),
         )
 
 

@@ -3,8 +3,9 @@
 A folder with the released `*-train.json` and `*-dev.json` (SQuAD's nesting; ids begin with the
 language), or with JSONL files of rows {"id", "language", "question", "context", "answers"}.
 Protocols: `table2` is open-instruct's (Wang et al. 2023, arXiv 2306.04751) with its localised
-prompts and its draw of 100 questions per language, `full` the same on every question. A passage
-is cut to 512 tokens of the model's tokenizer; F1 is SQuAD's, averaged over languages.
+prompts and its draw of 100 questions per language, `table2_chat` its chat format, `full` the same
+as `table2` on every question. A passage is cut to 512 tokens of the model's tokenizer; F1 is
+SQuAD's, averaged over languages.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, final
 
 from evaluators.answers import exact_match, f1
-from evaluators.benchmark import Item, Split
+from evaluators.benchmark import ChatItem, Item, Split
 from evaluators.benchmarks.generative import GenerativeBenchmark, Grade
 from evaluators.errors import DataError, unknown_name
 from evaluators.files import ending
@@ -44,6 +45,14 @@ FULL = Protocol(
 )
 PROTOCOLS = {
     "table2": replace(FULL, version="tydiqa-open-instruct-100-1", subset=100),
+    "table2_chat": replace(
+        FULL,
+        version="tydiqa-open-instruct-chat-100-1",
+        prompt_format="tulu",
+        decoding=Decoding(50),
+        extraction=f"all that is said; passages cut to {PASSAGE_TOKENS} tokens",
+        subset=100,
+    ),
     "full": FULL,
 }
 _HUB = {
@@ -107,12 +116,13 @@ class TyDiQA(GenerativeBenchmark):
 def _item(row: Mapping[str, Any], shot: Mapping[str, Any]) -> Item:
     words = WORDS[row["language"]]
     answers = tuple(row["answers"]["text"])
+    prompt = (
+        f"{words['instruction']}\n\n{_asked(words, shot)} {shot['answers']['text'][0]}\n\n"
+        f"{_asked(words, row)}"
+    )
     return Item(
         id=row["id"],
-        prompt=(
-            f"{words['instruction']}\n\n{_asked(words, shot)} {shot['answers']['text'][0]}\n\n"
-            f"{_asked(words, row)}"
-        ),
+        prompt=prompt,
         reference=f" {answers[0]}",
         answer=answers[0],
         answers=answers,
@@ -120,6 +130,7 @@ def _item(row: Mapping[str, Any], shot: Mapping[str, Any]) -> Item:
         # Questions on one passage stand or fall together.
         cluster=hashlib.sha256(row["context"].encode()).hexdigest()[:16],
         passages=(shot["context"], row["context"]),
+        chat=ChatItem(prompt.removesuffix(words["answer"]), words["answer"]),
     )
 
 

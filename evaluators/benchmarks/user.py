@@ -74,7 +74,7 @@ def _rows(definition: Definition, path: Path, split: Split) -> Iterator[tuple[Te
     lines: dict[str, int] = {}
     for line, values in read_rows(path, {}, hub):
         row = TemplateRow(path, line, values)
-        prompt = row.filled(definition.prompt)
+        prompt = row.text(definition.prompt)
         name = row.filled(definition.id) or f"{definition.name}/{line}"
         if lines.setdefault(name, line) != line:
             raise row.error(f"an id of its own, as 'id: {definition.id}'", f"{name!r} again")
@@ -102,13 +102,11 @@ class _Answers(AnswerBenchmark):
 
     def load(self, path: Path, split: Split) -> list[Item]:
         """The rows of `split`."""
-        answer = self._definition.answer
-        return [
-            replace(
-                item, answer=row.filled(answer), reference=item.reference or row.filled(answer)
-            )
-            for row, item in _rows(self._definition, path, split)
-        ]
+        items = []
+        for row, item in _rows(self._definition, path, split):
+            answer = row.text(self._definition.answer)
+            items.append(replace(item, answer=answer, reference=item.reference or answer))
+        return items
 
 
 @final
@@ -177,7 +175,7 @@ def _from_module(path: Path, metric: str | None, sandbox: str | Sandbox | None) 
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}"
         raise DataError(f"{path}: expected a file that Python can run: {said}") from error
     return made_by(str(path), getattr(module, "benchmark", None), metric, sandbox)

@@ -1,4 +1,4 @@
-"""What the commands share: their arguments, shell completion and error messages.
+"""What the commands share: their arguments, shell completion and messages.
 
 A mistake in a command line ends in one paragraph. The shell completes configuration keys in
 overrides.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn, final
 
@@ -141,6 +141,12 @@ def mistakes_explained() -> Iterator[None]:
         yield
     except UserError as error:
         refuse(str(error))
+
+
+def print_skipped(metrics: Mapping[str, float]) -> None:
+    """Say how many bad training rows a run skipped, if any."""
+    if count := metrics.get("data/bad_rows"):
+        print(f"  skipped {count:.0f} bad training rows (on_bad_row: skip)")
 
 
 def refuse(message: str, code: int = 2) -> NoReturn:

@@ -22,9 +22,9 @@ def compare(
     a: Annotated[
         str, typer.Argument(metavar="A", help="Folder or file of scored items; see below.")
     ],
-    b: Annotated[str, typer.Argument(metavar="B", help="Of the other model.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same for the other model.")],
     metric: Annotated[
-        str | None, typer.Option(help="Another metric of the items than the primary one.")
+        str | None, typer.Option(help="A metric of the items, instead of the primary one.")
     ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="File for all numbers.")] = None,
     figure: Annotated[
@@ -38,10 +38,12 @@ def compare(
     SFT trial of a search.
     """
     from evaluators.comparison import differences, left_out
-    from sweeps.execution.compared import read_items, write_json
+    from sweeps.execution.compared import other_rules, read_items, write_json
 
     try:
-        ours, others = read_items(a, metric), read_items(b, metric)
+        in_a, in_b = read_items(a, metric), read_items(b, metric)
+        differing = other_rules(in_a, in_b)
+        ours, others = ({name: each.items for name, each in side.items()} for side in (in_a, in_b))
         found = differences(ours, others)
         lonely = left_out(ours, others, found)
         if json_out is not None:
@@ -56,8 +58,13 @@ def compare(
     for each in found:
         for sentence in unmatched(each):
             print(sentence)
-    for name, (in_a, in_b) in lonely.items():
-        print(f"{name}: left out, no item in common; A has {in_a}, B has {in_b}")
+    for name, (of_a, of_b) in lonely.items():
+        print(f"{name}: left out, no item in common; A has {of_a}, B has {of_b}")
+    for name in differing:
+        print(
+            f"{name}: A and B have different protocols (decoding, rules, BOS or sandbox limits); "
+            "the difference is not of the models alone"
+        )
 
 
 def _show(found: Sequence[Difference], a: str, b: str) -> None:
@@ -82,7 +89,7 @@ def _show(found: Sequence[Difference], a: str, b: str) -> None:
     Console().print(table)
     print(
         "Higher scores are better. Intervals and p-values (McNemar's, exact) are over items: they "
-        "speak of these two models, not of other seeds. A difference below 'detectable' would be "
+        "hold for these two models, not for other seeds. A difference below 'detectable' would be "
         "missed more than one time in five."
     )
 
@@ -96,7 +103,7 @@ def unmatched(found: Difference) -> list[str]:
     kinds = (
         ("only in A", found.only_a),
         ("only in B", found.only_b),
-        ("asked in other words", found.asked_differently),
+        ("with different prompts", found.asked_differently),
     )
     sentences = []
     for what, names in kinds:

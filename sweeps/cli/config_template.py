@@ -12,8 +12,7 @@ import yaml
 from sweeps.config.load import load_tree
 from sweeps.config.path_types import resolve_model
 from sweeps.finetune.finetune_config import ModelConfig
-from sweeps.finetune.memory import stored_parameters
-from sweeps.finetune.model_facts import context_length, read_model_config
+from sweeps.finetune.model_facts import context_length, count_parameters, read_model_config
 from sweeps.storage.errors import UserError, checked, nearest
 
 MINI_MODEL = "mini:model"
@@ -76,7 +75,7 @@ def model_facts(path: str) -> ModelFacts:
     """
     found = resolve_model(checked(ModelConfig, "the model", path=path), Path())
     context = context_length(read_model_config(found)) or 2048
-    return ModelFacts(path, stored_parameters(Path(found.path)), context)
+    return ModelFacts(path, count_parameters(found), context)
 
 
 def mini_domains() -> dict[str, Any]:
@@ -159,7 +158,7 @@ storage: runs              # records, trials and reports go to runs/{name}
 
 model:
   path: {model}
-  dtype: auto              # bfloat16 on a GPU that supports it, else float32
+  dtype: auto              # mixed_bfloat16 on a GPU that supports it, else float32
 
 resources:                 # of one trial, and how many trials run in parallel
   workers: 1               # data-parallel workers

@@ -96,8 +96,8 @@ def doctor(
     """Check versions, GPUs, storage, disk, memory, sandbox and MLflow; say how to fix failures.
 
     As a cluster job it also runs a task on every node:
-    `ray job submit --working-dir . -- python -m sweeps doctor my.yaml`. It starts and changes
-    nothing, and exits with 1 if a check failed.
+    `ray job submit --working-dir . -- python -m sweeps doctor my.yaml`. It starts no
+    sweep, changes nothing, and exits with 1 if a check failed.
     """
     with mistakes_explained():
         found = examine(config, overrides or [], bool(cluster_address()))

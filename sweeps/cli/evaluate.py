@@ -14,13 +14,17 @@ from sweeps.storage.interrupts import interruptible
 
 
 def evaluate_models(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder or hub name.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model folder, a hub name, or mini:model.")
+    ],
     benchmarks: Annotated[
         str, typer.Option(help="Names, or your own .yaml and .py files, separated by commas.")
     ],
     preset: Annotated[
         str | None,
-        typer.Option(help="Protocol: table1, table2 or full; depends on the benchmark."),
+        typer.Option(
+            help="Protocol: table1, table2, table2_chat or full; depends on the benchmark."
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -46,24 +50,33 @@ def evaluate_models(
         int | None, typer.Option(min=0, help="Demonstrations before each item.")
     ] = None,
     fewshot_seed: Annotated[
-        int | None, typer.Option(help="Seed of the draw of demonstrations.")
+        int | None, typer.Option(help="Seed for drawing the demonstrations.")
     ] = None,
     shots_from: Annotated[
-        str | None, typer.Option(help="File of the validation items, if it is not the data's.")
+        str | None, typer.Option(help="File of the validation items, if --data lacks them.")
     ] = None,
     system_prompt: Annotated[str | None, typer.Option(help="Text before every prompt.")] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of a completion.")
+        int | None, typer.Option(min=1, help="Maximum number of tokens of a completion.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="0: greedy; above: completions are sampled.")
+        float | None, typer.Option(min=0, help="0 decodes greedily; higher values sample.")
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Mass of the nucleus that is sampled from.")
+        float | None, typer.Option(min=0, max=1, help="Probability mass of nucleus sampling.")
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Completions per item.")] = None,
     k: Annotated[
         int | None, typer.Option(min=1, help="The k of pass@k and maj@k, at most --samples.")
+    ] = None,
+    prompt_format: Annotated[
+        str | None,
+        typer.Option(
+            help="raw, chat (the tokenizer's template), tulu, chatml, alpaca, metamath, magicoder."
+        ),
+    ] = None,
+    fewshot_as: Annotated[
+        str | None, typer.Option(help="Demonstrations in a prompt format: turns or text.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, mixed_bfloat16.")] = "auto",
@@ -118,13 +131,17 @@ def evaluate_models(
                 top_p=top_p,
                 samples=samples,
                 k=k,
+                prompt_format=prompt_format,
+                fewshot_as=fewshot_as,
             ),
         )
+        if json_out is not None and json_out.is_dir():
+            raise ValueError(f"--json: expected a file, found the folder {json_out}")
         with interruptible():
             report = run(options)
+        show(report)
         if json_out is not None:
             write_json(report, json_out)
-        show(report)
     except (ValueError, OSError) as error:
         refuse(str(error))
     except DivergedError as error:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.arguments import refuse
+from sweeps.cli.arguments import print_skipped, refuse
 from sweeps.storage.interrupts import interruptible
 
 
@@ -47,6 +47,7 @@ def finetune(
         print(f"diverged: {result.reason}")
         raise typer.Exit(1)
     print(f"score {result.score:.4f} on validation items after {result.step} updates")
+    print_skipped(result.metrics)
     print(f"result:\n  {parsed.place() / 'result.json'}")
     if result.model_folder is not None:
         print(f"model:\n  {result.model_folder}")

@@ -27,7 +27,7 @@ def leaderboard(
     config: ConfigFile,
     overrides: Overrides = None,
     as_json: AsJson = False,
-    top: Annotated[int, typer.Option(min=1, help="How many trials per domain.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="Number of trials to show per domain.")] = 10,
 ) -> None:
     """Show the best trials per domain, by score on validation items; also while a sweep runs.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
-from typing import Annotated
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, final
 
 import typer
 from rich.console import Console
@@ -22,7 +22,14 @@ from sweeps.cli.arguments import (
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution import planning
 from sweeps.execution.disk_need import GIB
-from sweeps.execution.pace import Pace, count_items, given_pace, measured_pace, recorded_pace
+from sweeps.execution.pace import (
+    Pace,
+    count_items,
+    given_pace,
+    measured_pace,
+    recorded_pace,
+    shortest_run,
+)
 from sweeps.execution.planning import (
     DomainPlan,
     PaceOf,
@@ -31,11 +38,13 @@ from sweeps.execution.planning import (
     this_machine,
 )
 from sweeps.execution.progress import time_text
+from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.trial_records import recorded_rows
 from sweeps.storage.cluster_address import cluster_address
 
 SHOWN_SIZES = 12
+UNKNOWN = "unknown: no safetensors headers could be read, here or on the hub"
 
 
 def view(plan: SweepPlan, run: str) -> list[str]:
@@ -52,7 +61,8 @@ def _lines(plan: SweepPlan) -> Iterator[str]:
     for domain in plan.domains:
         yield from _domain(domain)
     yield from _cost(plan)
-    yield from _disk(plan)
+    yield _memory(plan)
+    yield _disk(plan)
 
 
 def _domain(plan: DomainPlan) -> Iterator[str]:
@@ -84,8 +94,8 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
         return
     if plan.hours is None:
         yield (
-            "time: unknown until a trial of each domain has finished; give --seconds-per-step, "
-            "or measure a few updates on this machine with --measure"
+            "time: unknown until a trial of each domain has finished; give --seconds-per-step "
+            "or --samples-per-second, or measure a few updates on this machine with --measure"
         )
         return
     most = "at most (trials may be stopped early): " if plan.stops_early else ""
@@ -100,13 +110,22 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
         yield f"money: {plan.money:.2f} at {plan.price:g} per {plan.device}-hour"
 
 
-def _disk(plan: SweepPlan) -> Iterator[str]:
+def _memory(plan: SweepPlan) -> str:
+    if plan.memory is None:
+        return f"memory: {UNKNOWN}"
+    host = plan.workers * plan.memory.host / GIB
+    return (
+        f"memory: at least {plan.memory} on each worker's {plan.device}; "
+        f"{host:.2f} GiB of host memory if all workers share a machine"
+    )
+
+
+def _disk(plan: SweepPlan) -> str:
     here = plan.disk_free
     free = "in an object store" if here is None else f"{here / GIB:.2f} GiB free"
     if plan.disk is None:
-        yield f"disk: unknown until the model is downloaded; {free}"
-        return
-    yield (
+        return f"disk: {UNKNOWN}; {free}"
+    return (
         f"disk: up to {plan.disk.total / GIB:.2f} GiB ({plan.disk.checkpoints / GIB:.2f} for "
         f"checkpoints, {plan.disk.models / GIB:.2f} for models); {free}"
     )
@@ -124,6 +143,10 @@ def plan(
         typer.Option(
             min=0, help="Seconds per update at the smallest accumulation interval, if known."
         ),
+    ] = None,
+    samples_per_second: Annotated[
+        float | None,
+        typer.Option(min=1e-9, help="Training examples per second of a trial, if known."),
     ] = None,
     seconds_per_check: Annotated[
         float | None, typer.Option(min=0, help="Seconds of the last validation check.")
@@ -143,13 +166,15 @@ def plan(
     RAY_ADDRESS names a cluster, the plan uses the resources of that cluster.
     """
     with mistakes_explained():
-        if measure and seconds_per_step is not None:
-            refuse("give --measure or --seconds-per-step, not both")
-        if seconds_per_check is not None and seconds_per_step is None:
-            refuse("--seconds-per-check requires --seconds-per-step")
+        given = [seconds_per_step is not None, samples_per_second is not None]
+        if measure + sum(given) > 1:
+            refuse("give one of --measure, --seconds-per-step and --samples-per-second")
+        if seconds_per_check is not None and not any(given):
+            refuse("--seconds-per-check requires --seconds-per-step or --samples-per-second")
         parsed = load(config, overrides)
+        pace = _Given(seconds_per_step, samples_per_second, seconds_per_check)
         try:
-            found = _planned(parsed, seconds_per_step, seconds_per_check, measure, price)
+            found = _planned(parsed, pace, measure, price)
         except ValueError as error:  # from lower layers: what is wrong with the model or the data
             refuse(str(error))
     if as_json:
@@ -159,18 +184,26 @@ def plan(
     Console(soft_wrap=True, highlight=False, markup=False).print(*lines, sep="\n")
 
 
-def _planned(
-    config: SweepConfig,
-    step: float | None,
-    check: float | None,
-    measure: bool,
-    price: float | None,
-) -> SweepPlan:
+@final
+@dataclass(frozen=True)
+class _Given:
+    """What the user knows: seconds of an update or examples per second, seconds of a check."""
+
+    step: float | None
+    rate: float | None
+    check: float | None
+
+    def seconds(self, run: FinetuneConfig, workers: int) -> float | None:
+        """The seconds of an update of `run`."""
+        return self.step if self.rate is None else run.effective_batch(workers) / self.rate
+
+
+def _planned(config: SweepConfig, given: _Given, measure: bool, price: float | None) -> SweepPlan:
     config = resolve_paths(config)
     machine = (joined_cluster if cluster_address() else this_machine)(config)
     if price is None:
         price = config.budget.price_per_gpu_hour
-    pace = _pace_of(config, step, check, measure)
+    pace = _pace_of(config, given, measure)
     found = planning.plan(config, recorded_rows(config), machine, pace, price)
     left = [domain.left for domain in found.domains]
     most = sum(left) if config.resources.domains == "side_by_side" else max(left)
@@ -178,12 +211,11 @@ def _planned(
     return replace(found, machine=replace(machine, concurrency=at_once))
 
 
-def _pace_of(
-    config: SweepConfig, step: float | None, check: float | None, measure: bool
-) -> PaceOf:
+def _pace_of(config: SweepConfig, given: _Given, measure: bool) -> PaceOf:
     def pace_of(domain: str, rows: tuple[TrialRow, ...]) -> Pace | None:
+        step = given.seconds(shortest_run(config, domain), config.resources.workers)
         if step is not None:
-            return given_pace(config, domain, step, check, count_items(config, domain))
+            return given_pace(config, domain, step, given.check, count_items(config, domain))
         if measure:
             return measured_pace(config, domain, count_items(config, domain))
         return recorded_pace(rows)

@@ -16,6 +16,7 @@ from sweeps.cli.arguments import (
     load,
     load_stored,
     mistakes_explained,
+    print_skipped,
     refuse,
 )
 from sweeps.config.failures import KINDS
@@ -126,7 +127,8 @@ def retry(
                 refuse(f"--kind {one}: no such kind of failure ({nearest(one, [*KINDS])})")
         if not failed and not kind:
             refuse("specify --failed or --kind KIND (for example oom)")
-        records = Records(load_stored(config, overrides))
+        parsed = load_stored(config, overrides)
+        records = Records(parsed)
         queued = {
             name: found for name, found in queue_failed(records, kind or []).items() if found
         }
@@ -137,7 +139,7 @@ def retry(
         return
     again = command_line("resume", str(records.place.folder), overrides)
     if at_once:
-        run_sweep(records.config, again, adopt=False)
+        run_sweep(parsed, again, adopt=False)
         return
     print(f"To continue:\n  {again}")
 
@@ -215,12 +217,17 @@ def _print_best(name: str, best: TrialRow | None) -> None:
         f"mask_ratio {best.mask_ratio:g}, accumulation_interval {best.accumulation_interval}, "
         f"learning_rate {best.learning_rate:.2e}{others} (trial {best.number})"
     )
+    print_skipped(best.metrics)
 
 
 def _print_tests(config: SweepConfig, name: str, scores: TestScores) -> None:
-    """Compare the chosen trial with the SFT control, if both were tested."""
+    """Compare the chosen trial with the SFT control, or say why they are not compared."""
     from sweeps.execution.paired_tests import paired_tests, paired_text
 
+    if "best" in scores.keys and scores.keys["best"] == scores.keys.get("sft"):
+        print("  not compared with SFT on test items: the best trial is itself plain SFT")
+    elif "best" in scores.keys and "sft" not in scores.keys:
+        print("  not compared with SFT on test items: no trial with mask ratio 0 finished")
     for found in paired_tests(scores):
         print(f"  {paired_text(found, label_of(config, name))}")
 

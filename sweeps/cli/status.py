@@ -7,21 +7,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Annotated, Any
+from functools import cache, partial
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
 from sweeps.cli.arguments import AsJson, ConfigFile, Overrides, load_stored, mistakes_explained
-from sweeps.cli.status_view import paper_status, paper_view, view
+from sweeps.cli.status_view import PaperStatus, paper_status, paper_view, view
+from sweeps.cli.sweep_status import SweepStatus
 from sweeps.cli.sweep_status import status as status_of
 from sweeps.config.load import is_paper
-from sweeps.config.sweep_config import SweepConfig
 from sweeps.search.trial_records import Records
 from sweeps.storage.closed_output import is_heard
+from sweeps.storage.run_lock import StartingError
 
 View = list[RenderableType]
+Status = SweepStatus | PaperStatus
 
 
 def status(
@@ -37,30 +40,39 @@ def status(
     access to the folder, and after the end. `--watch --json` prints one line per refresh. For a
     `paper` it shows every study.
     """
-    with mistakes_explained():
-        parsed = load_stored(config, overrides)
-        look_at, view = _eyes(parsed)
-        looks = _looks(look_at, every if watch else None)
+    looks = _looks(_reader(config, overrides), every if watch else None)
     try:
         with mistakes_explained():
             if as_json:
                 for look in looks:
                     print(json.dumps(asdict(look), indent=None if watch else 1), flush=True)
             else:
-                _show(map(view, looks))
+                _show(paper_view(x) if isinstance(x, PaperStatus) else view(x) for x in looks)
     except KeyboardInterrupt:  # stops only this command; the sweep continues
         raise typer.Exit(0) from None
 
 
-def _eyes(config: SweepConfig) -> tuple[Callable[[], Any], Callable[[Any], View]]:
-    """Two functions: one reads the status of the sweep or paper, the other renders it."""
-    if is_paper(config):
-        return lambda: paper_status(config), paper_view
-    records = Records(config)
-    return lambda: status_of(records), view
+def _reader(config: str, overrides: list[str] | None) -> Callable[[], Status]:
+    """A function that reads the status. It opens the records once, as soon as there are any."""
+
+    @cache  # does not keep an exception
+    def opened() -> Callable[[], Status]:
+        parsed = load_stored(config, overrides)
+        if is_paper(parsed):
+            return partial(paper_status, parsed)
+        return partial(status_of, Records(parsed))
+
+    def look() -> Status:
+        try:
+            return opened()()
+        except StartingError as error:
+            folder = error.folder
+            return SweepStatus(folder.name, str(folder), "starting", error.driver)
+
+    return look
 
 
-def _looks(look_at: Callable[[], Any], every: float | None) -> Iterator[Any]:
+def _looks(look_at: Callable[[], Status], every: float | None) -> Iterator[Status]:
     """One status, or one after another while a driver runs the sweep."""
     look = look_at()
     yield look

@@ -34,8 +34,8 @@ def body(status: SweepStatus) -> list[RenderableType]:
         lines.append("last events")
         lines += [f"  {happening.time}  {happening.text}" for happening in status.events]
     if status.latest_trouble:
-        lines.append(f"latest trouble: {status.latest_trouble}")
-        lines.append(f"  all of it: {status.folder}/driver.log")
+        lines.append(f"latest warning or error: {status.latest_trouble}")
+        lines.append(f"  full log: {status.folder}/driver.log")
     for failure in status.failures:
         lines += _failure(failure)
     reports = [f"  {d.domain}: {d.report}" for d in status.domains if d.report]
@@ -49,6 +49,8 @@ def headline(status: SweepStatus) -> str:
     if status.driver is None:
         return f"{status.name} is not running: it was stopped or ended early."
     who = status.driver
+    if status.state == "starting":
+        return f"{status.name} is starting ({who})."
     if all(domain.done >= domain.total for domain in status.domains):
         return f"{status.name} is running ({who}). All trials are done; writing the report."
     if status.per_hour is None:

@@ -48,7 +48,7 @@ def stop(
         has_stopped = _has_stopped(place, driver, wait)
     if not has_stopped:
         refuse(
-            f"not stopped within {wait:g} s: {driver}. The request stands and it "
+            f"not stopped within {wait:g} s: {driver}. The request remains, so it "
             f"may still stop; if it hangs, end its process (kill {driver.pid} on {driver.host}): "
             "finished trials are kept",
             code=1,

@@ -89,13 +89,13 @@ class SweepStatus:
 
     name: str
     folder: str
-    state: Literal["running", "complete", "stopped"]
+    state: Literal["starting", "running", "complete", "stopped"]
     driver: Driver | None
-    domains: tuple[DomainStatus, ...]
-    per_hour: float | None
-    seconds_left: float | None
-    events: tuple[Event, ...]
-    failures: tuple[Failure, ...]
+    domains: tuple[DomainStatus, ...] = ()
+    per_hour: float | None = None
+    seconds_left: float | None = None
+    events: tuple[Event, ...] = ()
+    failures: tuple[Failure, ...] = ()
     latest_trouble: str = ""
     """The last warning or error in the driver's log, its time first."""
 

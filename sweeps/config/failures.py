@@ -9,7 +9,7 @@ from typing import Literal, get_args
 FailureKind = Literal[
     "oom", "diverged", "infrastructure", "configuration", "disk", "timeout", "error"
 ]
-"""``infrastructure``: workers or their node were lost; the trial is retried elsewhere.
+"""``infrastructure``: workers or their node were lost; the job queue retries the trial elsewhere.
 ``configuration`` and ``disk``: every other trial would fail too, so the study stops. ``diverged``:
 a bad point, reported to the sampler. ``error``: a bug. Only infrastructure failures are retried
 automatically."""

@@ -23,7 +23,7 @@ from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import UserError, explain
 from sweeps.storage.remote_sync import refresh
-from sweeps.storage.run_lock import local_driver
+from sweeps.storage.run_lock import StartingError, local_driver
 from sweeps.storage.study_paths import RESOLVED, StudyPaths
 
 _SUFFIXES = (".yaml", ".yml")
@@ -168,7 +168,8 @@ def _read(path: Path) -> dict[str, Any]:
         what = "no such configuration file" if path.suffix in _SUFFIXES else _NEITHER
         raise UserError(f"{path}: {what}{_near(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a text file: {error}") from None
+        why = getattr(error, "strerror", error)
+        raise UserError(f"{path}: cannot be read as a text file: {why}") from None
     try:
         tree = read_yaml(text)
     except UserError as error:
@@ -184,12 +185,12 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     folder = folder.resolve()
     if not (folder / RESOLVED).is_file():
         if driver := local_driver(folder):
-            raise UserError(
-                f"{folder}: the sweep is starting ({driver}); try again in a few seconds"
-            )
+            raise StartingError(folder, driver)
+        inside = ", ".join(sorted(file.parent.name for file in folder.glob(f"*/{RESOLVED}")))
         raise UserError(
             f"{folder}: no {RESOLVED} in this folder; expected a YAML file or the folder of a "
             "sweep that has been run (STORAGE/NAME)"
+            + (f", here one of: {inside}" if inside else "")
         )
     tree = _read(folder / RESOLVED)
     check_resolved(tree, folder)
@@ -245,7 +246,7 @@ def _applied(tree: dict[str, Any], override: str) -> dict[str, Any]:
         value = read_yaml(text)
     except UserError as error:
         said = str(error).removeprefix("line 1: ")
-        quotes = "; a text with special signs needs quotes" if "not valid YAML" in said else ""
+        quotes = "; text with special characters needs quotes" if "not valid YAML" in said else ""
         raise UserError(f"{place}: {said}{quotes}") from None
     changed: dict[str, Any] = _with(tree, names, value, place)
     return changed
@@ -262,7 +263,7 @@ def _with(here: Any, keys: Sequence[str], value: Any, place: str) -> Any:
         index = int(key)
         return [*here[:index], _with(here[index], rest, value, place), *here[index + 1 :]]
     if here is not None and not isinstance(here, dict):
-        raise UserError(f"{place}: what '{key}' is a key of holds a single value and has no keys")
+        raise UserError(f"{place}: the key above '{key}' holds a single value, not keys")
     below = here or {}
     return {**below, key: _with(below.get(key), rest, value, place)}
 

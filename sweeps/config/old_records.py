@@ -47,7 +47,7 @@ def _has_old_keys(tree: Mapping[str, Any]) -> bool:
 
 def _other_version(folder: Path, version: str) -> UserError:
     return UserError(
-        f"{folder}: {version} ran this sweep, whose records this version does not read and whose "
-        f"scores it would not repeat: continue or read it with {version}, or run its YAML file "
-        f"under another name, as name={folder.name}2"
+        f"{folder}: {version} ran this sweep; this version cannot read its records or repeat its "
+        f"scores. Continue or read it with {version}, or run its YAML file under another name, "
+        f"for example name={folder.name}2"
     )

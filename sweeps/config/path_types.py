@@ -11,12 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 from evaluators.protocol import HARNESS, is_harness, is_own
 from evaluators.rows import is_hub
 from sweeps.finetune import hub
-from sweeps.finetune.finetune_config import (
-    BenchmarkConfig,
-    DataConfig,
-    FinetuneConfig,
-    ModelConfig,
-)
+from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.finetune_config import BenchmarkConfig, FinetuneConfig, ModelConfig
 from sweeps.finetune.strict_model import split_paths
 from sweeps.mini.world import resolve as resolve_mini
 from sweeps.storage.errors import SecretError
@@ -28,21 +24,31 @@ def resolve_model(model: ModelConfig, root: Path) -> ModelConfig:
 
 
 def resolve_data(data: DataConfig, root: Path) -> DataConfig:
-    """The training files, comma separated, or an unchanged hub name.
+    """The training files of every source, comma separated, or an unchanged hub name.
 
     Raises:
         ValueError: the path of a training file contains a comma.
     """
-    parts = split_paths(data.path)
+    if not data.sources:
+        return data.model_copy(update={"path": _training_files(data.path, root)})
+    sources = {
+        name: source.model_copy(update={"path": _training_files(source.path, root)})
+        for name, source in data.sources.items()
+    }
+    return data.model_copy(update={"sources": sources})
+
+
+def _training_files(path: str, root: Path) -> str:
+    parts = split_paths(path)
     resolve_one = _named if len(parts) == 1 else _local
     found = [resolve_one(part, root) for part in parts]
-    for part, path in zip(parts, found, strict=True):
-        if "," in path:
+    for part, place in zip(parts, found, strict=True):
+        if "," in place:
             raise ValueError(
-                f"data.path {part}: {path} contains ',', which separates training files; "
+                f"data.path {part}: {place} contains ',', which separates training files; "
                 "expected a path without a comma (for mini: files, set GMT_SWEEP_CACHE)"
             )
-    return data.model_copy(update={"path": ",".join(found)})
+    return ",".join(found)
 
 
 def resolve_benchmark(benchmark: BenchmarkConfig, root: Path) -> BenchmarkConfig:

@@ -19,14 +19,15 @@ from sweeps.config.search_config import Objective, SearchConfig, bounded
 from sweeps.config.space import MASKING, Point, SpaceConfig, plain_point
 from sweeps.config.study_config import NuisanceConfig, StudyConfig
 from sweeps.config.trial_keys import Method, is_of_batch, is_of_method, placed
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.finetune_config import (
     BenchmarkConfig,
     ChecksConfig,
-    DataConfig,
     EvaluationConfig,
     FinetuneConfig,
     ModelConfig,
     SharedSettings,
+    asked_as_trained,
 )
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.storage.address import Address, folder_of, is_address
@@ -87,6 +88,11 @@ class DomainConfig(StrictModel):
     space: SpaceConfig | None = None
     nuisance: NuisanceConfig | None = None
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _asked_as_trained(self) -> Self:
+        object.__setattr__(self, "benchmarks", asked_as_trained(self.benchmarks, self.data))
+        return self
 
 
 class SweepConfig(StrictModel):
@@ -272,10 +278,9 @@ class SweepConfig(StrictModel):
         parts = self.domains[domain]
         tree = {name: getattr(self.training, name) for name in SharedSettings.model_fields}
         tree |= {
-            "batch": self.training.batch.model_dump(),
             "examples": parts.examples or self.training.examples,
             "model": self.model,
-            "data": _share(parts.data, float(point.get("train_fraction", 1.0))).model_dump(),
+            "data": _share(parts.data, float(point.get("train_fraction", 1.0))),
             "method": self._method(point),
             "evaluation": EvaluationConfig(benchmarks=parts.benchmarks, **dict(self.evaluation)),
             "seed": int(point.get("seed", self.seed)),
@@ -314,9 +319,6 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
     """
 
     root = Path(config.data_root or ".").expanduser()
-    if cluster_address():  # every node must see the generated files
-        shared = folder_of(config.storage) / "cache"
-        os.environ.setdefault("GMT_SWEEP_CACHE", str(shared))
 
     def domain(parts: DomainConfig) -> DomainConfig:
         return parts.model_copy(
@@ -337,6 +339,12 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
         )
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def share_generated_files(config: SweepConfig) -> None:
+    """Keep the embedded world's files in the storage if the nodes of a cluster must see them."""
+    if cluster_address():
+        os.environ.setdefault("GMT_SWEEP_CACHE", str(folder_of(config.storage) / "cache"))
 
 
 def paths_for(config: SweepConfig) -> StudyPaths:

@@ -159,7 +159,11 @@ def placed(tree: Mapping[str, Any], key: str, value: Value) -> dict[str, Any]:
 
 def _placed(tree: Mapping[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
     first, *rest = keys
-    return {**tree, first: _placed(tree.get(first) or {}, rest, value) if rest else value}
+    if not rest:
+        return {**tree, first: value}
+    below = tree.get(first) or {}
+    below = below.model_dump() if isinstance(below, BaseModel) else below
+    return {**tree, first: _placed(below, rest, value)}
 
 
 def _loaded(value: Value) -> Any:

@@ -15,7 +15,7 @@ PATIENCE_SECONDS = 15.0
 
 TRY_SECONDS = 5.0
 
-FORMS = "expected HOST:PORT, as 10.0.0.5:6379, or ray://HOST:10001, auto or local"
+FORMS = "expected HOST:PORT, such as 10.0.0.5:6379, or ray://HOST:10001, auto or local"
 _ADDRESS = re.compile(r"(?:ray://)?(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 """What opens an HTTP/2 connection, as gRPC's are: the preface and empty settings."""
@@ -37,7 +37,7 @@ def check_reachable(given: str, patience_seconds: float = PATIENCE_SECONDS) -> N
         if time.monotonic() > deadline:
             at = given if given == address else f"{given}, which is {address} here"
             raise UserError(
-                f"RAY_ADDRESS {at}: no Ray cluster answers there ({reason}). Start it, or give "
+                f"RAY_ADDRESS {at}: no Ray cluster responds there ({reason}). Start it, or give "
                 "the address of one that runs; without RAY_ADDRESS the sweep runs on this machine"
             )
         time.sleep(1)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.execution import preflight
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.trial_records import recorded_rows
 from sweeps.search.workload import kept_models, workload
@@ -39,14 +37,14 @@ class DiskNeed:
 
 def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> DiskNeed | None:
     """An upper bound for the missing trials, beyond what recorded trials have written; None if
-    the model is not on this machine. ``recorded``: recorded trials by domain.
+    its size is unknown (see `count_parameters`). ``recorded``: recorded trials by domain.
 
     A checkpoint holds the weights and the optimizer's moments in the training dtype. A new
     checkpoint is written before the old one is removed, and a model before its trial ends.
     """
-    from sweeps.finetune.memory import stored_parameters
+    from sweeps.finetune.model_facts import count_parameters
 
-    parameters = stored_parameters(Path(config.model.path).expanduser())
+    parameters = count_parameters(config.model)
     if parameters is None:
         return None
     left = {name: workload(config, name, rows).left for name, rows in recorded.items()}
@@ -116,4 +114,4 @@ def check_disk(config: SweepConfig) -> None:
 def _bytes_per_parameter(config: SweepConfig) -> int:
     from sweeps.finetune.model_facts import BYTES, weights_dtype
 
-    return BYTES[weights_dtype(config.model.dtype, preflight.training_device(config) or "cpu")]
+    return BYTES[weights_dtype(config.model.dtype)]

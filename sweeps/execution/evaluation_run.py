@@ -17,10 +17,11 @@ from evaluators.evaluate import evaluate, select
 from evaluators.files import ENDINGS
 from evaluators.item_cache import ItemCache, evaluation_key, weights_sha256
 from evaluators.language_model import LanguageModel
-from evaluators.protocol import HARNESS, Changes, is_harness
+from evaluators.protocol import HARNESS, Changes, is_harness, is_own
 from evaluators.records import write_records
 from evaluators.tokens import AddBos
 from sweeps.finetune.strict_model import expanded
+from sweeps.mini.world import resolve
 from sweeps.storage.errors import checked
 
 Dtype = Literal["auto", "bfloat16", "float32", "mixed_bfloat16"]
@@ -71,23 +72,33 @@ class Options:
             raise ValueError(
                 f"--benchmarks: expected names such as gsm8k,mmlu, got {benchmarks!r}"
             )
-        sources = dict(_pair(text, names) for text in data)
+        sources: dict[str, Path] = {}
+        for name, source in (_pair(text, names) for text in data):
+            if is_harness(name):
+                raise ValueError(f"--data: {name} has its own data; expected no {source}")
+            if sources.setdefault(name, source) != source:
+                raise ValueError(
+                    f"--data: expected one source of {name}, found {sources[name]} and {source}"
+                )
+        # Among several benchmarks, an option applies only to those that support it.
+        with_code = [name for name in names if runs_code(_file_of(name))] or names
+        with_presets = [name for name in names if name in NAMES and presets(name)] or names
         chosen: list[tuple[str, Benchmark, Path]] = []
         for name in dict.fromkeys(names):
-            # Among several benchmarks, an option applies only to those that support it.
             benchmark = build(
-                name,
+                _file_of(name),
                 metric=metric,
-                sandbox=sandbox if runs_code(name) or len(names) == 1 else None,
-                preset=preset if len(names) == 1 or (name in NAMES and presets(name)) else None,
+                sandbox=sandbox if name in with_code else None,
+                preset=preset if name in with_presets else None,
                 changes=changes,
             )
             source = Path(name) if is_harness(name) else _source(name, sources, data_folder)
-            if benchmark.name in [each.name for _, each, _ in chosen]:
-                raise ValueError(
-                    f"{name}: another benchmark is named '{benchmark.name}', too; expected names "
-                    "that differ"
-                )
+            for other, each, _ in chosen:
+                if benchmark.name == each.name or file_name(name) == file_name(other):
+                    raise ValueError(
+                        f"{name} and {other}: expected names that differ, of the benchmarks and "
+                        f"of their files; found {benchmark.name!r} and {each.name!r}"
+                    )
             chosen.append((name, benchmark, source))
         return cls(
             benchmarks=tuple(chosen),
@@ -123,7 +134,9 @@ def run(options: Options) -> Report:
     from sweeps.finetune.model import computing_dtype, load_model
     from sweeps.finetune.process_group import Group
 
-    # Load data first, to detect a wrong path before loading a large model.
+    # Open files first, to detect a wrong path before loading a large model.
+    if options.samples_out is not None:
+        options.samples_out.mkdir(parents=True, exist_ok=True)
     items = {
         name: select(benchmark.load(source, options.split), options.limit)
         for name, benchmark, source in options.benchmarks
@@ -135,7 +148,7 @@ def run(options: Options) -> Report:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(wanted)
-    config = checked(ModelConfig, "the model", path=options.model, dtype=options.dtype)
+    config = checked(ModelConfig, "the model", path=resolve(options.model), dtype=options.dtype)
     model, tokenizer = load_model(config, device)
     weights = weights_sha256(model, tokenizer)
     check_weights(model.to(device), Group())
@@ -144,7 +157,7 @@ def run(options: Options) -> Report:
         tokenizer,
         batch_tokens=options.batch_tokens,
         add_bos=options.add_bos,
-        computes_in=computing_dtype(options.dtype),
+        computes_in=computing_dtype(options.dtype, device),
     )
     key = f"{weights}-{options.dtype}"
     results: dict[str, BenchmarkResult] = {}
@@ -155,7 +168,6 @@ def run(options: Options) -> Report:
         check_scores(results[name].score, results[name].metrics)
         seconds[name] = time.monotonic() - start
         if options.samples_out is not None:
-            options.samples_out.mkdir(parents=True, exist_ok=True)
             write_records(results[name].records, options.samples_out / f"{file_name(name)}.jsonl")
     data = {name: items_sha256(found) for name, found in items.items()}
     report = Report(options.model, weights, options.split, results, seconds, data)
@@ -256,7 +268,7 @@ def _pair(text: str, names: Sequence[str]) -> tuple[str, Path]:
 def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
     """The path of a benchmark's data."""
     if name in given:
-        return expanded(given[name])
+        return expanded(resolve(str(given[name])))
     stem = file_name(name)
     packed = [f"{ending}{gz}" for gz in ("", ".gz") for ending in ENDINGS]
     places = [folder / f"{stem}{ending}" for ending in (*packed, "")]
@@ -266,6 +278,11 @@ def _source(name: str, given: dict[str, Path], folder: Path) -> Path:
     raise ValueError(
         f"{name}: no data; expected --data {name}=SOURCE, or one of {', '.join(map(str, places))}"
     )
+
+
+def _file_of(name: str) -> str:
+    """The name of a benchmark, `~` expanded where that is a path."""
+    return str(expanded(name)) if is_own(name) else name
 
 
 def file_name(name: str) -> str:

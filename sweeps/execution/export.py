@@ -16,7 +16,10 @@ from sweeps.config.study_identity import git_commit
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.config.trial_keys import shown
 from sweeps.execution.test_scores import TestScores
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.divergence import DivergedError, check_model_folder
+from sweeps.finetune.finetune_config import ModelConfig
+from sweeps.finetune.sources import is_on_hub
 from sweeps.report.arms import winner
 from sweeps.report.trial_row import COUNT, SCORE, STANDARD_ERROR, ScoreLabel, TrialRow
 from sweeps.search.design import DesignPoint
@@ -57,7 +60,10 @@ def export(config: SweepConfig, folder: Path) -> dict[str, Exported]:
             domain: _export(config, domain, row, folder / domain) for domain, row in found.items()
         }
     except OSError as error:
-        raise UserError(f"export to {folder}: {error}") from error
+        said = (
+            f"cannot be written ({error.strerror or error}); give a folder that you can write to"
+        )
+        raise UserError(f"{folder}: {said}") from error
 
 
 def _export(config: SweepConfig, domain: str, row: TrialRow, folder: Path) -> Exported:
@@ -112,10 +118,19 @@ def run_yaml(config: SweepConfig, domain: str, row: TrialRow) -> str:
 def model_card(
     config: SweepConfig, domain: str, row: TrialRow, entries: Mapping[str, float]
 ) -> str:
-    """A Hugging Face model card: data, method, scores with intervals, commit."""
+    """A Hugging Face model card: data, method, scores with intervals, commit.
+
+    Its metadata name base model and data set if they are on the hub, which refuses other names.
+    """
     parts, label = config.domains[domain], label_of(config, domain)
     examples = row.others.get("examples") or parts.examples or config.training.examples
-    base = {"base_model": config.model.path, "library_name": "transformers", "tags": ["gmt"]}
+    sources = list(parts.data.parts().values())
+    base: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    base["tags"] = ["gmt"]
+    if is_on_hub(config.model.path):
+        base["base_model"] = config.model.path
+    if on_hub := [source.path for source in sources if is_on_hub(source.path)]:
+        base["datasets"] = on_hub
     method = (
         "ordinary fine-tuning (SFT)"
         if row.is_sft()
@@ -131,8 +146,8 @@ def model_card(
         "---",
         f"# {config.name}: {domain}",
         "",
-        f"- Base model: `{config.model.path}`",
-        f"- Training data: `{parts.data.path}`, {examples} examples seen",
+        f"- Base model: {_at_revision(config.model)}, trained as {config.model.dtype}",
+        f"- Training data: {', '.join(map(_at_revision, sources))}, {examples} examples seen",
         f"- Method: {method}, accumulation interval {row.accumulation_interval}, learning rate "
         f"{row.learning_rate:.3g}, "
         + "".join(f"{name} {shown(value)}, " for name, value in row.others.items())
@@ -145,10 +160,16 @@ def model_card(
         *_test_lines(label, entries),
         "",
         "The configuration was selected on validation items; the test items were read once, "
-        "afterwards. The interval is over items: it does not cover other seeds.",
+        "afterwards. The interval is over items: it does not cover other seeds. The licenses of "
+        "the base model and of the training data apply.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _at_revision(source: ModelConfig | DataConfig) -> str:
+    at = "" if source.revision is None else f" at revision `{source.revision}`"
+    return f"`{source.path}`{at}"
 
 
 def _test_lines(label: ScoreLabel, entries: Mapping[str, float]) -> list[str]:

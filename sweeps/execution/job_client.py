@@ -151,7 +151,7 @@ class JobTrainable(ray.tune.Trainable):
             smaller = self._job.halved() if is_oom and self.timeouts.halve else None
             if smaller is None:
                 return result
-            self._causes.append("out of memory; now with half the micro-batch")
+            self._causes.append("out of memory; retrying with half the micro-batch")
             self._job = smaller
             self._client.submit(self._job)
 

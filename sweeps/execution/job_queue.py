@@ -74,6 +74,7 @@ class JobQueue:
         self._workers: dict[str, Any] = {}  # group to its rank 0
         self._sets: dict[str, list[str]] = {}  # group to its sets of workers, latest last
         self._starting: set[str] = set()  # groups that have not asked for a job yet
+        self._gone: set[str] = set()  # groups that have ended; their workers may outlive them
         self._watches: set[asyncio.Task[None]] = set()
         self._closed, self._broken = False, ""
         self._changed = asyncio.Condition()
@@ -241,6 +242,7 @@ class JobQueue:
     async def gone(self, group: str, reason: str) -> None:
         """A group has ended; its open job is lost for this reason."""
         async with self._changed:
+            self._gone.add(group)
             self._starting.discard(group)
             self._workers.pop(group, None)
             self._lose(self._busy.pop(group, ""), reason)
@@ -262,11 +264,11 @@ class JobQueue:
             self._changed.notify_all()
 
     def _is_replaced(self, group: str, by: str) -> bool:
-        """Whether a newer set of workers has joined this group."""
+        """Whether the group has ended, or a newer set of workers has joined it."""
         known = self._sets.setdefault(group, [])
         if by not in known:
             known.append(by)
-        return known[-1] != by
+        return group in self._gone or known[-1] != by
 
     def _waiting(self) -> list[str]:
         """The jobs that no group has and whose folder is not in use, first submitted first."""

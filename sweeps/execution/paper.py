@@ -11,7 +11,7 @@ from sweeps.config.load import parse_config, put_on_record, report_folder, study
 from sweeps.config.space import plain_point
 from sweeps.config.study_config import KINDS, Kind
 from sweeps.config.study_identity import config_yaml
-from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
+from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths, share_generated_files
 from sweeps.execution import preflight, sweep
 from sweeps.execution.driver_log import driver_log
 from sweeps.execution.hooked_display import HookedDisplay, calling_hooks
@@ -63,6 +63,7 @@ def run(
         UserError: the user's input is wrong, or another process runs the paper; nothing was
             started.
     """
+    share_generated_files(config)
     relative, config = is_relative(config.storage), resolve_paths(config)
     display, tracker = display or LineDisplay(), tracker or sweep.build_tracker(config)
     check(config)

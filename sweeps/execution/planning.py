@@ -13,6 +13,8 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.config.trial_keys import is_of_batch
 from sweeps.execution.disk_need import DiskNeed, disk_need, free_bytes
 from sweeps.execution.pace import Pace
+from sweeps.execution.preflight import different_runs, training_device
+from sweeps.finetune.memory import MemoryNeed, worker_need
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.workload import Workload, stages, workload
 from sweeps.storage.address import is_address
@@ -57,7 +59,7 @@ class SweepPlan:
     """A sweep. Device-hours are hours of `device`; unknown values are None.
 
     `hours` is wall time at the machine's concurrency. Early stopping reduces all of these; the
-    final test items are not included.
+    final test items are not included. `memory` is the need of each of `workers` workers.
     """
 
     name: str
@@ -71,6 +73,8 @@ class SweepPlan:
     hours: float | None
     price: float | None
     money: float | None
+    workers: int
+    memory: MemoryNeed | None
     disk: DiskNeed | None
     disk_free: int | None
     stops_early: bool
@@ -108,10 +112,20 @@ def plan(
         hours=None if both is None else _wall_hours(domains, machine.concurrency, together),
         price=price,
         money=None if price is None else _times(both, devices * price),
+        workers=resources.workers,
+        memory=_memory(config),
         disk=disk_need(config, machine.concurrency, rows),
         disk_free=None if is_address(config.storage) else free_bytes(config),
         stops_early=config.study.kind == "search" and stops_early(config),
     )
+
+
+def _memory(config: SweepConfig) -> MemoryNeed | None:
+    """What a worker needs at most; GPUs of other nodes are assumed where this one has none."""
+    device, workers = training_device(config) or "cuda", config.resources.workers
+    runs = [run for domain in config.domains for run in different_runs(config, domain)]
+    needs = [worker_need(run, workers, device) for run in runs]
+    return max((need for need in needs if need), key=lambda need: need.total, default=None)
 
 
 def _wall_hours(domains: Sequence[DomainPlan], concurrency: int, together: bool) -> float:

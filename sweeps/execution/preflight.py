@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from sweeps.config.old_records import check_schema
 from sweeps.config.space import SpaceConfig
 from sweeps.config.study_identity import DEFINITION, differences, study_definition
-from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.finetune.finetune_config import DataConfig, FinetuneConfig, ModelConfig
+from sweeps.config.sweep_config import DomainConfig, SweepConfig, paths_for
+from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
 from sweeps.search.samplers import build_sampler
+from sweeps.storage.cluster_address import cluster_address
 from sweeps.storage.errors import UserError
 from sweeps.storage.study_paths import StudyPaths
 from sweeps.tracking.tracker import Tracker
@@ -30,17 +31,17 @@ ADOPTED, STORAGE = "adopted", "storage"
 def check_inputs(config: SweepConfig) -> None:
     """Read the model's folder, every training row and every validation item once.
 
-    For test items, only check that there are some: nothing before the report may use them, and
-    the report names any that are wrong.
+    Test items are read, too, so that no error in them ends a sweep, and are not used.
 
     Raises:
         ValueError: naming the domain, the file (and the line) and what was expected.
     """
-    from sweeps.finetune.model_facts import check_attention
+    from sweeps.finetune.model_facts import check_attention, warn_of_rounding
 
     if config.study.kind == "search":
         build_sampler(config.search, config.seed)
     check_attention(config.model)
+    warn_of_rounding(config.model)
     for name in config.domains:
         try:
             _check_domain(config, name)
@@ -51,23 +52,27 @@ def check_inputs(config: SweepConfig) -> None:
 def _check_domain(config: SweepConfig, name: str) -> None:
     from sweeps.finetune.benchmarks import (
         build_benchmarks,
+        check_prompt_formats,
         check_test_items,
         check_test_source,
         load_items,
     )
-    from sweeps.finetune.examples import read_examples
+    from sweeps.finetune.examples import by_source, read_examples
     from sweeps.finetune.memory import check_memory
     from sweeps.finetune.model_facts import check_context
     from sweeps.finetune.optimizers import check_optimizer
 
     domain = config.domains[name]
     device, workers = training_device(config), config.resources.workers
-    for run in _different(config, name):
+    neighbours = 1 if cluster_address() else None
+    for run in different_runs(config, name):
         check_optimizer(run.optimizer)
         check_context(config.model, run.data.max_length)
         if device is not None:
-            check_memory(run, workers, device)
-    read_examples(domain.data, domain.benchmarks, _chat_tokenizer(config.model, domain.data))
+            check_memory(run, workers, device, neighbours)
+    tokenizer = _chat_tokenizer(config.model, domain)
+    by_source(domain.data, lambda part: read_examples(part, domain.benchmarks, tokenizer))
+    check_prompt_formats(domain.benchmarks, tokenizer)
     benchmarks = build_benchmarks(domain.benchmarks)
     for benchmark, built in zip(domain.benchmarks, benchmarks, strict=True):
         load_items(benchmark, built, "validation")
@@ -75,26 +80,25 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         check_test_items(benchmark, built)
 
 
-def _different(config: SweepConfig, domain: str) -> Iterable[FinetuneConfig]:
-    """A domain's trials, one for each memory need."""
+def different_runs(config: SweepConfig, domain: str) -> list[FinetuneConfig]:
+    """Runs of the domain that together have every memory need of its space."""
     runs = [config.trial(domain, point) for point in config.checked_points(domain)]
     workers = config.resources.workers
-    return {
+    needs = {
         (run.optimizer, run.data.max_length, run.forward_batch(workers), run.method.name): run
         for run in runs
-    }.values()
+    }
+    return [*needs.values()]
 
 
-def _chat_tokenizer(model: ModelConfig, data: DataConfig) -> Any:
-    """The tokenizer, if rows use its chat template, which may reject them; else None."""
-    if data.template != "chat":
+def _chat_tokenizer(model: ModelConfig, domain: DomainConfig) -> Any:
+    """The tokenizer, if rows or benchmarks use its chat template, which may reject them."""
+    templates = [part.template for part in domain.data.parts().values()]
+    if "chat" not in (*templates, *(each.prompt_format for each in domain.benchmarks)):
         return None
-    from sweeps.finetune.example import check_template
     from sweeps.finetune.model import load_tokenizer
 
-    tokenizer = load_tokenizer(model)
-    check_template(tokenizer)
-    return tokenizer
+    return load_tokenizer(model)
 
 
 def training_device(config: SweepConfig) -> str | None:

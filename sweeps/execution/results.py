@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ from sweeps.storage.trial_files import EVENTS_FILE, step_events
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+POINT = ["method", "mask_ratio", "accumulation_interval", "learning_rate", "seed"]
+SHOWN = ["domain", "number", "state", *POINT, "score", "seconds"]
+"""The columns that a `Results` prints."""
 
 
 @final
@@ -64,7 +70,8 @@ class Results:
         }
 
     def dataframe(self) -> pd.DataFrame:
-        """One row per trial of every domain: its point, state, score, seconds and metrics."""
+        """One row per trial of every domain: its point, state, score, seconds and metrics. What a
+        trial has not measured is NaN."""
         import pandas as pd
 
         return pd.DataFrame([_flat(domain, row) for domain, row in self._rows()])
@@ -115,7 +122,8 @@ class Results:
 
     def __repr__(self) -> str:
         table = self.dataframe()
-        return f"sweep {self.config.name}\n{table.to_string(max_rows=20)}"
+        shown = table.filter(SHOWN).to_string(max_rows=20, line_width=120)
+        return f"sweep {self.config.name}\n{shown}\nall {table.shape[1]} columns: dataframe()"
 
     def _repr_html_(self) -> str:
         """The table of trials, as a notebook shows it."""
@@ -135,8 +143,9 @@ def open_results(path: str | Path) -> Results:
 def _flat(domain: str, row: TrialRow) -> dict[str, Any]:
     fields = asdict(row)
     others, metrics = fields.pop("others"), fields.pop("metrics")
-    violated = ", ".join(fields.pop("violated"))
-    return {"domain": domain, **fields, **others, "violated": violated, **metrics}
+    fields["violated"] = ", ".join(row.violated)
+    score = math.nan if row.score is None else row.score
+    return {"domain": domain, **fields, "score": score, **others, **metrics}
 
 
 def _first_line(outcome: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from sweeps.config.failures import chain, kind_of
 from sweeps.config.load import save_config
 from sweeps.config.search_config import DIRECTIONS
 from sweeps.config.study_identity import DEFINITION, preregister
-from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
+from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths, share_generated_files
 from sweeps.execution import preflight
 from sweeps.execution.disk_need import check_disk
 from sweeps.execution.driver_log import driver_log
@@ -25,6 +25,7 @@ from sweeps.execution.hooked_display import calling_hooks
 from sweeps.execution.progress import Display, LineDisplay
 from sweeps.execution.remote_job import Stored
 from sweeps.execution.worker_session import worker_session
+from sweeps.finetune.model_facts import warn_of_rounding
 from sweeps.search.fixed_designs import build_design
 from sweeps.search.optuna_storage import InterruptSafeStorage, open_storage
 from sweeps.search.samplers import DistinctSampler
@@ -108,6 +109,7 @@ def run(
             reason that would fail every other trial.
         KeyboardInterrupt: stopped by the user; trials are marked, another run continues them.
     """
+    share_generated_files(config)
     relative, config = is_relative(config.storage), resolve_paths(config)
     display = display or LineDisplay()
     tracker = tracker or build_tracker(config)
@@ -143,6 +145,7 @@ def run_studies(
 
     ``adopt``: as in ``run``. ``ledger``: the usage tracker of a budget shared with other sweeps.
     """
+    warn_of_rounding(config.model)
     place = paths_for(config)
     with remote_sync.database_kept(place, driver, display.say):
         storage = open_storage(place)  # one: a server that is away is waited for once

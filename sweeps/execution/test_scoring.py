@@ -93,7 +93,7 @@ def score_model(job: ScoringJob) -> Scored | Refused:
                 "test",
                 group,
                 add_bos=job.model.add_bos,
-                computes_in=computing_dtype(job.model.dtype),
+                computes_in=computing_dtype(job.model.dtype, device),
             )
             for result in scored.values():
                 check_scores(result.score, result.metrics)

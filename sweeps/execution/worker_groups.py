@@ -156,7 +156,7 @@ def no_room(waiting: int, scaling: ray.train.ScalingConfig) -> str:
     each = ", ".join(f"{amount:g} {name}" for name, amount in needed.items())
     trials = "1 trial waits" if waiting == 1 else f"{waiting} trials wait"
     return (
-        f"{trials} for room: a trial needs {scaling.num_workers} workers with {each} each; the "
+        f"{trials} for resources: each needs {scaling.num_workers} workers with {each} each; the "
         f"cluster has {there}"
     )
 
@@ -226,14 +226,14 @@ class WorkerGroups:
             try:
                 with self._warning_without_room(group):
                     self._trainer(group).fit()
-                failures, reason = 0, "its group of workers left"
+                failures, reason = 0, "its worker group exited"
             except BaseException as error:
                 if self._closing.is_set():
                     self._held.append(error)
                     return
                 lived = time.monotonic() - started
                 failures = 1 if lived > STEADY_SECONDS else failures + 1
-                reason = f"its group of workers is gone: {error}"
+                reason = f"its worker group was lost: {error}"
                 LOG.warning("%s was lost (%d in a row): %s", group, failures, error)
             if self._closing.is_set():
                 return

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from evaluators import benchmarks as registry
 from evaluators.benchmark import Benchmark, Item
-from evaluators.errors import DataError, NoRowsError
+from evaluators.errors import NoRowsError
+from evaluators.prompt_formats import turn_ends
 from evaluators.protocol import is_harness
 from evaluators.rows import check_hub, is_hub
 from evaluators.sandbox import Sandbox
@@ -47,6 +47,15 @@ def build_benchmarks(configs: Sequence[BenchmarkConfig]) -> list[Benchmark]:
                 f"'{benchmark.name}' for both; change 'name' in one of these files"
             )
     return built
+
+
+def check_prompt_formats(configs: Sequence[BenchmarkConfig], tokenizer: Any) -> None:
+    """Raise ValueError if a benchmark is asked in a chat template that the tokenizer lacks."""
+    for config in configs:
+        try:
+            turn_ends(config.prompt_format or "raw", tokenizer)
+        except ValueError as error:
+            raise ValueError(f"benchmark '{config.name}': {error}") from error
 
 
 def load_items(
@@ -88,10 +97,9 @@ def check_test_source(config: BenchmarkConfig, benchmark: Benchmark) -> None:
 
 
 def check_test_items(config: BenchmarkConfig, benchmark: Benchmark) -> None:
-    """Raise ValueError if the files contain no test item at all.
+    """Raise ValueError if a file's test items cannot be read, or if there are none.
 
-    The items are not used otherwise, and errors in single items are left to the report.
+    They are not used otherwise. Those of the hub are only read for the report.
     """
     if not is_hub(config.test):
-        with suppress(DataError):
-            load_items(config, benchmark, "test")
+        load_items(config, benchmark, "test")

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.finetune.example import REASONING, Example, Row, Turn
+from sweeps.finetune.chat_template import REASONING
+from sweeps.finetune.example import Example, Part, Row, Text, Turn
 
 _UNREAD = (
     *("image", "images", "video", "videos", "audio", "audios"),
@@ -29,9 +30,9 @@ class Keys:
 
 
 def read_conversation(row: Row, keys: Keys) -> Iterator[Example]:
-    """An example for each assistant turn that is trained on, given all before it.
+    """One example, up to the last assistant turn that is trained on.
 
-    The prompt is the Tulu template. `system` may stand beside the messages. Raises RowError.
+    Its own text is the Tulu template. `system` may stand beside the messages. Raises RowError.
     """
     _check_readable(row)
     tools = (*_tools(row, "tools"), *_tools(row, "functions"))
@@ -44,30 +45,30 @@ def read_conversation(row: Row, keys: Keys) -> Iterator[Example]:
             inner.fail("one system prompt", "this one and the field 'system'")
         if turn.text.strip() or turn.role != "system":  # an empty system prompt says nothing
             turns.append(turn)
-    yield from _assistant_turns(row, turns, tools)
-
-
-def _assistant_turns(
-    row: Row, turns: Sequence[Turn], tools: tuple[Mapping[str, Any], ...]
-) -> Iterator[Example]:
-    only_chat = "tools" if tools else next((t.only_chat for t in turns if t.only_chat), "")
-    before, found = "", False
-    for number, turn in enumerate(turns):
-        before += f"<|{turn.role}|>\n"
-        if turn.role == "assistant" and turn.trained:
-            found = True
-            yield Example(
-                before,
-                turn.text,
-                before,
-                turns=tuple(turns[:number]),
-                answer=turn,
-                tools=tools,
-                only_chat=only_chat,
-            )
-        before += f"{turn.text}\n"
-    if not found:
+    while turns and not turns[-1].is_learned:
+        turns.pop()
+    if not turns:
         row.fail("a message with role 'assistant' that is trained on", "none")
+    only_chat = "tools" if tools else next((t.only_chat for t in turns if t.only_chat), "")
+    own = _in_tulu_format(turns)
+    yield Example(own, own[0].text, turns=tuple(turns), tools=tools, only_chat=only_chat)
+
+
+def _in_tulu_format(turns: Sequence[Turn]) -> Text:
+    """open-instruct's template: EOS ends each answer and is learned, the newline after it is not.
+
+    https://github.com/allenai/open-instruct, `tulu` in open_instruct/dataset_transformation.py.
+    """
+    parts: list[Part] = []
+    context = ""
+    for turn in turns:
+        context += f"<|{turn.role}|>\n"
+        if turn.role == "assistant":
+            parts += [Part(context), Part(turn.text, turn.is_learned, ends=True)]
+            context = "\n"
+        else:
+            context += f"{turn.text}\n"
+    return tuple(parts)
 
 
 def _turn(message: Row, keys: Keys) -> Turn:
@@ -89,7 +90,8 @@ def _turn(message: Row, keys: Keys) -> Turn:
         if message.fields.get(name):
             chat[name] = message.text(name)
     only_chat = next((name for name in REASONING if name in chat), "tool_calls" if given else "")
-    return Turn(role, text, chat if len(chat) > 2 else None, only_chat, _is_trained(message))
+    is_learned = _is_trained(message) and role == "assistant"
+    return Turn(role, text, chat if len(chat) > 2 else None, only_chat, is_learned)
 
 
 def _check_readable(row: Row) -> None:

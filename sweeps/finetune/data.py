@@ -6,40 +6,50 @@ The tensors are in memory, or memory-mapped from a cache file.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Self, final
 
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
 from evaluators import files, hub
 from evaluators import tokens as token_codec
 from evaluators.protocol import is_own
 from evaluators.tokens import AddBos, TokenCodec
-from sweeps.finetune.example import Example, RowError, check_template
-from sweeps.finetune.examples import DataCounts, read_examples
-from sweeps.finetune.finetune_config import BenchmarkConfig, DataConfig
+from sweeps.finetune.chat_template import special_tokens
+from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.example import RowError, Text
+from sweeps.finetune.examples import DataCounts, by_source, read_examples
+from sweeps.finetune.finetune_config import BenchmarkConfig
 from sweeps.finetune.loss import MicroBatch, collate
-from sweeps.finetune.packing import pack
+from sweeps.finetune.order import DataOrder, Share
 from sweeps.finetune.run_identity import content
 from sweeps.finetune.sources import is_on_hub, source_bytes
+
+_LOG = logging.getLogger(__name__)
 
 
 @final
 @dataclass(frozen=True)
-class TokenStore:
-    """`ids` [tokens] int32 of all examples; example i is ids[starts[i]:starts[i + 1]]."""
+class RaggedRows:
+    """Rows of unequal length: row i of `values` [n, ...] int32 is values[starts[i]:starts[i + 1]].
 
-    ids: Tensor
+    A row of token ids has shape [tokens], one of spans [spans, 2].
+    """
+
+    values: Tensor
     starts: Tensor
 
     @classmethod
-    def of(cls, rows: Iterable[list[int]]) -> Self:
-        """Store these rows; a token takes four bytes instead of a Python object."""
+    def of(cls, rows: Iterable[Sequence[Any]]) -> Self:
+        """Store these rows; a number takes four bytes instead of a Python object."""
         parts = [torch.tensor(row, dtype=torch.int32) for row in rows]
         sizes = torch.tensor([0, *(len(part) for part in parts)])
         return cls(
@@ -49,11 +59,11 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def __getitem__(self, index: int) -> tuple[int, ...]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         if index >= len(self):
             raise IndexError(index)
         start, end = self.starts[index : index + 2].tolist()
-        return tuple(self.ids[start:end].tolist())
+        return tuple(self.values[start:end].tolist())
 
 
 def cached(key: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -79,6 +89,9 @@ def _folder() -> Path:
     return Path(chosen).expanduser() / "gmt_sweep_tokens"
 
 
+Ragged = RaggedRows | ConcatDataset[Any]
+"""The rows of one source, or of several one after another."""
+
 # Smaller sources are read and tokenised in a second or two.
 _CACHED_BYTES = 4 * 2**20
 
@@ -86,31 +99,38 @@ _CACHED_BYTES = 4 * 2**20
 @final
 @dataclass(frozen=True)
 class TrainingData:
-    """Tokenised examples: `tokens[i]`, and the index `first[i]` of its first target token."""
+    """Tokenised examples: the ids `tokens[i]` and their target `spans[i]` (see `Tokens`).
 
-    tokens: TokenStore
-    first: tuple[int, ...]
+    `ends`: the tokens that end a response. `mixture`: the weighted sources, whose examples follow
+    one another.
+    """
+
+    tokens: Ragged
+    spans: Ragged
     lengths: tuple[int, ...]
     counts: DataCounts
+    ends: tuple[int, ...]
     pack_to: int | None = None
+    mixture: tuple[Share, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def order(self, seed: int) -> DataOrder:
+        """The order in which a run of this seed sees the examples."""
+        return DataOrder(len(self), seed, self.mixture)
+
     def targets(self, indices: Sequence[int]) -> int:
         """The number of tokens of these examples that the loss counts."""
-        return sum(self.lengths[index] - self.first[index] for index in indices)
+        return sum(end - start for index in indices for start, end in self.spans[index])
 
     def size(self, indices: Sequence[int]) -> int:
         """The number of tokens of these examples, without padding."""
         return sum(self.lengths[index] for index in indices)
 
-    def micro_batch(self, indices: Sequence[int]) -> MicroBatch:
-        """These examples, packed if configured, else padded to the longest of them."""
-        examples = [(self.tokens[index], self.first[index]) for index in indices]
-        if self.pack_to is not None:
-            return pack(examples, self.pack_to)
-        return collate(examples)
+    def micro_batch(self, rows: Sequence[Sequence[int]]) -> MicroBatch:
+        """Rows of these examples, padded to the longest row."""
+        return collate([[(self.tokens[i], self.spans[i]) for i in row] for row in rows])
 
 
 def load_training_data(
@@ -121,25 +141,59 @@ def load_training_data(
 ) -> TrainingData:
     """Read and tokenise the rows of `config`; RowError names file and line of a bad one.
 
-    An example is prompt + response + [eos], cut at `max_length`. It is tokenised as in the
-    evaluators: the prompt begins as the tokenizer begins a text, or as `add_bos` says. The loss
-    counts the response and eos. With the chat template, the template writes the example. Examples
-    whose whole response was cut off are dropped and counted. Large sources are tokenised once and
-    cached on disk, keyed by their content.
+    An example is prompt + response + [eos] or a conversation of them, cut at `max_length`. It is
+    tokenised as in the evaluators: the prompt begins as the tokenizer begins a text, or as
+    `add_bos` says. The loss counts the responses and eos. With the chat template, the template
+    writes the example. Examples whose responses were all cut off are dropped and counted. Large
+    sources are tokenised once and cached on disk, keyed by their content.
     """
     codec = TokenCodec(tokenizer, add_bos)
+    found = by_source(config, lambda part: _stored(part, tokenizer, codec, benchmarks))
+    tokens = [RaggedRows(*each["tokens"]) for each in found.values()]
+    spans = [RaggedRows(*each["spans"]) for each in found.values()]
+    counts = {name: DataCounts(**each["counts"]) for name, each in found.items()}
+    for name, each in counts.items():
+        if name:
+            _LOG.info("data.sources.%s: %s", name, each.numbers())
+    return TrainingData(
+        tokens=_joined(tokens),
+        spans=_joined(spans),
+        lengths=tuple(length for rows in tokens for length in rows.starts.diff().tolist()),
+        counts=DataCounts.of(counts),
+        ends=tuple(sorted({end for each in found.values() for end in each["ends"]})),
+        pack_to=config.max_length if config.packing else None,
+        mixture=tuple(_shares(config, counts)),
+    )
+
+
+def _joined(rows: list[RaggedRows]) -> Ragged:
+    return rows[0] if len(rows) == 1 else ConcatDataset[Any](rows)  # type: ignore[arg-type]
+
+
+def _shares(config: DataConfig, counts: Mapping[str, DataCounts]) -> Iterator[Share]:
+    """How many examples an epoch takes of each source: as many in all as there are examples."""
+    total, weights = sum(each.examples for each in counts.values()), config.weights()
+    parts = [weight / sum(weights) for weight in weights]
+    bounds = [round(total * part) for part in accumulate(parts, initial=0.0)]
+    for (name, each), (start, end) in zip(counts.items(), pairwise(bounds), strict=False):
+        if start == end:
+            raise RowError(
+                f"data.sources.{name}.weight: expected at least one of the {total} examples of "
+                f"an epoch, got {end - start}"
+            )
+        yield Share(each.examples, end - start)
+
+
+def _stored(
+    config: DataConfig, tokenizer: Any, codec: TokenCodec, benchmarks: Sequence[BenchmarkConfig]
+) -> dict[str, Any]:
+    """The tokenised examples of one source, from the cache if they are in it."""
     key = _cache_key(config, tokenizer, benchmarks)
-    if key is None:
-        stored = _tokenised(config, tokenizer, codec, benchmarks)
-    else:
-        stored = cached(
-            (*key, codec.head), lambda: _tokenised(config, tokenizer, codec, benchmarks)
-        )
-    tokens = TokenStore(stored["ids"], stored["starts"])
-    lengths = tuple(tokens.starts.diff().tolist())
-    counts, first = DataCounts(**stored["counts"]), tuple(stored["first"])
-    pack_to = config.max_length if config.packing else None
-    return TrainingData(tokens, first, lengths, counts, pack_to)
+
+    def make() -> dict[str, Any]:
+        return _tokenised(config, tokenizer, codec, benchmarks)
+
+    return make() if key is None else cached((*key, codec.head), make)
 
 
 def _cache_key(
@@ -171,40 +225,57 @@ def _tokenised(
 ) -> dict[str, Any]:
     if tokenizer.eos_token_id is None:
         raise RowError("the tokenizer has no end-of-sequence token: a response could never end")
-    if config.template == "chat":
-        check_template(tokenizer)
     examples, counts = read_examples(config, benchmarks, tokenizer)
+    texts = [text for example in examples for text in example.texts]
+    begin = codec.prompt if config.template == "own" else codec.response
+    special = special_tokens(tokenizer)
     rows: list[list[int]] = []
-    first: list[int] = []
+    spans: list[Spans] = []
+    ends: set[int] = set()
     truncated = 0
-    for example in examples:
-        prompt, response = _encoded(example, tokenizer, codec)
-        start = len(prompt)
-        truncated += start + len(response) > config.max_length
+    for text in texts:
+        ids, learned = _encoded(text, begin, codec, tokenizer.eos_token_id)
+        ends.update(_end(ids[start:end], special) for start, end in learned)
+        truncated += len(ids) > config.max_length
         # Position 0 has no context to predict it from.
-        if 0 < start < config.max_length:
-            rows.append([*prompt, *response][: config.max_length])
-            first.append(start)
+        cut = [(max(start, 1), min(end, config.max_length)) for start, end in learned]
+        kept = [(start, end) for start, end in cut if start < end]
+        if kept:
+            rows.append(ids[: kept[-1][1]])
+            spans.append(kept)
     if not rows:
         raise RowError(
             f"data.path {config.path}: expected an example whose prompt is shorter than "
-            f"max_length {config.max_length} tokens, found none in {len(examples)} examples"
+            f"max_length {config.max_length} tokens, found none in {len(texts)} examples"
         )
-    lost = len(examples) - len(rows)
+    lost = len(texts) - len(rows)
     counts = replace(counts, examples=len(rows), truncated=truncated, no_target=lost)
-    store = TokenStore.of(rows)
-    return {"ids": store.ids, "starts": store.starts, "first": first, "counts": asdict(counts)}
+    stored = {"tokens": RaggedRows.of(rows), "spans": RaggedRows.of(spans)}
+    parts = {name: (each.values, each.starts) for name, each in stored.items()}
+    return {**parts, "ends": sorted(ends), "counts": asdict(counts)}
 
 
-def _encoded(example: Example, tokenizer: Any, codec: TokenCodec) -> tuple[list[int], list[int]]:
-    """The token ids of prompt and response, including the end of the response."""
-    if example.in_chat is not None:
-        prompt, response = example.in_chat
-        return codec.response(prompt), codec.response(response)
-    return codec.prompt(example.prompt), [
-        *codec.response(example.response),
-        tokenizer.eos_token_id,
-    ]
+Spans = list[tuple[int, int]]
+
+
+def _encoded(
+    text: Text, begin: Callable[[str], list[int]], codec: TokenCodec, eos: int
+) -> tuple[list[int], Spans]:
+    """The token ids of a text that starts by `begin`, and the spans of its learned parts."""
+    ids: list[int] = []
+    spans: Spans = []
+    for part in text:
+        start = len(ids)
+        ids += (codec.response if ids else begin)(part.text)
+        ids += [eos] * part.ends
+        if part.is_learned:
+            spans.append((start, len(ids)))
+    return ids, spans
+
+
+def _end(response: Sequence[int], special: Mapping[int, str]) -> int:
+    """The token that ends a response; at most white space follows it."""
+    return next(token for token in reversed(response) if token in special)
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
@@ -217,7 +288,16 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 def _code_digest() -> str:
     """A digest of the code that builds examples: another release tokenises again."""
     here = Path(__file__).parent
-    names = ("data", "example", "examples", "sources", "conversation", "training_sets")
+    names = (
+        "data",
+        "columns",
+        "example",
+        "examples",
+        "sources",
+        "conversation",
+        "training_sets",
+        "chat_template",
+    )
     sources = [here / f"{name}.py" for name in names]
     sources += [Path(str(module.__file__)) for module in (files, hub, token_codec)]
     digest = hashlib.sha256()

@@ -50,7 +50,7 @@ def score_derived(
     device, target = group.device(), folder / "model"
     folder.mkdir(parents=True, exist_ok=True)
     with preserve_global_state(device, config.threads):
-        computes_in = computing_dtype(config.model.dtype)
+        computes_in = computing_dtype(config.model.dtype, device)
         validation = Validation(config.evaluation, group, cache, config.model.add_bos, computes_in)
         model, tokenizer = load_derived(config.model, drop, device)
         try:

@@ -1,15 +1,14 @@
-"""A row of training data, the example made from it, and its chat template form.
+"""A row of training data, and the example made from it.
 
-`Row` reads fields and reports errors with file and line. `Example` is a prompt with the response
-whose tokens are learned. `in_chat_template` writes both with the tokenizer's own template.
+`Row` reads fields and reports errors with file and line. `Example` is a prompt and its response,
+or a conversation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from evaluators.split import is_validation
 
@@ -58,41 +57,51 @@ class Turn(NamedTuple):
     """One message: its role (system, user, assistant or tool) and its text.
 
     `chat`: the message for a chat template if it has more than role and text, such as tool calls.
-    `only_chat`: the part that the format's own prompt cannot express. An assistant's turn that is
-    not `trained` is context, and not a response to learn.
+    `only_chat`: the part that the format's own prompt cannot express. `is_learned`: the loss
+    counts it; other turns are context.
     """
 
     role: str
     text: str
     chat: Mapping[str, Any] | None = None
     only_chat: str = ""
-    trained: bool = True
+    is_learned: bool = False
 
     def message(self) -> dict[str, Any]:
         """The message as a chat template expects it."""
         return dict(self.chat or {"role": self.role, "content": self.text})
 
 
+class Part(NamedTuple):
+    """A piece of a text: context, or what `is_learned`. `ends`: with the EOS token after it."""
+
+    text: str
+    is_learned: bool = False
+    ends: bool = False
+
+
+Text = tuple[Part, ...]
+"""What becomes the tokens of one example: context first, a learned part last."""
+
+
 @dataclass(frozen=True)
 class Example:
-    """A prompt, the response whose tokens are learned, and the text that decides its split.
+    """A prompt and its response, or a conversation; both end with what is learned.
 
-    `split_text`: the text that the benchmark on the same file hashes, so both agree on a row's
-    split. `official_part`: the official split, if the set has one. `turns`: the conversation
-    before the response, for a chat template; () means one user turn. `answer`: the response as a
-    turn. `tools`: the functions that the conversation may call. `only_chat`: what prompt and
-    response leave out. `in_chat`: both as the tokenizer's chat template writes them.
+    `own`: the text in the format's own template. `split_text`: the text that the benchmark on the
+    same file hashes, so both agree on a row's split. `official_part`: the official split, if the
+    set has one. `turns`: the messages, for a chat template. `tools`: the functions that the
+    conversation may call. `only_chat`: what `own` leaves out. `texts`: the texts to train on, of
+    the configured template; several if each assistant turn has its own.
     """
 
-    prompt: str
-    response: str
+    own: Text
     split_text: str
     official_part: str | None = None
     turns: tuple[Turn, ...] = field(default=(), hash=False)
-    answer: Turn | None = field(default=None, hash=False)
     tools: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     only_chat: str = ""
-    in_chat: tuple[str, str] | None = None
+    texts: tuple[Text, ...] = ()
 
     @property
     def is_held_out(self) -> bool:
@@ -101,72 +110,23 @@ class Example:
             return self.official_part != "train"
         return is_validation(self.split_text)
 
-    def conversation(self) -> tuple[Turn, ...]:
-        """The turns before the response."""
-        return self.turns or (Turn("user", self.prompt),)
+
+def pair(
+    prompt: str, response: str, split_text: str, part: str | None = None, *, asked: str = ""
+) -> Example:
+    """A prompt and its response; `asked` is the user's turn in a chat template, if another."""
+    own = (Part(prompt), Part(response, is_learned=True, ends=True))
+    turns = (Turn("user", asked or prompt), Turn("assistant", response, is_learned=True))
+    return Example(own, split_text, part, turns)
 
 
-Messages = list[dict[str, Any]]
-REASONING = ("reasoning_content", "reasoning", "thinking")
-"""The names of the text before an answer, in messages and chat templates."""
+_Each = TypeVar("_Each", Part, Turn)
 
 
-def check_template(tokenizer: Any) -> None:
-    """Raise RowError if the tokenizer has no chat template."""
-    if not getattr(tokenizer, "chat_template", None):
-        raise RowError(
-            "data.template: 'chat' requires a tokenizer with a chat template, but this one has "
-            "none; expected 'own', the format's own prompt"
-        )
-
-
-def in_chat_template(tokenizer: Any, example: Example) -> tuple[str, str]:
-    """The prompt and the response as text with special tokens, including the end of the turn.
-
-    Raises RowError if the template rejects the conversation or leaves out a part of it.
-    """
-    turns = [turn.message() for turn in example.conversation()]
-    answer = (example.answer or Turn("assistant", example.response)).message()
-    tools = [dict(tool) for tool in example.tools] or None
-    write = partial(tokenizer.apply_chat_template, tokenize=False)
-    try:
-        prompt = write(turns, tools=tools, add_generation_prompt=True)
-        whole = write([*turns, answer], tools=tools)
-        left_out = _left_out(write, [*turns, answer], tools, whole)
-    except Exception as error:  # jinja's errors, and any that a template raises
-        raise RowError(
-            f"data.template: the chat template rejects a conversation: {error}"
-        ) from error
-    if left_out:
-        raise RowError(
-            f"data.template: expected a chat template that writes {left_out}, found one that "
-            "does not"
-        )
-    if not whole.startswith(prompt):
-        raise RowError(
-            "data.template: the tokenizer's chat template writes a conversation differently with "
-            "its answer, so the response's tokens cannot be identified; expected 'own'"
-        )
-    return prompt, whole[len(prompt) :]
-
-
-def _left_out(write: Callable[..., str], messages: Messages, tools: Any, whole: str) -> str:
-    """The part that the template ignores: with another value, it writes the same text."""
-    if tools and write(messages, tools=None) == whole:
-        return "the tools"
-    renamed = [_renamed(message) for message in messages]
-    if renamed != messages and write(renamed, tools=tools) == whole:
-        return "the tool calls"
-    *before, answer = messages
-    for name in REASONING:  # templates omit it from earlier turns on purpose
-        if name in answer and write([*before, {**answer, name: "..."}], tools=tools) == whole:
-            return f"'{name}'"
-    return ""
-
-
-def _renamed(message: dict[str, Any]) -> dict[str, Any]:
-    calls = [
-        {**call, "function": {**call["function"], "name": f"_{call['function']['name']}"}}
-        for call in message.get("tool_calls", ())
-    ]
-    return {**message, "tool_calls": calls} if calls else message
+def one_by_one(whole: Sequence[_Each]) -> Iterator[tuple[_Each, ...]]:
+    """For each learned part or turn, a sequence that ends with it, after all before as context."""
+    context: list[Any] = []
+    for each in whole:
+        if each.is_learned:
+            yield (*context, each)
+        context.append(each._replace(is_learned=False))

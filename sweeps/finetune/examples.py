@@ -13,17 +13,22 @@ import hashlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
 
 from evaluators.benchmark import Item
 from sweeps.finetune.benchmarks import build_benchmark, load_items
-from sweeps.finetune.example import Example, Row, RowError, in_chat_template
-from sweeps.finetune.finetune_config import BenchmarkConfig, DataConfig
+from sweeps.finetune.chat_template import ChatTemplate
+from sweeps.finetune.columns import renamed
+from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.example import Example, Row, RowError, Text, one_by_one
+from sweeps.finetune.finetune_config import BenchmarkConfig
 from sweeps.finetune.sources import read_source
 from sweeps.finetune.training_sets import TRAINING_SETS
 
+T = TypeVar("T")
 NGram = tuple[str, ...]
 _WORD = re.compile(r"\w+")
 _COMMON = 10  # items that may share an n-gram before it counts as a phrase
@@ -40,11 +45,10 @@ def benchmark_ngrams(benchmarks: Sequence[BenchmarkConfig], n: int) -> set[NGram
 
 
 def is_contaminated(example: Example, against: set[NGram]) -> bool:
-    """Whether the conversation or response contains an n-gram of `against`, all of one length."""
+    """Whether a message contains an n-gram of `against`, all of one length."""
     size = len(next(iter(against), ()))
-    texts = (*(turn.text for turn in example.conversation()), example.response)
     return size > 0 and any(
-        ngram in against for text in texts for ngram in _ngrams(_words(text), size)
+        ngram in against for turn in example.turns for ngram in _ngrams(_words(turn.text), size)
     )
 
 
@@ -78,6 +82,7 @@ class DataCounts:
 
     `examples` are trained on. `held_out` belong to a benchmark, `contaminated` overlap with one,
     `left_out` exceed `train_fraction`, and `no_target` lost their whole response to `max_length`.
+    `sources`: the counts of each source of a mixture, which add up to these.
     """
 
     examples: int = 0
@@ -87,19 +92,49 @@ class DataCounts:
     left_out: int = 0
     truncated: int = 0
     no_target: int = 0
+    sources: Mapping[str, DataCounts] = field(default_factory=dict)
 
-    def metrics(self) -> dict[str, float]:
-        """The counts as `data/<name>`."""
-        return {f"data/{name}": float(count) for name, count in vars(self).items()}
+    @classmethod
+    def of(cls, sources: Mapping[str, DataCounts]) -> DataCounts:
+        """The sums over `sources`; of a single source without a name, its own counts."""
+        if "" in sources:
+            return sources[""]
+        totals = sum((Counter(each.numbers()) for each in sources.values()), Counter[str]())
+        return cls(**totals, sources=sources)
+
+    def numbers(self) -> dict[str, int]:
+        """The counts by name, without those of the sources."""
+        return {name: count for name, count in vars(self).items() if name != "sources"}
+
+    def metrics(self, place: str = "data") -> dict[str, float]:
+        """The counts as `data/<name>`, and those of a source as `data/<source>/<name>`."""
+        found = {f"{place}/{name}": float(count) for name, count in self.numbers().items()}
+        for name, counts in self.sources.items():
+            found |= counts.metrics(f"{place}/{name}")
+        return found
+
+
+def by_source(config: DataConfig, read: Callable[[DataConfig], T]) -> dict[str, T]:
+    """What `read` returns for each source, by name; its errors name the source."""
+    found = {}
+    for name, part in config.parts().items():
+        try:
+            found[name] = read(part)
+        except ValueError as error:
+            if not name:
+                raise
+            raise RowError(f"data.sources.{name}: {error}") from error
+    return found
 
 
 def read_examples(
     config: DataConfig, benchmarks: Sequence[BenchmarkConfig] = (), tokenizer: Any = None
 ) -> tuple[list[Example], DataCounts]:
-    """The examples to train on, in row order, and the counts of those left out.
+    """The rows to train on, in order, with their texts, and the counts of those left out.
 
-    `benchmarks` are read if `config.decontaminate` is set; `tokenizer` provides the chat template.
-    RowError names file and line of a bad row, unless bad rows are skipped.
+    A conversation is taken or left out as a whole. `benchmarks` are read if `config.decontaminate`
+    is set; `tokenizer` provides the chat template. RowError names file and line of a bad row,
+    unless bad rows are skipped.
     """
     against = None
     if config.decontaminate is not None:
@@ -107,7 +142,7 @@ def read_examples(
     found: list[Example] = []
     bad_rows: list[RowError] = []
     held_out = contaminated = 0
-    for outcome in _outcomes(config, tokenizer):
+    for outcome in _outcomes(config, _writer(config, tokenizer)):
         if isinstance(outcome, RowError):
             if config.on_bad_row == "stop":
                 raise outcome
@@ -115,9 +150,9 @@ def read_examples(
             continue
         for example in outcome:
             if config.part == "train" and example.is_held_out:
-                held_out += 1
+                held_out += len(example.texts)
             elif against is not None and is_contaminated(example, against):
-                contaminated += 1
+                contaminated += len(example.texts)
             else:
                 found.append(example)
     if not found:
@@ -129,14 +164,25 @@ def read_examples(
     if bad_rows:
         _LOG.warning("skipped %d bad rows; the first: %s", len(bad_rows), _by_kind(bad_rows))
     kept = _fraction(found, config.train_fraction)
+    apart = sum(len(example.texts) > 1 for example in kept)
+    if apart and config.conversation == "whole":
+        _LOG.warning(
+            "%d conversations give an example for each answer: the chat template writes earlier "
+            "answers differently from the last",
+            apart,
+        )
     counts = DataCounts(
-        examples=len(kept),
+        examples=_texts(kept),
         bad_rows=len(bad_rows),
         held_out=held_out,
         contaminated=contaminated,
-        left_out=len(found) - len(kept),
+        left_out=_texts(found) - _texts(kept),
     )
     return kept, counts
+
+
+def _texts(examples: Sequence[Example]) -> int:
+    return sum(len(example.texts) for example in examples)
 
 
 def _by_kind(bad_rows: Sequence[RowError]) -> str:
@@ -149,34 +195,44 @@ def _by_kind(bad_rows: Sequence[RowError]) -> str:
     return "; ".join([str(first[0]), *(f"{len(kind)} such as: {kind[0]}" for kind in others)])
 
 
-def _outcomes(config: DataConfig, tokenizer: Any) -> Iterator[list[Example] | RowError]:
+Writer = Callable[[Example], tuple[Text, ...]]
+
+
+def _outcomes(config: DataConfig, write: Writer) -> Iterator[list[Example] | RowError]:
     """For each row, all of its examples or its error, never part of a row."""
     read = TRAINING_SETS[config.format]
-    for row in read_source(config):
+    for row in renamed(read_source(config), config.columns):
         if isinstance(row, RowError):
             yield row
             continue
         try:
-            yield [_in_template(each, row, config, tokenizer) for each in read(row)]
+            yield [_written(each, row, write) for each in read(row)]
         except RowError as error:
             yield error
 
 
-def _in_template(example: Example, row: Row, config: DataConfig, tokenizer: Any) -> Example:
-    """The example, written by the tokenizer's chat template if configured."""
-    if config.template == "own":
-        if example.only_chat:
-            row.fail(
-                f"data.template 'chat', whose template can write '{example.only_chat}'",
-                f"'{config.template}', which has no place for it",
-            )
-        return example
-    if tokenizer is None:
-        return example
+def _written(example: Example, row: Row, write: Writer) -> Example:
     try:
-        return replace(example, in_chat=in_chat_template(tokenizer, example))
+        return replace(example, texts=write(example))
     except RowError as error:
         raise RowError(f"{row.place}: {error}") from error
+
+
+def _writer(config: DataConfig, tokenizer: Any) -> Writer:
+    """What writes an example's texts in the configured template."""
+    per_turn = config.conversation == "per_turn"
+    if config.template == "chat":
+        return partial(ChatTemplate(tokenizer).texts, per_turn=per_turn)
+    return partial(_own_texts, per_turn=per_turn)
+
+
+def _own_texts(example: Example, *, per_turn: bool) -> tuple[Text, ...]:
+    if example.only_chat:
+        raise RowError(
+            f"expected data.template 'chat', whose template can write '{example.only_chat}', "
+            "found 'own', which has no place for it"
+        )
+    return tuple(one_by_one(example.own)) if per_turn else (example.own,)
 
 
 def _fraction(examples: list[Example], fraction: float) -> list[Example]:
@@ -192,4 +248,4 @@ def _fraction(examples: list[Example], fraction: float) -> list[Example]:
 
 
 def _digest(example: Example) -> bytes:
-    return hashlib.sha256(f"{example.prompt}\0{example.response}".encode()).digest()
+    return hashlib.sha256("\0".join(part.text for part in example.own).encode()).digest()

@@ -7,33 +7,11 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from evaluators.prompt_formats import PromptFormat
 from evaluators.protocol import HARNESS, Changes, is_harness
 from evaluators.tokens import AddBos
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.strict_model import LocalPath, StrictModel
-
-TrainFormat = Literal[
-    "prompt_response",
-    "alpaca",
-    "competition_math",
-    "gsm8k",
-    "magicoder_evol_instruct",
-    "mbpp",
-    "messages",
-    "metamathqa",
-    "self_instruct",
-    "sharegpt",
-    "tulu_v2",
-]
-HOMES: dict[str, dict[str, str]] = {
-    "alpaca": {"path": "tatsu-lab/alpaca"},
-    "competition_math": {"path": "DigitalLearningGmbH/MATH-lighteval"},
-    "gsm8k": {"path": "openai/gsm8k", "subset": "main"},
-    "magicoder_evol_instruct": {"path": "ise-uiuc/Magicoder-Evol-Instruct-110K"},
-    "mbpp": {"path": "google-research-datasets/mbpp", "subset": "full"},
-    "metamathqa": {"path": "meta-math/MetaMathQA"},
-    "tulu_v2": {"path": "allenai/tulu-v2-sft-mixture"},
-}
-"""The formats with a default dataset on the Hub."""
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -46,11 +24,12 @@ class BatchError(ValueError):
 class ModelConfig(StrictModel):
     """The base model, a Hugging Face folder or hub name, and how it is loaded.
 
-    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is bfloat16 on
+    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is that on
     accelerators that support it, else float32. `attention`: `auto` is flash attention if it is
     installed and applicable, else SDPA. `gradient_checkpointing` trades time for memory.
     `add_bos`: whether prompts start with the beginning-of-sequence token (BOS), in training and in
-    scoring; `auto` follows the tokenizer.
+    scoring; `auto` follows the tokenizer. `added_tokens` are new to the tokenizer and the model:
+    each gets an embedding near the mean of the others, and is saved with the model.
     """
 
     path: LocalPath
@@ -61,41 +40,7 @@ class ModelConfig(StrictModel):
     gradient_checkpointing: bool = False
     compile: bool = False
     add_bos: AddBos = "auto"
-
-
-class DataConfig(StrictModel):
-    """The training rows, all in one format.
-
-    `path`: a file (.jsonl, .json, .csv, .parquet), several separated by commas, a folder of them,
-    or a hub dataset with its `subset`, `split` and `revision`; by default the format's dataset on
-    the hub. `part="train"` leaves out rows that a benchmark on the same set evaluates on.
-    `template="chat"` uses the tokenizer's chat template instead of the format's own prompt.
-    `max_length` is the total length in tokens. `train_fraction` is the share of examples to train
-    on. `decontaminate` (usually 13) leaves out examples that share that many consecutive words
-    with an item of the run's benchmarks. `packing` packs the examples of a micro-batch into rows
-    of up to `max_length` tokens instead of padding them; the results are the same.
-    """
-
-    path: LocalPath
-    subset: str | None = None
-    split: str = "train"
-    revision: str | None = None
-    format: TrainFormat = "prompt_response"
-    part: Literal["all", "train"] = "all"
-    template: Literal["own", "chat"] = "own"
-    max_length: int = Field(default=256, ge=2)
-    train_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
-    decontaminate: int | None = Field(default=None, ge=3)
-    packing: bool = False
-    on_bad_row: Literal["stop", "skip"] = "stop"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _at_home_on_the_hub(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("path") is not None:
-            return values
-        home = HOMES.get(str(values.get("format")), {})
-        return {**home, **{name: value for name, value in values.items() if name != "path"}}
+    added_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
 
 class DropConfig(StrictModel):
@@ -175,11 +120,12 @@ class BenchmarkConfig(StrictModel):
     same if the benchmark itself separates validation and test items. A task of lm-eval
     (`lm_eval:TASK`) has data of its own. `sandbox`, `timeout` (seconds), `memory_mb` and
     `packages` limit generated programs (None: the benchmark's limits). `shots` and the settings
-    below it change the protocol; demonstrations are validation items.
+    below it change the protocol; demonstrations are validation items. `prompt_format`: by default
+    that of the training rows (None: raw, also if there is a preset).
     """
 
     name: LocalPath
-    preset: Literal["plain", "table1", "table2", "full"] | None = None
+    preset: Literal["plain", "table1", "table2", "table2_chat", "full"] | None = None
     validation: LocalPath
     test: LocalPath
     limit: PositiveInt | None = None
@@ -197,6 +143,8 @@ class BenchmarkConfig(StrictModel):
     top_p: float | None = None
     samples: int | None = None
     k: int | None = None
+    prompt_format: PromptFormat | None = None
+    fewshot_as: Literal["turns", "text"] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -234,10 +182,24 @@ class ChecksConfig(StrictModel):
     check_limit: PositiveInt | None = None
 
 
+Benchmarks = tuple[BenchmarkConfig, ...]
+
+
+def asked_as_trained(benchmarks: Benchmarks, data: DataConfig) -> Benchmarks:
+    """The benchmarks, in the prompt format of the rows unless they have one or a preset."""
+    form = data.prompt_format()
+    return tuple(
+        each
+        if form == "raw" or each.preset or each.prompt_format
+        else each.model_copy(update={"prompt_format": form})
+        for each in benchmarks
+    )
+
+
 class EvaluationConfig(ChecksConfig):
     """The checks of a run and its benchmarks."""
 
-    benchmarks: tuple[BenchmarkConfig, ...] = Field(min_length=1)
+    benchmarks: Benchmarks = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -258,7 +220,9 @@ class SharedSettings(StrictModel):
     change, or `wsd` (warm-up, stable, decay), which falls in the last fifth of the updates. A
     checkpoint is saved at every validation check except the last, and every `checkpoint_updates`
     updates if given; `checkpoint_async` writes it in the background from a copy in CPU memory.
-    Mask statistics are measured every `statistics_every` updates (0: never).
+    Mask statistics are measured every `statistics_every` updates (0: never). `chunked_loss` never
+    holds all logits of a micro-batch: less memory, and the same gradient up to rounding; `auto`
+    uses it on accelerators.
     """
 
     examples: PositiveInt
@@ -272,6 +236,7 @@ class SharedSettings(StrictModel):
     parallel: Literal["ddp", "fsdp"] = "ddp"
     statistics_every: int = Field(default=STATISTICS_EVERY, ge=0)
     threads: PositiveInt | None = None
+    chunked_loss: Literal["auto", True, False] = "auto"
     checkpoint_updates: PositiveInt | None = None
     checkpoint_async: bool = False
 
@@ -293,6 +258,13 @@ class FinetuneConfig(SharedSettings):
     micro_splits: PositiveInt = 1
     keep_checkpoints: PositiveInt = 1
     keep: Literal["none", "model"] = "model"
+
+    @model_validator(mode="after")
+    def _asked_as_trained(self) -> Self:
+        asked = asked_as_trained(self.evaluation.benchmarks, self.data)
+        evaluation = self.evaluation.model_copy(update={"benchmarks": asked})
+        object.__setattr__(self, "evaluation", evaluation)
+        return self
 
     def effective_batch(self, workers: int) -> int:
         """Examples per optimizer step, over all workers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,10 @@ _FILE_ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".safetensors", ".bin", 
 
 class HubError(ValueError):
     """A name that the hub does not have; the message says what was found instead."""
+
+
+class HubUnreachableError(HubError):
+    """The hub does not answer, and the cache does not hold what was asked for."""
 
 
 def may_be_name(path: str) -> bool:
@@ -32,6 +37,8 @@ def fetch(
 ) -> Path:
     """A small file of a hub repository, cached or downloaded; HubError if neither has it.
 
+    HubUnreachableError if it may exist, but the hub cannot be asked.
+
     Gated repositories use the token in the environment (HF_TOKEN) or from `hf auth login`.
     """
     from huggingface_hub import hf_hub_download
@@ -44,6 +51,7 @@ def fetch(
         RevisionNotFoundError,
     )
 
+    failure = HubError
     try:
         return Path(hf_hub_download(name, file, revision=revision, repo_type=kind))
     except GatedRepoError:
@@ -53,13 +61,35 @@ def fetch(
     except RepositoryNotFoundError:
         reason = f"the hub has no {kind} of that name (or it is private: set HF_TOKEN)"
     except LocalEntryNotFoundError:
+        failure = HubUnreachableError
         at = "" if revision is None else f" at revision '{revision}'"
         reason = f"the hub cannot be reached and no copy of the {kind}{at} is cached here"
     except EntryNotFoundError:
         reason = f"the {kind} on the hub has no {file}"
     except HFValidationError:
         reason = "this is not a valid hub name"
-    raise HubError(f"there is no such folder, and {reason}{similar_path(Path(name), Path.is_dir)}")
+    raise failure(f"there is no such folder, and {reason}{similar_path(Path(name), Path.is_dir)}")
+
+
+@cache
+def tensor_shapes(name: str, revision: str | None) -> dict[str, list[int]]:
+    """The shapes of a model's weights, from the headers of its safetensors files; no download.
+
+    Empty if it has no such files, or the hub does not answer.
+    """
+    from huggingface_hub import get_safetensors_metadata, utils
+
+    has_bars = not utils.are_progress_bars_disabled()
+    utils.disable_progress_bars()
+    try:
+        found = get_safetensors_metadata(name, revision=revision)
+    except Exception:  # connection errors are those of an HTTP library that it does not promise
+        return {}
+    finally:
+        if has_bars:
+            utils.enable_progress_bars()
+    files = found.files_metadata.values()
+    return {name: each.shape for file in files for name, each in file.tensors.items()}
 
 
 def similar_path(path: Path, wanted: Callable[[Path], bool]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from sweeps.finetune import checkpoint
+from sweeps.finetune.benchmarks import check_prompt_formats
 from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerprint
 from sweeps.finetune.checkpoint_saver import Saver
 from sweeps.finetune.data import load_training_data
@@ -14,8 +15,14 @@ from sweeps.finetune.derived import score_derived
 from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.memory import check_memory
-from sweeps.finetune.model import check_vocabulary, computing_dtype, load_model, save_model
-from sweeps.finetune.model_facts import check_context
+from sweeps.finetune.model import (
+    add_stop_tokens,
+    check_vocabulary,
+    computing_dtype,
+    load_model,
+    save_model,
+)
+from sweeps.finetune.model_facts import check_context, warn_of_rounding
 from sweeps.finetune.optimizers import check_optimizer, check_steps
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache, preserve_global_state, signature
@@ -85,13 +92,17 @@ class _Run:
         check_context(config.model, config.data.max_length)
         check_optimizer(config.optimizer)
         check_memory(config, group.size, device.type)
+        if group.leads:
+            warn_of_rounding(config.model)
         self._model, self._tokenizer = _base_model(config, device, cache)
         check_vocabulary(self._model, self._tokenizer)
+        check_prompt_formats(config.evaluation.benchmarks, self._tokenizer)
         store = cache or Cache()
         benchmarks = config.evaluation.benchmarks
         against = None if config.data.decontaminate is None else benchmarks
-        source = signature(config.data.path)
-        key = ("data", config.data, source, against, _model_key(config, device))
+        files = tuple(signature(part.path) for part in config.data.parts().values())
+        settings = config.data.model_dump_json()
+        key = ("data", settings, files, against, _model_key(config, device))
         data = store.value(
             key,
             lambda: load_training_data(
@@ -99,12 +110,13 @@ class _Run:
             ),
         )
         self._counts = data.counts
+        add_stop_tokens(self._model, data.ends)
         self._validation = Validation(
             config.evaluation,
             group,
             store,
             config.model.add_bos,
-            computing_dtype(config.model.dtype),
+            computing_dtype(config.model.dtype, device),
         )
         self._model.to(device)
         self._trainer = Trainer(config, self._model, data, group, device)
@@ -255,7 +267,8 @@ def _base_model(config: FinetuneConfig, device: Any, cache: Cache | None) -> tup
     """A base model that this run may modify, and its tokenizer."""
     if cache is None:
         return load_model(config.model, device)
-    return cache.model(_model_key(config, device), lambda: load_model(config.model, device))
+    key = _model_key(config, device)
+    return cache.model(key, lambda: load_model(config.model, device), device)
 
 
 def _model_key(config: FinetuneConfig, device: Any) -> tuple[Any, ...]:

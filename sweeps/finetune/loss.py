@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, final
+from dataclasses import dataclass
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,15 @@ class MicroBatch:
         return MicroBatch(*moved)  # type: ignore[arg-type]
 
 
-Tokens = tuple[Sequence[int], int]
-"""The token ids of an example, and the index of its first target token."""
+Tokens = tuple[Sequence[int], Sequence[Sequence[int]]]
+"""The ids of an example, and its target tokens as spans (start, end), end exclusive, start > 0."""
 
 
-def lay_out(rows: Sequence[Sequence[Tokens]]) -> MicroBatch:
+def collate(rows: Sequence[Sequence[Tokens]]) -> MicroBatch:
     """Examples one after another in rows, which are padded to the longest of them.
 
-    Any token can pad: nothing attends to it, and the loss ignores it.
+    Any token can pad: nothing attends to it, and the loss ignores it. Where no row holds two
+    examples, the model numbers the positions itself and needs no attention mask.
     """
     length = max(sum(len(tokens) for tokens, _ in row) for row in rows)
     ids: list[int] = []
@@ -49,40 +53,44 @@ def lay_out(rows: Sequence[Sequence[Tokens]]) -> MicroBatch:
     positions: list[int] = []
     targets: list[int] = []
     for number, row in enumerate(rows, start=1):
-        for tokens, first in row:
-            positions += range(len(ids) + first - 1, len(ids) + len(tokens) - 1)
-            targets += tokens[first:]
+        for tokens, spans in row:
+            for start, end in spans:
+                positions += range(len(ids) + start - 1, len(ids) + end - 1)
+                targets += tokens[start:end]
             places += range(len(tokens))
             ids += tokens
         padding = number * length - len(ids)
         ids += [0] * padding
         places += range(padding)  # padding is a separate example that is not used
     shape = (len(rows), length)
+    packed = any(len(row) > 1 for row in rows)
     return MicroBatch(
         torch.tensor(ids).view(shape),
         torch.tensor(positions),
         torch.tensor(targets),
-        torch.tensor(places).view(shape),
+        torch.tensor(places).view(shape) if packed else None,
     )
-
-
-def collate(examples: Sequence[Tokens]) -> MicroBatch:
-    """One example per row, where the model numbers the positions itself."""
-    return replace(lay_out([[example] for example in examples]), position_ids=None)
 
 
 @final
 class TokenLoss(nn.Module):
     """A causal language model as a function from a micro-batch to its summed loss, in nats."""
 
-    def __init__(self, model: nn.Module, computes_in: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        computes_in: torch.dtype | None = None,
+        chunked_from: int | None = None,
+    ) -> None:
         """Wrap `model`, a Hugging Face causal language model, without changing it.
 
         `computes_in`: the dtype for matrix products; None keeps the dtype of the weights.
+        `chunked_from`: see the function of this name.
         """
         super().__init__()
         self.model = model
         self.computes_in = computes_in
+        self.chunked_from = chunked_from
 
     def forward(
         self,
@@ -97,17 +105,22 @@ class TokenLoss(nn.Module):
         attends to it, and fast attention kernels apply only without a mask.
         """
         mixed = self.computes_in is not None
-        with (
-            torch.autocast(input_ids.device.type, self.computes_in, enabled=mixed),
-            _only_at(self.model, positions),
-        ):
-            logits = self.model(
+        chunked = self.chunked_from is not None and len(targets) >= self.chunked_from
+        at_head = (
+            _losses_at(self.model, positions, targets, self.computes_in)
+            if chunked
+            else _only_at(self.model, positions)
+        )
+        with torch.autocast(input_ids.device.type, self.computes_in, enabled=mixed), at_head:
+            found = self.model(
                 input_ids=input_ids, position_ids=position_ids, use_cache=False
             ).logits
-        # At least float32 before the softmax: a bf16 log-sum-exp is too imprecise.
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        return nn.functional.cross_entropy(
-            logits.flatten(0, -2).to(wide), targets, reduction="sum"
+        # At least float32 before the softmax or the sum: a bf16 log-sum-exp is too imprecise.
+        found = found.flatten(0, -2).to(torch.promote_types(found.dtype, torch.float32))
+        return (
+            found.sum()
+            if chunked
+            else nn.functional.cross_entropy(found, targets, reduction="sum")
         )
 
 
@@ -124,5 +137,75 @@ def _only_at(model: Any, positions: Tensor) -> Iterator[None]:
     handle = model.get_output_embeddings().register_forward_pre_hook(pick)
     try:
         yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _losses_at(
+    model: Any, positions: Tensor, targets: Tensor, dtype: torch.dtype | None
+) -> Iterator[None]:
+    """Let the output projection return each target's loss, [1, targets, 1], instead of logits.
+
+    Within the model's own forward pass, because there FSDP has gathered the weight.
+    """
+    head = model.get_output_embeddings()
+
+    def losses(hidden: Tensor) -> Tensor:
+        computed = dtype or head.weight.dtype
+        picked = hidden.flatten(0, -2).index_select(0, positions)
+        # Not summed within: in bfloat16, the sum would have the precision of a single loss.
+        with torch.autocast(hidden.device.type, enabled=False):
+            found = nn.functional.linear_cross_entropy(
+                picked.to(computed),
+                head.weight.to(computed),
+                targets,
+                linear_bias=None if head.bias is None else head.bias.to(computed),
+                reduction="none",
+                options=nn.LinearCrossEntropyOptions(),
+            )
+        return found.view(1, -1, 1)
+
+    head.forward = losses
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+def chunked_from(model: Any, asked: Literal["auto", True, False]) -> int | None:
+    """The least number of targets whose loss is computed in chunks of logits; None: never.
+
+    `auto`: on accelerators, where chunks are at least as fast as all logits at once (the rule of
+    `LinearCrossEntropyOptions`). Chunks need logits that are the plain output projection, without
+    scale or soft cap; other models never use them.
+    """
+    head = model.get_output_embeddings()
+    if not asked or (asked == "auto" and model.device.type == "cpu"):
+        return None
+    if not _is_plain(model, head):
+        if asked is True:
+            _LOG.warning("chunked_loss: not used, %s changes its logits", type(model).__name__)
+        return None
+    if asked is True:
+        return 1
+    return int(head.in_features) if head.out_features > head.in_features else None
+
+
+@torch.no_grad()
+def _is_plain(model: Any, head: Any) -> bool:
+    """Whether the model returns what its output projection computes; run on a few tokens."""
+    if type(head) is not nn.Linear:
+        return False
+    seen: list[Tensor] = []
+
+    def enlarge(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        seen.append(1000 * output)  # a soft cap hardly changes small logits
+        return seen[0]
+
+    handle = head.register_forward_hook(enlarge)
+    try:
+        ids = torch.tensor([[1, 2, 3]], device=model.device)
+        return torch.equal(model(input_ids=ids, use_cache=False).logits, seen[0])
     finally:
         handle.remove()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -11,7 +10,14 @@ from typing import Any, final
 import psutil
 
 from sweeps.finetune.finetune_config import FinetuneConfig
-from sweeps.finetune.model_facts import BYTES, ModelError, read_model_config, weights_dtype
+from sweeps.finetune.model_facts import (
+    BYTES,
+    ModelError,
+    count_parameters,
+    is_mixed,
+    read_model_config,
+    weights_dtype,
+)
 
 _GIB = 2**30
 CONTAINER = Path("/sys/fs/cgroup")
@@ -21,83 +27,90 @@ CONTAINER = Path("/sys/fs/cgroup")
 @final
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes of one worker during training. `activations` are those of one micro-batch."""
+    """Bytes of one worker during training. `activations` are those of one micro-batch.
+
+    `host` is what it needs in the memory of its machine, which on a CPU is `total`.
+    """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    host: int
 
     @property
     def total(self) -> int:
-        """The sum of all parts."""
+        """The sum of all parts on the worker's device."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in vars(self).items())
+        names = ("weights", "gradients", "optimizer", "activations")
+        parts = ", ".join(f"{name} {getattr(self, name) / _GIB:.2f}" for name in names)
         return f"{self.total / _GIB:.2f} GiB ({parts})"
 
 
 def memory_need(
-    config: FinetuneConfig,
-    facts: dict[str, Any],
-    parameters: int,
-    workers: int,
-    itemsize: int,
+    config: FinetuneConfig, facts: dict[str, Any], parameters: int, workers: int, device: str
 ) -> MemoryNeed:
     """A low estimate for a model with this many `parameters` and the config.json `facts`.
 
-    `itemsize`: bytes per weight. Activations follow Korthikanti et al. 2022 (arXiv 2205.05198): 34
-    bytes per token, layer and hidden unit in 16 bits, without the attention matrix; 2 bytes with
-    recomputation.
+    `device`: "cpu" or "cuda". With `fsdp`, gradients are reduced on the last micro-batch of an
+    update; if there are several, each worker holds the whole gradient until then. Activations
+    follow Korthikanti et al. 2022 (arXiv 2205.05198): 34 bytes per token, layer and hidden unit in
+    16 bits, without the attention matrix; 2 bytes with recomputation.
     """
+    itemsize = BYTES[weights_dtype(config.model.dtype)]
     shards = workers if config.parallel == "fsdp" else 1
-    weights = parameters * itemsize // shards
-    moments = {"adamw": 2 * weights, "adamw_8bit": 2 * parameters // shards, "adafactor": 0}
+    whole = parameters * itemsize
+    accumulates = config.accumulation_interval * config.micro_splits > 1
+    moments = {"adamw": 2 * whole, "adamw_8bit": 2 * parameters, "adafactor": 0}
     text = facts.get("text_config") or facts
     tokens = config.forward_batch(workers) * config.data.max_length
     unit = 2 if config.model.gradient_checkpointing else 34
     per_token = unit * text.get("num_hidden_layers", 0) * text.get("hidden_size", 0)
-    computed = 1 if config.model.dtype == "mixed_bfloat16" else itemsize // 2
-    activations = tokens * per_token * computed
-    return MemoryNeed(weights, weights, moments[config.optimizer], activations)
+    computed = 1 if is_mixed(config.model.dtype, device) else itemsize // 2
+    parts = (
+        whole // shards,
+        whole if accumulates else whole // shards,
+        moments[config.optimizer] // shards,
+        tokens * per_token * computed,
+    )
+    # A worker of an accelerator loads the model on its host.
+    return MemoryNeed(*parts, host=sum(parts) if device == "cpu" else whole)
+
+
+def worker_need(config: FinetuneConfig, workers: int, device: str) -> MemoryNeed | None:
+    """`memory_need` of the run's model; None if its parameters cannot be counted (yet)."""
+    parameters = count_parameters(config.model)
+    if parameters is None:
+        return None
+    return memory_need(config, read_model_config(config.model), parameters, workers, device)
 
 
 def check_memory(
-    config: FinetuneConfig, workers: int, device: str, parameters: int | None = None
+    config: FinetuneConfig, workers: int, device: str, neighbours: int | None = None
 ) -> None:
-    """Raise ModelError if a worker needs more memory than `device` ("cpu" or "cuda") has.
+    """Raise ModelError if a worker needs more memory than `device` ("cpu" or "cuda") or host has.
 
-    `parameters` None: counted from the file headers of a local model. A hub model that is not
-    downloaded yet cannot be counted and passes.
+    `neighbours`: the workers on this host; by default what the launcher says, else all.
     """
-    parameters = parameters or stored_parameters(Path(config.model.path).expanduser())
-    if parameters is None:
+    need = worker_need(config, workers, device)
+    if need is None:
         return
-    facts = read_model_config(config.model)
-    itemsize = BYTES[weights_dtype(config.model.dtype, device)]
-    need, there = memory_need(config, facts, parameters, workers, itemsize), _available(device)
-    if need.total > there:
+    neighbours = neighbours or int(os.environ.get("LOCAL_WORLD_SIZE", workers))
+    place, host = f"model.path {config.model.path}", need.host * neighbours
+    if need.total > (there := _available(device)):
         raise ModelError(
-            f"model.path {config.model.path}: {parameters:,} parameters need at least {need} on "
-            f"each of {workers} workers, and {device} has {there / _GIB:.2f} GiB; expected more "
-            f"workers with parallel: fsdp, a smaller mini-batch or max_length, "
-            f"model.gradient_checkpointing, or another optimizer or dtype"
+            f"{place}: training needs at least {need} on each of {workers} workers, and {device} "
+            f"has {there / _GIB:.2f} GiB; expected more workers with parallel: fsdp, a smaller "
+            "mini-batch or max_length, model.gradient_checkpointing, or another optimizer or dtype"
         )
-
-
-def stored_parameters(folder: Path) -> int | None:
-    """The number of elements in the safetensors files of `folder`, from headers; None without
-    files."""
-    sizes = [_elements(file) for file in folder.glob("*.safetensors")] if folder.is_dir() else []
-    return sum(sizes) or None
-
-
-def _elements(file: Path) -> int:
-    with file.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    return sum(map(math.prod, shapes))
+    if host > (there := machine_memory()):
+        raise ModelError(
+            f"{place}: {neighbours} workers on this machine need at least {host / _GIB:.2f} GiB "
+            f"of its memory, and it has {there / _GIB:.2f} GiB; expected fewer workers on a "
+            "machine, or a smaller model"
+        )
 
 
 def _available(device: str) -> int:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from itertools import accumulate, pairwise
+from typing import NamedTuple, final
 
 import torch
+
+from sweeps.finetune.packing import first_fit
+
+
+class Share(NamedTuple):
+    """The number of examples of a source, and how many of them are in an epoch."""
+
+    size: int
+    quota: int
 
 
 @final
@@ -16,12 +26,21 @@ class DataOrder:
     micro-batches, so these never change what a model sees.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
-        """Order `count` >= 1 examples by `seed`."""
+    def __init__(self, count: int, seed: int, mixture: Sequence[Share] = ()) -> None:
+        """Order `count` >= 1 examples by `seed`.
+
+        `mixture`: the consecutive sources that they come from. An epoch then has the quota of
+        each source, and continues where the last epoch ended in that source's own order.
+        """
         self._count = count
         self._seed = seed
         self._epoch = -1
-        self._permutation: list[int] = []
+        self._examples: list[int] = []
+        starts = accumulate((share.size for share in mixture), initial=0)
+        self._sources = [
+            (start, share.quota, DataOrder(share.size, mixed_seed(seed, 2, number)))
+            for number, (start, share) in enumerate(zip(starts, mixture, strict=False))
+        ]
 
     def batch(self, update: int, size: int) -> list[int]:
         """The `size` example indices of the 0-based `update`."""
@@ -31,23 +50,64 @@ class DataOrder:
         epoch, offset = divmod(position, self._count)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(mixed_seed(self._seed, epoch))
-            self._permutation = torch.randperm(self._count, generator=generator).tolist()
+            chosen = self._chosen(epoch)
+            permutation = torch.randperm(self._count, generator=generator).tolist()
+            self._examples = [chosen[place] for place in permutation]
             self._epoch = epoch
-        return self._permutation[offset]
+        return self._examples[offset]
+
+    def _chosen(self, epoch: int) -> Sequence[int]:
+        """The examples of an epoch."""
+        if not self._sources:
+            return range(self._count)
+        return [
+            start + index
+            for start, quota, order in self._sources
+            for index in order.batch(epoch, quota)
+        ]
+
+
+Rows = list[list[int]]
+"""Examples by index, one or several in a row."""
 
 
 def share(
-    batch: Sequence[int], lengths: Sequence[int], *, micro: int, rank: int, workers: int
-) -> list[list[int]]:
-    """The micro-batches of `rank`: `len(batch) / (micro * workers)` lists of `micro` indices.
+    batch: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    micro: int,
+    rank: int,
+    workers: int,
+    pack_to: int | None = None,
+) -> list[Rows]:
+    """The micro-batches of `rank`, each of at most `micro` rows; `workers` divides the batch.
 
-    The effective batch is first sorted by length, so that micro-batches need little padding and
-    ranks do equal work. The loss is a token sum over the whole effective batch, so the grouping
-    does not change the gradient.
+    A row holds one example, or, with `pack_to`, as many of the whole effective batch as fit into
+    that many tokens. All ranks get the same number of micro-batches and rows. The rows are sorted
+    by length first, so that micro-batches need little padding and ranks do equal work. The loss is
+    a token sum over the effective batch, so the grouping does not change the gradient.
     """
-    grouped = sorted(batch, key=lambda index: (lengths[index], index))
-    chunks = [grouped[start : start + micro] for start in range(0, len(grouped), micro)]
-    return chunks[rank::workers]
+    indices = sorted(batch, key=lambda index: (lengths[index], index))
+    rows = [[index] for index in indices]
+    if pack_to is not None:
+        rows = _packed(indices, lengths, pack_to, workers)
+    each = len(rows) // workers
+    count = -(-each // micro)
+    bounds = [each * number // count for number in range(count + 1)]
+    starts = [
+        (start * workers + rank * (end - start), end - start) for start, end in pairwise(bounds)
+    ]
+    return [rows[start : start + size] for start, size in starts]
+
+
+def _packed(indices: Sequence[int], lengths: Sequence[int], pack_to: int, workers: int) -> Rows:
+    """The examples in rows of up to `pack_to` tokens, as many as a multiple of `workers`."""
+    packed = first_fit([lengths[index] for index in indices], pack_to)
+    rows = [[indices[place] for place in row] for row in packed]
+    while len(rows) % workers:
+        largest = max(rows, key=len)
+        rows.append([largest.pop() for _ in range(len(largest) // 2)])
+    return sorted(rows, key=lambda row: sum(lengths[index] for index in row))
 
 
 def mixed_seed(*parts: int) -> int:

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sweeps.finetune.loss import MicroBatch, Tokens, lay_out
-
 
 class PackingError(ValueError):
     """The model lets packed examples attend to each other."""
@@ -36,12 +34,6 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         rows[place].append(index)
         room[place] -= size
     return rows
-
-
-def pack(examples: Sequence[Tokens], capacity: int) -> MicroBatch:
-    """Pack examples into rows of at most `capacity` tokens."""
-    rows = first_fit([len(tokens) for tokens, _ in examples], capacity)
-    return lay_out([[examples[index] for index in row] for row in rows])
 
 
 @torch.no_grad()

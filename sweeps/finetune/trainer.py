@@ -16,10 +16,10 @@ from gmt_core.methods import Method, build_method
 from sweeps.finetune.data import TrainingData
 from sweeps.finetune.divergence import DivergedError
 from sweeps.finetune.finetune_config import FinetuneConfig
-from sweeps.finetune.loss import TokenLoss
+from sweeps.finetune.loss import TokenLoss, chunked_from
 from sweeps.finetune.model import computing_dtype, prepare_training
 from sweeps.finetune.optimizers import build_optimizer, learning_rate
-from sweeps.finetune.order import DataOrder, mixed_seed, share
+from sweeps.finetune.order import Rows, mixed_seed, share
 from sweeps.finetune.packing import check_packing
 from sweeps.finetune.parallel import Parallel, Replicated, Sharded, total_norm
 from sweeps.finetune.process_group import Group
@@ -43,15 +43,15 @@ class Trainer:
         self._steps = config.steps(group.size)
         self._batch = config.effective_batch(group.size)
         self._micro = config.forward_batch(group.size)
-        self._order = DataOrder(len(data), config.seed)
-        computes_in = computing_dtype(config.model.dtype)
+        self._order = data.order(config.seed)
+        computes_in = computing_dtype(config.model.dtype, device)
         dtype = computes_in or next(model.parameters()).dtype
         self._throughput = Throughput.of(model, dtype, device, group.size)
         if config.data.packing:
             check_packing(model)
         prepare_training(model, config.model)
         self._model = model.train()
-        loss = TokenLoss(model, computes_in)
+        loss = TokenLoss(model, computes_in, chunked_from(model, config.chunked_loss))
         self.parallel: Parallel
         if config.parallel == "fsdp" and group.size > 1:
             self.parallel = Sharded(loss, group)
@@ -135,21 +135,27 @@ class Trainer:
         """
         targets, mine = self._data.targets(batch), self._share(batch)
         total = torch.zeros((), device=self._device)
-        for number, indices in enumerate(mine):
+        for number, rows in enumerate(mine):
             with self.parallel.reducing(number == len(mine) - 1):
-                loss = self._loss(indices) / targets
+                loss = self._loss(rows) / targets
                 self.parallel.backward(loss)
             total = total + loss.detach()
         return self._group.sum_(total)
 
-    def _share(self, batch: Sequence[int]) -> list[list[int]]:
+    def _share(self, batch: Sequence[int]) -> list[Rows]:
         """This rank's micro-batches of a batch."""
-        rank, workers = self._group.rank, self._group.size
-        return share(batch, self._data.lengths, micro=self._micro, rank=rank, workers=workers)
+        return share(
+            batch,
+            self._data.lengths,
+            micro=self._micro,
+            rank=self._group.rank,
+            workers=self._group.size,
+            pack_to=self._data.pack_to,
+        )
 
-    def _loss(self, indices: Sequence[int]) -> Tensor:
+    def _loss(self, rows: Rows) -> Tensor:
         """The summed loss of one micro-batch."""
-        micro = self._data.micro_batch(indices).to(self._device)
+        micro = self._data.micro_batch(rows).to(self._device)
         loss: Tensor = self.parallel.loss(
             micro.input_ids, micro.positions, micro.targets, micro.position_ids
         )

@@ -11,22 +11,13 @@ from functools import partial
 from evaluators.answers import MARKER
 from evaluators.benchmarks import gsm8k, mbpp
 from evaluators.latex import last_boxed
+from evaluators.prompt_formats import MAGICODER, alpaca
 from sweeps.finetune.conversation import Keys, read_conversation
-from sweeps.finetune.example import Example, Row, Turn
+from sweeps.finetune.example import Example, Row, pair
 
 Read = Callable[[Row], Iterator[Example]]
 """Turns one row into its examples, or raises RowError."""
 
-_ALPACA = (
-    "Below is an instruction that describes a task{more}. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n{given}### Response:\n"
-)
-_MAGICODER = (
-    "You are an exceptionally intelligent coding assistant that consistently delivers accurate "
-    "and reliable responses to user instructions.\n\n"
-    "@@ Instruction\n{instruction}\n\n@@ Response\n"
-)
 _MBPP_TRAIN = range(601, 975)
 """The `task_id` of MBPP's training rows; all others are evaluated on."""
 
@@ -51,14 +42,10 @@ _SHAREGPT = Keys(
 )
 
 
-def _user(text: str) -> tuple[Turn, ...]:
-    return (Turn("user", text),)
-
-
 def _prompt_response(row: Row) -> Iterator[Example]:
     """Rows {prompt, response}, used as they are."""
     prompt = row.text("prompt")
-    yield Example(prompt, row.text("response"), prompt)
+    yield pair(prompt, row.text("response"), prompt)
 
 
 def _alpaca(row: Row) -> Iterator[Example]:
@@ -75,13 +62,9 @@ def _self_instruct(row: Row) -> Iterator[Example]:
 
 def _in_alpaca_template(instruction: str, row: Row) -> Example:
     given = row.text("input", default="")
-    prompt = _ALPACA.format(
-        instruction=instruction,
-        more=", paired with an input that provides further context" if given else "",
-        given=f"### Input:\n{given}\n\n" if given else "",
-    )
+    prompt = alpaca(instruction, given)
     asked = f"{instruction}\n{given}"
-    return Example(prompt, row.text("output"), asked, turns=_user(asked.strip()))
+    return pair(prompt, row.text("output"), asked, asked=asked.strip())
 
 
 def _competition_math(row: Row) -> Iterator[Example]:
@@ -91,7 +74,7 @@ def _competition_math(row: Row) -> Iterator[Example]:
     if gold is None:
         row.fail("a 'solution' with a closed \\boxed{answer}", repr(solution)[-40:])
     response = f" {solution.strip()}\n{MARKER} {gold}"
-    yield Example(gsm8k.metamath_prompt(problem), response, problem, turns=_user(problem))
+    yield pair(gsm8k.metamath_prompt(problem), response, problem, asked=problem)
 
 
 def _gsm8k(row: Row) -> Iterator[Example]:
@@ -104,7 +87,7 @@ def _gsm8k(row: Row) -> Iterator[Example]:
     if "####" not in answer:
         row.fail("an 'answer' with '#### N'", repr(answer)[-40:])
     prompt, response = gsm8k.prompt_and_reference({"question": question, "answer": answer})
-    yield Example(prompt, response, question, turns=_user(question))
+    yield pair(prompt, response, question, asked=question)
 
 
 def _metamathqa(row: Row) -> Iterator[Example]:
@@ -116,14 +99,14 @@ def _metamathqa(row: Row) -> Iterator[Example]:
     query, response = row.text("query"), row.text("response")
     original = row.text("original_question", default=query)
     prompt = gsm8k.metamath_prompt(query)
-    yield Example(prompt, f" {response.strip()}", original, turns=_user(query))
+    yield pair(prompt, f" {response.strip()}", original, asked=query)
 
 
 def _magicoder(row: Row) -> Iterator[Example]:
     """Magicoder-Evol-Instruct-110K (Wei et al. 2023, arXiv 2312.02120), in Magicoder's prompt."""
     instruction, response = row.text("instruction"), row.text("response")
-    prompt = _MAGICODER.format(instruction=instruction)
-    yield Example(prompt, response, instruction, turns=_user(instruction))
+    prompt = MAGICODER.replace("{}", instruction)
+    yield pair(prompt, response, instruction, asked=instruction)
 
 
 def _mbpp(row: Row) -> Iterator[Example]:
@@ -134,7 +117,7 @@ def _mbpp(row: Row) -> Iterator[Example]:
     prompt, response = mbpp.prompt_and_reference({"text": text, "code": code, "test_list": tests})
     number = row.fields.get("task_id")
     part = None if number is None else "train" if number in _MBPP_TRAIN else "evaluation"
-    yield Example(prompt, response, text, part, turns=_user(f"{text}\n{tests[0]}"))
+    yield pair(prompt, response, text, part, asked=f"{text}\n{tests[0]}")
 
 
 # 270 conversations of the Tulu V2 mixture (Ivison et al. 2023, arXiv 2311.10702) hold an empty

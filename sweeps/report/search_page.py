@@ -134,7 +134,7 @@ def _about_the_difference(data: StudyData) -> str:
     return (
         "The difference is paired: both trials answered the same items. Its 95 % interval is a "
         "bootstrap over items. McNemar's exact test is given if items are right or wrong. It "
-        "speaks of these two models, of one seed each, not of other seeds."
+        "holds for these two models, with one seed each, not for other seeds."
     )
 
 
@@ -206,7 +206,7 @@ def _replicates(data: StudyData) -> list[Drawn]:
             )
     note = (
         "Spread is the standard deviation over seeds. These scores are not used for selection: "
-        "the best trial stays the one the search chose."
+        "the best trial remains the one that the search chose."
     )
     title = "The best points with other seeds"
     return [Drawn("", title, note, table=table(rows))] if rows else []

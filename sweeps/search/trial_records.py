@@ -21,6 +21,7 @@ from sweeps.search.attempts import INTERRUPTED, REACHED, retried
 from sweeps.search.optuna_storage import open_storage
 from sweeps.storage.errors import UserError
 from sweeps.storage.remote_sync import living_driver, refresh
+from sweeps.storage.run_lock import StartingError
 
 
 def label_of(config: SweepConfig, domain: str) -> ScoreLabel:
@@ -122,6 +123,7 @@ class Records:
     """Read-only access to a sweep's storage.
 
     Raises:
+        StartingError: the sweep is starting.
         UserError: the storage does not hold this sweep.
     """
 
@@ -130,7 +132,7 @@ class Records:
         self.place = paths_for(self.config)
         refresh(self.place)
         if not self.place.created_marker().is_file():
-            raise UserError(_missing(self.config))
+            raise _missing(self.config)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._open()
 
@@ -170,22 +172,19 @@ class Records:
         return () if study is None else trial_rows(study, self.config.seed)
 
 
-def _missing(config: SweepConfig) -> str:
+def _missing(config: SweepConfig) -> UserError:
+    folder = paths_for(config).folder
     if is_paper(config):
         first = study_paths(config, config.study.paper[0]).folder
-        return f"{config.name} is a paper: give one of its studies, as {first}"
+        return UserError(f"{config.name} is a paper: give one of its studies, such as {first}")
     if driver := living_driver(paths_for(config)):
-        return (
-            f"{config.name} is starting ({driver}) and has no records yet; try again in a few "
-            "seconds"
-        )
+        return StartingError(folder, driver)
     if paths_for(config).config_file().is_file():
-        folder = paths_for(config).folder
-        return (
+        return UserError(
             f"{config.name} was stopped before its first trial: nothing is on record yet; to run "
             f"it: python -m sweeps resume {shlex.quote(str(folder))}"
         )
-    return (
+    return UserError(
         f"no sweep named '{config.name}' in {config.storage}: run it first, or give its storage, "
         "for example storage=runs"
     )

@@ -24,9 +24,9 @@ class SecretError(ValueError):
     """A mistake in a value that contains a secret; messages must not repeat the value."""
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """``did you mean 'x'?`` or, if nothing is close, the list of known names."""
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
+def nearest(word: str, known: list[str], cutoff: float = 0.5) -> str:
+    """``did you mean 'x'?`` or, if nothing is that close, the list of known names."""
+    close = get_close_matches(word, known, n=1, cutoff=cutoff)
     if close:
         return f"did you mean '{close[0]}'?"
     return "expected one of: " + ", ".join(sorted(known))
@@ -86,7 +86,7 @@ _EXPECTED = {
     **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
     "finite_number": "expected a finite number",
     "string_too_short": "expected some text",
-    "too_short": "expected one or more in the list",
+    "too_short": "expected at least one entry",
     "string_pattern_mismatch": (
         "expected a letter or digit, then up to 63 letters, digits, '.', '_' or '-'"
     ),
@@ -101,10 +101,11 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
     if detail["type"] == "extra_forbidden" and ".".join(map(str, location[-2:])) in RENAMED:
         return _renamed(location, model, detail["input"])
     if detail["type"] == "extra_forbidden":
-        right, aside = _right_key(str(location[-1]), location[:-1], model), ""
-        if len(location) == 1 and isinstance(detail["input"], dict | list):
-            is_typo = get_close_matches(place, list(model.model_fields), n=1, cutoff=0.75)
-            aside = "" if is_typo else "; a key that only holds YAML anchors is called x-..."
+        may_hold_anchors = len(location) == 1 and isinstance(detail["input"], dict | list)
+        cutoff = 0.75 if may_hold_anchors else 0.5
+        right, aside = _right_key(str(location[-1]), location[:-1], model, cutoff), ""
+        if may_hold_anchors and not get_close_matches(place, list(model.model_fields), 1, cutoff):
+            aside = f"; a key that only holds YAML anchors starts with x-, such as 'x-{place}'"
         return f"unknown key '{place}' ({right}){aside}"
     if detail["type"] == "unknown_key":
         return f"unknown key '{place}' ({detail['msg']})"
@@ -190,10 +191,10 @@ def _renamed(location: tuple[Any, ...], model: type[BaseModel], given: Any) -> s
     allowed = get_args(_annotation_at(model, (*location[:-1], key)))
     example = given if given in allowed else allowed[0]
     before, now = ".".join((*above, old)), ".".join((*above, key))
-    return f"unknown key '{before}': since 0.2.0 it is '{now}', as {key}: {example}"
+    return f"unknown key '{before}': since 0.2.0 it is '{now}', for example {key}: {example}"
 
 
-def _right_key(word: str, above: tuple[Any, ...], model: type[BaseModel]) -> str:
+def _right_key(word: str, above: tuple[Any, ...], model: type[BaseModel], cutoff: float) -> str:
     """The key that was probably meant: a sibling, or our name for another tool's key."""
     here = _keys_at(model, above)
     close = get_close_matches(word, here, n=1, cutoff=0.8)
@@ -205,7 +206,7 @@ def _right_key(word: str, above: tuple[Any, ...], model: type[BaseModel]) -> str
         least = min(path.count(".") for path in places)
         meant = [f"'{path}'" for path in places if path.count(".") == least]
         return f"did you mean {' or '.join(meant)}?"
-    return nearest(word, here)
+    return nearest(word, here, cutoff)
 
 
 def _paths(model: type[BaseModel], above: str = "") -> Iterator[str]:
@@ -295,6 +296,8 @@ ELSEWHERE = {
         "seed": "random_seed random_state",
         "model.path": "model_name_or_path model_name pretrained base_model",
         "data.path": "dataset dataset_name train_file dataset_path",
+        "sources": "datasets mixture dataset_mixer",
+        "columns": "column_mapping column_names",
     }.items()
     for theirs in names.split()
 }

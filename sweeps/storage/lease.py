@@ -71,7 +71,7 @@ class Lease:
         """
         first = self.holder()
         if first is not None and first.id != dead:
-            say(f"another machine ran this sweep: waiting {LEASE_SECONDS:g} s for a sign of it")
+            say(f"waiting {LEASE_SECONDS:g} s for the lease of another machine to expire")
             if self._is_renewed():
                 raise refusal(first)
         self._put(driver)

@@ -155,7 +155,7 @@ class ObjectStore:
         self.remove(word)
         if read != word.encode():
             raise StorageError(
-                f"storage {self.name}: reading returned other data than was written"
+                f"storage {self.name}: the data read back differ from the data written"
             )
 
     @contextmanager

@@ -50,6 +50,15 @@ class Driver:
         return f"process {self.pid} of {self.user} on {self.host}, since {self.started}"
 
 
+@final
+class StartingError(UserError):
+    """A sweep has a driver, but nothing is on record yet."""
+
+    def __init__(self, folder: Path, driver: Driver) -> None:
+        super().__init__(f"{folder}: the sweep is starting ({driver}); try again in a few seconds")
+        self.folder, self.driver = folder, driver
+
+
 def local_driver(folder: Path) -> Driver | None:
     """The driver whose lock this machine sees. Files of a dead driver are removed."""
     record = folder / "drivers" / RECORD

@@ -141,7 +141,7 @@ def _probe(address: str) -> str:
             return _http_problem(code) if is_refused else ""
     except (OSError, ValueError) as error:
         return f"it does not respond ({getattr(error, 'reason', error)})"
-    return "another program than MLflow responds there" if code == 200 else _http_problem(code)
+    return "a program other than MLflow responds there" if code == 200 else _http_problem(code)
 
 
 def _answer(page: str) -> tuple[int, bytes]:

@@ -56,6 +56,7 @@ class FakeParameters:
     temperature: float
     top_p: float = 1.0
     stop: list[str] = field(default_factory=list)
+    stop_token_ids: list[int] = field(default_factory=list)
     seed: int | None = None
     prompt_logprobs: int | None = None
 

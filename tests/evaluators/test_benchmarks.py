@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.benchmark import Benchmark, Item, protocol_sha256
+from evaluators.benchmark import Benchmark, ChatItem, Item, protocol_sha256
 from evaluators.benchmarks import NAMES, build, presets
 from evaluators.benchmarks import gsm8k as gsm8k_module
 from evaluators.benchmarks import mbpp as mbpp_module
@@ -37,8 +37,9 @@ class Oracle(TextModel):
     """Answers with the reference, and finds nothing but the right text likely."""
 
     def __init__(self, items: Sequence[Item]) -> None:
-        self._references = {item.prompt: item.reference for item in items}
-        self._right = {item.prompt: _true_choices(item) for item in items}
+        both = [(prompt, item) for item in items for prompt in (item.prompt, _in_tulu(item))]
+        self._references = {prompt: item.reference for prompt, item in both}
+        self._right = {prompt: _true_choices(item) for prompt, item in both}
 
     def generate(self, prompts, *, max_new_tokens, stops=(), **_) -> list[Completion]:
         texts = [cut_at_stop(self._references[prompt], stops) for prompt in prompts]
@@ -47,6 +48,11 @@ class Oracle(TextModel):
     def loglikelihood(self, pairs) -> list[LogLikelihood]:
         good = [text == self._references[p] or text in self._right[p] for p, text in pairs]
         return [LogLikelihood(0.0 if each else -math.inf, 1, each) for each in good]
+
+
+def _in_tulu(item: Item) -> str:
+    chat = item.chat or ChatItem()
+    return f"<|user|>\n{chat.question or item.prompt}\n<|assistant|>\n{chat.opening}"
 
 
 def _true_choices(item: Item) -> list[str]:

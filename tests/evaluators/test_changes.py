@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from evaluators.benchmark import Sample, protocol_sha256
-from evaluators.benchmarks import SHIPPED, build
+from evaluators.benchmarks import NAMES, SHIPPED, build, presets
 from evaluators.benchmarks.generative import majority
 from evaluators.evaluate import evaluate
 from evaluators.protocol import Changes
 from evaluators.text_model import Completion, LogLikelihood, TextModel
-from tests.evaluators.benchmark_rows import jsonl, mmlu
+from tests.evaluators.benchmark_rows import ROWS, jsonl, mmlu
 from tests.evaluators.harness_tasks import ARC
 from tests.evaluators.test_benchmarks import Oracle
 
@@ -116,6 +116,20 @@ def test_mmlu_takes_as_many_shots_as_are_asked_for(tmp_path):
         build("mmlu", changes=Changes(shots=9)).load(data, "test")
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "text"])
+def test_changed_decoding_reads_the_same_items(tmp_path, name):
+    """Rules are compared by what they say: those of a changed protocol are another object."""
+    for preset in presets(name) or (None,):
+        made = "mbpp_plus" if (name, preset) == ("mbpp", "table1") else name
+        (tmp_path / str(preset)).mkdir()
+        data = ROWS[made](tmp_path / str(preset))
+        plain = build(name, preset=preset, metric="bits_per_byte")
+        if plain.protocol()["rules"]["decoding"]["max_new_tokens"]:
+            changes = Changes(max_new_tokens=7)
+            changed = build(name, preset=preset, metric="bits_per_byte", changes=changes)
+            assert changed.load(data, "all") == plain.load(data, "all")
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
@@ -123,6 +137,9 @@ def test_mmlu_takes_as_many_shots_as_are_asked_for(tmp_path):
         ("gsm8k", {"top_p": 1.5}, "top_p: expected a number from 0 to 1, found 1.5"),
         ("gsm8k", {"top_p": 0}, "top_p: expected a number above 0"),
         ("gsm8k", {"samples": 4}, "expected a temperature above 0 to draw 4 samples"),
+        ("gsm8k", {"temperature": float("inf")}, "temperature: expected a number at least 0"),
+        ("gsm8k", {"top_p": 0.9}, "top_p 0.9: expected a temperature above 0, or top_p 1"),
+        ("gsm8k", {"shots_from": "x.jsonl"}, "shots_from: expected shots, too"),
         ("gsm8k", {"fewshot_seed": 3}, "fewshot_seed: expected shots, too"),
         ("mmlu", {"temperature": 1}, "expected a benchmark that generates text"),
         ("bbh", {"shots": 5}, "has 3 demonstrations of its own; expected no shots"),

@@ -148,3 +148,17 @@ def test_a_file_without_a_row_is_refused(tmp_path: Path, name: str, content: byt
     (tmp_path / "x_dev.csv").write_bytes(b"question,a,b,c,d,answer\n")
     with pytest.raises(NoRowsError, match=r"x_dev\.csv: expected at least one row"):
         build("mmlu").load(tmp_path, "validation")
+
+
+@pytest.mark.parametrize("broken", ['"\\ud800"', "[" * 200_000, "9" * 5000])
+def test_json_that_python_cannot_hold_names_its_line(tmp_path: Path, broken: str) -> None:
+    """Half of a character, too many brackets, too many digits."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(f'{{"q": "\\u00e9"}}\n{{"q": {broken}}}\n')
+    first, second = records(rows)
+    assert first.value == {"q": "\u00e9"}
+    assert second.fault is not None and "invalid JSON" in second.fault.found
+    array = tmp_path / "rows.json"
+    array.write_text(f"[{broken}")
+    with pytest.raises(BrokenFile, match="invalid JSON"):
+        list(records(array))

@@ -50,7 +50,7 @@ def loaded(family: str, folder: Path, context: int = 8192) -> LanguageModel:
     return LanguageModel(build_model(tokenizer, context=context).eval(), tokenizer)
 
 
-def harness_says(lm: LanguageModel, name: str, folder: Path) -> dict:
+def harness_says(lm: LanguageModel, name: str, folder: Path, **options) -> dict:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -60,6 +60,7 @@ def harness_says(lm: LanguageModel, name: str, folder: Path) -> dict:
         tasks=[f"ours_{name}"],
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
         bootstrap_iters=0,
+        **options,
     )
 
 
@@ -68,9 +69,36 @@ def harness_says(lm: LanguageModel, name: str, folder: Path) -> dict:
 def test_a_task_scores_what_the_harness_scores(tmp_path, name, family):
     lm = loaded(family, tmp_path)
     benchmark = build(task(name, tmp_path))
+    agrees(lm, benchmark, name, harness_says(lm, name, tmp_path))
+
+
+@pytest.mark.parametrize("family", ["llama-2", "smollm-2"])
+@pytest.mark.parametrize("way", ["turns", "text"])
+@pytest.mark.parametrize("name", ["gsm8k", "arc"])
+def test_a_task_in_the_chat_template_scores_what_the_harness_scores(tmp_path, name, way, family):
+    lm = loaded(family, tmp_path)
+    lm.tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>\n{% endif %}"
+    )
+    changes = Changes(prompt_format="chat", shots=2, fewshot_as=way, system_prompt="Be brief.")
+    benchmark = build(task(name, tmp_path), changes=changes)
+    theirs = harness_says(
+        lm,
+        name,
+        tmp_path,
+        num_fewshot=2,
+        system_instruction="Be brief.",
+        apply_chat_template=True,
+        fewshot_as_multiturn=way == "turns",
+    )
+    agrees(lm, benchmark, name, theirs)
+    assert protocol_sha256(benchmark) != protocol_sha256(build(task(name, tmp_path)))
+
+
+def agrees(lm, benchmark, name, theirs):
     items = benchmark.load(NOWHERE, "all")
     result = evaluate(lm, benchmark, items)
-    theirs = harness_says(lm, name, tmp_path)
     assert result.n == len(DOCUMENTS[name])
     expected = theirs["results"][f"ours_{name}"]
     several = len({key.partition(",")[2] for key in expected if "," in key}) > 1
@@ -279,6 +307,8 @@ def test_a_wrong_name_metric_or_option_is_a_sentence(tmp_path):
         build(name, metric="perplexity")
     with pytest.raises(ValueError, match="expected no preset, found 'full'"):
         build(name, preset="full")
+    with pytest.raises(ValueError, match="temperature: expected a task that generates text"):
+        build(name, changes=Changes(temperature=0.5))
     path = write_task("gsm8k", tmp_path, unsafe_code=True)
     with pytest.raises(ValueError, match="without a sandbox"):
         build(f"lm_eval:{path}")

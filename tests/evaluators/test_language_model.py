@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from evaluators.language_model import LanguageModel
+from evaluators.sampling import Sampling
 
 PROMPTS = ["a", "Question: 1 + 2?\nAnswer:", "x" * 30, "def f(x):\n", "zq", "hello world, hello"]
 
@@ -166,6 +167,7 @@ def test_the_mode_is_restored_after_an_error(model, tokenizer):
 def test_nothing_to_do(model, tokenizer):
     lm = LanguageModel(model, tokenizer)
     assert lm.generate([], max_new_tokens=3) == []
+    assert lm.generate([], max_new_tokens=3, sampling=Sampling(1.0)) == []
     assert lm.loglikelihood([]) == []
     assert lm.loglikelihood([("a", "")])[0].nats == 0.0
 

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from evaluators.benchmark import Item
 from evaluators.benchmarks import build
+from evaluators.benchmarks.answered import AnswerBenchmark
+from evaluators.benchmarks.exact_match import PROTOCOL
 from evaluators.errors import DataError
 from evaluators.evaluate import evaluate
+from evaluators.protocol import Changes
 from tests.evaluators.benchmark_rows import jsonl
 from tests.evaluators.test_benchmarks import Oracle, Silent
 
@@ -93,7 +97,7 @@ def test_programs_in_yaml_are_sampled(tmp_path):
         (("form: multiple_choice", "form: multiple_choise"), "Did you mean 'multiple_choice'"),
         (("answer:", "anwser:"), "Unknown key 'anwser'.*Did you mean 'answer'"),
         (("version: colours-1\n", ""), "expected the keys name, version, form, prompt, found"),
-        (("choices: options", "choices: [a]"), "expected 'choices' as str, found \\['a'\\]"),
+        (("choices: options", "choices: [a]"), "expected 'choices' as a text, found \\['a'\\]"),
         (("choices: options", "choices: optoins"), "a field 'optoins'.*is 'options' meant"),
         (('"{question}"', '"{qestion}"'), "a field 'qestion'.*is 'question' meant"),
         (("name:", "samples: 3\nname:"), "expected a temperature above 0 to draw 3"),
@@ -108,12 +112,30 @@ def test_mistakes_are_named(tmp_path, change, message):
         build(str(path)).load(jsonl(tmp_path / "rows.jsonl", [row]), "test")
 
 
+def test_a_corpus_metric_is_kept_after_a_system_prompt(tmp_path):
+    class Corpus(AnswerBenchmark):
+        name, mean_of_items = "corpus", False
+
+        def load(self, path, split):
+            return []
+
+        def corpus_metrics(self, records):
+            return {self.metric: 0.25}
+
+    items = [Item("a", "p", "r", answer="1"), Item("b", "q", "r", answer="2")]
+    benchmark = build(Corpus("accuracy", PROTOCOL), changes=Changes(system_prompt="Be brief."))
+    assert evaluate(Oracle(items), benchmark, items).score == 0.25
+
+
 def test_files_that_define_no_benchmark(tmp_path):
     with pytest.raises(DataError, match="absent\\.py: expected a Python file"):
         build(str(tmp_path / "absent.py"))
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(DataError, match="a function benchmark"):
         build(str(tmp_path / "empty.py"))
+    (tmp_path / "exit.py").write_text("raise SystemExit(3)\n")
+    with pytest.raises(DataError, match="expected a file that Python can run: SystemExit: 3"):
+        build(str(tmp_path / "exit.py"))
     (tmp_path / "wrong.py").write_text("def benchmark(metric, sandbox):\n    return 3\n")
     with pytest.raises(DataError, match="found int"):
         build(str(tmp_path / "wrong.py"))

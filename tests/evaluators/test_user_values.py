@@ -43,6 +43,12 @@ id: "{id}"
         (ANSWERS, "temperature: -1", r"temperature: expected 0 or more, found -1\.0"),
         (ANSWERS, "temperature: .nan", "temperature: expected 0 or more, found nan"),
         (ANSWERS, "top_p: 0", r"top_p: expected above 0, up to 1, found 0\.0"),
+        (ANSWERS, "top_p: 0.5", "top_p 0.5: expected a temperature above 0, or top_p 1"),
+        (ANSWERS, "stops: x", "expected 'stops' as a list of texts, found 'x'"),
+        (ANSWERS, "validation: null", "expected 'validation' as a number, found None"),
+        (ANSWERS, "robust: true\nrobust: false", "each key once, found 'robust' 2 times"),
+        (ANSWERS.replace("{question}", "{ question }"), "", "prompt: expected a field of the row"),
+        (ANSWERS.replace("{answer}", "answer"), "", "answer: expected a field .* found 'answer'"),
         (ANSWERS, "validation: 1.0", r"validation: expected between 0 and 1, found 1\.0"),
         (ANSWERS, "choices: c", "'choices' belongs to multiple_choice"),
         (ANSWERS, "timeout: 3", "'timeout' belongs to pass_at_k"),
@@ -50,9 +56,9 @@ id: "{id}"
         (CHOICES, "max_new_tokens: 8", "belongs to exact_match and pass_at_k, not to multiple_ch"),
         (CHOICES, "extraction: robust", "'extraction' belongs to exact_match"),
         (PROGRAMS, "timeout: 0", r"timeout: expected 0\.1 to 3600 seconds, found 0"),
-        (PROGRAMS, "timeout: true", "expected 'timeout' as float, found True"),
+        (PROGRAMS, "timeout: true", "expected 'timeout' as a number, found True"),
         (PROGRAMS, "memory_mb: 1", "memory_mb: expected 64 to 1048576 MiB, found 1"),
-        (PROGRAMS, "packages: numpy", "expected 'packages' as tuple.*found 'numpy'"),
+        (PROGRAMS, "packages: numpy", "expected 'packages' as a list of texts, found 'numpy'"),
         (PROGRAMS, "packages: [nmupy]", "packages that are installed here, found 'nmupy'"),
         (PROGRAMS, "k: 5", "expected 1 <= k <= samples, found k=5, samples=4"),
     ],
@@ -71,8 +77,12 @@ def test_every_value_of_the_yaml_is_checked(tmp_path, yaml, more, message):
         (ANSWERS, {"question": None, "answer": "1"}, "'question' as a text or a number, found nu"),
         (ANSWERS, {"question": "q", "answer": ["1", "2"]},
             r"'answer' as .* a list, \['1', '2'\]; its first entry is answer\.0"),
+        (ANSWERS, {"question": " ", "answer": 1}, "a text for '{question}', found ' '"),
+        (ANSWERS, {"question": "q", "answer": ""}, "a text for '{answer}', found ''"),
+        (ANSWERS, {"question": "q", "answer": float("nan")}, "a number, found nan"),
         (ANSWERS, {"question": {"stem": "q"}, "answer": 1}, r"several fields: question\.stem"),
         (CHOICES, {"question": "q", "options": ["a", "a"], "right": 0}, "'a' more than once"),
+        (CHOICES, {"question": "q", "options": ["a", ""], "right": 0}, "choices of one sign"),
         (CHOICES, {"question": "q", "options": ["a"], "right": 0}, "least two choices, found 1"),
         (CHOICES, {"question": "q", "options": ["a", "b"], "right": "C"}, "0 to 1, found 'C'"),
         (CHOICES, {"question": "q", "options": {"text": ["a"], "label": [1]}, "right": 0},
@@ -84,6 +94,8 @@ def test_every_value_of_the_yaml_is_checked(tmp_path, yaml, more, message):
         (PROGRAMS, {"head": "h", "body": "b", "checks": None}, "list of strings, found nu"),
         (ARC, {"id": "a", "question": "q", "answerKey": "E",
                "choices": {"text": ["x", "y"], "label": ["A", "B"]}}, "one of 2 'choices.label'"),
+        (ARC, {"id": "a", "question": "q", "answerKey": "A",
+               "choices": {"text": ["x", "y"], "label": ["A", "A"]}}, "one of 2 'choices.label'"),
     ],
 )  # fmt: skip
 def test_every_value_of_a_row_is_checked(tmp_path, yaml, row, message):
@@ -94,8 +106,12 @@ def test_every_value_of_a_row_is_checked(tmp_path, yaml, row, message):
         benchmark.load(data, "test")
 
 
-def test_built_in_formats_check_choices_and_tests_as_well(tmp_path):
+def test_built_in_formats_check_answers_choices_and_tests_as_well(tmp_path):
     rows = {
+        "exact_match": {"id": "a", "prompt": "p", "reference": "r", "answer": " "},
+        "short_answer": {"id": "a", "prompt": "p", "reference": " "},
+        "gsm8k": {"question": "q", "answer": "so 5 #### "},
+        "math": {"problem": "q", "solution": r"\boxed{}", "level": "1", "type": "t"},
         "multiple_choice": {"id": "a", "prompt": "p", "choices": ["x", "x"], "answer": 0},
         "pass_at_1": {"id": "a", "prompt": "p", "reference": "r", "tests": ["  "],
                       "entry_point": "f"},

@@ -39,7 +39,7 @@ def test_two_outputs_of_eval(tmp_path: Path) -> None:
     assert code == 0
     assert "my/sums.yaml" in text and "+1.0000" in text and "0.0039" in text
     assert "my/sums.yaml: 1 item left out, only in A: i9" in text
-    assert "speak of these two models" in " ".join(text.split())
+    assert "hold for these two models" in " ".join(text.split())
     (found,) = json.loads(said.read_text())["differences"]
     assert (found["n"], found["only_a"], found["p_value"]) == (9, ["i9"], 2 / 2**9)
     assert drawn.read_bytes().startswith(b"\x89PNG")
@@ -51,6 +51,34 @@ def test_bits_per_byte_are_pooled(tmp_path: Path) -> None:
     a = evaluated(tmp_path / "a", [-1.0, -1.0], metric="bits_per_byte")
     code, text = compare(a, a)
     assert code == 0 and "-1.0820" in text  # 1.5 nats of 2 bytes
+
+
+def test_scores_of_other_metrics_or_protocols(tmp_path: Path) -> None:
+    """The first cannot be compared, unless by a metric of both; the second are named."""
+    a = evaluated(tmp_path / "a", [1.0, 0.0], protocol_sha256="f00")
+    b = evaluated(tmp_path / "b", [-1.0, -2.0], metric="bits_per_byte")
+    code, text = compare(a, b)
+    assert code == 2 and "found accuracy in A and bits_per_byte in B" in " ".join(text.split())
+    code, text = compare(a, b, "--metric", "bits_per_byte")
+    assert code == 0 and "-1.0820" in text and "different protocols" not in text
+    c = evaluated(tmp_path / "c", [1.0, 0.0], protocol_sha256="ba7")
+    code, text = compare(a, c)
+    assert code == 0 and "my/sums.yaml: A and B have different protocols" in text
+    assert "different protocols" not in compare(a, a)[1]
+
+
+def test_a_benchmark_in_two_files_is_refused(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        evaluated(tmp_path / name, [1.0, 0.0])
+    code, text = compare(tmp_path, tmp_path)
+    assert code == 2 and "my/sums.yaml: expected one file of its items, found" in text
+
+
+def test_a_single_run_names_its_model(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "step"}')
+    code, text = compare(tmp_path, tmp_path)
+    assert code == 2 and f"score its model, eval {tmp_path / 'model'}" in " ".join(text.split())
 
 
 def harness_file(folder: Path, name: str, scores: list[float]) -> Path:

@@ -89,8 +89,11 @@ def test_own_benchmarks_have_short_names_and_programs_their_sandbox(world):
     assert names == ["sums", "code", "gsm8k"]
     (world / "code_file.yaml").write_text((world / "sums_file.yaml").read_text())
     done = call(world, *words)
+    assert done.exit_code == 2 and "runs no generated code" in done.output
+    done = call(world, *(word for word in words if word not in ("--sandbox", "rlimits")))
     assert done.exit_code == 2
-    assert "another benchmark is named 'sums', too" in " ".join(done.output.split())
+    assert "expected names that differ" in " ".join(done.output.split())
+    assert "found 'sums' and 'sums'" in " ".join(done.output.split())
 
 
 def test_bos_left_out_is_another_score(world):
@@ -141,7 +144,15 @@ def test_interrupted_and_resumed_equals_uninterrupted(world, monkeypatch):
         (["--dtype", "float8"], "Unknown dtype"),
         (["--add-bos", "True"], "Unknown add-bos 'True'"),
         (["--data", "gsm8k"], "expected NAME=SOURCE"),
+        (["--prompt-format", "alpacca"], "Did you mean 'alpaca'?"),
+        (["--prompt-format", "chat"], "requires a tokenizer with a chat template"),
         (["--data", "mmlu=x"], "benchmark in --data"),
+        (["--data", "gsm8k=x.jsonl"], "--data: expected one source of gsm8k, found"),
+        (["--json", "."], "--json: expected a file, found the folder ."),
+        (["--benchmarks", "arc_easy,arc_challenge", "--preset", "tabel1"], "found 'tabel1'"),
+        (["--benchmarks", "arc_easy,arc_challenge", "--sandbox", "rlimits"], "found 'rlimits'"),
+        (["--benchmarks", "arc_easy,~nouser/own.yaml"], "unknown home folder in '~nouser/own"),
+        (["--benchmarks", "lm_eval:arc_easy", "--data", "lm_eval:arc_easy=x"], "has its own data"),
         (["--benchmarks", "mmlu"], "mmlu: no data; expected --data mmlu=SOURCE"),
         (["--data", "gsm8k=nowhere.jsonl"], "nowhere.jsonl"),
     ],
@@ -153,6 +164,26 @@ def test_mistakes_are_one_sentence(world, words, said):
         done = call(world, *words)
     assert done.exit_code == 2
     assert said in done.output and "Traceback" not in done.output
+
+
+def test_two_benchmarks_whose_files_would_be_one(world):
+    text = "version: '1'\nform: exact_match\nprompt: '{question}'\nanswer: '{answer}'\n"
+    for name in ("one", "two"):
+        (world / name).mkdir()
+        (world / name / "own.yaml").write_text(f"name: {name}\n{text}")
+    names = ",".join(str(world / name / "own.yaml") for name in ("one", "two"))
+    write(world / "data" / "own.jsonl", [{"question": "q", "answer": "a"}])
+    done = call(world, "--benchmarks", f"gsm8k,{names}")
+    assert done.exit_code == 2
+    assert "expected names that differ, of the benchmarks and of their files" in done.output
+
+
+def test_the_embedded_world_is_scored_by_its_names(world):
+    words = ["--benchmarks", "multiple_choice", "--data"]
+    words += ["multiple_choice=mini:general_choice/test.jsonl", "--limit", "2", "--device", "cpu"]
+    done = CliRunner().invoke(app, ["eval", "mini:model", *words, "--cache", str(world)])
+    assert done.exit_code == 0, done.output
+    assert "multiple_choice" in done.output
 
 
 def test_a_missing_model_is_named(world):
@@ -168,13 +199,14 @@ def test_changes_of_the_protocol(world):
     for words in (
         (),
         ("--system-prompt", "Short."),
+        ("--prompt-format", "alpaca"),
         ("--benchmarks", "gsm8k", "--preset", "plain", "--max-new-tokens", "3"),
         ("--benchmarks", "gsm8k", "--preset", "plain", "--temperature", "1", "--samples", "2"),
     ):
         done = call(world, *words, "--json", str(world / "out.json"))
         assert done.exit_code == 0, done.output
         prints.add(scores(world / "out.json")["results"]["gsm8k"]["protocol_sha256"])
-    assert len(prints) == 4
+    assert len(prints) == 5
     assert "maj@2" in scores(world / "out.json")["results"]["gsm8k"]["metrics"]
     done = call(world, "--shots", "2", "--shots-from", held)
     assert done.exit_code == 2

@@ -27,7 +27,8 @@ from sweeps.report.write_report import ReportPaths
 from tests.sweeps.finetune.tiny import config, save_model, save_rows
 from tests.sweeps.played import DIVERGED, FINISHED, OOM, play, trial_folders
 
-BEST = TrialRow(0, "000-abc", "finished", 0.3, 2, 1e-3, 0, 0.7, 4, 4, 1.0)
+SKIPPED = {"data/bad_rows": 3.0}
+BEST = TrialRow(0, "000-abc", "finished", 0.3, 2, 1e-3, 0, 0.7, 4, 4, 1.0, SKIPPED)
 
 
 def call(*words: str) -> Result:
@@ -72,6 +73,8 @@ def test_a_sweep_without_a_finished_trial_in_every_domain(
     said = f"error: domain {names}: no trial finished"
     assert (said in done.stderr) == bool(code)
     assert (f"status {sweep.storage}/small" in done.stderr) == bool(code)
+    finished = len(result.domains) - len(result.unreached())
+    assert done.stdout.count("  skipped 3 bad training rows (on_bad_row: skip)\n") == finished
 
 
 def test_a_measurement_has_no_trials(sweep_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +132,16 @@ def test_an_export_without_weights(sweep_files: Path) -> None:
     assert done.exit_code == 1
     assert "error: domain sums: no weights to export" in done.stderr
     assert (sweep_files / "out" / "sums" / "run.yaml").is_file()
+
+
+def test_an_export_to_where_nothing_can_be_written(sweep_files: Path) -> None:
+    play(FINISHED)
+    done = call("export", "sweep.yaml", "sweep.yaml/out")
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "error: sweep.yaml/out: cannot be written (Not a directory); give a folder that you can "
+        "write to\n"
+    )
 
 
 def test_weights_that_are_not_finite_are_not_exported(sweep_files: Path) -> None:

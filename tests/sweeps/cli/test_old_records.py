@@ -56,7 +56,7 @@ def test_every_command_names_the_version_that_reads_an_old_sweep(
     for source in ("sweep.yaml", str(folder)):  # a study of another schema
         said = refusal(command, source, *options(command))
         assert f"{folder}: gmt-sweep 0.1.0 ran this sweep" in said, (command, source)
-        assert "run its YAML file under another name, as name=small2" in said
+        assert "run its YAML file under another name, for example name=small2" in said
     with_old_key(folder)
     said = refusal(command, str(folder), *options(command))
     assert f"{folder}: gmt-sweep 0.1.0 ran this sweep" in said
@@ -91,7 +91,7 @@ def test_the_old_key_is_refused_with_the_new_one(
         load_config("sweep.yaml")
     assert str(refused.value) == (
         "sweep.yaml: unknown key 'training.batch.hold': since 0.2.0 it is "
-        f"'training.batch.fixed', as fixed: {example}"
+        f"'training.batch.fixed', for example fixed: {example}"
     )
 
 
@@ -103,4 +103,7 @@ def test_the_old_key_is_refused_in_single_runs_and_overrides(sweep_files: Path) 
         (sweep_files / "run.yaml").write_text("batch: {mini_batch: 8}")
         said = refusal(command, source, f"{key}=global_batch")
         now = key.replace("hold", "fixed")
-        assert f"unknown key '{key}': since 0.2.0 it is '{now}', as fixed: global_batch" in said
+        assert (
+            f"unknown key '{key}': since 0.2.0 it is '{now}', for example fixed: global_batch"
+            in said
+        )

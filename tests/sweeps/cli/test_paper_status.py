@@ -111,7 +111,8 @@ def test_what_is_of_one_sweep_asks_for_a_study(paper: Path, command: str) -> Non
     asked = CliRunner().invoke(app.app, [command, str(paper / "small"), *options])
     assert asked.exit_code == 2
     assert (
-        f"small is a paper: give one of its studies, as {paper / 'small-search'}" in asked.stderr
+        f"small is a paper: give one of its studies, such as {paper / 'small-search'}"
+        in asked.stderr
     )
 
 

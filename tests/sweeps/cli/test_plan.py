@@ -180,9 +180,12 @@ def test_a_sweep_that_is_complete_needs_no_room(sweep_files: Path) -> None:
     assert need is not None and need.total == 0
 
 
-def test_a_model_of_the_hub_has_no_size_yet(tree: Tree) -> None:
+def test_without_a_network_a_model_of_the_hub_has_no_size(tree: Tree, sweep_files: Path) -> None:
     config = parse_config({**tree, "model": {"path": "nobody/nothing"}})
     assert disk_need(config, 1, {"sums": ()}) is None
+    text = call("sweep.yaml", "model.path=nobody/nothing").stdout
+    assert "memory: unknown: no safetensors headers" in text
+    assert "disk: unknown: no safetensors headers" in text
 
 
 def test_the_command_before_anything_has_run(sweep_files: Path) -> None:
@@ -194,6 +197,8 @@ def test_the_command_before_anything_has_run(sweep_files: Path) -> None:
         "mask_ratio: 0 to 0.9 in steps of 0.1",
         "at accumulation interval 2: 4 updates of 16 examples",
         "time: unknown until a trial",
+        "memory: at least 0.0",
+        " GiB of host memory if all workers share a machine\n",
         "GiB free",
         "python -m sweeps run sweep.yaml",
     ):
@@ -229,6 +234,15 @@ def test_json(sweep_files: Path) -> None:
     assert math.isclose(found["training_device_hours"], 3 * 8 * 45 / 3600)
     assert found["evaluation_device_hours"] is None
     assert DiskNeed(**found["disk"]).total > 0
+
+
+def test_a_given_throughput_is_that_of_training_examples(sweep_files: Path) -> None:
+    found = json.loads(call("sweep.yaml", "--json", "--samples-per-second", "2").stdout)
+    domain = found["domains"][0]
+    assert domain["pace"]["training"] == domain["examples"] / 2
+    result = call("sweep.yaml", "--samples-per-second", "2", "--seconds-per-step", "1")
+    assert result.exit_code == 2
+    assert call("sweep.yaml", "--samples-per-second", "0").exit_code == 2
 
 
 def test_measured_here(sweep_files: Path) -> None:

@@ -150,6 +150,15 @@ def test_a_folder_that_moved_is_still_read(sweep_files: Path) -> None:
     assert "1 of 3" in call("elsewhere/small").stdout
 
 
+def test_a_storage_names_its_sweeps(sweep_files: Path) -> None:
+    play(FINISHED)
+    (sweep_files / "runs" / "another").mkdir()
+    (sweep_files / "runs" / "another" / "sweep.yaml").touch()
+    asked = call("runs")
+    assert asked.exit_code == 2
+    assert asked.stderr.endswith("that has been run (STORAGE/NAME), here one of: another, small\n")
+
+
 def test_only_its_owner_reads_the_stored_configuration(sweep_files: Path) -> None:
     config = play(FINISHED)
     assert paths_for(config).config_file().stat().st_mode & 0o077 == 0

@@ -38,7 +38,7 @@ def test_overrides_reach_every_kind_of_place(sweep_files: Path) -> None:
         ("search.trials=[1", "not valid YAML"),
         ("search.trails=4", "did you mean 'trials'?"),
         ("search.trials.more=4", "holds a single value"),
-        ("search.trials.more.yet=4", "has no keys"),
+        ("search.trials.more.yet=4", "the key above 'more' holds a single value"),
         ("domains.sums.benchmarks.1.limit=5", "not an index into a list of 1"),
         ("domains.sums.benchmarks.x=5", "not an index into a list of 1"),
         ("domains.sums.benchmarks.\u00b2=5", "not an index into a list of 1"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.config.load import load_config
-from sweeps.config.sweep_config import Resources, paths_for, resolve_paths
+from sweeps.config.sweep_config import Resources, paths_for, resolve_paths, share_generated_files
 from sweeps.execution import cluster_reachable
 from sweeps.execution.cluster import ray_session
 from sweeps.execution.cluster_reachable import check_reachable
@@ -62,7 +62,7 @@ def test_where_nothing_listens(scheme: str) -> None:
     with pytest.raises(UserError) as caught:
         check_reachable(address, patience_seconds=1)
     assert time.monotonic() - began < 5
-    assert f"RAY_ADDRESS {address}: no Ray cluster answers there (Connection refused)" in str(
+    assert f"RAY_ADDRESS {address}: no Ray cluster responds there (Connection refused)" in str(
         caught.value
     )
 
@@ -77,7 +77,7 @@ def test_what_listens_and_is_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         with listening(answer) as address, pytest.raises(UserError, match=words):
             check_reachable(address, patience_seconds=0)
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
-    with server, pytest.raises(UserError, match="no Ray cluster answers"):
+    with server, pytest.raises(UserError, match="no Ray cluster responds"):
         check_reachable(f"127.0.0.1:{server.server_port}", patience_seconds=0)
 
 
@@ -103,7 +103,7 @@ def test_a_head_that_comes_up_late_is_waited_for() -> None:
     "address", ["head", "10.0.0.5", "10.0.0.5:99999", "http://127.0.0.1:8265", "a b:6379", ":6379"]
 )
 def test_what_is_no_address(address: str) -> None:
-    with pytest.raises(UserError, match="expected HOST:PORT, as ") as caught:
+    with pytest.raises(UserError, match="expected HOST:PORT, such as ") as caught:
         check_reachable(address)
     assert repr(address) in str(caught.value)
     assert ("ray job submit" in str(caught.value)) == address.startswith("http")
@@ -129,3 +129,18 @@ def test_local_is_this_machine_alone(sweep_files: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
     assert cluster_address() == "127.0.0.1:6379"
     assert place.is_copied()
+
+
+def test_only_a_run_writes_the_embedded_world_into_the_storage(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GMT_SWEEP_CACHE", "")
+    monkeypatch.delenv("GMT_SWEEP_CACHE")  # now restored at the end, whatever sets it
+    monkeypatch.setenv("HOME", str(sweep_files))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    config = load_config("sweep.yaml", ["domains.sums.data.path=mini:math/train.jsonl"])
+    resolve_paths(config)  # as `validate`, `plan` and readers do
+    assert not (sweep_files / "runs").exists()
+    share_generated_files(config)
+    shared = resolve_paths(config).domains["sums"].data.path
+    assert Path(shared).is_relative_to(sweep_files / "runs" / "cache")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.execution.driver_log import LOG, driver_log, latest_trouble
+from sweeps.finetune.finetune_config import ModelConfig
+from sweeps.finetune.model_facts import warn_of_rounding
 
 
 def test_a_warning_is_logged_between_start_and_end(tmp_path: Path) -> None:
@@ -65,3 +67,12 @@ def test_the_latest_trouble_is_the_last_warning_with_its_time(tmp_path: Path) ->
     date, time, text = latest_trouble(file).split(maxsplit=2)
     assert text == "sweeps.driver: the second cause"
     assert len(date) == 10 and len(time) == 8
+
+
+def test_pure_bfloat16_is_told_in_the_log(tmp_path: Path) -> None:
+    with driver_log(tmp_path / "driver.log", "small"):
+        warn_of_rounding(ModelConfig(path="m", dtype="bfloat16"))
+        warn_of_rounding(ModelConfig(path="m"))
+    told = (tmp_path / "driver.log").read_text()
+    assert told.count("WARNING") == 1
+    assert "model.dtype: bfloat16 weights lose updates to rounding" in told

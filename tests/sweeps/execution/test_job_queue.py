@@ -374,3 +374,21 @@ def test_the_cause_of_a_lost_attempt_names_process_and_machine() -> None:
         "worker process 4242 on 10.0.0.7 is gone: Worker unexpectedly exits with a connection "
         "error code 2. End of file"
     )
+
+
+def test_workers_that_outlive_their_group_get_no_job_and_do_not_count_as_free() -> None:
+    """After a killed controller they ask once more, and then end with it."""
+
+    async def steps() -> None:
+        queue = JobQueue(3)
+        await submit(queue, "1")
+        assert await ran(queue, "a", Worker()) == "1"
+        await queue.finish("1", done(0.5))
+        await queue.gone("a", "its controller was killed")
+        assert await queue.fetch("a", Worker()) == "leave"
+        await submit(queue, "2")
+        assert await queue.fetch("a", Worker()) == "leave"
+        assert await queue.needs("b", 0.01)
+        assert await ran(queue, "b", Worker()) == "2"
+
+    run(steps())

@@ -147,6 +147,20 @@ def test_the_end_of_a_run_says_it(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"best": "a", "sft": "a"}, "the best trial is itself plain SFT"),
+        ({"best": "a"}, "no trial with mask ratio 0 finished"),
+    ],
+)
+def test_the_end_of_a_run_says_why_there_is_no_comparison(
+    tree: dict[str, Any], capsys: pytest.CaptureFixture[str], keys: dict[str, str], reason: str
+) -> None:
+    _print_tests(parse_config(tree), "sums", TestScores(keys))
+    assert capsys.readouterr().out == f"  not compared with SFT on test items: {reason}\n"
+
+
 def test_one_part_is_the_bootstrap_of_one_benchmark() -> None:
     random = np.random.default_rng(3)
     a, b = random.normal(size=(30, 2)), random.normal(size=(30, 2))

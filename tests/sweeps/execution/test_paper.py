@@ -10,11 +10,12 @@ from typing import Any
 
 import optuna
 import pytest
+import yaml
 
 from sweeps.config.load import load_config, parse_config
-from sweeps.config.study_identity import study_definition
+from sweeps.config.study_identity import git_commit, study_definition
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
-from sweeps.execution.export import export, run_yaml
+from sweeps.execution.export import export, model_card, run_yaml
 from sweeps.execution.paper import check, report, run, study_of
 from sweeps.execution.progress import LineDisplay
 from sweeps.execution.single_run import load_single_run
@@ -176,10 +177,25 @@ def test_export_writes_the_model_with_its_card(tree: Tree, tmp_path: Path) -> No
     assert found.model is not None
     card = (found.model / "README.md").read_text()
     assert "| test items of sums | 0.500 | 0.304 to 0.696 | 40 |" in card
-    assert "base_model: mini:model" in card
-    assert "train.jsonl" in card
+    assert "- Base model: `mini:model`, trained as auto\n" in card
+    assert "- Training data: `train.jsonl`, " in card
+    assert f"- Code: commit {git_commit()}\n" in card
+    metadata = yaml.safe_load(card.split("---")[1])  # the hub refuses names that it does not know
+    assert metadata.keys() == {"library_name", "pipeline_tag", "tags"}
     with pytest.raises(UserError, match="exists: give another folder"):
         export(config, tmp_path / "out")
+
+
+def test_a_card_names_what_is_on_the_hub(tree: Tree) -> None:
+    tree["model"] = {"path": "owner/base", "revision": "v1"}
+    tree["domains"]["sums"]["data"] = {"path": "owner/rows", "revision": "v2"}
+    card = model_card(parse_config(tree), "sums", ROW, {})
+    metadata = yaml.safe_load(card.split("---")[1])
+    assert (metadata["base_model"], metadata["datasets"]) == ("owner/base", ["owner/rows"])
+    assert "- Base model: `owner/base` at revision `v1`" in card
+    assert "- Training data: `owner/rows` at revision `v2`, " in card
+    assert "Gradient-Mask Tuning (arXiv 2406.15330), mask ratio 0.3, accumulation" in card
+    assert "| validation, " in card and "| 0.700 | | |" in card
 
 
 def test_the_study_that_a_budget_ends_is_the_last(

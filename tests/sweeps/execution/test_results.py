@@ -38,6 +38,8 @@ def test_a_table_of_trials_with_their_points_states_and_metrics(sweep_files: Pat
     assert table.loc[0, "eval/x"] == 0.5
     assert {"mask_ratio", "accumulation_interval", "learning_rate", "score"} <= set(table)
     assert "stopped_early" in repr(results)
+    assert f"all {table.shape[1]} columns: dataframe()" in repr(results)
+    assert max(map(len, repr(results).splitlines())) <= 120
     assert results._repr_html_().startswith("<table")
 
 
@@ -56,6 +58,8 @@ def test_the_best_trial_comes_with_a_configuration_that_runs_alone(sweep_files: 
 def test_without_a_finished_trial_there_is_no_best(sweep_files: Path) -> None:
     play(OOM, DIVERGED)
     results = open_results("sweep.yaml")
+    numbers = ["mask_ratio", "accumulation_interval", "learning_rate", "score", "seconds"]
+    assert {str(results.dataframe()[name].dtype) for name in numbers} <= {"float64", "int64"}
     assert results.best("sums") is None
     assert results.failures["sums/0"] == "CUDA out of memory"
     assert "loss is nan" in results.failures["sums/1"]

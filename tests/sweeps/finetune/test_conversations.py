@@ -11,19 +11,19 @@ import pytest
 from transformers import AutoTokenizer
 
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.example import Example, Row, RowError
+from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.example import Example, Part, Row, RowError
 from sweeps.finetune.examples import read_examples
-from sweeps.finetune.finetune_config import DataConfig
 from sweeps.finetune.training_sets import TRAINING_SETS
-from tests.sweeps.finetune.tiny import save_rows
+from tests.sweeps.finetune.tiny import pair_of, save_rows
 
-PLAIN = "{% for m in messages %}[{{ m.role }}]{{ m.content }};{% endfor %}"
+PLAIN = "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}"
 PLAIN += "{% if add_generation_prompt %}[assistant]{% endif %}"
 WITH_TOOLS = (
     "{% for t in tools or [] %}(tool){{ t.function.name }};{% endfor %}"
     "{% for m in messages %}[{{ m.role }}]{{ m.content or '' }}"
     "{% for c in m.tool_calls or [] %}(call){{ c.function.name }} "
-    "{{ c.function.arguments | tojson }}{% endfor %};{% endfor %}"
+    "{{ c.function.arguments | tojson }}{% endfor %}</s>{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 ADD = {"name": "add", "description": "Add.", "parameters": {"type": "object", "properties": {}}}
@@ -53,8 +53,9 @@ SHAREGPT = [
     {"from": "observation", "value": "2"},
     {"from": "gpt", "value": "2."},
 ]
-HEAD, ASKED = "(tool)add;", "[user]1+1?;[assistant]"
-CALLED, ANSWER = '(call)add {"a": 1, "b": null};', "2.;"
+HEAD, ASKED = "(tool)add;", "[user]1+1?</s>[assistant]"
+CALLED = Part('(call)add {"a": 1, "b": null}</s>', is_learned=True)
+TOLD, ANSWER = Part("[tool]2</s>[assistant]"), Part("2.</s>", is_learned=True)
 
 
 def examples(name: str, fields: dict[str, Any]) -> list[Example]:
@@ -90,9 +91,8 @@ def test_tools_and_calls_are_written_by_a_template_that_can(
     path = str(save_rows(tmp_path / "rows.jsonl", [fields]))
     config = DataConfig.model_validate({"path": path, "format": name, "template": "chat"})
     found, counts = read_examples(config, tokenizer=tokenizer(world, WITH_TOOLS))
-    assert [example.in_chat for example in found if example.in_chat] == [
-        (HEAD + ASKED, CALLED),
-        (f"{HEAD}{ASKED}{CALLED}[tool]2;[assistant]", ANSWER),
+    assert [example.texts for example in found] == [
+        ((Part(HEAD + ASKED), CALLED, TOLD, ANSWER),),
     ]
     assert counts.bad_rows == 0
     for template, says in [
@@ -109,10 +109,7 @@ def test_calls_without_tools(tmp_path: Path, world: Path) -> None:
     path = str(save_rows(tmp_path / "rows.jsonl", [{"messages": USED}]))
     config = DataConfig(path=path, format="messages", template="chat", on_bad_row="stop")
     found, _ = read_examples(config, tokenizer=tokenizer(world, WITH_TOOLS))
-    assert [example.in_chat for example in found][1] == (
-        f"{ASKED}{CALLED}[tool]2;[assistant]",
-        ANSWER,
-    )
+    assert [example.texts for example in found] == [((Part(ASKED), CALLED, TOLD, ANSWER),)]
     with pytest.raises(RowError, match="expected a chat template that writes the tool calls"):
         read_examples(config, tokenizer=tokenizer(world, PLAIN))
     with pytest.raises(RowError, match="'chat', whose template can write 'tool_calls'"):
@@ -127,7 +124,7 @@ def test_reasoning_is_written_or_the_row_is_refused(tmp_path: Path, world: Path)
         read_examples(config, tokenizer=tokenizer(world, PLAIN))
     thinking = PLAIN.replace("{{ m.content }}", "{{ m.reasoning_content }}{{ m.content }}")
     (example,), _ = read_examples(config, tokenizer=tokenizer(world, thinking))
-    assert example.in_chat == (ASKED, "One and one.2;")
+    assert example.texts == ((Part(ASKED), Part("One and one.2</s>", is_learned=True)),)
 
 
 def test_null_fields_that_parquet_adds_are_absent(tmp_path: Path, world: Path) -> None:
@@ -137,15 +134,20 @@ def test_null_fields_that_parquet_adds_are_absent(tmp_path: Path, world: Path) -
     path = str(tmp_path / "rows.parquet")
     config = DataConfig(path=path, format="messages", template="chat")
     found, _ = read_examples(config, tokenizer=tokenizer(world, WITH_TOOLS))
-    assert len(found) == 3
-    assert found[2].answer == ("assistant", "yo", None, "", True)
+    assert len(found) == 2
+    assert [sum(part.is_learned for part in each.texts[0]) for each in found] == [2, 1]
+    assert found[1].turns[-1] == ("assistant", "yo", None, "", True)
 
 
 def test_an_unweighted_answer_is_context_and_no_example() -> None:
     turns = [*said("hi", "yo", weight=0)["messages"], *said("bye", "ciao", weight=1)["messages"]]
     (example,) = examples("messages", {"messages": turns})
-    assert example.prompt == "<|user|>\nhi\n<|assistant|>\nyo\n<|user|>\nbye\n<|assistant|>\n"
-    assert example.response == "ciao"
+    assert example.own == (
+        Part("<|user|>\nhi\n<|assistant|>\n"),
+        Part("yo", ends=True),
+        Part("\n<|user|>\nbye\n<|assistant|>\n"),
+        Part("ciao", is_learned=True, ends=True),
+    )
     spoken = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo", "loss": False}]
     with pytest.raises(RowError, match="'assistant' that is trained on, found none"):
         examples("sharegpt", {"conversations": spoken})
@@ -154,25 +156,25 @@ def test_an_unweighted_answer_is_context_and_no_example() -> None:
 def test_parts_of_text_are_one_text() -> None:
     parts = [{"type": "text", "text": "y"}, {"type": "text", "text": "o", "image_url": None}]
     (example,) = examples("messages", said([{"type": "text", "text": "hi"}], parts))
-    assert (example.prompt, example.response) == ("<|user|>\nhi\n<|assistant|>\n", "yo")
+    assert pair_of(example) == ("<|user|>\nhi\n<|assistant|>\n", "yo")
 
 
 @pytest.mark.parametrize("speaker", ["gpt", "chatgpt", "bing", "bard", "assistant"])
 def test_every_name_of_the_assistant(speaker: str) -> None:
     spoken = [{"from": "human", "value": "hi"}, {"from": speaker, "value": "yo"}]
     (example,) = examples("sharegpt", {"conversations": spoken})
-    assert example.response == "yo"
+    assert pair_of(example)[1] == "yo"
 
 
 def test_the_developer_is_the_system_and_an_empty_one_says_nothing() -> None:
     for role in ("developer", "system"):
         turns = [{"role": role, "content": "Be short."}, *said("hi", "yo")["messages"]]
         (example,) = examples("messages", {"messages": turns})
-        assert example.prompt.startswith("<|system|>\nBe short.\n<|user|>\n")
+        assert pair_of(example)[0].startswith("<|system|>\nBe short.\n<|user|>\n")
         (example,) = examples("messages", {"messages": [{**turns[0], "content": ""}, *turns[1:]]})
-        assert example.prompt == "<|user|>\nhi\n<|assistant|>\n"
+        assert pair_of(example)[0] == "<|user|>\nhi\n<|assistant|>\n"
     (example,) = examples("messages", {**said("hi", "yo"), "system": "Be short."})
-    assert example.prompt.startswith("<|system|>\nBe short.\n<|user|>\n")
+    assert pair_of(example)[0].startswith("<|system|>\nBe short.\n<|user|>\n")
     with pytest.raises(RowError, match="message 1: expected one system prompt"):
         examples("messages", {"messages": turns, "system": "Be long."})
 
@@ -238,7 +240,7 @@ def test_tulu_gets_through_its_empty_messages(
     data = shipped.domains["general"].data
     change = {"path": str(path), "decontaminate": None}
     found, counts = read_examples(data.model_copy(update=change))
-    assert [example.response for example in found] == ["yo", "hello", "hey"]
+    assert [pair_of(example)[1] for example in found] == ["yo", "hello", "hey"]
     assert (counts.examples, counts.bad_rows) == (3, 3)
     assert "skipped 3 bad rows; the first: " in caplog.text
     assert "tulu.jsonl, line 2, message 2: expected a non-empty string 'content'" in caplog.text

@@ -11,7 +11,7 @@ from evaluators.tokens import TokenCodec
 from sweeps.finetune import data as data_module
 from sweeps.finetune.checkpoint import run_fingerprint
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.finetune_config import DataConfig
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.run_identity import run_identity
 from tests.evaluators.tokenizer_families import FAMILIES, Family
@@ -41,7 +41,7 @@ def test_an_example_is_the_prompt_that_is_scored_response_and_eos(
         data = load_training_data(rows, tokenizer, add_bos=add_bos)
         expected = (*prompt, *codec.response(ROW["response"]), tokenizer.eos_token_id)
         assert tuple(data.tokens) == (expected,)
-        assert data.first == (len(prompt),)
+        assert [*data.spans] == [([len(prompt), len(expected)],)]
         found[add_bos] = expected
     own = tokenizer(ROW["prompt"]).input_ids
     assert list(found["auto"][: len(own)]) == own

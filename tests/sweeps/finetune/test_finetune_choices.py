@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from sweeps.finetune import memory
 from sweeps.finetune.finetune_config import MethodConfig, ModelConfig
 from sweeps.finetune.loop import finetune
-from sweeps.finetune.memory import check_memory, memory_need, stored_parameters
-from sweeps.finetune.model import load_model, training_dtype
-from sweeps.finetune.model_facts import ModelError, read_model_config
+from sweeps.finetune.memory import check_memory, memory_need
+from sweeps.finetune.model import computing_dtype, load_model, save_model, training_dtype
+from sweeps.finetune.model_facts import ModelError, count_parameters, read_model_config
 from sweeps.finetune.optimizers import OptimizerError, check_optimizer
 from sweeps.finetune.reporter import RunResult
 from sweeps.finetune.throughput import Throughput
@@ -70,8 +70,35 @@ def test_dtypes_learn_and_keep_their_weights(
     assert result.state == exact.state == "finished"
 
 
-def test_auto_is_float32_on_a_cpu() -> None:
-    assert training_dtype("auto", CPU) == torch.float32
+def test_auto_is_float32_and_on_accelerators_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    assert training_dtype("auto") == torch.float32
+    assert computing_dtype("auto", CPU) is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for supported, expected in ((True, torch.bfloat16), (False, None)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: supported)  # noqa: B023
+        assert computing_dtype("auto", gpu) == expected
+    assert computing_dtype("mixed_bfloat16", gpu) == torch.bfloat16
+    assert computing_dtype("bfloat16", gpu) is None
+
+
+def test_a_run_in_pure_bfloat16_warns(
+    world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(world, tmp_path / "mixed", model=model_with(world, dtype="mixed_bfloat16"), examples=8)
+    assert "rounding" not in caplog.text
+    run(world, tmp_path / "pure", model=model_with(world, dtype="bfloat16"), examples=8)
+    assert "lose updates to rounding" in caplog.text and "use mixed_bfloat16" in caplog.text
+
+
+def test_a_large_model_is_saved_in_shards(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_model(ModelConfig(path=str(world / "model")), CPU)
+    monkeypatch.setattr("sweeps.finetune.model.SHARD", "10KB")
+    save_model(model, tokenizer, tmp_path / "model", model.state_dict())
+    assert len(list((tmp_path / "model").glob("model-*.safetensors"))) > 1
+    assert_equal(parameters(tmp_path / "model"), parameters(world / "model"))
 
 
 @pytest.mark.slow
@@ -196,11 +223,36 @@ def test_drop_needs_a_finished_parent(world: Path, tmp_path: Path) -> None:
         MethodConfig.model_validate({"name": "sft", "drop": drop})
 
 
-def test_the_stored_parameters_are_counted_without_loading(world: Path, tmp_path: Path) -> None:
+def test_the_parameters_are_counted_without_loading(world: Path, tmp_path: Path) -> None:
     model, _ = load_model(ModelConfig(path=str(world / "model")), CPU)
     whole = sum(parameter.numel() for parameter in model.parameters())
-    assert stored_parameters(world / "model") == whole
-    assert stored_parameters(tmp_path) is None
+    assert count_parameters(ModelConfig(path=str(world / "model"))) == whole
+    there = ModelConfig(path=str(tmp_path))
+    with pytest.raises(ModelError, match="has no config"):
+        count_parameters(there)
+    shutil.copy(world / "model" / "config.json", tmp_path)
+    assert count_parameters(there) is None
+    (tmp_path / "model.safetensors").write_bytes(b"none")
+    with pytest.raises(ModelError, match="expected a safetensors file, found none"):
+        count_parameters(there)
+
+
+def test_a_shard_that_is_missing_is_named(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    load_model(ModelConfig(path=str(world / "model")), CPU)[0].save_pretrained(
+        folder, max_shard_size="10KB"
+    )
+    shards = sorted(folder.glob("model-*.safetensors"))
+    shutil.copy(shards[0], folder / "consolidated.safetensors")  # is not read
+    model = ModelConfig(path=str(folder))
+    assert len(shards) > 1
+    assert count_parameters(model) == count_parameters(ModelConfig(path=str(world / "model")))
+    shards[1].unlink()
+    with pytest.raises(ModelError, match=f"names {shards[1].name}, which is missing"):
+        count_parameters(model)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": []}')
+    with pytest.raises(ModelError, match="expected an object 'weight_map'"):
+        count_parameters(model)
 
 
 @pytest.mark.parametrize(
@@ -209,16 +261,22 @@ def test_the_stored_parameters_are_counted_without_loading(world: Path, tmp_path
         ({}, (4, 4, 8)),
         ({"optimizer": "adafactor"}, (4, 4, 0)),
         ({"optimizer": "adamw_8bit"}, (4, 4, 2)),
-        ({"parallel": "fsdp"}, (2, 2, 4)),
+        # Two micro-batches, which FSDP reduces at the end: the gradient is whole until then.
+        ({"parallel": "fsdp"}, (2, 4, 4)),
+        ({"parallel": "fsdp", "accumulation_interval": 1}, (2, 2, 4)),
+        ({"parallel": "fsdp", "optimizer": "adamw_8bit"}, (2, 4, 1)),
     ],
 )
 def test_what_a_worker_needs(
     world: Path, changes: dict[str, Any], expected: tuple[int, ...]
 ) -> None:
     batch = {"fixed": "mini_batch", "mini_batch": 4}
-    need = memory_need(config(world, batch=batch, **changes), FACTS, 10**6, 2, 4)
+    need = memory_need(config(world, batch=batch, **changes), FACTS, 10**6, 2, "cpu")
     assert (need.weights, need.gradients, need.optimizer) == tuple(10**6 * e for e in expected)
     assert need.activations == 4 * 32 * 34 * 2 * 32 * 2
+    assert need.host == need.total
+    gpu = memory_need(config(world, batch=batch, **changes), FACTS, 10**6, 2, "cuda")
+    assert (gpu.activations, gpu.host) == (need.activations // 2, 4 * 10**6)
 
 
 def test_what_does_not_fit_is_named_before_anything_is_loaded(
@@ -231,9 +289,12 @@ def test_what_does_not_fit_is_named_before_anything_is_loaded(
     content = struct.pack("<Q", len(header)) + header.encode()
     (folder / "model.safetensors").write_bytes(content)
     huge = config(world, model={"path": str(folder)})
-    with pytest.raises(ModelError, match=r"70,000,000,000 parameters need at least 1043\.\d+ GiB"):
+    with pytest.raises(ModelError, match=r"training needs at least 1043\.\d+ GiB \(weights 260\."):
         finetune(huge, tmp_path / "run", MemoryReporter())
     monkeypatch.setattr(memory, "_available", lambda _: 2**50)
+    with pytest.raises(ModelError, match=r"3 workers on this machine need at least 3129\.\d+ GiB"):
+        check_memory(huge, 1, "cpu", neighbours=3)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 2**50)
     check_memory(huge, 1, "cpu")
 
 

@@ -197,6 +197,7 @@ def test_faulty_rows_are_read_or_counted(run_yaml: Path, tmp_path: Path) -> None
     metrics = json.loads((tmp_path / "out" / "result.json").read_text())["metrics"]
     assert metrics["data/examples"] == 2 * len(READ)
     assert metrics["data/bad_rows"] == len(REFUSED)
+    assert f"  skipped {len(REFUSED)} bad training rows (on_bad_row: skip)\n" in done.stdout
     for name in ("empty", "blank", "list", "header"):
         options = (*changes, "data.on_bad_row=skip")
         refused = call(str(run_yaml), "folder=none", f"{path},{files[name]}", *options)

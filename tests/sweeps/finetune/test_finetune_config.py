@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from sweeps.config.sweep_config import DomainConfig
 from sweeps.finetune.finetune_config import BatchConfig, BatchError, MethodConfig
+from sweeps.finetune.run_identity import run_identity
 from sweeps.storage.errors import UserError, checked
 from tests.sweeps.finetune.tiny import config
 
@@ -82,3 +84,31 @@ def test_batch_sizes(batch: dict[str, Any], workers: int, expected: tuple[int, .
     run = config(HERE, batch=batch, accumulation_interval=3, examples=48)
     sizes = run.micro_batch(workers), run.effective_batch(workers), run.steps(workers)
     assert sizes == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "benchmark", "expected"),
+    [
+        ({"template": "chat"}, {}, "chat"),
+        ({"template": "chat", "format": "metamathqa"}, {}, "chat"),
+        ({"format": "metamathqa"}, {}, "metamath"),
+        ({"format": "tulu_v2"}, {}, "tulu"),
+        ({"format": "self_instruct"}, {}, "alpaca"),
+        ({"format": "gsm8k"}, {}, None),
+        ({}, {}, None),
+        ({"template": "chat"}, {"prompt_format": "raw"}, "raw"),
+        ({"template": "chat"}, {"name": "gsm8k", "preset": "table1"}, None),
+    ],
+)
+def test_benchmarks_are_asked_as_the_rows_are_trained_on(
+    data: dict[str, str], benchmark: dict[str, str], expected: str | None
+) -> None:
+    """Unless they have a format or a preset; in a run and in a domain of a sweep."""
+    rows = {"path": "train.jsonl", **data}
+    asked = {"name": "exact_match", "validation": "v", "test": "t", **benchmark}
+    run = config(Path("w"), data=rows, evaluation={"benchmarks": [asked]})
+    domain = DomainConfig.model_validate({"data": rows, "benchmarks": [asked]})
+    assert run.evaluation.benchmarks == domain.benchmarks
+    assert domain.benchmarks[0].prompt_format == expected
+    assert run_identity(run)["evaluation"]["benchmarks"][0].get("prompt_format") == expected
+    assert DomainConfig.model_validate(domain.model_dump()) == domain

@@ -10,10 +10,10 @@ from transformers import AutoTokenizer
 from evaluators import benchmarks
 from evaluators.split import is_validation
 from sweeps.finetune.data import TrainingData, load_training_data
-from sweeps.finetune.example import Example, Row, RowError
-from sweeps.finetune.finetune_config import DataConfig
+from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.example import Example, Part, Row, RowError
 from sweeps.finetune.training_sets import TRAINING_SETS
-from tests.sweeps.finetune.tiny import save_rows
+from tests.sweeps.finetune.tiny import pair_of, save_rows
 
 GOOD = {"prompt": "1+1=", "response": "2"}
 
@@ -76,8 +76,9 @@ def test_tokens_are_bos_prompt_response_eos(tmp_path: Path, tokenizer: Any) -> N
     prompt = tokenizer("1+1=", add_special_tokens=False)["input_ids"]
     response = tokenizer("2", add_special_tokens=False)["input_ids"]
     assert tuple(data.tokens) == ((1, *prompt, *response, 2),)
-    assert data.first == (1 + len(prompt),)
-    batch = data.micro_batch([0])
+    (tokens,) = data.tokens
+    assert [*data.spans] == [([1 + len(prompt), len(tokens)],)]
+    batch = data.micro_batch([[0]])
     assert batch.targets.tolist() == [*response, 2]
     assert batch.positions.tolist() == [len(prompt), len(prompt) + 1]
 
@@ -85,7 +86,7 @@ def test_tokens_are_bos_prompt_response_eos(tmp_path: Path, tokenizer: Any) -> N
 def test_positions_point_into_the_padded_batch(tmp_path: Path, tokenizer: Any) -> None:
     rows = [GOOD, {"prompt": "10+10=", "response": "20"}]
     data = load(save_rows(tmp_path / "rows.jsonl", rows), tokenizer)
-    batch = data.micro_batch([0, 1])
+    batch = data.micro_batch([[0], [1]])
     length = batch.input_ids.shape[1]
     assert length == max(data.lengths)
     flat = batch.input_ids.flatten()
@@ -123,26 +124,31 @@ def test_part_train_leaves_out_what_validation_takes(tmp_path: Path, tokenizer: 
 def test_alpaca_with_and_without_input() -> None:
     fields = {"instruction": "Add.", "input": "1 2", "output": "3"}
     (example,) = examples("alpaca", fields)
-    assert example.prompt.endswith("### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n")
-    assert example.response == "3"
+    prompt, response = pair_of(example)
+    assert prompt.endswith("### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n")
+    assert response == "3"
     (bare,) = examples("alpaca", {**fields, "input": ""})
-    assert "### Input" not in bare.prompt
+    assert "### Input" not in pair_of(bare)[0]
 
 
 def test_self_instruct_gives_an_example_for_each_instance() -> None:
     instances = [{"input": "1", "output": "a"}, {"input": "", "output": "b"}]
     found = examples("self_instruct", {"instruction": "Do.", "instances": instances})
-    assert [example.response for example in found] == ["a", "b"]
+    assert [pair_of(example)[1] for example in found] == ["a", "b"]
     with pytest.raises(RowError, match=r"line 1, instance 1: .*'output'"):
         examples("self_instruct", {"instruction": "Do.", "instances": [{"input": "1"}]})
 
 
-def test_messages_give_an_example_for_each_assistant_turn() -> None:
+def test_messages_give_one_example_that_learns_each_answer() -> None:
     turns = [("user", "hi"), ("assistant", "yo"), ("user", "bye"), ("assistant", "ciao")]
     chat = [{"role": role, "content": content} for role, content in turns]
-    first, second = examples("messages", {"messages": chat})
-    assert (first.prompt, first.response) == ("<|user|>\nhi\n<|assistant|>\n", "yo")
-    assert second.prompt == f"{first.prompt}yo\n<|user|>\nbye\n<|assistant|>\n"
+    (example,) = examples("messages", {"messages": chat})
+    assert example.own == (
+        Part("<|user|>\nhi\n<|assistant|>\n"),
+        Part("yo", is_learned=True, ends=True),
+        Part("\n<|user|>\nbye\n<|assistant|>\n"),
+        Part("ciao", is_learned=True, ends=True),
+    )
     with pytest.raises(RowError, match="message 1: expected 'role' one of"):
         examples("messages", {"messages": [{"role": "usr", "content": "hi"}]})
     with pytest.raises(RowError, match="role 'assistant'"):
@@ -156,7 +162,7 @@ def test_gsm8k_trains_on_the_prompt_and_reference_of_the_benchmark(tmp_path: Pat
     ]
     path = save_rows(tmp_path / "train.jsonl", rows)
     trained = [example for row in rows for example in examples("gsm8k", row)]
-    held_out = {ex.prompt: ex.response for ex in trained if ex.is_held_out}
+    held_out = dict(pair_of(ex) for ex in trained if ex.is_held_out)
     items = benchmarks.build("gsm8k").load(path, "validation")
     assert {item.prompt: item.reference for item in items} == held_out
     assert 0 < len(items) < 200
@@ -176,6 +182,6 @@ def test_mbpp_trains_on_the_prompt_and_reference_of_the_benchmark(tmp_path: Path
     benchmark = benchmarks.build("mbpp", metric="bits_per_byte")
     (item,) = benchmark.load(path, "validation")
     (example,) = examples("mbpp", row)
-    assert (example.prompt, example.response) == (item.prompt, item.reference)
+    assert pair_of(example) == (item.prompt, item.reference)
     with pytest.raises(RowError, match="'test_list'"):
         examples("mbpp", {**row, "test_list": []})

@@ -37,10 +37,10 @@ def settings(world: Path, parallel: str, **changes: Any) -> dict[str, Any]:
     return {"batch": BATCH, "model": model, "parallel": parallel, **changes}
 
 
-def train(world: Path, folder: Path, parallel: str, name: str) -> None:
+def train(world: Path, folder: Path, parallel: str, name: str, changes: dict[str, Any]) -> None:
     """On one rank: a run, its losses and score in `name`.json."""
     reporter = MemoryReporter()
-    run = config(world, **settings(world, parallel))
+    run = config(world, **settings(world, parallel, **changes))
     result = finetune(run, folder / name, reporter)
     report = {"losses": reporter.losses(), "score": result.score}
     (folder / f"{name}.{dist.get_rank()}.json").write_text(json.dumps(report))
@@ -56,15 +56,23 @@ def single(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("packing", [False, True])
 def test_the_loss_curve_does_not_depend_on_the_workers(
-    world: Path, tmp_path: Path, single: tuple[list[float], Path], parallel: str, size: int
+    world: Path,
+    tmp_path: Path,
+    single: tuple[list[float], Path],
+    parallel: str,
+    size: int,
+    packing: bool,
 ) -> None:
-    run_ranks(train, size, tmp_path, world, tmp_path, parallel, "run")
+    data = {"path": str(world / "train.jsonl"), "max_length": 32, "packing": packing}
+    changes = {"data": data, "chunked_loss": packing}
+    run_ranks(train, size, tmp_path, world, tmp_path, parallel, "run", changes)
     reports = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("run.*.json"))]
     assert len(reports) == size
     assert all(report == reports[0] for report in reports)
     losses, model = single
-    assert reports[0]["losses"] == pytest.approx(losses, abs=1e-5)
+    assert reports[0]["losses"] == pytest.approx(losses, abs=1e-9)
     trained = parameters(tmp_path / "run" / "model")
     assert largest_difference(trained, parameters(model)) < 1e-6
 

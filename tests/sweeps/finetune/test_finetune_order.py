@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sweeps.finetune.optimizers import check_steps, learning_rate
 from sweeps.finetune.order import DataOrder, share
+from sweeps.finetune.packing import first_fit
 
 
 def test_every_example_is_seen_once_per_epoch() -> None:
@@ -28,8 +31,32 @@ def test_the_ranks_share_a_batch_exactly(micro: int, workers: int) -> None:
         share(batch, lengths, micro=micro, rank=rank, workers=workers) for rank in range(workers)
     ]
     assert {len(parts) for parts in shares} == {12 // (micro * workers)}
-    assert {len(part) for parts in shares for part in parts} == {micro}
-    assert sorted(index for parts in shares for part in parts for index in part) == sorted(batch)
+    assert {len(rows) for rank in shares for rows in rank} == {micro}
+    assert sorted(i for rank in shares for rows in rank for (i,) in rows) == sorted(batch)
+
+
+@given(
+    st.lists(st.integers(1, 20), min_size=1, max_size=8),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(1, 3),
+)
+def test_the_ranks_share_a_packed_batch_exactly(
+    few: list[int], micro: int, workers: int, interval: int
+) -> None:
+    lengths = [few[i % len(few)] for i in range(micro * workers * interval)]
+    batch = range(len(lengths))
+    shares = [
+        share(batch, lengths, micro=micro, rank=rank, workers=workers, pack_to=20)
+        for rank in range(workers)
+    ]
+    rows = [row for rank in shares for rows in rank for row in rows]
+    assert sorted(index for row in rows for index in row) == list(batch)
+    assert max(sum(lengths[index] for index in row) for row in rows) <= 20
+    assert len(rows) < len(first_fit(lengths, 20)) + workers
+    (sizes,) = {tuple(len(rows) for rows in rank) for rank in shares}
+    assert max(sizes) <= micro
+    assert 0 < len(sizes) <= interval
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "constant", "wsd"])

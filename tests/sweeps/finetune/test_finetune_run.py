@@ -15,6 +15,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evaluators.prompt_formats import written
+from evaluators.tokens import TokenCodec
 from sweeps.finetune.checkpoint import run_fingerprint
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import BenchmarkConfig, ModelConfig
@@ -87,6 +89,32 @@ def test_a_run_learns_and_reports(world: Path, tmp_path: Path, opened: list[str]
     assert not any(ABSENT_TEST in path for path in opened)
 
 
+def test_a_run_in_the_chat_template_is_validated_in_it(world: Path, tmp_path: Path) -> None:
+    """What is asked are the tokens that were trained on, up to the answer."""
+    tokenizer = AutoTokenizer.from_pretrained(world / "model")
+    tokenizer.chat_template = (
+        "<s>{% for m in messages %}{{ m.role }}:{{ m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    shutil.copytree(world / "model", tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    data = {"path": str(world / "train.jsonl"), "max_length": 48, "template": "chat"}
+    chat = config(world, model={"path": str(tmp_path / "model")}, data=data)
+    result = finetune(chat, tmp_path / "run", MemoryReporter())
+    asked = chat.evaluation.benchmarks
+    (same,) = evaluate_folder(tmp_path / "run/model", asked, "validation").values()
+    assert same.score == pytest.approx(result.score, rel=1e-5)
+    raw = tuple(each.model_copy(update={"prompt_format": "raw"}) for each in asked)
+    (other,) = evaluate_folder(tmp_path / "run/model", raw, "validation").values()
+    assert other.score < same.score and other.protocol_sha256 != same.protocol_sha256
+    trained = load_training_data(chat.data, tokenizer)
+    row = json.loads((world / "train.jsonl").read_text().splitlines()[0])
+    prompt = written("chat", tokenizer, [{"role": "user", "content": row["prompt"]}])
+    ids = TokenCodec(tokenizer).prompt(prompt)
+    assert ids == list(trained.tokens[0][: trained.spans[0][0][0]])
+    assert ids.count(tokenizer.bos_token_id) == 1
+
+
 def test_the_final_model_is_a_hugging_face_folder_with_the_score_of_the_run(
     world: Path, tmp_path: Path
 ) -> None:
@@ -134,7 +162,8 @@ def naive_run(world: Path, mask_ratio: float) -> dict[str, torch.Tensor]:
         for place, row in enumerate(rows):
             tokens = torch.tensor(data.tokens[row])
             ids[place, : len(tokens)] = tokens
-            labels[place, data.first[row] : len(tokens)] = tokens[data.first[row] :]
+            ((start, end),) = data.spans[row]
+            labels[place, start:end] = tokens[start:end]
         model(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for parameter in model.parameters():
@@ -245,7 +274,7 @@ def test_tokens_beyond_the_embedding_are_refused_with_a_way_on(
     tokenizer.add_tokens(["<call>"])
     tokenizer.save_pretrained(folder)
     model = {"path": str(folder)}
-    says = rf"no row for '<call>'\. .* model\.resize_token_embeddings\({known + 1}\) once"
+    says = r"no row for '<call>'\. .* model\.added_tokens, which adds their rows"
     with pytest.raises(ModelError, match=says):
         run(world, tmp_path / "run", model=model)
     larger = AutoModelForCausalLM.from_pretrained(folder)
@@ -293,6 +322,18 @@ def test_the_twentieth_run_in_a_process_equals_the_first(world: Path, tmp_path: 
     assert torch.get_num_threads() == threads
     assert random.getstate() == python_state
     assert torch.is_grad_enabled() == training_grad
+
+
+def test_the_cached_model_is_copied_to_its_device(world: Path) -> None:
+    loaded = load_model(ModelConfig(path=str(world / "model")), torch.device("cpu"))
+    loaded[0].model.norm.weight.requires_grad_(False)
+    copied, _ = Cache().model("key", lambda: loaded, torch.device("meta"))
+    assert {value.device.type for value in copied.state_dict().values()} == {"meta"}
+    assert copied.lm_head.weight is copied.get_input_embeddings().weight  # still tied
+    assert [n for n, p in copied.named_parameters() if not p.requires_grad] == [
+        "model.norm.weight"
+    ]
+    assert {value.device.type for value in loaded[0].state_dict().values()} == {"cpu"}
 
 
 def test_a_changed_file_is_not_served_from_the_cache(world: Path, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from evaluators.protocol import prompt_text
 from sweeps.config.load import load_config
 from sweeps.config.path_types import resolve_benchmark
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
-from sweeps.execution.preflight import check_inputs
+from sweeps.execution.preflight import check_inputs, different_runs
 from sweeps.finetune.benchmarks import build_benchmark, build_benchmarks, check_test_source
 from sweeps.finetune.finetune_config import BenchmarkConfig, EvaluationConfig
+from sweeps.finetune.memory import memory_need
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache
 from sweeps.finetune.validation import Validation
@@ -48,6 +49,26 @@ def test_the_shipped_configs_score_the_ten_benchmarks_as_the_tables_do() -> None
         assert isinstance(rules, dict)
         assert each.preset in ("table1", "table2")
         assert rules["metric"] == ("pass@10" if each == parsed[-1] else built.metric)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "gibibytes"),
+    [
+        ("math_mistral7b", 7_241_732_096, 37.6),
+        ("code_deepseek6.7b", 6_740_512_768, 36.5),
+        ("general_llama2_7b", 6_738_415_616, 35.5),
+    ],
+)
+def test_a_recipe_fits_a_node_of_eight_gpus(name: str, parameters: int, gibibytes: float) -> None:
+    """Weights and moments in eight shards, a whole float32 gradient, one micro-batch."""
+    config, facts = shipped(name), {"num_hidden_layers": 32, "hidden_size": 4096}
+    needs = [
+        memory_need(run, facts, parameters, config.resources.workers, "cuda")
+        for domain in config.domains
+        for run in different_runs(config, domain)
+    ]
+    assert {round(need.total / 2**30, 1) for need in needs} == {gibibytes}
+    assert all(need.host == 4 * parameters for need in needs)
 
 
 def test_a_preset_chooses_the_protocol_of_the_validation_items(

@@ -17,14 +17,17 @@ from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from evaluators import benchmarks
+from evaluators.prompt_formats import written
 from evaluators.split import is_validation
 from sweeps.finetune import data as data_module
 from sweeps.finetune.data import load_training_data
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import Example, Row, RowError
 from sweeps.finetune.examples import read_examples
-from sweeps.finetune.finetune_config import HOMES, BenchmarkConfig, DataConfig, TrainFormat
+from sweeps.finetune.finetune_config import BenchmarkConfig
+from sweeps.finetune.train_formats import HOMES, PROMPTS, TrainFormat
 from sweeps.finetune.training_sets import TRAINING_SETS
-from tests.sweeps.finetune.tiny import save_rows
+from tests.sweeps.finetune.tiny import pair_of, save_rows
 
 CHATML = (
     "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}"
@@ -69,7 +72,7 @@ def examples(name: str, fields: dict[str, Any]) -> list[Example]:
 
 
 def pairs(config: DataConfig) -> list[tuple[str, str]]:
-    return [(example.prompt, example.response) for example in read_examples(config)[0]]
+    return [pair_of(example) for example in read_examples(config)[0]]
 
 
 def test_the_registry_is_what_a_config_may_name() -> None:
@@ -79,9 +82,30 @@ def test_the_registry_is_what_a_config_may_name() -> None:
 @pytest.mark.parametrize("name", TRAINING_SETS)
 def test_a_row_gives_an_example_with_its_response_at_the_end(name: str) -> None:
     (example,) = examples(name, ROWS[name])
-    assert example.prompt.strip()
-    assert example.response.strip()
-    assert example.conversation()[-1][0] == "user"
+    prompt, response = pair_of(example)
+    assert prompt.strip()
+    assert response.strip()
+    assert [turn.role for turn in example.turns[-2:]] == ["user", "assistant"]
+    assert example.turns[-1].text == response
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_benchmark_in_a_set_s_format_is_asked_as_the_set_is_trained(name: str) -> None:
+    fields = {**ROWS[name], "input": ""}
+    if "instances" in fields:
+        fields["instances"] = [{"input": "", "output": "2"}]
+    (example,) = examples(name, fields)
+    turns = [turn.message() for turn in example.turns[:-1]]
+    assert written(PROMPTS[name], None, turns) == pair_of(example)[0]
+
+
+def test_a_conversation_in_tulu_s_format_is_asked_as_it_is_trained(tokenizer: Any) -> None:
+    turns = [("system", "Be brief."), ("user", "hi"), ("assistant", "yo"), ("user", "2?")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    rows = {"messages": [*messages, {"role": "assistant", "content": "2"}]}
+    (example,) = examples("tulu_v2", rows)
+    parts = (part.text + part.ends * tokenizer.eos_token for part in example.own[:-1])
+    assert written("tulu", tokenizer, messages) == "".join(parts)
 
 
 @pytest.mark.parametrize("name", TRAINING_SETS)
@@ -120,7 +144,7 @@ def test_math_trains_on_the_prompt_and_reference_of_the_benchmark(tmp_path: Path
         save_rows(tmp_path / "math.jsonl", rows), "validation"
     )
     trained = [example for row in rows for example in examples("competition_math", row)]
-    held_out = {e.prompt: e.response for e in trained if e.is_held_out}
+    held_out = dict(pair_of(e) for e in trained if e.is_held_out)
     assert {item.prompt: item.reference for item in items} == held_out
     assert held_out
 
@@ -143,9 +167,10 @@ def test_mbpp_is_split_by_its_task_ids(task_id: int, held_out: bool) -> None:
 def test_sharegpt_maps_its_speakers() -> None:
     speakers = ["system", "human", "function_call", "observation", "gpt"]
     said = [{"from": speaker, "value": speaker} for speaker in speakers]
-    first, second = examples("sharegpt", {"conversations": said})
-    assert (first.response, second.response) == ("function_call", "gpt")
-    assert [turn.role for turn in second.turns] == ["system", "user", "assistant", "tool"]
+    (example,) = examples("sharegpt", {"conversations": said})
+    roles = ["system", "user", "assistant", "tool", "assistant"]
+    assert [turn.role for turn in example.turns] == roles
+    assert [part.text for part in example.own if part.is_learned] == ["function_call", "gpt"]
     with pytest.raises(RowError, match="message 1: expected 'from' one of"):
         examples("sharegpt", {"conversations": [{"from": "me", "value": "hi"}]})
 
@@ -260,9 +285,7 @@ def test_a_smaller_fraction_is_a_part_of_a_larger_one(tmp_path: Path) -> None:
     tenth, counts = read_examples(DataConfig(path=path, train_fraction=0.1))
     assert (len(half), len(tenth), counts.left_out) == (20, 4, 36)
     assert set(tenth) < set(half)
-    assert [(e.prompt, e.response) for e in half] == [
-        p for p in whole if p in set((e.prompt, e.response) for e in half)
-    ]
+    assert [*map(pair_of, half)] == [p for p in whole if p in set(map(pair_of, half))]
     save_rows(tmp_path / "rows.jsonl", rows[::-1])
     assert set(read_examples(DataConfig(path=path, train_fraction=0.5))[0]) == set(half)
 
@@ -289,7 +312,7 @@ def test_examples_that_share_words_with_an_item_are_left_out(tmp_path: Path) -> 
     ]
     path = str(save_rows(tmp_path / "train.jsonl", rows))
     kept, counts = read_examples(DataConfig(path=path, decontaminate=8), [benchmark])
-    assert [example.prompt for example in kept] == ["Please say: nothing"]
+    assert [pair_of(example)[0] for example in kept] == ["Please say: nothing"]
     assert counts.contaminated == 1
     _, untouched = read_examples(DataConfig(path=path), [benchmark])
     assert untouched.contaminated == 0
@@ -314,7 +337,8 @@ def test_tokens_are_kept_under_their_content(
         patched.setattr(data_module, "read_examples", None)  # nothing is read a second time
         again = load_training_data(config, tokenizer)
     assert [*again.tokens] == [*first.tokens]
-    assert (again.first, again.lengths, again.counts) == (first.first, first.lengths, first.counts)
+    assert [*again.spans] == [*first.spans]
+    assert (again.lengths, again.counts) == (first.lengths, first.counts)
     assert load_training_data(moved, tokenizer).lengths == (6,)
     save_rows(path, [{"prompt": "2+2=", "response": "4"}])
     assert [*load_training_data(config, tokenizer).tokens] != [*first.tokens]
@@ -329,9 +353,9 @@ def test_the_chat_template_of_the_tokenizer(tmp_path: Path, world: Path) -> None
         load_training_data(config, tokenizer)
     tokenizer.chat_template = CHATML
     data = load_training_data(config, tokenizer)
-    (tokens,), (first,) = data.tokens, data.first
-    assert tokenizer.decode(tokens[:first]) == "<s>user\nhi</s>\n<s>assistant\n"
-    assert tokenizer.decode(tokens[first:]) == "yo</s>\n"
+    (tokens,), (((start, end),),) = data.tokens, data.spans
+    assert tokenizer.decode(tokens[:start]) == "<s>user\nhi</s>\n<s>assistant\n"
+    assert tokenizer.decode(tokens[start:end]) == "yo</s>\n"
     tokenizer.chat_template = "{{ messages | length }}"
     with pytest.raises(RowError, match="cannot be identified"):
         load_training_data(config, tokenizer)

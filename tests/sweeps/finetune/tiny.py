@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evaluators.benchmark import BenchmarkResult
 from evaluators.tokens import AddBos
+from sweeps.finetune.example import Example
 from sweeps.finetune.finetune_config import BenchmarkConfig, FinetuneConfig, ModelConfig
 from sweeps.finetune.model import load_model
 from sweeps.finetune.process_state import preserve_global_state
@@ -128,6 +129,13 @@ def largest_difference(
 ) -> float:
     assert one.keys() == other.keys()
     return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def pair_of(example: Example) -> tuple[str, str]:
+    """Prompt and response of an example with one answer."""
+    prompt, response = example.own
+    assert (prompt.is_learned, response.is_learned, response.ends) == (False, True, True)
+    return prompt.text, response.text
 
 
 class Killed(Exception):

@@ -136,7 +136,7 @@ def _naive(config: FinetuneConfig, workers: int) -> dict[str, torch.Tensor]:
     schedule = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
     for step in range(steps):
         batch = order.batch(step, size)
-        total = sum(_token_loss(model, data.tokens[i], data.first[i]) for i in batch)
+        total = sum(_token_loss(model, data.tokens[i], data.spans[i][0][0]) for i in batch)
         (total / data.targets(batch)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for parameter in model.parameters():

@@ -162,7 +162,7 @@ def test_test_items_come_with_errors_and_their_paired_difference() -> None:
     assert "0.660 ± 0.040" in text
     assert "+0.060 +0.021 to +0.099 0.004 200" in text
     assert "± 0.050" not in text  # as if the two had answered different items
-    assert "speaks of these two models, of one seed each" in text
+    assert "holds for these two models, with one seed each" in text
 
 
 def test_several_benchmarks_have_a_mean_of_all() -> None:

@@ -69,7 +69,7 @@ def test_a_silent_address_is_reported_within_six_seconds() -> None:
     [
         (403, b"", "--allowed-hosts"),
         (404, b"", "status 404"),
-        (200, b"hello", "another program than MLflow"),
+        (200, b"hello", "a program other than MLflow"),
     ],
 )
 def test_an_answer_that_is_not_mlflow_is_reported(status: int, body: bytes, message: str) -> None:
