@@ -6,16 +6,24 @@ The address of a PostgreSQL database, which many sweeps may share.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from evaluators.protocol import HARNESS, is_harness, is_own
 from evaluators.rows import is_hub
 from sweeps.finetune import hub
 from sweeps.finetune.data_config import DataConfig
-from sweeps.finetune.finetune_config import BenchmarkConfig, FinetuneConfig, ModelConfig
+from sweeps.finetune.finetune_config import (
+    BenchmarkConfig,
+    ChecksConfig,
+    FinetuneConfig,
+    ModelConfig,
+)
 from sweeps.finetune.strict_model import split_paths
 from sweeps.mini.world import resolve as resolve_mini
 from sweeps.storage.errors import SecretError
+
+Checks = TypeVar("Checks", bound=ChecksConfig)
 
 
 def resolve_model(model: ModelConfig, root: Path) -> ModelConfig:
@@ -62,6 +70,13 @@ def resolve_benchmark(benchmark: BenchmarkConfig, root: Path) -> BenchmarkConfig
     return benchmark.model_copy(update=found)
 
 
+def resolve_checks(checks: Checks, root: Path) -> Checks:
+    """The text of `forgetting`, if there is one."""
+    if checks.forgetting is None:
+        return checks
+    return checks.model_copy(update={"forgetting": _items(checks.forgetting, root)})
+
+
 def resolve_run(run: FinetuneConfig, root: Path) -> FinetuneConfig:
     """Resolve all paths of one run."""
     benchmarks = tuple(resolve_benchmark(b, root) for b in run.evaluation.benchmarks)
@@ -69,7 +84,9 @@ def resolve_run(run: FinetuneConfig, root: Path) -> FinetuneConfig:
         update={
             "model": resolve_model(run.model, root),
             "data": resolve_data(run.data, root),
-            "evaluation": run.evaluation.model_copy(update={"benchmarks": benchmarks}),
+            "evaluation": resolve_checks(run.evaluation, root).model_copy(
+                update={"benchmarks": benchmarks}
+            ),
         }
     )
 

@@ -26,8 +26,8 @@ def plain_point(accumulation_interval: int, learning_rate: float = 1e-3) -> Poin
     }
 
 
-MASKING: tuple[Method, ...] = ("gmt", "random")
-"""The methods with a mask ratio; half fine-tuning freezes half of the tensors instead."""
+MASKING: tuple[Method, ...] = ("gmt", "random", "shira")
+"""The methods with a mask ratio; half fine-tuning and LoRA freeze parts of the model instead."""
 
 
 class SpaceConfig(StrictModel):

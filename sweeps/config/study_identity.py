@@ -70,6 +70,8 @@ def _shared_definition(config: SweepConfig, domain: str) -> Tree:
             if isinstance(path := benchmark.get(items), str):
                 # Only the report reads the test items, so use the file name instead.
                 benchmark[items] = content(path) if items == "validation" else Path(path).name
+    if (text := config.evaluation.forgetting) is not None:
+        shared["evaluation"]["forgetting"] = content(text)
     return {**shared, "code": git_commit()} if config.pin_code else shared
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -14,11 +15,17 @@ from sweeps.config.budget import BudgetConfig, FailuresConfig
 from sweeps.config.distinct_points import identity, is_whole, shortfall, trials_left
 from sweeps.config.hooks import HooksConfig
 from sweeps.config.parameters import Choices
-from sweeps.config.path_types import check_database, resolve_benchmark, resolve_data, resolve_model
+from sweeps.config.path_types import (
+    check_database,
+    resolve_benchmark,
+    resolve_checks,
+    resolve_data,
+    resolve_model,
+)
 from sweeps.config.search_config import Objective, SearchConfig, bounded
 from sweeps.config.space import MASKING, Point, SpaceConfig, plain_point
-from sweeps.config.study_config import NuisanceConfig, StudyConfig
-from sweeps.config.trial_keys import Method, is_of_batch, is_of_method, placed
+from sweeps.config.study_config import ArmConfig, NuisanceConfig, StudyConfig
+from sweeps.config.trial_keys import is_of_batch, is_of_method, placed
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.finetune_config import (
     BenchmarkConfig,
@@ -29,6 +36,7 @@ from sweeps.finetune.finetune_config import (
     SharedSettings,
     asked_as_trained,
 )
+from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.cluster_address import cluster_address
@@ -169,7 +177,10 @@ class SweepConfig(StrictModel):
             if self.study.kind == "search":
                 self._check_search(name, space)
             nuisance = domain.nuisance or self.study.nuisance
-            fixed = () if nuisance is None else nuisance.combinations()
+            fixed: list[tuple[int, float]] = []
+            if nuisance is not None:
+                own = self.study.arm_combinations(nuisance)
+                fixed = [*nuisance.combinations(), *chain(*own.values())]
             points = [plain_point(interval) for interval in {interval for interval, _ in fixed}]
             for point in [*points, *self.checked_points(name)]:
                 self._check_trial(name, point)
@@ -281,7 +292,7 @@ class SweepConfig(StrictModel):
             "examples": parts.examples or self.training.examples,
             "model": self.model,
             "data": _share(parts.data, float(point.get("train_fraction", 1.0))),
-            "method": self._method(point),
+            "method": self.method_of(point),
             "evaluation": EvaluationConfig(benchmarks=parts.benchmarks, **dict(self.evaluation)),
             "seed": int(point.get("seed", self.seed)),
         }
@@ -290,15 +301,19 @@ class SweepConfig(StrictModel):
                 tree = placed(tree, key, value)
         return FinetuneConfig.model_validate(tree)
 
-    def _method(self, point: Point) -> dict[str, Any]:
-        """The masking method of a point; drops and the base model derive from plain SFT runs."""
-        ratio, name = (
-            float(point.get("mask_ratio", 0.0)),
-            str(point.get("method", self.training.method)),
+    def method_of(self, point: Point) -> MethodConfig:
+        """The method of a point; drops and the base model derive from plain SFT runs."""
+        name = str(point.get("method", self.training.method))
+        ratio = float(point.get("mask_ratio", 0.0))
+        if name == "hft":
+            return MethodConfig(name="hft")
+        if name == "lora":
+            return MethodConfig(name="lora", lora=self.study.arms.get("lora", ArmConfig()).lora)
+        if name not in MASKING or not ratio:
+            return MethodConfig(name="sft")
+        return MethodConfig.model_validate(
+            {"name": name, "mask_ratio": ratio, "scope": self.training.scope}
         )
-        if name in MASKING and ratio:
-            return {"name": name, "mask_ratio": ratio, "scope": self.training.scope}
-        return {"name": name if name in get_args(Method) and name not in MASKING else "sft"}
 
 
 def _share(data: DataConfig, fraction: float) -> DataConfig:
@@ -334,6 +349,7 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
             update={
                 "storage": storage,
                 "model": resolve_model(config.model, root),
+                "evaluation": resolve_checks(config.evaluation, root),
                 "domains": {name: domain(parts) for name, parts in config.domains.items()},
             }
         )

@@ -14,7 +14,7 @@ from sweeps.finetune.run_identity import BESIDE_THE_RESULT
 from sweeps.finetune.strict_model import takes_bool
 from sweeps.storage.errors import ELSEWHERE, as_yaml, inner_model, nearest
 
-Method = Literal["sft", "gmt", "random", "hft"]
+Method = Literal["sft", "gmt", "random", "hft", "shira", "lora"]
 
 Value = float | int | str
 """A parameter's value as Optuna, MLflow and the reports store it; see `stored`."""

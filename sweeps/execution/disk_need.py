@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.report.trial_row import TrialRow
@@ -50,7 +50,8 @@ def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> Disk
     left = {name: workload(config, name, rows).left for name, rows in recorded.items()}
     running = min(concurrency, sum(left.values()))
     model = parameters * _bytes_per_parameter(config)
-    copies = max(_COPIES[name] for domain in left for name in _optimizers(config, domain))
+    runs = [config.trial(name, point) for name in left for point in config.checked_points(name)]
+    copies = max(_COPIES[run.optimizer] for run in runs)
     kept = sum(min(left[name], _kept_more(config, name, recorded[name])) for name in left)
     checkpoints = _checkpoints(config, running, recorded) * copies * model
     return DiskNeed(checkpoints, (kept + running) * model, free_bytes(config))
@@ -58,11 +59,6 @@ def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> Disk
 
 _COPIES = {"adamw": 3, "adamw_8bit": 2, "adafactor": 1}
 """The weights and the optimizer's moments, in sizes of the model."""
-
-
-def _optimizers(config: SweepConfig, domain: str) -> Sequence[Any]:
-    searched = config.space_of(domain).parameters().get("optimizer")
-    return (config.training.optimizer,) if searched is None else searched.values()
 
 
 def _kept_more(config: SweepConfig, domain: str, rows: Rows) -> int:

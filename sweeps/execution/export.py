@@ -131,15 +131,15 @@ def model_card(
         base["base_model"] = config.model.path
     if on_hub := [source.path for source in sources if is_on_hub(source.path)]:
         base["datasets"] = on_hub
-    method = (
-        "ordinary fine-tuning (SFT)"
-        if row.is_sft()
-        else "Half Fine-Tuning (HFT)"
-        if row.method == "hft"
-        else f"Gradient-Mask Tuning (arXiv 2406.15330), mask ratio {row.mask_ratio:g}"
-        if row.method == "gmt"
-        else f"random masking, mask ratio {row.mask_ratio:g}"
-    )
+    ratio = f"mask ratio {row.mask_ratio:g}"
+    methods = {
+        "hft": "Half Fine-Tuning (HFT)",
+        "gmt": f"Gradient-Mask Tuning (arXiv 2406.15330), {ratio}",
+        "random": f"random masking, {ratio}",
+        "lora": "LoRA (arXiv 2106.09685), merged; the adapter is in `adapter`",
+        "shira": f"SHiRA, a random mask held throughout (arXiv 2406.13175), {ratio}",
+    }
+    method = "ordinary fine-tuning (SFT)" if row.is_sft() else methods[row.method]
     lines = [
         "---",
         yaml.safe_dump(base, sort_keys=False).rstrip(),

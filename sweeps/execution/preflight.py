@@ -36,12 +36,18 @@ def check_inputs(config: SweepConfig) -> None:
     Raises:
         ValueError: naming the domain, the file (and the line) and what was expected.
     """
+    from sweeps.finetune.adapter import check_method
+    from sweeps.finetune.benchmarks import load_text
     from sweeps.finetune.model_facts import check_attention, warn_of_rounding
 
     if config.study.kind == "search":
         build_sampler(config.search, config.seed)
     check_attention(config.model)
     warn_of_rounding(config.model)
+    for arm in config.study.arms:
+        check_method(config.method_of({"method": arm, "mask_ratio": 0.0}))
+    if config.evaluation.forgetting is not None:
+        load_text(config.evaluation.forgetting)
     for name in config.domains:
         try:
             _check_domain(config, name)
@@ -50,6 +56,7 @@ def check_inputs(config: SweepConfig) -> None:
 
 
 def _check_domain(config: SweepConfig, name: str) -> None:
+    from sweeps.finetune.adapter import check_method
     from sweeps.finetune.benchmarks import (
         build_benchmarks,
         check_prompt_formats,
@@ -66,6 +73,7 @@ def _check_domain(config: SweepConfig, name: str) -> None:
     device, workers = training_device(config), config.resources.workers
     neighbours = 1 if cluster_address() else None
     for run in different_runs(config, name):
+        check_method(run.method)
         check_optimizer(run.optimizer)
         check_context(config.model, run.data.max_length)
         if device is not None:

@@ -11,6 +11,7 @@ from evaluators.prompt_formats import PromptFormat
 from evaluators.protocol import HARNESS, Changes, is_harness
 from evaluators.tokens import AddBos
 from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -41,47 +42,6 @@ class ModelConfig(StrictModel):
     compile: bool = False
     add_bos: AddBos = "auto"
     added_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-
-
-class DropConfig(StrictModel):
-    """One-off Drop of `tuned`, the model folder of a finished SFT run of the same base model.
-
-    `rate` is the share of its changes that are reset to the base value: the smallest (trivial),
-    the largest (salient) or random ones.
-    """
-
-    tuned: LocalPath
-    rule: Literal["trivial", "random", "salient"] = "trivial"
-    rate: float = Field(ge=0.0, lt=1.0)
-    seed: int = 0
-
-
-class MethodConfig(StrictModel):
-    """How gradients are masked; `mask_ratio` is the fraction of elements zeroed.
-
-    `hft` freezes half of each block and has no ratio; `drop` trains nothing (see DropConfig).
-    """
-
-    name: Literal["gmt", "sft", "random", "hft", "drop"] = "gmt"
-    mask_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
-    scope: Literal["tensor", "global"] = "tensor"
-    drop: DropConfig | None = None
-
-    @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
-        if self.name not in ("gmt", "random") and self.mask_ratio > 0:
-            does = {"sft": "masks nothing", "hft": "freezes half of each block"}
-            raise ValueError(
-                f"method.name '{self.name}' {does.get(self.name, 'trains nothing')}, expected "
-                f"mask_ratio 0, got {self.mask_ratio:g}"
-            )
-        if (self.name == "drop") != (self.drop is not None):
-            found = "none" if self.drop is None else "one"
-            raise ValueError(
-                f"method.drop is required by method.name 'drop', and only there; got "
-                f"{found} with '{self.name}'"
-            )
-        return self
 
 
 class BatchConfig(StrictModel):
@@ -175,11 +135,13 @@ class ChecksConfig(StrictModel):
     """When the model is scored during training, and on how many items: validation items only.
 
     `checks` are evenly spaced, the last one at the end. The earlier ones use `check_limit` items
-    of each benchmark, the last one the benchmark's own `limit`.
+    of each benchmark, the last one the benchmark's own `limit`. `forgetting`: a text whose bits
+    per byte are measured at the end, and never used for selection.
     """
 
     checks: PositiveInt = 3
     check_limit: PositiveInt | None = None
+    forgetting: LocalPath | None = None
 
 
 Benchmarks = tuple[BenchmarkConfig, ...]

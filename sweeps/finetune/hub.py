@@ -77,17 +77,22 @@ def tensor_shapes(name: str, revision: str | None) -> dict[str, list[int]]:
 
     Empty if it has no such files, or the hub does not answer.
     """
-    from huggingface_hub import get_safetensors_metadata, utils
+    from huggingface_hub import get_safetensors_metadata
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
-    has_bars = not utils.are_progress_bars_disabled()
-    utils.disable_progress_bars()
+    has_bars = not are_progress_bars_disabled()
+    disable_progress_bars()
     try:
         found = get_safetensors_metadata(name, revision=revision)
     except Exception:  # connection errors are those of an HTTP library that it does not promise
         return {}
     finally:
         if has_bars:
-            utils.enable_progress_bars()
+            enable_progress_bars()
     files = found.files_metadata.values()
     return {name: each.shape for file in files for name, each in file.tensors.items()}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sweeps.finetune.adapter import merged_state, save_adapter
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.model_facts import (
     ModelError,
@@ -112,12 +113,14 @@ def add_stop_tokens(model: Any, ends: Sequence[int]) -> None:
 def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) -> None:
     """Write a folder that `from_pretrained` loads, with the tensors of `state`.
 
-    It is written beside its final path and renamed atomically (see `atomic_rename_dir`).
+    An adapter is merged into them, and kept in the folder `adapter` within. The folder is written
+    beside its final path and renamed atomically (see `atomic_rename_dir`).
     """
     partial = partial_of(folder)
     with _bars_on_terminals_only():
-        model.save_pretrained(partial, state_dict=state, max_shard_size=SHARD)
+        model.save_pretrained(partial, state_dict=merged_state(model, state), max_shard_size=SHARD)
         tokenizer.save_pretrained(partial)
+    save_adapter(model, partial / "adapter", state)
     atomic_rename_dir(partial, folder)
 
 

@@ -63,6 +63,8 @@ def run_identity(config: FinetuneConfig) -> Tree:
         benchmark.pop("test_limit", None)
         if isinstance(benchmark.get("validation"), str):
             benchmark["validation"] = content(benchmark["validation"])
+    if (text := config.evaluation.forgetting) is not None:
+        tree["evaluation"]["forgetting"] = content(text)
     drop = (tree.get("method") or {}).get("drop")
     if drop is not None:
         drop["tuned"] = content(drop["tuned"])

@@ -20,9 +20,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from sweeps.finetune import memory
-from sweeps.finetune.finetune_config import MethodConfig, ModelConfig
+from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.memory import check_memory, memory_need
+from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.model import computing_dtype, load_model, save_model, training_dtype
 from sweeps.finetune.model_facts import ModelError, count_parameters, read_model_config
 from sweeps.finetune.optimizers import OptimizerError, check_optimizer
