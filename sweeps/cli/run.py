@@ -254,7 +254,8 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
     kind = parsed.study.kind
     what = f"{sum(map(parsed.search_trials, parsed.domains))} trials" if kind == "search" else kind
     for domain in parsed.domains:
-        for remark in parsed.remarks(domain) if kind == "search" else ():
+        remarks = parsed.search.remarks(parsed.space_of(domain)) if kind == "search" else ()
+        for remark in filter(None, (parsed.shortfall(domain), *remarks)):
             print(f"{domain}: {remark}")
     print(f"{config} is valid: {what}, {domains}. Run it with:")
     print(f"  {command_line('run', config, overrides)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -15,6 +15,9 @@ from pydantic import (
     model_validator,
 )
 
+from sweeps.config.distinct_points import identity, is_whole
+from sweeps.config.parameters import Choices
+from sweeps.config.space import SpaceConfig
 from sweeps.config.trial_keys import Value, check_key, checked, flat, stored
 from sweeps.finetune.strict_model import StrictModel
 from sweeps.storage.errors import nearest
@@ -162,3 +165,51 @@ class SearchConfig(StrictModel):
                 f"startup_trials 1: expected 2 or more, the population of {self.sampler}"
             )
         return self
+
+    def check_space(self, space: SpaceConfig) -> None:
+        """Check that the sampler can draw from a space, and that it has the starting points.
+
+        Raises:
+            ValueError: names the parameter or the point.
+        """
+        if self.sampler == "grid":
+            try:
+                space.grid()
+            except ValueError as error:
+                raise ValueError(f"space.{error}") from None
+        if self.sampler == "cmaes":
+            self._check_ranges(space)
+        for point in self.start:
+            space.check_point(point)
+        whole = [point for point in self.start if is_whole(space, point)]
+        places = [identity(space, point) for point in whole]
+        for index, place in enumerate(places):
+            if place in places[:index]:
+                raise ValueError(
+                    f"search.start: expected each point once, got {whole[index]} twice"
+                )
+
+    def _check_ranges(self, space: SpaceConfig) -> None:
+        if len(self.objectives) > 1:
+            raise ValueError("search.sampler cmaes: expected the score as the only objective")
+        for name, given in space.parameters().items():
+            if space.condition(name) or (isinstance(given, Choices) and given.count() > 1):
+                what = "has a condition" if space.condition(name) else "is a list"
+                raise ValueError(
+                    f"space.{name} {what}, and search.sampler cmaes draws from ranges only: "
+                    "expected {low, high}, one value, or another sampler, such as tpe"
+                )
+
+    def remarks(self, space: SpaceConfig) -> Iterator[str]:
+        """What the user should know before the search starts."""
+        conditional = [name for name in space.parameters() if space.condition(name)]
+        if conditional and self.sampler in ("gp", "nsga2", "nsga3"):
+            yield (
+                f"search.sampler {self.sampler} draws parameters with a condition at random "
+                f"({', '.join(conditional)}); tpe learns them too"
+            )
+        if self.constraints and self.sampler in ("cmaes", "qmc", "random", "grid"):
+            yield (
+                f"search.sampler {self.sampler} draws points without regard to the constraints; "
+                "they only decide which trial is the best"
+            )

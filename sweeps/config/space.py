@@ -10,7 +10,7 @@ from pydantic import ConfigDict, field_serializer, model_validator
 
 from sweeps.config.parameter_forms import FORM_KEYS
 from sweeps.config.parameters import MOST_POINTS, Choices, Draws, FloatRange, Parameter
-from sweeps.config.trial_keys import Method, Value, flat, is_of_method
+from sweeps.config.trial_keys import Method, Value, flat, is_of_batch, is_of_method
 from sweeps.finetune.strict_model import StrictModel
 from sweeps.storage.errors import nearest
 
@@ -28,6 +28,10 @@ def plain_point(accumulation_interval: int, learning_rate: float = 1e-3) -> Poin
 
 MASKING: tuple[Method, ...] = ("gmt", "random", "shira")
 """The methods with a mask ratio; half fine-tuning and LoRA freeze parts of the model instead."""
+
+
+MOST_CHECKED = 10_000
+"""The most combinations of batch sizes or method options; checking one takes a millisecond."""
 
 
 class SpaceConfig(StrictModel):
@@ -110,26 +114,27 @@ class SpaceConfig(StrictModel):
         """The parameters of a point, which may be partial: those whose conditions hold."""
         found: dict[str, FloatRange | Choices] = {}
         for name, each in self.parameters().items():
-            if self._applies(name, each, {key: point[key] for key in found if key in point}):
+            if self._applies(name, {key: point.get(key) for key in found}):
                 found[name] = each
         return found
 
-    def _applies(self, name: str, given: FloatRange | Choices, drawn: Mapping[str, Any]) -> bool:
-        return all(drawn.get(key) in values for key, values in self._when(name, given).items())
+    def _applies(self, name: str, drawn: Mapping[str, Any]) -> bool:
+        return all(drawn.get(key) in values for key, values in self.condition(name).items())
 
-    def _when(self, name: str, given: FloatRange | Choices) -> Mapping[str, tuple[Value, ...]]:
+    def condition(self, name: str) -> Mapping[str, tuple[Value, ...]]:
         """The conditions of a parameter; options of a method require this method."""
+        when = self._given()[name].when
         if self.method is None or not is_of_method(name) or name == "method":
-            return given.when
+            return when
         owner = name.removeprefix("method.").partition(".")[0]
         owners = (owner,) if owner in get_args(Method) else MASKING
-        return {"method": owners, **given.when}
+        return {"method": owners, **when}
 
     def suggest(self, trial: Draws) -> Point:
         """Draw one point of the space."""
         drawn: Point = {}
         for name, each in self.parameters().items():
-            if self._applies(name, each, drawn):
+            if self._applies(name, drawn):
                 drawn[name] = each.suggest(trial, name)
         return self.point(drawn)
 
@@ -169,8 +174,7 @@ class SpaceConfig(StrictModel):
 
     def _deciding(self) -> set[str]:
         """The parameters that conditions of others depend on."""
-        keys = {key for each in self._given().values() for key in each.when}
-        return keys | ({"method"} if self.method is not None else set())
+        return {key for name in self._given() for key in self.condition(name)}
 
     def _cases(self) -> list[Point]:
         """Every combination of the deciding parameters, the others at their first value."""
@@ -184,8 +188,30 @@ class SpaceConfig(StrictModel):
             points = [
                 {**point, **drawn}
                 for point in points
-                for drawn in (chosen if self._applies(name, each, point) else [{}])
+                for drawn in (chosen if self._applies(name, point) else [{}])
             ]
+        return points
+
+    def checked_points(self) -> list[Point]:
+        """Points that decide whether all trials can be built.
+
+        The sizes of batches must divide each other, and options belong to methods: these occur in
+        every combination (of a range of the method, its ends). Every other value occurs once.
+
+        Raises:
+            ValueError: there are too many.
+        """
+        given, points = self.parameters(), list[Point]()
+        batch = {key: each.grid() for key, each in given.items() if is_of_batch(key)}
+        method = {key: each.values() for key, each in given.items() if is_of_method(key)}
+        rest = [{k: p.values()} for k, p in given.items() if k not in batch and k not in method]
+        for values in (batch, method, *rest):
+            if prod(map(len, values.values())) > MOST_CHECKED:
+                raise ValueError(
+                    f"the values of {', '.join(values)} have more than {MOST_CHECKED:,} "
+                    "combinations, each of which is checked: expected fewer"
+                )
+            points += self.combinations(values)
         return points
 
     def check_point(self, point: Mapping[str, Value]) -> None:
@@ -205,8 +231,8 @@ class SpaceConfig(StrictModel):
                 raise ValueError(
                     f"search.start: {name} {value} is outside the space: expected {given[name]}"
                 )
-            keys = self._when(name, given[name])
-            if keys.keys() <= point.keys() and not self._applies(name, given[name], point):
+            keys = self.condition(name)
+            if keys.keys() <= point.keys() and not self._applies(name, point):
                 others = " and ".join(f"{key} {point[key]}" for key in keys)
                 raise ValueError(
                     f"search.start: a point with {others} has no {name}: expected none"

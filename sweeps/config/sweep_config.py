@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from itertools import chain
-from math import prod
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sweeps.config.budget import BudgetConfig, FailuresConfig
-from sweeps.config.distinct_points import identity, is_whole, shortfall, trials_left
+from sweeps.config.distinct_points import shortfall, trials_left
 from sweeps.config.hooks import HooksConfig
-from sweeps.config.parameters import Choices
 from sweeps.config.path_types import (
     check_database,
     resolve_benchmark,
@@ -25,7 +22,7 @@ from sweeps.config.path_types import (
 from sweeps.config.search_config import Objective, SearchConfig, bounded
 from sweeps.config.space import MASKING, Point, SpaceConfig, plain_point
 from sweeps.config.study_config import ArmConfig, NuisanceConfig, StudyConfig
-from sweeps.config.trial_keys import is_of_batch, is_of_method, placed
+from sweeps.config.trial_keys import placed
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.finetune_config import (
     BenchmarkConfig,
@@ -42,9 +39,6 @@ from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.cluster_address import cluster_address
 from sweeps.storage.errors import UserError, explain
 from sweeps.storage.study_paths import StudyPaths
-
-MOST_CHECKED = 10_000
-"""The most combinations of batch sizes or method options; checking one takes a millisecond."""
 
 
 class TrackingConfig(StrictModel):
@@ -174,65 +168,21 @@ class SweepConfig(StrictModel):
             methods = (self.training.method,) if space.method is None else space.method.values()
             if space.mask_ratio is None and set(methods) & set(MASKING):
                 raise ValueError(f"domain '{name}': space.mask_ratio is missing")
-            if self.study.kind == "search":
-                self._check_search(name, space)
+            try:
+                points = space.checked_points()
+                if self.study.kind == "search":
+                    self.search.check_space(space)
+            except ValueError as error:
+                raise ValueError(f"domain '{name}': {error}") from None
             nuisance = domain.nuisance or self.study.nuisance
             fixed: list[tuple[int, float]] = []
             if nuisance is not None:
                 own = self.study.arm_combinations(nuisance)
                 fixed = [*nuisance.combinations(), *chain(*own.values())]
-            points = [plain_point(interval) for interval in {interval for interval, _ in fixed}]
-            for point in [*points, *self.checked_points(name)]:
+            points += [plain_point(interval) for interval in {interval for interval, _ in fixed}]
+            for point in points:
                 self._check_trial(name, point)
         return self
-
-    def _check_search(self, domain: str, space: SpaceConfig) -> None:
-        """Whether the sampler can draw from this space, and from where it starts."""
-        sampler, start = self.search.sampler, self.search.start
-        if sampler == "grid":
-            try:
-                space.grid()
-            except ValueError as error:
-                raise ValueError(f"domain '{domain}': space.{error}") from None
-        for name, given in space.parameters().items() if sampler == "cmaes" else ():
-            if given.when or (isinstance(given, Choices) and given.count() > 1):
-                what = "a condition" if given.when else "a list"
-                raise ValueError(
-                    f"domain '{domain}': space.{name} is {what}, and search.sampler cmaes draws "
-                    "from ranges only: expected {low, high}, one value, or another sampler, such "
-                    "as tpe"
-                )
-        if sampler == "cmaes" and len(self.search.objectives) > 1:
-            raise ValueError("search.sampler cmaes: expected the score as the only objective")
-        for point in start:
-            space.check_point(point)
-        whole = [identity(space, point) for point in start if is_whole(space, point)]
-        for index, place in enumerate(whole):
-            if place in whole[:index]:
-                raise ValueError(f"search.start: expected each point once, got {start} twice")
-
-    def checked_points(self, domain: str) -> list[Point]:
-        """Points of a domain's space that decide whether all of its trials can be built.
-
-        The sizes of batches must divide each other, and options belong to methods: these occur in
-        every combination (of a range, its ends). Every other value occurs once.
-
-        Raises:
-            ValueError: there are too many.
-        """
-        space, points = self.space_of(domain), list[Point]()
-        given = space.parameters()
-        batch = {key: each.grid() for key, each in given.items() if is_of_batch(key)}
-        method = {key: each.values() for key, each in given.items() if is_of_method(key)}
-        rest = [{k: p.values()} for k, p in given.items() if k not in batch and k not in method]
-        for values in (batch, method, *rest):
-            if prod(map(len, values.values())) > MOST_CHECKED:
-                raise ValueError(
-                    f"domain '{domain}': the values of {', '.join(values)} have more than "
-                    f"{MOST_CHECKED:,} combinations, each of which is checked: expected fewer"
-                )
-            points += space.combinations(values)
-        return points
 
     def _check_trial(self, domain: str, point: Point) -> None:
         place = f"domain '{domain}'"
@@ -262,27 +212,13 @@ class SweepConfig(StrictModel):
             return ""
         return shortfall(self.search.trials, self.space_of(domain))
 
-    def remarks(self, domain: str) -> Iterator[str]:
-        """What the user should know of a domain's search before it starts."""
-        search, space = self.search, self.space_of(domain)
-        if short := self.shortfall(domain):
-            yield short
-        conditional = space.parameters().keys() - space.combinations({})[0].keys()
-        conditional |= {name for name, each in space.parameters().items() if each.when}
-        if conditional and search.sampler in ("gp", "nsga2", "nsga3"):
-            yield (
-                f"search.sampler {search.sampler} draws parameters with a condition at random "
-                f"({', '.join(sorted(conditional))}); tpe learns them too"
-            )
-        if search.constraints and search.sampler in ("cmaes", "qmc", "random", "grid"):
-            yield (
-                f"search.sampler {search.sampler} draws points without regard to the constraints; "
-                "they only decide which trial is the best"
-            )
-
     def objectives(self) -> tuple[Objective, ...]:
         """The objectives of a study's sampler; a fixed design has only the score."""
         return self.search.objectives if self.study.kind == "search" else ("score",)
+
+    def checked_trials(self, domain: str) -> list[FinetuneConfig]:
+        """Trials of a search that decide whether all can be run; see `checked_points`."""
+        return [self.trial(domain, point) for point in self.space_of(domain).checked_points()]
 
     def trial(self, domain: str, point: Point) -> FinetuneConfig:
         """The run for a point of a domain's space. A ratio of 0 is plain SFT."""

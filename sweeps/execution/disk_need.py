@@ -50,8 +50,7 @@ def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> Disk
     left = {name: workload(config, name, rows).left for name, rows in recorded.items()}
     running = min(concurrency, sum(left.values()))
     model = parameters * _bytes_per_parameter(config)
-    runs = [config.trial(name, point) for name in left for point in config.checked_points(name)]
-    copies = max(_COPIES[run.optimizer] for run in runs)
+    copies = max(_COPIES[run.optimizer] for name in left for run in config.checked_trials(name))
     kept = sum(min(left[name], _kept_more(config, name, recorded[name])) for name in left)
     checkpoints = _checkpoints(config, running, recorded) * copies * model
     return DiskNeed(checkpoints, (kept + running) * model, free_bytes(config))

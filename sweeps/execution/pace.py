@@ -114,7 +114,7 @@ def count_items(config: SweepConfig, domain: str) -> ItemCounts:
 
 def shortest_run(config: SweepConfig, domain: str) -> FinetuneConfig:
     """A trial of the domain with the fewest examples per update and the largest mask ratio."""
-    runs = [config.trial(domain, point) for point in config.checked_points(domain)]
+    runs = config.checked_trials(domain)
     method = max(runs, key=lambda run: run.method.mask_ratio).method
     smallest = min(runs, key=lambda run: run.effective_batch(config.resources.workers))
     return smallest.model_copy(update={"method": method})

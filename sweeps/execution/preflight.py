@@ -90,11 +90,10 @@ def _check_domain(config: SweepConfig, name: str) -> None:
 
 def different_runs(config: SweepConfig, domain: str) -> list[FinetuneConfig]:
     """Runs of the domain that together have every memory need of its space."""
-    runs = [config.trial(domain, point) for point in config.checked_points(domain)]
     workers = config.resources.workers
     needs = {
-        (run.optimizer, run.data.max_length, run.forward_batch(workers), run.method.name): run
-        for run in runs
+        (run.optimizer, run.data.max_length, run.forward_batch(workers), run.method): run
+        for run in config.checked_trials(domain)
     }
     return [*needs.values()]
 
