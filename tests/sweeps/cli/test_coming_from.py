@@ -20,7 +20,7 @@ BLOCKS = [read_yaml(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, r
 THEIRS, OURS = BLOCKS[::2], BLOCKS[1::2]
 
 
-@pytest.mark.parametrize(("ours", "trials"), zip(OURS, [40, 12, 60], strict=True))
+@pytest.mark.parametrize(("ours", "trials"), list(zip(OURS, [40, 12, 60], strict=True)))
 def test_each_of_ours_is_valid_and_planned(sweep_files: Path, ours: Tree, trials: int) -> None:
     tree = {**json.loads((sweep_files / "sweep.yaml").read_text()), **ours}
     (sweep_files / "sweep.yaml").write_text(json.dumps(tree))
