@@ -21,6 +21,7 @@ from sweeps.config.trial_keys import (
     words,
 )
 from sweeps.finetune.strict_model import StrictModel
+from sweeps.storage.errors import as_yaml
 
 
 class Draws(Protocol):
@@ -176,7 +177,8 @@ class Choices(StrictModel):
         for index, value in enumerate(values):
             if any(_equal(value, other, 1e-9) for other in values[:index]):
                 raise ValueError(
-                    f"{value} is given twice: expected each value once, got {[*self.choices]}"
+                    f"{as_yaml(value)} is given twice: expected each value once, got "
+                    f"{as_yaml([*self.choices])}"
                 )
         return self
 

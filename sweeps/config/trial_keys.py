@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError
 
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.run_identity import BESIDE_THE_RESULT
 from sweeps.finetune.strict_model import takes_bool
-from sweeps.storage.errors import ELSEWHERE, as_yaml, inner_model, nearest
+from sweeps.storage.errors import ELSEWHERE, UnknownKeyError, as_yaml, inner_model, nearest
 
 Method = Literal["sft", "gmt", "random", "hft", "shira", "lora"]
 
@@ -91,8 +90,7 @@ def check_key(key: str) -> None:
         raise ValueError(f"no setting that a search varies: expected one of {', '.join(KEYS)}")
     meant = ELSEWHERE.get(key.lower(), key)
     ends = [known for known in KEYS if f".{known}".endswith(f".{meant}")]
-    right = f"did you mean '{ends[0]}'?" if ends else nearest(meant, [*KEYS])
-    raise PydanticCustomError("unknown_key", "{right}", {"right": right})
+    raise UnknownKeyError(f"did you mean '{ends[0]}'?" if ends else nearest(meant, [*KEYS]))
 
 
 def checked(key: str, value: Any) -> Any:
@@ -108,7 +106,7 @@ def checked(key: str, value: Any) -> Any:
     except ValidationError:
         if key not in _EXPECTED:
             raise
-    raise ValueError(f"expected {_EXPECTED[key]}, got {value}")
+    raise ValueError(f"expected {_EXPECTED[key]}, got {value!s:.80}")
 
 
 def _adapter(key: str) -> TypeAdapter[Any]:

@@ -47,6 +47,7 @@ class DomainPlan:
     left: int
     shortfall: str
     parameters: dict[str, str]
+    examples: int
     updates: dict[str, tuple[int, int]]
     pace: Pace | None
     training_hours: float | None
@@ -194,6 +195,7 @@ def _domain(
         left=work.left,
         shortfall=config.shortfall(domain),
         parameters=_parameters(config, domain, work),
+        examples=config.domains[domain].examples or config.training.examples,
         updates=_updates(config, domain),
         pace=pace,
         training_hours=None if pace is None else work.to_train * pace.training / 3600,

@@ -24,6 +24,10 @@ class SecretError(ValueError):
     """A mistake in a value that contains a secret; messages must not repeat the value."""
 
 
+class UnknownKeyError(ValueError):
+    """A key that no model field declares; the message is the nearest valid one."""
+
+
 def nearest(word: str, known: list[str], cutoff: float = 0.5) -> str:
     """``did you mean 'x'?`` or, if nothing is that close, the list of known names."""
     close = get_close_matches(word, known, n=1, cutoff=cutoff)
@@ -107,8 +111,8 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
         if may_hold_anchors and not get_close_matches(place, list(model.model_fields), 1, cutoff):
             aside = f"; a key that only holds YAML anchors starts with x-, such as 'x-{place}'"
         return f"unknown key '{place}' ({right}){aside}"
-    if detail["type"] == "unknown_key":
-        return f"unknown key '{place}' ({detail['msg']})"
+    if isinstance(error := detail.get("ctx", {}).get("error"), UnknownKeyError):
+        return f"unknown key '{place}' ({error})"
     if detail["type"] == "missing":
         return f"'{place}' is missing"
     if detail["type"] == "literal_error":
