@@ -28,7 +28,6 @@ import optuna
 from scipy.stats import spearmanr
 
 from sweeps.config.load import load_config
-from sweeps.config.search_config import StartingPoint
 from sweeps.config.space import Point
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution.job_messages import TrialJob
@@ -307,7 +306,7 @@ def confirm(folder: Path, items: int | None) -> None:
     from sweeps.tracking.tracker import MemoryTracker
 
     config = sweep(0, SETTINGS[0], items)
-    start = [StartingPoint.model_validate(point) for point in points(config)]
+    start = points(config)
     search = config.search.model_copy(update={"trials": POINTS, "start": tuple(start)})
     storage = str((folder / "sweep").resolve())
     parts = {DOMAIN: config.domains[DOMAIN]}

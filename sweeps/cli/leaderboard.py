@@ -40,10 +40,7 @@ def leaderboard(
     if not boards:
         refuse(f"{parsed.name}: no trial has started yet", code=1)
     if as_json:
-        plain = {
-            name: [{**asdict(row), "metrics": dict(row.metrics)} for row in rows]
-            for name, rows in boards.items()
-        }
+        plain = {name: [asdict(row) for row in rows] for name, rows in boards.items()}
         print(json.dumps(plain, indent=1))
         return
     for name, rows in boards.items():
@@ -61,7 +58,7 @@ def _print_board(name: str, rows: list[TrialRow], label: ScoreLabel) -> None:
             str(row.number),
             "" if row.score is None else label.number(row.score),
             point_text(recorded_point(row)),
-            row.state.replace("_", " "),
+            ", violates ".join([row.state.replace("_", " "), *row.violated]),
             f"{row.seconds:.0f}" if row.has_ended() else "",
         )
     Console().print(table)

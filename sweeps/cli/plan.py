@@ -42,6 +42,7 @@ from sweeps.report.trial_row import TrialRow
 from sweeps.search.trial_records import recorded_rows
 from sweeps.storage.cluster_address import cluster_address
 
+SHOWN_SIZES = 12
 UNKNOWN = "unknown: no safetensors headers could be read, here or on the hub"
 
 
@@ -70,11 +71,10 @@ def _domain(plan: DomainPlan) -> Iterator[str]:
         yield f"  {plan.shortfall}"
     for name, text in plan.parameters.items():
         yield f"  {name}: {text}"
-    for interval, updates in plan.updates.items():
-        yield (
-            f"  at accumulation interval {interval}: {updates} updates of "
-            f"{plan.examples // updates} examples"
-        )
+    for sizes, (updates, examples) in [*plan.updates.items()][:SHOWN_SIZES]:
+        yield f"  at {sizes}: {updates} updates of {examples} examples"
+    if len(plan.updates) > SHOWN_SIZES:
+        yield f"  and {len(plan.updates) - SHOWN_SIZES} more sizes"
     if (pace := plan.pace) is not None:
         evaluation = "unknown" if pace.evaluation is None else time_text(pace.evaluation)
         yield (

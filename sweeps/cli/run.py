@@ -22,6 +22,7 @@ from sweeps.cli.arguments import (
 from sweeps.config.failures import KINDS
 from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.config.trial_keys import shown
 from sweeps.execution.progress import Display, build_display
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.retry_failed import queue_failed
@@ -208,12 +209,13 @@ def _say_stopped(stopped: str, again: str) -> None:
 
 def _print_best(name: str, best: TrialRow | None) -> None:
     if best is None:
-        print(f"{name}: no trial finished")
+        print(f"{name}: no trial finished within the constraints")
         return
+    others = "".join(f", {key} {shown(value)}" for key, value in best.others.items())
     print(
         f"{name}: best score {best.score:.4f} on validation items with "
         f"mask_ratio {best.mask_ratio:g}, accumulation_interval {best.accumulation_interval}, "
-        f"learning_rate {best.learning_rate:.2e} (trial {best.number})"
+        f"learning_rate {best.learning_rate:.2e}{others} (trial {best.number})"
     )
     print_skipped(best.metrics)
 
@@ -252,7 +254,8 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
     kind = parsed.study.kind
     what = f"{sum(map(parsed.search_trials, parsed.domains))} trials" if kind == "search" else kind
     for domain in parsed.domains:
-        if short := parsed.shortfall(domain):
-            print(f"{domain}: {short}")
+        remarks = parsed.search.remarks(parsed.space_of(domain)) if kind == "search" else ()
+        for remark in filter(None, (parsed.shortfall(domain), *remarks)):
+            print(f"{domain}: {remark}")
     print(f"{config} is valid: {what}, {domains}. Run it with:")
     print(f"  {command_line('run', config, overrides)}")

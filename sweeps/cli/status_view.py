@@ -29,6 +29,7 @@ def body(status: SweepStatus) -> list[RenderableType]:
     lines: list[RenderableType] = [headline(status), *([table(status)] if status.domains else [])]
     for domain in status.domains:
         lines += [_running(domain, run) for run in domain.running]
+        lines += [f"{domain.domain}: {domain.violations}"] if domain.violations else []
     if status.events:
         lines.append("last events")
         lines += [f"  {happening.time}  {happening.text}" for happening in status.events]

@@ -13,11 +13,10 @@ from typing import Any, Literal, final
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.config.space import plain_point
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.driver_log import latest_trouble
 from sweeps.execution.progress import point_text, recorded_point, time_text
-from sweeps.report.trial_row import ScoreLabel, TrialRow
+from sweeps.report.trial_row import ScoreLabel, TrialRow, violations
 from sweeps.search.attempts import INTERRUPTED
 from sweeps.search.trial_records import Records, best_row, label_of
 from sweeps.search.workload import workload
@@ -69,7 +68,8 @@ class Event:
 @final
 @dataclass(frozen=True)
 class DomainStatus:
-    """One domain's study. `states` counts trials by state, `best` is by validation score."""
+    """One domain's study. `states` counts trials by state, `best` is by validation score.
+    `violations`: a sentence if finished trials violate constraints; else empty."""
 
     domain: str
     label: ScoreLabel
@@ -79,6 +79,7 @@ class DomainStatus:
     running: tuple[Running, ...]
     best: TrialRow | None
     report: str | None
+    violations: str = ""
 
 
 @final
@@ -139,6 +140,7 @@ def _domain(records: Records, domain: str, driven: bool) -> DomainStatus:
         running=_running(records, domain) if driven else (),
         best=best_row(rows),
         report=str(page) if page.is_file() else None,
+        violations=violations(rows),
     )
 
 
@@ -169,8 +171,7 @@ def _running(records: Records, domain: str) -> tuple[Running, ...]:
 
 def _steps(config: SweepConfig, domain: str, row: TrialRow) -> int:
     """Updates of a whole trial; masking does not change the number."""
-    point = plain_point(row.accumulation_interval)
-    return config.trial(domain, point).steps(config.resources.workers)
+    return config.trial(domain, row.point()).steps(config.resources.workers)
 
 
 def _last_step(events: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.storage.errors import as_yaml, nearest
@@ -13,7 +13,8 @@ FORMS = (
     "expected a number, a list such as [0, 0.2, 0.4] or a range such as "
     "{low: 0, high: 0.9, step: 0.1} or {low: 1e-5, high: 1e-3, log: true}"
 )
-RANGE, CHOICES = ("low", "high", "step", "log"), ("choices",)
+RANGE, CHOICES = ("low", "high", "step", "log", "when"), ("choices", "when")
+FORM_KEYS = frozenset((*RANGE, *CHOICES))
 
 _KEYS = {
     **dict.fromkeys(("min", "lower", "lower_bound", "start", "from"), "low"),
@@ -31,8 +32,10 @@ _CALL = re.compile(r"(?:\w+\.)*(\w+)\((.*)\)\s*", re.DOTALL)
 log=True)``."""
 
 
-def plain_form(value: Any) -> dict[str, Any]:
+def plain_form(value: Any, words: Sequence[str] = ()) -> dict[str, Any]:
     """``{choices}`` or ``{low, high, ...}`` for a parameter in any of its YAML forms.
+
+    ``words``: the values that the parameter takes, if these are words.
 
     Raises:
         ValueError: not one of these forms; the message lists them, and translates the form of
@@ -40,15 +43,18 @@ def plain_form(value: Any) -> dict[str, Any]:
     """
     if isinstance(value, str):  # YAML 1.1 reads 1e-3, without a decimal point, as text
         value = _number(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    is_word = isinstance(value, str) and words and not _CALL.fullmatch(value)
+    if value is None or isinstance(value, int | float) or is_word:
         return {"choices": [value]}
     if isinstance(value, list | tuple):
         return {"choices": value}
     if isinstance(value, Mapping) and (
-        value.keys() == {*CHOICES} or {"low", "high"} <= value.keys() <= {*RANGE}
+        {"choices"} <= value.keys() <= {*CHOICES}
+        or (not words and {"low", "high"} <= value.keys() <= {*RANGE})
     ):
         return dict(value)
-    raise ValueError(f"{FORMS}, got {as_yaml(value)}{_meant(value)}")
+    forms = f"expected a list such as [{', '.join(words[:2])}]" if words else FORMS
+    raise ValueError(f"{forms}, got {as_yaml(value)}{_meant(value)}")
 
 
 def _number(text: str) -> float | str:

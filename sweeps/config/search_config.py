@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    field_validator,
+    model_validator,
+)
 
-from sweeps.config.space import MASKING
+from sweeps.config.distinct_points import identity, is_whole
+from sweeps.config.parameters import Choices
+from sweeps.config.space import SpaceConfig
+from sweeps.config.trial_keys import Value, check_key, checked, flat, stored
 from sweeps.finetune.strict_model import StrictModel
+from sweeps.storage.errors import nearest
 
 Objective = Literal["score", "kept_fraction", "seconds"]
 DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
@@ -17,6 +30,8 @@ DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
 }
 """`kept_fraction`: the share of gradient elements that the mask kept, as measured, averaged over
 updates. `seconds`: training time without validation."""
+
+SAMPLERS = ("tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid")
 
 
 class SchedulerConfig(StrictModel):
@@ -37,24 +52,59 @@ class SchedulerConfig(StrictModel):
     patience: Annotated[int, Field(ge=1)] = 1
 
 
-class StartingPoint(StrictModel):
-    """A point to try first; the sampler draws the parameters it leaves out."""
+def _stored_value(item: tuple[str, Any]) -> Value:
+    check_key(item[0])
+    return stored(checked(*item))
 
-    method: str | None = None
-    mask_ratio: float | None = None
-    accumulation_interval: int | None = None
-    learning_rate: float | None = None
 
-    def given(self) -> dict[str, float | str]:
-        """The parameters that the point fixes."""
-        return {name: value for name, value in self if value is not None}
+def _with_keys(tree: Any) -> Any:
+    if not isinstance(tree, Mapping):
+        return tree
+    given = {key: value for key, value in tree.items() if value is not None}
+    return {key: (key, value) for key, value in flat(given).items()}
 
-    def is_whole(self) -> bool:
-        """Whether it fixes every parameter."""
-        masks = self.method is None or self.method in MASKING
-        given = self.given()
-        needed = ["accumulation_interval", "learning_rate", *(["mask_ratio"] if masks else [])]
-        return all(name in given for name in needed)
+
+StartingPoint = Annotated[
+    dict[str, Annotated[Value, BeforeValidator(_stored_value)]], BeforeValidator(_with_keys)
+]
+"""A point to try first, by key; the sampler draws the parameters it leaves out."""
+
+
+def _bound(constraint: str) -> tuple[Objective, int, float]:
+    """The quantity of a constraint, 1 for an upper bound or -1 for a lower one, and the bound."""
+    found = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", constraint)
+    try:
+        name, relation, bound = found.groups() if found else ("", "", "")
+        number = float(bound)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(
+            f"expected a quantity, <= or >=, and a number, such as 'kept_fraction <= 0.5', got "
+            f"'{constraint}'"
+        )
+    if name not in DIRECTIONS:
+        raise ValueError(f"unknown quantity '{name}' ({nearest(name, [*DIRECTIONS])})")
+    return name, 1 if relation == "<=" else -1, number
+
+
+def bounded(constraint: str) -> Objective:
+    """The quantity that a constraint bounds."""
+    return _bound(constraint)[0]
+
+
+def excess(constraint: str, value: float) -> float:
+    """By how much a value violates a constraint; 0 or less if it does not."""
+    _, sign, bound = _bound(constraint)
+    return sign * (value - bound)
+
+
+def _checked_constraint(text: str) -> str:
+    name, sign, bound = _bound(text)
+    return f"{name} {'<=' if sign > 0 else '>='} {bound:g}"
+
+
+Constraint = Annotated[str, AfterValidator(_checked_constraint)]
 
 
 class ReplicatesConfig(StrictModel):
@@ -72,18 +122,30 @@ class SearchConfig(StrictModel):
 
     ``trials``: the number of trials, each at a different point, so a finite space may allow fewer;
     a ``grid`` runs each of its points once instead. ``startup_trials``: the random trials before
-    ``tpe`` and ``gp`` use their model, and the population size of ``nsga2``. ``start``: points
-    tried before the sampler's own. Several ``objectives`` give a Pareto front; the best trial is
-    still the one with the highest score.
+    ``tpe``, ``gp`` and ``cmaes`` use their model, and the population size of ``nsga2`` and
+    ``nsga3``. ``sampler``: one of `SAMPLERS`, or ``module:Class`` for an Optuna sampler of your
+    own. ``start``: points tried before the sampler's own. Several ``objectives`` give a Pareto
+    front; the best trial is still the one with the highest score. A trial that violates one of the
+    ``constraints`` is never the best.
     """
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    sampler: Literal["tpe", "random", "qmc", "grid", "gp", "nsga2"] = "tpe"
+    sampler: str = "tpe"
     startup_trials: Annotated[int, Field(ge=1)] = 4
     scheduler: SchedulerConfig = SchedulerConfig()
     start: tuple[StartingPoint, ...] = ()
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("score",)
+    constraints: tuple[Constraint, ...] = ()
     replicates: ReplicatesConfig | None = None
+
+    @field_validator("sampler")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in SAMPLERS and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+            raise ValueError(
+                f"unknown value '{name}' ({nearest(name, [*SAMPLERS])}), or give module:Class"
+            )
+        return name
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -98,10 +160,56 @@ class SearchConfig(StrictModel):
             )
         if self.sampler == "grid" and self.start:
             raise ValueError("start: a grid already contains all points; expected no start")
-        whole = [point for point in self.start if point.is_whole()]
-        for index, point in enumerate(whole):
-            if point in whole[:index]:
-                raise ValueError(f"start: expected each point once, got {point.given()} twice")
-        if self.sampler == "nsga2" and self.startup_trials < 2:
-            raise ValueError("startup_trials 1: expected 2 or more, the population of nsga2")
+        if self.sampler in ("nsga2", "nsga3") and self.startup_trials < 2:
+            raise ValueError(
+                f"startup_trials 1: expected 2 or more, the population of {self.sampler}"
+            )
         return self
+
+    def check_space(self, space: SpaceConfig) -> None:
+        """Check that the sampler can draw from a space, and that it has the starting points.
+
+        Raises:
+            ValueError: names the parameter or the point.
+        """
+        if self.sampler == "grid":
+            try:
+                space.grid()
+            except ValueError as error:
+                raise ValueError(f"space.{error}") from None
+        if self.sampler == "cmaes":
+            self._check_ranges(space)
+        for point in self.start:
+            space.check_point(point)
+        whole = [point for point in self.start if is_whole(space, point)]
+        places = [identity(space, point) for point in whole]
+        for index, place in enumerate(places):
+            if place in places[:index]:
+                raise ValueError(
+                    f"search.start: expected each point once, got {whole[index]} twice"
+                )
+
+    def _check_ranges(self, space: SpaceConfig) -> None:
+        if len(self.objectives) > 1:
+            raise ValueError("search.sampler cmaes: expected the score as the only objective")
+        for name, given in space.parameters().items():
+            if space.condition(name) or (isinstance(given, Choices) and given.count() > 1):
+                what = "has a condition" if space.condition(name) else "is a list"
+                raise ValueError(
+                    f"space.{name} {what}, and search.sampler cmaes draws from ranges only: "
+                    "expected {low, high}, one value, or another sampler, such as tpe"
+                )
+
+    def remarks(self, space: SpaceConfig) -> Iterator[str]:
+        """What the user should know before the search starts."""
+        conditional = [name for name in space.parameters() if space.condition(name)]
+        if conditional and self.sampler in ("gp", "nsga2", "nsga3"):
+            yield (
+                f"search.sampler {self.sampler} draws parameters with a condition at random "
+                f"({', '.join(conditional)}); tpe learns them too"
+            )
+        if self.constraints and self.sampler in ("cmaes", "qmc", "random", "grid"):
+            yield (
+                f"search.sampler {self.sampler} draws points without regard to the constraints; "
+                "they only decide which trial is the best"
+            )

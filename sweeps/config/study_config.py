@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from sweeps.config.space import Intervals, LearningRates
+from sweeps.config.parameters import Choices, parameter
 from sweeps.finetune.method_options import WITHOUT_RATIO, AdapterConfig
 from sweeps.finetune.strict_model import StrictModel
 
@@ -16,6 +16,19 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 PAPER_RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Figure 2 of arXiv 2406.15330; 0 is SFT."""
 
+
+def _list(key: str) -> BeforeValidator:
+    """A parameter that is a number, or a list of numbers."""
+
+    def choices(value: Any) -> Choices:
+        found = parameter(key, value)
+        if not isinstance(found, Choices) or found.when:
+            raise ValueError("expected a number, or a list of numbers such as [1, 2, 4]")
+        return found
+
+    return BeforeValidator(choices)
+
+
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -23,8 +36,8 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 class NuisanceConfig(StrictModel):
     """The nuisance parameters: single numbers, or lists tuned for every arm at equal budget."""
 
-    accumulation_interval: Intervals
-    learning_rate: LearningRates
+    accumulation_interval: Annotated[Choices, _list("accumulation_interval")]
+    learning_rate: Annotated[Choices, _list("learning_rate")]
 
     def combinations(self) -> list[tuple[int, float]]:
         """Every (accumulation interval, learning rate)."""

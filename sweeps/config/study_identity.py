@@ -47,7 +47,7 @@ def study_definition(config: SweepConfig, domain: str) -> Tree:
     """
     if config.study.kind != "search":
         return _design_definition(config, domain)
-    search = _plain(config.search, include={"scheduler", "objectives"})
+    search = _plain(config.search, include={"scheduler", "objectives", "constraints"})
     space = _plain(config.space_of(domain))
     return {**_shared_definition(config, domain), "search": search, "space": space}
 

@@ -19,9 +19,10 @@ from sweeps.config.path_types import (
     resolve_data,
     resolve_model,
 )
-from sweeps.config.search_config import Objective, SearchConfig
-from sweeps.config.space import Point, SpaceConfig, plain_point
+from sweeps.config.search_config import Objective, SearchConfig, bounded
+from sweeps.config.space import MASKING, Point, SpaceConfig, plain_point
 from sweeps.config.study_config import ArmConfig, NuisanceConfig, StudyConfig
+from sweeps.config.trial_keys import placed
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.finetune_config import (
     BenchmarkConfig,
@@ -156,31 +157,32 @@ class SweepConfig(StrictModel):
 
     @model_validator(mode="after")
     def _trials_can_be_built(self) -> Self:
+        measured = {*self.search.objectives, *map(bounded, self.search.constraints)}
+        if "kept_fraction" in measured and not self.training.statistics_every:
+            raise ValueError(
+                "search: kept_fraction is not measured with training.statistics_every 0: "
+                "expected 1 or more"
+            )
         for name, domain in self.domains.items():
-            space = domain.space or self.space
-            if "kept_fraction" in self.search.objectives and not self.training.statistics_every:
-                raise ValueError(
-                    "search.objectives: kept_fraction is not measured with "
-                    "training.statistics_every 0: expected 1 or more"
-                )
-            if self.search.sampler == "grid" and self.study.kind == "search":
-                self._check_grid(name, space)
-            for point in self.search.start:
-                space.check_point(point.given())
+            space = self.space_of(name)
+            methods = (self.training.method,) if space.method is None else space.method.values()
+            if space.mask_ratio is None and set(methods) & set(MASKING):
+                raise ValueError(f"domain '{name}': space.mask_ratio is missing")
+            try:
+                points = space.checked_points()
+                if self.study.kind == "search":
+                    self.search.check_space(space)
+            except ValueError as error:
+                raise ValueError(f"domain '{name}': {error}") from None
             nuisance = domain.nuisance or self.study.nuisance
             fixed: list[tuple[int, float]] = []
             if nuisance is not None:
                 own = self.study.arm_combinations(nuisance)
                 fixed = [*nuisance.combinations(), *chain(*own.values())]
-            for interval in {*space.intervals(), *(interval for interval, _ in fixed)}:
-                self._check_trial(name, plain_point(interval))
+            points += [plain_point(interval) for interval in {interval for interval, _ in fixed}]
+            for point in points:
+                self._check_trial(name, point)
         return self
-
-    def _check_grid(self, domain: str, space: SpaceConfig) -> None:
-        try:
-            space.grid()
-        except ValueError as error:
-            raise ValueError(f"domain '{domain}': space.{error}") from None
 
     def _check_trial(self, domain: str, point: Point) -> None:
         place = f"domain '{domain}'"
@@ -214,30 +216,36 @@ class SweepConfig(StrictModel):
         """The objectives of a study's sampler; a fixed design has only the score."""
         return self.search.objectives if self.study.kind == "search" else ("score",)
 
+    def checked_trials(self, domain: str) -> list[FinetuneConfig]:
+        """Trials of a search that decide whether all can be run; see `checked_points`."""
+        return [self.trial(domain, point) for point in self.space_of(domain).checked_points()]
+
     def trial(self, domain: str, point: Point) -> FinetuneConfig:
         """The run for a point of a domain's space. A ratio of 0 is plain SFT."""
         parts = self.domains[domain]
-        shared = {name: getattr(self.training, name) for name in SharedSettings.model_fields}
-        shared["examples"] = parts.examples or self.training.examples
-        return FinetuneConfig(
-            **shared,
-            model=self.model,
-            data=_share(parts.data, float(point.get("train_fraction", 1.0))),
-            method=self.method_of(point),
-            accumulation_interval=int(point["accumulation_interval"]),
-            learning_rate=float(point["learning_rate"]),
-            evaluation=EvaluationConfig(benchmarks=parts.benchmarks, **dict(self.evaluation)),
-            seed=int(point.get("seed", self.seed)),
-        )
+        tree = {name: getattr(self.training, name) for name in SharedSettings.model_fields}
+        tree |= {
+            "examples": parts.examples or self.training.examples,
+            "model": self.model,
+            "data": _share(parts.data, float(point.get("train_fraction", 1.0))),
+            "method": self.method_of(point),
+            "evaluation": EvaluationConfig(benchmarks=parts.benchmarks, **dict(self.evaluation)),
+            "seed": int(point.get("seed", self.seed)),
+        }
+        for key, value in point.items():
+            if key not in ("method", "mask_ratio", "seed", "stage", "train_fraction"):
+                tree = placed(tree, key, value)
+        return FinetuneConfig.model_validate(tree)
 
     def method_of(self, point: Point) -> MethodConfig:
         """The method of a point; drops and the base model derive from plain SFT runs."""
-        ratio, name = float(point["mask_ratio"]), str(point.get("method", self.training.method))
+        name = str(point.get("method", self.training.method))
+        ratio = float(point.get("mask_ratio", 0.0))
         if name == "hft":
             return MethodConfig(name="hft")
         if name == "lora":
             return MethodConfig(name="lora", lora=self.study.arms.get("lora", ArmConfig()).lora)
-        if name not in ("gmt", "random", "shira") or not ratio:
+        if name not in MASKING or not ratio:
             return MethodConfig(name="sft")
         return MethodConfig.model_validate(
             {"name": name, "mask_ratio": ratio, "scope": self.training.scope}

@@ -49,10 +49,14 @@ def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> Disk
     left = {name: workload(config, name, rows).left for name, rows in recorded.items()}
     running = min(concurrency, sum(left.values()))
     model = parameters * BYTES[config.model.dtype]
-    copies = {"adamw": 3, "adamw_8bit": 2, "adafactor": 1}[config.training.optimizer]
+    copies = max(_COPIES[run.optimizer] for name in left for run in config.checked_trials(name))
     kept = sum(min(left[name], _kept_more(config, name, recorded[name])) for name in left)
     checkpoints = _checkpoints(config, running, recorded) * copies * model
     return DiskNeed(checkpoints, (kept + running) * model, free_bytes(config))
+
+
+_COPIES = {"adamw": 3, "adamw_8bit": 2, "adafactor": 1}
+"""The weights and the optimizer's moments, in sizes of the model."""
 
 
 def _kept_more(config: SweepConfig, domain: str, rows: Rows) -> int:

@@ -14,6 +14,7 @@ import yaml
 from sweeps.config.space import Point
 from sweeps.config.study_identity import git_commit
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
+from sweeps.config.trial_keys import shown
 from sweeps.execution.test_scores import TestScores
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.divergence import DivergedError, check_model_folder
@@ -102,7 +103,7 @@ def chosen(config: SweepConfig, rows: tuple[TrialRow, ...]) -> TrialRow | None:
 
 def run_yaml(config: SweepConfig, domain: str, row: TrialRow) -> str:
     """The trial as a configuration for `finetune`, with the paths of the sweep."""
-    point: Point = DesignPoint.of(row).params()
+    point: Point = {**DesignPoint.of(row).params(), **row.others}
     is_drawn = config.space_of(domain).method is not None
     if not row.stage and not is_drawn:  # the method comes from the sweep
         del point["method"]
@@ -122,6 +123,7 @@ def model_card(
     Its metadata name base model and data set if they are on the hub, which refuses other names.
     """
     parts, label = config.domains[domain], label_of(config, domain)
+    examples = row.others.get("examples") or parts.examples or config.training.examples
     sources = list(parts.data.parts().values())
     base: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     base["tags"] = ["gmt"]
@@ -145,10 +147,11 @@ def model_card(
         f"# {config.name}: {domain}",
         "",
         f"- Base model: {_at_revision(config.model)}, trained as {config.model.dtype}",
-        f"- Training data: {', '.join(map(_at_revision, sources))}, "
-        f"{parts.examples or config.training.examples} examples seen",
+        f"- Training data: {', '.join(map(_at_revision, sources))}, {examples} examples seen",
         f"- Method: {method}, accumulation interval {row.accumulation_interval}, learning rate "
-        f"{row.learning_rate:.3g}, seed {row.seed}",
+        f"{row.learning_rate:.3g}, "
+        + "".join(f"{name} {shown(value)}, " for name, value in row.others.items())
+        + f"seed {row.seed}",
         f"- Code: commit {git_commit()}",
         "",
         "| scored on | score | 95 % interval | items |",

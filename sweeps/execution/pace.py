@@ -11,7 +11,6 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import final
 
-from sweeps.config.space import Point
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.finetune.finetune_config import EvaluationConfig, FinetuneConfig
 from sweeps.finetune.reporter import Check
@@ -114,14 +113,11 @@ def count_items(config: SweepConfig, domain: str) -> ItemCounts:
 
 
 def shortest_run(config: SweepConfig, domain: str) -> FinetuneConfig:
-    """A trial of the domain at its smallest accumulation interval and largest mask ratio."""
-    space = config.space_of(domain)
-    point: Point = {
-        "mask_ratio": max(space.mask_ratio.values()),
-        "accumulation_interval": min(space.intervals()),
-        "learning_rate": min(space.learning_rate.values()),
-    }
-    return config.trial(domain, point)
+    """A trial of the domain with the fewest examples per update and the largest mask ratio."""
+    runs = config.checked_trials(domain)
+    method = max(runs, key=lambda run: run.method.mask_ratio).method
+    smallest = min(runs, key=lambda run: run.effective_batch(config.resources.workers))
+    return smallest.model_copy(update={"method": method})
 
 
 def _short(run: FinetuneConfig) -> FinetuneConfig:

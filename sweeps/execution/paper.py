@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from sweeps.config.load import parse_config, put_on_record, report_folder, study_name, study_paths
+from sweeps.config.space import plain_point
 from sweeps.config.study_config import KINDS, Kind
 from sweeps.config.study_identity import config_yaml
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths, share_generated_files
@@ -123,6 +124,14 @@ def check(config: SweepConfig) -> None:
         UserError: names the missing key.
     """
     asked, kinds = config.study, set(config.study.paper)
+    for domain in config.domains if "search" in kinds else ():
+        for name, each in config.space_of(domain).parameters().items():
+            if name not in (*plain_point(1), "method") and each.count() != 1:
+                raise UserError(
+                    f"domain '{domain}': space.{name}: the later studies of a paper take only the "
+                    "mask ratio, the accumulation interval and the learning rate from its search: "
+                    f"expected one value of {name}, under training too, or a sweep of its own"
+                )
     if "sensitivity" in kinds and asked.margin is None:
         raise UserError(
             "study.margin is missing: `paper` runs a sensitivity study, which requires it"

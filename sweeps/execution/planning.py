@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from sweeps.config.space import plain_point
+from sweeps.config.space import Point, plain_point
 from sweeps.config.sweep_config import SweepConfig
+from sweeps.config.trial_keys import is_of_batch
 from sweeps.execution.disk_need import DiskNeed, disk_need, free_bytes
 from sweeps.execution.pace import Pace
-from sweeps.execution.preflight import runs_by_interval, training_device
+from sweeps.execution.preflight import different_runs, training_device
 from sweeps.finetune.memory import MemoryNeed, worker_need
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.workload import Workload, stages, workload
@@ -36,8 +37,9 @@ class Machine:
 @dataclass(frozen=True)
 class DomainPlan:
     """One domain's study. `parameters`: its space, or what a fixed design varies; `updates`:
-    updates per trial by accumulation interval. Hours are summed over trials, parallel or not.
-    `shortfall`: a sentence if the space has fewer points than requested trials; else empty."""
+    updates per trial and examples in each, by the sizes that vary. Hours are summed over trials,
+    parallel or not. `shortfall`: a sentence if the space has fewer points than requested trials;
+    else empty."""
 
     domain: str
     total: int
@@ -46,7 +48,7 @@ class DomainPlan:
     shortfall: str
     parameters: dict[str, str]
     examples: int
-    updates: dict[int, int]
+    updates: dict[str, tuple[int, int]]
     pace: Pace | None
     training_hours: float | None
     evaluation_hours: float | None
@@ -122,7 +124,7 @@ def plan(
 def _memory(config: SweepConfig) -> MemoryNeed | None:
     """What a worker needs at most; GPUs of other nodes are assumed where this one has none."""
     device, workers = training_device(config) or "cuda", config.resources.workers
-    runs = [run for domain in config.domains for run in runs_by_interval(config, domain)]
+    runs = [run for domain in config.domains for run in different_runs(config, domain)]
     needs = [worker_need(run, workers, device) for run in runs]
     return max((need for need in needs if need), key=lambda need: need.total, default=None)
 
@@ -186,8 +188,6 @@ def _domain(
     config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], pace: Pace | None
 ) -> DomainPlan:
     work = workload(config, domain, rows)
-    workers = config.resources.workers
-    intervals = _intervals(config, domain)
     return DomainPlan(
         domain=domain,
         total=work.total,
@@ -196,7 +196,7 @@ def _domain(
         shortfall=config.shortfall(domain),
         parameters=_parameters(config, domain, work),
         examples=config.domains[domain].examples or config.training.examples,
-        updates={n: _updates(config, domain, n, workers) for n in intervals},
+        updates=_updates(config, domain),
         pace=pace,
         training_hours=None if pace is None else work.to_train * pace.training / 3600,
         evaluation_hours=None if pace is None else _times(pace.evaluation, work.left / 3600),
@@ -219,14 +219,24 @@ def _parameters(config: SweepConfig, domain: str, work: Workload) -> dict[str, s
     return found
 
 
-def _intervals(config: SweepConfig, domain: str) -> list[int]:
+def _updates(config: SweepConfig, domain: str) -> dict[str, tuple[int, int]]:
+    found, workers = dict[str, tuple[int, int]](), config.resources.workers
+    for point in _sizes(config, domain):
+        run = config.trial(domain, point)
+        sizes = {key: value for key, value in point.items() if is_of_batch(key)}
+        text = ", ".join(f"{key} {value}" for key, value in sizes.items())
+        text = text.replace("accumulation_interval", "accumulation interval")
+        found[text] = run.steps(workers), run.effective_batch(workers)
+    return found
+
+
+def _sizes(config: SweepConfig, domain: str) -> list[Point]:
     if config.study.kind == "search":
-        return sorted(config.space_of(domain).intervals())
-    return sorted({p.accumulation_interval for p in stages(config, domain)})
-
-
-def _updates(config: SweepConfig, domain: str, interval: int, workers: int) -> int:
-    return config.trial(domain, plain_point(interval)).steps(workers)
+        space = config.space_of(domain)
+        sizes = {k: sorted(p.grid()) for k, p in space.parameters().items() if is_of_batch(k)}
+        return space.combinations(sizes)
+    intervals = {point.accumulation_interval for point in stages(config, domain)}
+    return [plain_point(interval) for interval in sorted(intervals)]
 
 
 def _total(parts: list[float | None]) -> float | None:

@@ -13,12 +13,13 @@ import optuna
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 
 from sweeps.config.old_records import check_schema
-from sweeps.config.space import MASKING, SpaceConfig, plain_point
+from sweeps.config.space import SpaceConfig
 from sweeps.config.study_identity import DEFINITION, differences, study_definition
 from sweeps.config.sweep_config import DomainConfig, SweepConfig, paths_for
 from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
+from sweeps.search.samplers import build_sampler
 from sweeps.storage.cluster_address import cluster_address
 from sweeps.storage.errors import UserError
 from sweeps.storage.study_paths import StudyPaths
@@ -38,9 +39,9 @@ def check_inputs(config: SweepConfig) -> None:
     from sweeps.finetune.adapter import check_method
     from sweeps.finetune.benchmarks import load_text
     from sweeps.finetune.model_facts import check_attention, warn_of_rounding
-    from sweeps.finetune.optimizers import check_optimizer
 
-    check_optimizer(config.training.optimizer)
+    if config.study.kind == "search":
+        build_sampler(config.search, config.seed)
     check_attention(config.model)
     warn_of_rounding(config.model)
     for arm in config.study.arms:
@@ -55,6 +56,7 @@ def check_inputs(config: SweepConfig) -> None:
 
 
 def _check_domain(config: SweepConfig, name: str) -> None:
+    from sweeps.finetune.adapter import check_method
     from sweeps.finetune.benchmarks import (
         build_benchmarks,
         check_prompt_formats,
@@ -65,14 +67,17 @@ def _check_domain(config: SweepConfig, name: str) -> None:
     from sweeps.finetune.examples import by_source, read_examples
     from sweeps.finetune.memory import check_memory
     from sweeps.finetune.model_facts import check_context
+    from sweeps.finetune.optimizers import check_optimizer
 
     domain = config.domains[name]
-    check_context(config.model, domain.data.max_length)
-    device = training_device(config)
-    if device is not None:
-        neighbours = 1 if cluster_address() else None
-        for run in runs_by_interval(config, name):
-            check_memory(run, config.resources.workers, device, neighbours)
+    device, workers = training_device(config), config.resources.workers
+    neighbours = 1 if cluster_address() else None
+    for run in different_runs(config, name):
+        check_method(run.method)
+        check_optimizer(run.optimizer)
+        check_context(config.model, run.data.max_length)
+        if device is not None:
+            check_memory(run, workers, device, neighbours)
     tokenizer = _chat_tokenizer(config.model, domain)
     by_source(domain.data, lambda part: read_examples(part, domain.benchmarks, tokenizer))
     check_prompt_formats(domain.benchmarks, tokenizer)
@@ -83,10 +88,14 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         check_test_items(benchmark, built)
 
 
-def runs_by_interval(config: SweepConfig, domain: str) -> list[FinetuneConfig]:
-    """A run of the domain at each accumulation interval of its space."""
-    intervals = config.space_of(domain).intervals()
-    return [config.trial(domain, plain_point(interval)) for interval in intervals]
+def different_runs(config: SweepConfig, domain: str) -> list[FinetuneConfig]:
+    """Runs of the domain that together have every memory need of its space."""
+    workers = config.resources.workers
+    needs = {
+        (run.optimizer, run.data.max_length, run.forward_batch(workers), run.method): run
+        for run in config.checked_trials(domain)
+    }
+    return [*needs.values()]
 
 
 def _chat_tokenizer(model: ModelConfig, domain: DomainConfig) -> Any:
@@ -206,9 +215,11 @@ def _check_mixable(study: optuna.Study, config: SweepConfig, domain: str) -> Non
                 check_distribution_compatibility(old[name], new[name])
             except ValueError:
                 changed.append(f"space.{name}")
-    aims = study.user_attrs[DEFINITION].get("search", {}).get("objectives", ["score"])
-    if aims != list(config.objectives()):
+    before = study.user_attrs[DEFINITION].get("search", {})
+    if before.get("objectives", ["score"]) != list(config.objectives()):
         changed.append("search.objectives")
+    if before.get("constraints", []) != list(config.search.constraints):
+        changed.append("search.constraints")
     if changed:
         raise UserError(
             f"domain '{domain}': one study cannot hold trials of both definitions: "
@@ -218,15 +229,12 @@ def _check_mixable(study: optuna.Study, config: SweepConfig, domain: str) -> Non
 
 
 def _distributions(space: SpaceConfig) -> dict[str, BaseDistribution]:
-    """Optuna's distribution of each parameter, over all methods: their parameters differ."""
+    """Optuna's distribution of each parameter, whether or not its condition holds."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study, found = optuna.create_study(), dict[str, BaseDistribution]()
-    for method in space.method or MASKING[:1]:
-        study.enqueue_trial({"method": method})
-        trial = study.ask()
-        space.suggest(trial)
-        found |= trial.distributions
-    return found
+    trial = optuna.create_study().ask()
+    for name, each in space.parameters().items():
+        each.suggest(trial, name)
+    return trial.distributions
 
 
 def define(study: optuna.Study, config: SweepConfig, domain: str) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO, final
 
+from sweeps.config.trial_keys import shown
 from sweeps.storage.closed_output import heard
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def recorded_best(row: TrialRow | None) -> dict[str, Any] | None:
 
 def recorded_point(row: TrialRow) -> dict[str, Any]:
     """The point of a recorded trial, in the form that `point_text` takes."""
-    names: tuple[str, ...] = ("mask_ratio", "accumulation_interval", "learning_rate")
-    names += ("method", "seed") if row.stage else ("method",) if row.method != "gmt" else ()
-    return {name: getattr(row, name) for name in names}
+    hidden = () if row.stage or row.method != "gmt" else ("method",)
+    point = {name: value for name, value in row.point().items() if name not in hidden}
+    return {**point, "seed": row.seed} if row.stage else point
 
 
 class Display(ABC):
@@ -154,14 +155,18 @@ POINT_LEGEND = "mask: mask ratio, N: accumulation interval, lr: learning rate"
 """Explains the output of `point_text`."""
 
 
+_NAMED = {"method", "seed", "stage", "mask_ratio", "accumulation_interval", "learning_rate"}
+
+
 def point_text(point: dict[str, Any]) -> str:
-    """``mask 0.20  N 4  lr 1.0e-03``, with method and seed if these vary."""
+    """``mask 0.20  N 4  lr 1.0e-03``, with method and seed if these vary, and other parameters."""
     given = f"{point['method']:<13} " if "method" in point else ""
     given += f"s{point['seed']}  " if "seed" in point else ""
+    others = (f"  {name} {shown(value)}" for name, value in point.items() if name not in _NAMED)
     return (
         f"{given}"
         f"mask {point['mask_ratio']:.2f}  N {point['accumulation_interval']:<2}  "
-        f"lr {point['learning_rate']:.1e}"
+        f"lr {point['learning_rate']:.1e}{''.join(others)}"
     )
 
 
@@ -173,6 +178,7 @@ def ending_line(tally: Tally, trial: dict[str, Any]) -> str:
     score = "no score" if trial["score"] is None else f"score {trial['score']:.4f}"
     words = {"stopped_early": "stopped early", "interrupted": "interrupted"}
     best = "" if tally.best is None else f"  best {tally.best['score']:.4f}"
+    score += f" (violates {', '.join(trial['violated'])})" if trial.get("violated") else ""
     return (
         f"{tally.domain}  trial {trial['number']:>3}  {point_text(trial['point'])}  {score}  "
         f"{words.get(trial['state'], trial['state'])} in {trial['seconds']:.0f} s{best}  "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optuna
 
+from sweeps.config.space import plain_point
 from sweeps.config.study_identity import MANIFEST, config_yaml, git_commit
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.efficiency_study import MEASURED, read
@@ -27,6 +28,7 @@ def study_info(config: SweepConfig, domain: str, design: Design | None) -> Study
 
     It is a search, an efficiency measurement or, with a ``design``, a set of fixed trials.
     """
+    searched: tuple[str, ...] = ()
     if design is not None:
         trials = "fixed design"
         note = f"Fixed design '{config.study.kind}': {config.study.seeds} seeds per arm."
@@ -34,10 +36,9 @@ def study_info(config: SweepConfig, domain: str, design: Design | None) -> Study
         trials, note = "0", "Training speed of each method relative to SFT; it has no trials."
     else:
         trials = str(config.search_trials(domain))
-        note = (
-            f"Search over mask ratio, accumulation interval and learning rate: {trials} trials, "
-            f"sampler {config.search.sampler}."
-        )
+        space = config.space_of(domain).parameters()
+        searched = tuple(name for name in space if name not in plain_point(1))
+        note = f"Search over {', '.join(space)}: {trials} trials, sampler {config.search.sampler}."
     return StudyInfo(
         key=f"{config.name}/{domain}",
         name=config.name,
@@ -48,6 +49,7 @@ def study_info(config: SweepConfig, domain: str, design: Design | None) -> Study
         parameters={"model": config.model.path, "trials": trials, "kind": config.study.kind},
         trial_kind="trial" if design is None else "replicate",
         arms=() if design is None else design.arms,
+        searched=searched,
     )
 
 

@@ -142,9 +142,10 @@ def open_results(path: str | Path) -> Results:
 
 def _flat(domain: str, row: TrialRow) -> dict[str, Any]:
     fields = asdict(row)
-    metrics = fields.pop("metrics")
+    others, metrics = fields.pop("others"), fields.pop("metrics")
+    fields["violated"] = ", ".join(row.violated)
     score = math.nan if row.score is None else row.score
-    return {"domain": domain, **fields, "score": score, **metrics}
+    return {"domain": domain, **fields, "score": score, **others, **metrics}
 
 
 def _first_line(outcome: dict[str, Any]) -> str:

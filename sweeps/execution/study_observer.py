@@ -88,7 +88,8 @@ class StudyObserver:
         tally = self._tally
         tally.running.pop(job.key, None)
         tally.endings[state] += 1
-        if state == "finished" and (tally.best is None or ended["score"] > tally.best["score"]):
+        is_feasible = state == "finished" and not ended.get("violated")
+        if is_feasible and (tally.best is None or ended["score"] > tally.best["score"]):
             tally.best = ended
         self._pump.end(job.key, folder, ended)
         self._drop_weights()

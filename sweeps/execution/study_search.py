@@ -8,7 +8,7 @@ is reported as what it is, and interrupted trials are queued again under their o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, final
@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from sweeps.config.search_config import Objective
+from sweeps.config.search_config import Objective, bounded, excess
 from sweeps.config.space import Point
 from sweeps.execution.job_messages import TrialJob
 from sweeps.search.attempts import (
@@ -58,7 +58,8 @@ class StudySearch(Searcher):
 
     ``checks``: validation checks of a whole trial; the pruner counts in them. ``starts``: how many
     points `search.start` has, whose trials no pruner stops. With several ``objectives`` no
-    intermediate score is reported: Optuna has no place for it.
+    intermediate score is reported: Optuna has no place for it. ``constraints``: on finished
+    trials; Optuna's samplers read them from the records.
     """
 
     def __init__(
@@ -70,12 +71,15 @@ class StudySearch(Searcher):
         checks: int = 1,
         starts: int = 0,
         objectives: Sequence[Objective] = ("score",),
+        constraints: Sequence[str] = (),
         stopping: Callable[[], bool] = lambda: False,
         fetch: Callable[[Path], None] = lambda events: None,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self._study, self._space, self._build_job = study, space, build_job
         self._checks, self._starts, self._objectives = checks, starts, objectives
+        self._constraints = constraints
+        self._measured = tuple(dict.fromkeys((*objectives, *map(bounded, constraints))))
         self._stopping, self._fetch = stopping, fetch
         self._open: dict[str, optuna.Trial] = {}
         self._folders: dict[str, str] = {}
@@ -137,26 +141,32 @@ class StudySearch(Searcher):
             return  # a trial cut short by a stop stays open, to be marked as interrupted
         state, values = ending(result, error), None
         if state == "finished":
-            if "kept_fraction" in self._objectives:
+            if "kept_fraction" in self._measured:
                 with suppress(OSError):  # then it was not measured
                     retry_storage(lambda: self._fetch(Path(folder) / EVENTS_FILE), FETCH_SECONDS)
-            values = objective_values(
-                self._objectives, metrics_of(result), result["score"], folder
-            )
+            values = objective_values(self._measured, metrics_of(result), result["score"], folder)
             if values is None:
                 state, result = "failed", {**result, "failure": self._unmeasured()}
         ended = outcome(result, state)
         if values is not None:
             ended["metrics"] |= {f"objective/{k}": v for k, v in values.items() if k != "score"}
+            ended["violated"] = self._constrain(trial, values)
         trial.set_user_attr("outcome", ended)
         self._told[trial_id] = ended
         if values is not None:
-            self._study.tell(trial, list(values.values()))
+            self._study.tell(trial, [values[name] for name in self._objectives])
             return
         if state == "stopped_early":
             self._report(trial, result)
         is_verdict = state == "stopped_early" or ended["kind"] == "diverged"
         self._study.tell(trial, state=TrialState.PRUNED if is_verdict else TrialState.FAIL)
+
+    def _constrain(self, trial: optuna.Trial, values: Mapping[Objective, float]) -> list[str]:
+        """Record by how much each constraint is violated; returns those that are."""
+        excesses = {one: excess(one, values[bounded(one)]) for one in self._constraints}
+        for one, amount in excesses.items():
+            trial.set_constraint(one, amount)
+        return [one for one, amount in excesses.items() if amount > 0]
 
     def told(self, trial_id: str) -> dict[str, Any] | None:
         """The outcome of a complete trial, available once; None if the trial was cut short.
@@ -200,4 +210,4 @@ class StudySearch(Searcher):
         return is_spared(trial, self._starts)
 
     def _unmeasured(self) -> str:
-        return f"not every objective was measured: {', '.join(self._objectives)}"
+        return f"not every objective was measured: {', '.join(self._measured)}"

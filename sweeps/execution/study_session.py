@@ -210,6 +210,7 @@ class DomainSession:
             checks=self.config.evaluation.checks,
             starts=len(self.config.search.start),
             objectives=self.config.objectives(),
+            constraints=self.config.search.constraints if self.design is None else (),
             stopping=self.stop_condition.due,
             fetch=self._fetch,
         )

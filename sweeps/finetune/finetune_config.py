@@ -177,7 +177,9 @@ STATISTICS_EVERY: Final = 10  # updates from one whose mask is measured to the n
 class SharedSettings(StrictModel):
     """The settings that all trials of a sweep share, and those of a single run.
 
-    `examples` is the total number of training examples consumed, for any accumulation interval. A
+    `examples` is the total number of training examples consumed, for any accumulation interval.
+    After the warm-up, the learning rate follows `schedule`: half a cosine or a line to zero, no
+    change, or `wsd` (warm-up, stable, decay), which falls in the last fifth of the updates. A
     checkpoint is saved at every validation check except the last, and every `checkpoint_updates`
     updates if given; `checkpoint_async` writes it in the background from a copy in CPU memory.
     Mask statistics are measured every `statistics_every` updates (0: never). `chunked_loss` never
@@ -191,6 +193,8 @@ class SharedSettings(StrictModel):
     warmup_ratio: float = Field(default=0.03, ge=0.0, le=1.0)
     clip_norm: float | None = Field(default=1.0, gt=0.0)
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     parallel: Literal["ddp", "fsdp"] = "ddp"
     statistics_every: int = Field(default=STATISTICS_EVERY, ge=0)
     threads: PositiveInt | None = None
@@ -212,7 +216,6 @@ class FinetuneConfig(SharedSettings):
     accumulation_interval: PositiveInt = 1
     learning_rate: float = Field(gt=0.0)
     evaluation: EvaluationConfig
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
     seed: int = Field(default=0, ge=0, lt=2**63)
     micro_splits: PositiveInt = 1
     keep_checkpoints: PositiveInt = 1

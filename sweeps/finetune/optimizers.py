@@ -13,15 +13,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def learning_rate(update: int, *, steps: int, peak: float, warmup_ratio: float) -> float:
-    """Linear warm-up, then half a cosine to zero, for `update` in [0, steps).
+DECAY = 0.2
 
-    Equal to the cosine schedule of transformers' Trainer, so that runs are comparable:
-    `ceil(warmup_ratio * steps)` warm-up updates, the first at rate 0.
+
+def learning_rate(
+    update: int, *, steps: int, peak: float, warmup_ratio: float, schedule: str = "cosine"
+) -> float:
+    """Linear warm-up, then `schedule`, for `update` in [0, steps).
+
+    Equal to the schedules of transformers' Trainer, so that runs are comparable:
+    `ceil(warmup_ratio * steps)` warm-up updates, the first at rate 0. `wsd` (arXiv 2404.06395)
+    falls linearly to zero in the last `DECAY` of the updates.
     """
     warmup = math.ceil(warmup_ratio * steps)
     if update < warmup:
         return peak * update / max(1, warmup)
+    left = steps - update
+    match schedule:
+        case "constant":
+            return peak
+        case "linear":
+            return peak * left / max(1, steps - warmup)
+        case "wsd":
+            return peak * min(1.0, left / max(1, min(round(DECAY * steps), steps - warmup)))
     progress = (update - warmup) / max(1, steps - warmup)
     return peak * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 

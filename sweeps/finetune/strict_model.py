@@ -24,7 +24,7 @@ class StrictModel(BaseModel):
     def _can_be_worked_with(cls, value: Any, info: ValidationInfo) -> Any:
         annotation = cls.model_fields[str(info.field_name)].annotation
         for part in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(part, bool) and not _takes_bool(annotation):
+            if isinstance(part, bool) and not takes_bool(annotation):
                 raise ValueError(f"expected no boolean (true, false, yes, no), got {part}")
             if isinstance(part, int) and abs(part) >= 2**63:
                 raise ValueError(
@@ -35,7 +35,8 @@ class StrictModel(BaseModel):
         return value
 
 
-def _takes_bool(annotation: Any) -> bool:
+def takes_bool(annotation: Any) -> bool:
+    """Whether a key of this type may be true or false."""
     choices = get_args(annotation)
     return bool in (annotation, *choices) or any(isinstance(each, bool) for each in choices)
 

@@ -177,7 +177,11 @@ class Trainer:
         if config.clip_norm is not None:
             clip_grads_with_norm_(self._parameters, config.clip_norm, norm)
         rate = learning_rate(
-            update, steps=self._steps, peak=config.learning_rate, warmup_ratio=config.warmup_ratio
+            update,
+            steps=self._steps,
+            peak=config.learning_rate,
+            warmup_ratio=config.warmup_ratio,
+            schedule=config.schedule,
         )
         for group in self._optimizer.param_groups:
             group["lr"] = rate

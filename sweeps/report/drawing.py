@@ -31,8 +31,22 @@ def canvas(
     x_label: str, y_label: str, size: tuple[float, float] = SIZE_INCHES
 ) -> tuple[Figure, Axes]:
     """A figure of this size in inches with labelled axes."""
+    figure, (axes,) = canvases([x_label], y_label, size)
+    return figure, axes
+
+
+def canvases(
+    x_labels: Sequence[str], y_label: str, size: tuple[float, float]
+) -> tuple[Figure, list[Axes]]:
+    """A figure of this size in inches with labelled axes below each other."""
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
+    columns = figure.subplots(len(x_labels), squeeze=False)[:, 0].tolist()
+    for axes, x_label in zip(columns, x_labels, strict=True):
+        _style(axes, x_label, y_label)
+    return figure, columns
+
+
+def _style(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_facecolor("none")
     axes.set_xlabel(x_label, fontsize=12, color=INK)
     axes.set_ylabel(y_label, fontsize=12, color=INK)
@@ -43,7 +57,6 @@ def canvas(
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(GREY)
-    return figure, axes
 
 
 def legend(figure: Figure, columns: int = 4, handles: Sequence[Any] = ()) -> None:

@@ -1,4 +1,4 @@
-"""The two figures of a search's report."""
+"""The figures of a search's report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from sweeps.report import drawing
-from sweeps.report.trial_row import StudyData, TrialRow, best_by_mask_ratio, best_so_far, scored
+from sweeps.report.trial_row import (
+    StudyData,
+    TrialRow,
+    as_text,
+    best_by_mask_ratio,
+    best_so_far,
+    other_parameters,
+    scored,
+)
+
+_ONE_TRIAL: drawing.Style = {"color": drawing.GREY, "s": 34, "linewidths": 0, "alpha": 0.8}
+EVENLY_SPACED = 6
+"""Up to so many different numbers are shown as categories."""
 
 
 def score_against_mask_ratio(data: StudyData) -> Figure:
@@ -61,9 +73,7 @@ def best_score_so_far(data: StudyData) -> Figure:
     figure, axes = drawing.canvas("trial number", f"validation {data.label.text}")
     rows, curve = scored(data.rows), best_so_far(data.rows)
     numbers, scores = [row.number for row in rows], _points(data, rows)[1]
-    axes.scatter(
-        numbers, scores, color=drawing.GREY, s=34, linewidths=0, alpha=0.8, label="one trial"
-    )
+    axes.scatter(numbers, scores, label="one trial", **_ONE_TRIAL)
     best = [data.label.shown(score) for _, score in curve]
     style: drawing.Style = {"color": drawing.LINE_COLOUR, "linewidth": 2.0, "label": "best so far"}
     axes.step([number for number, _ in curve], best, where="post", **style)
@@ -71,6 +81,34 @@ def best_score_so_far(data: StudyData) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     drawing.legend(figure)
     return figure
+
+
+def score_against_others(data: StudyData) -> Figure | None:
+    """Every scored trial against each other parameter that varies; None if none does."""
+    rows = scored(data.rows)
+    found = {name: [r for r in rows if name in r.others] for name in other_parameters(data.rows)}
+    varying = {n: some for n, some in found.items() if len({r.others[n] for r in some}) > 1}
+    if not varying:
+        return None
+    size = (drawing.SIZE_INCHES[0], 0.5 + 2.4 * len(varying))
+    figure, panels = drawing.canvases([*varying], f"validation {data.label.text}", size)
+    for axes, (name, some) in zip(panels, varying.items(), strict=True):
+        axes.scatter(_places(axes, name, some), _points(data, some)[1], **_ONE_TRIAL)
+        _draw_sft(axes, data)
+    return figure
+
+
+def _places(axes: Axes, name: str, rows: Sequence[TrialRow]) -> list[float]:
+    """Where each row's value is on the axis: words and few numbers are evenly spaced."""
+    values = [row.others[name] for row in rows]
+    numbers = [value for value in values if not isinstance(value, str)]
+    if len(numbers) < len(values) or len(set(values)) <= EVENLY_SPACED:
+        order = [*sorted(set(numbers)), *sorted({v for v in values if isinstance(v, str)})]
+        axes.set_xticks(range(len(order)), [as_text(value) for value in order])
+        return [float(order.index(value)) for value in values]
+    if min(numbers) > 0 and max(numbers) > 100 * min(numbers):
+        axes.set_xscale("log")
+    return [float(value) for value in numbers]
 
 
 def _points(data: StudyData, rows: Sequence[TrialRow]) -> tuple[list[float], list[float]]:

@@ -8,19 +8,26 @@ from statistics import mean, stdev
 
 from sweeps.report.page import Cells, Drawn, Page, table
 from sweeps.report.pareto_front import search_fronts
-from sweeps.report.search_figures import best_score_so_far, score_against_mask_ratio
+from sweeps.report.search_figures import (
+    best_score_so_far,
+    score_against_mask_ratio,
+    score_against_others,
+)
 from sweeps.report.trial_row import (
     COUNT,
     SCORE,
     STANDARD_ERROR,
     PairedTest,
     StudyData,
+    as_text,
     best_by_mask_ratio,
     best_first,
     distinct,
+    other_parameters,
     p_text,
     scored,
     stopped_controls,
+    violations,
 )
 
 TOP_TRIALS = 10
@@ -46,7 +53,9 @@ def _lead(data: StudyData) -> str:
     noun = "trial" if len(data.rows) == 1 else "trials"
     counted = f"{len(data.rows)} {noun} ({states or 'none started'}), {minutes:.1f} trial minutes."
     short = f" Small space: {data.shortfall}." if data.shortfall else ""
-    return stopped_controls(data.rows) + counted + short
+    broken = violations(data.rows)
+    outside = f" {broken}; these are not selected." if broken else ""
+    return stopped_controls(data.rows) + counted + short + outside
 
 
 def _cards(data: StudyData) -> list[tuple[str, str, object, str]]:
@@ -62,12 +71,13 @@ def _cards(data: StudyData) -> list[tuple[str, str, object, str]]:
         return items
     if len({row.method for row in data.rows}) > 1:
         items.append(("", "Method", best.method, "of the best trial"))
-    interval = best.accumulation_interval
+    interval, searched = best.accumulation_interval, other_parameters(data.rows)
     return [
         *items,
         ("", "Mask ratio", f"{best.mask_ratio:.3g}", "gradient elements zeroed"),
         ("", "Accumulation interval", interval, "mini-batches/update"),
         ("", "Learning rate", f"{best.learning_rate:.2e}", "of the best trial"),
+        *(("", name, as_text(best.others.get(name)), "of the best trial") for name in searched),
     ]
 
 
@@ -80,9 +90,12 @@ def _figures(data: StudyData) -> list[Drawn]:
         f"were stopped early, at an earlier step.{control}"
     )
     curve = "If the line still improves at its end, more trials may find a better point."
+    each = "Each mark is a finished trial; other parameters vary too."
+    others = score_against_others(data)
     return [
         Drawn("score", "Score against mask ratio", score, score_against_mask_ratio(data)),
         Drawn("curve", "Best score so far", curve, best_score_so_far(data)),
+        *([Drawn("others", "Score against the other parameters", each, others)] if others else []),
     ]
 
 
@@ -152,6 +165,7 @@ def _best_trials(data: StudyData) -> Drawn:
     if not ranked:
         return Drawn("", title, "No trial has finished with a score yet.")
     several = len({row.method for row in data.rows}) > 1
+    searched = other_parameters(data.rows)
     rows = [
         {
             "trial": row.number,
@@ -160,6 +174,7 @@ def _best_trials(data: StudyData) -> Drawn:
             "mask ratio": f"{row.mask_ratio:.3g}",
             "N": row.accumulation_interval,
             "learning rate": f"{row.learning_rate:.2e}",
+            **{name: as_text(row.others.get(name)) for name in searched},
             "seed": row.seed,
             "updates": row.steps,
             "seconds": f"{row.seconds:.1f}",
@@ -203,6 +218,6 @@ def _caveats(data: StudyData) -> list[str]:
         "scores were high, so the samples are biased: neither the shape of the curve nor a gap "
         "between mask ratios is evidence that the mask ratio matters, or that it does not. That "
         "requires a fixed design with several seeds per point.",
-        f"The best validation score is the highest of {len(scored(data.rows))}, so it is "
+        f"The best validation score is the highest of {len(best_first(data.rows))}, so it is "
         "optimistically biased (the winner's curse). Judge by the test items.",
     ]

@@ -80,6 +80,7 @@ class TrialRow:
 
     `state` is a `TrialState` or "running"/"pending"; `step` of `steps` updates; `seconds` is wall
     time. `stage` is a fixed design's ("tuning", "replicate", "fresh"), and empty in a search.
+    `others`: the other searched parameters. `violated`: the search's constraints that it violates.
     """
 
     number: int
@@ -97,6 +98,18 @@ class TrialRow:
     method: str = "gmt"
     stage: str = ""
     train_fraction: float = 1.0
+    others: Mapping[str, float | int | str] = field(default_factory=dict)
+    violated: tuple[str, ...] = ()
+
+    def point(self) -> dict[str, float | int | str]:
+        """Its parameters, without seed and stage."""
+        return {
+            "method": self.method,
+            "mask_ratio": self.mask_ratio,
+            "accumulation_interval": self.accumulation_interval,
+            "learning_rate": self.learning_rate,
+            **self.others,
+        }
 
     def has_ended(self) -> bool:
         """Whether it has ended and will not be resumed."""
@@ -108,8 +121,7 @@ class TrialRow:
 
     def same_point(self, other: TrialRow) -> bool:
         """Whether the two differ at most in seed and stage."""
-        names = ("method", "mask_ratio", "accumulation_interval", "learning_rate")
-        return all(getattr(self, name) == getattr(other, name) for name in names)
+        return self.point() == other.point()
 
 
 @final
@@ -181,8 +193,30 @@ def scored(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
 
 
 def best_first(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
-    """The comparable rows by score; of equal scores, the earlier trial first."""
-    return sorted(scored(rows), key=_score, reverse=True)
+    """The comparable rows within the constraints by score; of equal scores, the earlier first."""
+    feasible = [row for row in scored(rows) if not row.violated]
+    return sorted(feasible, key=_score, reverse=True)
+
+
+def other_parameters(rows: tuple[TrialRow, ...]) -> list[str]:
+    """The searched parameters without a column of their own, in the order of the space."""
+    return list(dict.fromkeys(name for row in rows for name in row.others))
+
+
+def as_text(value: float | str | None) -> str:
+    """A parameter's value; a dash for a point that does not have it."""
+    if value is None:
+        return NO_VALUE
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def violations(rows: tuple[TrialRow, ...]) -> str:
+    """A sentence if finished trials violate constraints; else empty."""
+    outside = [row for row in scored(rows) if row.violated]
+    if not outside:
+        return ""
+    which = ", ".join(dict.fromkeys(text for row in outside for text in row.violated))
+    return f"{len(outside)} of {len(scored(rows))} finished trials violate {which}"
 
 
 def stopped_controls(rows: tuple[TrialRow, ...]) -> str:
@@ -235,7 +269,7 @@ def best_so_far(rows: tuple[TrialRow, ...]) -> list[tuple[int, float]]:
     Trials that failed or were stopped early count as points without improvement.
     """
     curve: list[tuple[int, float]] = []
-    comparable = {row.number: _score(row) for row in scored(rows)}
+    comparable = {row.number: _score(row) for row in best_first(rows)}
     for number in sorted(row.number for row in rows if row.has_ended()):
         scores = [score for _, score in curve[-1:]]
         scores += [comparable[number]] if number in comparable else []

@@ -14,7 +14,7 @@ from sweeps.report import search_page, sensitivity_page
 from sweeps.report.drawing import png
 from sweeps.report.page import Page
 from sweeps.report.sensitivity import SensitivityData, analyse, headline
-from sweeps.report.trial_row import StudyData, TrialRow
+from sweeps.report.trial_row import StudyData, TrialRow, other_parameters
 
 
 @final
@@ -80,13 +80,18 @@ def write_files(
 
 
 def trials_csv(rows: tuple[TrialRow, ...]) -> str:
-    """All trials in order, one per line; metrics follow the fixed columns, sorted by name."""
-    fixed = [field.name for field in fields(TrialRow) if field.name != "metrics"]
-    metrics = sorted({name for row in rows for name in row.metrics})
+    """All trials in order, one per line: fixed columns, other parameters, metrics by name."""
+    fixed = [f.name for f in fields(TrialRow) if f.name not in ("metrics", "others", "violated")]
+    others, metrics = (
+        other_parameters(rows),
+        sorted({name for row in rows for name in row.metrics}),
+    )
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*fixed, *metrics])
+    ends = ["violated"] if any(row.violated for row in rows) else []
+    writer.writerow([*fixed, *others, *metrics, *ends])
     for row in sorted(rows, key=lambda row: row.number):
-        values = [getattr(row, name) for name in fixed]
-        writer.writerow([*values, *(row.metrics.get(name) for name in metrics)])
+        values = [*(getattr(row, name) for name in fixed), *map(row.others.get, others)]
+        violated = [", ".join(row.violated) for _ in ends]
+        writer.writerow([*values, *map(row.metrics.get, metrics), *violated])
     return buffer.getvalue()

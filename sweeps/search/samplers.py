@@ -7,11 +7,27 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
+from importlib.util import find_spec
+from pkgutil import resolve_name
 from typing import Any, final
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import (
+    BaseGASampler,
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
 from optuna.trial import FrozenTrial
 
 from sweeps.config.distinct_points import Identity, identity, is_whole
@@ -19,6 +35,7 @@ from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import Point, SpaceConfig
 from sweeps.search.attempts import NUMBER, is_void, point_of
 from sweeps.search.optuna_compat import contains, queued_params
+from sweeps.storage.errors import UserError
 
 MODEL_ATTEMPTS, RANDOM_ATTEMPTS = 10, 10
 """How often to redraw a known point: with the sampler, then at random."""
@@ -52,6 +69,15 @@ class Draft:
     ) -> float:
         """A number in a range."""
         value: float = self._take(name, FloatDistribution(low, high, log=log, step=step), low)
+        if step is not None:  # 3 * 0.1 is 0.30000000000000004: the decimal that a user would type
+            value = self.params[name] = float(f"{value:.15g}")
+        return value
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        """A whole number in a range."""
+        value: int = self._take(name, IntDistribution(low, high, log=log, step=step), low)
         return value
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
@@ -122,7 +148,7 @@ class DistinctSampler(RandomSampler):
         (which may be taken), and last, in a finite space, one of the remaining points.
         """
         start, number = self._search.start, _number(trial)
-        given = start[number].given() if number < len(start) else {}
+        given = start[number] if number < len(start) else {}
         queued = queued_params(trial)
         own = GP_ATTEMPTS if self._search.sampler == "gp" else MODEL_ATTEMPTS
         for attempt in range(own + 2 * RANDOM_ATTEMPTS):
@@ -152,10 +178,10 @@ class DistinctSampler(RandomSampler):
         if self._search.sampler == "qmc":
             from sweeps.search.sobol import SobolSampler  # importing scipy.stats takes a second
 
-            place, dimensions = _number(trial) + attempt, len(self._space.parameters()) + 1
+            place, dimensions = _number(trial) + attempt, len(self._space.parameters())
             return SobolSampler(_digest(self._seed), place, dimensions)
         sampler = build_sampler(self._search, self._seed_of(trial, attempt))
-        if isinstance(sampler, NSGAIISampler):
+        if isinstance(sampler, BaseGASampler):
             # Select the parents now: once stored in the study, they are read in another order.
             sampler.get_parent_population(study, sampler.get_trial_generation(study, trial))
         return sampler
@@ -176,7 +202,7 @@ class DistinctSampler(RandomSampler):
         return {
             identity(self._space, point)
             for point in points
-            if is_whole(point) and "stage" not in point
+            if is_whole(self._space, point) and "stage" not in point
         }
 
     def _seed_of(self, trial: FrozenTrial, attempt: int) -> int:
@@ -198,6 +224,9 @@ def build_sampler(search: SearchConfig, seed: int) -> BaseSampler:
 
     A grid's points are all queued (see `sweeps.search.pending_trials`), so its sampler is never
     used. Optuna's own grid sampler ends a study by a call that only works within `optimize`.
+
+    Raises:
+        UserError: the sampler's package is missing, or ``module:Class`` is no sampler.
     """
     with warnings.catch_warnings():
         # Multivariate TPE has been "experimental" for years and is what Optuna advises.
@@ -206,14 +235,53 @@ def build_sampler(search: SearchConfig, seed: int) -> BaseSampler:
             case "random" | "grid" | "qmc":
                 return RandomSampler(seed=seed)
             case "gp":
-                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=search.startup_trials)
+                return GPSampler(
+                    seed=seed,
+                    n_startup_trials=search.startup_trials,
+                    warn_independent_sampling=False,
+                )
+            case "cmaes":
+                return _cmaes(search.startup_trials, seed)
             case "nsga2":
                 return NSGAIISampler(seed=seed, population_size=search.startup_trials)
+            case "nsga3":
+                return NSGAIIISampler(seed=seed, population_size=search.startup_trials)
             case "tpe":
-                return optuna.samplers.TPESampler(
+                return TPESampler(
                     seed=seed,
                     n_startup_trials=search.startup_trials,
                     multivariate=True,
                     group=True,
                     constant_liar=True,
                 )
+            case name:
+                return _custom(name, seed)
+
+
+def _cmaes(startup_trials: int, seed: int) -> BaseSampler:
+    if find_spec("cmaes") is None:
+        raise UserError(
+            "search.sampler: cmaes requires the package cmaes, which is not installed; install it "
+            "(pip install cmaes), or choose another sampler, such as tpe"
+        )
+    return CmaEsSampler(
+        seed=seed, n_startup_trials=startup_trials, warn_independent_sampling=False
+    )
+
+
+def _custom(name: str, seed: int) -> BaseSampler:
+    """An own sampler, built anew for each draw: it keeps no state but the study's trials."""
+    expected = "expected module:Class, a subclass of optuna.samplers.BaseSampler"
+    try:
+        found = resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"search.sampler {name}: {error}; {expected}") from None
+    if not (isinstance(found, type) and issubclass(found, BaseSampler)):
+        raise UserError(f"search.sampler {name}: {expected}, got {found!r:.80}")
+    try:
+        sampler: BaseSampler = found(seed=seed)  # type: ignore[call-arg]
+    except TypeError as error:
+        raise UserError(
+            f"search.sampler {name}: expected a constructor that takes a seed ({error})"
+        ) from None
+    return sampler

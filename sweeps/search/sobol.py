@@ -6,7 +6,12 @@ import math
 from typing import Any, final
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 from scipy.stats.qmc import Sobol
@@ -41,10 +46,11 @@ class SobolSampler(RandomSampler):
 def _at(coordinate: float, distribution: BaseDistribution) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(coordinate * len(distribution.choices))]
-    assert isinstance(distribution, FloatDistribution)  # a space has no others
+    assert isinstance(distribution, FloatDistribution | IntDistribution)  # there are no others
     low, high, step = distribution.low, distribution.high, distribution.step
+    if distribution.log:
+        value = min(high, max(low, low * math.exp(coordinate * math.log(high / low))))
+        return round(value) if isinstance(distribution, IntDistribution) else value
     if step is not None:
         return min(high, low + step * int(coordinate * (round((high - low) / step) + 1)))
-    if distribution.log:
-        return min(high, max(low, low * math.exp(coordinate * math.log(high / low))))
     return low + coordinate * (high - low)

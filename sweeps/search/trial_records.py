@@ -6,6 +6,7 @@ Reading is safe from any process, while the sweep runs or after it, and loads no
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields, replace
 from typing import Any, final
 
 import optuna
@@ -74,8 +75,13 @@ def best_rows(rows: tuple[TrialRow, ...], count: int) -> tuple[TrialRow, ...]:
 
 
 def best_sft_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
-    """The best finished trial without masking, which is the control."""
-    return best_row(tuple(row for row in rows if row.is_sft()))
+    """The best finished trial without masking, which is the control, even if it violates
+    constraints: it keeps the whole gradient."""
+    return best_row(tuple(replace(row, violated=()) for row in rows if row.is_sft()))
+
+
+_COLUMNS = {field.name for field in fields(TrialRow)}
+"""The parameters with a field of their own."""
 
 
 def _state(trial: FrozenTrial) -> str:
@@ -107,6 +113,8 @@ def _row(trial: FrozenTrial, seed: int) -> TrialRow:
         method=attrs.get("method", trial.params.get("method", "gmt")),
         stage=trial.params.get("stage", ""),
         train_fraction=trial.params.get("train_fraction", 1.0),
+        others={name: value for name, value in trial.params.items() if name not in _COLUMNS},
+        violated=tuple(name for name, excess in trial.constraints.items() if excess > 0),
     )
 
 

@@ -81,7 +81,7 @@ def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wor
     done, again = sum(row.has_ended() for row in own), config.search.replicates
     trials = max(done, config.search_trials(domain))
     if config.search.sampler != "grid":
-        ended = [asdict(row) for row in own if row.has_ended()]
+        ended = [row.point() for row in own if row.has_ended()]
         trials = done + trials_left(config.search.trials, config.space_of(domain), ended)
     if again is None:
         return Workload(trials, done)

@@ -24,6 +24,10 @@ class SecretError(ValueError):
     """A mistake in a value that contains a secret; messages must not repeat the value."""
 
 
+class UnknownKeyError(ValueError):
+    """A key that no model field declares; the message is the nearest valid one."""
+
+
 def nearest(word: str, known: list[str], cutoff: float = 0.5) -> str:
     """``did you mean 'x'?`` or, if nothing is that close, the list of known names."""
     close = get_close_matches(word, known, n=1, cutoff=cutoff)
@@ -107,6 +111,8 @@ def _sentence(detail: dict[str, Any], model: type[BaseModel]) -> str:
         if may_hold_anchors and not get_close_matches(place, list(model.model_fields), 1, cutoff):
             aside = f"; a key that only holds YAML anchors starts with x-, such as 'x-{place}'"
         return f"unknown key '{place}' ({right}){aside}"
+    if isinstance(error := detail.get("ctx", {}).get("error"), UnknownKeyError):
+        return f"unknown key '{place}' ({error})"
     if detail["type"] == "missing":
         return f"'{place}' is missing"
     if detail["type"] == "literal_error":
@@ -281,9 +287,12 @@ ELSEWHERE = {
         "weight_decay": "wd",
         "warmup_ratio": "warmup warmup_steps",
         "optimizer": "optim",
+        "schedule": "lr_scheduler lr_scheduler_type lr_schedule",
+        "betas": "adam_beta1 adam_beta2 beta1 beta2",
         "dtype": "torch_dtype precision bf16 fp16",
         "attention": "attn_implementation",
         "max_length": "max_seq_length max_seq_len cutoff_len seq_len block_size",
+        "constraints": "constraints_func outcome_constraints",
         "storage": "output_dir storage_path local_dir",
         "uri": "tracking_uri report_to",
         "benchmarks": "tasks evaluators",

@@ -55,19 +55,19 @@ def _publish(
     value = {
         "name": f"{info.name}: {means if arms else f'{info.trial_kind}s'}",
         "createdAt": int(time.time() * 1000),
-        "state": json.dumps(_state(view_id, parent_run_id, info.trial_kind, arms)),
+        "state": json.dumps(_state(view_id, parent_run_id, info, arms)),
     }
     client.set_experiment_tag(experiment_id, shared_view_tag(view_id), json.dumps(value))
     label = f"compare {info.trial_kind}s" + (f", {means}" if arms else "")
     return label, shared_view_page(experiment_id, view_id)
 
 
-def _state(view_id: str, parent_run_id: str, kind: str, arms: tuple[str, ...]) -> Json:
+def _state(view_id: str, parent_run_id: str, info: StudyInfo, arms: tuple[str, ...]) -> Json:
     sections = {name: _uuid(view_id, "section", name) for name in SECTIONS}
-    found = f"tags.`gmt.kind` = '{kind}' and tags.`{PARENT}` = '{parent_run_id}'"
+    found = f"tags.`gmt.kind` = '{info.trial_kind}' and tags.`{PARENT}` = '{parent_run_id}'"
     keys = [{"mode": "param", "groupByData": name} for name in arms]
     return {
-        "selectedColumns": _columns(),
+        "selectedColumns": _columns(info.searched),
         "runsHiddenMode": "SHOW_ALL",
         "isAccordionReordered": True,
         "groupBy": {"aggregateFunction": "average", "groupByKeys": keys} if arms else None,
@@ -89,7 +89,7 @@ def _state(view_id: str, parent_run_id: str, kind: str, arms: tuple[str, ...]) -
                 "metricSectionId": sections[section],
                 **chart,
             }
-            for index, (section, chart) in enumerate(_charts())
+            for index, (section, chart) in enumerate(_charts(info.searched))
         ],
         # Sorting by a metric flattens the run tree; the filter then keeps only the trials.
         "searchFilter": f"{found} and params.`stage` = 'replicate'" if arms else found,
@@ -98,8 +98,9 @@ def _state(view_id: str, parent_run_id: str, kind: str, arms: tuple[str, ...]) -
     }
 
 
-def _columns() -> list[str]:
-    parameters = ("mask_ratio", "accumulation_interval", "learning_rate", "seed", "method")
+def _columns(searched: tuple[str, ...]) -> list[str]:
+    fixed = ("mask_ratio", "accumulation_interval", "learning_rate", "seed", "method")
+    parameters = dict.fromkeys((*fixed, *searched))
     return [
         f"metrics.`{SCORE}`",
         *(f"params.`{name}`" for name in parameters),
@@ -109,7 +110,7 @@ def _columns() -> list[str]:
     ]
 
 
-def _charts() -> list[tuple[str, Json]]:
+def _charts(searched: tuple[str, ...]) -> list[tuple[str, Json]]:
     """The charts, each with its section."""
     ratio = {"key": "mask_ratio", "type": "PARAM"}
     rate = {"key": LOG_LEARNING_RATE, "type": "PARAM"}
@@ -117,7 +118,7 @@ def _charts() -> list[tuple[str, Json]]:
     parallel = {
         "type": "PARALLEL",
         "displayName": f"Search space and {SCORE}",
-        "selectedParams": ["mask_ratio", "accumulation_interval", LOG_LEARNING_RATE],
+        "selectedParams": ["mask_ratio", "accumulation_interval", LOG_LEARNING_RATE, *searched],
         "selectedMetrics": [SCORE],
         "showAllRuns": True,
     }

@@ -38,7 +38,8 @@ class StudyInfo:
     """One study: `key` identifies it across restarts, the rest describes it to a reader.
 
     `trial_kind`: what the tracker calls its trials. `arms`: the parameters that distinguish the
-    arms of a fixed design; empty for a search.
+    arms of a fixed design; empty for a search. `searched`: the search's parameters other than mask
+    ratio, accumulation interval and learning rate.
     """
 
     key: str
@@ -50,6 +51,7 @@ class StudyInfo:
     parameters: Mapping[str, str]
     trial_kind: TrialKind = "trial"
     arms: tuple[str, ...] = ()
+    searched: tuple[str, ...] = ()
 
 
 @final

@@ -51,7 +51,7 @@ def test_a_domain_may_have_its_own_examples_and_space(tree: Tree) -> None:
     changed = with_value(with_value(tree, "domains.sums.examples", 32), "domains.sums.space", own)
     config = parse_config(changed)
     assert config.trial("sums", POINT).examples == 32
-    assert config.space_of("sums").intervals() == (4,)
+    assert config.space_of("sums").accumulation_interval.values() == (4,)
 
 
 @pytest.mark.parametrize(

@@ -59,18 +59,22 @@ def test_the_ranks_share_a_packed_batch_exactly(
     assert 0 < len(sizes) <= interval
 
 
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant", "wsd"])
 @pytest.mark.parametrize(("steps", "ratio"), [(100, 0.03), (7, 0.5), (3, 0.0), (1, 0.03)])
-def test_the_schedule_is_the_one_of_transformers(steps: int, ratio: float) -> None:
+def test_the_schedule_is_the_one_of_transformers(steps: int, ratio: float, name: str) -> None:
     import math
 
     import torch
-    from transformers import get_cosine_schedule_with_warmup
+    from transformers import get_scheduler
 
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
-    schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(ratio * steps), steps)
+    warmup, decay = math.ceil(ratio * steps), min(round(0.2 * steps), steps)
+    theirs = {"constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}.get(name, name)
+    own = {"num_decay_steps": decay, "decay_type": "linear"} if name == "wsd" else {}
+    schedule = get_scheduler(theirs, optimizer, warmup, steps, own)
     for update in range(steps):
         expected = optimizer.param_groups[0]["lr"]
-        got = learning_rate(update, steps=steps, peak=0.5, warmup_ratio=ratio)
+        got = learning_rate(update, steps=steps, peak=0.5, warmup_ratio=ratio, schedule=name)
         assert got == pytest.approx(expected, rel=1e-12, abs=1e-15)
         optimizer.step()
         schedule.step()

@@ -13,7 +13,7 @@ from evaluators.protocol import prompt_text
 from sweeps.config.load import load_config
 from sweeps.config.path_types import resolve_benchmark
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
-from sweeps.execution.preflight import check_inputs, runs_by_interval
+from sweeps.execution.preflight import check_inputs, different_runs
 from sweeps.finetune.benchmarks import build_benchmark, build_benchmarks, check_test_source
 from sweeps.finetune.finetune_config import BenchmarkConfig, EvaluationConfig
 from sweeps.finetune.memory import memory_need
@@ -65,7 +65,7 @@ def test_a_recipe_fits_a_node_of_eight_gpus(name: str, parameters: int, gibibyte
     needs = [
         memory_need(run, facts, parameters, config.resources.workers, "cuda")
         for domain in config.domains
-        for run in runs_by_interval(config, domain)
+        for run in different_runs(config, domain)
     ]
     assert {round(need.total / 2**30, 1) for need in needs} == {gibibytes}
     assert all(need.host == 4 * parameters for need in needs)

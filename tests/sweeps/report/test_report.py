@@ -12,7 +12,11 @@ import pytest
 
 from sweeps.report import search_page
 from sweeps.report.drawing import png
-from sweeps.report.search_figures import best_score_so_far, score_against_mask_ratio
+from sweeps.report.search_figures import (
+    best_score_so_far,
+    score_against_mask_ratio,
+    score_against_others,
+)
 from sweeps.report.sensitivity_page import cost
 from sweeps.report.trial_row import (
     NO_VALUE,
@@ -301,3 +305,37 @@ def test_a_space_with_too_few_points_is_told() -> None:
 
 def render_page(data: StudyData) -> str:
     return search_page.page(data).html()
+
+
+def searched(number: int, mask_ratio: float, score: float, **others: float | str) -> TrialRow:
+    return replace(row(number, mask_ratio, score), others=others)
+
+
+OTHERS = (
+    searched(0, 0.0, 0.6, weight_decay=0.1, optimizer="adamw"),
+    searched(1, 0.2, 0.7, weight_decay=0.0, optimizer="adafactor", scope="global"),
+    replace(searched(2, 0.4, 0.9, weight_decay=0.1), violated=("seconds <= 1",)),
+)
+
+
+def test_other_parameters_have_a_figure_columns_and_cards() -> None:
+    figure = score_against_others(replace(DATA, rows=OTHERS))
+    assert figure is not None  # scope has one value only
+    assert [axes.get_xlabel() for axes in figure.axes] == ["weight_decay", "optimizer"]
+    labels = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes]
+    assert labels == [["0", "0.1"], ["adafactor", "adamw"]]
+    assert [len(axes.collections[0].get_offsets()) for axes in figure.axes] == [3, 2]
+    assert score_against_others(DATA) is None
+    html = search_page.page(replace(DATA, rows=OTHERS, best=OTHERS[1])).html()
+    words = " ".join(Page(html).words)
+    assert "weight_decay" in words and "adafactor" in words
+    header, *lines = csv.reader(trials_csv(OTHERS).splitlines())
+    assert [line[header.index("optimizer")] for line in lines] == ["adamw", "adafactor", ""]
+    assert [line[header.index("violated")] for line in lines] == ["", "", "seconds <= 1"]
+
+
+def test_a_trial_that_violates_a_constraint_is_not_among_the_best() -> None:
+    page = search_page.page(replace(DATA, rows=OTHERS, best=OTHERS[1]))
+    words = " ".join(Page(page.html()).words)
+    assert "1 of 3 finished trials violate seconds <= 1; these are not selected." in words
+    assert best_so_far(OTHERS)[-1] == (2, 0.7)

@@ -107,7 +107,11 @@ def test_a_grid_is_complete_when_each_point_has_ended_once(tree: Tree) -> None:
         ),
         ({"scheduler": {"name": "asha", "reduction_factor": 1}}, {}, "reduction_factor"),
         ({}, {**METHODS, "mask_ratio": [0.0, 0.2]}, "which a space with 'method' calls sft"),
-        ({}, {**METHODS, "method": ["gmt", "gmt"]}, "expected each method once"),
+        (
+            {},
+            {**METHODS, "method": ["gmt", "gmt"]},
+            "gmt is given twice: expected each",
+        ),
         ({}, {**METHODS, "method": ["gtm"]}, "gmt"),
         ({"start": [{"method": "random"}]}, METHODS, "expected one of sft, gmt, hft"),
         ({"start": [{"method": "hft", "mask_ratio": 0.2}]}, METHODS, "hft has no mask_ratio"),

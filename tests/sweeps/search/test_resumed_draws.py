@@ -66,6 +66,10 @@ class Counting:
         self._count()
         return self._trial.suggest_float(*given, **named)
 
+    def suggest_int(self, *given: Any, **named: Any) -> int:
+        self._count()
+        return self._trial.suggest_int(*given, **named)
+
     def suggest_categorical(self, *given: Any) -> Any:
         self._count()
         return self._trial.suggest_categorical(*given)

@@ -8,7 +8,8 @@ import pytest
 from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import Point, SpaceConfig
 from sweeps.execution.study_search import StudySearch
-from sweeps.search.samplers import DistinctSampler
+from sweeps.search.samplers import DistinctSampler, build_sampler
+from sweeps.storage.errors import UserError
 from tests.sweeps.jobs import suggested, trial_job
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
@@ -28,7 +29,8 @@ CONDITIONAL = SpaceConfig.model_validate(
         "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
     }
 )
-NAMES = ["tpe", "random", "qmc", "gp", "nsga2", "grid"]
+OWN = "optuna.samplers:TPESampler"
+NAMES = ["tpe", "random", "qmc", "gp", "nsga2", "nsga3", "grid", OWN]
 
 
 def draw(
@@ -74,7 +76,7 @@ def test_models_are_used_after_the_start_up_trials(name: str) -> None:
     assert sum(ratio >= 0.6 for ratio in late) > len(late) / 2
 
 
-@pytest.mark.parametrize("name", ["tpe", "nsga2", "gp", "qmc", "random"])
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "nsga3", "gp", "qmc", "random"])
 def test_several_objectives(name: str) -> None:
     config = SearchConfig.model_validate({"sampler": name, "startup_trials": 4})
     study = optuna.create_study(directions=["maximize", "minimize"])
@@ -96,3 +98,49 @@ def test_several_objectives(name: str) -> None:
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 6
     highest = max(trial.values[0] for trial in study.trials)
     assert {trial.values[0] for trial in study.best_trials} == {highest}
+
+
+EVERY_FORM = SpaceConfig.model_validate(
+    {
+        **SPACE.model_dump(),
+        "weight_decay": {"low": 0.0, "high": 0.3, "step": 0.1},
+        "batch": {"mini_batch": {"low": 1, "high": 8, "log": True}},
+        "examples": {"low": 8, "high": 64, "step": 8},
+        "optimizer": ["adamw", "adafactor"],
+        "betas": {"choices": [[0.9, 0.95], [0.9, 0.999]], "when": {"optimizer": "adamw"}},
+        "clip_norm": [None, 1.0],
+    }
+)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "gp"])
+def test_every_form_of_a_parameter_is_drawn_by_every_sampler(name: str) -> None:
+    points = draw(name, 0, EVERY_FORM, count=16)
+    for point in points:
+        assert ("betas" in point) == (point["optimizer"] == "adamw")
+        EVERY_FORM.check_point(point)
+        assert type(point["batch.mini_batch"]) is type(point["examples"]) is int
+        assert point["weight_decay"] in (0.0, 0.1, 0.2, 0.3)
+    for key in ("weight_decay", "batch.mini_batch", "examples", "optimizer", "clip_norm"):
+        assert len({point[key] for point in points}) > 1
+    assert draw(name, 0, EVERY_FORM, count=16, resumed=True) == points
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("optuna.samplers:Sampler", "expected module:Class"),
+        ("no_such_module_here:Own", "No module named 'no_such_module_here'"),
+        ("optuna.samplers:PartialFixedSampler", "a constructor that takes a seed"),
+        ("optuna.study:Study", "a subclass of optuna.samplers.BaseSampler, got"),
+    ],
+)
+def test_what_is_no_sampler_is_refused(name: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        build_sampler(SearchConfig(sampler=name), 0)
+
+
+def test_a_sampler_without_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.search.samplers.find_spec", lambda _: None)
+    with pytest.raises(UserError, match="cmaes requires the package cmaes, which is not install"):
+        build_sampler(SearchConfig(sampler="cmaes"), 0)
