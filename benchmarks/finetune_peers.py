@@ -8,6 +8,7 @@ import warnings
 from fractions import Fraction
 from typing import Any
 
+import peft
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
@@ -16,7 +17,7 @@ from sweeps.finetune.data import TrainingData
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.model import load_model
 from sweeps.finetune.optimizers import learning_rate
-from sweeps.finetune.order import DataOrder
+from sweeps.finetune.order import DataOrder, mixed_seed
 
 Row = dict[str, list[int]]
 
@@ -68,9 +69,19 @@ class _Losses(TrainerCallback):
 
 
 def by_the_trainer(settings: FinetuneConfig, data: TrainingData) -> tuple[list[float], Any]:
-    """SFT in float32 by transformers' Trainer on the CPU: the loss of each update, the model."""
+    """SFT, or LoRA by peft, in float32 by transformers' Trainer on the CPU: the loss of each
+    update, the model."""
     steps, accumulation = settings.steps(1), settings.accumulation_interval
     model = AutoModelForCausalLM.from_pretrained(settings.model.path, dtype=torch.float32)
+    if (lora := settings.method.lora) is not None:
+        torch.manual_seed(mixed_seed(settings.seed, 2))
+        options = peft.LoraConfig(
+            r=lora.rank,
+            lora_alpha=int(lora.alpha),
+            target_modules="all-linear",
+            use_rslora=lora.rslora,
+        )
+        model = peft.get_peft_model(model, options)
     losses = _Losses()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -35,8 +35,9 @@ from resident_memory import peak_growth
 from transformers import AutoModelForCausalLM
 
 from sweeps.finetune.data import TrainingData, load_training_data
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.examples import read_examples
-from sweeps.finetune.finetune_config import DataConfig, FinetuneConfig, ModelConfig
+from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.model import load_model, load_tokenizer
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.trainer import Trainer

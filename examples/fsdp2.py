@@ -1,8 +1,8 @@
 """Gradient-Mask Tuning of a model sharded by FSDP2: two lines, marked (1) and (2).
 
 Run it with `torchrun --nproc-per-node 2 examples/fsdp2.py --model MODEL --data rows.jsonl --output
-out` on as many GPUs (`--cpu`: on processes of this machine). Each row is a JSON object with a
-"text". The mask is the one that the whole gradient would get: ranks exchange counts, no gradients.
+out` on two GPUs, or with `--cpu` on two CPU processes. Each row is a JSON object with a "text".
+The mask equals that of the whole gradient; ranks exchange counts, never gradients.
 """
 
 from __future__ import annotations

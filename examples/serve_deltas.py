@@ -1,7 +1,7 @@
 """One base model and two deltas: tune twice, save what changed, and serve both from one base.
 
 Run it with `python examples/serve_deltas.py --folder out`; it takes a few seconds on a CPU. It
-needs safetensors: `pip install 'gmt-core[delta]'`.
+needs safetensors: `pip install './gmt_core[delta]'`.
 """
 
 from __future__ import annotations

@@ -6,20 +6,24 @@ The address of a PostgreSQL database, which many sweeps may share.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from evaluators.protocol import HARNESS, is_harness, is_own
 from evaluators.rows import is_hub
 from sweeps.finetune import hub
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.finetune_config import (
     BenchmarkConfig,
-    DataConfig,
+    ChecksConfig,
     FinetuneConfig,
     ModelConfig,
 )
 from sweeps.finetune.strict_model import split_paths
 from sweeps.mini.world import resolve as resolve_mini
 from sweeps.storage.errors import SecretError
+
+Checks = TypeVar("Checks", bound=ChecksConfig)
 
 
 def resolve_model(model: ModelConfig, root: Path) -> ModelConfig:
@@ -28,21 +32,31 @@ def resolve_model(model: ModelConfig, root: Path) -> ModelConfig:
 
 
 def resolve_data(data: DataConfig, root: Path) -> DataConfig:
-    """The training files, comma separated, or an unchanged hub name.
+    """The training files of every source, comma separated, or an unchanged hub name.
 
     Raises:
         ValueError: the path of a training file contains a comma.
     """
-    parts = split_paths(data.path)
+    if not data.sources:
+        return data.model_copy(update={"path": _training_files(data.path, root)})
+    sources = {
+        name: source.model_copy(update={"path": _training_files(source.path, root)})
+        for name, source in data.sources.items()
+    }
+    return data.model_copy(update={"sources": sources})
+
+
+def _training_files(path: str, root: Path) -> str:
+    parts = split_paths(path)
     resolve_one = _named if len(parts) == 1 else _local
     found = [resolve_one(part, root) for part in parts]
-    for part, path in zip(parts, found, strict=True):
-        if "," in path:
+    for part, place in zip(parts, found, strict=True):
+        if "," in place:
             raise ValueError(
-                f"data.path {part}: {path} contains ',', which separates training files; "
+                f"data.path {part}: {place} contains ',', which separates training files; "
                 "expected a path without a comma (for mini: files, set GMT_SWEEP_CACHE)"
             )
-    return data.model_copy(update={"path": ",".join(found)})
+    return ",".join(found)
 
 
 def resolve_benchmark(benchmark: BenchmarkConfig, root: Path) -> BenchmarkConfig:
@@ -56,6 +70,13 @@ def resolve_benchmark(benchmark: BenchmarkConfig, root: Path) -> BenchmarkConfig
     return benchmark.model_copy(update=found)
 
 
+def resolve_checks(checks: Checks, root: Path) -> Checks:
+    """The text of `forgetting`, if there is one."""
+    if checks.forgetting is None:
+        return checks
+    return checks.model_copy(update={"forgetting": _items(checks.forgetting, root)})
+
+
 def resolve_run(run: FinetuneConfig, root: Path) -> FinetuneConfig:
     """Resolve all paths of one run."""
     benchmarks = tuple(resolve_benchmark(b, root) for b in run.evaluation.benchmarks)
@@ -63,7 +84,9 @@ def resolve_run(run: FinetuneConfig, root: Path) -> FinetuneConfig:
         update={
             "model": resolve_model(run.model, root),
             "data": resolve_data(run.data, root),
-            "evaluation": run.evaluation.model_copy(update={"benchmarks": benchmarks}),
+            "evaluation": resolve_checks(run.evaluation, root).model_copy(
+                update={"benchmarks": benchmarks}
+            ),
         }
     )
 

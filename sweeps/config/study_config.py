@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sweeps.config.space import Intervals, LearningRates
+from sweeps.finetune.method_options import WITHOUT_RATIO, AdapterConfig
 from sweeps.finetune.strict_model import StrictModel
 
 Kind = Literal["search", "sensitivity", "methods", "drop", "data", "efficiency"]
@@ -30,13 +32,38 @@ class NuisanceConfig(StrictModel):
         return [(int(interval), float(rate)) for interval in intervals for rate in rates]
 
 
+ArmName = Literal["sft", "drop_trivial", "hft", "random", "gmt", "lora", "shira", "dare"]
+PAPER_ARMS: Final[tuple[ArmName, ...]] = ("sft", "drop_trivial", "hft", "random", "gmt")
+_OWN_RATIOS: Final[Mapping[str, float]] = {"shira": 0.98, "dare": 0.9}
+"""SHiRA trains 1 to 2 % of the weights (arXiv 2406.13175); DARE drops 90 % (arXiv 2311.03099)."""
+_RATE_FACTORS: Final[Mapping[str, float]] = {"lora": 10.0}
+"""LoRA wants about ten times SFT's learning rate (arXiv 2602.04998)."""
+
+
+class ArmConfig(StrictModel):
+    """What an arm of a `methods` study does not share with the others.
+
+    `mask_ratio`: of a masking method; the drop rate of `drop_trivial` and `dare`. `nuisance`: the
+    combinations it is tuned over, as many as the other arms have. `lora`: of the arm `lora`.
+    """
+
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    nuisance: NuisanceConfig | None = None
+    lora: AdapterConfig | None = None
+
+
+def _plain_arms(names: Iterable[Any]) -> dict[Any, ArmConfig]:
+    return {name: ArmConfig() for name in names}
+
+
 class StudyConfig(StrictModel):
     """What `run` runs. All kinds except `search` are fixed designs: no sampler, no early stopping.
 
     `margin`: two settings count as equivalent if their true scores differ by less; in units of the
     score, and preregistered before the first trial. `nuisance` and `mask_ratio` (GMT's, in
     `methods` and `data`) may be omitted in `paper`, which takes them from the search and the
-    sensitivity study.
+    sensitivity study. `arms`: those of `methods`, beside the base model: a list of names, or each
+    name with settings of its own.
     """
 
     kind: Kind = "search"
@@ -46,11 +73,67 @@ class StudyConfig(StrictModel):
     tuning_seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     fresh_seeds: Annotated[int, Field(ge=2, le=1000)] = 3
     nuisance: NuisanceConfig | None = None
+    arms: dict[ArmName, ArmConfig] = _plain_arms(PAPER_ARMS)
     ratios: Annotated[tuple[Ratio, ...], Field(min_length=2)] = PAPER_RATIOS
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     drop_rates: Annotated[tuple[Ratio, ...], Field(min_length=1)] = PAPER_RATIOS[1:]
     fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.1, 0.3, 1.0)
     rounds: Annotated[int, Field(ge=3)] = 20
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _names_are_enough(cls, arms: Any) -> Any:
+        if isinstance(arms, dict):
+            return {name: {} if own is None else own for name, own in arms.items()}
+        if not isinstance(arms, list | tuple) or not all(isinstance(n, str) for n in arms):
+            return arms
+        if len(set(arms)) < len(arms):
+            raise ValueError(f"expected each arm once, got {list(arms)}")
+        return _plain_arms(arms)
+
+    @model_validator(mode="after")
+    def _arms_are_comparable(self) -> Self:
+        if "sft" not in self.arms:
+            raise ValueError("arms: expected sft among them, the control of the other arms")
+        for name, arm in self.arms.items():
+            if arm.mask_ratio is not None and name in WITHOUT_RATIO:
+                raise ValueError(
+                    f"arms.{name}: {name} {WITHOUT_RATIO[name]}, expected no mask_ratio"
+                )
+            if arm.lora is not None and name != "lora":
+                raise ValueError(f"arms.{name}.lora: expected only below arms.lora")
+            if arm.nuisance is not None and name in ("drop_trivial", "dare"):
+                raise ValueError(
+                    f"arms.{name}.nuisance: expected none, because {name} derives from sft"
+                )
+        return self
+
+    def arm_ratios(self, mask_ratio: float) -> dict[str, float]:
+        """The mask ratio or drop rate of each arm; `mask_ratio` is GMT's."""
+        own = {name: arm.mask_ratio or _OWN_RATIOS.get(name) for name, arm in self.arms.items()}
+        return {
+            name: 0.0 if name in WITHOUT_RATIO else ratio or mask_ratio
+            for name, ratio in own.items()
+        }
+
+    def arm_combinations(self, nuisance: NuisanceConfig) -> dict[str, list[tuple[int, float]]]:
+        """The nuisance parameters of the arms that do not have those of the study, `nuisance`.
+
+        Raises:
+            ValueError: an arm has more or fewer combinations, which is no equal budget.
+        """
+        shared, found = nuisance.combinations(), dict[str, list[tuple[int, float]]]()
+        for name, arm in self.arms.items():
+            if arm.nuisance is not None:
+                found[name] = arm.nuisance.combinations()
+            elif (factor := _RATE_FACTORS.get(name)) is not None:
+                found[name] = [(n, float(f"{factor * rate:.9g}")) for n, rate in shared]
+            if len(own := found.get(name, shared)) != len(shared):
+                raise ValueError(
+                    f"study.arms.{name}.nuisance: expected {len(shared)} combinations, as the "
+                    f"other arms have (an equal budget), got {len(own)}"
+                )
+        return found
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Self:

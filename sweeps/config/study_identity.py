@@ -13,7 +13,14 @@ from pydantic import BaseModel
 from sweeps.config.old_records import SCHEMA
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.finetune.finetune_config import FinetuneConfig
-from sweeps.finetune.run_identity import BESIDE_THE_RESULT, Tree, content, digest, run_identity
+from sweeps.finetune.run_identity import (
+    BESIDE_THE_RESULT,
+    Tree,
+    content,
+    data_identity,
+    digest,
+    run_identity,
+)
 
 DEFAULT = "the default"
 """The value shown for an absent setting."""
@@ -57,12 +64,14 @@ def _shared_definition(config: SweepConfig, domain: str) -> Tree:
         "resources": {"workers": config.resources.workers},
     }
     shared["model"]["path"] = content(config.model.path)
-    shared["domain"]["data"]["path"] = content(config.domains[domain].data.path)
+    shared["domain"]["data"] = data_identity(config.domains[domain].data)
     for benchmark in shared["domain"]["benchmarks"]:
         for items in ("validation", "test"):
             if isinstance(path := benchmark.get(items), str):
                 # Only the report reads the test items, so use the file name instead.
                 benchmark[items] = content(path) if items == "validation" else Path(path).name
+    if (text := config.evaluation.forgetting) is not None:
+        shared["evaluation"]["forgetting"] = content(text)
     return {**shared, "code": git_commit()} if config.pin_code else shared
 
 

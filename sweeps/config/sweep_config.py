@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -11,20 +12,27 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from sweeps.config.budget import BudgetConfig, FailuresConfig
 from sweeps.config.distinct_points import shortfall, trials_left
 from sweeps.config.hooks import HooksConfig
-from sweeps.config.path_types import check_database, resolve_benchmark, resolve_data, resolve_model
+from sweeps.config.path_types import (
+    check_database,
+    resolve_benchmark,
+    resolve_checks,
+    resolve_data,
+    resolve_model,
+)
 from sweeps.config.search_config import Objective, SearchConfig
 from sweeps.config.space import Point, SpaceConfig, plain_point
-from sweeps.config.study_config import NuisanceConfig, StudyConfig
+from sweeps.config.study_config import ArmConfig, NuisanceConfig, StudyConfig
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.finetune_config import (
     BenchmarkConfig,
     ChecksConfig,
-    DataConfig,
     EvaluationConfig,
     FinetuneConfig,
-    MethodConfig,
     ModelConfig,
     SharedSettings,
+    asked_as_trained,
 )
+from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.cluster_address import cluster_address
@@ -84,7 +92,7 @@ class DomainConfig(StrictModel):
 
     @model_validator(mode="after")
     def _asked_as_trained(self) -> Self:
-        object.__setattr__(self, "benchmarks", self.data.asked_as_trained(self.benchmarks))
+        object.__setattr__(self, "benchmarks", asked_as_trained(self.benchmarks, self.data))
         return self
 
 
@@ -160,7 +168,10 @@ class SweepConfig(StrictModel):
             for point in self.search.start:
                 space.check_point(point.given())
             nuisance = domain.nuisance or self.study.nuisance
-            fixed = () if nuisance is None else nuisance.combinations()
+            fixed: list[tuple[int, float]] = []
+            if nuisance is not None:
+                own = self.study.arm_combinations(nuisance)
+                fixed = [*nuisance.combinations(), *chain(*own.values())]
             for interval in {*space.intervals(), *(interval for interval, _ in fixed)}:
                 self._check_trial(name, plain_point(interval))
         return self
@@ -212,19 +223,21 @@ class SweepConfig(StrictModel):
             **shared,
             model=self.model,
             data=_share(parts.data, float(point.get("train_fraction", 1.0))),
-            method=self._method(point),
+            method=self.method_of(point),
             accumulation_interval=int(point["accumulation_interval"]),
             learning_rate=float(point["learning_rate"]),
             evaluation=EvaluationConfig(benchmarks=parts.benchmarks, **dict(self.evaluation)),
             seed=int(point.get("seed", self.seed)),
         )
 
-    def _method(self, point: Point) -> MethodConfig:
-        """The masking method of a point; drops and the base model derive from plain SFT runs."""
+    def method_of(self, point: Point) -> MethodConfig:
+        """The method of a point; drops and the base model derive from plain SFT runs."""
         ratio, name = float(point["mask_ratio"]), str(point.get("method", self.training.method))
         if name == "hft":
-            return MethodConfig.model_validate({"name": name})
-        if name not in ("gmt", "random") or not ratio:
+            return MethodConfig(name="hft")
+        if name == "lora":
+            return MethodConfig(name="lora", lora=self.study.arms.get("lora", ArmConfig()).lora)
+        if name not in ("gmt", "random", "shira") or not ratio:
             return MethodConfig(name="sft")
         return MethodConfig.model_validate(
             {"name": name, "mask_ratio": ratio, "scope": self.training.scope}
@@ -264,6 +277,7 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
             update={
                 "storage": storage,
                 "model": resolve_model(config.model, root),
+                "evaluation": resolve_checks(config.evaluation, root),
                 "domains": {name: domain(parts) for name, parts in config.domains.items()},
             }
         )

@@ -15,8 +15,9 @@ from sweeps.config.space import Point
 from sweeps.config.study_identity import git_commit
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution.test_scores import TestScores
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.divergence import DivergedError, check_model_folder
-from sweeps.finetune.finetune_config import DataConfig, ModelConfig
+from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.sources import is_on_hub
 from sweeps.report.arms import winner
 from sweeps.report.trial_row import COUNT, SCORE, STANDARD_ERROR, ScoreLabel, TrialRow
@@ -121,21 +122,22 @@ def model_card(
     Its metadata name base model and data set if they are on the hub, which refuses other names.
     """
     parts, label = config.domains[domain], label_of(config, domain)
+    sources = list(parts.data.parts().values())
     base: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     base["tags"] = ["gmt"]
     if is_on_hub(config.model.path):
         base["base_model"] = config.model.path
-    if is_on_hub(parts.data.path):
-        base["datasets"] = [parts.data.path]
-    method = (
-        "ordinary fine-tuning (SFT)"
-        if row.is_sft()
-        else "Half Fine-Tuning (HFT)"
-        if row.method == "hft"
-        else f"Gradient-Mask Tuning (arXiv 2406.15330), mask ratio {row.mask_ratio:g}"
-        if row.method == "gmt"
-        else f"random masking, mask ratio {row.mask_ratio:g}"
-    )
+    if on_hub := [source.path for source in sources if is_on_hub(source.path)]:
+        base["datasets"] = on_hub
+    ratio = f"mask ratio {row.mask_ratio:g}"
+    methods = {
+        "hft": "Half Fine-Tuning (HFT)",
+        "gmt": f"Gradient-Mask Tuning (arXiv 2406.15330), {ratio}",
+        "random": f"random masking, {ratio}",
+        "lora": "LoRA (arXiv 2106.09685), merged; the adapter is in `adapter`",
+        "shira": f"SHiRA, a random mask held throughout (arXiv 2406.13175), {ratio}",
+    }
+    method = "ordinary fine-tuning (SFT)" if row.is_sft() else methods[row.method]
     lines = [
         "---",
         yaml.safe_dump(base, sort_keys=False).rstrip(),
@@ -143,7 +145,7 @@ def model_card(
         f"# {config.name}: {domain}",
         "",
         f"- Base model: {_at_revision(config.model)}, trained as {config.model.dtype}",
-        f"- Training data: {_at_revision(parts.data)}, "
+        f"- Training data: {', '.join(map(_at_revision, sources))}, "
         f"{parts.examples or config.training.examples} examples seen",
         f"- Method: {method}, accumulation interval {row.accumulation_interval}, learning rate "
         f"{row.learning_rate:.3g}, seed {row.seed}",

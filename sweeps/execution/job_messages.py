@@ -12,12 +12,8 @@ from typing import Any, Literal, Self, final
 
 from sweeps.config.failures import FailureKind
 from sweeps.config.space import Point
-from sweeps.finetune.finetune_config import (
-    BenchmarkConfig,
-    DropConfig,
-    FinetuneConfig,
-    ModelConfig,
-)
+from sweeps.finetune.finetune_config import BenchmarkConfig, FinetuneConfig, ModelConfig
+from sweeps.finetune.method_options import DropConfig
 from sweeps.finetune.reporter import Check, RunResult
 
 

@@ -35,12 +35,18 @@ def check_inputs(config: SweepConfig) -> None:
     Raises:
         ValueError: naming the domain, the file (and the line) and what was expected.
     """
+    from sweeps.finetune.adapter import check_method
+    from sweeps.finetune.benchmarks import load_text
     from sweeps.finetune.model_facts import check_attention, warn_of_rounding
     from sweeps.finetune.optimizers import check_optimizer
 
     check_optimizer(config.training.optimizer)
     check_attention(config.model)
     warn_of_rounding(config.model)
+    for arm in config.study.arms:
+        check_method(config.method_of({"method": arm, "mask_ratio": 0.0}))
+    if config.evaluation.forgetting is not None:
+        load_text(config.evaluation.forgetting)
     for name in config.domains:
         try:
             _check_domain(config, name)
@@ -56,7 +62,7 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         check_test_source,
         load_items,
     )
-    from sweeps.finetune.examples import read_examples
+    from sweeps.finetune.examples import by_source, read_examples
     from sweeps.finetune.memory import check_memory
     from sweeps.finetune.model_facts import check_context
 
@@ -68,7 +74,7 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         for run in runs_by_interval(config, name):
             check_memory(run, config.resources.workers, device, neighbours)
     tokenizer = _chat_tokenizer(config.model, domain)
-    read_examples(domain.data, domain.benchmarks, tokenizer)
+    by_source(domain.data, lambda part: read_examples(part, domain.benchmarks, tokenizer))
     check_prompt_formats(domain.benchmarks, tokenizer)
     benchmarks = build_benchmarks(domain.benchmarks)
     for benchmark, built in zip(domain.benchmarks, benchmarks, strict=True):
@@ -85,7 +91,8 @@ def runs_by_interval(config: SweepConfig, domain: str) -> list[FinetuneConfig]:
 
 def _chat_tokenizer(model: ModelConfig, domain: DomainConfig) -> Any:
     """The tokenizer, if rows or benchmarks use its chat template, which may reject them."""
-    if "chat" not in (domain.data.template, *(each.prompt_format for each in domain.benchmarks)):
+    templates = [part.template for part in domain.data.parts().values()]
+    if "chat" not in (*templates, *(each.prompt_format for each in domain.benchmarks)):
         return None
     from sweeps.finetune.model import load_tokenizer
 

@@ -147,6 +147,7 @@ def comparison_data(
 ) -> ComparisonData:
     """The data for the report of several methods."""
     study = config.study
+    ratio = config.domains[domain].mask_ratio or study.mask_ratio
     return ComparisonData(
         name=config.name,
         domain=domain,
@@ -154,7 +155,8 @@ def comparison_data(
         label=label_of(config, domain),
         rows=rows,
         config_yaml=config_yaml(config),
-        mask_ratio=config.domains[domain].mask_ratio or study.mask_ratio,
+        mask_ratio=ratio,
+        arms=study.arm_ratios(ratio or 0.0),
         margin=study.margin,
         drop_rates=tuple(sorted(study.drop_rates)),
         fractions=tuple(sorted(study.fractions)),

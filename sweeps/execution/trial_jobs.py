@@ -11,10 +11,11 @@ from sweeps.config.space import Point
 from sweeps.config.study_identity import trial_key
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.job_messages import ScoringJob, TrialJob
-from sweeps.finetune.finetune_config import DropConfig, FinetuneConfig
+from sweeps.finetune.finetune_config import FinetuneConfig
+from sweeps.finetune.method_options import DropConfig
 from sweeps.report.arms import SFT, scored_at
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.design import DERIVED, DROPS, DesignPoint
+from sweeps.search.design import DERIVED, DesignPoint
 from sweeps.search.trial_records import trial_rows
 from sweeps.storage.trial_files import RUN_FILE
 
@@ -59,7 +60,7 @@ class TrialJobs:
 
     def _parent(self, point: Point) -> str:
         """The key of the SFT trial with the same seed; empty for the base model."""
-        if point["method"] not in DROPS:
+        if point["method"] == "pretrained":
             return ""
         rows = trial_rows(self._study, self._config.seed)
         return next(r.key for r in scored_at(rows, SFT, "replicate") if r.seed == point["seed"])
@@ -68,10 +69,12 @@ class TrialJobs:
         """How the parent's update is dropped; None without one."""
         if not parent:
             return None
+        method = str(point["method"])
         return DropConfig.model_validate(
             {
                 "tuned": str(self._place.model(self._domain, parent)),
-                "rule": str(point["method"]).removeprefix("drop_"),
+                "rule": "random" if method == "dare" else method.removeprefix("drop_"),
+                "rescale": method == "dare",
                 "rate": point["mask_ratio"],
                 "seed": point["seed"],
             }

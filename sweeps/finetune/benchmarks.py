@@ -75,6 +75,15 @@ def load_items(
     return items
 
 
+def load_text(path: str) -> tuple[Benchmark, list[Item]]:
+    """The pieces of the text of `evaluation.forgetting`; ValueError if it cannot be read."""
+    benchmark = registry.build("text")
+    try:
+        return benchmark, benchmark.load(Path(path), "all")
+    except ValueError as error:
+        raise ValueError(f"evaluation.forgetting: {error}") from error
+
+
 def check_test_source(config: BenchmarkConfig, benchmark: Benchmark) -> None:
     """Raise ValueError if the test items are missing or equal the validation items.
 

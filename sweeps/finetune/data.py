@@ -6,27 +6,34 @@ The tensors are in memory, or memory-mapped from a cache file.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Self, final
 
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
 from evaluators import files, hub
 from evaluators import tokens as token_codec
 from evaluators.protocol import is_own
 from evaluators.tokens import AddBos, TokenCodec
 from sweeps.finetune.chat_template import special_tokens
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import RowError, Text
-from sweeps.finetune.examples import DataCounts, read_examples
-from sweeps.finetune.finetune_config import BenchmarkConfig, DataConfig
+from sweeps.finetune.examples import DataCounts, by_source, read_examples
+from sweeps.finetune.finetune_config import BenchmarkConfig
 from sweeps.finetune.loss import MicroBatch, collate
+from sweeps.finetune.order import DataOrder, Share
 from sweeps.finetune.run_identity import content
 from sweeps.finetune.sources import is_on_hub, source_bytes
+
+_LOG = logging.getLogger(__name__)
 
 
 @final
@@ -82,6 +89,9 @@ def _folder() -> Path:
     return Path(chosen).expanduser() / "gmt_sweep_tokens"
 
 
+Ragged = RaggedRows | ConcatDataset[Any]
+"""The rows of one source, or of several one after another."""
+
 # Smaller sources are read and tokenised in a second or two.
 _CACHED_BYTES = 4 * 2**20
 
@@ -91,18 +101,24 @@ _CACHED_BYTES = 4 * 2**20
 class TrainingData:
     """Tokenised examples: the ids `tokens[i]` and their target `spans[i]` (see `Tokens`).
 
-    `ends`: the tokens that end a response.
+    `ends`: the tokens that end a response. `mixture`: the weighted sources, whose examples follow
+    one another.
     """
 
-    tokens: RaggedRows
-    spans: RaggedRows
+    tokens: Ragged
+    spans: Ragged
     lengths: tuple[int, ...]
     counts: DataCounts
     ends: tuple[int, ...]
     pack_to: int | None = None
+    mixture: tuple[Share, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def order(self, seed: int) -> DataOrder:
+        """The order in which a run of this seed sees the examples."""
+        return DataOrder(len(self), seed, self.mixture)
 
     def targets(self, indices: Sequence[int]) -> int:
         """The number of tokens of these examples that the loss counts."""
@@ -132,18 +148,52 @@ def load_training_data(
     sources are tokenised once and cached on disk, keyed by their content.
     """
     codec = TokenCodec(tokenizer, add_bos)
+    found = by_source(config, lambda part: _stored(part, tokenizer, codec, benchmarks))
+    tokens = [RaggedRows(*each["tokens"]) for each in found.values()]
+    spans = [RaggedRows(*each["spans"]) for each in found.values()]
+    counts = {name: DataCounts(**each["counts"]) for name, each in found.items()}
+    for name, each in counts.items():
+        if name:
+            _LOG.info("data.sources.%s: %s", name, each.numbers())
+    return TrainingData(
+        tokens=_joined(tokens),
+        spans=_joined(spans),
+        lengths=tuple(length for rows in tokens for length in rows.starts.diff().tolist()),
+        counts=DataCounts.of(counts),
+        ends=tuple(sorted({end for each in found.values() for end in each["ends"]})),
+        pack_to=config.max_length if config.packing else None,
+        mixture=tuple(_shares(config, counts)),
+    )
+
+
+def _joined(rows: list[RaggedRows]) -> Ragged:
+    return rows[0] if len(rows) == 1 else ConcatDataset[Any](rows)  # type: ignore[arg-type]
+
+
+def _shares(config: DataConfig, counts: Mapping[str, DataCounts]) -> Iterator[Share]:
+    """How many examples an epoch takes of each source: as many in all as there are examples."""
+    total, weights = sum(each.examples for each in counts.values()), config.weights()
+    parts = [weight / sum(weights) for weight in weights]
+    bounds = [round(total * part) for part in accumulate(parts, initial=0.0)]
+    for (name, each), (start, end) in zip(counts.items(), pairwise(bounds), strict=False):
+        if start == end:
+            raise RowError(
+                f"data.sources.{name}.weight: expected at least one of the {total} examples of "
+                f"an epoch, got {end - start}"
+            )
+        yield Share(each.examples, end - start)
+
+
+def _stored(
+    config: DataConfig, tokenizer: Any, codec: TokenCodec, benchmarks: Sequence[BenchmarkConfig]
+) -> dict[str, Any]:
+    """The tokenised examples of one source, from the cache if they are in it."""
     key = _cache_key(config, tokenizer, benchmarks)
-    if key is None:
-        stored = _tokenised(config, tokenizer, codec, benchmarks)
-    else:
-        stored = cached(
-            (*key, codec.head), lambda: _tokenised(config, tokenizer, codec, benchmarks)
-        )
-    tokens, spans = RaggedRows(*stored["tokens"]), RaggedRows(*stored["spans"])
-    lengths = tuple(tokens.starts.diff().tolist())
-    pack_to = config.max_length if config.packing else None
-    counts, ends = DataCounts(**stored["counts"]), tuple(stored["ends"])
-    return TrainingData(tokens, spans, lengths, counts, ends, pack_to)
+
+    def make() -> dict[str, Any]:
+        return _tokenised(config, tokenizer, codec, benchmarks)
+
+    return make() if key is None else cached((*key, codec.head), make)
 
 
 def _cache_key(
@@ -160,7 +210,8 @@ def _cache_key(
         rows = content(config.path)
     read = benchmarks if config.decontaminate is not None else ()
     others = [_items_key(each) for each in read]
-    return (config, rows, *others, _tokenizer_digest(tokenizer), _code_digest())
+    settings = config.model_dump_json()
+    return (settings, rows, *others, _tokenizer_digest(tokenizer), _code_digest())
 
 
 def _items_key(config: BenchmarkConfig) -> tuple[object, ...]:
@@ -240,6 +291,7 @@ def _code_digest() -> str:
     here = Path(__file__).parent
     names = (
         "data",
+        "columns",
         "example",
         "examples",
         "sources",

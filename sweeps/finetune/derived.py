@@ -9,7 +9,8 @@ import torch
 
 from gmt_core.delta import one_off_drop
 from sweeps.finetune.divergence import DivergedError, check_weights
-from sweeps.finetune.finetune_config import DropConfig, FinetuneConfig, ModelConfig
+from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
+from sweeps.finetune.method_options import DropConfig
 from sweeps.finetune.model import computing_dtype, load_model, save_model
 from sweeps.finetune.model_facts import ModelError
 from sweeps.finetune.process_group import Group
@@ -32,7 +33,12 @@ def load_derived(
         return base, tokenizer
     tuned, _ = load_model(model.model_copy(update={"path": drop.tuned, "revision": None}), device)
     results = one_off_drop(
-        base.state_dict(), tuned.state_dict(), drop.rate, drop.rule, seed=drop.seed
+        base.state_dict(),
+        tuned.state_dict(),
+        drop.rate,
+        drop.rule,
+        seed=drop.seed,
+        rescale=drop.rescale,
     )
     tuned.load_state_dict(dict(results))
     return tuned, tokenizer

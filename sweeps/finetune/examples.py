@@ -13,19 +13,22 @@ import hashlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from evaluators.benchmark import Item
 from sweeps.finetune.benchmarks import build_benchmark, load_items
 from sweeps.finetune.chat_template import ChatTemplate
+from sweeps.finetune.columns import renamed
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import Example, Row, RowError, Text, one_by_one
-from sweeps.finetune.finetune_config import BenchmarkConfig, DataConfig
+from sweeps.finetune.finetune_config import BenchmarkConfig
 from sweeps.finetune.sources import read_source
 from sweeps.finetune.training_sets import TRAINING_SETS
 
+T = TypeVar("T")
 NGram = tuple[str, ...]
 _WORD = re.compile(r"\w+")
 _COMMON = 10  # items that may share an n-gram before it counts as a phrase
@@ -79,6 +82,7 @@ class DataCounts:
 
     `examples` are trained on. `held_out` belong to a benchmark, `contaminated` overlap with one,
     `left_out` exceed `train_fraction`, and `no_target` lost their whole response to `max_length`.
+    `sources`: the counts of each source of a mixture, which add up to these.
     """
 
     examples: int = 0
@@ -88,10 +92,39 @@ class DataCounts:
     left_out: int = 0
     truncated: int = 0
     no_target: int = 0
+    sources: Mapping[str, DataCounts] = field(default_factory=dict)
 
-    def metrics(self) -> dict[str, float]:
-        """The counts as `data/<name>`."""
-        return {f"data/{name}": float(count) for name, count in vars(self).items()}
+    @classmethod
+    def of(cls, sources: Mapping[str, DataCounts]) -> DataCounts:
+        """The sums over `sources`; of a single source without a name, its own counts."""
+        if "" in sources:
+            return sources[""]
+        totals = sum((Counter(each.numbers()) for each in sources.values()), Counter[str]())
+        return cls(**totals, sources=sources)
+
+    def numbers(self) -> dict[str, int]:
+        """The counts by name, without those of the sources."""
+        return {name: count for name, count in vars(self).items() if name != "sources"}
+
+    def metrics(self, place: str = "data") -> dict[str, float]:
+        """The counts as `data/<name>`, and those of a source as `data/<source>/<name>`."""
+        found = {f"{place}/{name}": float(count) for name, count in self.numbers().items()}
+        for name, counts in self.sources.items():
+            found |= counts.metrics(f"{place}/{name}")
+        return found
+
+
+def by_source(config: DataConfig, read: Callable[[DataConfig], T]) -> dict[str, T]:
+    """What `read` returns for each source, by name; its errors name the source."""
+    found = {}
+    for name, part in config.parts().items():
+        try:
+            found[name] = read(part)
+        except ValueError as error:
+            if not name:
+                raise
+            raise RowError(f"data.sources.{name}: {error}") from error
+    return found
 
 
 def read_examples(
@@ -168,7 +201,7 @@ Writer = Callable[[Example], tuple[Text, ...]]
 def _outcomes(config: DataConfig, write: Writer) -> Iterator[list[Example] | RowError]:
     """For each row, all of its examples or its error, never part of a row."""
     read = TRAINING_SETS[config.format]
-    for row in read_source(config):
+    for row in renamed(read_source(config), config.columns):
         if isinstance(row, RowError):
             yield row
             continue

@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 from evaluators.prompt_formats import PromptFormat
 from evaluators.protocol import HARNESS, Changes, is_harness
 from evaluators.tokens import AddBos
+from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.strict_model import LocalPath, StrictModel
-from sweeps.finetune.train_formats import CONVERSATIONS, HOMES, PROMPTS, TrainFormat
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -28,7 +29,8 @@ class ModelConfig(StrictModel):
     accelerators that support it, else float32. `attention`: `auto` is flash attention if it is
     installed and applicable, else SDPA. `gradient_checkpointing` trades time for memory.
     `add_bos`: whether prompts start with the beginning-of-sequence token (BOS), in training and in
-    scoring; `auto` follows the tokenizer.
+    scoring; `auto` follows the tokenizer. `added_tokens` are new to the tokenizer and the model:
+    each gets an embedding near the mean of the others, and is saved with the model.
     """
 
     path: LocalPath
@@ -39,103 +41,7 @@ class ModelConfig(StrictModel):
     gradient_checkpointing: bool = False
     compile: bool = False
     add_bos: AddBos = "auto"
-
-
-class DataConfig(StrictModel):
-    """The training rows, all in one format.
-
-    `path`: a file (.jsonl, .json, .csv, .parquet), several separated by commas, a folder of them,
-    or a hub dataset with its `subset`, `split` and `revision`; by default the format's dataset on
-    the hub. `part="train"` leaves out rows that a benchmark on the same set evaluates on.
-    `template="chat"` uses the tokenizer's chat template instead of the format's own prompt.
-    A conversation is one example, or one for each answer with `conversation="per_turn"`.
-    `max_length` is the total length in tokens. `train_fraction` is the share of examples to train
-    on. `decontaminate` (usually 13) leaves out examples that share that many consecutive words
-    with an item of the run's benchmarks. `packing` packs the examples of a micro-batch into rows
-    of up to `max_length` tokens instead of padding them; the results are the same.
-    """
-
-    path: LocalPath
-    subset: str | None = None
-    split: str = "train"
-    revision: str | None = None
-    format: TrainFormat = "prompt_response"
-    part: Literal["all", "train"] = "all"
-    template: Literal["own", "chat"] = "own"
-    conversation: Literal["whole", "per_turn"] = "whole"
-    max_length: int = Field(default=256, ge=2)
-    train_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
-    decontaminate: int | None = Field(default=None, ge=3)
-    packing: bool = False
-    on_bad_row: Literal["stop", "skip"] = "stop"
-
-    def asked_as_trained(self, benchmarks: Benchmarks) -> Benchmarks:
-        """The benchmarks, in the prompt format of these rows unless they have one or a preset."""
-        form = "chat" if self.template == "chat" else PROMPTS.get(self.format, "raw")
-        return tuple(
-            each
-            if form == "raw" or each.preset or each.prompt_format
-            else each.model_copy(update={"prompt_format": form})
-            for each in benchmarks
-        )
-
-    @model_validator(mode="after")
-    def _turns_are_of_a_conversation(self) -> Self:
-        if self.conversation != "whole" and self.format not in CONVERSATIONS:
-            raise ValueError(
-                f"data.conversation: '{self.conversation}' requires one of the formats "
-                f"{', '.join(CONVERSATIONS)}, got '{self.format}'"
-            )
-        return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _at_home_on_the_hub(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("path") is not None:
-            return values
-        home = HOMES.get(str(values.get("format")), {})
-        return {**home, **{name: value for name, value in values.items() if name != "path"}}
-
-
-class DropConfig(StrictModel):
-    """One-off Drop of `tuned`, the model folder of a finished SFT run of the same base model.
-
-    `rate` is the share of its changes that are reset to the base value: the smallest (trivial),
-    the largest (salient) or random ones.
-    """
-
-    tuned: LocalPath
-    rule: Literal["trivial", "random", "salient"] = "trivial"
-    rate: float = Field(ge=0.0, lt=1.0)
-    seed: int = 0
-
-
-class MethodConfig(StrictModel):
-    """How gradients are masked; `mask_ratio` is the fraction of elements zeroed.
-
-    `hft` freezes half of each block and has no ratio; `drop` trains nothing (see DropConfig).
-    """
-
-    name: Literal["gmt", "sft", "random", "hft", "drop"] = "gmt"
-    mask_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
-    scope: Literal["tensor", "global"] = "tensor"
-    drop: DropConfig | None = None
-
-    @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
-        if self.name not in ("gmt", "random") and self.mask_ratio > 0:
-            does = {"sft": "masks nothing", "hft": "freezes half of each block"}
-            raise ValueError(
-                f"method.name '{self.name}' {does.get(self.name, 'trains nothing')}, expected "
-                f"mask_ratio 0, got {self.mask_ratio:g}"
-            )
-        if (self.name == "drop") != (self.drop is not None):
-            found = "none" if self.drop is None else "one"
-            raise ValueError(
-                f"method.drop is required by method.name 'drop', and only there; got "
-                f"{found} with '{self.name}'"
-            )
-        return self
+    added_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
 
 class BatchConfig(StrictModel):
@@ -229,14 +135,27 @@ class ChecksConfig(StrictModel):
     """When the model is scored during training, and on how many items: validation items only.
 
     `checks` are evenly spaced, the last one at the end. The earlier ones use `check_limit` items
-    of each benchmark, the last one the benchmark's own `limit`.
+    of each benchmark, the last one the benchmark's own `limit`. `forgetting`: a text whose bits
+    per byte are measured at the end, and never used for selection.
     """
 
     checks: PositiveInt = 3
     check_limit: PositiveInt | None = None
+    forgetting: LocalPath | None = None
 
 
 Benchmarks = tuple[BenchmarkConfig, ...]
+
+
+def asked_as_trained(benchmarks: Benchmarks, data: DataConfig) -> Benchmarks:
+    """The benchmarks, in the prompt format of the rows unless they have one or a preset."""
+    form = data.prompt_format()
+    return tuple(
+        each
+        if form == "raw" or each.preset or each.prompt_format
+        else each.model_copy(update={"prompt_format": form})
+        for each in benchmarks
+    )
 
 
 class EvaluationConfig(ChecksConfig):
@@ -301,7 +220,7 @@ class FinetuneConfig(SharedSettings):
 
     @model_validator(mode="after")
     def _asked_as_trained(self) -> Self:
-        asked = self.data.asked_as_trained(self.evaluation.benchmarks)
+        asked = asked_as_trained(self.evaluation.benchmarks, self.data)
         evaluation = self.evaluation.model_copy(update={"benchmarks": asked})
         object.__setattr__(self, "evaluation", evaluation)
         return self

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from sweeps.finetune import checkpoint
+from sweeps.finetune.adapter import add_adapter, check_method
 from sweeps.finetune.benchmarks import check_prompt_formats
 from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerprint
 from sweeps.finetune.checkpoint_saver import Saver
@@ -24,9 +25,11 @@ from sweeps.finetune.model import (
 )
 from sweeps.finetune.model_facts import check_context, warn_of_rounding
 from sweeps.finetune.optimizers import check_optimizer, check_steps
+from sweeps.finetune.order import mixed_seed
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache, preserve_global_state, signature
 from sweeps.finetune.reporter import Check, Reporter, RunResult, read_result, write_result
+from sweeps.finetune.run_costs import TRAINED_SHARE, peak_memory, restart_peak_memory
 from sweeps.finetune.trainer import Trainer
 from sweeps.finetune.validation import Validation
 
@@ -88,20 +91,25 @@ class _Run:
         self._config, self._folder, self._group = config, folder, group
         self._fingerprint = fingerprint
         self._steps = config.steps(group.size)
-        device = group.device()
+        device = self._device = group.device()
         check_context(config.model, config.data.max_length)
         check_optimizer(config.optimizer)
+        check_method(config.method)
         check_memory(config, group.size, device.type)
         if group.leads:
             warn_of_rounding(config.model)
+        restart_peak_memory(device)
         self._model, self._tokenizer = _base_model(config, device, cache)
+        if config.method.lora is not None:
+            add_adapter(self._model, config.method.lora, mixed_seed(config.seed, 2))
         check_vocabulary(self._model, self._tokenizer)
         check_prompt_formats(config.evaluation.benchmarks, self._tokenizer)
         store = cache or Cache()
         benchmarks = config.evaluation.benchmarks
         against = None if config.data.decontaminate is None else benchmarks
-        source = signature(config.data.path)
-        key = ("data", config.data, source, against, _model_key(config, device))
+        files = tuple(signature(part.path) for part in config.data.parts().values())
+        settings = config.data.model_dump_json()
+        key = ("data", settings, files, against, _model_key(config, device))
         data = store.value(
             key,
             lambda: load_training_data(
@@ -188,7 +196,8 @@ class _Run:
             "cost/train_seconds": self._train_seconds,
             "cost/eval_seconds": self._eval_seconds,
         }
-        return {**spent, **self._counts.metrics()}
+        measured = {TRAINED_SHARE: self._trainer.trained_share, **peak_memory(self._device)}
+        return {**spent, **measured, **self._counts.metrics()}
 
     def _resume(self) -> None:
         with naming_workers(self._config, self._group.size):
@@ -266,7 +275,8 @@ def _base_model(config: FinetuneConfig, device: Any, cache: Cache | None) -> tup
     """A base model that this run may modify, and its tokenizer."""
     if cache is None:
         return load_model(config.model, device)
-    return cache.model(_model_key(config, device), lambda: load_model(config.model, device))
+    key = _model_key(config, device)
+    return cache.model(key, lambda: load_model(config.model, device), device)
 
 
 def _model_key(config: FinetuneConfig, device: Any) -> tuple[Any, ...]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import psutil
 
-from sweeps.finetune.finetune_config import FinetuneConfig
+from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
+from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.model_facts import (
     BYTES,
     ModelError,
     count_parameters,
     is_mixed,
     read_model_config,
-    weights_dtype,
+    tensor_shapes,
 )
 
 _GIB = 2**30
@@ -50,20 +52,28 @@ class MemoryNeed:
 
 
 def memory_need(
-    config: FinetuneConfig, facts: dict[str, Any], parameters: int, workers: int, device: str
+    config: FinetuneConfig,
+    facts: dict[str, Any],
+    parameters: int,
+    workers: int,
+    device: str,
+    adapter: int = 0,
 ) -> MemoryNeed:
     """A low estimate for a model with this many `parameters` and the config.json `facts`.
 
-    `device`: "cpu" or "cuda". With `fsdp`, gradients are reduced on the last micro-batch of an
-    update; if there are several, each worker holds the whole gradient until then. Activations
-    follow Korthikanti et al. 2022 (arXiv 2205.05198): 34 bytes per token, layer and hidden unit in
-    16 bits, without the attention matrix; 2 bytes with recomputation.
+    `device`: "cpu" or "cuda". `adapter`: the parameters of LoRA, which alone have gradients and
+    moments. With `fsdp`, gradients are reduced on the last micro-batch of an update; if there are
+    several, each worker holds the whole gradient until then. Activations follow Korthikanti et al.
+    2022 (arXiv 2205.05198): 34 bytes per token, layer and hidden unit in 16 bits, without the
+    attention matrix; 2 bytes with recomputation.
     """
-    itemsize = BYTES[weights_dtype(config.model.dtype)]
+    itemsize = BYTES[config.model.dtype]
     shards = workers if config.parallel == "fsdp" else 1
-    whole = parameters * itemsize
+    whole = (parameters + adapter) * itemsize
+    trained = parameters if config.method.lora is None else adapter
+    gradient = trained * itemsize
     accumulates = config.accumulation_interval * config.micro_splits > 1
-    moments = {"adamw": 2 * whole, "adamw_8bit": 2 * parameters, "adafactor": 0}
+    moments = {"adamw": 2 * gradient, "adamw_8bit": 2 * trained, "adafactor": 0}
     text = facts.get("text_config") or facts
     tokens = config.forward_batch(workers) * config.data.max_length
     unit = 2 if config.model.gradient_checkpointing else 34
@@ -71,12 +81,12 @@ def memory_need(
     computed = 1 if is_mixed(config.model.dtype, device) else itemsize // 2
     parts = (
         whole // shards,
-        whole if accumulates else whole // shards,
+        gradient if accumulates else gradient // shards,
         moments[config.optimizer] // shards,
         tokens * per_token * computed,
     )
-    # A worker of an accelerator loads the model on its host, and copies it for the run.
-    return MemoryNeed(*parts, host=sum(parts) if device == "cpu" else 2 * whole)
+    # A worker of an accelerator loads the model on its host.
+    return MemoryNeed(*parts, host=sum(parts) if device == "cpu" else whole)
 
 
 def worker_need(config: FinetuneConfig, workers: int, device: str) -> MemoryNeed | None:
@@ -84,7 +94,9 @@ def worker_need(config: FinetuneConfig, workers: int, device: str) -> MemoryNeed
     parameters = count_parameters(config.model)
     if parameters is None:
         return None
-    return memory_need(config, read_model_config(config.model), parameters, workers, device)
+    adapter = adapter_parameters(config.model, config.method)
+    facts = read_model_config(config.model)
+    return memory_need(config, facts, parameters, workers, device, adapter)
 
 
 def check_memory(
@@ -111,6 +123,23 @@ def check_memory(
             f"of its memory, and it has {there / _GIB:.2f} GiB; expected fewer workers on a "
             "machine, or a smaller model"
         )
+
+
+def adapter_parameters(model: ModelConfig, method: MethodConfig) -> int:
+    """The parameters that LoRA adds to the stored model; 0 for another method, or without files.
+
+    By default, every matrix within the blocks has an adapter: their names contain a number.
+    """
+    if method.lora is None:
+        return 0
+    targets = method.lora.targets or ("",)
+    wanted = tuple(f"{target}.weight" for target in targets)
+    matrices = [
+        shape
+        for name, shape in tensor_shapes(model).items()
+        if len(shape) == 2 and name.endswith(wanted) and re.search(r"\.\d+\.", name)
+    ]
+    return method.lora.rank * sum(map(sum, matrices))
 
 
 def _available(device: str) -> int:

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
+from sweeps.finetune.adapter import merged_state, save_adapter
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.model_facts import (
     ModelError,
     check_attention,
     is_mixed,
     read_model_config,
-    weights_dtype,
 )
 from sweeps.finetune.parallel import blocks
 from sweeps.storage.atomic_io import atomic_rename_dir, partial_of
@@ -53,17 +53,32 @@ def load_model(config: ModelConfig, device: torch.device) -> tuple[Any, Any]:
             f"model.path {config.path}: the weights lack {len(info['missing_keys'])} tensors "
             f"of the architecture, such as {some}"
         )
+    if config.added_tokens:
+        _add_embeddings(model, tokenizer, config.added_tokens)
     return model, tokenizer
 
 
+def _add_embeddings(model: Any, tokenizer: Any, added: Sequence[str]) -> None:
+    """Give new tokens an embedding near the mean of the others, the same on every rank."""
+    if len(tokenizer) <= model.get_input_embeddings().num_embeddings:
+        return  # a saved model has them already
+    check_vocabulary(model, tokenizer, added)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
+
+
 def load_tokenizer(config: ModelConfig) -> Any:
-    """The model's tokenizer; ModelError if it cannot be loaded."""
-    from transformers import AutoTokenizer
+    """The model's tokenizer with the added tokens; ModelError if it cannot be loaded."""
+    from transformers import AddedToken, AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(config.path, **_options(config))
+        tokenizer = AutoTokenizer.from_pretrained(config.path, **_options(config))
     except _LOADING as error:
         raise _not_loaded(config, error) from error
+    # Matched in the text as it is, because a normalizer may add spaces.
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in config.added_tokens])
+    return tokenizer
 
 
 def _options(config: ModelConfig) -> dict[str, Any]:
@@ -97,18 +112,20 @@ def add_stop_tokens(model: Any, ends: Sequence[int]) -> None:
 def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) -> None:
     """Write a folder that `from_pretrained` loads, with the tensors of `state`.
 
-    It is written beside its final path and renamed atomically (see `atomic_rename_dir`).
+    An adapter is merged into them, and kept in the folder `adapter` within. The folder is written
+    beside its final path and renamed atomically (see `atomic_rename_dir`).
     """
     partial = partial_of(folder)
     with _bars_on_terminals_only():
-        model.save_pretrained(partial, state_dict=state, max_shard_size=SHARD)
+        model.save_pretrained(partial, state_dict=merged_state(model, state), max_shard_size=SHARD)
         tokenizer.save_pretrained(partial)
+    save_adapter(model, partial / "adapter", state)
     atomic_rename_dir(partial, folder)
 
 
 def training_dtype(name: str) -> torch.dtype:
-    """The dtype of the weights (see `weights_dtype`)."""
-    dtype: torch.dtype = getattr(torch, weights_dtype(name))
+    """The dtype of the weights."""
+    dtype: torch.dtype = getattr(torch, name, torch.float32)
     return dtype
 
 
@@ -128,17 +145,16 @@ def _attention(config: ModelConfig, device: torch.device) -> str | None:
     return "flash_attention_2" if fits and is_flash_attn_2_available() else None
 
 
-def check_vocabulary(model: Any, tokenizer: Any) -> None:
-    """Raise ModelError if the tokenizer has more tokens than the model embeds."""
+def check_vocabulary(model: Any, tokenizer: Any, added: Sequence[str] = ()) -> None:
+    """Raise ModelError if the model embeds not all tokens of the tokenizer but those `added`."""
     known = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > known:
-        beyond = [word for word, index in tokenizer.get_vocab().items() if index >= known]
-        some = ", ".join(map(repr, sorted(beyond)[:3]))
+    beyond = {word for word, index in tokenizer.get_vocab().items() if index >= known}
+    if unknown := sorted(beyond.difference(added)):
+        some = ", ".join(map(repr, unknown[:3]))
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens, but the model embeds only {known}: "
-            f"it has no row for {some}. Either use the tokenizer without these added tokens, or "
-            f"call model.resize_token_embeddings({len(tokenizer)}) once and save model and "
-            "tokenizer into a folder for model.path"
+            f"it has no row for {some}. Either use the tokenizer without these tokens, or list "
+            f"them in model.added_tokens, which adds their rows to the embeddings"
         )
 
 

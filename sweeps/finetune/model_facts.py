@@ -13,8 +13,8 @@ from typing import Any
 from sweeps.finetune import hub
 from sweeps.finetune.finetune_config import ModelConfig
 
-BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
-"""Bytes per weight, by the name of the dtype."""
+BYTES = {"bfloat16": 2, "float32": 4, "mixed_bfloat16": 4, "auto": 4, "float64": 8}
+"""Bytes per weight, by a model's `dtype`: those without a torch name have float32 weights."""
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _LOG = logging.getLogger(__name__)
@@ -22,11 +22,6 @@ _LOG = logging.getLogger(__name__)
 
 class ModelError(ValueError):
     """A model cannot be loaded or used; one sentence says which and why."""
-
-
-def weights_dtype(name: str) -> str:
-    """The weights' dtype by its torch name, for a model's ``dtype``."""
-    return name if name in BYTES else "float32"
 
 
 def is_mixed(name: str, device: str) -> bool:
@@ -62,15 +57,20 @@ def read_model_config(model: ModelConfig) -> dict[str, Any]:
 
 
 def count_parameters(model: ModelConfig) -> int | None:
-    """The model's number of weights, from headers of safetensors files: here or on the hub.
+    """The model's number of weights; None if it is not known (see `tensor_shapes`)."""
+    return sum(map(math.prod, tensor_shapes(model).values())) or None
 
-    None if it has no such files, or the hub does not answer and the cache lacks them.
+
+def tensor_shapes(model: ModelConfig) -> dict[str, list[int]]:
+    """The shape of each weight, from headers of safetensors files: here or on the hub.
+
+    Empty if there are no such files, or the hub does not answer and the cache lacks them.
     """
     try:
         folder = _config_file(model).parent
     except ModelError as error:
         if isinstance(error.__cause__, hub.HubUnreachableError):
-            return None
+            return {}
         raise
     files = _weight_files(folder)
     missing = next((file for file in files if not file.exists()), None)
@@ -80,8 +80,8 @@ def count_parameters(model: ModelConfig) -> int | None:
                 f"model.path {folder}: {_INDEX} names {missing.name}, which is missing"
             )
     elif missing is not None or not files:  # not downloaded yet
-        return hub.count_weights(model.path, model.revision)
-    return sum(map(_elements, files)) or None
+        return hub.tensor_shapes(model.path, model.revision)
+    return {name: shape for file in files for name, shape in _header(file).items()}
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -98,14 +98,14 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / str(name) for name in sorted(set(names.values()))]
 
 
-def _elements(file: Path) -> int:
+def _header(file: Path) -> dict[str, list[int]]:
+    """The shapes of a safetensors file."""
     try:
         with file.open("rb") as stream:
             header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        return {name: each["shape"] for name, each in header.items() if name != "__metadata__"}
     except (ValueError, KeyError, OverflowError, MemoryError, AttributeError) as error:
         raise ModelError(f"{file}: expected a safetensors file, found none") from error
-    return sum(map(math.prod, shapes))
 
 
 def _config_file(model: ModelConfig) -> Path:
@@ -130,7 +130,7 @@ def _config_file(model: ModelConfig) -> Path:
             f"'mistralai/Mistral-7B-v0.1', got {model.path} ({found})"
         )
     try:
-        return hub.fetch(model.path, "config.json", revision=model.revision, kind="model")
+        return hub.config_file(model.path, model.revision)
     except hub.HubError as error:
         raise ModelError(f"model.path {model.path}: {error}") from error
 

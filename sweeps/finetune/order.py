@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import final
+from itertools import accumulate, pairwise
+from typing import NamedTuple, final
 
 import torch
 
 from sweeps.finetune.packing import first_fit
+
+
+class Share(NamedTuple):
+    """The number of examples of a source, and how many of them are in an epoch."""
+
+    size: int
+    quota: int
 
 
 @final
@@ -19,12 +26,21 @@ class DataOrder:
     micro-batches, so these never change what a model sees.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
-        """Order `count` >= 1 examples by `seed`."""
+    def __init__(self, count: int, seed: int, mixture: Sequence[Share] = ()) -> None:
+        """Order `count` >= 1 examples by `seed`.
+
+        `mixture`: the consecutive sources that they come from. An epoch then has the quota of
+        each source, and continues where the last epoch ended in that source's own order.
+        """
         self._count = count
         self._seed = seed
         self._epoch = -1
-        self._permutation: list[int] = []
+        self._examples: list[int] = []
+        starts = accumulate((share.size for share in mixture), initial=0)
+        self._sources = [
+            (start, share.quota, DataOrder(share.size, mixed_seed(seed, 2, number)))
+            for number, (start, share) in enumerate(zip(starts, mixture, strict=False))
+        ]
 
     def batch(self, update: int, size: int) -> list[int]:
         """The `size` example indices of the 0-based `update`."""
@@ -34,9 +50,21 @@ class DataOrder:
         epoch, offset = divmod(position, self._count)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(mixed_seed(self._seed, epoch))
-            self._permutation = torch.randperm(self._count, generator=generator).tolist()
+            chosen = self._chosen(epoch)
+            permutation = torch.randperm(self._count, generator=generator).tolist()
+            self._examples = [chosen[place] for place in permutation]
             self._epoch = epoch
-        return self._permutation[offset]
+        return self._examples[offset]
+
+    def _chosen(self, epoch: int) -> Sequence[int]:
+        """The examples of an epoch."""
+        if not self._sources:
+            return range(self._count)
+        return [
+            start + index
+            for start, quota, order in self._sources
+            for index in order.batch(epoch, quota)
+        ]
 
 
 Rows = list[list[int]]

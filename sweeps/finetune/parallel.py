@@ -44,7 +44,7 @@ class Parallel(ABC):
     def training_state(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[State, State]:
-        """What this rank saves of model and optimizer in a checkpoint."""
+        """What this rank saves of model and optimizer in a checkpoint; no frozen parameters."""
 
     @abstractmethod
     def restore(
@@ -91,8 +91,8 @@ class Replicated(Parallel):
     def training_state(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[State, State]:
-        """The complete state, which is the same on every rank."""
-        return model.state_dict(), optimizer.state_dict()
+        """The complete state of what is trained, which is the same on every rank."""
+        return _trained(model, model.state_dict()), optimizer.state_dict()
 
     def restore(
         self,
@@ -101,7 +101,7 @@ class Replicated(Parallel):
         states: tuple[State, State],
     ) -> None:
         """Restore the same state on every rank."""
-        model.load_state_dict(states[0])
+        model.load_state_dict({**model.state_dict(), **states[0]})
         optimizer.load_state_dict(states[1])
 
 
@@ -148,7 +148,8 @@ class Sharded(Parallel):
         """This rank's shards, as DTensors."""
         from torch.distributed.checkpoint.state_dict import get_state_dict
 
-        return get_state_dict(model, optimizer)
+        whole, moments = get_state_dict(model, optimizer)
+        return _trained(model, whole), moments
 
     def restore(
         self,
@@ -159,7 +160,15 @@ class Sharded(Parallel):
         """Restore this rank's shards."""
         from torch.distributed.checkpoint.state_dict import set_state_dict
 
-        set_state_dict(model, optimizer, model_state_dict=states[0], optim_state_dict=states[1])
+        whole = {**model.state_dict(), **states[0]}
+        set_state_dict(model, optimizer, model_state_dict=whole, optim_state_dict=states[1])
+
+
+def _trained(model: torch.nn.Module, state: State) -> State:
+    """The part of a model's state without frozen parameters, which never change."""
+    named = model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, parameter in named if not parameter.requires_grad}
+    return {name: each for name, each in state.items() if name not in frozen}
 
 
 def blocks(model: Any) -> list[torch.nn.Module]:

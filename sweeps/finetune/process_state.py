@@ -61,13 +61,15 @@ class Cache:
         self._model: tuple[Hashable, Any, Any] | None = None
         self._values: OrderedDict[Hashable, Any] = OrderedDict()
 
-    def model(self, key: Hashable, load: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
-        """A copy of the model under `key` that may be trained, and the shared tokenizer."""
+    def model(
+        self, key: Hashable, load: Callable[[], tuple[Any, Any]], device: torch.device
+    ) -> tuple[Any, Any]:
+        """A copy on `device` of the model under `key`, to train, and the shared tokenizer."""
         if self._model is None or self._model[0] != key:
             self._model = None  # free it before loading: two large models may not fit
             self._model = (key, *load())
         _, model, tokenizer = self._model
-        return copy.deepcopy(model), tokenizer
+        return _copied(model, device), tokenizer
 
     def value(self, key: Hashable, make: Callable[[], T]) -> T:
         """The read-only value under `key`; created by `make` if missing."""
@@ -77,6 +79,16 @@ class Cache:
                 self._values.popitem(last=False)
         self._values.move_to_end(key)
         return cast(T, self._values[key])
+
+
+def _copied(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """A copy on `device`, made tensor by tensor: a large model fits on the host only once."""
+    memo: dict[int, Any] = {
+        id(value): torch.nn.Parameter(value.detach().to(device, copy=True), value.requires_grad)
+        for value in model.parameters()
+    }
+    memo |= {id(value): value.detach().to(device, copy=True) for value in model.buffers()}
+    return copy.deepcopy(model, memo)
 
 
 def signature(path: str) -> tuple[tuple[str, int, int], ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.tokens import ENCODING
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.strict_model import split_paths
 from sweeps.finetune.train_formats import CONVERSATIONS
@@ -52,18 +53,35 @@ def run_identity(config: FinetuneConfig) -> Tree:
     tree = config.model_dump(mode="json", exclude=BESIDE_THE_RESULT, exclude_defaults=True)
     tree["encoding"] = ENCODING
     tree["model"]["path"] = content(config.model.path)
-    tree["data"]["path"] = content(config.data.path)
-    if config.data.format in CONVERSATIONS:  # once, each answer was an example
-        tree["data"]["conversation"] = config.data.conversation
+    tree["data"] = data_identity(config.data)
+    for name, part in config.data.parts().items():
+        if part.format in CONVERSATIONS:  # once, each answer was an example
+            place = tree["data"]["sources"][name] if name else tree["data"]
+            place["conversation"] = part.conversation
     for benchmark in tree["evaluation"]["benchmarks"]:
         benchmark.pop("test", None)
         benchmark.pop("test_limit", None)
         if isinstance(benchmark.get("validation"), str):
             benchmark["validation"] = content(benchmark["validation"])
+    if (text := config.evaluation.forgetting) is not None:
+        tree["evaluation"]["forgetting"] = content(text)
     drop = (tree.get("method") or {}).get("drop")
     if drop is not None:
         drop["tuned"] = content(drop["tuned"])
     return tree
+
+
+def data_identity(data: DataConfig) -> Tree:
+    """The data's settings without defaults, and the content of its files in place of paths."""
+    if not data.sources:
+        tree = data.model_dump(mode="json", exclude_defaults=True)
+        return {**tree, "path": content(data.path)}
+    contents = {
+        name: source.model_copy(update={"path": content(source.path)})
+        for name, source in data.sources.items()
+    }
+    located = data.model_copy(update={"sources": contents})
+    return located.model_dump(mode="json", exclude_defaults=True)
 
 
 def digest(tree: Mapping[str, Any], length: int = 10) -> str:

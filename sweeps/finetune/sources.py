@@ -11,8 +11,8 @@ from evaluators.files import ENDINGS as TEXT_ENDINGS
 from evaluators.files import BrokenFile, ending, records
 from evaluators.hub import load_split
 from sweeps.finetune import hub
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import Row, RowError
-from sweeps.finetune.finetune_config import DataConfig
 from sweeps.finetune.strict_model import split_paths
 
 ENDINGS = (*TEXT_ENDINGS, ".parquet")

@@ -28,13 +28,13 @@ _PEAKS = (
 class Throughput:
     """What a model computes per token, and the peak of its devices.
 
-    `body` and `head` count the parameters in matrix products (all except the input embedding); the
-    head processes target tokens only. `attention` is layers x query width. `peak` is in FLOP/s
-    over all devices, None if unknown.
+    `body` and `head` count the parameters in matrix products (all except the input embedding), a
+    frozen one by two thirds, because it needs no gradient; the head processes target tokens only.
+    `attention` is layers x query width. `peak` is in FLOP/s over all devices, None if unknown.
     """
 
-    body: int
-    head: int
+    body: float
+    head: float
     attention: int
     peak: float | None
 
@@ -42,17 +42,20 @@ class Throughput:
     def of(cls, model: Any, dtype: torch.dtype, device: torch.device, workers: int) -> Self:
         """Count `model` before it is sharded; `dtype` is that of its matrix products."""
         config = model.config.get_text_config()
-        embedding = model.get_input_embeddings().weight.numel()
+        embedding = model.get_input_embeddings().weight
         output = model.get_output_embeddings().weight
-        tied = output is model.get_input_embeddings().weight
-        total = sum(parameter.numel() for parameter in model.parameters())
-        body = total - embedding - (0 if tied else output.numel())
+        body = sum(
+            _computed(p) for p in model.parameters() if p is not embedding and p is not output
+        )
         heads = getattr(config, "num_attention_heads", 0)
         width = getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)
         layers = getattr(config, "num_hidden_layers", 0)
         peak = _peak(device) if dtype == torch.bfloat16 else None
         return cls(
-            body, output.numel(), layers * heads * width, None if peak is None else peak * workers
+            body,
+            _computed(output),
+            layers * heads * width,
+            None if peak is None else peak * workers,
         )
 
     def flops(self, lengths: Sequence[int], targets: int) -> float:
@@ -74,6 +77,10 @@ class Throughput:
             "train/tflops_per_second": rate / 1e12,
         }
         return metrics if self.peak is None else {**metrics, "train/mfu": rate / self.peak}
+
+
+def _computed(parameter: torch.Tensor) -> float:
+    return parameter.numel() * (1.0 if parameter.requires_grad else 2 / 3)
 
 
 def _peak(device: torch.device) -> float | None:

@@ -38,3 +38,10 @@ PROMPTS: dict[str, PromptFormat] = {
     "magicoder_evol_instruct": "magicoder",
 }
 """The prompt format of a training format; the others are the prompts of their benchmarks."""
+COLUMNS = {
+    "prompt_response": ("prompt", "response"),
+    "alpaca": ("instruction", "output", "input"),
+    "messages": ("messages", "system", "tools"),
+    "sharegpt": ("conversations", "system", "tools"),
+}
+"""The fields that may have other names in a file, by format. Other formats are of one dataset."""

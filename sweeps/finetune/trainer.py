@@ -13,16 +13,18 @@ from torch.nn.utils import clip_grads_with_norm_
 
 from gmt_core.masker import GradientMasker
 from gmt_core.methods import Method, build_method
+from gmt_core.random_mask import RandomMask
 from sweeps.finetune.data import TrainingData
 from sweeps.finetune.divergence import DivergedError
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loss import TokenLoss, chunked_from
 from sweeps.finetune.model import computing_dtype, prepare_training
 from sweeps.finetune.optimizers import build_optimizer, learning_rate
-from sweeps.finetune.order import DataOrder, Rows, mixed_seed, share
+from sweeps.finetune.order import Rows, mixed_seed, share
 from sweeps.finetune.packing import check_packing
 from sweeps.finetune.parallel import Parallel, Replicated, Sharded, total_norm
 from sweeps.finetune.process_group import Group
+from sweeps.finetune.run_costs import trained_share
 from sweeps.finetune.throughput import Throughput
 
 
@@ -43,7 +45,7 @@ class Trainer:
         self._steps = config.steps(group.size)
         self._batch = config.effective_batch(group.size)
         self._micro = config.forward_batch(group.size)
-        self._order = DataOrder(len(data), config.seed)
+        self._order = data.order(config.seed)
         computes_in = computing_dtype(config.model.dtype, device)
         dtype = computes_in or next(model.parameters()).dtype
         self._throughput = Throughput.of(model, dtype, device, group.size)
@@ -60,8 +62,16 @@ class Trainer:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._parameters = [parameter for _, parameter in named]
         self._optimizer = build_optimizer(config, named)
-        measured = 0 if config.method.name == "sft" else config.statistics_every
-        masker = GradientMasker(_method(config), statistics_every=measured)
+        method = _method(config)
+        self.trained_share = trained_share(model, method, config.method.mask_ratio)
+        self._masks = method.name != "sft"
+        # Weight decay must not move what a method freezes.
+        freezes = config.method.name in ("hft", "shira") and config.weight_decay > 0
+        masker = GradientMasker(
+            method,
+            mode="update" if freezes else "gradient",
+            statistics_every=config.statistics_every if self._masks else 0,
+        )
         self._masker = masker.attach(self._optimizer, named)
 
     def update(self, update: int) -> dict[str, float]:
@@ -103,7 +113,7 @@ class Trainer:
 
     def _mask_metrics(self, update: int) -> dict[str, float]:
         every, statistics = self._config.statistics_every, self._masker.statistics
-        if self._config.method.name == "sft":
+        if not self._masks:
             return {"gmt/kept_fraction": 1.0}  # nothing to measure
         if statistics is None or update % every:
             return {}
@@ -187,5 +197,8 @@ def _method(config: FinetuneConfig) -> Method:
     method = config.method
     # A separate seed, so that the random mask is independent of the data order.
     seed = mixed_seed(config.seed, 1)
-    ratio = None if method.name == "hft" else method.mask_ratio
-    return build_method(method.name, ratio, scope=method.scope, seed=seed)
+    if method.name == "shira":
+        return RandomMask(method.mask_ratio, seed, hold="training")
+    name = "sft" if method.name == "lora" else method.name
+    ratio = None if name == "hft" else method.mask_ratio
+    return build_method(name, ratio, scope=method.scope, seed=seed)

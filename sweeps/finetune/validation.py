@@ -12,7 +12,7 @@ from evaluators.benchmark import Benchmark, BenchmarkResult, Item
 from evaluators.evaluate import evaluate, select
 from evaluators.language_model import LanguageModel
 from evaluators.tokens import AddBos
-from sweeps.finetune.benchmarks import build_benchmark, build_benchmarks, load_items
+from sweeps.finetune.benchmarks import build_benchmark, build_benchmarks, load_items, load_text
 from sweeps.finetune.divergence import check_scores
 from sweeps.finetune.finetune_config import BenchmarkConfig, EvaluationConfig
 from sweeps.finetune.process_group import Group
@@ -45,9 +45,14 @@ class Validation:
         opened = cache.value(key, lambda: _opened(config.benchmarks))
         pairs = zip(config.benchmarks, opened, strict=True)
         self._parts = [_part(each, *own, config.check_limit) for each, own in pairs]
+        self._text: tuple[Benchmark, list[Item]] | None = None
+        if (text := config.forgetting) is not None:
+            self._text = cache.value(("text", text, signature(text)), lambda: load_text(text))
 
     def check(self, model: Any, tokenizer: Any, *, final: bool) -> tuple[float, dict[str, float]]:
         """The mean score over the benchmarks, and `eval/<benchmark>/<metric>`; equal on all ranks.
+
+        A `final` check also measures `forgetting/bits_per_byte`, which is not part of the score.
 
         Raises:
             DivergedError: one of them is not finite.
@@ -60,14 +65,22 @@ class Validation:
         metrics: dict[str, float] = {}
         for part in self._parts:
             items = part.items if final else part.early_items
-            rank, size = self._group.rank, self._group.size
-            result = evaluate(self._lm, part.benchmark, items, rank=rank, world_size=size)
+            result = self._evaluate(self._lm, part.benchmark, items)
             scores.append(result.score)
             for name, value in result.metrics.items():
                 metrics[f"eval/{result.name}/{name}"] = value
         score = sum(scores) / len(scores)
+        if final and self._text is not None:
+            result = self._evaluate(self._lm, *self._text)
+            metrics["forgetting/bits_per_byte"] = result.metrics["bits_per_byte"]
         check_scores(score, metrics)
         return score, metrics
+
+    def _evaluate(
+        self, lm: LanguageModel, benchmark: Benchmark, items: list[Item]
+    ) -> BenchmarkResult:
+        rank, size = self._group.rank, self._group.size
+        return evaluate(lm, benchmark, items, rank=rank, world_size=size)
 
 
 def evaluate_model(

@@ -98,8 +98,14 @@ def items(name: str, split: Split, count: int, seed: int = 0) -> list[Row]:
     return evaluation_rows(draw, more, name.replace("_", "-"), split, count, seed)
 
 
+def text(domain: str, count: int = 64) -> list[Row]:
+    """Return `count` training rows {text} of a domain, to measure what a model forgets of it."""
+    return [{"text": f"{row['prompt']}{row['response']}"} for row in train(domain, count)]
+
+
 def _files() -> Mapping[str, Callable[[], list[Row]]]:
     files = {f"{domain}/train.jsonl": partial(train, domain) for domain in _TRAINING}
+    files |= {f"{domain}/text.jsonl": partial(text, domain) for domain in _TRAINING}
     for name, (split, count) in product(_EVALUATION, _SIZES.items()):
         files[f"{name}/{split}.jsonl"] = partial(items, name, split, count)
     return files

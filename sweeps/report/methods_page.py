@@ -9,12 +9,21 @@ from typing import final
 import numpy as np
 
 from sweeps.report import drawing
-from sweeps.report.arms import SFT, Arm, Interval, Setting, TooFewScores, arm, setting_at
+from sweeps.report.arms import (
+    SFT,
+    Arm,
+    Interval,
+    Setting,
+    TooFewScores,
+    arm,
+    scored_at,
+    setting_at,
+)
 from sweeps.report.equivalence import Comparison, against_control
 from sweeps.report.intervals import simultaneous_intervals
 from sweeps.report.page import Cells, Drawn, table
 from sweeps.report.published import DROP_CLAIM, NO_NUMBERS
-from sweeps.report.trial_row import SCORE, ScoreLabel, TrialRow
+from sweeps.report.trial_row import NO_VALUE, SCORE, ScoreLabel, TrialRow
 
 NAMES: Mapping[str, str] = {
     "pretrained": "Pre-trained",
@@ -23,7 +32,11 @@ NAMES: Mapping[str, str] = {
     "hft": "HFT",
     "random": "Random Mask",
     "gmt": "GMT",
+    "lora": "LoRA",
+    "shira": "SHiRA",
+    "dare": "DARE",
 }
+BASE = Setting("pretrained", 0.0)
 RULES: Mapping[str, tuple[str, str]] = {
     "drop_trivial": ("smallest changes dropped", drawing.LINE_COLOUR),
     "drop_random": ("random ones dropped", drawing.GREY),
@@ -36,8 +49,9 @@ RULES: Mapping[str, tuple[str, str]] = {
 class ComparisonData:
     """One study of several methods in one domain.
 
-    `mask_ratio` is GMT's. `tests[trial key]`: "<benchmark>/score" and more, on test items.
-    `sensitivity`: rows of a finished sensitivity study, whose curve is drawn over the drops.
+    `mask_ratio` is GMT's; `arms`: the mask ratio or drop rate of each method in `methods`.
+    `tests[trial key]`: "<benchmark>/score" and more, on test items. `sensitivity`: rows of a
+    finished sensitivity study, whose curve is drawn over the drops.
     """
 
     name: str
@@ -47,6 +61,7 @@ class ComparisonData:
     rows: tuple[TrialRow, ...]
     config_yaml: str
     mask_ratio: float | None = None
+    arms: Mapping[str, float] = field(default_factory=dict)
     margin: float | None = None
     drop_rates: tuple[float, ...] = ()
     fractions: tuple[float, ...] = ()
@@ -54,10 +69,14 @@ class ComparisonData:
     sensitivity: tuple[TrialRow, ...] = ()
 
 
-def settings_of(ratio: float, fraction: float = 1.0) -> dict[str, Setting]:
-    """The arm of every method at GMT's mask ratio, in the paper's order."""
-    ratios = {"drop_trivial": ratio, "random": ratio, "gmt": ratio}
-    return {name: Setting(name, ratios.get(name, 0.0), fraction) for name in NAMES}
+def settings_of(data: ComparisonData) -> dict[str, Setting]:
+    """The base model and each arm by the name shown, in the paper's order."""
+    found = {NAMES[BASE.method]: BASE}
+    for method, shown in NAMES.items():
+        if (ratio := data.arms.get(method)) is not None:
+            own = f" {ratio:g}" if ratio not in (0.0, data.mask_ratio) else ""
+            found[f"{shown}{own}"] = Setting(method, ratio)
+    return found
 
 
 def intervals_of(arms: Sequence[Arm]) -> dict[str, Interval]:
@@ -72,30 +91,30 @@ def intervals_of(arms: Sequence[Arm]) -> dict[str, Interval]:
 def methods(data: ComparisonData) -> Drawn:
     """The paper's Tables 1 and 2: each method's mean, and its difference from SFT."""
     title, label = f"Methods at mask ratio {data.mask_ratio:g}", data.label
-    settings = settings_of(data.mask_ratio or 0.0)
+    settings = settings_of(data)
     arms = {name: arm(setting, data.rows, name) for name, setting in settings.items()}
-    trained = [one for name, one in arms.items() if name != "pretrained" and one.scores]
+    trained = [one for name, one in arms.items() if settings[name] != BASE and one.scores]
     intervals = intervals_of(trained)
     if len(intervals) < 2:
         return Drawn("methods", title, "Requires two methods with two seeds each.")
     against = {}
-    if (control := arms["sft"]).scores:
+    if (control := arms["SFT"]).scores:
         compared = against_control(trained, control, data.margin or 0.0)
         against = {one.name: one for one in compared.arms}
-    figure, axes = drawing.canvas(label.text, "", (5.6, 3.2))
+    figure, axes = drawing.canvas(label.text, "", (5.6, 1.1 + 0.35 * len(arms)))
     rows: list[Cells] = []
     for name, one in arms.items():
         interval, versus = intervals.get(name), against.get(name)
         if one.scores:
-            colour = drawing.SFT_COLOUR if name == "sft" else drawing.LINE_COLOUR
+            colour = drawing.SFT_COLOUR if name == "SFT" else drawing.LINE_COLOUR
             reach = 0.0 if interval is None else interval.high - interval.estimate
             dot: drawing.Style = {"color": colour, "marker": "o", "capsize": 3}
-            axes.errorbar(label.shown(one.mean), NAMES[name], xerr=reach, **dot)
+            axes.errorbar(label.shown(one.mean), name, xerr=reach, **dot)
             shown = [label.shown(score) for score in one.scores]
-            axes.scatter(shown, [NAMES[name]] * one.n, color=drawing.GREY, s=14, alpha=0.6)
+            axes.scatter(shown, [name] * one.n, color=drawing.GREY, s=14, alpha=0.6)
         rows.append(
             {
-                "method": NAMES[name],
+                "method": name,
                 "seeds": one.n,
                 "validation": label.number(one.mean if one.scores else None),
                 "95 %": label.interval(interval),
@@ -103,12 +122,14 @@ def methods(data: ComparisonData) -> Drawn:
                 "95 % minus SFT": label.interval(versus, signed=True),
                 "verdict against SFT": versus and _told(data, versus),
                 **_test_scores(data, settings[name]),
+                **_costs(data, settings[name]),
             }
         )
     axes.invert_yaxis()
     caption = (
         "Same data, seeds and budget. Intervals hold for all methods simultaneously and exclude "
         "the seed effect that all methods share; differences from SFT use Dunnett's intervals. "
+        "Trained share: of the weights, by one update. Drops and DARE are derived from SFT. "
         f"{NO_NUMBERS}"
     )
     return Drawn("methods", title, caption, figure, table(rows))
@@ -132,6 +153,31 @@ def _test_scores(data: ComparisonData, setting: Setting) -> Cells:
         mean = float(np.mean(scores)) if scores else None
         found[f"test, {key.removesuffix(suffix)}"] = data.label.number(mean)
     return found
+
+
+def _costs(data: ComparisonData, setting: Setting) -> Cells:
+    """Means over the arm's seeds, in the columns that the study has; forgetting is more than the
+    base model's."""
+    mine = scored_at(data.rows, setting, "replicate")
+    text = "forgetting/bits_per_byte"
+    base = _mean(text, scored_at(data.rows, BASE, "replicate"))
+    columns: dict[str, tuple[str, float | None, str]] = {
+        "trained share": ("cost/trained_share", 0.0, ".3g"),
+        "peak memory, GiB": ("cost/peak_memory_gib", 0.0, ".2f"),
+        "forgetting, bits per byte": (text, base, "+.3f"),
+    }
+    found: dict[str, object] = {}
+    for head, (metric, origin, form) in columns.items():
+        mean = _mean(metric, mine)
+        known = None if mean is None or origin is None else mean - origin
+        if any(metric in row.metrics for row in data.rows):
+            found[head] = NO_VALUE if known is None else f"{known:{form}}"
+    return found
+
+
+def _mean(metric: str, rows: Sequence[TrialRow]) -> float | None:
+    values = [row.metrics[metric] for row in rows if metric in row.metrics]
+    return float(np.mean(values)) if values else None
 
 
 def drops(data: ComparisonData) -> Drawn:
@@ -192,9 +238,9 @@ def less_data(data: ComparisonData) -> Drawn:
     }
     curves = {}
     for name, colour in colours.items():
+        ratio = (data.mask_ratio or 0.0) if name in ("random", "gmt") else 0.0
         arms = [
-            arm(settings_of(data.mask_ratio or 0.0, share)[name], data.rows, f"{share:g}")
-            for share in data.fractions
+            arm(Setting(name, ratio, share), data.rows, f"{share:g}") for share in data.fractions
         ]
         if any(one.scores for one in arms):
             curves[NAMES[name]] = (colour, arms)

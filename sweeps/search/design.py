@@ -6,8 +6,8 @@ A trial of a design has an arm, nuisance parameters, a seed and a stage.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from sweeps.config.space import Point
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     import optuna
 
 
-TRAINED = ("sft", "hft", "random", "gmt")
+Combination = tuple[int, float]
+TRAINED = ("sft", "hft", "random", "gmt", "lora", "shira")
 DROPS = ("drop_trivial", "drop_random", "drop_salient")
-DERIVED = ("pretrained", *DROPS)
+DERIVED = ("pretrained", *DROPS, "dare")
 """Scored without training: the base model, and SFT models after a drop."""
 
 METHODS = (*TRAINED, *DERIVED)
@@ -82,13 +83,22 @@ FRESH_SEEDS_FROM, TUNING_SEEDS_FROM = 1_000_000, 2_000_000
 @final
 @dataclass(frozen=True)
 class Plan:
-    """Seeds and nuisance parameters. `combinations`: (accumulation interval, learning rate)."""
+    """Seeds and nuisance parameters.
+
+    `combinations`: (accumulation interval, learning rate); `own`: those of methods that have
+    others, as many.
+    """
 
     seed: int
     seeds: int
     tuning_seeds: int
     fresh_seeds: int
-    combinations: tuple[tuple[int, float], ...]
+    combinations: tuple[Combination, ...]
+    own: Mapping[str, Sequence[Combination]] = field(default_factory=dict)
+
+    def of(self, setting: Setting) -> Sequence[Combination]:
+        """The combinations that an arm is tuned over."""
+        return self.own.get(setting.method, self.combinations)
 
 
 class Design(ABC):
@@ -142,7 +152,7 @@ class Design(ABC):
         return [
             _point(setting, combination, seed, "tuning")
             for setting in self.settings()
-            for combination in plan.combinations
+            for combination in plan.of(setting)
             for seed in range(first, first + plan.tuning_seeds)
         ]
 
@@ -152,10 +162,10 @@ class Design(ABC):
         return [_point(setting, best, seed, "replicate") for seed in seeds]
 
     @final
-    def combination(self, setting: Setting, rows: Rows) -> tuple[int, float]:
+    def combination(self, setting: Setting, rows: Rows) -> Combination:
         """The nuisance parameters of an arm: its best in tuning, the first one in a tie."""
-        means: dict[tuple[int, float], float] = {}
-        for combination in self.plan.combinations:
+        means: dict[Combination, float] = {}
+        for combination in self.plan.of(setting):
             scores = [
                 row.score
                 for row in scored_at(rows, setting, "tuning")
@@ -165,7 +175,7 @@ class Design(ABC):
             # Skip a combination if any of its trials failed or diverged.
             if len(scores) == self.plan.tuning_seeds:
                 means[combination] = sum(scores) / len(scores)
-        return max(means, key=lambda c: means[c], default=self.plan.combinations[0])
+        return max(means, key=lambda c: means[c], default=self.plan.of(setting)[0])
 
     @final
     def fresh(self, setting: Setting, rows: Rows) -> list[DesignPoint]:
@@ -182,7 +192,7 @@ def ended(points: Iterable[DesignPoint], rows: Rows) -> bool:
     return all(point in done for point in points)
 
 
-def _point(setting: Setting, combination: tuple[int, float], seed: int, stage: str) -> DesignPoint:
+def _point(setting: Setting, combination: Combination, seed: int, stage: str) -> DesignPoint:
     interval, rate = combination
     return DesignPoint(
         setting.method, setting.mask_ratio, interval, rate, seed, stage, setting.train_fraction

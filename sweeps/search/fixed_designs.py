@@ -6,12 +6,14 @@ on less data, and `SensitivityDesign` asks whether the mask ratio matters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import chain
 from typing import final
 
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.report.arms import SFT, Rows, Setting, scored_at, setting_at, winner
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.design import DROPS, Design, DesignPoint, Plan
+from sweeps.search.design import DERIVED, DROPS, TRAINED, Design, DesignPoint, Plan
 from sweeps.storage.errors import UserError
 
 
@@ -29,22 +31,24 @@ def dropped(rows: Rows, rules: tuple[str, ...], rates: tuple[float, ...]) -> lis
 
 @final
 class MethodsDesign(Design):
-    """The paper's Tables 1 and 2: all methods on the same data, seeds and budget."""
+    """The paper's Tables 1 and 2, and more: methods on the same data, seeds and budget."""
 
-    def __init__(self, plan: Plan, mask_ratio: float) -> None:
+    def __init__(self, plan: Plan, arms: Mapping[str, float]) -> None:
+        """`arms`: methods, each with its mask ratio or drop rate."""
         super().__init__(plan)
-        self.mask_ratio = mask_ratio
+        self._arms = arms
 
     def settings(self) -> list[Setting]:
-        """The trained methods; Random Mask has GMT's mask ratio."""
-        masked = [Setting("random", self.mask_ratio), Setting("gmt", self.mask_ratio)]
-        return [SFT, Setting("hft", 0.0), *masked]
+        """The trained methods."""
+        return [Setting(name, ratio) for name, ratio in self._arms.items() if name in TRAINED]
 
     def further(self, rows: Rows) -> list[DesignPoint]:
-        """The base model once, and One-off Drop of each SFT model at GMT's mask ratio."""
+        """The base model once, and what derives from each SFT model."""
         interval, rate = self.plan.combinations[0]
         base = DesignPoint("pretrained", 0.0, interval, rate, self.plan.seed, "replicate")
-        return [base, *dropped(rows, ("drop_trivial",), (self.mask_ratio,))]
+        derived = {name: ratio for name, ratio in self._arms.items() if name in DERIVED}
+        points = (dropped(rows, (name,), (ratio,)) for name, ratio in derived.items())
+        return [base, *chain(*points)]
 
     def keeps_model(self, row: TrialRow) -> bool:
         """Every replicate, because all are tested."""
@@ -142,7 +146,7 @@ def build_design(config: SweepConfig, domain: str) -> Design | None:
         return DropDesign(plan, study.drop_rates)
     ratio = mask_ratio(config, domain)
     if study.kind == "methods":
-        return MethodsDesign(plan, ratio)
+        return MethodsDesign(plan, study.arm_ratios(ratio))
     return DataDesign(plan, ratio, study.fractions)
 
 
@@ -175,10 +179,12 @@ def plan_of(config: SweepConfig, domain: str) -> Plan:
             "accumulation_interval and learning_rate, each a number or a list to tune for every "
             "arm"
         )
+    own = study.arm_combinations(nuisance) if study.kind == "methods" else {}
     return Plan(
         config.seed,
         study.seeds,
         study.tuning_seeds,
         study.fresh_seeds,
         tuple(nuisance.combinations()),
+        own,
     )

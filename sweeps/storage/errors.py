@@ -291,6 +291,8 @@ ELSEWHERE = {
         "seed": "random_seed random_state",
         "model.path": "model_name_or_path model_name pretrained base_model",
         "data.path": "dataset dataset_name train_file dataset_path",
+        "sources": "datasets mixture dataset_mixer",
+        "columns": "column_mapping column_names",
     }.items()
     for theirs in names.split()
 }

@@ -81,7 +81,7 @@ class Cluster:
         _, said = driver.communicate(timeout=300)
         assert driver.returncode == 2, said
         assert "Traceback" not in said
-        node = rf"node {host.name} \({re.escape(host.address)}\) has another disk"
+        node = rf"node {host.name} \({re.escape(host.address)}\) has a different disk"
         assert re.search(rf"storage {self.sweep}: {node}", said), said
         assert TO_FIX_IT in said
         assert not list(self.sweep.glob(".probe-*"))
@@ -156,7 +156,7 @@ def test_a_worker_that_is_there_already_is_refused_at_the_start(cluster: Cluster
     assert driver.returncode == 2, said
     assert "Traceback" not in said
     assert f"storage {cluster.sweep}: on a cluster of 2 nodes it must be one folder" in said
-    assert f"{worker.address}: what the driver wrote there is not seen here" in said
+    assert f"{worker.address}: the driver's file is not visible there" in said
     assert TO_FIX_IT in said
     assert list(disk.iterdir()) == []
     assert not list(cluster.sweep.glob("math/trials/*"))

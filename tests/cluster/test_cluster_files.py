@@ -238,3 +238,15 @@ def test_the_manifest_for_kuberay() -> None:
     misspelt = copy.deepcopy(job)
     misspelt["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["minReplica"] = 1
     assert not Draft7Validator(RAY_JOB).is_valid(misspelt)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_mounted_folders_hold_no_links(name: str) -> None:
+    """Ray hashes each file on the head, where what a link points to may be missing."""
+    for source in map(ROOT.joinpath, read(name)["file_mounts"].values()):
+        assert not [path for path in source.rglob("*") if path.is_symlink()]
+
+
+def test_gmt_core_has_the_license_of_the_project() -> None:
+    """Its own wheel can only hold files of its own folder."""
+    assert (ROOT / "gmt_core" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()

@@ -9,7 +9,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from sweeps.finetune import data
-from sweeps.finetune.finetune_config import BenchmarkConfig, DataConfig
+from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.finetune_config import BenchmarkConfig
 from sweeps.finetune.process_state import signature
 from sweeps.finetune.run_identity import content
 from tests.sweeps.finetune.tiny import save_rows

@@ -13,8 +13,8 @@ import torch.distributed as dist
 
 from sweeps.finetune.derived import score_derived
 from sweeps.finetune.divergence import DivergedError, check_scores, check_weights
-from sweeps.finetune.finetune_config import DropConfig
 from sweeps.finetune.loop import RunResult, finetune
+from sweeps.finetune.method_options import DropConfig
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache
 from sweeps.finetune.trainer import Trainer

@@ -11,7 +11,7 @@ from evaluators.tokens import TokenCodec
 from sweeps.finetune import data as data_module
 from sweeps.finetune.checkpoint import run_fingerprint
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.finetune_config import DataConfig
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.run_identity import run_identity
 from tests.evaluators.tokenizer_families import FAMILIES, Family

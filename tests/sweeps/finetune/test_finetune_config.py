@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from sweeps.config.sweep_config import DomainConfig
-from sweeps.finetune.finetune_config import BatchConfig, BatchError, MethodConfig
+from sweeps.finetune.finetune_config import BatchConfig, BatchError
+from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.run_identity import run_identity
 from sweeps.storage.errors import UserError, checked
 from tests.sweeps.finetune.tiny import config

@@ -274,7 +274,7 @@ def test_tokens_beyond_the_embedding_are_refused_with_a_way_on(
     tokenizer.add_tokens(["<call>"])
     tokenizer.save_pretrained(folder)
     model = {"path": str(folder)}
-    says = rf"no row for '<call>'\. .* model\.resize_token_embeddings\({known + 1}\) once"
+    says = r"no row for '<call>'\. .* model\.added_tokens, which adds their rows"
     with pytest.raises(ModelError, match=says):
         run(world, tmp_path / "run", model=model)
     larger = AutoModelForCausalLM.from_pretrained(folder)
@@ -322,6 +322,18 @@ def test_the_twentieth_run_in_a_process_equals_the_first(world: Path, tmp_path: 
     assert torch.get_num_threads() == threads
     assert random.getstate() == python_state
     assert torch.is_grad_enabled() == training_grad
+
+
+def test_the_cached_model_is_copied_to_its_device(world: Path) -> None:
+    loaded = load_model(ModelConfig(path=str(world / "model")), torch.device("cpu"))
+    loaded[0].model.norm.weight.requires_grad_(False)
+    copied, _ = Cache().model("key", lambda: loaded, torch.device("meta"))
+    assert {value.device.type for value in copied.state_dict().values()} == {"meta"}
+    assert copied.lm_head.weight is copied.get_input_embeddings().weight  # still tied
+    assert [n for n, p in copied.named_parameters() if not p.requires_grad] == [
+        "model.norm.weight"
+    ]
+    assert {value.device.type for value in loaded[0].state_dict().values()} == {"cpu"}
 
 
 def test_a_changed_file_is_not_served_from_the_cache(world: Path, tmp_path: Path) -> None:

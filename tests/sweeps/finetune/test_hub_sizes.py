@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
+from transformers import MistralConfig, MistralForCausalLM
 
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.model_facts import count_parameters
@@ -80,3 +83,34 @@ def test_weights_are_counted_on_the_hub(world: Path, hub: Path) -> None:
     assert headers and all(request.endswith(" bytes=0-100000") for request in headers)
     # Without a network, the cached config.json says nothing about the size.
     assert counts(environment, ("owner/sharded", None), ("owner/new", None)) == [None, None]
+
+
+def test_the_plan_of_a_recipe_knows_seven_billion_parameters(tmp_path: Path, root: Path) -> None:
+    """The shapes of Mistral-7B-v0.1 on the hub, in a header without weights."""
+    folder = tmp_path / "hub" / "models" / "mistralai" / "Mistral-7B-v0.1"
+    folder.mkdir(parents=True)
+    facts = MistralConfig(num_key_value_heads=8)  # the rest is its default
+    facts.save_pretrained(folder)
+    with torch.device("meta"):
+        shapes = {n: list(p.shape) for n, p in MistralForCausalLM(facts).named_parameters()}
+    header = json.dumps(
+        {n: {"dtype": "BF16", "shape": s, "data_offsets": [0, 0]} for n, s in shapes.items()}
+    ).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    config = root / "sweeps" / "configs" / "math_mistral7b.yaml"
+    with serving(tmp_path / "hub") as (environment, _):
+        done = subprocess.run(
+            [sys.executable, "-m", "sweeps", "plan", config, f"storage={tmp_path / 'runs'}"],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    memory, disk = (
+        next(line for line in done.stdout.splitlines() if line.startswith(word))
+        for word in ("memory: ", "disk: ")
+    )
+    assert "37.59 GiB (weights 3.37, gradients 26.98, optimizer 6.74, activations 0.50)" in memory
+    assert "215.82 GiB of host memory" in memory
+    # Two checkpoints of weights and moments; two models that are kept, one that is written.
+    assert "up to 242.80 GiB (161.87 for checkpoints, 80.93 for models)" in disk

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,12 @@ from sweeps.report.methods_page import ComparisonData, drawn_of
 from sweeps.report.page import Drawn, Page
 from sweeps.report.paper_page import PaperDomain, best_ratio, page
 from sweeps.report.published import BEST_RATIO, SAMPLES_PER_SECOND
-from sweeps.report.trial_row import ScoreLabel, TrialRow, benchmark_entries
+from sweeps.report.trial_row import NO_VALUE, ScoreLabel, TrialRow, benchmark_entries
 from sweeps.report.write_report import write_files
 
 RATIO = 0.4
 METHODS = {"sft": 0.0, "hft": 0.0, "random": RATIO, "gmt": RATIO, "drop_trivial": RATIO}
+EIGHT = METHODS | {"lora": 0.0, "shira": 0.98, "dare": 0.9}
 
 
 def row(method: str, ratio: float, seed: int, score: float, fraction: float = 1.0) -> TrialRow:
@@ -41,7 +44,8 @@ def row(method: str, ratio: float, seed: int, score: float, fraction: float = 1.
 
 def data(kind: str, rows: tuple[TrialRow, ...], **changes: object) -> ComparisonData:
     fixed = {"name": "mini", "domain": "math", "label": ScoreLabel("accuracy"), "config_yaml": ""}
-    return ComparisonData(kind=kind, rows=rows, mask_ratio=RATIO, **fixed, **changes)  # type: ignore[arg-type]
+    changes = {"mask_ratio": RATIO, "arms": METHODS, **fixed, **changes}
+    return ComparisonData(kind=kind, rows=rows, **changes)  # type: ignore[arg-type]
 
 
 def methods_rows(gap: float) -> tuple[TrialRow, ...]:
@@ -67,6 +71,37 @@ def test_methods_have_a_row_each_with_test_scores_over_seeds() -> None:
     assert "0.520" in part.table  # the mean of five seeds
     assert "different" in part.table
     assert "not available" in part.caption
+
+
+def test_each_arm_shows_what_it_trains_takes_and_forgets() -> None:
+    forgotten = {"pretrained": 1.0, "sft": 1.5, "lora": 1.25, "dare": 1.125}
+    rows = []
+    for method, ratio in {"pretrained": 0.0, **EIGHT}.items():
+        metrics = {"forgetting/bits_per_byte": forgotten.get(method, 2.0)}
+        if method not in ("pretrained", "drop_trivial", "dare"):
+            metrics |= {"cost/trained_share": 1.0 - ratio, "cost/peak_memory_gib": 0.5}
+        rows += [
+            replace(row(method, ratio, seed, 0.5 + seed / 100), metrics=metrics)
+            for seed in range(2)
+        ]
+    found = cells(drawn_of(data("methods", tuple(rows), arms=EIGHT)).table)
+    assert list(found) == [
+        *("Pre-trained", "SFT", "One-off Drop", "HFT", "Random Mask", "GMT"),
+        *("LoRA", "SHiRA 0.98", "DARE 0.9"),
+    ]
+    assert found["SFT"][-3:] == ["1", "0.50", "+0.500"]
+    assert found["LoRA"][-1] == "+0.250"
+    assert found["SHiRA 0.98"][-3] == "0.02"
+    assert found["DARE 0.9"][-3:] == [NO_VALUE, NO_VALUE, "+0.125"]
+    plain = drawn_of(data("methods", methods_rows(0.1)))
+    assert "forgetting" not in plain.table
+    assert "peak memory" not in plain.table
+
+
+def cells(table: str) -> dict[str, list[str]]:
+    """The cells of each row by its first one."""
+    rows = [re.findall(r"<td>([^<]*)</td>", line) for line in table.split("<tr")]
+    return {first: rest for first, *rest in filter(None, rows)}
 
 
 def test_a_difference_below_resolution_is_called_so() -> None:
@@ -172,8 +207,6 @@ def test_the_page_over_all_is_self_contained(tmp_path: Path) -> None:
 
 
 def test_ids_of_two_drawings_in_a_page_differ() -> None:
-    import re
-
     part = drawn_of(data("methods", methods_rows(0.1)))
     html = Page("t", [("", "l")], {"": [part]}, "", caveats=["caveat"]).html()
     defined = re.findall(r'<(?:clipPath|path) id="([^"]+)"', html)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from sweeps.config.study_config import ArmName, NuisanceConfig, StudyConfig
 from sweeps.report.arms import winner
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.attempts import queue_points
@@ -17,6 +19,7 @@ from sweeps.search.fixed_designs import DataDesign, DropDesign, MethodsDesign, S
 ONE = ((1, 1e-3),)
 TWO = ((1, 1e-3), (2, 1e-3))
 RATIOS = (0.0, 0.5, 0.9)
+EIGHT = get_args(ArmName)
 
 
 def plan(combinations: tuple[tuple[int, float], ...] = ONE, seeds: int = 3) -> Plan:
@@ -109,7 +112,7 @@ def test_the_winner_is_masked_and_only_fresh_models_are_tested() -> None:
 
 
 def test_methods_share_data_seeds_and_budget() -> None:
-    design = MethodsDesign(plan(), 0.4)
+    design = MethodsDesign(plan(), StudyConfig().arm_ratios(0.4))
     rows = run(design, lambda p: 0.0)
     seeds = {m: {r.seed for r in rows if r.method == m} for m in {r.method for r in rows}}
     assert seeds.pop("pretrained") == {7}
@@ -118,6 +121,32 @@ def test_methods_share_data_seeds_and_budget() -> None:
     ratios = {r.method: r.mask_ratio for r in rows}
     assert ratios["random"] == ratios["gmt"] == ratios["drop_trivial"] == 0.4
     assert len(design.tested(rows)) == len(rows)
+
+
+def test_eight_arms_tune_their_own_parameters_at_equal_budget() -> None:
+    study = StudyConfig.model_validate({"arms": EIGHT})
+    nuisance = NuisanceConfig.model_validate(
+        {"accumulation_interval": 1, "learning_rate": [1e-3, 3e-3]}
+    )
+    combinations = tuple(nuisance.combinations())
+    whole = Plan(7, 3, 1, 2, combinations, study.arm_combinations(nuisance))
+    rows = run(MethodsDesign(whole, study.arm_ratios(0.4)), lambda p: p.learning_rate)
+    tuned = {
+        m: sorted(r.learning_rate for r in rows if r.method == m and r.stage == "tuning")
+        for m in {r.method for r in rows}
+    }
+    assert tuned.pop("lora") == [1e-2, 3e-2]
+    assert [tuned.pop(m) for m in ("pretrained", "drop_trivial", "dare")] == [[], [], []]
+    assert set(tuned) == {"sft", "hft", "random", "gmt", "shira"}
+    assert all(rates == [1e-3, 3e-3] for rates in tuned.values())
+    last = [r for r in rows if r.stage == "replicate"]
+    ends = {
+        m: {(r.mask_ratio, r.learning_rate, r.seed) for r in last if r.method == m}
+        for m in ("lora", "shira", "dare")
+    }
+    assert ends["lora"] == {(0.0, 3e-2, seed) for seed in (7, 8, 9)}
+    assert ends["shira"] == {(0.98, 3e-3, seed) for seed in (7, 8, 9)}
+    assert ends["dare"] == {(0.9, 3e-3, seed) for seed in (7, 8, 9)}
 
 
 def test_a_drop_follows_from_each_sft_model() -> None:
@@ -144,7 +173,7 @@ def test_data_has_every_method_on_every_share() -> None:
     "design",
     [
         SensitivityDesign(plan(), RATIOS, "gmt"),
-        MethodsDesign(plan(), 0.4),
+        MethodsDesign(plan(), StudyConfig(arms=EIGHT).arm_ratios(0.4)),
         DropDesign(plan(), (0.2, 0.4)),
         DataDesign(plan(), 0.4, (0.1, 1.0)),
     ],

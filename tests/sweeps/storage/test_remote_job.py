@@ -16,7 +16,8 @@ from filelock import FileLock
 from sweeps.config.load import parse_config
 from sweeps.execution.job_messages import Job, Measured, MeasuringJob, ScoringJob
 from sweeps.execution.remote_job import Stored, StoredJob, push_cache
-from sweeps.finetune.finetune_config import DropConfig, ModelConfig
+from sweeps.finetune.finetune_config import ModelConfig
+from sweeps.finetune.method_options import DropConfig
 from sweeps.finetune.reporter import Check
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore, StorageError, SupersededError

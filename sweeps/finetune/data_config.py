@@ -1,0 +1,154 @@
+"""The training data of a run: one source of rows, or a mixture of several."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from evaluators.prompt_formats import PromptFormat
+from sweeps.finetune.strict_model import LocalPath, StrictModel
+from sweeps.finetune.train_formats import COLUMNS, CONVERSATIONS, HOMES, PROMPTS, TrainFormat
+from sweeps.storage.errors import nearest
+
+
+class SourceConfig(StrictModel):
+    """Training rows in one format.
+
+    `path`: a file (.jsonl, .json, .csv, .parquet), several separated by commas, a folder of them,
+    or a hub dataset with its `subset`, `split` and `revision`; by default the format's dataset on
+    the hub. `columns` maps fields of the format to columns of the file, as `{prompt: data.q}`.
+    `part="train"` leaves out rows that a benchmark on the same set evaluates on. `template="chat"`
+    uses the tokenizer's chat template instead of the format's own prompt. A conversation is one
+    example, or one for each answer with `conversation="per_turn"`.
+    """
+
+    path: LocalPath
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    format: TrainFormat = "prompt_response"
+    columns: dict[str, str] = Field(default_factory=dict)
+    part: Literal["all", "train"] = "all"
+    template: Literal["own", "chat"] = "own"
+    conversation: Literal["whole", "per_turn"] = "whole"
+    on_bad_row: Literal["stop", "skip"] = "stop"
+
+    @model_validator(mode="after")
+    def _turns_are_of_a_conversation(self) -> Self:
+        if self.conversation != "whole" and self.format not in CONVERSATIONS:
+            raise ValueError(
+                f"data.conversation: '{self.conversation}' requires one of the formats "
+                f"{', '.join(CONVERSATIONS)}, got '{self.format}'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _columns_are_of_the_format(self) -> Self:
+        known = COLUMNS.get(self.format)
+        if self.columns and known is None:
+            raise ValueError(
+                f"columns: format '{self.format}' has the columns of its dataset; expected none, "
+                f"or one of the formats {', '.join(COLUMNS)}"
+            )
+        for name, column in self.columns.items():
+            if known is not None and name not in known:
+                raise ValueError(
+                    f"columns: format '{self.format}' has no field '{name}' "
+                    f"({nearest(name, list(known))})"
+                )
+            if not all(column.split(".")):
+                raise ValueError(f"columns.{name}: expected a column, got '{column}'")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_home_on_the_hub(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("path") is not None:
+            return values
+        home = HOMES.get(str(values.get("format")), {})
+        return {**home, **{name: value for name, value in values.items() if name != "path"}}
+
+
+class MixedSource(SourceConfig):
+    """A source of a mixture. `weight`: its share of the examples, relative to other sources."""
+
+    weight: float | None = Field(default=None, gt=0.0)
+
+
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class DataConfig(SourceConfig):
+    """The training rows: of one source, or of several `sources` by name.
+
+    `max_length` is the total length in tokens. `train_fraction` is the share of examples to train
+    on. `decontaminate` (usually 13) leaves out examples that share that many consecutive words
+    with an item of the run's benchmarks. `packing` packs the examples of an update into rows of up
+    to `max_length` tokens instead of padding them; the results are the same. Keys of a source
+    that stand beside `sources` are the defaults of all of them. Without weights, an epoch has each
+    example once.
+    """
+
+    path: LocalPath = ""
+    max_length: int = Field(default=256, ge=2)
+    train_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
+    decontaminate: int | None = Field(default=None, ge=3)
+    packing: bool = False
+    sources: dict[SourceName, MixedSource] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_sources(cls, values: Any) -> Any:
+        sources = values.get("sources") if isinstance(values, dict) else None
+        if not sources or not isinstance(sources, dict):
+            return values
+        if values.get("path"):
+            raise ValueError("expected either a path or sources, got both")
+        shared = {key: values[key] for key in values.keys() & _OF_A_SOURCE}
+        others = {key: value for key, value in values.items() if key not in _OF_A_SOURCE}
+        merged = {
+            name: {**shared, **source} if isinstance(source, dict) else source
+            for name, source in sources.items()
+        }
+        return {**others, "sources": merged}
+
+    @model_validator(mode="after")
+    def _has_rows(self) -> Self:
+        if not self.path and not self.sources:
+            raise ValueError("expected a path, or sources by name")
+        unweighted = [name for name, source in self.sources.items() if source.weight is None]
+        if 0 < len(unweighted) < len(self.sources):
+            raise ValueError(
+                f"sources: expected a weight for each or for none, got none for "
+                f"{', '.join(sorted(unweighted))}"
+            )
+        return self
+
+    def parts(self) -> dict[str, DataConfig]:
+        """Each source alone, in the order of the names; the only one has the name ""."""
+        if not self.sources:
+            return {"": self}
+        fields = SourceConfig.model_fields
+        return {
+            name: self.model_copy(
+                update={"sources": {}, **{key: getattr(source, key) for key in fields}}
+            )
+            for name, source in sorted(self.sources.items())
+        }
+
+    def prompt_format(self) -> PromptFormat:
+        """The prompt format of the rows; raw if sources differ in it."""
+        forms: set[PromptFormat] = {
+            "chat" if part.template == "chat" else PROMPTS.get(part.format, "raw")
+            for part in self.parts().values()
+        }
+        return forms.pop() if len(forms) == 1 else "raw"
+
+    def weights(self) -> list[float]:
+        """The weights of the parts; [] without weights."""
+        given = [source.weight for _, source in sorted(self.sources.items())]
+        return [weight for weight in given if weight is not None]
+
+
+_OF_A_SOURCE = {*SourceConfig.model_fields}
