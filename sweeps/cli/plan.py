@@ -72,7 +72,8 @@ def _domain(plan: DomainPlan) -> Iterator[str]:
     for name, text in plan.parameters.items():
         yield f"  {name}: {text}"
     for sizes, (updates, examples) in [*plan.updates.items()][:SHOWN_SIZES]:
-        yield f"  at {sizes}: {updates} updates of {examples} examples"
+        counted = f"{updates} update{'' if updates == 1 else 's'}"
+        yield f"  at {sizes}: {counted} of {examples} examples"
     if len(plan.updates) > SHOWN_SIZES:
         yield f"  and {len(plan.updates) - SHOWN_SIZES} more sizes"
     if (pace := plan.pace) is not None:
