@@ -20,7 +20,8 @@ from typer.exceptions import TyperException
 
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.storage.errors import UserError, inner_model
+from sweeps.config.validation_errors import inner_model
+from sweeps.storage.errors import UserError
 from sweeps.storage.remote_sync import refresh
 
 PROGRAM = "python -m sweeps"

@@ -11,9 +11,10 @@ import yaml
 
 from sweeps.config.load import load_tree
 from sweeps.config.path_types import resolve_model
+from sweeps.config.validation_errors import checked
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.model_facts import context_length, count_parameters, read_model_config
-from sweeps.storage.errors import UserError, checked, nearest
+from sweeps.storage.errors import UserError, nearest
 
 MINI_MODEL = "mini:model"
 SMALL = 50_000_000

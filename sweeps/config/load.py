@@ -17,11 +17,12 @@ from pydantic import ValidationError
 from sweeps.config.old_records import check_resolved
 from sweeps.config.study_config import Kind
 from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.config.validation_errors import explain
 from sweeps.finetune.hub import similar_path
 from sweeps.mini.world import name_of
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.atomic_io import atomic_write
-from sweeps.storage.errors import UserError, explain
+from sweeps.storage.errors import UserError
 from sweeps.storage.remote_sync import refresh
 from sweeps.storage.run_lock import StartingError, local_driver
 from sweeps.storage.study_paths import RESOLVED, StudyPaths

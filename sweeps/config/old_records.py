@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.storage.errors import RENAMED, UserError
+from sweeps.config.validation_errors import RENAMED
+from sweeps.storage.errors import UserError
 
 SCHEMA = 3
 """Part of every study's definition; raise it when a default changes, which a definition leaves

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps.storage.errors import as_yaml, nearest
+from sweeps.config.validation_errors import as_yaml
+from sweeps.storage.errors import nearest
 
 FORMS = (
     "expected a number, a list such as [0, 0.2, 0.4] or a range such as "

@@ -20,8 +20,8 @@ from sweeps.config.trial_keys import (
     takes_list,
     words,
 )
+from sweeps.config.validation_errors import as_yaml
 from sweeps.finetune.strict_model import StrictModel
-from sweeps.storage.errors import as_yaml
 
 
 class Draws(Protocol):

@@ -23,6 +23,7 @@ from sweeps.config.search_config import Objective, SearchConfig, bounded
 from sweeps.config.space import MASKING, Point, SpaceConfig, plain_point
 from sweeps.config.study_config import ArmConfig, NuisanceConfig, StudyConfig
 from sweeps.config.trial_keys import placed
+from sweeps.config.validation_errors import explain
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.finetune_config import (
     BenchmarkConfig,
@@ -37,7 +38,7 @@ from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.cluster_address import cluster_address
-from sweeps.storage.errors import UserError, explain
+from sweeps.storage.errors import UserError
 from sweeps.storage.study_paths import StudyPaths
 
 

@@ -8,10 +8,11 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from sweeps.config.validation_errors import ELSEWHERE, UnknownKeyError, as_yaml, inner_model
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.run_identity import BESIDE_THE_RESULT
 from sweeps.finetune.strict_model import takes_bool
-from sweeps.storage.errors import ELSEWHERE, UnknownKeyError, as_yaml, inner_model, nearest
+from sweeps.storage.errors import nearest
 
 Method = Literal["sft", "gmt", "random", "hft", "shira", "lora"]
 

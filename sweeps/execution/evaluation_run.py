@@ -20,9 +20,9 @@ from evaluators.language_model import LanguageModel
 from evaluators.protocol import HARNESS, Changes, is_harness, is_own
 from evaluators.records import write_records
 from evaluators.tokens import AddBos
+from sweeps.config.validation_errors import checked
 from sweeps.finetune.strict_model import expanded
 from sweeps.mini.world import resolve
-from sweeps.storage.errors import checked
 
 Dtype = Literal["auto", "bfloat16", "float32", "mixed_bfloat16"]
 ADD_BOS: dict[str, AddBos] = {"auto": "auto", "true": True, "false": False}

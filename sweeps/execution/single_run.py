@@ -16,10 +16,11 @@ from pydantic import ValidationError
 from sweeps.config.load import load_tree
 from sweeps.config.path_types import resolve_run
 from sweeps.config.sweep_config import TrackingConfig
+from sweeps.config.validation_errors import explain
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.reporter import RunResult
 from sweeps.finetune.strict_model import LocalPath
-from sweeps.storage.errors import UserError, explain
+from sweeps.storage.errors import UserError
 
 
 class SingleRun(FinetuneConfig):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
-from sweeps.storage.errors import UserError, _paths
+from sweeps.config.validation_errors import _paths
+from sweeps.storage.errors import UserError
 
 PATHS = [path.replace("NAME", "sums") for path in dict.fromkeys(_paths(SweepConfig))]
 VALUES = [

@@ -7,10 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from sweeps.config.sweep_config import DomainConfig
+from sweeps.config.validation_errors import checked
 from sweeps.finetune.finetune_config import BatchConfig, BatchError
 from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.run_identity import run_identity
-from sweeps.storage.errors import UserError, checked
+from sweeps.storage.errors import UserError
 from tests.sweeps.finetune.tiny import config
 
 HERE = Path("world")
