@@ -15,13 +15,17 @@ from torch import Tensor
 
 from evaluators.benchmark import Benchmark, Item, ItemRecord, protocol_sha256
 from evaluators.records import as_record
+from evaluators.tokens import end_tokens
 
 # Part of every key: a change of what the engine computes makes old records unfindable.
 ENGINE_VERSION = 2
 
 
 def weights_sha256(model: Any, tokenizer: Any) -> str:
-    """The fingerprint of a model in memory: names, shapes, dtypes and bytes, and its tokens."""
+    """The fingerprint of a model in memory: names, shapes, dtypes and bytes, and its tokens.
+
+    Its chat template and the tokens that end a response are part of it.
+    """
     digest = hashlib.sha256()
     state: dict[str, Tensor] = model.state_dict()
     for name, tensor in sorted(state.items()):
@@ -34,7 +38,8 @@ def weights_sha256(model: Any, tokenizer: Any) -> str:
         json.dumps(tokenizer.get_vocab(), sort_keys=True) if core is None else core.to_str()
     )
     digest.update(vocabulary.encode())
-    digest.update(json.dumps(getattr(tokenizer, "chat_template", None)).encode())
+    ends = sorted(end_tokens(tokenizer, getattr(model, "generation_config", None)))
+    digest.update(json.dumps([getattr(tokenizer, "chat_template", None), ends]).encode())
     digest.update(json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 

@@ -125,7 +125,7 @@ class LanguageModel(TextModel):
             paths = self._paths(max(map(len, rows)) + limit)
             generator = Generator(self.forward, self._budget, self._batch_size, paths.cached)
             outputs = generator.run(rows, paths.clusters(rows), decoding)
-        return [self._completion(ids, ended, stops) for ids, ended in outputs]
+        return [self._completion(ids, ended, stops, ends) for ids, ended in outputs]
 
     def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
         """The log-likelihood of each continuation after its context, in order.
@@ -221,8 +221,12 @@ class LanguageModel(TextModel):
             self._exact = exact_paths(self.forward)
         return self._exact if longest <= steady_positions(self.model.config) else PLAIN_PATHS
 
-    def _completion(self, ids: list[int], ended: bool, stops: Sequence[str]) -> Completion:
-        text = cut_at_stop(self.codec.text(ids), stops)
+    def _completion(
+        self, ids: list[int], ended: bool, stops: Sequence[str], ends: frozenset[int]
+    ) -> Completion:
+        # An added token that ends a turn need not be a special one, which decoding leaves out.
+        said = ids[:-1] if ids and ids[-1] in ends else ids
+        text = cut_at_stop(self.codec.text(said), stops)
         return Completion(text, len(ids), not ended, tuple(ids))
 
 

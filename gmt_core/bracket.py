@@ -37,7 +37,9 @@ def bracketed_select(pool: LocalPool, kept: int, scanner: Scanner) -> int:
     if not interval.width:
         return interval.low
     if seen.histogram is None:
-        inside = torch.cat(seen.pieces).sub_(interval.low)
+        # A pool may lie on several devices.
+        inside = torch.cat([piece.to(seen.pieces[0].device) for piece in seen.pieces])
+        inside.sub_(interval.low)
         seen.pieces.clear()
         return interval.low + _largest(inside, rank, interval.width)
     digit, left = descend(seen.counts().unsqueeze(0), torch.tensor([rank]))

@@ -61,12 +61,18 @@ def one_off_drop(
 
 
 def check_pair(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor]) -> None:
-    """Raise ValueError where the names or shapes of two state dicts differ."""
+    """Raise ValueError where the names or shapes of two state dicts differ.
+
+    So too where a value is no dense tensor in memory: an offloaded weight, an extra state.
+    """
     for ours, theirs, which in ((tuned, base, "base"), (base, tuned, "tuned")):
         for name in ours:
             if name not in theirs:
                 raise ValueError(f"{which}: no tensor {name!r}{nearest(name, list(theirs))}")
     for name, after in tuned.items():
+        for found in (base[name], after):
+            if not isinstance(found, Tensor) or found.is_meta or found.layout != torch.strided:
+                raise ValueError(f"{name}: expected a dense tensor in memory, found {found!r:.30}")
         if after.shape != base[name].shape:
             raise ValueError(
                 f"{name}: expected one shape in base and tuned, found {tuple(base[name].shape)} "
@@ -109,5 +115,5 @@ def _delta(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _wide(before: Tensor, after: Tensor) -> torch.dtype:
-    both = torch.promote_types(before.dtype, after.dtype)
-    return torch.promote_types(both, torch.float32)
+    dtypes = (before.dtype, after.dtype)
+    return torch.float64 if torch.float64 in dtypes else torch.float32

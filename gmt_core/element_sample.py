@@ -15,7 +15,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from gmt_core.flat import flat_view
+from gmt_core.flat import flat_view, is_dense
 from gmt_core.layout import local_part
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.rules import Rule
@@ -45,8 +45,10 @@ class ElementSample:
     @torch.no_grad()
     def of_tensors(self, places: Sequence[int], tensors: Sequence[Tensor]) -> Tensor:
         """A copy of the sampled elements of the tensors of some places, end to end."""
-        pairs = zip(places, tensors, strict=True)
-        return torch.cat([flat_view(local_part(x))[self._part(place)] for place, x in pairs])
+        parts = zip(places, map(local_part, tensors), strict=True)
+        # A weight may be a slice of a larger tensor; its gradient is no such slice.
+        flat = ((place, flat_view(x) if is_dense(x) else x.reshape(-1)) for place, x in parts)
+        return torch.cat([x[self._part(place)] for place, x in flat])
 
     @torch.no_grad()
     def keeps(

@@ -28,7 +28,7 @@ def flat_view(x: Tensor) -> Tensor:
     """
     if x.is_contiguous():
         return x.view(-1)
-    if not _is_dense(x):
+    if not is_dense(x):
         raise ValueError(
             f"gradient of shape {tuple(x.shape)} and strides {x.stride()}: expected a dense block "
             "of memory; call .contiguous() on it first"
@@ -36,7 +36,14 @@ def flat_view(x: Tensor) -> Tensor:
     return x.as_strided((x.numel(),), (1,))
 
 
-def _is_dense(x: Tensor) -> bool:
+def in_layout_of(x: Tensor, like: Tensor) -> Tensor:
+    """x with its elements in the order of another tensor's memory; a copy only if it must."""
+    if x.stride() == like.stride():
+        return x
+    return torch.empty_like(like, dtype=x.dtype).copy_(x)
+
+
+def is_dense(x: Tensor) -> bool:
     """Whether x fills one block of memory, its dimensions in whatever order."""
     expected = 1
     for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):

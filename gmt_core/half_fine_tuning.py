@@ -22,7 +22,7 @@ from gmt_core.rules import KeepAll, Rule
 class KeepNone(Rule):
     """Nothing of this gradient."""
 
-    def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
+    def keeps(self, chunk: Tensor, start: int) -> Tensor:
         """Keep no element."""
         return torch.zeros_like(chunk, dtype=torch.bool)
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gmt_core.errors import NonFiniteGradientError
-from gmt_core.flat import flat_view
+from gmt_core.flat import flat_view, in_layout_of
 from gmt_core.layout import local_part
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.method import Method
-from gmt_core.optimizer_mode import MASK_KEY, drops_of, in_layout_of
+from gmt_core.optimizer_mode import MASK_KEY, drops_of
 from gmt_core.rules import KeepAll, Rule
 from gmt_core.schedule import drawn_at
 
@@ -31,7 +31,7 @@ class KeepHeld(Rule):
 
     mask: Tensor  # bool, flat, in the order of the gradient's memory
 
-    def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
+    def keeps(self, chunk: Tensor, start: int) -> Tensor:
         """A copy of the mask's part, since the caller may overwrite it."""
         return self.mask[start : start + chunk.numel()].clone()
 

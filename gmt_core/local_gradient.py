@@ -9,7 +9,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from gmt_core.flat import flat_view
+from gmt_core.flat import flat_view, in_layout_of
 from gmt_core.layout import Layout, is_dtensor, local_part
 from gmt_core.magnitudes import Magnitudes, Saliency
 
@@ -36,6 +36,11 @@ class LocalGradient:
         if not isinstance(gradient, Tensor):
             raise ValueError(f"{name}: expected a gradient, found {type(gradient).__name__}")
         layout = Layout.of(gradient, name)
+        if weight is not None and weight.shape != gradient.shape:
+            raise ValueError(
+                f"{name}: expected weights of shape {tuple(gradient.shape)}, as the gradient, "
+                f"found {tuple(weight.shape)}"
+            )
         if weight is not None and is_dtensor(gradient) is not is_dtensor(weight):
             raise ValueError(
                 f"{name}: expected gradient and parameter to be both DTensors or none, "
@@ -49,30 +54,27 @@ class LocalGradient:
         """Elements of the whole gradient, over all ranks."""
         return self.layout.numel
 
+    @property
+    def unfit(self) -> str:
+        """What was expected where its elements have no order; "" where they have one."""
+        if self.gradient.layout is not torch.strided:
+            return "a dense gradient, found a sparse one; use sparse=False"
+        return (
+            f"a real gradient, found {self.gradient.dtype}" if self.gradient.is_complex() else ""
+        )
+
     def checked(self) -> Self:
         """Itself; raises ValueError, naming the parameter, where it cannot be masked in place."""
-        what = ""
-        if self.gradient.layout is not torch.strided:
-            what = "a dense gradient, found a sparse one; use sparse=False"
-        elif self.gradient.is_complex():
-            what = f"a real gradient, found {self.gradient.dtype}"
-        if what:
+        if what := self.unfit:
             raise ValueError(f"{self.name}: expected {what}, or exclude the parameter by name")
         flat_view(self.gradient)
         return self
 
     def flat_weight(self) -> Tensor:
-        """The weights, flat, in the memory order that gradient and weight must share."""
+        """The weights, flat, in the order of the gradient's memory; a copy only if it must."""
         if self.weight is None:
             raise ValueError(f"{self.name}: this saliency needs the weights, found none")
-        strides = zip(self.gradient.stride(), self.weight.stride(), strict=True)
-        sizes = zip(self.gradient.shape, strides, strict=True)
-        if any(size > 1 and ours != theirs for size, (ours, theirs) in sizes):
-            raise ValueError(
-                f"{self.name}: expected gradient and weight in one memory layout, found strides "
-                f"{self.gradient.stride()} and {self.weight.stride()}"
-            )
-        return flat_view(self.weight)
+        return flat_view(in_layout_of(self.weight, self.gradient))
 
     def magnitudes(self, dtype: torch.dtype, saliency: Saliency) -> Magnitudes:
         """What the local elements are ranked by, compared in that dtype."""
@@ -85,7 +87,19 @@ def local_gradients(
     names: Sequence[str] | None = None,
     weights: Sequence[Tensor] | None = None,
 ) -> list[LocalGradient]:
-    """Gradients without an optimizer, in their order; the names are needed by some methods."""
+    """Gradients without an optimizer, in their order; the names are needed by some methods.
+
+    Raises ValueError for a single tensor, and for names or weights of another number.
+    """
+    if not isinstance(gradients, Sequence):
+        raise ValueError(
+            f"gradients: expected a list of tensors, found {type(gradients).__name__}"
+        )
+    for what, given in (("names", names), ("weights", weights)):
+        if given is not None and len(given) != len(gradients):
+            raise ValueError(
+                f"{what}: expected one for each of {len(gradients)} gradients, found {len(given)}"
+            )
     return [
         LocalGradient.of(
             place,

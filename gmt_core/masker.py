@@ -163,9 +163,11 @@ class GradientMasker:
                 "masker.detach() and masker.attach(optimizer, model.named_parameters()) once they "
                 "are final"
             )
-        gradients = self._gradients()
-        rules = self._rules(gradients, optimizer)
-        tensors = self._parameters.tensors
+        found, tensors = self._gradients(), self._parameters.tensors
+        pairs = zip(found, self._rules(found, optimizer), strict=True)
+        # The others, sparse or complex, are kept as a whole, and cannot be counted.
+        kept = [(gradient, rule) for gradient, rule in pairs if not gradient.unfit]
+        gradients, rules = [gradient for gradient, _ in kept], [rule for _, rule in kept]
         self._saved = save(gradients, tensors, rules, optimizer, self._mode)
         if self._meter is not None:
             self._meter.mask_(gradients, rules, self._update)
@@ -183,16 +185,12 @@ class GradientMasker:
             self._latest = measured.unscaled(loss_scale(optimizer)) if measured else self._latest
 
     def _gradients(self) -> list[LocalGradient]:
-        """Those of this update; excluded ones that cannot be counted are left out."""
-        found = []
-        for place, parameter in enumerate(self._parameters.tensors):
-            name, gradient = self._parameters.names[place], parameter.grad
-            if gradient is None:
-                continue
-            if name in self._excluded and (gradient.is_sparse or gradient.is_complex()):
-                continue
-            found.append(LocalGradient.of(place, name, reduced(parameter), parameter))
-        return found
+        """Those of this update."""
+        return [
+            LocalGradient.of(place, self._parameters.names[place], reduced(parameter), parameter)
+            for place, parameter in enumerate(self._parameters.tensors)
+            if parameter.grad is not None
+        ]
 
     def _rules(self, gradients: Sequence[LocalGradient], optimizer: Optimizer) -> list[Rule]:
         """One for each gradient; what is excluded stays."""

@@ -55,6 +55,7 @@ class Meter:
         tensors = [gradient.gradient for gradient in gradients]
         before, keeps = self._keeps if update == self._next else {}, dict[Places, Tensor]()
         measured, sums = update % self._every == 0, dict[Places, list[Tensor]]()
+        self._begun = None  # of a step that raised an error
         if measured or (update + 1) % self._every == 0:
             for places, indices in _alike(gradients).items():
                 members = [gradients[i] for i in indices]

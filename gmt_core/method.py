@@ -10,6 +10,7 @@ from typing import Self, final
 
 from torch import Tensor
 
+from gmt_core.checks import checked_count
 from gmt_core.local_gradient import LocalGradient, local_gradients
 from gmt_core.method_config import MethodConfig
 from gmt_core.ratios import Ratio, Ratios
@@ -75,7 +76,7 @@ class Method(ABC):
 
         Raises ValueError for an update whose mask an earlier one drew from its gradients.
         """
-        drawn = drawn_at(self.hold, update)
+        drawn = drawn_at(self.hold, checked_count("update", update, "a count of updates from 0"))
         if self.stores_masks and drawn != update:
             raise ValueError(
                 f"hold: the mask of update {update} was drawn at update {drawn} and is kept with "

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adafactor, Adam, AdamW, Optimizer
 
-from gmt_core.flat import chunks_of, flat_view
+from gmt_core.flat import chunks_of, flat_view, in_layout_of, is_dense
 from gmt_core.layout import local_part
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.naming import one_of
@@ -162,20 +162,15 @@ def drops_of(gradient: Tensor, rule: Rule) -> Tensor:
     flat = flat_view(drops)
     for start, chunk in chunks_of(gradient):
         keeps = rule.keeps(chunk, start)
-        if keeps is not None:
-            torch.logical_not(keeps, out=flat[start : start + chunk.numel()])
+        torch.logical_not(keeps, out=flat[start : start + chunk.numel()])
     return drops
-
-
-def in_layout_of(mask: Tensor, tensor: Tensor) -> Tensor:
-    """The mask with its elements in the order of the tensor's memory; a copy only if it must."""
-    if mask.stride() == tensor.stride():
-        return mask
-    return torch.empty_like(tensor, dtype=torch.bool).copy_(mask)
 
 
 def _chunks(tensor: Tensor, drops: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Parts of both: indexing a whole tensor by a mask takes eight bytes for each element."""
+    if not is_dense(tensor):
+        yield tensor, drops
+        return
     masks = chunks_of(in_layout_of(drops, tensor))
     for (_, chunk), (_, drop) in zip(chunks_of(tensor), masks, strict=True):
         yield chunk, drop

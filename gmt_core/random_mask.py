@@ -31,7 +31,7 @@ class KeepRandomPart(Rule):
     layout: Layout
     gradient: Tensor  # for the order of its memory
 
-    def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
+    def keeps(self, chunk: Tensor, start: int) -> Tensor:
         """Keep what the permutation of the whole sends to the first `kept` places."""
         return self._keeps(torch.arange(start, start + chunk.numel(), device=chunk.device))
 

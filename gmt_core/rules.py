@@ -24,8 +24,8 @@ class Rule(ABC):
     """Decides, element by element, what of one gradient stays."""
 
     @abstractmethod
-    def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
-        """Which elements of a flat chunk stay: bool, chunk's shape; None where all do.
+    def keeps(self, chunk: Tensor, start: int) -> Tensor:
+        """Which elements of a flat chunk stay: bool, chunk's shape; the caller may overwrite it.
 
         `start` is the place of the chunk's first element in the flat gradient.
         """
@@ -33,19 +33,14 @@ class Rule(ABC):
     def zero_(self, gradient: Tensor) -> None:
         """Zero in place what does not stay; what stays is left bit for bit."""
         for start, chunk in chunks_of(gradient):
-            keeps = self.keeps(chunk, start)
-            if keeps is not None:
-                chunk.masked_fill_(keeps.logical_not_(), 0)
+            chunk.masked_fill_(self.keeps(chunk, start).logical_not_(), 0)
 
     def zero_and_count_(self, gradient: Tensor, kept: Tensor) -> None:
         """As `zero_`; adds to `kept`, without dimensions, how many elements stay."""
         for start, chunk in chunks_of(gradient):
             keeps = self.keeps(chunk, start)
-            if keeps is None:
-                kept += chunk.numel()
-            else:
-                kept += count_true(keeps)
-                chunk.masked_fill_(keeps.logical_not_(), 0)
+            kept += count_true(keeps)
+            chunk.masked_fill_(keeps.logical_not_(), 0)
 
     def keeps_of(self, values: Tensor, gradient: Tensor, sample: slice) -> Tensor:
         """Which of the sampled elements stay, in the order of the gradient's memory: bool.
@@ -54,12 +49,11 @@ class Rule(ABC):
         single elements does better than this.
         """
         number = len(range(gradient.numel())[sample])
-        found = torch.ones(number, dtype=torch.bool, device=gradient.device)
+        found = torch.empty(number, dtype=torch.bool, device=gradient.device)
         first, done = sample.start, 0
         for start, chunk in chunks_of(gradient):
             keeps, count = self.keeps(chunk, start), len(range(first, chunk.numel(), sample.step))
-            if keeps is not None:
-                found[done : done + count] = keeps[first :: sample.step]
+            found[done : done + count] = keeps[first :: sample.step]
             first, done = first + count * sample.step - chunk.numel(), done + count
         return found
 
@@ -69,9 +63,17 @@ class Rule(ABC):
 class KeepAll(Rule):
     """The gradient as it is (SFT)."""
 
-    def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
+    def keeps(self, chunk: Tensor, start: int) -> Tensor:
         """Keep everything."""
-        return None
+        return torch.ones_like(chunk, dtype=torch.bool)
+
+    def zero_and_count_(self, gradient: Tensor, kept: Tensor) -> None:
+        """Count everything, in whatever memory layout."""
+        kept += gradient.numel()
+
+    def keeps_of(self, values: Tensor, gradient: Tensor, sample: slice) -> Tensor:
+        """Keep everything."""
+        return torch.ones_like(values, dtype=torch.bool)
 
 
 @final
@@ -81,7 +83,7 @@ class KeepLargest(Rule):
 
     threshold: Tensor  # no dimensions
 
-    def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
+    def keeps(self, chunk: Tensor, start: int) -> Tensor:
         """Compare magnitudes with the threshold, in the wider of the two dtypes."""
         return _at_least(chunk, self.threshold)
 
@@ -126,7 +128,7 @@ class KeepMostSalient(Rule):
     weight: Tensor  # flat, in the order of the gradient's memory
     saliency: Saliency
 
-    def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
+    def keeps(self, chunk: Tensor, start: int) -> Tensor:
         """Compare magnitudes, in the wider of the two dtypes."""
         found = salient(chunk, self.weight[start : start + chunk.numel()], self.saliency)
         return _at_least(found, self.threshold)
@@ -151,7 +153,7 @@ class KeepRandom(Rule):
     permutation: Permutation
     kept: int
 
-    def keeps(self, chunk: Tensor, start: int) -> Tensor | None:
+    def keeps(self, chunk: Tensor, start: int) -> Tensor:
         """Keep what the permutation sends to the first `kept` places."""
         return self.permutation(start, start + chunk.numel(), chunk.device) < self.kept
 

@@ -33,10 +33,13 @@ class RatioSchedule:
     def __post_init__(self) -> None:
         """Check every number."""
         one_of("schedule shape", self.shape, SHAPES)
-        checked_ratio("mask_ratio", self.end)
-        checked_ratio("schedule start", self.start)
-        checked_count("schedule warmup", self.warmup, "0 or more updates")
-        checked_count("schedule updates", self.updates, "a number of updates")
+        numbers = {
+            "end": checked_ratio("mask_ratio", self.end),
+            "start": checked_ratio("schedule start", self.start),
+            "warmup": checked_count("schedule warmup", self.warmup, "0 or more updates"),
+            "updates": checked_count("schedule updates", self.updates, "a number of updates"),
+        }
+        vars(self).update(numbers)  # NumPy's, too, are saved as JSON
         if self.shape == "constant" and (self.start or self.updates):
             raise ValueError("schedule: shape constant takes neither start nor updates")
         if self.shape != "constant" and self.updates <= self.warmup:

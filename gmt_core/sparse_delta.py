@@ -37,7 +37,7 @@ from gmt_core.tensor_files import TensorFiles, join_files, shards
 # With what its caller needs beside it, so that a script takes one import more, and not two.
 __all__ = ["Delta", "TensorFiles", "apply_delta", "load_delta", "save_delta", "write_tuned"]
 
-_FORMAT: Final = "gmt_core delta 2"
+_FORMAT: Final = "gmt_core delta 3"
 _FORMS: Final = ("indices", "bitmap", "dense")
 _CHUNK: Final = 1 << 22  # a selection takes 8 bytes for each element that it looks at
 _WEIGHTS: Final = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
@@ -65,8 +65,9 @@ class Plane:
 class Entry:
     """One tensor of the base, and how its change is stored.
 
-    `sha256` is the beginning of the hash of the base's values. `source` is the name under which
-    the change is stored: the tensor's own, or that of another with the same values (tied weights).
+    `sha256` is the beginning of the hash of the base's values, `stored` that of the stored bytes.
+    `source` is the name under which the change is stored: the tensor's own, or that of another
+    with the same values (tied weights).
     """
 
     dtype: str
@@ -74,6 +75,7 @@ class Entry:
     sha256: str
     planes: list[Plane]
     source: str
+    stored: str
 
     def stored_bytes(self) -> int:
         """The bytes under `source`; 0 where nothing changed."""
@@ -111,7 +113,7 @@ def save_delta(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], path: Pa
             if source != name and not torch.equal(_bytes(tuned[source]), _bytes(after)):
                 source = name
             planes, stored = _encoded(base[name].to(after.device), after)
-            entries[name] = Entry(dtype, shape, sha256, planes, source)
+            entries[name] = Entry(dtype, shape, sha256, planes, source, _sha256(stored))
             if source == name and stored.numel():
                 save_file({name: stored.cpu()}, Path(folder, f"{len(entries)}"))
         texts = json.dumps({name: astuple(entry) for name, entry in entries.items()})
@@ -121,20 +123,24 @@ def save_delta(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], path: Pa
 def load_delta(path: Path | str) -> Delta:
     """Open a file of `save_delta`; tensors are read when they are needed.
 
-    Raises ValueError for a file that is damaged, of another kind or of another version.
+    Reads it once. Raises ValueError for a file that is damaged, or of another kind or version.
     """
     path = Path(path)
     stored = TensorFiles(path)
     if (version := stored.metadata.get("format")) != _FORMAT:
         raise ValueError(f"{path}: expected a file of format {_FORMAT!r}, found {version!r}")
-    texts = json.loads(stored.metadata["entries"])
-    entries = {
-        name: Entry(dtype, shape, sha256, [Plane(*plane) for plane in planes], source)
-        for name, (dtype, shape, sha256, planes, source) in texts.items()
-    }
+    try:
+        entries = {
+            name: Entry(dtype, shape, sha256, [Plane(*plane) for plane in planes], *rest)
+            for name, (dtype, shape, sha256, planes, *rest) in json.loads(
+                stored.metadata["entries"]
+            ).items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path}: its list of tensors is missing or damaged") from None
     for entry in entries.values():
-        found = len(stored[entry.source]) if entry.source in stored else 0
-        if found != entry.stored_bytes():
+        found = stored.get(entry.source, torch.empty(0))
+        if len(found) != entry.stored_bytes() or _sha256(found) != entry.stored:
             raise ValueError(f"{path}: the tensor {entry.source!r} is missing or damaged")
     return Delta(path, entries, stored)
 
@@ -153,11 +159,11 @@ def write_tuned(base: Path | str, delta: Delta, folder: Path | str) -> None:
     """A copy of a model folder with the delta applied, one tensor at a time.
 
     The shards are the base's, and so are other files, except weights in other formats. Raises
-    ValueError for another base, and where `folder` exists.
+    ValueError for another base, and where `folder` exists or lies inside of the base's.
     """
     base, folder = Path(base), Path(folder)
-    if folder.exists():
-        raise ValueError(f"{folder}: expected a folder that does not exist yet")
+    if folder.exists() or base.resolve() in folder.resolve().parents:
+        raise ValueError(f"{folder}: expected a folder that does not exist yet, outside of {base}")
     tuned = apply_delta(TensorFiles(base), delta)
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
         new = Path(place, folder.name)
@@ -246,7 +252,7 @@ def _eight(like: Tensor) -> Tensor:
 
 def _bytes(x: Tensor) -> Tensor:
     """The bytes of all elements, row-major: elements x bytes of one, uint8."""
-    flat = x.detach().reshape(-1)
+    flat = x.detach().reshape(-1).contiguous()
     return flat.view(torch.uint8).view(flat.numel(), flat.itemsize)
 
 
@@ -256,8 +262,12 @@ def _index(elements: int) -> torch.dtype:
 
 def _origin(before: Tensor) -> tuple[str, list[int], str]:
     """What tells a base from others: dtype, shape, and the beginning of the values' SHA-256."""
-    digest = hashlib.sha256(_bytes(before).cpu().numpy().data).hexdigest()[:16]
-    return str(before.dtype), list(before.shape), digest
+    return str(before.dtype), list(before.shape), _sha256(before)
+
+
+def _sha256(x: Tensor) -> str:
+    """The beginning of the hash of its values."""
+    return hashlib.sha256(_bytes(x).cpu().numpy().data).hexdigest()[:16]
 
 
 def _check_base(base: Mapping[str, Tensor], delta: Delta) -> None:

@@ -61,7 +61,7 @@ class StepHooks:
         before: Callable[[Optimizer], None],
         after: Callable[[Optimizer], None],
     ) -> None:
-        """Raise ValueError where the optimizer has such hooks already."""
+        """Raise ValueError where the optimizer has such hooks already, or runs none."""
         kind = type(optimizer).__name__
         if _REDUCE in vars(optimizer):
             raise ValueError(
@@ -69,12 +69,18 @@ class StepHooks:
                 "masker a ratio for each name pattern"
             )
         self._optimizer, self._seen = optimizer, _Seen(kind)
-        vars(optimizer)[_REDUCE] = partial(_reduce_without_hooks, optimizer)
         uncompiled = partial(torch.compiler.disable, reason=_OUTSIDE)
-        self._handles = [
-            optimizer.register_step_pre_hook(uncompiled(partial(_begin, before, self._seen))),
-            optimizer.register_step_post_hook(uncompiled(partial(_end, after))),
-        ]
+        try:
+            self._handles = [
+                optimizer.register_step_pre_hook(uncompiled(partial(_begin, before, self._seen))),
+                optimizer.register_step_post_hook(uncompiled(partial(_end, after))),
+            ]
+        except AttributeError:
+            raise ValueError(
+                f"attach: {kind} runs no hooks, since it never called Optimizer.__init__(); "
+                "attach the masker to the optimizer that it wraps"
+            ) from None
+        vars(optimizer)[_REDUCE] = partial(_reduce_without_hooks, optimizer)
         tensors = (p for group in optimizer.param_groups for p in group["params"])
         trained = next((p for p in tensors if p.requires_grad), None)
         if trained is not None:
@@ -126,9 +132,8 @@ def _is_nested(optimizer: Optimizer) -> bool:
     """
     frame = inspect.currentframe()
     while frame is not None:
-        code = frame.f_code
-        is_step = code.co_name == "step" and code.co_argcount > 0
-        if is_step and frame.f_locals.get(code.co_varnames[0]) is optimizer:
+        # Only a method calls its optimizer so: a training loop may have a step(optimizer) too.
+        if frame.f_code.co_name == "step" and frame.f_locals.get("self") is optimizer:
             return True
         frame = frame.f_back
     return False

@@ -53,9 +53,9 @@ def shards(path: Path) -> list[Path]:
     if index.is_file():
         try:
             listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        except (ValueError, KeyError):
+            return [path / name for name in sorted(set(listed.values()))]
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{index}: expected JSON with a weight_map") from None
-        return [path / name for name in sorted(set(listed.values()))]
     found = sorted(path.glob("*.safetensors"))
     if not found:
         raise ValueError(f"{path}: expected a folder with .safetensors files, found none")

@@ -19,7 +19,7 @@ from torch import Tensor
 from gmt_core.accelerated import kernels_for
 from gmt_core.block import Block
 from gmt_core.bracket import bracketed_select
-from gmt_core.checks import checked_ratio
+from gmt_core.checks import checked_count, checked_ratio
 from gmt_core.equal_sizes import EqualSizes, together
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.flat import checked_dtype, from_bits
@@ -150,8 +150,9 @@ def _batches(pools: Sequence[LocalPool], kept: Sequence[int]) -> Iterator[list[i
     alike = defaultdict[tuple[torch.dtype, torch.device, int, int], list[int]](list)
     for place, (pool, count) in enumerate(zip(pools, kept, strict=True)):
         size = sum(member.numel for member in pool)
-        if not 1 <= count <= size:
-            raise ValueError(f"kept: expected a count in [1, {size}], found {count}")
+        expected = f"a count in [1, {size}]"
+        if not 1 <= checked_count("kept", count, expected) <= size:
+            raise ValueError(f"kept: expected {expected}, found {count}")
         if _kernels_for(pool) is not None:
             alike[pool[0].dtype, pool[0].device, 0, 0].append(place)
         elif _together(pool):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Annotated, final
+from dataclasses import asdict, replace
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -38,7 +38,6 @@ from sweeps.execution.planning import (
     this_machine,
 )
 from sweeps.execution.progress import time_text
-from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.trial_records import recorded_rows
 from sweeps.storage.cluster_address import cluster_address
@@ -73,7 +72,8 @@ def _domain(plan: DomainPlan) -> Iterator[str]:
     for name, text in plan.parameters.items():
         yield f"  {name}: {text}"
     for sizes, (updates, examples) in [*plan.updates.items()][:SHOWN_SIZES]:
-        yield f"  at {sizes}: {updates} updates of {examples} examples"
+        counted = f"{updates} update{'' if updates == 1 else 's'}"
+        yield f"  at {sizes}: {counted} of {examples} examples"
     if len(plan.updates) > SHOWN_SIZES:
         yield f"  and {len(plan.updates) - SHOWN_SIZES} more sizes"
     if (pace := plan.pace) is not None:
@@ -172,9 +172,12 @@ def plan(
         if seconds_per_check is not None and not any(given):
             refuse("--seconds-per-check requires --seconds-per-step or --samples-per-second")
         parsed = load(config, overrides)
-        pace = _Given(seconds_per_step, samples_per_second, seconds_per_check)
         try:
-            found = _planned(parsed, pace, measure, price)
+            parsed = resolve_paths(parsed)
+            pace = _pace_of(
+                parsed, seconds_per_step, samples_per_second, seconds_per_check, measure
+            )
+            found = _planned(parsed, pace, price)
         except ValueError as error:  # from lower layers: what is wrong with the model or the data
             refuse(str(error))
     if as_json:
@@ -184,26 +187,10 @@ def plan(
     Console(soft_wrap=True, highlight=False, markup=False).print(*lines, sep="\n")
 
 
-@final
-@dataclass(frozen=True)
-class _Given:
-    """What the user knows: seconds of an update or examples per second, seconds of a check."""
-
-    step: float | None
-    rate: float | None
-    check: float | None
-
-    def seconds(self, run: FinetuneConfig, workers: int) -> float | None:
-        """The seconds of an update of `run`."""
-        return self.step if self.rate is None else run.effective_batch(workers) / self.rate
-
-
-def _planned(config: SweepConfig, given: _Given, measure: bool, price: float | None) -> SweepPlan:
-    config = resolve_paths(config)
+def _planned(config: SweepConfig, pace: PaceOf, price: float | None) -> SweepPlan:
     machine = (joined_cluster if cluster_address() else this_machine)(config)
     if price is None:
         price = config.budget.price_per_gpu_hour
-    pace = _pace_of(config, given, measure)
     found = planning.plan(config, recorded_rows(config), machine, pace, price)
     left = [domain.left for domain in found.domains]
     most = sum(left) if config.resources.domains == "side_by_side" else max(left)
@@ -211,11 +198,18 @@ def _planned(config: SweepConfig, given: _Given, measure: bool, price: float | N
     return replace(found, machine=replace(machine, concurrency=at_once))
 
 
-def _pace_of(config: SweepConfig, given: _Given, measure: bool) -> PaceOf:
+def _pace_of(
+    config: SweepConfig,
+    step: float | None,
+    rate: float | None,
+    check: float | None,
+    measure: bool,
+) -> PaceOf:
     def pace_of(domain: str, rows: tuple[TrialRow, ...]) -> Pace | None:
-        step = given.seconds(shortest_run(config, domain), config.resources.workers)
-        if step is not None:
-            return given_pace(config, domain, step, given.check, count_items(config, domain))
+        batch = shortest_run(config, domain).effective_batch(config.resources.workers)
+        seconds = step if rate is None else batch / rate
+        if seconds is not None:
+            return given_pace(config, domain, seconds, check, count_items(config, domain))
         if measure:
             return measured_pace(config, domain, count_items(config, domain))
         return recorded_pace(rows)

@@ -135,15 +135,13 @@ class StudyConfig(StrictModel):
         Raises:
             ValueError: an arm has more or fewer combinations, which is no equal budget.
         """
-        shared, found = nuisance.combinations(), {}
+        shared, found = nuisance.combinations(), dict[str, list[tuple[int, float]]]()
         for name, arm in self.arms.items():
             if arm.nuisance is not None:
-                found[str(name)] = arm.nuisance.combinations()
-            elif name in _RATE_FACTORS:
-                factor = _RATE_FACTORS[name]
-                found[str(name)] = [(n, float(f"{factor * rate:.9g}")) for n, rate in shared]
-        for name, own in found.items():
-            if len(own) != len(shared):
+                found[name] = arm.nuisance.combinations()
+            elif (factor := _RATE_FACTORS.get(name)) is not None:
+                found[name] = [(n, float(f"{factor * rate:.9g}")) for n, rate in shared]
+            if len(own := found.get(name, shared)) != len(shared):
                 raise ValueError(
                     f"study.arms.{name}.nuisance: expected {len(shared)} combinations, as the "
                     f"other arms have (an equal budget), got {len(own)}"

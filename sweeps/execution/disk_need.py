@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.finetune.model_facts import BYTES, count_parameters
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.trial_records import recorded_rows
 from sweeps.search.workload import kept_models, workload
@@ -42,14 +43,12 @@ def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> Disk
     A checkpoint holds the weights and the optimizer's moments in the training dtype. A new
     checkpoint is written before the old one is removed, and a model before its trial ends.
     """
-    from sweeps.finetune.model_facts import count_parameters
-
     parameters = count_parameters(config.model)
     if parameters is None:
         return None
     left = {name: workload(config, name, rows).left for name, rows in recorded.items()}
     running = min(concurrency, sum(left.values()))
-    model = parameters * _bytes_per_parameter(config)
+    model = parameters * BYTES[config.model.dtype]
     copies = max(_COPIES[run.optimizer] for name in left for run in config.checked_trials(name))
     kept = sum(min(left[name], _kept_more(config, name, recorded[name])) for name in left)
     checkpoints = _checkpoints(config, running, recorded) * copies * model
@@ -104,9 +103,3 @@ def check_disk(config: SweepConfig) -> None:
             f"trials, {need.models / GIB:.2f} for models); free some space, use another storage, "
             "or lower keep.models or resources.concurrency"
         )
-
-
-def _bytes_per_parameter(config: SweepConfig) -> int:
-    from sweeps.finetune.model_facts import BYTES, weights_dtype
-
-    return BYTES[weights_dtype(config.model.dtype)]

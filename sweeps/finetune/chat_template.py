@@ -14,7 +14,9 @@ Write = Callable[..., str]
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """The names of the text before an answer, in messages and chat templates."""
 _THINK = re.compile(r"</?think>")
-_GENERATION = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
+_TAGS = re.compile(
+    r"(?P<comment>\{#.*?#\})|\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}", re.DOTALL
+)
 _MARK = "\ue000"  # a private-use character
 
 
@@ -88,7 +90,7 @@ class ChatTemplate:
             return (), "the tools"
         write = partial(write, tools=tools)
         template = self._tokenizer.get_chat_template(tools=tools)
-        marked = _GENERATION.sub(rf"{{#\1 #}}{_MARK}{{# \2#}}", template)
+        marked = _TAGS.sub(_mark, template)
         text = (
             () if marked == template else _by_marks(write(messages, chat_template=marked), turns)
         )
@@ -103,6 +105,11 @@ class ChatTemplate:
 
 def _fail(sentence: str) -> NoReturn:
     raise RowError(f"data.template: {sentence}")
+
+
+def _mark(tag: re.Match[str]) -> str:
+    """A mark in place of `{% generation %}` or its end, with the same control of white space."""
+    return tag["comment"] or f"{{#{tag[2]} #}}{_MARK}{{# {tag[3]}#}}"
 
 
 def _by_marks(marked: str, turns: Sequence[Turn]) -> Text:

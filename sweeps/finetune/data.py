@@ -210,7 +210,8 @@ def _cache_key(
         rows = content(config.path)
     read = benchmarks if config.decontaminate is not None else ()
     others = [_items_key(each) for each in read]
-    return (config, rows, *others, _tokenizer_digest(tokenizer), _code_digest())
+    settings = config.model_dump_json()
+    return (settings, rows, *others, _tokenizer_digest(tokenizer), _code_digest())
 
 
 def _items_key(config: BenchmarkConfig) -> tuple[object, ...]:

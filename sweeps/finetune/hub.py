@@ -1,4 +1,4 @@
-"""The Hugging Face hub: which paths may be hub names, and downloading small files."""
+"""The Hugging Face hub: which paths may be hub names, and what is read of a model there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _FILE_ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".safetensors", ".bin", ".txt", ".gz")
@@ -32,14 +31,11 @@ def resolve(path: str, root: Path) -> str:
     return str(place) if place.exists() or not may_be_name(path) else path
 
 
-def fetch(
-    name: str, file: str, *, revision: str | None, kind: Literal["model", "dataset"]
-) -> Path:
-    """A small file of a hub repository, cached or downloaded; HubError if neither has it.
+def config_file(name: str, revision: str | None) -> Path:
+    """A model's config.json, cached or downloaded; HubError if the hub has none.
 
-    HubUnreachableError if it may exist, but the hub cannot be asked.
-
-    Gated repositories use the token in the environment (HF_TOKEN) or from `hf auth login`.
+    HubUnreachableError if it may exist, but the hub cannot be asked. Gated repositories use the
+    token in the environment (HF_TOKEN) or from `hf auth login`.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -53,19 +49,19 @@ def fetch(
 
     failure = HubError
     try:
-        return Path(hf_hub_download(name, file, revision=revision, repo_type=kind))
+        return Path(hf_hub_download(name, "config.json", revision=revision))
     except GatedRepoError:
-        reason = f"the {kind} is gated: request access, and set HF_TOKEN"
+        reason = "the model is gated: request access, and set HF_TOKEN"
     except RevisionNotFoundError:
-        reason = f"the {kind} has no revision '{revision}'"
+        reason = f"the model has no revision '{revision}'"
     except RepositoryNotFoundError:
-        reason = f"the hub has no {kind} of that name (or it is private: set HF_TOKEN)"
+        reason = "the hub has no model of that name (or it is private: set HF_TOKEN)"
     except LocalEntryNotFoundError:
         failure = HubUnreachableError
         at = "" if revision is None else f" at revision '{revision}'"
-        reason = f"the hub cannot be reached and no copy of the {kind}{at} is cached here"
+        reason = f"the hub cannot be reached and no copy of the model{at} is cached here"
     except EntryNotFoundError:
-        reason = f"the {kind} on the hub has no {file}"
+        reason = "the model on the hub has no config.json"
     except HFValidationError:
         reason = "this is not a valid hub name"
     raise failure(f"there is no such folder, and {reason}{similar_path(Path(name), Path.is_dir)}")
@@ -78,21 +74,11 @@ def tensor_shapes(name: str, revision: str | None) -> dict[str, list[int]]:
     Empty if it has no such files, or the hub does not answer.
     """
     from huggingface_hub import get_safetensors_metadata
-    from huggingface_hub.utils.tqdm import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
 
-    has_bars = not are_progress_bars_disabled()
-    disable_progress_bars()
     try:
         found = get_safetensors_metadata(name, revision=revision)
     except Exception:  # connection errors are those of an HTTP library that it does not promise
         return {}
-    finally:
-        if has_bars:
-            enable_progress_bars()
     files = found.files_metadata.values()
     return {name: each.shape for file in files for name, each in file.tensors.items()}
 

@@ -19,7 +19,6 @@ from sweeps.finetune.model_facts import (
     is_mixed,
     read_model_config,
     tensor_shapes,
-    weights_dtype,
 )
 
 _GIB = 2**30
@@ -68,7 +67,7 @@ def memory_need(
     2022 (arXiv 2205.05198): 34 bytes per token, layer and hidden unit in 16 bits, without the
     attention matrix; 2 bytes with recomputation.
     """
-    itemsize = BYTES[weights_dtype(config.model.dtype)]
+    itemsize = BYTES[config.model.dtype]
     shards = workers if config.parallel == "fsdp" else 1
     whole = (parameters + adapter) * itemsize
     trained = parameters if config.method.lora is None else adapter

@@ -17,7 +17,6 @@ from sweeps.finetune.model_facts import (
     check_attention,
     is_mixed,
     read_model_config,
-    weights_dtype,
 )
 from sweeps.finetune.parallel import blocks
 from sweeps.storage.atomic_io import atomic_rename_dir, partial_of
@@ -125,8 +124,8 @@ def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) 
 
 
 def training_dtype(name: str) -> torch.dtype:
-    """The dtype of the weights (see `weights_dtype`)."""
-    dtype: torch.dtype = getattr(torch, weights_dtype(name))
+    """The dtype of the weights."""
+    dtype: torch.dtype = getattr(torch, name, torch.float32)
     return dtype
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from sweeps.finetune import hub
 from sweeps.finetune.finetune_config import ModelConfig
 
-BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
-"""Bytes per weight, by the name of the dtype."""
+BYTES = {"bfloat16": 2, "float32": 4, "mixed_bfloat16": 4, "auto": 4, "float64": 8}
+"""Bytes per weight, by a model's `dtype`: those without a torch name have float32 weights."""
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _LOG = logging.getLogger(__name__)
@@ -22,11 +22,6 @@ _LOG = logging.getLogger(__name__)
 
 class ModelError(ValueError):
     """A model cannot be loaded or used; one sentence says which and why."""
-
-
-def weights_dtype(name: str) -> str:
-    """The weights' dtype by its torch name, for a model's ``dtype``."""
-    return name if name in BYTES else "float32"
 
 
 def is_mixed(name: str, device: str) -> bool:
@@ -135,7 +130,7 @@ def _config_file(model: ModelConfig) -> Path:
             f"'mistralai/Mistral-7B-v0.1', got {model.path} ({found})"
         )
     try:
-        return hub.fetch(model.path, "config.json", revision=model.revision, kind="model")
+        return hub.config_file(model.path, model.revision)
     except hub.HubError as error:
         raise ModelError(f"model.path {model.path}: {error}") from error
 

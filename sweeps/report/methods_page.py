@@ -156,22 +156,22 @@ def _test_scores(data: ComparisonData, setting: Setting) -> Cells:
 
 
 def _costs(data: ComparisonData, setting: Setting) -> Cells:
-    """Means over the seeds that trained; the columns that any trial of the study has."""
+    """Means over the arm's seeds, in the columns that the study has; forgetting is more than the
+    base model's."""
     mine = scored_at(data.rows, setting, "replicate")
-    base = _mean("forgetting/bits_per_byte", scored_at(data.rows, BASE, "replicate"))
-    shown = {
-        "trained share": ("cost/trained_share", lambda share: f"{share:.3g}"),
-        "peak memory, GiB": ("cost/peak_memory_gib", lambda size: f"{size:.2f}"),
-        "forgetting, bits per byte": (
-            "forgetting/bits_per_byte",
-            lambda bits: NO_VALUE if base is None else f"{bits - base:+.3f}",
-        ),
+    text = "forgetting/bits_per_byte"
+    base = _mean(text, scored_at(data.rows, BASE, "replicate"))
+    columns: dict[str, tuple[str, float | None, str]] = {
+        "trained share": ("cost/trained_share", 0.0, ".3g"),
+        "peak memory, GiB": ("cost/peak_memory_gib", 0.0, ".2f"),
+        "forgetting, bits per byte": (text, base, "+.3f"),
     }
-    found: Cells = {}
-    for head, (metric, text) in shown.items():
+    found: dict[str, object] = {}
+    for head, (metric, origin, form) in columns.items():
+        mean = _mean(metric, mine)
+        known = None if mean is None or origin is None else mean - origin
         if any(metric in row.metrics for row in data.rows):
-            mean = _mean(metric, mine)
-            found[head] = NO_VALUE if mean is None else text(mean)
+            found[head] = NO_VALUE if known is None else f"{known:{form}}"
     return found
 
 

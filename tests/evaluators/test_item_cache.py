@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
@@ -89,6 +90,13 @@ def test_the_key_changes_with_weights_protocol_items_and_tokens(model, tokenizer
     assert weights == weights_sha256(build_model(tokenizer), tokenizer)
     assert weights != weights_sha256(build_model(tokenizer, seed=1), tokenizer)
     assert weights != weights_sha256(model.to(torch.bfloat16), tokenizer)
+    ended, chatty = build_model(tokenizer), copy.deepcopy(tokenizer)
+    ended.generation_config.eos_token_id = [tokenizer.eos_token_id, 5]
+    chatty.chat_template = "{{ messages }}"
+    assert weights not in (
+        weights_sha256(ended, tokenizer),
+        weights_sha256(build_model(tokenizer), chatty),
+    )
     benchmark = build("exact_match")
     key = evaluation_key(weights, benchmark, ITEMS)
     assert key == evaluation_key(weights, build("exact_match"), list(ITEMS))

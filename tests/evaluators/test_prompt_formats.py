@@ -12,6 +12,7 @@ from evaluators.benchmark import Item, items_sha256, protocol_sha256
 from evaluators.benchmarks import build
 from evaluators.evaluate import evaluate
 from evaluators.language_model import LanguageModel
+from evaluators.prefixes import shared_prefixes
 from evaluators.prompt_formats import PROMPT_FORMATS, written
 from evaluators.protocol import Changes
 from evaluators.text_model import Completion, LogLikelihood, TextModel
@@ -195,6 +196,28 @@ def test_demonstrations_are_turns_or_text(tmp_path: Path, llama: Any) -> None:
     system, ask = "<|system|>\nGo.\n", "0+1=\n<|assistant|>\n"
     assert prompts["turns"] == f"{system}{turns}<|user|>\n{ask}"
     assert prompts["text"] == f"{system}<|user|>\n{text}{ask}"
+
+
+def test_prompts_in_a_format_share_their_beginning_exactly(tmp_path: Path) -> None:
+    tokenizer = chatty(tmp_path, BY_NAME["smollm-2"])
+    model = build_model(tokenizer, context=1024).eval()
+    rows = [
+        {"id": f"s{n}", "prompt": f"{n}+1=", "reference": f" {n + 1}", "answer": f"{n + 1}"}
+        for n in range(5)
+    ]
+    data = jsonl(tmp_path / "sums.jsonl", rows)
+    changes = Changes(prompt_format="chat", system_prompt="Be brief. " * 20, max_new_tokens=8)
+    benchmark = build("exact_match", changes=changes)
+    items = benchmark.load(data, "all")
+    together = LanguageModel(model, tokenizer)
+    prompts = Heard(tokenizer)
+    benchmark.score(prompts, items)
+    (cluster,) = shared_prefixes([together.codec.prompt(each) for each in prompts.prompts])
+    assert cluster.shared > 200
+    alone = [evaluate(LanguageModel(model, tokenizer), benchmark, [i]).records[0] for i in items]
+    for one, other in zip(evaluate(together, benchmark, items).records, alone, strict=True):
+        assert one.output == other.output
+        assert one.reference_nats == pytest.approx(other.reference_nats, rel=1e-5)
 
 
 SIX = ("gsm8k", "mmlu", "bbh", "tydiqa", "truthfulqa_mc2", "humaneval")

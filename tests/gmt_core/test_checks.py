@@ -18,6 +18,7 @@ from gmt_core import (
     RandomMask,
     RatioSchedule,
     kept_count,
+    magnitude_threshold,
     one_off_drop,
 )
 
@@ -92,6 +93,26 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "no gradient": (
         lambda: GradientMask(0.2).mask_([None], 0),
         "gradient 0: expected a gradient, found NoneType",
+    ),
+    "one tensor": (
+        lambda: GradientMask(0.2).mask_(torch.ones(2, 2), 0),
+        "gradients: expected a list of tensors, found Tensor",
+    ),
+    "too few names": (
+        lambda: GradientMask(0.2).mask_([torch.ones(2)] * 2, 0, names=["a"]),
+        "names: expected one for each of 2 gradients, found 1",
+    ),
+    "weights of another shape": (
+        lambda: GradientMask(0.2).mask_([torch.ones(2)], 0, weights=[torch.ones(1, 2)]),
+        r"gradient 0: expected weights of shape \(2,\), as the gradient, found \(1, 2\)",
+    ),
+    "update before the first": (
+        lambda: GradientMask(0.2).mask_([torch.ones(2)], -1),
+        "update: expected a count of updates from 0, found -1",
+    ),
+    "half an element": (
+        lambda: magnitude_threshold(torch.ones(3), 2.5),
+        r"kept: expected a count in \[1, 3\], found 2.5",
     ),
 }
 

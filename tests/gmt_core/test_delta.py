@@ -90,6 +90,9 @@ def test_rescale_divides_kept_deltas_by_the_share_kept(strategy) -> None:
         ({"row": None}, {}, "tuned: no tensor 'row'"),
         ({"rows": torch.ones(7)}, {}, "base: no tensor 'rows'; did you mean 'row'"),
         ({"row": torch.ones(6)}, {}, r"row: .* found \(7,\) and \(6,\)"),
+        ({"row": {"scale": 1}}, {}, "row: expected a dense tensor in memory, found {'scale': 1}"),
+        ({"row": torch.ones(7).to_sparse()}, {}, "row: expected a dense tensor in memory"),
+        ({"row": torch.ones(7, device="meta")}, {}, "row: expected a dense .* device='meta'"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_computed(change, options, message) -> None:

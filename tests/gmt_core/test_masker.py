@@ -265,6 +265,41 @@ def test_excluded_gradients_may_be_sparse_or_complex(dtype: torch.dtype, statist
         assert weight.grad.count_nonzero() == 5
 
 
+@pytest.mark.parametrize("method", [SFT(), GradientMask(0.0), GradientMask({"weight": 0.5})])
+@pytest.mark.parametrize("statistics", [0, 1])
+def test_what_is_kept_as_a_whole_may_be_of_any_kind(method: Method, statistics: int) -> None:
+    parts = [torch.ones(4, 2, dtype=torch.complex64), torch.ones(4, 9)[:, ::3]]
+    for gradient in [*parts, parts[1].contiguous().to_sparse(), torch.ones(()).expand(4, 2)]:
+        other = nn.Parameter(torch.zeros(gradient.shape, dtype=gradient.dtype))
+        weight = nn.Parameter(torch.ones(10))
+        other.grad, weight.grad = gradient, torch.arange(10.0)
+        optimizer = SGD([("other", other), ("weight", weight)], lr=1.0)
+        masker = GradientMasker(method, statistics_every=statistics).attach(optimizer)
+        optimizer.step()
+        assert torch.equal(-other, gradient.to_dense())
+        assert weight.grad.count_nonzero() == (5 if method.needs_names else 9)
+        assert masker.statistics is None or masker.statistics.moved_fraction > 0.4
+
+
+@pytest.mark.parametrize("mode", ["gradient", "update", "state"])
+@pytest.mark.parametrize("saliency", ["gradient", "product"])
+def test_a_weight_may_be_a_slice_of_a_larger_tensor(saliency, mode) -> None:
+    draw, found = torch.Generator().manual_seed(0), []
+    table, gradients = torch.randn(6, 8, generator=draw), torch.randn(3, 6, 4, generator=draw)
+    for start in (table[:, 2:6], table[:, 2:6].clone()):
+        weight = nn.Parameter(start)
+        optimizer = SGD([weight], lr=1.0, momentum=0.9)
+        method = GradientMask(0.75, saliency=saliency)
+        masker = GradientMasker(method, mode=mode, statistics_every=1).attach(optimizer)
+        for gradient in gradients.clone():
+            weight.grad = gradient
+            optimizer.step()
+        found.append((weight, weight.grad, masker.statistics.metrics()))
+    (sliced, *rest), (whole, *expected) = found
+    assert torch.equal(sliced, whole) and torch.equal(rest[0], expected[0])
+    assert rest[1] == expected[1] and rest[1]["gmt/kept_fraction"] == 0.25
+
+
 @pytest.mark.parametrize("method", [GradientMask(0.5), RandomMask(0.5)], ids=["gmt", "random"])
 def test_what_cannot_be_masked_is_named_and_nothing_is_changed(method: Method) -> None:
     first = nn.Parameter(torch.ones(10))

@@ -44,6 +44,13 @@ def test_a_method_is_rebuilt_from_json_and_from_its_repr(method: Method) -> None
         assert again.config == method.config
 
 
+def test_numbers_of_numpy_are_saved_as_json() -> None:
+    numpy = pytest.importorskip("numpy")
+    schedule = RatioSchedule(numpy.float32(0.5), "linear", updates=numpy.int64(10))
+    masker = GradientMasker(GradientMask(schedule, hold=numpy.int64(2)))
+    masker.load_state_dict(json.loads(json.dumps(masker.state_dict())))
+
+
 def test_reprs_are_short() -> None:
     assert repr(SFT()) == "SFT()"
     assert repr(GradientMask(0.2, hold="training")) == (

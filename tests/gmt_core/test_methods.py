@@ -191,6 +191,16 @@ def test_transposed_gradient_is_masked_in_place() -> None:
     assert torch.equal(base.t(), expected)
 
 
+def test_weights_may_have_another_memory_layout() -> None:
+    draw = torch.Generator().manual_seed(0)
+    gradient, weight = torch.randn(2, 6, 11, generator=draw).unbind()
+    expected = gradient.clone()
+    GradientMask(0.7, saliency="product").mask_([expected], 0, weights=[weight])
+    turned = weight.t().contiguous().t()
+    GradientMask(0.7, saliency="product").mask_([gradient], 0, weights=[turned])
+    assert torch.equal(gradient, expected)
+
+
 def test_random_mask_depends_on_seed_update_and_place_only() -> None:
     first, second = torch.ones(1000), torch.randn(1000)
     masks = {

@@ -19,7 +19,7 @@ LONG = 300_001  # several chunks
 def naive(gradient: Tensor, rule: Rule) -> Tensor:
     keeps = rule.keeps(gradient.flatten(), 0)
     zeros = torch.zeros_like(gradient)
-    return gradient if keeps is None else torch.where(keeps.view(gradient.shape), gradient, zeros)
+    return torch.where(keeps.view(gradient.shape), gradient, zeros)
 
 
 def same_bits(left: Tensor, right: Tensor) -> bool:
@@ -60,14 +60,11 @@ def test_counts_are_those_of_the_mask(name: str, ties: bool, dtype: torch.dtype)
     (kept,) = apply_and_count_all_([found], [rule])
     apply_(alone, rule)
     assert same_bits(found.view(-1), expected) and same_bits(alone, expected)
-    stay = LONG if keeps is None else int(keeps.sum())
-    assert int(kept) == stay
+    assert int(kept) == int(keeps.sum())
     for sample in (slice(0, None, 1), slice(5, None, 7), slice(LONG + 2, None, 3)):
         chosen = rule.keeps_of(gradient[sample], gradient, sample)
         assert torch.equal(chosen, Rule.keeps_of(rule, gradient[sample], gradient, sample))
-        assert torch.equal(
-            chosen, torch.ones(LONG, dtype=torch.bool)[sample] if keeps is None else keeps[sample]
-        )
+        assert torch.equal(chosen, keeps[sample])
 
 
 def test_an_empty_gradient_counts_as_nothing() -> None:

@@ -79,6 +79,13 @@ def test_every_dtype_and_number_of_changes(dtype, changes: int, tmp_path: Path) 
     assert same_bits(there_and_back(base, tuned, tmp_path)["x"], tuned["x"])
 
 
+def test_an_expanded_tensor(tmp_path: Path) -> None:
+    base = {"x": torch.ones(1).expand(5), "y": torch.ones(6, 8)[:, ::2]}
+    tuned = {"x": torch.arange(5.0), "y": torch.full((4, 1, 6), 2.0)[:, 0].t()}
+    found = there_and_back(base, tuned, tmp_path)
+    assert all(same_bits(found[name], tuned[name]) for name in tuned)
+
+
 def test_a_small_change_makes_a_small_file(tmp_path: Path) -> None:
     base = {"a": torch.randn(100, 100), "b": torch.randn(100, 100).t()}
     tuned = {name: tensor.clone() for name, tensor in base.items()}
@@ -194,7 +201,7 @@ def empty(file: Path) -> None:
 
 
 def rename_format(file: Path) -> None:
-    metadata = {**TensorFiles(file).metadata, "format": "gmt_core delta 3"}
+    metadata = {**TensorFiles(file).metadata, "format": "gmt_core delta 4"}
     save_file(load_file(file), file, metadata)
 
 
@@ -212,6 +219,14 @@ def shorten_a_tensor(file: Path) -> None:
     save_file({n: t[n == "row" :].clone() for n, t in tensors.items()}, file, metadata)
 
 
+def turn_a_bit(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1] + b"\x0f")
+
+
+def lose_the_list(file: Path) -> None:
+    save_file(load_file(file), file, {"format": TensorFiles(file).metadata["format"]})
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -220,10 +235,12 @@ def shorten_a_tensor(file: Path) -> None:
         (replace_by_text, "expected a whole safetensors file"),
         (replace_by_pickle, "expected a whole safetensors file"),
         (empty, "expected a whole safetensors file"),
-        (rename_format, "expected a file of format 'gmt_core delta 2', found 'gmt_core delta 3'"),
-        (save_a_model, "expected a file of format 'gmt_core delta 2', found 'pt'"),
+        (rename_format, "expected a file of format 'gmt_core delta 3', found 'gmt_core delta 4'"),
+        (save_a_model, "expected a file of format 'gmt_core delta 3', found 'pt'"),
         (lose_a_tensor, "the tensor 'row' is missing or damaged"),
         (shorten_a_tensor, "the tensor 'row' is missing or damaged"),
+        (turn_a_bit, "the tensor 'wide' is missing or damaged"),
+        (lose_the_list, "its list of tensors is missing or damaged"),
     ],
 )
 def test_bad_files_are_named(spoil: Callable[[Path], None], message: str, tmp_path: Path) -> None:
@@ -263,6 +280,8 @@ def test_folders_of_shards(tmp_path: Path) -> None:
     assert kept == {path.name for path in folder.iterdir()} - left
     with pytest.raises(ValueError, match="new: expected a folder that does not exist yet"):
         write_tuned(folder, delta, tmp_path / "new")
+    with pytest.raises(ValueError, match=r"inside: expected a folder .* outside of .*base"):
+        write_tuned(folder, delta, folder / "inside")
     with pytest.raises(ValueError, match="the delta was made from a base with other values"):
         write_tuned(tmp_path / "tuned", delta, tmp_path / "other")
     assert {path.name for path in tmp_path.iterdir()} == {"base", "tuned", "delta", "new"}
@@ -281,9 +300,10 @@ def test_bad_folders_are_named(tmp_path: Path) -> None:
     index.write_text('{"weight_map": {"a": "three.safetensors"}}')
     with pytest.raises(FileNotFoundError, match=r"three\.safetensors"):
         TensorFiles(tmp_path)
-    index.write_text('{"weight_map": {"a": "three.saf')
-    with pytest.raises(ValueError, match=r"index\.json: expected JSON with a weight_map"):
-        TensorFiles(tmp_path)
+    for text in ('{"weight_map": {"a": "three.saf', "[]", '{"weight_map": ["three.safetensors"]}'):
+        index.write_text(text)
+        with pytest.raises(ValueError, match=r"index\.json: expected JSON with a weight_map"):
+            TensorFiles(tmp_path)
 
 
 MEASURED = """

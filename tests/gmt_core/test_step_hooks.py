@@ -66,6 +66,39 @@ def test_a_step_that_failed_is_no_outer_step_of_the_next() -> None:
     optimizer.step()
     assert weight.grad.count_nonzero() == 500
     assert masker.state_dict()["update"] == 2
+    assert masker.statistics is None  # the failed update was the one to measure
+
+
+def test_a_function_called_step_is_no_outer_step() -> None:
+    def step(optimizer: Optimizer) -> None:
+        optimizer.step()
+
+    weight = parameter()
+    optimizer = SGD([weight], lr=0.1)
+    masker = GradientMasker(RandomMask(0.5)).attach(optimizer)
+    step(optimizer)
+    assert weight.grad.count_nonzero() == 500
+    assert masker.state_dict()["update"] == 1
+
+
+class Wrapper(Optimizer):
+    """An optimizer in name, which never ran the base class's `__init__`."""
+
+    def __init__(self, base: Optimizer) -> None:
+        self.base, self.param_groups, self.state = base, base.param_groups, base.state
+
+    def step(self, closure=None):
+        return self.base.step(closure)
+
+
+def test_a_wrapper_without_hooks_is_refused_and_what_it_wraps_is_taken() -> None:
+    weight = parameter()
+    wrapper = Wrapper(SGD([weight], lr=0.1))
+    with pytest.raises(ValueError, match=r"Wrapper runs no hooks, .* the optimizer that it wraps"):
+        GradientMasker(RandomMask(0.5)).attach(wrapper)
+    GradientMasker(RandomMask(0.5)).attach(wrapper.base)
+    wrapper.step()
+    assert weight.grad.count_nonzero() == 500
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")

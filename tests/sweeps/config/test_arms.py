@@ -8,7 +8,8 @@ import pytest
 
 from sweeps.config.load import parse_config
 from sweeps.config.study_identity import study_definition
-from sweeps.config.sweep_config import SweepConfig
+from sweeps.config.sweep_config import SweepConfig, resolve_paths
+from sweeps.execution.preflight import check_inputs
 from sweeps.search.fixed_designs import build_design
 from sweeps.storage.errors import UserError
 
@@ -82,3 +83,17 @@ def test_an_arm_has_its_own_candidates_also_beside_those_of_a_domain(tree: Tree)
 def test_mistakes_are_named(tree: Tree, arms: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         methods(tree, arms)
+
+
+@pytest.mark.usefixtures("sweep_files")
+def test_what_an_arm_or_the_text_lacks_is_said_before_anything_runs(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_inputs(resolve_paths(methods(tree, ["sft", "lora"])))
+    absent = tree | {"evaluation": {"forgetting": "absent.txt"}}
+    with pytest.raises(ValueError, match=r"evaluation\.forgetting: .*absent\.txt"):
+        check_inputs(resolve_paths(methods(absent, ["sft"])))
+    monkeypatch.setattr("sweeps.finetune.adapter.find_spec", lambda name: None)
+    check_inputs(resolve_paths(methods(tree, ["sft"])))
+    with pytest.raises(ValueError, match=r"requires peft.*gmt-sweep\[lora\]"):
+        check_inputs(resolve_paths(methods(tree, ["sft", "lora"])))

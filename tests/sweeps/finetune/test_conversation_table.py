@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import datasets
 import pytest
+from pydantic import ValidationError
 
 from sweeps.finetune.data import TrainingData, load_training_data
 from sweeps.finetune.example import Example, Row, RowError
 from sweeps.finetune.finetune_config import DataConfig
+from sweeps.finetune.run_identity import run_identity
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.evaluators.tokenizer_families import Family
-from tests.sweeps.finetune.tiny import save_rows
+from tests.sweeps.finetune.tiny import config, save_rows
 
 # (G and E) stand for the marks of what is generated, which only some templates have.
 TULU = (
@@ -355,7 +357,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def with_marks(template: str) -> str:
-    return template.replace("(G)", "{% generation %}").replace("(E)", "{% endgeneration %}")
+    """As templates have it, with control of white space and a word about it in a comment."""
+    template = "{#- marked by {% generation %} -#}\n" + template
+    return template.replace("(G)", " {%- generation %}\n").replace("(E)", "{% endgeneration -%} ")
 
 
 def without_marks(template: str) -> str:
@@ -398,13 +402,20 @@ def given(data: TrainingData, number: int) -> tuple[list[int], list[int]]:
     return ids, [int(any(start <= i < end for start, end in spans)) for i in range(len(ids))]
 
 
-@pytest.mark.parametrize("template", [without_marks, with_marks])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_what_a_row_becomes(
-    tmp_path: Path, tokenizer: Any, case: Case, template: Callable[[str], str]
-) -> None:
+@pytest.mark.parametrize(
+    ("case", "template"),
+    [
+        *(pytest.param(c, without_marks(c.template), id=c.name) for c in CASES),
+        *(
+            pytest.param(c, with_marks(c.template), id=f"{c.name}, marked")
+            for c in CASES
+            if "(G)" in c.template
+        ),
+    ],
+)
+def test_what_a_row_becomes(tmp_path: Path, tokenizer: Any, case: Case, template: str) -> None:
     path = save_rows(tmp_path / "rows.jsonl", [case.row])
-    data = load(path, tokenizer, case, template(case.template))
+    data = load(path, tokenizer, case, template)
     assert shown(tokenizer, data) == case.texts
     for number, text in enumerate(case.texts):
         assert given(data, number) == expected(tokenizer, text)
@@ -454,6 +465,16 @@ def test_a_conversation_that_becomes_several_is_reported(
     data = load(path, tokenizer, case, without_marks(THINKING))
     assert (len(data), data.counts.examples) == (3, 3)
     assert "1 conversations give an example for each answer: the chat template" in caplog.text
+
+
+def test_only_conversations_have_turns(world: Path) -> None:
+    with pytest.raises(ValidationError, match="'per_turn' requires one of the formats messages, "):
+        DataConfig(path="rows.jsonl", format="gsm8k", conversation="per_turn")
+    data = {"path": "rows.jsonl", "format": "messages", **PER_TURN}
+    apart = run_identity(config(world, data=data))
+    whole = run_identity(config(world, data={**data, "conversation": "whole"}))
+    assert [tree["data"]["conversation"] for tree in (apart, whole)] == ["per_turn", "whole"]
+    assert "conversation" not in run_identity(config(world))["data"]
 
 
 def test_nested_parquet_is_read_alike(tmp_path: Path, tokenizer: Any) -> None:

@@ -53,7 +53,7 @@ def test_each_source_has_its_format_and_its_counts(
     data = load_training_data(DataConfig.model_validate(mixture), tokenizer)
     texts = [tokenizer.decode(tokens) for tokens in data.tokens]
     assert len(texts) == len(data.spans) == len(data) == 16
-    assert ["### Instruction" in text for text in texts] == [True] * 12 + [False] * 4
+    assert ["Instruction:" in text for text in texts] == [True] * 12 + [False] * 4
     assert data.counts.examples == 16
     assert data.counts.sources == {"asked": DataCounts(12), "sums": DataCounts(4)}
     metrics = data.counts.metrics()

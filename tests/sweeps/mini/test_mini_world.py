@@ -34,6 +34,9 @@ def test_every_name_resolves_to_rows_of_its_shape() -> None:
         if file == "train.jsonl":
             assert len(rows) == 2048
             assert set(rows[0]) == {"prompt", "response"}
+        elif file == "text.jsonl":
+            assert len(rows) == 64
+            assert set(rows[0]) == {"text"}
         else:
             expected = {"validation.jsonl": 128, "test.jsonl": 200}
             assert len(rows) == expected[file]

@@ -61,8 +61,8 @@ def overrides(recipe: str, root: Path) -> list[str]:
         "training.threads=1",
         "training.examples=32",
         "training.batch.mini_batch=1",
-        "evaluation.checks=2",
-        "evaluation.check_limit=1",
+        "training.checkpoint_updates=1",
+        "evaluation.checks=1",
         "search.trials=2",
         *limits,
     ]
