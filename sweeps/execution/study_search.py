@@ -150,7 +150,8 @@ class StudySearch(Searcher):
         ended = outcome(result, state)
         if values is not None:
             ended["metrics"] |= {f"objective/{k}": v for k, v in values.items() if k != "score"}
-            ended["violated"] = self._constrain(trial, values)
+            if violated := self._constrain(trial, values):
+                ended["violated"] = violated
         trial.set_user_attr("outcome", ended)
         self._told[trial_id] = ended
         if values is not None:
