@@ -17,6 +17,7 @@ from sweeps.config.space import SpaceConfig
 from sweeps.config.study_identity import DEFINITION, differences, study_definition
 from sweeps.config.sweep_config import DomainConfig, SweepConfig, paths_for
 from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
+from sweeps.finetune.method_options import check_method
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
 from sweeps.search.samplers import build_sampler
@@ -36,7 +37,6 @@ def check_inputs(config: SweepConfig) -> None:
     Raises:
         ValueError: naming the domain, the file (and the line) and what was expected.
     """
-    from sweeps.finetune.adapter import check_method
     from sweeps.finetune.benchmarks import load_text
     from sweeps.finetune.model_facts import check_attention, warn_of_rounding
 
@@ -56,7 +56,6 @@ def check_inputs(config: SweepConfig) -> None:
 
 
 def _check_domain(config: SweepConfig, name: str) -> None:
-    from sweeps.finetune.adapter import check_method
     from sweeps.finetune.benchmarks import (
         build_benchmarks,
         check_prompt_formats,

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from sweeps.finetune.method_options import AdapterConfig, MethodConfig
+from sweeps.finetune.method_options import AdapterConfig
 from sweeps.finetune.model_facts import ModelError
 from sweeps.storage.errors import nearest
 
 _NAME: Final = "default"  # of the adapter, within the names of its tensors
-
-
-def check_method(method: MethodConfig) -> None:
-    """Raise ModelError if the method needs a package that is not installed."""
-    if method.lora is not None and find_spec("peft") is None:
-        raise ModelError(
-            "method.name: 'lora' requires peft, which is not installed; install it "
-            "(pip install 'gmt-sweep[lora]'), or choose another method"
-        )
 
 
 def add_adapter(model: Any, config: AdapterConfig, seed: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from sweeps.finetune import checkpoint
-from sweeps.finetune.adapter import add_adapter, check_method
+from sweeps.finetune.adapter import add_adapter
 from sweeps.finetune.benchmarks import check_prompt_formats
 from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerprint
 from sweeps.finetune.checkpoint_saver import Saver
@@ -16,6 +16,7 @@ from sweeps.finetune.derived import score_derived
 from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.memory import check_memory
+from sweeps.finetune.method_options import check_method
 from sweeps.finetune.model import (
     add_stop_tokens,
     check_vocabulary,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -84,3 +85,12 @@ class MethodConfig(StrictModel):
                     f"{found} with '{self.name}'"
                 )
         return self
+
+
+def check_method(method: MethodConfig) -> None:
+    """Raise ValueError if the method needs a package that is not installed."""
+    if method.lora is not None and find_spec("peft") is None:
+        raise ValueError(
+            "method.name: 'lora' requires peft, which is not installed; install it "
+            "(pip install 'peft>=0.21'), or choose another method"
+        )

@@ -17,13 +17,13 @@ from torch.distributed.checkpoint import FileSystemReader
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from benchmarks.finetune_peers import by_the_trainer
-from sweeps.finetune.adapter import add_adapter, check_method, merged_state, save_adapter
+from sweeps.finetune.adapter import add_adapter, merged_state, save_adapter
 from sweeps.finetune.checkpoint import SHARDS, STATE, saved
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.memory import adapter_parameters, memory_need
-from sweeps.finetune.method_options import AdapterConfig, MethodConfig
+from sweeps.finetune.method_options import AdapterConfig, MethodConfig, check_method
 from sweeps.finetune.model_facts import ModelError
 from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.finetune.tiny import (
@@ -191,14 +191,15 @@ def test_a_target_that_the_model_does_not_have_is_named(
     assert f"method.lora.targets: {said}" in str(raised.value)
 
 
-def test_without_peft_a_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_peft_a_sentence_tells_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     method = MethodConfig(name="lora")
     check_method(method)
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "sweeps.finetune.adapter.find_spec", lambda name: None if name == "peft" else find(name)
+        "sweeps.finetune.method_options.find_spec",
+        lambda name: None if name == "peft" else find(name),
     )
-    with pytest.raises(ModelError, match=r"pip install 'gmt-sweep\[lora\]'"):
+    with pytest.raises(ValueError, match="pip install 'peft"):
         check_method(method)
     check_method(MethodConfig(name="sft"))
 
