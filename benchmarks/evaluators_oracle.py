@@ -18,14 +18,13 @@ import platform
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item, items_sha256
 from evaluators.benchmarks import build, presets
-from evaluators.benchmarks.generative import GenerativeBenchmark
 from evaluators.evaluate import evaluate
+from evaluators.protocol import Changes
 from evaluators.stops import cut_at_stop
 from evaluators.text_model import Completion, LogLikelihood, TextModel
 
@@ -171,10 +170,8 @@ def main() -> None:
                 items = benchmark.load(_path(name, preset, given.data, Path(scratch)), "all")
                 if benchmark.metric == "pass@10":
                     # The same text 20 times would only run the same programs 20 times.
-                    assert isinstance(benchmark, GenerativeBenchmark)
-                    rules = benchmark.rules
-                    decoding = replace(rules.decoding, samples=10)
-                    benchmark.rules = replace(rules, decoding=decoding)
+                    fewer = Changes(samples=10)
+                    benchmark = build(name, preset=preset, sandbox=sandbox, changes=fewer)
                 for who in ("oracle", "silent"):
                     start = time.perf_counter()
                     result = _measure(benchmark, items, who == "oracle")

@@ -87,10 +87,14 @@ class MethodConfig(StrictModel):
         return self
 
 
+class MethodError(ValueError):
+    """A method is not available here; the message says what to install or choose."""
+
+
 def check_method(method: MethodConfig) -> None:
-    """Raise ValueError if the method needs a package that is not installed."""
+    """Raise MethodError if the method needs a package that is not installed."""
     if method.lora is not None and find_spec("peft") is None:
-        raise ValueError(
+        raise MethodError(
             "method.name: 'lora' requires peft, which is not installed; install it "
             "(pip install 'peft>=0.21'), or choose another method"
         )

@@ -1,4 +1,8 @@
-"""Queue failed trials again, as further attempts with the same number and key."""
+"""Queue failed trials again, as further attempts with the same number and key.
+
+This is the user's `run --retry-failed`. A trial whose workers were lost is retried by itself: see
+`sweeps.execution.job_queue`.
+"""
 
 from __future__ import annotations
 

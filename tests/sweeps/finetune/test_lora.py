@@ -23,7 +23,7 @@ from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.memory import adapter_parameters, memory_need
-from sweeps.finetune.method_options import AdapterConfig, MethodConfig, check_method
+from sweeps.finetune.method_options import AdapterConfig, MethodConfig, MethodError, check_method
 from sweeps.finetune.model_facts import ModelError
 from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.finetune.tiny import (
@@ -199,7 +199,7 @@ def test_without_peft_a_sentence_tells_how_to_install_it(monkeypatch: pytest.Mon
         "sweeps.finetune.method_options.find_spec",
         lambda name: None if name == "peft" else find(name),
     )
-    with pytest.raises(ValueError, match="pip install 'peft"):
+    with pytest.raises(MethodError, match="pip install 'peft"):
         check_method(method)
     check_method(MethodConfig(name="sft"))
 
