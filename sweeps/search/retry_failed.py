@@ -1,6 +1,6 @@
 """Queue failed trials again, as further attempts with the same number and key.
 
-This is the user's `run --retry-failed`. A trial whose workers were lost is retried by itself: see
+This is the command `retry`. A trial whose workers were lost is retried by itself: see
 `sweeps.execution.job_queue`.
 """
 
