@@ -66,8 +66,8 @@ class MethodConfig(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _lora_has_defaults(cls, values: Any) -> Any:
-        is_bare = isinstance(values, dict) and values.get("name") == "lora"
-        return {**values, "lora": values.get("lora") or {}} if is_bare else values
+        is_lora = isinstance(values, dict) and values.get("name") == "lora"
+        return {**values, "lora": {}} if is_lora and values.get("lora") is None else values
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:

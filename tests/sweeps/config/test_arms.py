@@ -74,6 +74,8 @@ def test_an_arm_has_its_own_candidates_also_beside_those_of_a_domain(tree: Tree)
             "expected none, because dare derives from sft",
         ),
         ({"sft": {}, "lora": {"lora": {"rnak": 8}}}, "did you mean 'rank'"),
+        ({"sft": {}, "lora": {"rank": 8}}, r"did you mean '.*\.lora\.rank'"),
+        ({"sft": {}, "lroa": {}}, r"study\.arms\.lroa: unknown value 'lroa' \(did you mean 'lora'"),
         (
             {"sft": {}, "lora": {"nuisance": {**NUISANCE, "learning_rate": [1e-2, 2e-2]}}},
             r"arms\.lora\.nuisance: expected 2 combinations, as the other arms have .*, got 4",
