@@ -175,4 +175,4 @@ def _loaded(value: Value) -> Any:
 
 def shown(value: Any) -> str:
     """A value as text."""
-    return f"{value:g}" if isinstance(value, int | float) else as_yaml(value)
+    return f"{value:g}" if isinstance(stored(value), int | float) else as_yaml(value)

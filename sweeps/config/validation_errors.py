@@ -221,8 +221,8 @@ def _annotation_at(model: type[BaseModel], location: tuple[Any, ...]) -> Any:
     here: Any = model
     for part in location:
         inside = inner_model(here)
-        is_many = inside is None or get_origin(here) in (dict, tuple)
-        fields = {} if is_many else inside.model_fields
+        is_many = get_origin(here) in (dict, tuple)
+        fields = {} if inside is None or is_many else inside.model_fields
         # A mapping's key or a list index: continue with the model inside.
         here = fields[part].annotation if part in fields else inside or here
     return here

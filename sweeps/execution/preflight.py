@@ -45,7 +45,7 @@ def check_inputs(config: SweepConfig) -> None:
     check_attention(config.model)
     warn_of_rounding(config.model)
     for arm in config.study.arms:
-        check_method(config.method_of({"method": arm, "mask_ratio": 0.0}))
+        check_method(config.method_of({"method": arm, "mask_ratio": 0.0}), config.model)
     if config.evaluation.forgetting is not None:
         load_text(config.evaluation.forgetting)
     for name in config.domains:
@@ -73,7 +73,7 @@ def _check_domain(config: SweepConfig, name: str) -> None:
     device, workers = training_device(config), config.resources.workers
     neighbours = 1 if cluster_address() else None
     for run in different_runs(config, name):
-        check_method(run.method)
+        check_method(run.method, run.model)
         check_optimizer(run.optimizer)
         check_context(config.model, run.data.max_length)
         if device is not None:

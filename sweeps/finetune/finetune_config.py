@@ -222,15 +222,6 @@ class FinetuneConfig(SharedSettings):
     keep: Literal["none", "model"] = "model"
 
     @model_validator(mode="after")
-    def _new_tokens_are_trained(self) -> Self:
-        if self.model.added_tokens and self.method.name == "lora":
-            raise ValueError(
-                "model.added_tokens: method 'lora' freezes the embeddings, so new tokens are not "
-                "trained; expected none, or another method"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _asked_as_trained(self) -> Self:
         asked = asked_as_trained(self.evaluation.benchmarks, self.data)
         evaluation = self.evaluation.model_copy(update={"benchmarks": asked})

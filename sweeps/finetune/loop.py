@@ -94,7 +94,7 @@ class _Run:
         device = self._device = group.device()
         check_context(config.model, config.data.max_length)
         check_optimizer(config.optimizer)
-        check_method(config.method)
+        check_method(config.method, config.model)
         check_memory(config, group.size, device.type)
         if group.leads:
             warn_of_rounding(config.model)

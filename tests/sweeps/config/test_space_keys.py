@@ -136,6 +136,7 @@ def test_options_of_lora_may_be_searched(tree: Tree) -> None:
     runs = [config.trial("sums", config.space.point(point)).method.lora for point in points]
     found = [(run.rslora, [*run.targets]) for run in runs if run is not None]
     assert sorted(found) == sorted((scaled, names) for scaled in rslora for names in targets)
+    assert str(config.space.parameters()["method.lora.rslora"]) == "one of true, false"
     assert parse_config(config.model_dump(mode="json")) == config
 
 
