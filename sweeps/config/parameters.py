@@ -53,6 +53,8 @@ MOST_POINTS = 1_000_000
 def _conditions(when: Any) -> Any:
     if not isinstance(when, Mapping):
         raise ValueError("expected keys of the space with values, such as {method: gmt}")
+    if empty := [str(key) for key, values in when.items() if values in ([], ())]:
+        raise ValueError(f"{empty[0]}: expected at least one value")
     return {
         SHORT.get(str(key), str(key)): [
             stored(value) for value in (values if isinstance(values, list | tuple) else [values])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from pydantic import ConfigDict, field_serializer, model_validator
 
 from sweeps.config.parameter_forms import FORM_KEYS
 from sweeps.config.parameters import MOST_POINTS, Choices, Draws, FloatRange, Parameter
-from sweeps.config.trial_keys import Method, Value, flat, is_of_batch, is_of_method
+from sweeps.config.trial_keys import METHODS, Method, Value, flat, is_of_batch, is_of_method
 from sweeps.finetune.strict_model import StrictModel
 from sweeps.storage.errors import nearest
 
@@ -71,6 +71,11 @@ class SpaceConfig(StrictModel):
             if (found := getattr(self, name)) is not None and found.when:
                 raise ValueError(f"{name} is part of every point: expected no condition (when)")
         for name, found in self._given().items():
+            if (owner := _owner(name)) and not (self.method and self.method.contains(owner)):
+                raise ValueError(
+                    f"{name} requires {owner} among the methods of the space, such as "
+                    f"method: [gmt, {owner}]"
+                )
             for key, values in found.when.items():
                 self._check_condition(name, key, values)
         self.parameters()
@@ -126,9 +131,8 @@ class SpaceConfig(StrictModel):
         when = self._given()[name].when
         if self.method is None or not is_of_method(name) or name == "method":
             return when
-        owner = name.removeprefix("method.").partition(".")[0]
-        owners = (owner,) if owner in get_args(Method) else MASKING
-        return {"method": owners, **when}
+        owner = _owner(name)
+        return {"method": (owner,) if owner else MASKING, **when}
 
     def suggest(self, trial: Draws) -> Point:
         """Draw one point of the space."""
@@ -237,6 +241,11 @@ class SpaceConfig(StrictModel):
                 raise ValueError(
                     f"search.start: a point with {others} has no {name}: expected none"
                 )
+
+
+def _owner(name: str) -> Method | None:
+    """The method that alone has this option."""
+    return next((each for each in METHODS if name.startswith(f"method.{each}.")), None)
 
 
 def _grid_of(name: str, allowed: FloatRange | Choices) -> tuple[Value, ...]:

@@ -15,6 +15,7 @@ from sweeps.finetune.strict_model import takes_bool
 from sweeps.storage.errors import nearest
 
 Method = Literal["sft", "gmt", "random", "hft", "shira", "lora"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 Value = float | int | str
 """A parameter's value as Optuna, MLflow and the reports store it; see `stored`."""
@@ -142,6 +143,8 @@ def takes_list(key: str) -> bool:
 
 def words(key: str) -> list[str]:
     """The words that the key takes; empty if it takes numbers."""
+    if takes_bool(KEYS[key]):
+        return ["false", "true"]
     return sorted(word for word in _types(KEYS[key]) if isinstance(word, str))
 
 
@@ -172,4 +175,4 @@ def _loaded(value: Value) -> Any:
 
 def shown(value: Any) -> str:
     """A value as text."""
-    return f"{value:g}" if isinstance(value, int | float) else as_yaml(value)
+    return f"{value:g}" if isinstance(stored(value), int | float) else as_yaml(value)

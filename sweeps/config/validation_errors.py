@@ -66,8 +66,8 @@ def _follows(detail: dict[str, Any], places: list[tuple[Any, ...]]) -> bool:
     )
 
 
-_CHOICE = re.compile(r"constrained-\w+$|literal\[")
-"""Pydantic's labels for the members of a union, which look like keys."""
+_CHOICE = re.compile(r"constrained-\w+$|literal\[|\[key\]$")
+"""Pydantic's labels for the members of a union and for a mapping's keys, which look like keys."""
 
 _EXPECTED = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected a whole number"),
@@ -221,7 +221,8 @@ def _annotation_at(model: type[BaseModel], location: tuple[Any, ...]) -> Any:
     here: Any = model
     for part in location:
         inside = inner_model(here)
-        fields = {} if inside is None else inside.model_fields
+        is_many = get_origin(here) in (dict, tuple)
+        fields = {} if inside is None or is_many else inside.model_fields
         # A mapping's key or a list index: continue with the model inside.
         here = fields[part].annotation if part in fields else inside or here
     return here
@@ -286,6 +287,9 @@ ELSEWHERE = {
         "seed": "random_seed random_state",
         "model.path": "model_name_or_path model_name pretrained base_model",
         "data.path": "dataset dataset_name train_file dataset_path",
+        "rank": "r lora_r lora_rank",
+        "alpha": "lora_alpha",
+        "targets": "target_modules lora_target lora_target_modules",
         "sources": "datasets mixture dataset_mixer",
         "columns": "column_mapping column_names",
     }.items()

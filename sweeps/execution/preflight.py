@@ -17,7 +17,7 @@ from sweeps.config.space import SpaceConfig
 from sweeps.config.study_identity import DEFINITION, differences, study_definition
 from sweeps.config.sweep_config import DomainConfig, SweepConfig, paths_for
 from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
-from sweeps.finetune.method_options import check_method
+from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.optuna_storage import open_storage
 from sweeps.search.samplers import build_sampler
@@ -45,7 +45,7 @@ def check_inputs(config: SweepConfig) -> None:
     check_attention(config.model)
     warn_of_rounding(config.model)
     for arm in config.study.arms:
-        check_method(config.method_of({"method": arm, "mask_ratio": 0.0}))
+        _check_method(config.method_of({"method": arm, "mask_ratio": 0.0}), config.model)
     if config.evaluation.forgetting is not None:
         load_text(config.evaluation.forgetting)
     for name in config.domains:
@@ -72,7 +72,7 @@ def _check_domain(config: SweepConfig, name: str) -> None:
     device, workers = training_device(config), config.resources.workers
     neighbours = 1 if cluster_address() else None
     for run in different_runs(config, name):
-        check_method(run.method)
+        _check_method(run.method, run.model)
         check_optimizer(run.optimizer)
         check_context(config.model, run.data.max_length)
         if device is not None:
@@ -105,6 +105,13 @@ def _chat_tokenizer(model: ModelConfig, domain: DomainConfig) -> Any:
     from sweeps.finetune.model import load_tokenizer
 
     return load_tokenizer(model)
+
+
+def _check_method(method: MethodConfig, model: ModelConfig) -> None:
+    if method.lora is not None:
+        from sweeps.finetune.adapter import check_method  # imports torch
+
+        check_method(method, model)
 
 
 def training_device(config: SweepConfig) -> str | None:

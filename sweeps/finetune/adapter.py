@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from sweeps.finetune.method_options import AdapterConfig
-from sweeps.finetune.model_facts import ModelError
+from sweeps.finetune.finetune_config import ModelConfig
+from sweeps.finetune.method_options import AdapterConfig, MethodConfig
+from sweeps.finetune.model_facts import ModelError, build_empty
 from sweeps.storage.errors import nearest
 
 _NAME: Final = "default"  # of the adapter, within the names of its tensors
+
+
+def check_method(method: MethodConfig, model: ModelConfig) -> None:
+    """Raise ModelError if the method cannot train this model or needs a missing package.
+
+    The model is built without weights, which takes no memory.
+    """
+    if method.lora is None:
+        return
+    if find_spec("peft") is None:
+        raise ModelError(
+            "method.name: 'lora' requires peft, which is not installed; install it "
+            "(pip install 'peft>=0.21'), or choose another method"
+        )
+    if model.added_tokens:
+        raise ModelError(
+            "model.added_tokens: method 'lora' freezes the embeddings, so new tokens would not be "
+            "trained; expected none, or another method"
+        )
+    if method.lora.targets:
+        empty = build_empty(model)
+        _check_targets(method.lora.targets, _linear_layers(empty), empty.get_output_embeddings())
 
 
 def add_adapter(model: Any, config: AdapterConfig, seed: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from sweeps.finetune import checkpoint
-from sweeps.finetune.adapter import add_adapter
+from sweeps.finetune.adapter import add_adapter, check_method
 from sweeps.finetune.benchmarks import check_prompt_formats
 from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerprint
 from sweeps.finetune.checkpoint_saver import Saver
@@ -16,7 +16,6 @@ from sweeps.finetune.derived import score_derived
 from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.memory import check_memory
-from sweeps.finetune.method_options import check_method
 from sweeps.finetune.model import (
     add_stop_tokens,
     check_vocabulary,
@@ -95,7 +94,7 @@ class _Run:
         device = self._device = group.device()
         check_context(config.model, config.data.max_length)
         check_optimizer(config.optimizer)
-        check_method(config.method)
+        check_method(config.method, config.model)
         check_memory(config, group.size, device.type)
         if group.leads:
             warn_of_rounding(config.model)

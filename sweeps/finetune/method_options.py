@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -67,8 +66,8 @@ class MethodConfig(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _lora_has_defaults(cls, values: Any) -> Any:
-        is_bare = isinstance(values, dict) and values.get("name") == "lora"
-        return {**values, "lora": values.get("lora") or {}} if is_bare else values
+        is_lora = isinstance(values, dict) and values.get("name") == "lora"
+        return {**values, "lora": {}} if is_lora and values.get("lora") is None else values
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -85,16 +84,3 @@ class MethodConfig(StrictModel):
                     f"{found} with '{self.name}'"
                 )
         return self
-
-
-class MethodError(ValueError):
-    """A method is not available here; the message says what to install or choose."""
-
-
-def check_method(method: MethodConfig) -> None:
-    """Raise MethodError if the method needs a package that is not installed."""
-    if method.lora is not None and find_spec("peft") is None:
-        raise MethodError(
-            "method.name: 'lora' requires peft, which is not installed; install it "
-            "(pip install 'peft>=0.21'), or choose another method"
-        )

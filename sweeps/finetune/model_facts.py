@@ -56,6 +56,20 @@ def read_model_config(model: ModelConfig) -> dict[str, Any]:
     return _parsed(_config_file(model))
 
 
+def build_empty(model: ModelConfig) -> Any:
+    """The architecture without weights, on the device "meta"."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    read_model_config(model)
+    trusted = model.trust_remote_code
+    facts = AutoConfig.from_pretrained(
+        model.path, revision=model.revision, trust_remote_code=trusted
+    )
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(facts, trust_remote_code=trusted)
+
+
 def count_parameters(model: ModelConfig) -> int | None:
     """The model's number of weights; None if it is not known (see `tensor_shapes`)."""
     return sum(map(math.prod, tensor_shapes(model).values())) or None

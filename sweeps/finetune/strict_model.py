@@ -38,7 +38,8 @@ class StrictModel(BaseModel):
 def takes_bool(annotation: Any) -> bool:
     """Whether a key of this type may be true or false."""
     choices = get_args(annotation)
-    return bool in (annotation, *choices) or any(isinstance(each, bool) for each in choices)
+    given = (annotation, *choices)
+    return bool in given or Any in given or any(isinstance(each, bool) for each in choices)
 
 
 def _is_writable(text: str) -> bool:

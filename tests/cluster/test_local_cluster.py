@@ -145,7 +145,7 @@ def test_nobody_without_the_token_and_only_the_listed_ports(cluster: LocalCluste
 def test_a_folder_that_only_the_head_has_is_refused(cluster: LocalCluster) -> None:
     shared = cluster.hosts.shared
     job = cluster.submit("-m", "sweeps", "run", f"{shared}/math.yaml", "storage=/tmp/runs")
-    with pytest.raises(AssertionError, match="must be one folder for all"):
+    with pytest.raises(AssertionError, match="must be one folder shared by all"):
         cluster.finish(job, 240)
 
 

@@ -74,6 +74,11 @@ def test_an_arm_has_its_own_candidates_also_beside_those_of_a_domain(tree: Tree)
             "expected none, because dare derives from sft",
         ),
         ({"sft": {}, "lora": {"lora": {"rnak": 8}}}, "did you mean 'rank'"),
+        ({"sft": {}, "lora": {"rank": 8}}, r"did you mean '.*\.lora\.rank'"),
+        (
+            {"sft": {}, "lroa": {}},
+            r"study\.arms\.lroa: unknown value 'lroa' \(did you mean 'l",
+        ),
         (
             {"sft": {}, "lora": {"nuisance": {**NUISANCE, "learning_rate": [1e-2, 2e-2]}}},
             r"arms\.lora\.nuisance: expected 2 combinations, as the other arms have .*, got 4",
@@ -90,6 +95,10 @@ def test_what_an_arm_or_the_text_lacks_is_said_before_anything_runs(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check_inputs(resolve_paths(methods(tree, ["sft", "lora"])))
+    with pytest.raises(ValueError, match="no linear layer 'q_prj'"):
+        check_inputs(
+            resolve_paths(methods(tree, {"sft": {}, "lora": {"lora": {"targets": ["q_prj"]}}}))
+        )
     absent = tree | {"evaluation": {"forgetting": "absent.txt"}}
     with pytest.raises(ValueError, match=r"evaluation\.forgetting: .*absent\.txt"):
         check_inputs(resolve_paths(methods(absent, ["sft"])))

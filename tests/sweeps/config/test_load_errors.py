@@ -71,6 +71,10 @@ def test_a_bad_override_is_named(sweep_files: Path, override: str, words: str) -
         ("a: !!timestamp x\n", "not valid YAML"),
         ("a: " + "[" * 5000, "not valid YAML: nested too deeply"),
         ("a: &a [*a]\n", "unknown key 'a'"),
+        (
+            "domains: {data: {bechmarks: 1}}",
+            "domains.data.bechmarks' (did you mean 'benchmarks'?)",
+        ),
         ("a: *b\n", "found undefined alias 'b'"),
         ("a: {<<: 1}\n", "expected a mapping or list of mappings for merging"),
         ("a: {<<: {b: 1}, <<: {c: 1}}\n", "expected <<: [*one, *other]"),

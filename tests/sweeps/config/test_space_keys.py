@@ -73,6 +73,12 @@ def test_keys_may_be_nested_and_overridden(sweep_files: Any) -> None:
         ({"optimizer": "tune.choice(['adamw'])"}, "did you mean [adamw]?"),
         ({"betas": [0.9]}, "'space.betas.1' is missing"),
         ({"clip_norm": True}, "expected no boolean"),
+        (
+            {"method": "lora", "method.lora.rslora": {"low": 0, "high": 1}},
+            "method.lora.rslora: expected a list such as [false, true]",
+        ),
+        ({"method.lora.rank": [4]}, "method.lora.rank requires lora among the methods of the sp"),
+        ({"method": "gmt", "method.lora.rank": [4]}, "requires lora among the methods of the sp"),
         ({"batch.mini_batch": {"min": 1, "max": 8}}, "did you mean {low: 1, high: 8}?"),
         (
             {"batch.mini_batch": {"low": 1, "high": 8, "step": 0.5}},
@@ -88,6 +94,10 @@ def test_keys_may_be_nested_and_overridden(sweep_files: Any) -> None:
         (
             {"optimizer": "adamw", "betas": {"choices": [[0.9, 0.9]], "when": {"optimizer": "x"}}},
             "betas.when: optimizer is never x: expected one of adamw",
+        ),
+        (
+            {"optimizer": "adamw", "schedule": {"choices": ["wsd"], "when": {"optimizer": []}}},
+            "schedule.when: optimizer: expected at least one value",
         ),
         (
             {
@@ -115,6 +125,19 @@ def test_options_of_a_method_are_drawn_for_it_alone(tree: Tree) -> None:
     space = sweep(tree, {**methods, "method.scope": ["tensor", "global"]}).space
     assert space.size() == len(space.grid()) == 1 + 2 * 2
     assert {len(point) for point in space.grid()} == {3, 5}
+
+
+def test_options_of_lora_may_be_searched(tree: Tree) -> None:
+    rslora, targets = [True, False], [["q_proj"], ["q_proj", "v_proj"]]
+    options = {"method.lora.rslora": rslora, "method": {"lora": {"targets": targets}}}
+    config = sweep(tree, {"method.name": ["gmt", "lora"], **options})
+    points = config.space.grid()
+    assert len(points) == config.space.size() == 1 + 2 * 2
+    runs = [config.trial("sums", config.space.point(point)).method.lora for point in points]
+    found = [(run.rslora, [*run.targets]) for run in runs if run is not None]
+    assert sorted(found) == sorted((scaled, names) for scaled in rslora for names in targets)
+    assert str(config.space.parameters()["method.lora.rslora"]) == "one of true, false"
+    assert parse_config(config.model_dump(mode="json")) == config
 
 
 def test_conditions_decide_size_grid_and_identity(tree: Tree) -> None:

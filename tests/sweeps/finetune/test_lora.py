@@ -17,13 +17,13 @@ from torch.distributed.checkpoint import FileSystemReader
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from benchmarks.finetune_peers import by_the_trainer
-from sweeps.finetune.adapter import add_adapter, merged_state, save_adapter
+from sweeps.finetune.adapter import add_adapter, check_method, merged_state, save_adapter
 from sweeps.finetune.checkpoint import SHARDS, STATE, saved
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.finetune_config import FinetuneConfig
+from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.memory import adapter_parameters, memory_need
-from sweeps.finetune.method_options import AdapterConfig, MethodConfig, MethodError, check_method
+from sweeps.finetune.method_options import AdapterConfig, MethodConfig
 from sweeps.finetune.model_facts import ModelError
 from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.finetune.tiny import (
@@ -191,17 +191,26 @@ def test_a_target_that_the_model_does_not_have_is_named(
     assert f"method.lora.targets: {said}" in str(raised.value)
 
 
+def test_what_it_could_not_train_is_said_before_the_model_is_loaded(world: Path) -> None:
+    path, misspelt = str(world / "model"), AdapterConfig(targets=("q_prj",))
+    with pytest.raises(ModelError, match=r"no linear layer 'q_prj' \(did you mean 'q_proj'"):
+        check_method(MethodConfig(name="lora", lora=misspelt), ModelConfig(path=path))
+    added = ModelConfig(path=path, added_tokens=("<call>",))
+    check_method(MethodConfig(name="sft"), added)
+    with pytest.raises(ModelError, match=r"model\.added_tokens: method 'lora' freezes the embed"):
+        check_method(MethodConfig(name="lora"), added)
+
+
 def test_without_peft_a_sentence_tells_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    method = MethodConfig(name="lora")
-    check_method(method)
+    method, model = MethodConfig(name="lora"), ModelConfig(path="model")
+    check_method(method, model)
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "sweeps.finetune.method_options.find_spec",
-        lambda name: None if name == "peft" else find(name),
+        "sweeps.finetune.adapter.find_spec", lambda name: None if name == "peft" else find(name)
     )
-    with pytest.raises(MethodError, match="pip install 'peft"):
-        check_method(method)
-    check_method(MethodConfig(name="sft"))
+    with pytest.raises(ModelError, match="pip install 'peft"):
+        check_method(method, model)
+    check_method(MethodConfig(name="sft"), model)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +222,7 @@ def test_without_peft_a_sentence_tells_how_to_install_it(monkeypatch: pytest.Mon
         ({"name": "lora", "lora": {"dropout": 1.0}}, "less than 1"),
         ({"name": "lora", "lora": {"targets": []}}, "at least 1 item"),
         ({"name": "lora", "lora": {"r": 8}}, "Extra inputs"),
+        ({"name": "lora", "lora": []}, "valid dictionary"),
     ],
 )
 def test_settings_are_checked(values: dict[str, Any], said: str) -> None:
