@@ -70,7 +70,8 @@ def check_exact(lm: LanguageModel, patch: Patch) -> None:
         lm.model.generation_config.eos_token_id = sorted(ENDS)
     for row, found in zip(ROWS, lm.generate_ids(ROWS, max_new_tokens=LIMIT), strict=True):
         expected = plain_greedy(lm.model, row)
-        assert (found.tokens, found.text) == (len(expected), lm.codec.text(expected))
+        said = expected[:-1] if expected[-1] in ENDS else expected
+        assert (found.tokens, found.text) == (len(expected), lm.codec.text(said))
     nats = [plain_nats(lm.model, *pair) for pair in PAIRS]
     for elements in (2**27, 400):
         patch.setattr(likelihood, "LOGIT_ELEMENTS", elements)

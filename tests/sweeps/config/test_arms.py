@@ -104,5 +104,5 @@ def test_what_an_arm_or_the_text_lacks_is_said_before_anything_runs(
         check_inputs(resolve_paths(methods(absent, ["sft"])))
     monkeypatch.setattr("sweeps.finetune.adapter.find_spec", lambda name: None)
     check_inputs(resolve_paths(methods(tree, ["sft"])))
-    with pytest.raises(ValueError, match=r"requires peft.*gmt-sweep\[lora\]"):
+    with pytest.raises(ValueError, match="requires peft"):
         check_inputs(resolve_paths(methods(tree, ["sft", "lora"])))

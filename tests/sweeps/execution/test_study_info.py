@@ -16,7 +16,7 @@ NUISANCE = {"accumulation_interval": 1, "learning_rate": 1e-3}
 @pytest.mark.parametrize(
     ("kind", "trials", "note"),
     [
-        ("search", "3", "Search over mask ratio, accumulation interval and learning rate: 3"),
+        ("search", "3", "Search over mask_ratio, accumulation_interval, learning_rate: 3"),
         ("drop", "fixed design", "Fixed design 'drop': 5 seeds"),
         ("efficiency", "0", "Training speed of each method"),
     ],
