@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution.sweep import StudyResult, paths_for, run
+from sweeps.finetune import benchmarks
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.model import load_model
@@ -102,10 +103,15 @@ def test_two_workers_equal_a_naive_script(
         assert not torch.equal(weight, before[name])
 
 
-def test_test_items_are_read_only_after_every_trial(tmp_path: Path) -> None:
-    """Test items that cannot be read stop no trial: they are opened at the very end, once."""
+def test_test_items_are_scored_only_after_every_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of test items that breaks after the start stops no trial: it is opened at the end."""
     broken = tmp_path / "test.jsonl"
-    broken.write_text("not JSON\n")
+    monkeypatch.setattr(
+        benchmarks, "check_test_items", lambda config, built: broken.write_text("not JSON\n")
+    )
+    broken.write_text("{}\n")
     domains = {"math": {"data": data(), "benchmarks": [benchmark(test=str(broken))]}}
     search = {"trials": 2, "sampler": "random"}
     config = parse_config(tree(tmp_path / "runs", domains=domains, search=search))
