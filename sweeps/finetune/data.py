@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
-from evaluators import files, hub
+from evaluators import files, hub, prompt_formats
 from evaluators import tokens as token_codec
+from evaluators.benchmarks import gsm8k, mbpp
 from evaluators.protocol import is_own
 from evaluators.tokens import AddBos, TokenCodec
 from sweeps.finetune.chat_template import special_tokens
@@ -300,7 +301,8 @@ def _code_digest() -> str:
         "chat_template",
     )
     sources = [here / f"{name}.py" for name in names]
-    sources += [Path(str(module.__file__)) for module in (files, hub, token_codec)]
+    modules = (files, gsm8k, hub, mbpp, prompt_formats, token_codec)
+    sources += [Path(str(module.__file__)) for module in modules]
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.read_bytes())
