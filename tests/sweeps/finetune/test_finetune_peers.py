@@ -8,17 +8,17 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from benchmarks.finetune_peers import by_sorting, by_the_trainer
+from benchmarks.finetune_peers import by_sorting
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.model import load_model
 from sweeps.finetune.order import DataOrder
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.trainer import Trainer
+from tests.sweeps.finetune.beside_the_trainer import BATCH, SETTINGS, STEPS, train_both
 from tests.sweeps.finetune.tiny import MemoryReporter, config, largest_difference, parameters
 
 CPU = torch.device("cpu")
-STEPS, BATCH = 12, 8
 
 
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*")
@@ -27,21 +27,13 @@ def test_sft_has_the_loss_curve_of_transformers_trainer(
     world: Path, tmp_path: Path, accumulation: int
 ) -> None:
     settings = config(
-        world,
-        method={"name": "sft"},
-        batch={"fixed": "global_batch", "global_batch": BATCH},
-        accumulation_interval=accumulation,
-        examples=STEPS * BATCH,
-        warmup_ratio=0.25,
+        world, method={"name": "sft"}, accumulation_interval=accumulation, **SETTINGS
     )
-    reporter = MemoryReporter()
-    result = finetune(settings, tmp_path / "ours", reporter)
-    tokenizer = AutoTokenizer.from_pretrained(world / "model")
-    losses, model = by_the_trainer(settings, load_training_data(settings.data, tokenizer))
+    ours, weights, losses, model = train_both(settings, tmp_path / "ours")
     assert len(losses) == STEPS
-    assert reporter.losses() == pytest.approx(losses, abs=1e-5)
+    assert ours == pytest.approx(losses, abs=1e-5)
     theirs = {name: value.detach() for name, value in model.named_parameters()}
-    assert largest_difference(parameters(result.model_folder), theirs) < 1e-4
+    assert largest_difference(weights, theirs) < 1e-4
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])

@@ -14,17 +14,16 @@ import torch.distributed as dist
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from benchmarks.finetune_peers import by_the_trainer
 from sweeps.finetune.adapter import add_adapter, check_method, merged_state, save_adapter
 from sweeps.finetune.checkpoint import SHARDS, STATE, saved
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.memory import adapter_parameters, memory_need
 from sweeps.finetune.method_options import AdapterConfig, MethodConfig
 from sweeps.finetune.model_facts import ModelError
+from tests.sweeps.finetune.beside_the_trainer import SETTINGS, train_both
 from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.finetune.tiny import (
     Killed,
@@ -35,7 +34,6 @@ from tests.sweeps.finetune.tiny import (
     parameters,
 )
 
-STEPS, BATCH = 12, 8
 IDS = torch.arange(4, 20)[None]
 
 
@@ -50,20 +48,11 @@ def lora(world: Path, options: dict[str, Any] | None = None, **changes: Any) -> 
 def test_it_learns_what_peft_learns_under_transformers_trainer(
     world: Path, tmp_path: Path, rslora: bool
 ) -> None:
-    settings = lora(
-        world,
-        {"rslora": rslora},
-        batch={"fixed": "global_batch", "global_batch": BATCH},
-        examples=STEPS * BATCH,
-        warmup_ratio=0.25,
-    )
-    reporter = MemoryReporter()
-    result = finetune(settings, tmp_path / "ours", reporter)
-    tokenizer = AutoTokenizer.from_pretrained(world / "model")
-    losses, model = by_the_trainer(settings, load_training_data(settings.data, tokenizer))
-    assert reporter.losses() == pytest.approx(losses, abs=1e-5)
+    settings = lora(world, {"rslora": rslora}, **SETTINGS)
+    ours, weights, losses, model = train_both(settings, tmp_path / "ours")
+    assert ours == pytest.approx(losses, abs=1e-5)
     merged = dict(model.merge_and_unload().named_parameters())
-    assert largest_difference(parameters(result.model_folder), merged) < 1e-5
+    assert largest_difference(weights, merged) < 1e-5
     assert largest_difference(parameters(world / "model"), merged) > 1e-3
 
 
@@ -135,7 +124,7 @@ def test_a_resumed_run_is_bit_equal_and_its_checkpoint_holds_the_adapter_alone(
     assert differs.score != whole.score
 
 
-GLOBAL = {"fixed": "global_batch", "global_batch": BATCH}
+GLOBAL = SETTINGS["batch"]
 
 
 def train(world: Path, folder: Path, parallel: str) -> None:
