@@ -129,9 +129,10 @@ class TrainingData:
         """The number of tokens of these examples, without padding."""
         return sum(self.lengths[index] for index in indices)
 
-    def micro_batch(self, rows: Sequence[Sequence[int]]) -> MicroBatch:
-        """Rows of these examples, padded to the longest row."""
-        return collate([[(self.tokens[i], self.spans[i]) for i in row] for row in rows])
+    def micro_batch(self, rows: Sequence[Sequence[int]], *, unpadded: bool = False) -> MicroBatch:
+        """Rows of these examples, padded to the longest row, or all in one row, `unpadded`."""
+        examples = [[(self.tokens[i], self.spans[i]) for i in row] for row in rows]
+        return collate(examples, unpadded=unpadded)
 
 
 def load_training_data(
