@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import json
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +123,7 @@ def config(world: Path, *, packing: bool, mask_ratio: float = 0.0) -> FinetuneCo
 
 
 def ours(world: Path, *, packing: bool, mask_ratio: float = 0.0) -> Callable[[int], Spent]:
-    """Our trainer, which goes on where it stopped."""
+    """Our trainer, after its first update; it goes on where it stopped."""
     device = torch.device("cpu")
     settings = config(world, packing=packing, mask_ratio=mask_ratio)
     model, tokenizer = load_model(settings.model, device)
@@ -139,14 +141,14 @@ def ours(world: Path, *, packing: bool, mask_ratio: float = 0.0) -> Callable[[in
         batches = [trainer._order.batch(u, trainer._batch) for u in range(done - count, done)]
         return clock.spent(sum(data.size(batch) for batch in batches))
 
+    updates(1)
     return updates
 
 
 def tokenised(world: Path) -> list[dict[str, list[int]]]:
     """The examples' ids as the peers want them."""
     settings = config(world, packing=False)
-    _, tokenizer = load_model(settings.model, torch.device("cpu"))
-    data: TrainingData = load_training_data(settings.data, tokenizer)
+    data: TrainingData = load_training_data(settings.data, load_tokenizer(settings.model))
     rows = [labelled(data, place) for place in range(len(data))]
     return [{**r, "completion_mask": [int(label >= 0) for label in r["labels"]]} for r in rows]
 
@@ -284,11 +286,15 @@ def build(name: str, world: Path) -> Callable[[int], Spent]:
 
 
 def peak_memory(name: str, world: str, threads: int, box: Any) -> None:
-    """In a process of its own: how far training rises above the loaded model, in MiB."""
+    """In a process of its own: how far a model and its training rise above the libraries, in MiB.
+
+    All of them, so that no trainer pays for its own.
+    """
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
-    updates = build(name, Path(world))
-    box.put(peak_growth(lambda: updates(UPDATES_OF_MEMORY)))
+    if find_spec("trl") is not None:
+        importlib.import_module("trl.trainer.sft_trainer")
+    box.put(peak_growth(lambda: build(name, Path(world))(UPDATES_OF_MEMORY)))
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -302,19 +308,19 @@ def measure(options: argparse.Namespace) -> None:
             save_examples(world)
         else:
             save_gsm8k(world, options.model, options.gsm8k)
-        trainers = {name: build(name, world) for name in names}
+        trainers = {name: build(name, world) for name in names if options.rounds}
         taken: dict[str, list[Spent]] = {name: [] for name in names}
-        for name in {*names} & {"ours", "ours_packed", "ours_gmt"}:
-            trainers[name](1)
         for turn in range(options.rounds):
             for name, updates in trainers.items():
                 taken[name].append(updates(options.updates))
                 spent = taken[name][-1]
                 print(turn, name, f"{spent.tokens / spent.wall:.0f} tokens/s", flush=True)
+            write(options.folder, taken, {})  # what is cut short keeps what it measured
         memory: dict[str, float] = {}
         if options.memory:
             memory = {name: _in_a_process(name, world, options.threads) for name in names}
     write(options.folder, taken, memory)
+    print((options.folder / "summary.json").read_text())
 
 
 def _in_a_process(name: str, world: Path, threads: int) -> float:
@@ -325,6 +331,15 @@ def _in_a_process(name: str, world: Path, threads: int) -> float:
     mebibytes = float(box.get())
     process.join()
     return mebibytes
+
+
+def rates(rounds: list[Spent]) -> dict[str, float]:
+    """Tokens per second over the rounds."""
+    return {
+        "tokens_per_second_best": max(s.tokens / s.wall for s in rounds),
+        "tokens_per_second_median": statistics.median(s.tokens / s.wall for s in rounds),
+        "tokens_per_cpu_second_median": statistics.median(s.tokens / s.cpu for s in rounds),
+    }
 
 
 def write(folder: Path, taken: dict[str, list[Spent]], memory: dict[str, float]) -> None:
@@ -339,16 +354,10 @@ def write(folder: Path, taken: dict[str, list[Spent]], memory: dict[str, float])
                     [name, number, spent.tokens, round(spent.wall, 4), round(spent.cpu, 4)]
                 )
     summary = {
-        name: {
-            "tokens_per_second_best": max(s.tokens / s.wall for s in rounds),
-            "tokens_per_second_median": statistics.median(s.tokens / s.wall for s in rounds),
-            "tokens_per_cpu_second_median": statistics.median(s.tokens / s.cpu for s in rounds),
-            "peak_memory_above_model_mib": memory.get(name),
-        }
+        name: {**(rates(rounds) if rounds else {}), "peak_memory_mib": memory.get(name)}
         for name, rounds in taken.items()
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    print(json.dumps(summary, indent=1))
 
 
 if __name__ == "__main__":
@@ -356,7 +365,7 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="a model's folder; with --gsm8k")
     parser.add_argument("--gsm8k", type=Path, help="the training rows of GSM8K")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0: memory only")
     parser.add_argument("--updates", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))

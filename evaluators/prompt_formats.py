@@ -7,7 +7,7 @@ al. 2023, arXiv 2309.12284); Magicoder (Wei et al. 2023, arXiv 2312.02120).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -82,14 +82,28 @@ def written(name: str, tokenizer: Any, messages: Messages) -> str:
     return "".join(parts)
 
 
+def special_tokens(tokenizer: Any) -> dict[str, int]:
+    """The ids of the special and the added tokens."""
+    added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
+    return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+
+
+def turn_end(text: str, special: Iterable[str]) -> str:
+    """The one of these tokens that ends a turn, white space aside; "" without one."""
+    text = text.rstrip()
+    return max((each for each in special if text.endswith(each)), key=len, default="")
+
+
 def turn_ends(name: str, tokenizer: Any) -> tuple[str, ...]:
     """What a model writes after an answer in the format `name`, besides its end of sequence."""
     if name != "chat":
         return (_TEXTS[name].end,) if name in _TEXTS and _TEXTS[name].end else ()
     answer = "An answer."
     turns = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": answer}]
-    whole = _applied(tokenizer, turns)
-    return tuple(whole.rpartition(answer)[2].split()[:1])
+    after = _applied(tokenizer, turns).rpartition(answer)[2].strip()
+    after = after.removesuffix(tokenizer.eos_token or "") or after  # some end the text with it
+    end = turn_end(after, special_tokens(tokenizer)) or next(iter(after.split()), "")
+    return (end,) if end else ()
 
 
 def _by_template(tokenizer: Any, messages: Messages) -> str:

@@ -165,6 +165,18 @@ def test_transformers_names_the_layers_of_a_model() -> None:
     assert len(blocks(model)) == LLAMA["num_hidden_layers"]
 
 
+@canary("transformers", "_attn_implementation, _supports_flash_attn or _can_set_attn_...")
+def test_transformers_says_which_attention_a_model_takes() -> None:
+    from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    from sweeps.finetune.torch_compat import attention_of, takes_attention
+
+    model = LlamaForCausalLM(LlamaConfig(**LLAMA, attn_implementation="eager"))
+    assert attention_of(model) == "eager"
+    assert takes_attention(model)
+    assert not takes_attention(BloomForCausalLM(BloomConfig(hidden_size=16, n_layer=1, n_head=2)))
+
+
 @canary("transformers", "the layers of DynamicCache")
 def test_transformers_builds_a_cache_of_layers() -> None:
     from transformers import LlamaConfig, MistralConfig

@@ -71,7 +71,8 @@ class SpaceConfig(StrictModel):
             if (found := getattr(self, name)) is not None and found.when:
                 raise ValueError(f"{name} is part of every point: expected no condition (when)")
         for name, found in self._given().items():
-            if (owner := _owner(name)) and not (self.method and self.method.contains(owner)):
+            owner = _owner(name)
+            if owner and not (self.method.contains(owner) if self.method else owner == "gmt"):
                 raise ValueError(
                     f"{name} requires {owner} among the methods of the space, such as "
                     f"method: [gmt, {owner}]"
@@ -245,6 +246,8 @@ class SpaceConfig(StrictModel):
 
 def _owner(name: str) -> Method | None:
     """The method that alone has this option."""
+    if name == "method.scope":
+        return "gmt"
     return next((each for each in METHODS if name.startswith(f"method.{each}.")), None)
 
 

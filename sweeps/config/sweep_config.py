@@ -34,7 +34,7 @@ from sweeps.finetune.finetune_config import (
     SharedSettings,
     asked_as_trained,
 )
-from sweeps.finetune.method_options import MethodConfig
+from sweeps.finetune.method_options import MethodConfig, Scope, check_scope
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.cluster_address import cluster_address
@@ -69,7 +69,12 @@ class TrainingConfig(SharedSettings):
     """The settings shared by all trials, and how the masking methods mask."""
 
     method: Literal["gmt", "random"] = "gmt"
-    scope: Literal["tensor", "global"] = "tensor"
+    scope: Scope = "tensor"
+
+    @model_validator(mode="after")
+    def _scope_is_of_gmt(self) -> Self:
+        check_scope(self.method, self.scope)
+        return self
 
 
 class KeepConfig(StrictModel):
@@ -233,8 +238,11 @@ class SweepConfig(StrictModel):
             "evaluation": EvaluationConfig(benchmarks=parts.benchmarks, **dict(self.evaluation)),
             "seed": int(point.get("seed", self.seed)),
         }
+        beside = {"method", "mask_ratio", "seed", "stage", "train_fraction"}
+        if tree["method"].name == "sft":
+            beside.add("method.scope")  # a point with mask ratio 0 may have it
         for key, value in point.items():
-            if key not in ("method", "mask_ratio", "seed", "stage", "train_fraction"):
+            if key not in beside:
                 tree = placed(tree, key, value)
         return FinetuneConfig.model_validate(tree)
 
@@ -248,9 +256,8 @@ class SweepConfig(StrictModel):
             return MethodConfig(name="lora", lora=self.study.arms.get("lora", ArmConfig()).lora)
         if name not in MASKING or not ratio:
             return MethodConfig(name="sft")
-        return MethodConfig.model_validate(
-            {"name": name, "mask_ratio": ratio, "scope": self.training.scope}
-        )
+        scope = self.training.scope if name == "gmt" else "tensor"
+        return MethodConfig.model_validate({"name": name, "mask_ratio": ratio, "scope": scope})
 
 
 def _share(data: DataConfig, fraction: float) -> DataConfig:

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from sweeps.config.validation_errors import ELSEWHERE, UnknownKeyError, as_yaml, inner_model
+from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.run_identity import BESIDE_THE_RESULT
 from sweeps.finetune.strict_model import takes_bool
@@ -24,9 +25,10 @@ SHORT = {"method.name": "method", "method.mask_ratio": "mask_ratio"}
 """Keys with a short name, which is the one on record."""
 
 _LONG = {short: key for key, short in SHORT.items()}
+# Other settings of the data change which rows are read; the rows are checked once a domain.
+_OF_DATA = {"data.train_fraction", "data.max_length"}
 _FIXED = {*BESIDE_THE_RESULT, "model", "evaluation", "seed", "parallel", "method.drop"}
-_OF_DATA = ("data.train_fraction", "data.max_length")
-"""Other settings of the data change which rows are read; the rows are checked once a domain."""
+_FIXED |= {f"data.{name}" for name in DataConfig.model_fields} - _OF_DATA
 
 _EXPECTED = {
     "mask_ratio": (
@@ -42,7 +44,7 @@ def _keys(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:
     """Every key that may vary, with its type and bounds."""
     for name, field in model.model_fields.items():
         key, inside = f"{above}{name}", inner_model(field.annotation)
-        if key in _FIXED or (above == "data." and key not in _OF_DATA):
+        if key in _FIXED:
             continue
         if inside is not None:
             yield from _keys(inside, f"{key}.")
@@ -88,9 +90,9 @@ def check_key(key: str) -> None:
     """Raise an error with the nearest spelling unless a search may vary this key."""
     if key in KEYS:
         return
-    if key.partition(".")[0] in _FIXED:
-        raise ValueError(f"no setting that a search varies: expected one of {', '.join(KEYS)}")
     meant = ELSEWHERE.get(key.lower(), key)
+    if any(f"{meant}.".startswith(f"{fixed}.") for fixed in _FIXED):
+        raise ValueError(f"no setting that a search varies: expected one of {', '.join(KEYS)}")
     ends = [known for known in KEYS if f".{known}".endswith(f".{meant}")]
     raise UnknownKeyError(f"did you mean '{ends[0]}'?" if ends else nearest(meant, [*KEYS]))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn, final
 
+from evaluators.prompt_formats import special_tokens, turn_end
 from sweeps.finetune.example import Example, Part, RowError, Text, Turn, one_by_one
 
 Messages = list[dict[str, Any]]
@@ -18,12 +19,6 @@ _TAGS = re.compile(
     r"(?P<comment>\{#.*?#\})|\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}", re.DOTALL
 )
 _MARK = "\ue000"  # a private-use character
-
-
-def special_tokens(tokenizer: Any) -> dict[int, str]:
-    """The special and the added tokens by id."""
-    added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items()}
-    return added | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
 
 
 @final
@@ -42,7 +37,7 @@ class ChatTemplate:
                 "expected 'own', the format's own prompt"
             )
         self._tokenizer = tokenizer
-        self._ends = tuple(special_tokens(tokenizer).values())
+        self._special = special_tokens(tokenizer)
 
     def texts(self, example: Example, *, per_turn: bool) -> tuple[Text, ...]:
         """The conversation as one text, or with `per_turn` as one for each learned turn.
@@ -100,7 +95,7 @@ class ChatTemplate:
 
     def _ends_answers(self, text: Text) -> bool:
         """Whether each learned part ends with a special token, but for white space."""
-        return all(part.text.rstrip().endswith(self._ends) for part in text if part.is_learned)
+        return all(turn_end(part.text, self._special) for part in text if part.is_learned)
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -22,9 +22,9 @@ from torch.utils.data import ConcatDataset
 from evaluators import files, hub, prompt_formats
 from evaluators import tokens as token_codec
 from evaluators.benchmarks import gsm8k, mbpp
+from evaluators.prompt_formats import special_tokens, turn_end
 from evaluators.protocol import is_own
 from evaluators.tokens import AddBos, TokenCodec
-from sweeps.finetune.chat_template import special_tokens
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import RowError, Text
 from sweeps.finetune.examples import DataCounts, by_source, read_examples
@@ -129,9 +129,10 @@ class TrainingData:
         """The number of tokens of these examples, without padding."""
         return sum(self.lengths[index] for index in indices)
 
-    def micro_batch(self, rows: Sequence[Sequence[int]]) -> MicroBatch:
-        """Rows of these examples, padded to the longest row."""
-        return collate([[(self.tokens[i], self.spans[i]) for i in row] for row in rows])
+    def micro_batch(self, rows: Sequence[Sequence[int]], *, unpadded: bool = False) -> MicroBatch:
+        """Rows of these examples, padded to the longest row, or all in one row, `unpadded`."""
+        examples = [[(self.tokens[i], self.spans[i]) for i in row] for row in rows]
+        return collate(examples, unpadded=unpadded)
 
 
 def load_training_data(
@@ -233,11 +234,11 @@ def _tokenised(
     special = special_tokens(tokenizer)
     rows: list[list[int]] = []
     spans: list[Spans] = []
-    ends: set[int] = set()
+    ends: set[str] = set()
     truncated = 0
     for text in texts:
         ids, learned = _encoded(text, begin, codec, tokenizer.eos_token_id)
-        ends.update(_end(ids[start:end], special) for start, end in learned)
+        ends.update(_ends(text, tokenizer.eos_token, special))
         truncated += len(ids) > config.max_length
         # Position 0 has no context to predict it from.
         cut = [(max(start, 1), min(end, config.max_length)) for start, end in learned]
@@ -254,7 +255,7 @@ def _tokenised(
     counts = replace(counts, examples=len(rows), truncated=truncated, no_target=lost)
     stored = {"tokens": RaggedRows.of(rows), "spans": RaggedRows.of(spans)}
     parts = {name: (each.values, each.starts) for name, each in stored.items()}
-    return {**parts, "ends": sorted(ends), "counts": asdict(counts)}
+    return {**parts, "ends": sorted(special[end] for end in ends), "counts": asdict(counts)}
 
 
 Spans = list[tuple[int, int]]
@@ -275,9 +276,9 @@ def _encoded(
     return ids, spans
 
 
-def _end(response: Sequence[int], special: Mapping[int, str]) -> int:
-    """The token that ends a response; at most white space follows it."""
-    return next(token for token in reversed(response) if token in special)
+def _ends(text: Text, eos: str, special: Iterable[str]) -> set[str]:
+    """The tokens that end its responses."""
+    return {eos if part.ends else turn_end(part.text, special) for part in text if part.is_learned}
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:

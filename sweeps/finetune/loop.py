@@ -103,7 +103,6 @@ class _Run:
         if config.method.lora is not None:
             add_adapter(self._model, config.method.lora, mixed_seed(config.seed, 2))
         check_vocabulary(self._model, self._tokenizer)
-        check_prompt_formats(config.evaluation.benchmarks, self._tokenizer)
         store = cache or Cache()
         benchmarks = config.evaluation.benchmarks
         against = None if config.data.decontaminate is None else benchmarks
@@ -116,6 +115,7 @@ class _Run:
                 config.data, self._tokenizer, benchmarks, config.model.add_bos
             ),
         )
+        check_prompt_formats(benchmarks, self._tokenizer)  # by default that of the rows
         self._counts = data.counts
         add_stop_tokens(self._model, data.ends)
         self._validation = Validation(

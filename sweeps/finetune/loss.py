@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, final
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -14,26 +14,26 @@ from torch import Tensor, nn
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class MicroBatch:
+class MicroBatch(NamedTuple):
     """Right-padded rows of token ids, with the positions and targets of the loss.
 
     `input_ids` [rows, length]. `targets` [n] are predicted from the flat `positions` [n] (row *
     length + column) before them. Packed rows have `position_ids` [rows, length], which restart at
-    0 with each example.
+    0 with each example. A single row without padding has `cu_seq_lens` [examples + 1] int32: where
+    each example starts, and the end.
     """
 
     input_ids: Tensor
     positions: Tensor
     targets: Tensor
     position_ids: Tensor | None = None
+    cu_seq_lens: Tensor | None = None
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same micro-batch on `device`."""
         if device.type == "cpu":
             return self
-        fields = (self.input_ids, self.positions, self.targets, self.position_ids)
-        moved = [None if f is None else f.to(device, non_blocking=True) for f in fields]
+        moved = [None if f is None else f.to(device, non_blocking=True) for f in self]
         return MicroBatch(*moved)  # type: ignore[arg-type]
 
 
@@ -41,12 +41,15 @@ Tokens = tuple[Sequence[int], Sequence[Sequence[int]]]
 """The ids of an example, and its target tokens as spans (start, end), end exclusive, start > 0."""
 
 
-def collate(rows: Sequence[Sequence[Tokens]]) -> MicroBatch:
+def collate(rows: Sequence[Sequence[Tokens]], *, unpadded: bool = False) -> MicroBatch:
     """Examples one after another in rows, which are padded to the longest of them.
 
     Any token can pad: nothing attends to it, and the loss ignores it. Where no row holds two
-    examples, the model numbers the positions itself and needs no attention mask.
+    examples, the model numbers the positions itself and needs no attention mask. With `unpadded`,
+    all examples are in one row.
     """
+    if unpadded:
+        rows = [[each for row in rows for each in row]]
     length = max(sum(len(tokens) for tokens, _ in row) for row in rows)
     ids: list[int] = []
     places: list[int] = []
@@ -64,12 +67,26 @@ def collate(rows: Sequence[Sequence[Tokens]]) -> MicroBatch:
         places += range(padding)  # padding is a separate example that is not used
     shape = (len(rows), length)
     packed = any(len(row) > 1 for row in rows)
+    sizes = (len(tokens) for tokens, _ in rows[0])
     return MicroBatch(
         torch.tensor(ids).view(shape),
         torch.tensor(positions),
         torch.tensor(targets),
         torch.tensor(places).view(shape) if packed else None,
+        torch.tensor([0, *accumulate(sizes)], dtype=torch.int32) if unpadded else None,
     )
+
+
+def varlen(cu_seq_lens: Tensor | None, longest: int | None = None) -> dict[str, Any]:
+    """The keywords by which the attention functions of transformers tell examples apart.
+
+    `longest`: the tokens of the longest example, if it is not of this row.
+    """
+    if cu_seq_lens is None:
+        return {}
+    longest = longest or int(cu_seq_lens.diff().max())
+    starts = {"cu_seq_lens_q": cu_seq_lens, "cu_seq_lens_k": cu_seq_lens}
+    return {**starts, "max_length_q": longest, "max_length_k": longest}
 
 
 @final
@@ -98,6 +115,7 @@ class TokenLoss(nn.Module):
         positions: Tensor,
         targets: Tensor,
         position_ids: Tensor | None = None,
+        cu_seq_lens: Tensor | None = None,
     ) -> Tensor:
         """Scalar sum of -log p(target) over the targets.
 
@@ -113,7 +131,10 @@ class TokenLoss(nn.Module):
         )
         with torch.autocast(input_ids.device.type, self.computes_in, enabled=mixed), at_head:
             found = self.model(
-                input_ids=input_ids, position_ids=position_ids, use_cache=False
+                input_ids=input_ids,
+                position_ids=position_ids,
+                use_cache=False,
+                **varlen(cu_seq_lens),
             ).logits
         # At least float32 before the softmax or the sum: a bf16 log-sum-exp is too imprecise.
         found = found.flatten(0, -2).to(torch.promote_types(found.dtype, torch.float32))

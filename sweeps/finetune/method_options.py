@@ -49,17 +49,26 @@ WITHOUT_RATIO: Final[Mapping[str, str]] = {
 }
 
 
+Scope = Literal["tensor", "global"]
+
+
+def check_scope(method: str, scope: Scope) -> None:
+    """Raise ValueError if the method has no such scope: the others rank nothing."""
+    if scope != "tensor" and method != "gmt":
+        raise ValueError(f"scope '{scope}' is an option of method 'gmt', got method '{method}'")
+
+
 class MethodConfig(StrictModel):
     """How gradients are masked; `mask_ratio` is the fraction of elements zeroed.
 
-    `shira` holds one random mask throughout (arXiv 2406.13175). `hft` freezes half of each block
-    and `lora` the base model (see AdapterConfig); both have no ratio. `drop` trains nothing (see
-    DropConfig).
+    `scope`, for `gmt` only: elements are ranked within each tensor, or over all. `shira` holds one
+    random mask throughout (arXiv 2406.13175). `hft` freezes half of each block and `lora` the base
+    model (see AdapterConfig); both have no ratio. `drop` trains nothing (see DropConfig).
     """
 
     name: Literal["gmt", "sft", "random", "hft", "shira", "lora", "drop"] = "gmt"
     mask_ratio: Ratio = 0.0
-    scope: Literal["tensor", "global"] = "tensor"
+    scope: Scope = "tensor"
     drop: DropConfig | None = None
     lora: AdapterConfig | None = None
 
@@ -76,6 +85,7 @@ class MethodConfig(StrictModel):
                 f"method.name '{self.name}' {WITHOUT_RATIO[self.name]}, expected "
                 f"mask_ratio 0, got {self.mask_ratio:g}"
             )
+        check_scope(self.name, self.scope)
         for part, given in {"drop": self.drop, "lora": self.lora}.items():
             if (self.name == part) != (given is not None):
                 found = "none" if given is None else "one"

@@ -21,7 +21,7 @@ from sweeps.finetune.loss import TokenLoss, chunked_from
 from sweeps.finetune.model import computing_dtype, prepare_training
 from sweeps.finetune.optimizers import build_optimizer, learning_rate
 from sweeps.finetune.order import Rows, mixed_seed, share
-from sweeps.finetune.packing import check_packing
+from sweeps.finetune.packing import attending, choose_attention
 from sweeps.finetune.parallel import Parallel, Replicated, Sharded, total_norm
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.run_costs import trained_share
@@ -49,8 +49,9 @@ class Trainer:
         computes_in = computing_dtype(config.model.dtype, device)
         dtype = computes_in or next(model.parameters()).dtype
         self._throughput = Throughput.of(model, dtype, device, group.size)
+        self._attention: str | None = None
         if config.data.packing:
-            check_packing(model)
+            self._attention = choose_attention(model, max(data.lengths), config.model.compile)
         prepare_training(model, config.model)
         self._model = model.train()
         loss = TokenLoss(model, computes_in, chunked_from(model, config.chunked_loss))
@@ -106,7 +107,7 @@ class Trainer:
             DivergedError: on every rank, if the loss is not finite.
         """
         mine = self._share(self._order.batch(update, self._batch))
-        with torch.no_grad():
+        with torch.no_grad(), attending(self._model, self._attention):
             loss = self._group.sum_(self._loss(mine[0]))
         if not math.isfinite(found := loss.item()):
             raise DivergedError(f"the loss is {found:g}")
@@ -146,7 +147,8 @@ class Trainer:
         targets, mine = self._data.targets(batch), self._share(batch)
         total = torch.zeros((), device=self._device)
         for number, rows in enumerate(mine):
-            with self.parallel.reducing(number == len(mine) - 1):
+            reducing = self.parallel.reducing(number == len(mine) - 1)
+            with reducing, attending(self._model, self._attention):
                 loss = self._loss(rows) / targets
                 self.parallel.backward(loss)
             total = total + loss.detach()
@@ -165,10 +167,8 @@ class Trainer:
 
     def _loss(self, rows: Rows) -> Tensor:
         """The summed loss of one micro-batch."""
-        micro = self._data.micro_batch(rows).to(self._device)
-        loss: Tensor = self.parallel.loss(
-            micro.input_ids, micro.positions, micro.targets, micro.position_ids
-        )
+        micro = self._data.micro_batch(rows, unpadded=self._attention is not None)
+        loss: Tensor = self.parallel.loss(*micro.to(self._device))
         return loss
 
     def _step(self, update: int, norm: Tensor) -> float:

@@ -66,6 +66,15 @@ def test_keys_may_be_nested_and_overridden(sweep_files: Any) -> None:
         ({"batch": {"mini_bach": [8]}}, "(did you mean 'batch.mini_batch'?)"),
         ({"seed": [1, 2]}, "space.seed: no setting that a search varies"),
         ({"model.path": "x"}, "space.model.path: no setting that a search varies"),
+        ({"data.packing": [True]}, "space.data.packing: no setting that a search varies"),
+        ({"data": {"path": "x"}}, "space.data.path: no setting that a search varies"),
+        ({"data.sources.a.weight": 1}, "data.sources.a.weight: no setting that a search varies"),
+        ({"method.drop.rate": 0.1}, "space.method.drop.rate: no setting that a search varies"),
+        ({"dataset": "x"}, "space.dataset: no setting that a search varies"),
+        (
+            {"method": ["sft", "random"], "method.scope": "global"},
+            "method.scope requires gmt among the methods of the space",
+        ),
         ({"weight_decay": -1}, "space.weight_decay: expected a number greater than or equal to 0"),
         ({"warmup_ratio": {"low": 0, "high": 1.5}}, "space.warmup_ratio: expected a number less"),
         ({"optimizer": ["adamw", "adm"]}, "unknown value 'adm' (did you mean 'adamw'?)"),
@@ -121,10 +130,29 @@ def test_what_no_trial_could_run_is_refused_at_load(tree: Tree, space: Tree, wor
 
 
 def test_options_of_a_method_are_drawn_for_it_alone(tree: Tree) -> None:
-    methods = {"method": ["sft", "gmt"], "mask_ratio": [0.2, 0.4]}
+    methods: Tree = {"method": ["sft", "gmt"], "mask_ratio": [0.2, 0.4]}
     space = sweep(tree, {**methods, "method.scope": ["tensor", "global"]}).space
     assert space.size() == len(space.grid()) == 1 + 2 * 2
     assert {len(point) for point in space.grid()} == {3, 5}
+    methods["method"] = ["sft", "gmt", "random"]
+    config = sweep(tree, {**methods, "method.scope": "global"})
+    runs = [config.trial("sums", config.space.point(point)) for point in config.space.grid()]
+    scopes = {(run.method.name, run.method.scope) for run in runs}
+    assert scopes == {("sft", "tensor"), ("gmt", "global"), ("random", "tensor")}
+
+
+def test_a_scope_is_an_option_of_gmt(tree: Tree) -> None:
+    scoped = {"mask_ratio": [0, 0.2], "method.scope": "global"}
+    config = sweep(tree, scoped)
+    runs = [config.trial("sums", point) for point in config.space.grid()]
+    assert [(run.method.name, run.method.scope) for run in runs] == [
+        ("sft", "tensor"),
+        ("gmt", "global"),
+    ]
+    random = {**tree["training"], "method": "random"}
+    for training, space in (({**random, "scope": "global"}, {}), (random, scoped)):
+        with pytest.raises(UserError, match="scope 'global' is an option of method 'gmt', got"):
+            sweep({**tree, "training": training}, space)
 
 
 def test_options_of_lora_may_be_searched(tree: Tree) -> None:

@@ -9,8 +9,10 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from evaluators.language_model import LanguageModel
+from evaluators.prompt_formats import turn_ends
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.example import RowError
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.model import add_stop_tokens, load_tokenizer
@@ -102,6 +104,46 @@ def test_ten_conversations_are_learned_to_their_end(base: Path, tmp_path: Path) 
         ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
         new = model.generate(ids, max_new_tokens=40, do_sample=False)[0, ids.shape[1] :]
         assert new.tolist() == [*tokenizer(reply, add_special_tokens=False).input_ids, end]
+
+
+PLAIN = "{% for m in messages %}{{ m.content }}</s>\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "scored", "learned"),
+    [
+        (CHATML, "<|im_end|>", "<|im_end|>"),
+        (PLAIN, "</s>", "</s>"),
+        (CHATML.replace("{% endif", "{% else %}{{ eos_token }}{% endif"), "<|im_end|>", "</s>"),
+        (CHATML.replace("<|im_end|>", "<|end|>"), "<|end|>", ""),
+    ],
+)
+def test_scoring_and_training_find_the_end_of_a_turn(
+    base: Path, tmp_path: Path, template: str, scored: str, learned: str
+) -> None:
+    """Scoring also stops at EOS, and at a text that no token stands for."""
+    tokenizer = load_tokenizer(ModelConfig(path=str(base), added_tokens=ADDED))
+    tokenizer.chat_template = template
+    assert turn_ends("chat", tokenizer) == (scored,)
+    rows = save_rows(tmp_path / "rows.jsonl", [{"messages": [asked(1, 1), answered(1, 1)]}])
+    data = DataConfig(path=str(rows), format="messages", template="chat")
+    if learned:
+        ends = load_training_data(data, tokenizer).ends
+        assert tokenizer.convert_ids_to_tokens(ends) == [learned]
+    else:
+        with pytest.raises(RowError, match="so an answer could never end"):
+            load_training_data(data, tokenizer)
+
+
+def test_a_missing_chat_template_is_a_mistake_of_the_data(world: Path, tmp_path: Path) -> None:
+    """Not of the benchmark, which only follows the rows."""
+    path = str(world / "train.jsonl")
+    with pytest.raises(RowError, match=r"data\.template: 'chat' requires a tokenizer with a chat"):
+        finetune(
+            config(world, data={"path": path, "template": "chat", "max_length": 32}),
+            tmp_path / "run",
+            MemoryReporter(),
+        )
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,14 @@ def test_unknown_keys_are_refused(place: str) -> None:
         config(HERE, **{first: {second: 0.1} if second else 0.1})
 
 
+@pytest.mark.parametrize("name", ["sft", "random", "hft", "shira", "lora"])
+def test_other_methods_than_gmt_have_no_scope(name: str) -> None:
+    with pytest.raises(
+        ValidationError, match=f"scope 'global' .* of method 'gmt', got.* '{name}'"
+    ):
+        config(HERE, method={"name": name, "scope": "global"})
+
+
 @pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan")])
 def test_the_learning_rate_is_positive(rate: float) -> None:
     with pytest.raises(ValidationError, match="learning_rate"):

@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,15 +42,29 @@ def work(settings: FinetuneConfig, folder: Path, at_step: int) -> None:
     finetune(settings, folder, KillingReporter(at_step))
 
 
-@pytest.mark.parametrize("background", [False, True])
-def test_killed_three_times_is_bit_equal(world: Path, tmp_path: Path, background: bool) -> None:
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file, by its path within the folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+RANDOM = {"name": "random", "mask_ratio": 0.4}
+LORA = {"name": "lora", "lora": {"rank": 4, "dropout": 0.3}}
+
+
+@pytest.mark.parametrize(
+    ("method", "background"), [(RANDOM, False), (RANDOM, True), (LORA, False)]
+)
+def test_killed_three_times_is_bit_equal(
+    world: Path, tmp_path: Path, method: dict[str, Any], background: bool
+) -> None:
     settings = config(
         world,
         examples=8 * STEPS,
         checkpoint_updates=2,
         checkpoint_async=background,
         keep_checkpoints=2,
-        method={"name": "random", "mask_ratio": 0.4},
+        method=method,
     )
     whole = finetune(settings, tmp_path / "whole", MemoryReporter())
     folder = tmp_path / "killed"
@@ -69,6 +84,9 @@ def test_killed_three_times_is_bit_equal(world: Path, tmp_path: Path, background
     resumed = finetune(settings, folder, reporter)
     assert min(reporter.steps) > 1, "the last process began anew"
     assert_equal(parameters(resumed.model_folder), parameters(whole.model_folder))
+    ours = contents(folder / "model")
+    assert ours == contents(tmp_path / "whole" / "model")
+    assert ("adapter/adapter_model.safetensors" in ours) == (method is LORA)
     assert resumed.score == whole.score
     assert not (folder / "checkpoint").exists()
 
