@@ -71,10 +71,11 @@ class JobClient:
                 return result
             if not ray.get(self._queue.is_held.remote(self._id)):
                 silent = time.monotonic() + self._silence  # still queued, which may take long
-        self._kill_group()
+        stalls = self._kill_group()
+        reason = f"no result for {self._silence:.0f} seconds"
         if until <= silent:
-            raise GroupLostError("it took longer than failures.trial_hours allows", "timeout")
-        raise GroupLostError(f"no result for {self._silence:.0f} seconds", "timeout")
+            reason = "it took longer than failures.trial_hours allows"
+        raise GroupLostError(f"{reason}; {stalls}" if stalls else reason, "timeout")
 
     def last(self) -> Ending:
         """The last result; earlier ones are skipped. Raises the same errors as ``next``."""
@@ -82,11 +83,13 @@ class JobClient:
             pass
         return cast(Ending, result.value)
 
-    def _kill_group(self) -> None:
-        """Kill a hanging group, which would block its slot; Train restarts its workers."""
-        worker = ray.get(self._queue.evict.remote(self._id))
+    def _kill_group(self) -> str:
+        """Kill a hanging group, which would block its slot; Train restarts its workers. Returns
+        where its ranks stalled."""
+        worker, stalls = ray.get(self._queue.evict.remote(self._id))
         if worker is not None:
             ray.kill(worker)
+        return str(stalls)
 
 
 @final
