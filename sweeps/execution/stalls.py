@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 STALL_SECONDS = 60.0
@@ -45,11 +44,14 @@ def noting_stalls(note: Callable[[str], object], seconds: float = STALL_SECONDS)
 
 
 def _place(frame: FrameType) -> str:
-    """The innermost line of our code, as ``sweeps/finetune/loop.py:12 (name)``."""
+    """The innermost line of our code, as ``sweeps.finetune.loop:12 (name)``, or else of any."""
     here: FrameType | None = frame
     while here is not None:
-        parts = Path(here.f_code.co_filename).parts
-        if ours := next((parts.index(name) for name in _OURS if name in parts), None):
-            return f"{'/'.join(parts[ours:])}:{here.f_lineno} ({here.f_code.co_name})"
+        if _module(here).split(".")[0] in _OURS:
+            return f"{_module(here)}:{here.f_lineno} ({here.f_code.co_name})"
         here = here.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return f"{_module(frame)}:{frame.f_lineno}"
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))

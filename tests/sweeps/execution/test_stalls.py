@@ -19,20 +19,10 @@ def test_a_thread_that_waits_is_noted_with_its_place() -> None:
         assert event.wait(10)
         end = time.monotonic() + 10
         while "" not in noted and time.monotonic() < end:
-            sum(range(100))
+            time.sleep(0.015)
+            threading.Event().wait(0.015)
     assert noted[1] == ""  # it moves again
-    assert "threading.py" in noted[0]  # no line of ours: the tests are none of the packages
-
-
-def test_a_thread_that_moves_is_not_noted() -> None:
-    noted = list[str]()
-    end = time.monotonic() + 0.2
-    with noting_stalls(noted.append, seconds=0.05):
-        for turn in range(10**9):
-            sum(range(turn % 100))
-            if time.monotonic() > end:
-                break
-    assert noted == []
+    assert noted[0].startswith("threading:")  # the tests are none of the packages
 
 
 def test_the_place_is_the_innermost_line_of_the_packages() -> None:
@@ -46,5 +36,5 @@ def test_the_place_is_the_innermost_line_of_the_packages() -> None:
 
     with noting_stalls(note, seconds=0.01):
         Group().agree(lambda: event.wait(10), bool, "a wait")
-    assert noted[0].startswith("sweeps/finetune/process_group.py:")
+    assert noted[0].startswith("sweeps.finetune.process_group:")
     assert noted[0].endswith("(agree)")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scale import ray_cluster
 
 from sweeps.config.sweep_config import Resources
 from sweeps.execution.cluster import ray_session
@@ -36,26 +37,17 @@ class BadNode:
 def test_a_node_with_a_hardware_fault_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    try:
-        for _ in range(2):
-            cluster.add_node(num_cpus=1)
-        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        resources = Resources()
+    bad, resources = tmp_path / "bad", Resources()
+    with ray_cluster(2) as address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
         with ray_session(resources) as concurrency:
-            spec = GroupSpec(
-                BadNode(tmp_path / "bad"), scaling(resources), storage=str(tmp_path / "groups")
-            )
+            spec = GroupSpec(BadNode(bad), scaling(resources), storage=str(tmp_path / "groups"))
             with WorkerGroups(spec, concurrency) as groups:
                 groups.start(1)
                 client = JobClient(groups.queue, silence_seconds=120)
                 client.submit(MeasuringJob("job", {}, 0))
                 result = client.next()
-    finally:
-        cluster.shutdown()
     (cause,) = result.retries
     assert cause.startswith("rank 0 on ") and cause.endswith("uncorrectable ECC error encountered")
     assert isinstance(result.value, Measured)
-    assert result.value.place != (tmp_path / "bad").read_text()
+    assert result.value.place != bad.read_text()
