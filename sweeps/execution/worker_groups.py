@@ -33,6 +33,7 @@ from ray.train.torch import TorchTrainer
 
 from sweeps.config.failures import blames_node, cause, is_of_device, kind_of
 from sweeps.execution.driver_log import LOG
+from sweeps.execution.hub_token import HubToken
 from sweeps.execution.job_client import MAX_GROUPS, POLL_SECONDS, GroupLostError, JobClient
 from sweeps.execution.job_messages import Answer, Ending, Failed, Job, Order, Run
 from sweeps.execution.job_queue import JobQueue
@@ -80,6 +81,7 @@ def worker_loop(settings: dict[str, Any]) -> None:
     import torch.distributed as dist
 
     queue, run_job, group = settings["queue"], settings["run_job"], settings["group"]
+    settings["token"].use()
     rank = ray.train.get_context().get_world_rank()
     worker = ray.get_runtime_context().current_actor
     control = dist.new_group(backend="gloo")  # not on the GPU, and separate from DDP's collectives
@@ -317,7 +319,12 @@ class WorkerGroups:
         spec = self._spec
         return TrainerWithoutDatasets(
             worker_loop,
-            train_loop_config={"queue": self.queue, "run_job": spec.run_job, "group": group},
+            train_loop_config={
+                "queue": self.queue,
+                "run_job": spec.run_job,
+                "group": group,
+                "token": HubToken.of_driver(),
+            },
             torch_config=self._torch_config,
             scaling_config=avoiding(spec.scaling, ray.get(self.queue.faulty_nodes.remote())),
             run_config=ray.train.RunConfig(

@@ -205,6 +205,15 @@ class SharedSettings(StrictModel):
     checkpoint_updates: PositiveInt | None = None
     checkpoint_async: bool = False
 
+    @model_validator(mode="after")
+    def _optimizer_can_be_sharded(self) -> Self:
+        if self.parallel == "fsdp" and self.optimizer == "adamw_8bit":
+            raise ValueError(
+                "parallel: 'fsdp' shards every parameter, which optimizer 'adamw_8bit' cannot "
+                "train; expected optimizer 'adamw' or 'adafactor', or parallel 'ddp'"
+            )
+        return self
+
 
 class FinetuneConfig(SharedSettings):
     """One run. The `keep_checkpoints` latest checkpoints are kept until its end.

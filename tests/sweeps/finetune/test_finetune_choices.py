@@ -266,7 +266,6 @@ def test_a_shard_that_is_missing_is_named(world: Path, tmp_path: Path) -> None:
         ({"parallel": "fsdp"}, (2, 4, 4)),
         ({"parallel": "fsdp", "accumulation_interval": 1}, (2, 2, 4)),
         ({"parallel": "fsdp", "reduce_gradients": "micro_batch"}, (2, 2, 4)),
-        ({"parallel": "fsdp", "optimizer": "adamw_8bit"}, (2, 4, 1)),
     ],
 )
 def test_what_a_worker_needs(
@@ -304,6 +303,11 @@ def test_what_does_not_fit_is_named_before_anything_is_loaded(
         check_memory(huge, 1, "cpu", neighbours=3)
     monkeypatch.setattr(memory, "machine_memory", lambda: 2**50)
     check_memory(huge, 1, "cpu")
+
+
+def test_an_optimizer_that_cannot_be_sharded_is_refused(world: Path) -> None:
+    with pytest.raises(ValidationError, match="expected optimizer 'adamw' or 'adafactor', or"):
+        config(world, parallel="fsdp", optimizer="adamw_8bit")
 
 
 def test_gradients_are_reduced_more_often_only_where_whole_ones_do_not_fit(
