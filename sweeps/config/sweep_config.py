@@ -81,7 +81,7 @@ class Resources(StrictModel):
         if self.workers > 1 and 0 < self.gpus_per_worker < 1:
             raise ValueError(
                 f"gpus_per_worker {self.gpus_per_worker:g}: expected 1 with {self.workers} "
-                "workers, because NCCL connects no two workers of a trial on one GPU; or workers: 1"
+                "workers, because NCCL connects no two workers of a trial on one GPU"
             )
         return self
 

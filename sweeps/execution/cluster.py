@@ -16,6 +16,7 @@ from sweeps.config.sweep_config import Resources
 from sweeps.execution.cluster_reachable import check_reachable
 from sweeps.execution.ray_compat import (
     DRIVER_ENVIRONMENT,
+    POLLING_INTERVAL,
     WORKER_ENVIRONMENT,
     has_autoscaler,
     loopback_only,
@@ -29,6 +30,8 @@ TRIAL_BYTES, WORKER_BYTES = 512 * 2**20, 256 * 2**20
 """The least memory of a trial's helper processes, and of each of its workers."""
 
 MOST_WORKERS_PER_CORE = 16
+
+POLLS_PER_SECOND = 500
 
 _VISIBLE_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
@@ -48,7 +51,7 @@ def ray_session(resources: Resources) -> Iterator[int]:
     if not joined:
         resources = resources.model_copy(update={"concurrency": local_places(resources)})
     options = {} if joined else _local_options(resources)
-    with connected("auto" if joined else "local", options, _devices(resources)):
+    with connected("auto" if joined else "local", options, _of_workers(resources)):
         import ray
 
         resources = resources.model_copy(update={"cpus_per_worker": resources.cpus(live_nodes())})
@@ -62,9 +65,13 @@ def live_nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _devices(resources: Resources) -> dict[str, str]:
-    """The environment in which trials without GPUs see none; Ray hides those of others only."""
-    return {} if resources.gpus_per_worker else dict.fromkeys(_VISIBLE_GPUS, "")
+def _of_workers(resources: Resources) -> dict[str, str]:
+    """The environment of workers: trials without GPUs see none, since Ray hides only those of
+    others; Train polls all workers at most `POLLS_PER_SECOND` times, each every 0.2 to 5 s."""
+    workers = resources.concurrency * resources.workers
+    interval = {POLLING_INTERVAL: f"{min(5.0, max(0.2, workers / POLLS_PER_SECOND)):g}"}
+    hidden = () if resources.gpus_per_worker else _VISIBLE_GPUS
+    return interval | dict.fromkeys(hidden, "")
 
 
 def local_places(resources: Resources) -> int:

@@ -12,7 +12,7 @@ _VARIABLE = "HF_TOKEN"
 @final
 @dataclass(frozen=True)
 class HubToken:
-    """A token that no log shows. Not part of Ray's runtime environment, which the dashboard shows."""
+    """A token that no log shows, nor Ray's dashboard, as it does with a runtime environment."""
 
     value: str | None = field(repr=False)
 

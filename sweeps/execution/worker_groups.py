@@ -53,6 +53,9 @@ MOST_FAILURES = 3
 BACK_OFF_SECONDS = 2.0
 """The wait before replacing a lost group; doubled each time."""
 
+MOST_CALLS = 10_000
+"""How many calls the queue holds at once: a client's and a group's long one for each trial."""
+
 NODE_LABEL = "ray.io/node-id"
 """The label by which Ray selects nodes."""
 
@@ -210,7 +213,7 @@ class WorkerGroups:
         self.name = f"gmt-queue-{uuid.uuid4().hex[:8]}"
         self._torch_config = torch_config(self.name)
         actor = ray.remote(JobQueue).options(
-            name=self.name, num_cpus=0, resources=HEAD_SHARE, max_concurrency=512
+            name=self.name, num_cpus=0, resources=HEAD_SHARE, max_concurrency=MOST_CALLS
         )
         self.queue: Any = actor.remote(spec.restarts, spec.recycle_after_seconds)
         self._closing = threading.Event()

@@ -120,8 +120,16 @@ def test_a_worker_has_the_cpus_that_go_with_its_gpu(
 
 
 def test_trials_without_gpus_see_none() -> None:
-    assert cluster._devices(PAIR) == {}
-    assert cluster._devices(Resources())["CUDA_VISIBLE_DEVICES"] == ""
+    assert "CUDA_VISIBLE_DEVICES" not in cluster._of_workers(PAIR)
+    assert cluster._of_workers(Resources())["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize(
+    ("workers", "trials", "seconds"), [(1, 1, "0.2"), (8, 12, "0.2"), (8, 125, "2"), (8, 999, "5")]
+)
+def test_many_workers_are_polled_less_often(workers: int, trials: int, seconds: str) -> None:
+    found = cluster._of_workers(Resources(workers=workers, concurrency=trials))
+    assert found["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == seconds
 
 
 def test_a_concurrency_of_no_sense_is_refused() -> None:

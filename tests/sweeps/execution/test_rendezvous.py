@@ -16,6 +16,9 @@ from ray.train.torch.config import _TorchBackend
 from sweeps.execution.rendezvous import torch_config
 
 class Group:
+    def execute(self, function):
+        return [""]
+
     def execute_single_async(self, index, function, *, init_method):
         assert init_method.startswith("file:///")
         Path(init_method.removeprefix("file://")).touch()
