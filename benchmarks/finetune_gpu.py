@@ -3,8 +3,9 @@
     python benchmarks/finetune_gpu.py --out benchmarks/records/DATE_finetune_gpu
     torchrun --nproc-per-node 8 benchmarks/finetune_gpu.py --out FOLDER --parallel fsdp
 
-A Llama of 1.2 billion random parameters (Llama-3.2-1B's shape, vocabulary of 32,000) in bfloat16,
-random examples that fill the context, AdamW. The two methods take turns on one model each.
+A Llama of 1.0 billion random parameters (Llama-3.2-1B's shape, vocabulary of 32,000), float32
+weights and bfloat16 products, random examples that fill the context, AdamW. The two methods take
+turns on one model each. The record has the memory that `check_memory` expects beside the peak.
 `--shape tiny` tries the script where there is no GPU.
 """
 
@@ -18,39 +19,22 @@ import time
 from pathlib import Path
 
 import torch
-from made_up_world import save_world
+from made_up_world import SHAPES, save_world
 
 from sweeps.execution.single_run import process_group
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import FinetuneConfig
+from sweeps.finetune.memory import worker_need
 from sweeps.finetune.model import load_model
 from sweeps.finetune.process_group import Group
+from sweeps.finetune.run_costs import peak_memory
 from sweeps.finetune.trainer import Trainer
 
-SHAPES = {
-    "1b": {
-        "vocab_size": 32000,
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-    },
-    "tiny": {
-        "vocab_size": 500,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    },
-}
 
-
-def trainer(world: Path, given: argparse.Namespace, group: Group, ratio: float) -> Trainer:
-    """A trainer of one method, on the accelerator where there is one."""
+def run(world: Path, given: argparse.Namespace, group: Group, ratio: float) -> FinetuneConfig:
+    """A run of one method that is long enough for any number of updates."""
     rows = str(world / "train.jsonl")
-    config = FinetuneConfig.model_validate(
+    return FinetuneConfig.model_validate(
         {
             "model": {
                 "path": str(world / "model"),
@@ -71,11 +55,17 @@ def trainer(world: Path, given: argparse.Namespace, group: Group, ratio: float) 
             },
         }
     )
+
+
+def trainer(config: FinetuneConfig, group: Group) -> Trainer:
+    """A trainer on the accelerator where there is one, after two updates."""
     device = group.device()
     model, tokenizer = load_model(config.model, device)
-    return Trainer(
-        config, model.to(device), load_training_data(config.data, tokenizer), group, device
-    )
+    data = load_training_data(config.data, tokenizer)
+    made = Trainer(config, model.to(device), data, group, device)
+    for update in range(2):
+        made.update(update)
+    return made
 
 
 def measure(made: Trainer, first: int, given: argparse.Namespace) -> dict[str, float]:
@@ -124,11 +114,12 @@ def main() -> None:
             dtype=torch.bfloat16,
         )
         rounds: list[dict[str, dict[str, float]]] = []
-        made = {"sft": trainer(world, given, group, 0.0)}
-        made["gmt"] = trainer(world, given, group, given.mask_ratio)
-        for each in made.values():
-            for update in range(2):
-                each.update(update)
+        sft = run(world, given, group, 0.0)
+        need = worker_need(sft, group.size, group.device().type)
+        made = {"sft": trainer(sft, group)}
+        memory = {"expected_gib": 0.0 if need is None else need.total / 2**30}
+        memory |= peak_memory(group.device())
+        made["gmt"] = trainer(run(world, given, group, given.mask_ratio), group)
         for number in range(given.rounds):
             first = 2 + number * given.updates
             rounds.append({n: measure(each, first, given) for n, each in made.items()})
@@ -137,7 +128,8 @@ def main() -> None:
     if group.leads:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         settings = {name: str(value) for name, value in vars(given).items() if name != "out"}
-        record = {"torch": torch.__version__, "device": device, **settings, "rounds": rounds}
+        record = {"torch": torch.__version__, "device": device, **settings}
+        record |= {"one_trainer": memory, "rounds": rounds}
         given.out.mkdir(parents=True, exist_ok=True)
         (given.out / "finetune_gpu.json").write_text(json.dumps(record, indent=1) + "\n")
 

@@ -32,7 +32,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 from finetune_peers import labelled
-from made_up_world import save_world
+from made_up_world import SHAPES, save_world
 from resident_memory import peak_growth
 from transformers import AutoModelForCausalLM
 
@@ -45,15 +45,8 @@ from sweeps.finetune.process_group import Group
 from sweeps.finetune.trainer import Trainer
 
 MAX_LENGTH, EXAMPLES = 256, 512
-SHAPE = {
-    "vocab_size": 8192,
-    "hidden_size": 256,
-    "intermediate_size": 688,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 8,
-}
-ROWS, ACCUMULATION = 4, 2  # an update sees 8 examples
+ON_GPU = torch.cuda.is_available()
+ROWS, ACCUMULATION = 64 if ON_GPU else 4, 2  # an update sees 8 examples on a CPU
 UPDATES_OF_MEMORY = 3  # enough to meet a long batch
 MOST_STEPS = 10_000
 TRAINERS = ("ours", "transformers", "trl", "ours_packed", "trl_packed", "ours_gmt")
@@ -80,14 +73,19 @@ class Clock:
 
     def spent(self, tokens: int) -> Spent:
         """What `tokens` took since the beginning."""
+        if ON_GPU:
+            torch.cuda.synchronize()
         return Spent(tokens, time.perf_counter() - self._wall, time.process_time() - self._cpu)
 
 
 def save_examples(world: Path) -> None:
-    """A Llama of 8.4 million parameters, and short examples of unequal length."""
+    """A Llama of 8.4 million parameters, on a GPU of SmolLM2's shape, and short examples of
+    unequal length."""
     draw = torch.Generator().manual_seed(1)
     lengths = torch.empty(EXAMPLES).log_normal_(4.0, 0.5, generator=draw).clamp(16, 200).int()
-    save_world(world, SHAPE, context=MAX_LENGTH, lengths=lengths.tolist())
+    save_world(
+        world, SHAPES["smollm2" if ON_GPU else "8m"], context=MAX_LENGTH, lengths=lengths.tolist()
+    )
 
 
 def save_gsm8k(world: Path, model: Path, rows: Path) -> None:
@@ -108,7 +106,7 @@ def config(world: Path, *, packing: bool, mask_ratio: float = 0.0) -> FinetuneCo
     place = str(world / "train.jsonl")
     return FinetuneConfig.model_validate(
         {
-            "model": {"path": str(world / "model"), "dtype": "float32"},
+            "model": {"path": str(world / "model"), "dtype": "auto"},
             "data": {"path": place, "max_length": MAX_LENGTH, "packing": packing},
             "method": {"name": "gmt" if mask_ratio else "sft", "mask_ratio": mask_ratio},
             "batch": {"mini_batch": ROWS},
@@ -124,11 +122,11 @@ def config(world: Path, *, packing: bool, mask_ratio: float = 0.0) -> FinetuneCo
 
 def ours(world: Path, *, packing: bool, mask_ratio: float = 0.0) -> Callable[[int], Spent]:
     """Our trainer, after its first update; it goes on where it stopped."""
-    device = torch.device("cpu")
+    device = Group().device()
     settings = config(world, packing=packing, mask_ratio=mask_ratio)
     model, tokenizer = load_model(settings.model, device)
     data = load_training_data(settings.data, tokenizer)
-    trainer = Trainer(settings, model, data, Group(), device)
+    trainer = Trainer(settings, model.to(device), data, Group(), device)
     done = 0
 
     def updates(count: int) -> Spent:
@@ -168,10 +166,10 @@ def arguments(steps: int, rows: int, accumulation: int, folder: str) -> dict[str
         "logging_strategy": "no",
         "save_strategy": "no",
         "report_to": [],
-        "use_cpu": True,
+        "use_cpu": not ON_GPU,
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
-        "bf16": False,
+        "bf16": ON_GPU,  # float32 weights, products in bfloat16: what `dtype: auto` is for us
         "gradient_checkpointing": False,
     }
 

@@ -10,12 +10,32 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+Shape = Mapping[str, int]
 MARKS = ("<s>", "</s>", "<unk>")
+
+
+def _shape(words: int, hidden: int, inner: int, layers: int, heads: int, pairs: int) -> Shape:
+    return {
+        "vocab_size": words,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": pairs,
+    }
+
+
+SHAPES = {
+    "tiny": _shape(500, 64, 128, 2, 4, 2),
+    "8m": _shape(8192, 256, 688, 8, 8, 8),
+    "smollm2": _shape(49152, 576, 1536, 30, 9, 3),  # SmolLM2-135M
+    "1b": _shape(32000, 2048, 8192, 16, 32, 8),  # Llama-3.2-1B, but for the vocabulary
+}
 
 
 def save_world(
     folder: Path,
-    shape: Mapping[str, int],
+    shape: Shape,
     *,
     context: int,
     lengths: Iterable[int],

@@ -6,7 +6,8 @@
     python benchmarks/masking.py step --model 10m --out FOLDER   # or 100m: a training step
     python benchmarks/masking.py model --model FOLDER --rows FILE --out FOLDER
     python benchmarks/masking.py updates --model FOLDER --rows FILE --tokens 1024 --out FOLDER
-    python benchmarks/masking.py gpu --model 1b --out FOLDER     # or 7b: needs CUDA and Triton
+    python benchmarks/masking.py gpu --model 1b --out FOLDER     # or 7b: selection beside a copy
+    python benchmarks/masking.py train --model 1b --out FOLDER   # or smollm2: updates on a GPU
 
 `model` and `updates` take the Hugging Face folder of a causal language model, and a JSONL file.
 
@@ -29,7 +30,7 @@ from pathlib import Path
 
 import torch
 from masking_model import model_rows, update_rows
-from masking_steps import gpu_rows, step_rows
+from masking_steps import gpu_rows, step_rows, train_rows
 from resident_memory import peak_growth
 from torch import Tensor
 
@@ -200,9 +201,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    kinds = ("selection", "memory", "small", "step", "model", "updates", "gpu")
+    kinds = ("selection", "memory", "small", "step", "model", "updates", "gpu", "train")
     parser.add_argument("what", choices=kinds)
-    parser.add_argument("--model", default="10m", help="10m, 100m, 1b, 7b, or a model's folder")
+    parser.add_argument(
+        "--model", default="10m", help="10m, 100m, smollm2, 1b, 7b, or a model's folder"
+    )
     parser.add_argument("--rows", type=Path, help="of model and updates: a JSONL file")
     parser.add_argument("--tokens", type=int, default=1024, help="of updates: a multiple of 512")
     parser.add_argument("--rounds", type=int, default=5)
@@ -219,8 +222,10 @@ def main() -> None:
         "model": lambda: model_rows(take_turns, folder, chosen.rows, chosen.rounds),
         "updates": lambda: update_rows(folder, chosen.rows, tokens, chosen.rounds),
         "gpu": lambda: gpu_rows(chosen.model, chosen.rounds),
+        "train": lambda: train_rows(chosen.model, chosen.rounds),
     }
-    name = f"{chosen.what}_{chosen.model}" if chosen.what in ("step", "gpu") else chosen.what
+    has_shape = chosen.what in ("step", "gpu", "train")
+    name = f"{chosen.what}_{chosen.model}" if has_shape else chosen.what
     name += f"_{tokens}" if chosen.what == "updates" else ""
     chosen.out.mkdir(parents=True, exist_ok=True)
     with (chosen.out / f"{name}.csv").open("w", newline="") as file:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from masking_steps import masker_seconds, update
 from resident_memory import peak_growth
-from scipy.stats import t as student
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -149,6 +148,8 @@ def update_rows(folder: Path, rows: Path, tokens: int, rounds: int) -> Iterator[
 
     The last row of each dtype has the means, and the half widths of their 95 % intervals.
     """
+    from scipy.stats import t as student  # the other benchmarks need torch and transformers alone
+
     for dtype in DTYPES:
         model, batch = load(folder, dtype), tokens_of(folder, rows, tokens)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.0, fused=True)

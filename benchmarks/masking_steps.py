@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,22 +15,24 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from gmt_core import GradientMask, GradientMasker, kept_count, magnitude_thresholds
 from gmt_core.rules import KeepLargest, apply_all_
+from sweeps.finetune.throughput import Throughput
 
 Row = dict[str, object]
 TOKENS = 16_384  # of one update, on the CPU
 LENGTH = 512
-# hidden size, feed-forward size, layers, heads, vocabulary
+# hidden size, feed-forward size, layers, heads, key-value heads, vocabulary
 SHAPES = {
-    "10m": (256, 688, 8, 4, 8192),
-    "100m": (640, 1728, 16, 10, 16384),
-    "1b": (2048, 5632, 22, 32, 32000),
-    "7b": (4096, 11008, 32, 32, 32000),
+    "10m": (256, 688, 8, 4, 4, 8192),
+    "100m": (640, 1728, 16, 10, 10, 16384),
+    "smollm2": (576, 1536, 30, 9, 3, 49152),  # SmolLM2-135M
+    "1b": (2048, 5632, 22, 32, 32, 32000),
+    "7b": (4096, 11008, 32, 32, 32, 32000),
 }
 
 
 def llama(name: str, layers: int | None = None) -> LlamaForCausalLM:
     """Random weights; `layers` instead of the model's own where it is given."""
-    hidden, inner, depth, heads, words = SHAPES[name]
+    hidden, inner, depth, heads, pairs, words = SHAPES[name]
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -37,9 +40,10 @@ def llama(name: str, layers: int | None = None) -> LlamaForCausalLM:
             intermediate_size=inner,
             num_hidden_layers=layers or depth,
             num_attention_heads=heads,
-            num_key_value_heads=heads,
+            num_key_value_heads=pairs,
             vocab_size=words,
             max_position_embeddings=2048,
+            tie_word_embeddings=name == "smollm2",
             use_cache=False,
         )
     )
@@ -82,56 +86,89 @@ def masker_seconds(masker: GradientMasker, wait: Callable[[], None]) -> list[flo
 
 def step_rows(name: str, rounds: int) -> Iterator[Row]:
     """SFT and GMT updates in turns, float32, AdamW, 16,384 tokens in micro-batches of 2,048."""
-    generator = torch.Generator().manual_seed(0)
-    words = SHAPES[name][4]
     shape = (TOKENS // 2048, 2048 // LENGTH, LENGTH)
-    yield from _turns(
-        llama(name), torch.randint(words, shape, generator=generator), rounds, lambda: None
-    )
+    yield from _turns(llama(name), shape, rounds)
+
+
+def train_rows(name: str, rounds: int) -> Iterator[Row]:
+    """As `step_rows`, as a sweep trains on a GPU: float32 weights, products in bfloat16.
+
+    32,768 tokens in micro-batches of 4,096; on a CPU 2,048 in two. A model that does not
+    fit beside its gradients and moments is cut to the layers that do.
+    """
+    if not torch.cuda.is_available():
+        yield from _turns(llama(name), (2, 2, LENGTH), rounds, mixed=True)
+        return
+    with torch.device("meta"):
+        bytes_ = 16 * sum(p.numel() for p in llama(name).parameters())
+    depth = SHAPES[name][2]
+    layers = min(depth, int(0.6 * torch.cuda.mem_get_info()[0] / bytes_ * depth))
+    model = llama(name, layers).cuda()
+    model.gradient_checkpointing_enable()
+    yield from _turns(model, (8, 2, 2048), rounds, mixed=True)
 
 
 def _turns(
-    model: LlamaForCausalLM, tokens: Tensor, rounds: int, wait: Callable[[], None]
+    model: LlamaForCausalLM, shape: tuple[int, int, int], rounds: int, *, mixed: bool = False
 ) -> Iterator[Row]:
-    parameters = sum(p.numel() for p in model.parameters())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.0)
+    """`shape` of the tokens of an update: micro-batches, rows, length."""
+    device = model.device
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(model.config.vocab_size, shape, generator=generator).to(device)
+    parameters = sum(p.numel() for p in model.train().parameters())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.0, fused=mixed)
     masker = GradientMasker(GradientMask(0.3), statistics_every=0)
-    masking = masker_seconds(masker, wait)
-    sft, gmt, sft_step = [], [], []
+    masking = masker_seconds(masker, _wait)
+    rates = Throughput.of(model, torch.bfloat16 if mixed else torch.float32, device, 1)
+    lengths = [shape[2]] * shape[0] * shape[1]
+    taken: list[dict[str, float]] = []
     for number in range(rounds + 1):
-        total, step = update(model, optimizer, tokens, wait)
-        masker.attach(optimizer)
-        masked, _ = update(model, optimizer, tokens, wait)
+        row: dict[str, float] = {}
+        for method in ("sft", "gmt"):
+            if method == "gmt":
+                masker.attach(optimizer)
+            with (
+                _peak_of(device, row, f"{method}_peak_gib"),
+                torch.autocast(device.type, torch.bfloat16, enabled=mixed),
+            ):
+                seconds, step = update(model, optimizer, tokens, _wait)
+            row[f"{method}_s"] = seconds
+            row.setdefault("optimizer_step_s", step)
+            for key, value in rates.metrics(lengths, tokens.numel(), seconds).items():
+                row[f"{method}_{key.removeprefix('train/')}"] = value
         masker.detach()
-        if number:
-            sft.append(total)
-            sft_step.append(step)
-            gmt.append(masked)
-            yield {
-                "parameters": parameters, "tokens": tokens.numel(), "round": number,
-                "sft_s": round(total, 3), "gmt_s": round(masked, 3),
-                "optimizer_step_s": round(step, 4), "masker_s": round(masking[-1], 4),
-                "masker_share_of_sft": round(masking[-1] / total, 5),
-            }  # fmt: skip
-    del masking[0]
-    middle = statistics.median
-    yield {
-        "parameters": parameters, "tokens": tokens.numel(), "round": "median",
-        "sft_s": round(middle(sft), 3), "gmt_s": round(middle(gmt), 3),
-        "optimizer_step_s": round(middle(sft_step), 4), "masker_s": round(middle(masking), 4),
-        "masker_share_of_sft": round(middle(masking) / middle(sft), 5),
-    }  # fmt: skip
+        row["masker_s"] = masking[-1]
+        row["masker_share_of_sft"] = masking[-1] / row["sft_s"]
+        if number:  # the first allocates memory
+            taken.append(row)
+    middle = {key: statistics.median(each[key] for each in taken) for key in taken[0]}
+    for name, row in [*enumerate(taken, 1), ("median", middle)]:
+        rounded = {key: float(f"{value:.5g}") for key, value in row.items()}
+        yield {"parameters": parameters, "tokens": tokens.numel(), "round": name, **rounded}
+
+
+@contextmanager
+def _peak_of(device: torch.device, found: dict[str, float], key: str) -> Iterator[None]:
+    """Note the peak of the GPU's memory during the block; nothing on a CPU."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.reset_peak_memory_stats()
+    yield
+    found[key] = torch.cuda.max_memory_allocated() / 2**30
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def gpu_rows(name: str, rounds: int) -> Iterator[Row]:
-    """bfloat16 gradients of a Llama's shapes: bytes per second beside a copy's; then the step.
+    """bfloat16 gradients of a Llama's shapes: bytes per second beside a copy's.
 
     The bytes that it must move: selection reads each gradient once, masking reads and writes it.
-    The step runs at 32,768 tokens; a 7 B model is cut to the layers that fit beside AdamW.
     """
-    if not torch.cuda.is_available():
-        raise SystemExit("gpu: needs CUDA, found none")
-    device = torch.device("cuda")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.device("meta"):
         shapes = [p.shape for p in llama(name).parameters()]
     gradients = [torch.randn(s, device=device, dtype=torch.bfloat16) for s in shapes]
@@ -147,9 +184,9 @@ def gpu_rows(name: str, rounds: int) -> Iterator[Row]:
     buffer = torch.empty(min(moved, 4 * 2**30), dtype=torch.uint8, device=device)
     target = torch.empty_like(buffer)
     for number in range(rounds + 1):
-        copy = _gpu_seconds(partial(target.copy_, buffer))
-        select = _gpu_seconds(partial(magnitude_thresholds, gradients, kept))
-        mask = _gpu_seconds(partial(apply_all_, gradients, rules))
+        copy = _seconds(partial(target.copy_, buffer))
+        select = _seconds(partial(magnitude_thresholds, gradients, kept))
+        mask = _seconds(partial(apply_all_, gradients, rules))
         if number:
             copied = 2 * buffer.numel() / copy
             yield {
@@ -158,21 +195,11 @@ def gpu_rows(name: str, rounds: int) -> Iterator[Row]:
                 "mask_ms": round(mask * 1e3, 3),
                 "share_of_copy": round(3 * moved / (select + mask) / copied, 3),
             }  # fmt: skip
-    del gradients, buffer, target, found, rules
-    torch.cuda.empty_cache()
-    # AdamW in bfloat16 takes 8 bytes per parameter; activations take the rest.
-    free = torch.cuda.mem_get_info()[0]
-    layers = min(SHAPES[name][2], int(0.6 * free / 8 / (moved / 2) * SHAPES[name][2]))
-    model = llama(name, layers).to(device, torch.bfloat16)
-    model.gradient_checkpointing_enable()
-    tokens = torch.randint(SHAPES[name][4], (16, 1, 2048), device=device)
-    for row in _turns(model.train(), tokens, rounds, torch.cuda.synchronize):
-        print(row, flush=True)
 
 
-def _gpu_seconds(run: Callable[[], object]) -> float:
-    torch.cuda.synchronize()
+def _seconds(run: Callable[[], object]) -> float:
+    _wait()
     start = time.perf_counter()
     run()
-    torch.cuda.synchronize()
+    _wait()
     return time.perf_counter() - start

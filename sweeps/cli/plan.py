@@ -113,7 +113,7 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
 def _memory(plan: SweepPlan) -> str:
     if plan.memory is None:
         return f"memory: {UNKNOWN}"
-    host = plan.workers * plan.memory.host / GIB
+    host = plan.memory.on_machine(plan.workers) / GIB
     return (
         f"memory: at least {plan.memory} on each worker's {plan.device}; "
         f"{host:.2f} GiB of host memory if all workers share a machine"

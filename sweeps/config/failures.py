@@ -9,7 +9,7 @@ from typing import Literal, get_args
 FailureKind = Literal[
     "oom", "diverged", "infrastructure", "configuration", "disk", "timeout", "error"
 ]
-"""``infrastructure``: workers or their node were lost; the job queue retries the trial elsewhere.
+"""``infrastructure``: workers, their node or a device was lost; the job queue retries the trial.
 ``configuration`` and ``disk``: every other trial would fail too, so the study stops. ``diverged``:
 a bad point, reported to the sampler. ``error``: a bug. Only infrastructure failures are retried
 automatically."""
@@ -20,11 +20,46 @@ STOPS_THE_STUDY: tuple[FailureKind, ...] = ("configuration", "disk")
 _OURS = ("sweeps", "evaluators", "gmt_core")
 _DISK_FULL = ("no space left on device", "disk is full")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+# The texts of CUDA's errors that no program causes by itself (cudaGetErrorString), and torch's.
+_BAD_NODE = (
+    "uncorrectable ecc",
+    "uncorrectable nvlink",
+    "unspecified launch failure",
+    "hardware stack error",
+    "no cuda gpus are available",
+    "no cuda-capable device is detected",
+    "cuda-capable device(s) is/are busy or unavailable",
+)
+# A device that others fill, or the links between devices: the node may be sound.
+_BAD_LINK = (
+    "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",
+    "ncclsystemerror",
+    "ncclremoteerror",
+    "ncclinternalerror",
+    "ncclunhandledcudaerror",
+    "nccl communicator was aborted",
+    "watchdog caught collective operation timeout",
+)
 
 
 def kind_of(error: BaseException) -> FailureKind:
     """The kind of an exception that ended a trial, or of its cause."""
     return next((kind for each in chain(error) if (kind := _own_kind(each))), "error")
+
+
+def is_of_device(error: BaseException) -> bool:
+    """Whether a device or a link between devices failed, so that the trial is tried again."""
+    return kind_of(error) == "infrastructure" and _says(error, _BAD_NODE + _BAD_LINK)
+
+
+def blames_node(error: BaseException) -> bool:
+    """Whether the hardware of the worker's node failed, so that another node is better."""
+    return _says(error, _BAD_NODE)
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    return any(word in str(each).lower() for each in chain(error) for word in words)
 
 
 def cause(failure: str) -> str:
@@ -40,7 +75,8 @@ def _own_kind(error: BaseException) -> FailureKind | None:
         return "disk"
     if isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY):
         return "oom"
-    if isinstance(error, ConnectionError | TimeoutError):
+    is_of_hardware = any(words in said for words in _BAD_NODE + _BAD_LINK)
+    if is_of_hardware or isinstance(error, ConnectionError | TimeoutError):
         return "infrastructure"
     # Our own ValueErrors report user mistakes: see sweeps.execution.sweep.check.
     if isinstance(error, ValueError) and type(error).__module__.split(".")[0] in _OURS:

@@ -16,6 +16,7 @@ from sweeps.config.sweep_config import Resources
 from sweeps.execution.cluster_reachable import check_reachable
 from sweeps.execution.ray_compat import (
     DRIVER_ENVIRONMENT,
+    POLLING_INTERVAL,
     WORKER_ENVIRONMENT,
     has_autoscaler,
     loopback_only,
@@ -30,7 +31,11 @@ TRIAL_BYTES, WORKER_BYTES = 512 * 2**20, 256 * 2**20
 
 MOST_WORKERS_PER_CORE = 16
 
-_QUIET_WORKERS = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+POLLS_PER_SECOND = 500
+
+_VISIBLE_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+
+_QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 @contextmanager
@@ -45,10 +50,28 @@ def ray_session(resources: Resources) -> Iterator[int]:
     joined = bool(cluster_address())
     if not joined:
         resources = resources.model_copy(update={"concurrency": local_places(resources)})
-    with connected("auto" if joined else "local", {} if joined else _local_options(resources)):
+    options = {} if joined else _local_options(resources)
+    with connected("auto" if joined else "local", options, _of_workers(resources)):
         import ray
 
+        resources = resources.model_copy(update={"cpus_per_worker": resources.cpus(live_nodes())})
         yield concurrency(resources, ray.cluster_resources(), joined=joined)
+
+
+def live_nodes() -> list[dict[str, float]]:
+    """The resources of each node of the cluster that this process has joined."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _of_workers(resources: Resources) -> dict[str, str]:
+    """The environment of workers: trials without GPUs see none, since Ray hides only those of
+    others; Train polls all workers at most `POLLS_PER_SECOND` times, each every 0.2 to 5 s."""
+    workers = resources.concurrency * resources.workers
+    interval = {POLLING_INTERVAL: f"{min(5.0, max(0.2, workers / POLLS_PER_SECOND)):g}"}
+    hidden = () if resources.gpus_per_worker else _VISIBLE_GPUS
+    return interval | dict.fromkeys(hidden, "")
 
 
 def local_places(resources: Resources) -> int:
@@ -72,8 +95,10 @@ def local_places(resources: Resources) -> int:
 
 
 @contextmanager
-def connected(address: str, options: dict[str, object]) -> Iterator[None]:
-    """Ray, joined ("auto") or started ("local") by ``ray.init``.
+def connected(
+    address: str, options: dict[str, object], environment: dict[str, str] | None = None
+) -> Iterator[None]:
+    """Ray, joined ("auto") or started ("local") by ``ray.init``; ``environment``: of its workers.
 
     Raises:
         UserError: it cannot be joined or started.
@@ -87,7 +112,7 @@ def connected(address: str, options: dict[str, object]) -> Iterator[None]:
         check_reachable(cluster_address())
     with _sigterm_kept():
         try:
-            _start_ray(address, options)
+            _start_ray(address, options, environment or {})
         except KeyboardInterrupt:
             ray.shutdown()
             raise
@@ -125,18 +150,18 @@ def _sigterm_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _start_ray(address: str, options: dict[str, object]) -> None:
+def _start_ray(address: str, options: dict[str, object], environment: dict[str, str]) -> None:
     import ray
 
     try:
-        with warnings.catch_warnings(), _to_itself(address) as environment:
+        with warnings.catch_warnings(), _to_itself(address) as own:
             warnings.simplefilter("ignore")  # deprecations inside Ray, which users cannot fix
             ray.init(
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=True,
-                runtime_env={"env_vars": {**WORKER_ENVIRONMENT, **_QUIET_WORKERS, **environment}},
+                runtime_env={"env_vars": {**WORKER_ENVIRONMENT, **_QUIET, **own, **environment}},
                 **options,
             )
     except Exception as error:  # Ray raises bare exceptions and many connection errors
@@ -167,7 +192,7 @@ def _local_options(resources: Resources) -> dict[str, object]:
     # Logical CPUs: as many as the configured trials need, regardless of the machine, so that a
     # one-core laptop runs the same sweep more slowly. The dashboard must be on: without it Ray
     # leaks the placement groups of stopped trials, and the sweep hangs.
-    cpus = resources.concurrency * resources.workers * resources.cpus_per_worker + 1
+    cpus = resources.concurrency * resources.workers * resources.cpus() + 1
     return {"num_cpus": int(cpus + 0.999), "include_dashboard": True}
 
 
@@ -209,7 +234,7 @@ def concurrency(resources: Resources, available: dict[str, float], *, joined: bo
     """
     fits = resources.concurrency
     need = {
-        "CPU": resources.workers * resources.cpus_per_worker,
+        "CPU": resources.workers * resources.cpus(),
         "GPU": resources.workers * resources.gpus_per_worker,
     }
     if joined and has_autoscaler():

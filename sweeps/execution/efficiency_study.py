@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _job(config: SweepConfig, domain: str) -> MeasuringJob:
     # A worker group measures, because it holds the hardware; a separate task would find none free.
-    rounds = config.study.rounds
+    rounds, workers = config.study.rounds, config.resources.workers
     interval, rate = plan_of(config, domain).combinations[0]
     runs = {}
     for name in METHODS:
@@ -52,5 +52,5 @@ def _job(config: SweepConfig, domain: str) -> MeasuringJob:
         run = config.trial(domain, {**point, "method": name})
         # As many updates as are measured, with the first and the warm-up ones.
         updates = rounds + 4
-        runs[name] = run.model_copy(update={"examples": updates * run.effective_batch(1)})
+        runs[name] = run.model_copy(update={"examples": updates * run.effective_batch(workers)})
     return MeasuringJob(f"{domain}/efficiency", runs, rounds)

@@ -15,7 +15,9 @@ import ray.tune
 from sweeps.config.failures import FailureKind
 from sweeps.execution.job_messages import Ending, Failed, Job, Lost, Result, TrialJob
 
-POLL_SECONDS = 2.0
+POLL_SECONDS, LONGEST_POLL_SECONDS = 2.0, 30.0
+"""How long one question to the queue waits for an answer: longer each time that none came."""
+
 MAX_GROUPS = 2
 """How many groups one trial may lose before it counts as failed."""
 
@@ -61,9 +63,11 @@ class JobClient:
         if self._unread:  # asking for another result: the job may continue
             ray.get(self._queue.ack.remote(self._id))
             self._unread = False
-        silent = time.monotonic() + self._silence
-        while time.monotonic() < min(silent, until):
-            result: Result | Lost | None = ray.get(self._queue.peek.remote(self._id, POLL_SECONDS))
+        silent, poll = time.monotonic() + self._silence, POLL_SECONDS
+        while (left := min(silent, until) - time.monotonic()) > 0:
+            asked = self._queue.peek.remote(self._id, min(poll, left))
+            result: Result | Lost | None = ray.get(asked)
+            poll = min(2 * poll, LONGEST_POLL_SECONDS)
             if isinstance(result, Lost):
                 raise GroupLostError(result.reason)
             if result is not None:
@@ -71,10 +75,11 @@ class JobClient:
                 return result
             if not ray.get(self._queue.is_held.remote(self._id)):
                 silent = time.monotonic() + self._silence  # still queued, which may take long
-        self._kill_group()
+        stalls = self._kill_group()
+        reason = f"no result for {self._silence:.0f} seconds"
         if until <= silent:
-            raise GroupLostError("it took longer than failures.trial_hours allows", "timeout")
-        raise GroupLostError(f"no result for {self._silence:.0f} seconds", "timeout")
+            reason = "it took longer than failures.trial_hours allows"
+        raise GroupLostError(f"{reason}; {stalls}" if stalls else reason, "timeout")
 
     def last(self) -> Ending:
         """The last result; earlier ones are skipped. Raises the same errors as ``next``."""
@@ -82,11 +87,13 @@ class JobClient:
             pass
         return cast(Ending, result.value)
 
-    def _kill_group(self) -> None:
-        """Kill a hanging group, which would block its slot; Train restarts its workers."""
-        worker = ray.get(self._queue.evict.remote(self._id))
+    def _kill_group(self) -> str:
+        """Kill a hanging group, which would block its slot; Train restarts its workers. Returns
+        where its ranks stalled."""
+        worker, stalls = ray.get(self._queue.evict.remote(self._id))
         if worker is not None:
             ray.kill(worker)
+        return str(stalls)
 
 
 @final

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from sweeps.execution.job_messages import Answer, Ending, Failed, Job, Lost, Order, Result, Run
+from sweeps.execution.lost_attempts import NodeFaults, cause_of_death, stall_texts
 from sweeps.finetune.reporter import Check
 
 BEAT_SECONDS = 10.0
@@ -28,24 +28,18 @@ LEASE_SECONDS = 300.0
 """A job is stopped if nobody has asked for its results for this long: its client is gone."""
 
 
-def cause_of_death(error: str) -> str:
-    """What Ray's text about a dead worker says: its process, its machine and how it ended."""
-    found = [re.search(rf"{name}: ([^\s,]+)", error) for name in ("pid", "ip")]
-    pid, ip = (each[1] if each else "?" for each in found)
-    detail = re.search(r"exit detail: ((?:[^.]+\.){1,2})", error)
-    how = detail[1].strip(" .") if detail else error.splitlines()[0].strip()
-    return f"worker process {pid} on {ip} is gone: {how}"
-
-
 @dataclass
 class _Entry:
-    """A job in the queue. ``holder``: the set of workers that runs it."""
+    """A job in the queue. ``holder``: the set of workers that runs it, or has ``interrupted`` it.
+    ``stalls``: by rank, where a worker has been for long."""
 
     job: Job
     attempt: int = 0
     holder: str = ""
     seen: int = -1
     over: bool = False
+    interrupted: bool = False
+    stalls: dict[int, str] = field(default_factory=dict)
     results: deque[Result | Lost] = field(default_factory=deque)
     retries: list[str] = field(default_factory=list)
     asked: float = field(default_factory=time.monotonic)
@@ -74,7 +68,8 @@ class JobQueue:
         self._workers: dict[str, Any] = {}  # group to its rank 0
         self._sets: dict[str, list[str]] = {}  # group to its sets of workers, latest last
         self._starting: set[str] = set()  # groups that have not asked for a job yet
-        self._gone: set[str] = set()  # groups that have ended; their workers may outlive them
+        self._gone: set[str] = set()  # groups that end; their workers may outlive them
+        self._faults = NodeFaults()
         self._watches: set[asyncio.Task[None]] = set()
         self._closed, self._broken = False, ""
         self._changed = asyncio.Condition()
@@ -167,9 +162,10 @@ class JobQueue:
         entry.attempt += 1
         if entry.attempt > self._attempts:
             text = f"the workers died {self._attempts} times in this trial"
+            text += f"; last: {entry.retries[-1]}" if entry.retries else ""
             self._end(job_id, Failed("infrastructure", text))
             return "wait"
-        entry.holder = by
+        entry.holder, entry.interrupted, entry.stalls = by, False, {}
         self._busy[group] = job_id
         self._since[group] = time.monotonic()
         if worker is not None:
@@ -198,7 +194,9 @@ class JobQueue:
                         self._busy.pop(group, None)
                         self._workers.pop(group)
                         entry.attempt -= "node has died" in str(error)
-                        entry.retries.append(cause_of_death(str(error)))
+                        if not entry.interrupted:
+                            said = [cause_of_death(str(error)), *stall_texts(entry.stalls)]
+                            entry.retries.append("; ".join(said))
                         self._changed.notify_all()
                 return
             await asyncio.sleep(WATCH_SECONDS)
@@ -211,7 +209,7 @@ class JobQueue:
                 return "stop"
             # A restarted worker repeats the checks since its last checkpoint; count each once.
             if entry is not None and not entry.over and check.step > entry.seen:
-                entry.seen = check.step
+                entry.seen, entry.stalls = check.step, {}
                 entry.add(check)
                 self._changed.notify_all()
             await self._until(lambda: not self._is_open(job_id) or not self._unread(job_id))
@@ -224,20 +222,53 @@ class JobQueue:
                 return "stop"
             return "wait"
 
+    async def interrupt(self, job_id: str, cause: str, by: str = "", node: str = "") -> None:
+        """For any rank: its attempt ends for this reason, and another follows; in another group
+        if the hardware of ``node`` failed."""
+        async with self._changed:
+            entry = self._jobs.get(job_id)
+            group = next((g for g, busy in self._busy.items() if busy == job_id), "")
+            if entry is None or not group or entry.holder != by or entry.interrupted > bool(node):
+                return
+            if entry.interrupted:  # by a peer, which spoke of what this rank caused
+                entry.retries.pop()
+            entry.interrupted = True
+            entry.retries.append("; ".join([cause, *stall_texts(entry.stalls)]))
+            if node:
+                self._faults.add(node, entry.job.key)
+                self._gone.add(group)
+                self._workers.pop(group, None)
+                del self._busy[group]
+            self._changed.notify_all()
+
+    async def blame(self, node: str) -> None:
+        """A group could not start because of the hardware of this node."""
+        self._faults.add(node)
+
+    async def faulty_nodes(self) -> list[str]:
+        """The nodes that new groups avoid."""
+        return self._faults.avoided()
+
+    async def stalls(self, job_id: str, rank: int, place: str, by: str = "") -> None:
+        """For any rank: it has been at this line of code for long; empty: it moves again."""
+        if self._is_open(job_id) and self._jobs[job_id].holder == by:
+            self._jobs[job_id].stalls[rank] = place
+
     async def finish(self, job_id: str, value: Ending, by: str = "") -> None:
         """For any rank: submit the job's last result."""
         async with self._changed:
             if self._is_open(job_id) and self._jobs[job_id].holder == by:
                 self._end(job_id, value)
 
-    async def evict(self, job_id: str) -> Any:
+    async def evict(self, job_id: str) -> tuple[Any, str]:
         """Drop a job that its group does not release; returns that group's rank 0, to kill, or
-        None."""
+        None, and where its ranks stall."""
         async with self._changed:
+            stalls = self._jobs[job_id].stalls if job_id in self._jobs else {}
             self._forget(job_id)
             self._changed.notify_all()
-            held = [group for group, busy in self._busy.items() if busy == job_id]
-            return self._workers.get(held[0]) if held else None
+            held = next((group for group, busy in self._busy.items() if busy == job_id), "")
+            return self._workers.get(held), "; ".join(stall_texts(stalls))
 
     async def gone(self, group: str, reason: str) -> None:
         """A group has ended; its open job is lost for this reason."""

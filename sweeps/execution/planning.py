@@ -95,7 +95,7 @@ def plan(
     )
     resources = config.resources
     uses_gpus = resources.gpus_per_worker > 0
-    per_worker = resources.gpus_per_worker if uses_gpus else resources.cpus_per_worker
+    per_worker = resources.gpus_per_worker if uses_gpus else resources.cpus()
     devices = resources.workers * per_worker
     training = _total([domain.training_hours for domain in domains])
     evaluation = _total([domain.evaluation_hours for domain in domains])
@@ -150,7 +150,7 @@ def this_machine(config: SweepConfig) -> Machine:
 
     asked, cores = config.resources, len(os.sched_getaffinity(0))
     places = local_places(asked)
-    wanted = places * asked.workers * asked.cpus_per_worker
+    wanted = places * asked.workers * asked.cpus()
     text = f"this machine, {cores} cores"
     if places < asked.concurrency:
         text += f", enough for {places} of {asked.concurrency} concurrent trials"

@@ -18,9 +18,10 @@ HEAD_SHARE = {"node:__internal_head__": 0.0001}
 The head node is never removed, and the actors occupy no CPU or GPU there. Ray's public node
 affinity needs the head's id, which is unknown before Ray has started."""
 
-# Train polls its workers this often, and learns only then that they are up or gone.
+POLLING_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+"""How often Train polls each worker; it learns only then that one is up or gone."""
+
 WORKER_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per group; trials resume without it
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
 }

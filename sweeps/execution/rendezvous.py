@@ -24,22 +24,29 @@ from sweeps.storage.cluster_address import cluster_address
 TIMEOUT_SECONDS = 1800
 
 
-def torch_config() -> TorchConfig:
-    """The configuration for worker groups, on a joined cluster or on this machine alone."""
+def torch_config(queue: str = "") -> TorchConfig:
+    """The configuration for worker groups, on a joined cluster or on this machine alone.
+
+    ``queue``: the actor that is told of a node whose GPU cannot be used.
+    """
     if cluster_address():
-        return GroupConfig(timeout_s=TIMEOUT_SECONDS)
+        return GroupConfig(timeout_s=TIMEOUT_SECONDS, queue=queue)
     folder = tempfile.mkdtemp(prefix="gmt-rendezvous-")
     # The last worker to leave removes the file, but killed workers never leave.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return GroupConfig(timeout_s=TIMEOUT_SECONDS, folder=folder)
+    return GroupConfig(timeout_s=TIMEOUT_SECONDS, folder=folder, queue=queue)
 
 
 @final
 @dataclass
 class GroupConfig(TorchConfig):
-    """Torch's process group. ``folder``: where workers of one machine meet; else empty."""
+    """Torch's process group. ``folder``: where workers of one machine meet; else empty.
+
+    ``queue``: see `torch_config`.
+    """
 
     folder: str = ""
+    queue: str = ""
 
     @property
     def backend_cls(self) -> type[TorchBackend]:
@@ -52,6 +59,7 @@ class _Backend(TorchBackend):
     def on_start(self, worker_group: Any, backend_config: GroupConfig) -> None:
         """Like Ray's, except for the rendezvous and the network interface."""
         try:
+            _check_gpus(worker_group, backend_config.queue)
             if backend_config.folder:
                 place = Path(backend_config.folder) / uuid.uuid4().hex  # new for each start
                 worker_group = MeetingAt(worker_group, f"file://{place}")
@@ -62,6 +70,27 @@ class _Backend(TorchBackend):
             with contextlib.suppress(Exception):
                 worker_group.shutdown()  # otherwise Train keeps its resources
             raise
+
+
+def _check_gpus(worker_group: Any, queue: str) -> None:
+    """Raise RuntimeError if a worker cannot use its GPU, after telling the queue of the node."""
+    import ray
+
+    nodes = [node for node in worker_group.execute(node_without_gpu) if node]
+    if queue:
+        ray.get([ray.get_actor(queue).blame.remote(node) for node in nodes])
+    if nodes:
+        raise RuntimeError(f"no CUDA GPUs are available on {', '.join(nodes)}")
+
+
+def node_without_gpu() -> str:
+    """On a worker: its node's id if Ray gave it a GPU that torch cannot use; else empty."""
+    import ray
+    import torch
+
+    context = ray.get_runtime_context()
+    is_given = bool(context.get_accelerator_ids().get("GPU"))
+    return context.get_node_id() if is_given and not torch.cuda.is_available() else ""
 
 
 def talk_over_own_address() -> None:

@@ -54,10 +54,10 @@ def run_job(job: Job, report: Report, memory: dict[str, Any]) -> Ending | None:
             return run_trial(job, report, memory)
         case ScoringJob():
             return score_model(job)
-        case MeasuringJob():  # only rank 0 measures
+        case MeasuringJob():
             from sweeps.finetune.speed_comparison import measure
 
-            return Measured(*measure(job.runs, job.rounds)) if dist.get_rank() == 0 else None
+            return Measured(*measure(job.runs, job.rounds))
     raise TypeError(f"no way to run {job}")
 
 

@@ -16,6 +16,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeps.config.budget import FailuresConfig, StopCondition
 from sweeps.config.sweep_config import Resources, SweepConfig
+from sweeps.execution.cluster import live_nodes
 from sweeps.execution.job_client import Timeouts, trainable_for
 from sweeps.execution.ray_compat import HEAD_SHARE
 from sweeps.execution.remote_job import RunJob, Stored, StoredJob
@@ -135,7 +136,7 @@ def worker_groups(
 
 def scaling(resources: Resources, packed: bool = False) -> ray.train.ScalingConfig:
     """The workers of one trial; ``packed``: all on one node."""
-    per_worker = {"CPU": resources.cpus_per_worker}
+    per_worker = {"CPU": resources.cpus(live_nodes() if ray.is_initialized() else ())}
     if resources.gpus_per_worker:
         per_worker["GPU"] = resources.gpus_per_worker
     return ray.train.ScalingConfig(

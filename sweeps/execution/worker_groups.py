@@ -23,7 +23,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -31,14 +31,16 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from sweeps.config.failures import kind_of
+from sweeps.config.failures import blames_node, cause, is_of_device, kind_of
 from sweeps.execution.driver_log import LOG
+from sweeps.execution.hub_token import HubToken
 from sweeps.execution.job_client import MAX_GROUPS, POLL_SECONDS, GroupLostError, JobClient
 from sweeps.execution.job_messages import Answer, Ending, Failed, Job, Order, Run
 from sweeps.execution.job_queue import JobQueue
-from sweeps.execution.ray_compat import HEAD_SHARE
+from sweeps.execution.ray_compat import HEAD_SHARE, has_autoscaler
 from sweeps.execution.remote_job import RunJob
 from sweeps.execution.rendezvous import torch_config
+from sweeps.execution.stalls import noting_stalls
 from sweeps.execution.train_compat import TrainerWithoutDatasets
 from sweeps.finetune.reporter import Check
 
@@ -50,6 +52,12 @@ MOST_FAILURES = 3
 
 BACK_OFF_SECONDS = 2.0
 """The wait before replacing a lost group; doubled each time."""
+
+MOST_CALLS = 10_000
+"""How many calls the queue holds at once: a client's and a group's long one for each trial."""
+
+NODE_LABEL = "ray.io/node-id"
+"""The label by which Ray selects nodes."""
 
 ROOM_SECONDS = 60.0
 """How often the log says that a group has no room to start."""
@@ -76,6 +84,7 @@ def worker_loop(settings: dict[str, Any]) -> None:
     import torch.distributed as dist
 
     queue, run_job, group = settings["queue"], settings["run_job"], settings["group"]
+    settings["token"].use()
     rank = ray.train.get_context().get_world_rank()
     worker = ray.get_runtime_context().current_actor
     control = dist.new_group(backend="gloo")  # not on the GPU, and separate from DDP's collectives
@@ -113,13 +122,25 @@ def _run_one(
             answer = agree(lambda: queue.report.remote(order.job_id, check, by))
         return answer == "go"
 
+    def note(place: str) -> None:
+        queue.stalls.remote(order.job_id, rank, place, by)
+
     try:
-        last = run_job(order.job, report, memory)
+        with noting_stalls(note):
+            last = run_job(order.job, report, memory)
     except Exception as error:
+        said, kind = f"{type(error).__name__}: {error}", kind_of(error)
         # A dead peer shows up as a failing collective. Train restarts it; the job has not failed.
-        if not _is_lost_peer(error):
-            text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-            ray.get(queue.finish.remote(order.job_id, Failed(kind_of(error), text), by))
+        is_lost = is_of_device(error) or _is_timeout(error)
+        if is_lost or (kind != "oom" and _is_lost_peer(error)):
+            if is_lost:
+                here = ray.get_runtime_context().get_node_id()
+                told = f"rank {rank} on {ray.util.get_node_ip_address()}: {cause(said)}"
+                node = here if blames_node(error) else ""
+                ray.get(queue.interrupt.remote(order.job_id, told, by, node))
+        else:
+            text = f"{said}\n{traceback.format_exc()}"
+            ray.get(queue.finish.remote(order.job_id, Failed(kind, text), by))
         raise
     if rank == 0 and last is not None:
         ray.get(queue.finish.remote(order.job_id, last, by))
@@ -128,10 +149,14 @@ def _run_one(
 def _is_lost_peer(error: Exception) -> bool:
     import torch.distributed as dist
 
+    is_gloo = "gloo" in (text := str(error).lower()) and "connection" in text
+    return isinstance(error, dist.DistError) or is_gloo or _is_timeout(error)
+
+
+def _is_timeout(error: Exception) -> bool:
+    """Whether a collective waited too long for another rank."""
     text = str(error).lower()
-    return isinstance(error, dist.DistError) or (
-        "gloo" in text and ("connection" in text or "timed out" in text)
-    )
+    return ("gloo" in text or "nccl" in text) and ("timed out" in text or "timeout" in text)
 
 
 def result_of(client: JobClient, job: Job) -> Ending:
@@ -161,6 +186,20 @@ def no_room(waiting: int, scaling: ray.train.ScalingConfig) -> str:
     )
 
 
+def avoiding(scaling: ray.train.ScalingConfig, faulty: Sequence[str]) -> ray.train.ScalingConfig:
+    """``scaling`` off the nodes with faults, unless the others have no room for a group."""
+    needed = scaling.resources_per_worker or {}
+    others = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in faulty]
+    room = sum(
+        min(int(there.get(name, 0) / amount) for name, amount in needed.items())
+        for there in others
+    )
+    if not faulty or (room < scaling.num_workers and not has_autoscaler()):
+        return scaling
+    LOG.warning("new worker groups avoid %s, where hardware failed", ", ".join(faulty))
+    return replace(scaling, label_selector={NODE_LABEL: f"!in({','.join(faulty)})"})
+
+
 def _new_name() -> str:
     return f"group-{uuid.uuid4().hex[:8]}"
 
@@ -171,10 +210,10 @@ class WorkerGroups:
 
     def __init__(self, spec: GroupSpec, count: int) -> None:
         self._spec, self.count, self._living = spec, count, 0
-        self._torch_config = torch_config()
         self.name = f"gmt-queue-{uuid.uuid4().hex[:8]}"
+        self._torch_config = torch_config(self.name)
         actor = ray.remote(JobQueue).options(
-            name=self.name, num_cpus=0, resources=HEAD_SHARE, max_concurrency=512
+            name=self.name, num_cpus=0, resources=HEAD_SHARE, max_concurrency=MOST_CALLS
         )
         self.queue: Any = actor.remote(spec.restarts, spec.recycle_after_seconds)
         self._closing = threading.Event()
@@ -283,9 +322,14 @@ class WorkerGroups:
         spec = self._spec
         return TrainerWithoutDatasets(
             worker_loop,
-            train_loop_config={"queue": self.queue, "run_job": spec.run_job, "group": group},
+            train_loop_config={
+                "queue": self.queue,
+                "run_job": spec.run_job,
+                "group": group,
+                "token": HubToken.of_driver(),
+            },
             torch_config=self._torch_config,
-            scaling_config=spec.scaling,
+            scaling_config=avoiding(spec.scaling, ray.get(self.queue.faulty_nodes.remote())),
             run_config=ray.train.RunConfig(
                 name=group,
                 storage_path=str(Path(spec.storage) / "groups"),

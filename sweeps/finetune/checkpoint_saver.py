@@ -56,6 +56,8 @@ class Saver:
             wait([self._pending])
         if self._pool is not None:
             self._pool.shutdown()
+        if self._writers is not None:
+            dist.destroy_process_group(self._writers)
 
     def _begin_sharded(self, state: Checkpoint, group: Group, pool: ThreadPoolExecutor) -> None:
         partial = checkpoint.partial_folder(self._folder, state.step, group)

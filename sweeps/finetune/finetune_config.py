@@ -179,7 +179,9 @@ class SharedSettings(StrictModel):
 
     `examples` is the total number of training examples consumed, for any accumulation interval.
     After the warm-up, the learning rate follows `schedule`: half a cosine or a line to zero, no
-    change, or `wsd` (warm-up, stable, decay), which falls in the last fifth of the updates. A
+    change, or `wsd` (warm-up, stable, decay), which falls in the last fifth of the updates. With
+    `parallel: fsdp`, ranks add up their gradients once per `update`, until which each holds a
+    whole one, or on every `micro_batch` (`reduce_gradients`; `auto`: once if that fits). A
     checkpoint is saved at every validation check except the last, and every `checkpoint_updates`
     updates if given; `checkpoint_async` writes it in the background from a copy in CPU memory.
     Mask statistics are measured every `statistics_every` updates (0: never). `chunked_loss` never
@@ -196,11 +198,21 @@ class SharedSettings(StrictModel):
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     parallel: Literal["ddp", "fsdp"] = "ddp"
+    reduce_gradients: Literal["auto", "update", "micro_batch"] = "auto"
     statistics_every: int = Field(default=STATISTICS_EVERY, ge=0)
     threads: PositiveInt | None = None
     chunked_loss: Literal["auto", True, False] = "auto"
     checkpoint_updates: PositiveInt | None = None
     checkpoint_async: bool = False
+
+    @model_validator(mode="after")
+    def _optimizer_can_be_sharded(self) -> Self:
+        if self.parallel == "fsdp" and self.optimizer == "adamw_8bit":
+            raise ValueError(
+                "parallel: 'fsdp' shards every parameter, which optimizer 'adamw_8bit' cannot "
+                "train; expected optimizer 'adamw' or 'adafactor', or parallel 'ddp'"
+            )
+        return self
 
 
 class FinetuneConfig(SharedSettings):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from sweeps.finetune import checkpoint
-from sweeps.finetune.adapter import add_adapter, check_method
+from sweeps.finetune.adapter import check_method
+from sweeps.finetune.base_model import base_model, model_key
 from sweeps.finetune.benchmarks import check_prompt_formats
 from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerprint
 from sweeps.finetune.checkpoint_saver import Saver
@@ -20,12 +21,10 @@ from sweeps.finetune.model import (
     add_stop_tokens,
     check_vocabulary,
     computing_dtype,
-    load_model,
     save_model,
 )
 from sweeps.finetune.model_facts import check_context, warn_of_rounding
 from sweeps.finetune.optimizers import check_optimizer, check_steps
-from sweeps.finetune.order import mixed_seed
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache, preserve_global_state, signature
 from sweeps.finetune.reporter import Check, Reporter, RunResult, read_result, write_result
@@ -99,16 +98,15 @@ class _Run:
         if group.leads:
             warn_of_rounding(config.model)
         restart_peak_memory(device)
-        self._model, self._tokenizer = _base_model(config, device, cache)
-        if config.method.lora is not None:
-            add_adapter(self._model, config.method.lora, mixed_seed(config.seed, 2))
+        base = base_model(config, device, group, cache)
+        self._model, self._tokenizer = base.model, base.tokenizer
         check_vocabulary(self._model, self._tokenizer)
         store = cache or Cache()
         benchmarks = config.evaluation.benchmarks
         against = None if config.data.decontaminate is None else benchmarks
         files = tuple(signature(part.path) for part in config.data.parts().values())
         settings = config.data.model_dump_json()
-        key = ("data", settings, files, against, _model_key(config, device))
+        key = ("data", settings, files, against, model_key(config, device))
         data = store.value(
             key,
             lambda: load_training_data(
@@ -125,8 +123,7 @@ class _Run:
             config.model.add_bos,
             computing_dtype(config.model.dtype, device),
         )
-        self._model.to(device)
-        self._trainer = Trainer(config, self._model, data, group, device)
+        self._trainer = Trainer(config, self._model, data, group, device, base.fill)
         self._saver = Saver(
             folder,
             fingerprint,
@@ -269,15 +266,3 @@ class _Run:
         if self._group.leads:
             save_model(self._model, self._tokenizer, target, state)
         return str(target)
-
-
-def _base_model(config: FinetuneConfig, device: Any, cache: Cache | None) -> tuple[Any, Any]:
-    """A base model that this run may modify, and its tokenizer."""
-    if cache is None:
-        return load_model(config.model, device)
-    key = _model_key(config, device)
-    return cache.model(key, lambda: load_model(config.model, device), device)
-
-
-def _model_key(config: FinetuneConfig, device: Any) -> tuple[Any, ...]:
-    return (config.model, str(device), signature(config.model.path))

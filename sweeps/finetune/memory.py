@@ -31,7 +31,8 @@ CONTAINER = Path("/sys/fs/cgroup")
 class MemoryNeed:
     """Bytes of one worker during training. `activations` are those of one micro-batch.
 
-    `host` is what it needs in the memory of its machine, which on a CPU is `total`.
+    `host` is what it needs in the memory of its machine, which on a CPU is `total`; `first` what
+    rank 0 needs there beside it.
     """
 
     weights: int
@@ -39,11 +40,16 @@ class MemoryNeed:
     optimizer: int
     activations: int
     host: int
+    first: int = 0
 
     @property
     def total(self) -> int:
         """The sum of all parts on the worker's device."""
         return self.weights + self.gradients + self.optimizer + self.activations
+
+    def on_machine(self, workers: int) -> int:
+        """Bytes on the machine that holds this many workers, rank 0 among them."""
+        return self.host * workers + self.first
 
     def __str__(self) -> str:
         names = ("weights", "gradients", "optimizer", "activations")
@@ -62,10 +68,10 @@ def memory_need(
     """A low estimate for a model with this many `parameters` and the config.json `facts`.
 
     `device`: "cpu" or "cuda". `adapter`: the parameters of LoRA, which alone have gradients and
-    moments. With `fsdp`, gradients are reduced on the last micro-batch of an update; if there are
-    several, each worker holds the whole gradient until then. Activations follow Korthikanti et al.
-    2022 (arXiv 2205.05198): 34 bytes per token, layer and hidden unit in 16 bits, without the
-    attention matrix; 2 bytes with recomputation.
+    moments. With `fsdp`, each worker holds the whole gradient until the last micro-batch of an
+    update, unless gradients are reduced on every one. Activations follow Korthikanti et al. 2022
+    (arXiv 2205.05198): 34 bytes per token, layer and hidden unit in 16 bits, without the attention
+    matrix; 2 bytes with recomputation. A background checkpoint is written from a copy on the host.
     """
     itemsize = BYTES[config.model.dtype]
     shards = workers if config.parallel == "fsdp" else 1
@@ -73,6 +79,7 @@ def memory_need(
     trained = parameters if config.method.lora is None else adapter
     gradient = trained * itemsize
     accumulates = config.accumulation_interval * config.micro_splits > 1
+    is_whole = accumulates and config.reduce_gradients != "micro_batch"
     moments = {"adamw": 2 * gradient, "adamw_8bit": 2 * trained, "adafactor": 0}
     text = facts.get("text_config") or facts
     tokens = config.forward_batch(workers) * config.data.max_length
@@ -81,12 +88,16 @@ def memory_need(
     computed = 1 if is_mixed(config.model.dtype, device) else itemsize // 2
     parts = (
         whole // shards,
-        gradient if accumulates else gradient // shards,
+        gradient if is_whole else gradient // shards,
         moments[config.optimizer] // shards,
         tokens * per_token * computed,
     )
-    # A worker of an accelerator loads the model on its host.
-    return MemoryNeed(*parts, host=sum(parts) if device == "cpu" else whole)
+    copied = (gradient // shards + parts[2]) * config.checkpoint_async
+    if device == "cpu":
+        return MemoryNeed(*parts, host=sum(parts))
+    if shards > 1:  # rank 0 loads the model for all
+        return MemoryNeed(*parts, host=copied, first=whole)
+    return MemoryNeed(*parts, host=whole, first=copied)
 
 
 def worker_need(config: FinetuneConfig, workers: int, device: str) -> MemoryNeed | None:
@@ -96,7 +107,21 @@ def worker_need(config: FinetuneConfig, workers: int, device: str) -> MemoryNeed
         return None
     adapter = adapter_parameters(config.model, config.method)
     facts = read_model_config(config.model)
-    return memory_need(config, facts, parameters, workers, device, adapter)
+    need = memory_need(config, facts, parameters, workers, device, adapter)
+    if config.reduce_gradients == "auto" and need.total > _available(device):
+        config = config.model_copy(update={"reduce_gradients": "micro_batch"})
+        return memory_need(config, facts, parameters, workers, device, adapter)
+    return need
+
+
+def reduces_each(config: FinetuneConfig, workers: int, device: str) -> bool:
+    """Whether sharded gradients are reduced on every micro-batch: by choice, or if it is `auto`
+    and whole gradients do not fit `device`."""
+    if config.reduce_gradients != "auto":
+        return config.reduce_gradients == "micro_batch"
+    once = config.model_copy(update={"reduce_gradients": "update"})
+    need = worker_need(once, workers, device)
+    return need is not None and need.total > _available(device)
 
 
 def check_memory(
@@ -110,7 +135,7 @@ def check_memory(
     if need is None:
         return
     neighbours = neighbours or int(os.environ.get("LOCAL_WORLD_SIZE", workers))
-    place, host = f"model.path {config.model.path}", need.host * neighbours
+    place, host = f"model.path {config.model.path}", need.on_machine(neighbours)
     if need.total > (there := _available(device)):
         raise ModelError(
             f"{place}: training needs at least {need} on each of {workers} workers, and {device} "
@@ -143,10 +168,12 @@ def adapter_parameters(model: ModelConfig, method: MethodConfig) -> int:
 
 
 def _available(device: str) -> int:
+    """Bytes of the device; without end for a GPU that only other machines have."""
     if device == "cuda":
         import torch
 
-        return torch.cuda.get_device_properties(device).total_memory
+        is_here = torch.cuda.is_available()
+        return torch.cuda.get_device_properties(device).total_memory if is_here else 2**63
     return machine_memory()
 
 

@@ -1,13 +1,13 @@
 """How the ranks of a group share one model: replicated (DDP) or sharded (FSDP2).
 
-Every rank starts with an equal full model. Gradients are reduced once per update, on its last
-micro-batch, to the sum of what each rank accumulated.
+Gradients are reduced once per update, on its last micro-batch, to the sum of what each rank
+accumulated; sharded ones by choice on each micro-batch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
 
@@ -21,6 +21,9 @@ from sweeps.finetune.torch_compat import block_classes
 
 State = dict[str, Any]
 
+Fill = Callable[[torch.nn.Module], None]
+"""Gives the parameters of a module their values; see `BaseModel`."""
+
 
 class Parallel(ABC):
     """One rank's view of the model: call `loss` instead of it."""
@@ -30,7 +33,7 @@ class Parallel(ABC):
 
     @abstractmethod
     def reducing(self, last: bool) -> AbstractContextManager[None]:
-        """Wraps forward and backward of a micro-batch; reduces only on the `last` one."""
+        """Wraps forward and backward of a micro-batch; reduces at the latest on the `last`."""
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
@@ -111,23 +114,30 @@ class Sharded(Parallel):
 
     sharded = True
 
-    def __init__(self, loss: TokenLoss, group: Group) -> None:
-        """Shard the model of `loss` in place, block by block; build the optimizer afterwards."""
+    def __init__(
+        self, loss: TokenLoss, group: Group, fill: Fill | None = None, *, reduces_each: bool
+    ) -> None:
+        """Shard the model of `loss` in place, block by block; build the optimizer afterwards.
+
+        `reduces_each`: reduce gradients on each micro-batch, so that no
+        rank holds a whole one; otherwise only on an update's last.
+        """
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         self.loss = loss
-        self._size = group.size
+        self._size, self._reduces_each = group.size, reduces_each
         self._model: Any = loss.model
         policy = MixedPrecisionPolicy()
         if loss.computes_in is not None:
             policy = MixedPrecisionPolicy(param_dtype=loss.computes_in, reduce_dtype=torch.float32)
-        for block in blocks(self._model):
-            fully_shard(block, mp_policy=policy)
-        fully_shard(self._model, mp_policy=policy)
+        for module in (*blocks(self._model), self._model):
+            if fill is not None:
+                fill(module)
+            fully_shard(module, mp_policy=policy)
 
     def reducing(self, last: bool) -> AbstractContextManager[None]:
-        """Before the last micro-batch, gradients stay full and unreduced on every rank."""
-        self._model.set_requires_gradient_sync(last)
+        """Without `reduces_each`, gradients stay whole on every rank until the last one."""
+        self._model.set_requires_gradient_sync(last or self._reduces_each)
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:

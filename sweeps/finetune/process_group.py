@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar, final
+from typing import TypeVar, cast, final
 
 import torch
 import torch.distributed as dist
@@ -48,6 +48,21 @@ class Group:
         if self.size > 1:
             dist.broadcast_object_list(box)
         return box[0]
+
+    def from_lead(self, make: Callable[[], T]) -> T:
+        """What `make` returns on rank 0, on every rank; or the ValueError that it raises there."""
+        if self.size == 1:
+            return make()
+        found: T | ValueError | None = None
+        if self.leads:
+            try:
+                found = make()
+            except ValueError as error:
+                found = error
+        told = self.tell(found)
+        if isinstance(told, ValueError):
+            raise told
+        return cast(T, told)
 
     def agree(self, look: Callable[[], T], sign: Callable[[T], object], what: str) -> T:
         """What `look` reads from files, once all ranks see the same.

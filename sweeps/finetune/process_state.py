@@ -47,12 +47,15 @@ def _on(device: torch.device) -> Iterator[None]:
 
 T = TypeVar("T")
 
+LARGEST_KEPT = 4 * 2**30
+"""Bytes of a base model that are kept for the next run; a larger one is loaded again."""
+
 
 @final
 class Cache:
     """Values by key that runs never change: results are bit-equal with and without the cache.
 
-    It keeps only the latest base model, which may be large, and the `entries` latest other values.
+    It keeps only the latest base model, unless it is large, and the `entries` latest other values.
     """
 
     def __init__(self, entries: int = 16) -> None:
@@ -66,8 +69,11 @@ class Cache:
     ) -> tuple[Any, Any]:
         """A copy on `device` of the model under `key`, to train, and the shared tokenizer."""
         if self._model is None or self._model[0] != key:
-            self._model = None  # free it before loading: two large models may not fit
-            self._model = (key, *load())
+            self._model = None  # free it before loading: two models may not fit
+            model, tokenizer = load()
+            if sum(p.numel() * p.itemsize for p in model.parameters()) > LARGEST_KEPT:
+                return model.to(device), tokenizer
+            self._model = (key, model, tokenizer)
         _, model, tokenizer = self._model
         return _copied(model, device), tokenizer
 

@@ -26,6 +26,7 @@ BESIDE_THE_RESULT = {
     "threads",
     "micro_splits",
     "chunked_loss",
+    "reduce_gradients",
 }
 """Settings that change a result only by rounding: a run may resume with other values."""
 

@@ -1,4 +1,4 @@
-"""Measure the cost of an update for each method, with trainers that take turns."""
+"""Measure the cost of an update for each method, one trainer after another."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sweeps.finetune.base_model import base_model
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import FinetuneConfig
-from sweeps.finetune.model import load_model
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import preserve_global_state
 from sweeps.finetune.trainer import Trainer
@@ -35,34 +35,43 @@ def measure_updates(
 ) -> dict[str, dict[str, Any]]:
     """Seconds of each of `rounds` updates by name, the FLOPs of one, and its examples.
 
-    All in one process. In each round every method makes one update on the same examples, in a
-    different order each time, so that other load on the machine affects all methods equally.
+    All workers of a trial take part; call it on each. One trainer is in memory at a time, and
+    each has two turns, the second ones in reverse order, so that other load on the machine affects
+    all methods alike. Every method makes its updates on the same examples.
     """
-    group = Group(0, 1)
+    group = Group.current()
     device = group.device()
     results: dict[str, dict[str, Any]] = {}
-    names = list(configs)
     with preserve_global_state(device, next(iter(configs.values())).threads):
-        trainers = {name: _trainer(config, group, device) for name, config in configs.items()}
-        for name, trainer in trainers.items():
-            with FlopCounterMode(display=False) as counter:
-                trainer.update(0)
-            examples = configs[name].effective_batch(1)
-            flops = counter.get_total_flops()
-            results[name] = {"seconds": [], "flops": flops, "examples": examples}
-        for update in range(1, WARM_UP + rounds + 1):
-            for place in range(len(names)):
-                name = names[(place + update) % len(names)]
-                seconds = _seconds(trainers[name], update, device)
-                if update > WARM_UP:
-                    results[name]["seconds"].append(seconds)
+        for turn, updates in enumerate((rounds - rounds // 2, rounds // 2)):
+            first = WARM_UP + 1 + turn * (rounds - rounds // 2)
+            for name in list(configs)[:: 1 - 2 * turn]:
+                trainer = _trainer(configs[name], group, device)
+                if not turn:
+                    examples = configs[name].effective_batch(group.size)
+                    flops = _flops(trainer, group, device)
+                    results[name] = {"seconds": [], "flops": flops, "examples": examples}
+                for update in range(1, WARM_UP + 1):
+                    trainer.update(update)
+                results[name]["seconds"] += [
+                    _seconds(trainer, update, device) for update in range(first, first + updates)
+                ]
+                del trainer
     return results
 
 
 def _trainer(config: FinetuneConfig, group: Group, device: torch.device) -> Trainer:
-    model, tokenizer = load_model(config.model, device)
-    data = load_training_data(config.data, tokenizer, add_bos=config.model.add_bos)
-    return Trainer(config, model.to(device), data, group, device)
+    base = base_model(config, device, group)
+    data = load_training_data(config.data, base.tokenizer, add_bos=config.model.add_bos)
+    return Trainer(config, base.model, data, group, device, base.fill)
+
+
+def _flops(trainer: Trainer, group: Group, device: torch.device) -> int:
+    """Of an update, over all workers."""
+    with FlopCounterMode(display=False) as counter:
+        trainer.update(0)
+    mine = torch.tensor(counter.get_total_flops(), dtype=torch.int64, device=device)
+    return int(group.sum_(mine).item())
 
 
 def _seconds(trainer: Trainer, update: int, device: torch.device) -> float:

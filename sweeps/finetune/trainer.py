@@ -18,11 +18,12 @@ from sweeps.finetune.data import TrainingData
 from sweeps.finetune.divergence import DivergedError
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loss import TokenLoss, chunked_from
+from sweeps.finetune.memory import reduces_each
 from sweeps.finetune.model import computing_dtype, prepare_training
 from sweeps.finetune.optimizers import build_optimizer, learning_rate
 from sweeps.finetune.order import Rows, mixed_seed, share
 from sweeps.finetune.packing import attending, choose_attention
-from sweeps.finetune.parallel import Parallel, Replicated, Sharded, total_norm
+from sweeps.finetune.parallel import Fill, Parallel, Replicated, Sharded, total_norm
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.run_costs import trained_share
 from sweeps.finetune.throughput import Throughput
@@ -39,8 +40,9 @@ class Trainer:
         data: TrainingData,
         group: Group,
         device: torch.device,
+        fill: Fill | None = None,
     ) -> None:
-        """Attach optimizer and masker to `model`, which is already on `device`."""
+        """Attach optimizer and masker to `model`, which is on `device` or made there by `fill`."""
         self._config, self._data, self._group, self._device = config, data, group, device
         self._steps = config.steps(group.size)
         self._batch = config.effective_batch(group.size)
@@ -49,15 +51,13 @@ class Trainer:
         computes_in = computing_dtype(config.model.dtype, device)
         dtype = computes_in or next(model.parameters()).dtype
         self._throughput = Throughput.of(model, dtype, device, group.size)
-        self._attention: str | None = None
-        if config.data.packing:
-            self._attention = choose_attention(model, max(data.lengths), config.model.compile)
         prepare_training(model, config.model)
         self._model = model.train()
-        loss = TokenLoss(model, computes_in, chunked_from(model, config.chunked_loss))
+        loss = TokenLoss(model, computes_in)
         self.parallel: Parallel
         if config.parallel == "fsdp" and group.size > 1:
-            self.parallel = Sharded(loss, group)
+            each = group.tell(reduces_each(config, group.size, device.type))
+            self.parallel = Sharded(loss, group, fill, reduces_each=each)
         else:
             self.parallel = Replicated(loss, group, device)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -74,6 +74,11 @@ class Trainer:
             statistics_every=config.statistics_every if self._masks else 0,
         )
         self._masker = masker.attach(self._optimizer, named)
+        # Last: both run the model, whose sharded parameters are only seen before.
+        self._attention: str | None = None
+        if config.data.packing:
+            self._attention = choose_attention(model, max(data.lengths), config.model.compile)
+        loss.chunked_from = chunked_from(model, config.chunked_loss)
 
     def update(self, update: int) -> dict[str, float]:
         """Run the 0-based `update` and return its metrics; DivergedError leaves the model

@@ -55,6 +55,10 @@ def test_the_check_sees_mistakes(
         validate_config(prepare_config(broken))
 
 
+def test_the_nodes_of_a_trial_are_in_one_zone(config: dict[str, Any]) -> None:
+    assert re.fullmatch(r"[a-z]+-[a-z]+-\d[a-z]", config["provider"]["availability_zone"])
+
+
 def test_head_trains_nothing_and_workers_come_on_demand(config: dict[str, Any]) -> None:
     types = config["available_node_types"]
     head = types[config["head_node_type"]]

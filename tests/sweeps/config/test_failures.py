@@ -17,7 +17,14 @@ from sweeps.config.budget import (
     UsageFile,
     UsageTracker,
 )
-from sweeps.config.failures import KINDS, FailureKind, cause, kind_of
+from sweeps.config.failures import (
+    KINDS,
+    FailureKind,
+    blames_node,
+    cause,
+    is_of_device,
+    kind_of,
+)
 from sweeps.finetune.model_facts import ModelError
 from sweeps.storage.errors import UserError
 
@@ -39,6 +46,16 @@ def wrapped(error: Exception) -> Exception:
         (MemoryError(), "oom"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk"),
         (ConnectionResetError("peer"), "infrastructure"),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "infrastructure"),
+        (RuntimeError("CUDA error: unspecified launch failure"), "infrastructure"),
+        (RuntimeError("No CUDA GPUs are available"), "infrastructure"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "infrastructure"),
+        (
+            RuntimeError("NCCL error in: NCCLUtils.hpp:1, ncclRemoteError: A call"),
+            "infrastructure",
+        ),
+        (RuntimeError("ncclUnhandledCudaError: Cuda failure 2 'out of memory'"), "oom"),
+        (RuntimeError("CUDA error: device-side assert triggered"), "error"),
         (DataError("train.jsonl:3", "expected a row", "found none"), "configuration"),
         (ModelError("no such folder"), "configuration"),
         (ValueError("not ours"), "error"),
@@ -49,6 +66,14 @@ def test_an_exception_has_a_kind(
     error: Exception, kind: FailureKind, through: Callable[[Exception], Exception]
 ) -> None:
     assert kind_of(through(error)) == kind
+
+
+def test_only_errors_of_its_own_hardware_blame_a_node() -> None:
+    broken = wrapped(RuntimeError("CUDA error: uncorrectable ECC error encountered"))
+    linked = wrapped(RuntimeError("NCCL error: ncclSystemError: System call failed"))
+    storage = ConnectionResetError("peer")
+    assert [is_of_device(each) for each in (broken, linked, storage)] == [True, True, False]
+    assert [blames_node(each) for each in (broken, linked, storage)] == [True, False, False]
 
 
 def test_an_exception_that_causes_itself_ends() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +14,12 @@ from pydantic import ValidationError
 from sweeps.config.sweep_config import Resources
 from sweeps.execution import cluster, worker_groups
 from sweeps.execution.cluster import concurrency, local_places
-from sweeps.execution.worker_groups import WorkerGroups
+from sweeps.execution.hub_token import HubToken
+from sweeps.execution.tuner import scaling
+from sweeps.execution.worker_groups import WorkerGroups, avoiding
 from sweeps.storage.errors import UserError
 
-PAIR = Resources(workers=2, cpus_per_worker=1, gpus_per_worker=0.5, concurrency=4)
+PAIR = Resources(workers=2, cpus_per_worker=1, gpus_per_worker=1, concurrency=4)
 
 
 @pytest.fixture(autouse=True)
@@ -25,14 +29,14 @@ def fixed_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gpus", "expected"), [(100, 100, 4), (6, 100, 3), (100, 2, 2), (2, 1, 1)]
+    ("cpus", "gpus", "expected"), [(100, 100, 4), (6, 100, 3), (100, 4, 2), (2, 2, 1)]
 )
 def test_a_cluster_of_fixed_size_takes_what_fits(cpus: int, gpus: int, expected: int) -> None:
     assert concurrency(PAIR, {"CPU": cpus, "GPU": gpus}, joined=True) == expected
 
 
 def test_a_cluster_of_fixed_size_where_nothing_fits_is_refused() -> None:
-    with pytest.raises(UserError, match="one trial needs 2 CPUs and 1 GPUs"):
+    with pytest.raises(UserError, match="one trial needs 2 CPUs and 2 GPUs"):
         concurrency(PAIR, {"CPU": 64.0}, joined=True)
 
 
@@ -83,6 +87,51 @@ def test_a_long_folder_for_sockets_is_told_as_that(monkeypatch: pytest.MonkeyPat
     assert "busy" not in cluster._trouble(PermissionError("not allowed: /tmp/ray"))
 
 
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"gpus_per_worker": 2}, "a worker uses one GPU, got 2; for more GPUs per trial, raise"),
+        ({"gpus_per_worker": 0.25, "workers": 2}, "expected 1 with 2 workers, because NCCL"),
+    ],
+)
+def test_gpus_that_workers_cannot_use_are_refused(
+    resources: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        Resources.model_validate(resources)
+    assert Resources(gpus_per_worker=0.25).gpus_per_worker == 0.25
+
+
+@pytest.mark.parametrize(
+    ("gpus", "nodes", "expected"),
+    [
+        (1, [{"CPU": 12, "GPU": 4}, {"CPU": 96, "GPU": 8}, {"CPU": 8}], 3),
+        (0.5, [{"CPU": 12, "GPU": 4}], 1),
+        (1, [{"CPU": 2, "GPU": 4}], 1),
+        (1, [], 1),
+        (0, [{"CPU": 12}], 1),
+    ],
+)
+def test_a_worker_has_the_cpus_that_go_with_its_gpu(
+    gpus: float, nodes: list[dict[str, float]], expected: float
+) -> None:
+    assert Resources(cpus_per_worker="auto", gpus_per_worker=gpus).cpus(nodes) == expected
+    assert Resources(cpus_per_worker=4, gpus_per_worker=gpus).cpus(nodes) == 4
+
+
+def test_trials_without_gpus_see_none() -> None:
+    assert "CUDA_VISIBLE_DEVICES" not in cluster._of_workers(PAIR)
+    assert cluster._of_workers(Resources())["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize(
+    ("workers", "trials", "seconds"), [(1, 1, "0.2"), (8, 12, "0.2"), (8, 125, "2"), (8, 999, "5")]
+)
+def test_many_workers_are_polled_less_often(workers: int, trials: int, seconds: str) -> None:
+    found = cluster._of_workers(Resources(workers=workers, concurrency=trials))
+    assert found["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == seconds
+
+
 def test_a_concurrency_of_no_sense_is_refused() -> None:
     with pytest.raises(ValidationError, match="less than or equal to 1000"):
         Resources(concurrency=100_000)
@@ -102,3 +151,36 @@ def test_no_more_groups_than_there_are_jobs_for(monkeypatch: pytest.MonkeyPatch)
     for thread in groups._threads:
         thread.join()
     assert len(started) == 3
+
+
+def test_the_token_for_gated_models_reaches_workers_and_no_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    token = pickle.loads(pickle.dumps(HubToken.of_driver()))
+    assert "hf_secret" not in f"{token} {token!r} {[token]}"
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_node")
+    token.use()
+    assert os.environ["HF_TOKEN"] == "hf_of_the_node"
+    monkeypatch.delenv("HF_TOKEN")
+    HubToken.of_driver().use()
+    assert "HF_TOKEN" not in os.environ
+    token.use()
+    assert os.environ["HF_TOKEN"] == "hf_secret"
+
+
+def node(name: str, gpus: float, alive: bool = True) -> dict[str, Any]:
+    return {"NodeID": name, "Alive": alive, "Resources": {"CPU": 8.0, "GPU": gpus}}
+
+
+def test_new_groups_avoid_nodes_with_faults_where_others_have_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = scaling(PAIR)
+    nodes = [node("a", 4), node("b", 2), node("c", 4, alive=False)]
+    monkeypatch.setattr(worker_groups.ray, "nodes", lambda: nodes)
+    assert avoiding(asked, []) == asked
+    assert avoiding(asked, ["a"]).label_selector == {"ray.io/node-id": "!in(a)"}
+    assert avoiding(asked, ["a", "b"]) == asked  # no other has room
+    monkeypatch.setenv("RAY_USAGE_STATS_KUBERAY_IN_USE", "1")  # but one may come
+    assert avoiding(asked, ["a", "b"]).label_selector == {"ray.io/node-id": "!in(a,b)"}

@@ -12,7 +12,8 @@ from ray.exceptions import RayActorError
 from sweeps.execution import job_queue as module
 from sweeps.execution.job_client import told_to_tune
 from sweeps.execution.job_messages import Failed, Lost, MeasuringJob, Result, Run
-from sweeps.execution.job_queue import JobQueue, cause_of_death
+from sweeps.execution.job_queue import JobQueue
+from sweeps.execution.lost_attempts import NodeFaults, cause_of_death, stall_texts
 from sweeps.finetune.reporter import Check, RunResult
 
 
@@ -392,3 +393,88 @@ def test_workers_that_outlive_their_group_get_no_job_and_do_not_count_as_free() 
         assert await ran(queue, "b", Worker()) == "2"
 
     run(steps())
+
+
+def test_a_job_that_met_a_fault_of_hardware_goes_to_another_group_with_its_cause() -> None:
+    async def steps() -> None:
+        queue = JobQueue(3)
+        await submit(queue, "1")
+        assert await ran(queue, "a", Worker(), by="old") == "1"
+        await queue.interrupt("1", "rank 1: uncorrectable ECC error", "another", node="node")
+        assert await queue.faulty_nodes() == []  # it no longer speaks for the group
+        await queue.interrupt("1", "rank 0: NCCL error", "old")
+        await queue.interrupt("1", "rank 1: uncorrectable ECC error", "old", node="node")
+        await queue.interrupt("1", "rank 2: NCCL error", "old")
+        assert await queue.faulty_nodes() == ["node"]
+        assert await queue.needs("b", 0.01)
+        assert await queue.fetch("a", Worker(), by="new") == "leave"
+        assert await ran(queue, "b", Worker()) == "1"
+        await queue.finish("1", done(0.5))
+        causes = ("rank 1: uncorrectable ECC error",)
+        assert await queue.peek("1", 1) == Result(done(0.5), causes)
+
+    run(steps())
+
+
+def test_after_a_broken_link_the_same_group_tries_again_and_gives_up_with_the_cause() -> None:
+    async def steps() -> None:
+        queue = JobQueue(2)
+        await submit(queue, "1")
+        for by in ("first", "second"):
+            assert await ran(queue, "a", Worker(), by=by) == "1"
+            await queue.stalls("1", 1, "data.py:3 (read)", by)
+            await queue.interrupt("1", "rank 0: the collective timed out", by)
+        assert await queue.fetch("a", Worker(), by="third") == "wait"
+        assert await queue.faulty_nodes() == []
+        cause = "rank 0: the collective timed out; rank 1 stalls in data.py:3 (read)"
+        text = f"the workers died 2 times in this trial; last: {cause}"
+        expected = Result(Failed("infrastructure", text), (cause, cause))
+        assert await queue.peek("1", 1) == expected
+
+    run(steps())
+
+
+def test_a_hanging_job_says_which_rank_the_others_wait_for() -> None:
+    async def steps() -> None:
+        queue, worker = JobQueue(3), Worker()
+        await submit(queue, "1")
+        await queue.fetch("a", worker, by="set")
+        for rank in (0, 2, 1):
+            place = "data.py:3 (read)" if rank == 1 else "trainer.py:7 (update)"
+            await queue.stalls("1", rank, place, "set")
+        told = "rank 1 stalls in data.py:3 (read); rank 0, 2 stalls in trainer.py:7 (update)"
+        assert await queue.evict("1") == (worker, told)
+
+    run(steps())
+
+
+def test_a_result_ends_what_was_a_stall() -> None:
+    async def steps() -> None:
+        queue = JobQueue(3)
+        await submit(queue, "1")
+        await queue.fetch("a")
+        await queue.stalls("1", 0, "loop.py:3 (update)")
+        await queue.report("1", check(1))
+        assert await queue.evict("1") == (None, "")
+
+    run(steps())
+
+
+def test_a_node_is_avoided_for_a_while_and_after_faults_in_two_jobs_for_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    faults = NodeFaults()
+    faults.add("a", "1")
+    faults.add("a", "1")
+    faults.add("b", "1")
+    faults.add("b", "2")
+    assert faults.avoided() == ["a", "b"]
+    now = 601.0
+    assert faults.avoided() == ["b"]
+
+
+def test_the_place_of_the_fewest_ranks_comes_first() -> None:
+    assert stall_texts({0: ""}) == []
+    assert stall_texts({0: "x", 1: "x", 2: "y"})[0] == "rank 2 stalls in y"

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from sweeps.finetune import memory
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.loop import finetune
-from sweeps.finetune.memory import check_memory, memory_need
+from sweeps.finetune.memory import check_memory, memory_need, reduces_each, worker_need
 from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.model import computing_dtype, load_model, save_model, training_dtype
 from sweeps.finetune.model_facts import ModelError, count_parameters, read_model_config
@@ -265,7 +265,7 @@ def test_a_shard_that_is_missing_is_named(world: Path, tmp_path: Path) -> None:
         # Two micro-batches, which FSDP reduces at the end: the gradient is whole until then.
         ({"parallel": "fsdp"}, (2, 4, 4)),
         ({"parallel": "fsdp", "accumulation_interval": 1}, (2, 2, 4)),
-        ({"parallel": "fsdp", "optimizer": "adamw_8bit"}, (2, 4, 1)),
+        ({"parallel": "fsdp", "reduce_gradients": "micro_batch"}, (2, 2, 4)),
     ],
 )
 def test_what_a_worker_needs(
@@ -277,7 +277,13 @@ def test_what_a_worker_needs(
     assert need.activations == 4 * 32 * 34 * 2 * 32 * 2
     assert need.host == need.total
     gpu = memory_need(config(world, batch=batch, **changes), FACTS, 10**6, 2, "cuda")
-    assert (gpu.activations, gpu.host) == (need.activations // 2, 4 * 10**6)
+    # With FSDP, one worker loads the model for all, and each saves its shards.
+    loads, saves = (1, 2) if changes.get("parallel") == "fsdp" else (2, 1)
+    assert gpu.on_machine(2) == loads * 4 * 10**6
+    assert gpu.activations == need.activations // 2
+    background = config(world, batch=batch, checkpoint_async=True, **changes)
+    copied = memory_need(background, FACTS, 10**6, 2, "cuda").on_machine(2) - gpu.on_machine(2)
+    assert copied == 4 * 10**6 + saves * need.optimizer
 
 
 def test_what_does_not_fit_is_named_before_anything_is_loaded(
@@ -297,6 +303,27 @@ def test_what_does_not_fit_is_named_before_anything_is_loaded(
         check_memory(huge, 1, "cpu", neighbours=3)
     monkeypatch.setattr(memory, "machine_memory", lambda: 2**50)
     check_memory(huge, 1, "cpu")
+
+
+def test_an_optimizer_that_cannot_be_sharded_is_refused(world: Path) -> None:
+    with pytest.raises(ValidationError, match="expected optimizer 'adamw' or 'adafactor', or"):
+        config(world, parallel="fsdp", optimizer="adamw_8bit")
+
+
+def test_gradients_are_reduced_more_often_only_where_whole_ones_do_not_fit(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def need(memory_bytes: int, **changes: Any) -> tuple[bool, int]:
+        monkeypatch.setattr(memory, "_available", lambda _: memory_bytes)
+        run = config(world, parallel="fsdp", **changes)
+        found = worker_need(run, 4, "cpu")
+        assert found is not None
+        return reduces_each(run, 4, "cpu"), found.gradients
+
+    _, whole = need(2**50, reduce_gradients="update")
+    assert need(0, reduce_gradients="update") == (False, whole)
+    assert need(2**50) == (False, whole)
+    assert need(0) == need(2**50, reduce_gradients="micro_batch") == (True, whole // 4)
 
 
 def test_flops_are_those_of_the_matrix_products(world: Path) -> None:

@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor
 
 from sweeps.finetune.checkpoint import saved
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.model import load_model
-from sweeps.finetune.process_group import Group
-from sweeps.finetune.trainer import Trainer
 from sweeps.finetune.validation import evaluate_model
 from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.finetune.tiny import (
@@ -66,7 +63,8 @@ def test_the_loss_curve_does_not_depend_on_the_workers(
     packing: bool,
 ) -> None:
     data = {"path": str(world / "train.jsonl"), "max_length": 32, "packing": packing}
-    changes = {"data": data, "chunked_loss": packing}
+    reduce = "micro_batch" if packing else "update"
+    changes = {"data": data, "chunked_loss": packing, "reduce_gradients": reduce}
     run_ranks(train, size, tmp_path, world, tmp_path, parallel, "run", changes)
     reports = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("run.*.json"))]
     assert len(reports) == size
@@ -128,28 +126,3 @@ def test_a_killed_group_goes_on_bit_for_bit(
     run_ranks(kill_and_resume, 2, tmp_path, world, tmp_path, parallel, background)
     whole, killed = (parameters(tmp_path / name / "model") for name in ("whole", "killed"))
     assert_equal(whole, killed)
-
-
-def look_at_shards(world: Path) -> None:
-    """On one rank of two: what a rank holds."""
-    from sweeps.finetune.data import load_training_data
-    from sweeps.finetune.model import load_model
-
-    run = config(world, parallel="fsdp", batch=BATCH)
-    device = torch.device("cpu")
-    model, tokenizer = load_model(run.model, device)
-    whole = sum(parameter.numel() for parameter in model.parameters())
-    trainer = Trainer(run, model, load_training_data(run.data, tokenizer), Group.current(), device)
-    trainer.update(0)
-    held = 0
-    for parameter in model.parameters():
-        assert isinstance(parameter, DTensor)
-        held += parameter.to_local().numel()
-    assert abs(held - whole / 2) < 100
-    _, optimizer, _ = trainer.states()
-    moments = optimizer["state"]["model.embed_tokens.weight"]["exp_avg"]
-    assert moments.to_local().numel() < moments.numel()
-
-
-def test_a_rank_holds_half_of_the_model_and_of_the_moments(world: Path, tmp_path: Path) -> None:
-    run_ranks(look_at_shards, 2, tmp_path, world)

@@ -68,7 +68,7 @@ def test_a_recipe_fits_a_node_of_eight_gpus(name: str, parameters: int, gibibyte
         for run in different_runs(config, domain)
     ]
     assert {round(need.total / 2**30, 1) for need in needs} == {gibibytes}
-    assert all(need.host == 4 * parameters for need in needs)
+    assert all(need.on_machine(8) == 4 * parameters for need in needs)
 
 
 def test_a_preset_chooses_the_protocol_of_the_validation_items(

@@ -1,0 +1,61 @@
+"""The client of the job queue: how it waits, and what it says of a job that does not answer."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sweeps.execution import job_client
+from sweeps.execution.job_client import GroupLostError, JobClient
+from sweeps.execution.job_messages import Result
+from sweeps.finetune.reporter import Check
+
+
+class SilentQueue:
+    """Answers after some long polls, which take as long as they may."""
+
+    def __init__(self, answer_after: int) -> None:
+        self.now, self.polls = 0.0, list[float]()
+        self._answer_after = answer_after
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(type(self), f"do_{name}").__get__(self))
+
+    def do_submit(self, job_id: str, job: object) -> None:
+        """Accept it."""
+
+    def do_peek(self, job_id: str, timeout: float) -> Result | None:
+        self.now += timeout
+        self.polls.append(timeout)
+        return Result(Check(1, 2, 0.5)) if len(self.polls) > self._answer_after else None
+
+    def do_is_held(self, job_id: str) -> bool:
+        return True
+
+    def do_evict(self, job_id: str) -> tuple[None, str]:
+        return None, "rank 1 stalls in sweeps.finetune.data:7 (read)"
+
+
+def client(queue: SilentQueue, monkeypatch: pytest.MonkeyPatch) -> JobClient:
+    monkeypatch.setattr(job_client.ray, "get", lambda value: value)
+    monkeypatch.setattr("time.monotonic", lambda: queue.now)
+    made = JobClient(queue, silence_seconds=100.0)
+    made.submit(None)  # type: ignore[arg-type]
+    return made
+
+
+def test_a_quiet_job_is_asked_for_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = SilentQueue(answer_after=5)
+    assert client(queue, monkeypatch).next().value == Check(1, 2, 0.5)
+    assert queue.polls == [2, 4, 8, 16, 30, 30]
+
+
+def test_a_silent_job_ends_on_time_and_names_the_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = SilentQueue(answer_after=1000)
+    with pytest.raises(
+        GroupLostError, match=r"no result for 100 seconds; rank 1 stalls in"
+    ) as lost:
+        client(queue, monkeypatch).next()
+    assert (queue.now, lost.value.kind) == (100.0, "timeout")
