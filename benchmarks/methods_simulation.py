@@ -54,7 +54,9 @@ def played(random: np.random.Generator, item_luck: float) -> list[TrialRow]:
     shifts: dict[int, float] = {}
     luck: dict[tuple[str, float], float] = {}
     models: dict[tuple[int, int, float], float] = {}
-    while missing := [p for p in design.points(rows) if p not in {*map(DesignPoint.of, rows)}]:
+    done: set[DesignPoint] = set()
+    while missing := [point for point in design.points(rows) if point not in done]:
+        done.update(missing)
         for point in missing:
             shift = shifts.setdefault(point.seed, SEED_EFFECT * random.standard_normal())
             mine = luck.setdefault(

@@ -21,10 +21,10 @@ from sweeps.execution.reporting import sensitivity_data, study_page
 from sweeps.execution.test_scores import TestScores
 from sweeps.execution.worker_session import worker_session
 from sweeps.report import paper_page
+from sweeps.report.comparison_curves import all_domains
 from sweeps.report.page import Drawn, Page
 from sweeps.report.paper_page import PaperDomain, best_ratio
 from sweeps.report.sensitivity import SensitivityResult, analyse
-from sweeps.report.sensitivity_figures import curves
 from sweeps.report.sensitivity_page import cost
 from sweeps.report.trial_row import ScoreLabel, TrialRow
 from sweeps.report.write_report import write_files
@@ -237,7 +237,7 @@ def report(config: SweepConfig) -> Path:
         shared.append(best_ratio(found))
     analysed = {d.domain: d.curve for d in domains if d.curve is not None and d.curve[1].intervals}
     if len(analysed) > 1:
-        shared.append(curves(analysed))
+        shared.append(all_domains(analysed))
     yaml = config_yaml(config)
     whole = paper_page.page(config.name, domains, shared, yaml)
     return write_files(report_folder(config), whole).html

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
 
 from sweeps.report import drawing
 from sweeps.report.arms import SFT, Arm, Interval, Setting, arm, setting_at
 from sweeps.report.intervals import bars, shown_intervals
 from sweeps.report.methods_page import NAMES, ComparisonData
 from sweeps.report.page import Cells, Drawn, table
-from sweeps.report.published import DROP_CLAIM
+from sweeps.report.published import DROP_CLAIM, SENSITIVITY_CLAIM
+from sweeps.report.sensitivity import SensitivityResult
 from sweeps.report.trial_row import ScoreLabel
 
 RULES: Mapping[str, tuple[str, str]] = {
@@ -24,8 +29,8 @@ METHOD_COLOURS: Mapping[str, str] = {
     "random": drawing.GREY,
     "gmt": drawing.GMT_COLOUR,
 }
-Curve = tuple[str, Sequence[Arm], Sequence[Interval | None]]
-"""Its colour, its points, each named by its place, and their intervals."""
+Curve = tuple[Any, ScoreLabel, Sequence[Arm], Sequence[Interval | None]]
+"""Its colour, what its score is, its points, each named by its place, and their intervals."""
 
 
 def drop_arms(data: ComparisonData) -> dict[str, list[Arm]]:
@@ -43,7 +48,7 @@ def drops(data: ComparisonData) -> Drawn:
     if not found["drop_trivial"][0].scores:
         return Drawn("drop", title, "No SFT model has a score yet.")
     curves = {
-        RULES[rule][0]: (RULES[rule][1], arms, intervals)
+        RULES[rule][0]: (RULES[rule][1], data.label, arms, intervals)
         for rule, (arms, intervals) in pooled(found, data.label).items()
     }
     caption = (
@@ -54,12 +59,12 @@ def drops(data: ComparisonData) -> Drawn:
     masked = [arm(setting_at(r), data.sensitivity, f"{r:g}") for r in ratios]
     if any(one.scores for one in masked if one.name != "0"):
         intervals = shown_intervals(masked, data.label)
-        curves["GMT, trained"] = (drawing.GMT_COLOUR, masked, intervals)
+        curves["GMT, trained"] = (drawing.GMT_COLOUR, data.label, masked, intervals)
         caption += " GMT's curve and its intervals are those of the sensitivity study."
     else:
         caption += " GMT's curve is missing, because it comes from the sensitivity study."
     axis = "drop rate (for GMT: mask ratio)"
-    return _curves(Drawn("drop", title, caption), data.label, axis, "curve", curves)
+    return _curves(Drawn("drop", title, caption), axis, "curve", curves)
 
 
 def pooled(
@@ -72,13 +77,14 @@ def pooled(
     return {name: (arms, [found[id(one)] for one in arms]) for name, arms in curves.items()}
 
 
-def _curves(
-    part: Drawn, label: ScoreLabel, axis: str, kind: str, curves: Mapping[str, Curve]
-) -> Drawn:
+def _curves(part: Drawn, axis: str, kind: str, curves: Mapping[str, Curve]) -> Drawn:
     """The part with its curves by name, each a `kind`."""
-    figure, axes = drawing.canvas(axis, label.text)
+    texts = {label.text for _, label, _, _ in curves.values()}
+    figure, axes = drawing.canvas(
+        axis, texts.pop() if len(texts) == 1 else f"score of each {kind}"
+    )
     rows: list[Cells] = []
-    for marker, (name, (colour, arms, intervals)) in zip(
+    for marker, (name, (colour, label, arms, intervals)) in zip(
         drawing.MARKERS, curves.items(), strict=False
     ):
         some = [(one, found) for one, found in zip(arms, intervals, strict=True) if one.scores]
@@ -87,7 +93,7 @@ def _curves(
         reach = bars([found for _, found in some], label)
         axes.errorbar(places, means, yerr=reach, capsize=2, **line)
         for one, found in some:
-            cells = {kind: name, axis.partition(" ")[0]: one.name, "seeds": one.n}
+            cells = {kind: name, axis.partition(" (")[0]: one.name, "seeds": one.n}
             spans = {"mean": label.number(one.mean), "95 %": label.interval(found)}
             rows.append({**cells, **spans})
     drawing.legend(figure, 2)
@@ -111,7 +117,7 @@ def less_data(data: ComparisonData) -> Drawn:
     if not found:
         return Drawn("data", "Methods on less data", "No method has a score yet.")
     curves = {
-        NAMES[name]: (METHOD_COLOURS[name], arms, intervals)
+        NAMES[name]: (METHOD_COLOURS[name], data.label, arms, intervals)
         for name, (arms, intervals) in pooled(found, data.label).items()
     }
     caption = (
@@ -120,10 +126,25 @@ def less_data(data: ComparisonData) -> Drawn:
         f"points. {data.choices}"
     )
     part = Drawn("data", "Methods on less data", caption)
-    part = _curves(part, data.label, "share of the training rows", "method", curves)
+    part = _curves(part, "share of the training rows", "method", curves)
     assert part.figure is not None
     [axes] = part.figure.axes
     axes.set_xscale("log")
     axes.set_xticks(list(data.fractions), [f"{share:g}" for share in data.fractions])
     axes.minorticks_off()
     return part
+
+
+def all_domains(found: Mapping[str, tuple[ScoreLabel, SensitivityResult]]) -> Drawn:
+    """The paper's Figure 2: the curves of sensitivity studies in one picture, by domain."""
+    colours = map(tuple, colormaps[drawing.COLOURS](np.linspace(0.15, 0.8, len(found))))
+    curves: dict[str, Curve] = {
+        domain: (colour, label, result.arms, result.intervals)
+        for (domain, (label, result)), colour in zip(found.items(), colours, strict=True)
+    }
+    caption = (
+        "Mean over seeds with 95 % intervals that hold simultaneously for the ratios of a domain; "
+        f"0 is SFT. {SENSITIVITY_CLAIM}"
+    )
+    part = Drawn("curves", "Score against mask ratio, all domains", caption)
+    return _curves(part, "mask ratio", "domain", curves)

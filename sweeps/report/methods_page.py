@@ -155,7 +155,7 @@ def papers_gains(data: ComparisonData) -> Drawn:
         mean = [arms[each].mean for each in (name, "SFT") if each in arms and arms[each].scores]
         ours = data.label.difference(mean[0] - mean[1]) if len(mean) == 2 else None
         span = f"{min(values):+.1f} to {max(values):+.1f}"
-        rows.append({"minus SFT": name, "here": ours, "paper, in percent": span})
+        rows.append({"minus SFT": name, "here": ours, "paper, points": span})
     caption = (
         "Here: validation scores of this study. Paper: the range over the models and domains of "
         "Tables 1 and 2, of the mean over benchmarks; one run each."

@@ -63,11 +63,11 @@ def test_table(label: ScoreLabel, found: Mapping[str, Sequence[Difference]]) -> 
     rows = [
         {
             "arm": name,
+            "minus SFT": label.difference(each.difference),
+            "95 %, items resampled": label.interval(each, signed=True),
             "test items of": each.benchmark or "all benchmarks",
             "score": label.number(each.a),
             "SFT": label.number(each.b),
-            "minus SFT": label.difference(each.difference),
-            "95 %, items resampled": label.interval(each, signed=True),
             "items": each.n,
         }
         for name, arms in found.items()

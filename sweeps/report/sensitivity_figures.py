@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from matplotlib import colormaps
 
@@ -13,7 +11,6 @@ from sweeps.report.equivalence import Comparisons
 from sweeps.report.intervals import bars, mean_interval
 from sweeps.report.page import Cells, Drawn, table
 from sweeps.report.pareto_front import front
-from sweeps.report.published import SENSITIVITY_CLAIM
 from sweeps.report.sensitivity import SensitivityData, SensitivityResult
 from sweeps.report.trial_row import ScoreLabel
 
@@ -202,29 +199,3 @@ def costs(data: SensitivityData, result: SensitivityResult) -> Drawn:
     )
     part, axis = Drawn("front", title, caption), "training seconds, mean of replicates"
     return front(part, data.label, axis, "mask ratio", points, spans)
-
-
-def curves(found: Mapping[str, tuple[ScoreLabel, SensitivityResult]]) -> Drawn:
-    """The paper's Figure 2: the curves of all domains in one picture."""
-    labels = {label.text for label, _ in found.values()}
-    figure, axes = drawing.canvas(
-        "mask ratio", labels.pop() if len(labels) == 1 else "score of the domain"
-    )
-    colours = colormaps[drawing.COLOURS](np.linspace(0.15, 0.8, len(found)))
-    rows: list[Cells] = []
-    for (domain, (label, result)), colour, marker in zip(
-        found.items(), colours, drawing.MARKERS * len(found), strict=False
-    ):
-        line: drawing.Style = {"color": tuple(colour), "marker": marker, "label": domain}
-        means = [label.shown(i.estimate) for i in result.intervals]
-        ratios = [float(one.name) for one in result.arms]
-        axes.errorbar(ratios, means, yerr=bars(result.intervals, label), capsize=2, **line)
-        for one, interval in zip(result.arms, result.intervals, strict=True):
-            mean = {"mean": label.number(one.mean), "95 %": label.interval(interval)}
-            rows.append({"domain": domain, "mask ratio": one.name, **mean})
-    drawing.legend(figure)
-    caption = (
-        "Mean over seeds with 95 % intervals that hold simultaneously for the ratios of a domain; "
-        f"0 is SFT. {SENSITIVITY_CLAIM}"
-    )
-    return Drawn("curves", "Score against mask ratio, all domains", caption, figure, table(rows))

@@ -178,8 +178,8 @@ class Design(ABC):
         ]
 
     def _replicates(self, arm: tuple[Setting, ...], rows: Rows) -> list[DesignPoint]:
-        seeds = range(self.plan.seed, self.plan.seed + self.plan.seeds)
-        return [_point(*self.chosen(arm, rows), seed, REPLICATE) for seed in seeds]
+        best, first = self.chosen(arm, rows), self.plan.seed
+        return [_point(*best, seed, REPLICATE) for seed in range(first, first + self.plan.seeds)]
 
     @final
     def chosen(self, arm: tuple[Setting, ...], rows: Rows) -> Candidate:
@@ -201,8 +201,8 @@ class Design(ABC):
     def fresh(self, setting: Setting, rows: Rows) -> list[DesignPoint]:
         """The same arm on seeds that were not used to select it."""
         first = self.plan.seed + FRESH_SEEDS_FROM
-        seeds = range(first, first + self.plan.fresh_seeds)
-        return [_point(*self.chosen((setting,), rows), seed, "fresh") for seed in seeds]
+        seeds, best = range(first, first + self.plan.fresh_seeds), self.chosen((setting,), rows)
+        return [_point(*best, seed, "fresh") for seed in seeds]
 
 
 def ended(points: Iterable[DesignPoint], rows: Rows) -> bool:
