@@ -9,7 +9,6 @@ from sweeps.report.comparison_curves import data_arms, drop_arms, drops, less_da
 from sweeps.report.intervals import spread_caveat, spread_differs_p
 from sweeps.report.methods_page import (
     ComparisonData,
-    arms_of,
     compared,
     methods,
     methods_on_test,
@@ -62,7 +61,7 @@ def drawn_of(data: ComparisonData) -> Drawn:
 def _arms(data: ComparisonData) -> list[Arm]:
     """The arms that share one pooled spread, each once."""
     if data.kind == "methods":
-        return compared(arms_of(data))
+        return compared(data)[0]
     curves = (drop_arms if data.kind == "drop" else data_arms)(data)
     every = {id(one): one for one in chain.from_iterable(curves.values())}
     return [one for one in every.values() if one.scores]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 
 from sweeps.report import drawing
-from sweeps.report.arms import SFT, Arm, Setting, arm, scored_at
-from sweeps.report.equivalence import Comparison, against_control
+from sweeps.report.arms import SFT, Arm, Setting, TooFewScores, arm, scored_at
+from sweeps.report.equivalence import ALPHA, Comparison, against_control
 from sweeps.report.intervals import bars, shown_intervals
 from sweeps.report.on_test import Items, against_sft, on_test
 from sweeps.report.page import Cells, Drawn, table
@@ -29,6 +30,8 @@ NAMES: Mapping[str, str] = {
     "dare": "DARE",
 }
 BASE = Setting("pretrained", 0.0)
+DERIVED = ("drop_trivial", "dare")
+"""The methods whose models are those of SFT with a part of the update dropped."""
 
 
 @final
@@ -79,15 +82,12 @@ def methods(data: ComparisonData) -> Drawn:
     """The paper's Tables 1 and 2: each method's mean, and its difference from SFT."""
     title, label, settings = "Methods side by side", data.label, settings_of(data)
     arms = arms_of(data)
-    trained = compared(arms)
+    trained, derived = compared(data)
     found = shown_intervals(trained, label)
     intervals = dict(zip([one.name for one in trained], found, strict=True))
-    if len(trained) < 2 or None in found:
+    if len(trained) + len(derived) < 2 or None in found:
         return Drawn("methods", title, "Requires two methods with two seeds each.")
-    against = {}
-    if (control := arms["SFT"]).scores:
-        versus_sft = against_control(trained, control, data.margin or 0.0)
-        against = {one.name: one for one in versus_sft.arms}
+    against = versus_sft(trained, derived, arms["SFT"], data.margin or 0.0)
     figure, axes = drawing.canvas(label.text, "", (5.6, 1.1 + 0.35 * len(arms)))
     rows: list[Cells] = []
     for name, one in arms.items():
@@ -118,9 +118,35 @@ def methods(data: ComparisonData) -> Drawn:
     return Drawn("methods", title, _caption(data), figure, table(rows))
 
 
-def compared(arms: Mapping[str, Arm]) -> list[Arm]:
-    """The arms with scores, without the base model, which has no seeds."""
-    return [one for name, one in arms.items() if name != NAMES[BASE.method] and one.scores]
+def compared(data: ComparisonData) -> tuple[list[Arm], list[Arm]]:
+    """The trained arms with scores, and those that derive from SFT's models."""
+    arms, sides = arms_of(data), (list[Arm](), list[Arm]())
+    for name, setting in settings_of(data).items():
+        if arms[name].scores and setting != BASE:
+            sides[setting.method in DERIVED].append(arms[name])
+    return sides
+
+
+def versus_sft(
+    trained: Sequence[Arm],
+    derived: Sequence[Arm],
+    control: Arm,
+    margin: float,
+    alpha: float = ALPHA,
+) -> dict[str, Comparison]:
+    """Each arm against SFT, the `control` among `trained`, by name.
+
+    A derived arm shares its luck with the SFT model of its seed, so it has no part in the pooled
+    spread: it is compared by its paired differences alone. Each test has its share of `alpha`.
+    """
+    others = [one for one in trained if one is not control]
+    found: dict[str, Comparison] = {}
+    for group in (others, *([one] for one in derived)) if control.scores else ():
+        level = alpha * len(group) / (len(others) + len(derived))
+        with suppress(TooFewScores):
+            versus = against_control([control, *group], control, margin, level)
+            found |= {one.name: one for one in versus.arms}
+    return found
 
 
 def _caption(data: ComparisonData) -> str:
@@ -128,8 +154,10 @@ def _caption(data: ComparisonData) -> str:
     return (
         "Same data and seeds. Each arm's ratio and nuisance parameters were given, or tuned on "
         "seeds that no replicate uses; every tuned arm has as many tuning trials, those of a drop "
-        f"train nothing. {margin}Intervals hold for all methods simultaneously and exclude "
-        "the seed effect that all methods share; differences from SFT use Dunnett's intervals. "
+        f"train nothing. {margin}Intervals hold for all trained methods simultaneously and "
+        "exclude the seed effect that all share. Those of differences from SFT hold for all "
+        "methods simultaneously: Dunnett's, and paired ones for drops and DARE, which derive from "
+        "SFT models. "
         f"Trained share: of the weights, by one update. {data.choices}"
     )
 

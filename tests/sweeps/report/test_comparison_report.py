@@ -9,12 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from sweeps.report.arms import Arm
 from sweeps.report.comparison_page import drawn_of
 from sweeps.report.comparison_page import page as comparison_page
 from sweeps.report.drawing import canvas, svg
 from sweeps.report.efficiency_page import efficiency, relative_speed
-from sweeps.report.methods_page import ComparisonData, methods_on_test, papers_gains
+from sweeps.report.equivalence import against_control
+from sweeps.report.methods_page import (
+    ComparisonData,
+    methods_on_test,
+    papers_gains,
+    versus_sft,
+)
 from sweeps.report.page import Drawn, Page
 from sweeps.report.paper_page import PaperDomain, best_ratio, page
 from sweeps.report.published import (
@@ -262,6 +270,20 @@ def test_a_page_keeps_what_makes_a_study_honest() -> None:
     assert "Brown-Forsythe" in html
     assert "What this report does not say" in html
     assert "Tables 1 and 2" in html
+
+
+def test_what_derives_from_sft_is_compared_by_its_own_pairs() -> None:
+    """A drop varies with its SFT model, so it must not narrow the intervals of the others."""
+    generator, seeds = np.random.default_rng(4), tuple(range(6))
+    drawn = generator.normal(0.5, 0.1, (3, 6))
+    sft, hft, gmt = (Arm(n, tuple(x), seeds) for n, x in zip("shg", drawn, strict=True))
+    drop = Arm("d", tuple(drawn[0] + generator.normal(0.0, 0.001, 6)), seeds)
+    found = versus_sft([sft, hft, gmt], [drop], sft, margin=0.1)
+    assert list(found) == ["h", "g", "d"]
+    theirs = stats.ttest_rel(drop.scores, sft.scores).confidence_interval(1 - 0.05 / 3)
+    assert (found["d"].low, found["d"].high) == pytest.approx((theirs.low, theirs.high), abs=1e-5)
+    alone = against_control([sft, hft, gmt], sft, 0.1, 0.05 * 2 / 3)
+    assert [found["h"], found["g"]] == list(alone.arms)
 
 
 def test_the_ratio_and_the_budget_that_chose_it_are_in_the_table() -> None:
