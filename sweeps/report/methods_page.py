@@ -102,8 +102,7 @@ def methods(data: ComparisonData) -> Drawn:
         rows.append(
             {
                 "method": name,
-                "ratio": f"{setting.mask_ratio:g}" if setting.mask_ratio else None,
-                "tuning trials": _tuning_trials(data, setting.method),
+                **_choice(data, setting),
                 "seeds": one.n,
                 "validation": label.number(one.mean if one.scores else None),
                 "95 %": label.interval(interval),
@@ -162,9 +161,13 @@ def _caption(data: ComparisonData) -> str:
     )
 
 
-def _tuning_trials(data: ComparisonData, method: str) -> int:
-    """How many trials chose the arm's ratio and nuisance parameters."""
-    return sum(row.stage == "tuning" and row.method == method for row in data.rows)
+def _choice(data: ComparisonData, setting: Setting) -> Cells:
+    """The arm's ratio, of how many it was chosen, and the trials that chose it and the nuisance
+    parameters."""
+    tuning = [r for r in data.rows if r.stage == "tuning" and r.method == setting.method]
+    count = len({row.mask_ratio for row in tuning})
+    text = f"{setting.mask_ratio:g}, {f'best of {count}' if count > 1 else 'given'}"
+    return {"ratio": text if setting.mask_ratio else None, "tuning trials": len(tuning)}
 
 
 def methods_on_test(data: ComparisonData) -> Drawn:

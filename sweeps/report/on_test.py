@@ -58,8 +58,8 @@ def _over_seeds(
     return found
 
 
-def test_table(label: ScoreLabel, found: Mapping[str, Sequence[Difference]]) -> str:
-    """The differences of arms from SFT, by the arm's name; empty without any."""
+def on_test(title: str, label: ScoreLabel, found: Mapping[str, Sequence[Difference]]) -> Drawn:
+    """The differences of arms from SFT, by the arm's name; or what is missing."""
     rows = [
         {
             "arm": name,
@@ -73,10 +73,6 @@ def test_table(label: ScoreLabel, found: Mapping[str, Sequence[Difference]]) -> 
         for name, arms in found.items()
         for each in arms
     ]
-    return table(rows) if rows else ""
-
-
-def on_test(title: str, label: ScoreLabel, found: Mapping[str, Sequence[Difference]]) -> Drawn:
-    """The table with its note, or what is missing."""
-    shown = test_table(label, found)
-    return Drawn("", title, NOTE if shown else "The test items have not been read.", table=shown)
+    if not rows:
+        return Drawn("", title, "The test items have not been read.")
+    return Drawn("", title, NOTE, table=table(rows))

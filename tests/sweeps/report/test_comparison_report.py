@@ -293,7 +293,8 @@ def test_the_ratio_and_the_budget_that_chose_it_are_in_the_table() -> None:
         for seed in range(2)
     )
     found = cells(drawn_of(data("methods", (*methods_rows(0.1), *tuning))).table)
-    assert found["Random Mask"][:2] == ["0.4", "4"]
+    assert found["Random Mask"][:2] == ["0.4, best of 2", "4"]
+    assert found["GMT"][:2] == ["0.4, given", "0"]
     assert found["SFT"][:2] == [NO_VALUE, "0"]
 
 
