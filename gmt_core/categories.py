@@ -26,6 +26,7 @@ _MODULES: Final[dict[Category, re.Pattern[str]]] = {
     ),
     "norm": re.compile(r"(^|\.)(\w*norm|ln_\d)$"),
 }
+_LAST_NORM: Final = re.compile(r"(^|\.)(\w*norm|ln_f)$")
 _UNREADABLE: Final = re.compile(r"(^|\.)(experts|lora_\w+)(\.|$)")
 
 
@@ -66,6 +67,16 @@ def read_categories(names: Sequence[str]) -> dict[str, BlockModule]:
             f"found {shown}{', ...' if len(names) > 3 else ''}"
         )
     return found
+
+
+def read_embeddings(names: Sequence[str]) -> dict[str, str]:
+    """The module of each parameter of the embeddings and the head: outside the blocks, no norm."""
+    modules = {name: plain_name(name).rpartition(".")[0] for name in names}
+    return {
+        name: module
+        for name, module in modules.items()
+        if not _BLOCK.match(plain_name(name)) and not _LAST_NORM.search(module)
+    }
 
 
 def _category_of(module: str) -> Category | None:

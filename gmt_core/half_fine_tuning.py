@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from gmt_core.categories import read_categories
+from gmt_core.categories import read_categories, read_embeddings
 from gmt_core.checks import checked_seed
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.method import Method
@@ -32,23 +32,25 @@ class HalfFineTuning(Method):
     """Trains half of each block, the same half throughout: 2 of 4 attention matrices, half of the
     FFN matrices (of three: two in half of the blocks, one in the others), 1 of 2 norms.
 
-    What lies outside the blocks (embeddings, last norm, head) is trained. The frozen gradients
-    are zeroed: with AdamW the moments then stay 0 and weight decay alone still moves the weights.
-    Optimizer mode `update` keeps them where they are. Needs the parameters' names.
+    What lies outside the blocks (embeddings, last norm, head) is trained; `halve_embeddings`
+    freezes half of the embeddings and the head too, of one tied matrix all or nothing. The frozen
+    gradients are zeroed: with AdamW the moments then stay 0 and weight decay alone still moves the
+    weights. Optimizer mode `update` keeps them where they are. Needs the parameters' names.
     """
 
     needs_names = True
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, *, halve_embeddings: bool = False) -> None:
         """The seed and the names of the parameters decide the halves, nothing else."""
         self.name = "hft"
+        self.halve_embeddings = halve_embeddings
         self.mask_ratio = 0.5
         self.seed: int = checked_seed(seed)
         self._frozen: frozenset[str] | None = None  # once bound
 
     def bind(self, names: Sequence[str]) -> HalfFineTuning:
         """Choose the halves of a model; raises ValueError where its names cannot be read."""
-        bound = HalfFineTuning(self.seed)
+        bound = HalfFineTuning(self.seed, halve_embeddings=self.halve_embeddings)
         bound._frozen = self.frozen(names)
         return bound
 
@@ -75,7 +77,10 @@ class HalfFineTuning(Method):
             for block, half in _halves(blocks, inside, draw).items()
             for module in half
         }
-        return frozenset(name for name, at in read.items() if (at.block, at.module) in chosen)
+        outside = read_embeddings(names) if self.halve_embeddings else {}
+        half = _halves([""], sorted(set(outside.values())), draw)[""]
+        inside = {name for name, at in read.items() if (at.block, at.module) in chosen}
+        return frozenset(inside | {name for name, module in outside.items() if module in half})
 
 
 def _halves(

@@ -19,6 +19,7 @@ from sweeps.cli.arguments import (
     mistakes_explained,
     refuse,
 )
+from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution import planning
 from sweeps.execution.disk_need import GIB
@@ -30,6 +31,8 @@ from sweeps.execution.pace import (
     recorded_pace,
     shortest_run,
 )
+from sweeps.execution.paper import check as check_paper
+from sweeps.execution.paper_plan import PaperPlan, paper_plan
 from sweeps.execution.planning import (
     DomainPlan,
     PaceOf,
@@ -43,6 +46,10 @@ from sweeps.search.trial_records import recorded_rows
 from sweeps.storage.cluster_address import cluster_address
 
 SHOWN_SIZES = 12
+NO_TIME = (
+    "time: unknown until a trial of each domain has finished; give --seconds-per-step or "
+    "--samples-per-second, or measure a few updates on this machine with --measure"
+)
 UNKNOWN = "unknown: no safetensors headers could be read, here or on the hub"
 
 
@@ -64,6 +71,39 @@ def _lines(plan: SweepPlan) -> Iterator[str]:
     yield _disk(plan)
 
 
+def paper_view(plan: PaperPlan, run: str) -> list[str]:
+    """The lines to print of a paper; ``run``: the command that runs it."""
+    return [*_paper_lines(plan), "to run it:", f"  {run}"]
+
+
+def _paper_lines(plan: PaperPlan) -> Iterator[str]:
+    first = plan.studies[0]
+    yield f"{plan.name}: a paper of {_count(len(plan.studies), 'study', 'studies')}"
+    yield f"where: {first.machine.text}"
+    for study in plan.studies:
+        left = sum(domain.to_run() for domain in study.domains)
+        shared = sum(domain.shared for domain in study.domains)
+        hours = "unknown" if study.hours is None else time_text(3600 * study.hours)
+        taken = f", {shared} taken from an earlier study" if shared else ""
+        yield f"{study.kind}: {_count(left, 'trial')} to run{taken}; {hours}"
+    for domain in first.domains:
+        yield from (f"{domain.domain}, {line.strip()}" for line in _pace(domain))
+    yield (
+        f"in all: {_count(plan.total, 'trial')}, {plan.done} already done, {plan.left} left, of "
+        f"which {plan.left - plan.shared} to run"
+    )
+    if plan.assumed:
+        yield f"may change with the results before them: {', '.join(plan.assumed)}"
+    if plan.hours is None:
+        yield NO_TIME
+    else:
+        start = f", {time_text(first.start_seconds)} of it to start" if first.start_seconds else ""
+        yield f"time: {time_text(3600 * plan.hours)}{start}, without the test items at the end"
+    if plan.money is not None:
+        yield f"money: {plan.money:.2f} at {first.price:g} per {first.device}-hour"
+    yield _memory(max(plan.studies, key=lambda each: each.memory.total if each.memory else 0))
+
+
 def _domain(plan: DomainPlan) -> Iterator[str]:
     done = f", {plan.done} already done" if plan.done else ""
     yield f"{plan.domain}: {_count(plan.total, 'trial')}{done}, {plan.left} to run"
@@ -76,11 +116,16 @@ def _domain(plan: DomainPlan) -> Iterator[str]:
         yield f"  at {sizes}: {counted} of {examples} examples"
     if len(plan.updates) > SHOWN_SIZES:
         yield f"  and {len(plan.updates) - SHOWN_SIZES} more sizes"
+    yield from _pace(plan)
+
+
+def _pace(plan: DomainPlan) -> Iterator[str]:
     if (pace := plan.pace) is not None:
+        setup = f"{time_text(pace.setup)} of setup, " if pace.setup else ""
         evaluation = "unknown" if pace.evaluation is None else time_text(pace.evaluation)
         yield (
-            f"  a trial: {time_text(pace.training)} of training, {evaluation} of validation "
-            f"(from {pace.source})"
+            f"  a trial: {setup}{time_text(pace.training)} of training, {evaluation} of "
+            f"validation (from {pace.source})"
         )
 
 
@@ -93,15 +138,13 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
         yield "time: none, all trials are done"
         return
     if plan.hours is None:
-        yield (
-            "time: unknown until a trial of each domain has finished; give --seconds-per-step "
-            "or --samples-per-second, or measure a few updates on this machine with --measure"
-        )
+        yield NO_TIME
         return
     most = "at most (trials may be stopped early): " if plan.stops_early else ""
     hours = plan.evaluation_device_hours
     evaluation = "unknown" if hours is None else f"{hours:.3g}"
-    yield f"time: {most}{time_text(3600 * plan.hours)}, without the test items at the end"
+    start = f", {time_text(plan.start_seconds)} of it to start" if plan.start_seconds else ""
+    yield f"time: {most}{time_text(3600 * plan.hours)}{start}, without the test items at the end"
     yield (
         f"{plan.device}-hours: {plan.training_device_hours or 0.0:.3g} of training, "
         f"{evaluation} of validation"
@@ -131,8 +174,8 @@ def _disk(plan: SweepPlan) -> str:
     )
 
 
-def _count(number: float, noun: str) -> str:
-    return f"{number:g} {noun}{'' if number == 1 else 's'}"
+def _count(number: float, noun: str, several: str = "") -> str:
+    return f"{number:g} {noun if number == 1 else several or f'{noun}s'}"
 
 
 def plan(
@@ -158,6 +201,9 @@ def plan(
         float | None,
         typer.Option(min=0, help="Price of a GPU-hour, or of a CPU-hour if trials use no GPU."),
     ] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Plan all studies of study.paper together.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a sweep will run, where, for how long and at what price, without starting it.
@@ -177,13 +223,17 @@ def plan(
             pace = _pace_of(
                 parsed, seconds_per_step, samples_per_second, seconds_per_check, measure
             )
-            found = _planned(parsed, pace, price)
+            whole = paper or is_paper(parsed)
+            found = (_paper if whole else _planned)(parsed, pace, price)
         except ValueError as error:  # from lower layers: what is wrong with the model or the data
             refuse(str(error))
     if as_json:
         print(json.dumps(asdict(found), indent=1))
         return
-    lines = view(found, command_line("run", config, overrides))
+    if isinstance(found, PaperPlan):
+        lines = paper_view(found, command_line("paper", config, overrides))
+    else:
+        lines = view(found, command_line("run", config, overrides))
     Console(soft_wrap=True, highlight=False, markup=False).print(*lines, sep="\n")
 
 
@@ -196,6 +246,12 @@ def _planned(config: SweepConfig, pace: PaceOf, price: float | None) -> SweepPla
     most = sum(left) if config.resources.domains == "side_by_side" else max(left)
     at_once = min(machine.concurrency, max(1, most))
     return replace(found, machine=replace(machine, concurrency=at_once))
+
+
+def _paper(config: SweepConfig, pace: PaceOf, price: float | None) -> PaperPlan:
+    check_paper(config)
+    machine = (joined_cluster if cluster_address() else this_machine)(config)
+    return paper_plan(config, machine, pace, price or config.budget.price_per_gpu_hour)
 
 
 def _pace_of(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from sweeps.config.parameters import Choices, parameter
-from sweeps.finetune.method_options import WITHOUT_RATIO, AdapterConfig
+from sweeps.finetune.method_options import WITHOUT_RATIO, AdapterConfig, HalfConfig
 from sweeps.finetune.strict_model import StrictModel
 
-Kind = Literal["search", "sensitivity", "methods", "drop", "data", "efficiency"]
+Kind = Literal["search", "methods", "sensitivity", "drop", "data", "efficiency"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PAPER_RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Figure 2 of arXiv 2406.15330; 0 is SFT."""
@@ -29,7 +29,26 @@ def _list(key: str) -> BeforeValidator:
     return BeforeValidator(choices)
 
 
+def _several(value: Any) -> Any:
+    return value if value is None or isinstance(value, list | tuple) else [value]
+
+
+def as_given(ratios: tuple[float, ...]) -> float | list[float]:
+    """Mask ratios as YAML writes them: one as a number."""
+    return ratios[0] if len(ratios) == 1 else [*ratios]
+
+
 Ratio = Annotated[float, Field(ge=0, lt=1)]
+MaskRatios = Annotated[
+    tuple[Annotated[float, Field(gt=0, lt=1)], ...],
+    Field(min_length=1),
+    BeforeValidator(_several),
+    PlainSerializer(as_given),
+]
+"""A mask ratio or drop rate: a number that is given, or a list to choose from on tuning seeds."""
+
+TUNED_RATIOS = (0.1, 0.2, 0.3, 0.4)
+"""What `methods` tunes over by default: the range of the paper's best ratios (Table 4)."""
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -47,7 +66,7 @@ class NuisanceConfig(StrictModel):
 
 ArmName = Literal["sft", "drop_trivial", "hft", "random", "gmt", "lora", "shira", "dare"]
 PAPER_ARMS: Final[tuple[ArmName, ...]] = ("sft", "drop_trivial", "hft", "random", "gmt")
-_OWN_RATIOS: Final[Mapping[str, float]] = {"shira": 0.98, "dare": 0.9}
+_OWN_RATIOS: Final[Mapping[str, tuple[float, ...]]] = {"shira": (0.98,), "dare": (0.9,)}
 """SHiRA trains 1 to 2 % of the weights (arXiv 2406.13175); DARE drops 90 % (arXiv 2311.03099)."""
 _RATE_FACTORS: Final[Mapping[str, float]] = {"lora": 10.0}
 """LoRA wants about ten times SFT's learning rate (arXiv 2602.04998)."""
@@ -56,13 +75,17 @@ _RATE_FACTORS: Final[Mapping[str, float]] = {"lora": 10.0}
 class ArmConfig(StrictModel):
     """What an arm of a `methods` study does not share with the others.
 
-    `mask_ratio`: of a masking method; the drop rate of `drop_trivial` and `dare`. `nuisance`: the
-    combinations it is tuned over, as many as the other arms have. `lora`: of the arm `lora`.
+    `mask_ratio`: of a masking method; the drop rate of `drop_trivial` and `dare`; one, or as many
+    candidates as the study has. `nuisance`: the combinations it is tuned over, as many as the
+    other arms have. `lora` and `hft`: of the arm of that name. `rescale`: of `drop_trivial`, to
+    divide the changes that it keeps by 1 - rate, as `dare` does.
     """
 
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    mask_ratio: MaskRatios | None = None
     nuisance: NuisanceConfig | None = None
     lora: AdapterConfig | None = None
+    hft: HalfConfig | None = None
+    rescale: bool = False
 
 
 def _plain_arms(names: Iterable[Any]) -> dict[Any, ArmConfig]:
@@ -73,10 +96,11 @@ class StudyConfig(StrictModel):
     """What `run` runs. All kinds except `search` are fixed designs: no sampler, no early stopping.
 
     `margin`: two settings count as equivalent if their true scores differ by less; in units of the
-    score, and preregistered before the first trial. `nuisance` and `mask_ratio` (GMT's, in
-    `methods` and `data`) may be omitted in `paper`, which takes them from the search and the
-    sensitivity study. `arms`: those of `methods`, beside the base model: a list of names, or each
-    name with settings of its own.
+    score, and preregistered before the first trial. `mask_ratio` of GMT, Random Mask and One-off
+    Drop: `methods` tunes it for each of them; `data` and `efficiency` need one number. `nuisance`
+    and that number may be omitted in `paper`, which takes them from the search and from `methods`.
+    `arms`: those of `methods`, beside the base model: a list of names, or each name with settings
+    of its own.
     """
 
     kind: Kind = "search"
@@ -88,7 +112,7 @@ class StudyConfig(StrictModel):
     nuisance: NuisanceConfig | None = None
     arms: dict[ArmName, ArmConfig] = _plain_arms(PAPER_ARMS)
     ratios: Annotated[tuple[Ratio, ...], Field(min_length=2)] = PAPER_RATIOS
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    mask_ratio: MaskRatios | None = None
     drop_rates: Annotated[tuple[Ratio, ...], Field(min_length=1)] = PAPER_RATIOS[1:]
     fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.1, 0.3, 1.0)
     rounds: Annotated[int, Field(ge=3)] = 20
@@ -113,21 +137,32 @@ class StudyConfig(StrictModel):
                 raise ValueError(
                     f"arms.{name}: {name} {WITHOUT_RATIO[name]}, expected no mask_ratio"
                 )
-            if arm.lora is not None and name != "lora":
-                raise ValueError(f"arms.{name}.lora: expected only below arms.lora")
+            owners = {"lora": "lora", "hft": "hft", "rescale": "drop_trivial"}
+            for key, owner in owners.items():
+                if getattr(arm, key) and name != owner:
+                    raise ValueError(f"arms.{name}.{key}: expected only below arms.{owner}")
             if arm.nuisance is not None and name in ("drop_trivial", "dare"):
                 raise ValueError(
                     f"arms.{name}.nuisance: expected none, because {name} derives from sft"
                 )
         return self
 
-    def arm_ratios(self, mask_ratio: float) -> dict[str, float]:
-        """The mask ratio or drop rate of each arm; `mask_ratio` is GMT's."""
-        own = {name: arm.mask_ratio or _OWN_RATIOS.get(name) for name, arm in self.arms.items()}
-        return {
-            name: 0.0 if name in WITHOUT_RATIO else ratio or mask_ratio
-            for name, ratio in own.items()
-        }
+    def arm_ratios(self, shared: tuple[float, ...]) -> dict[str, tuple[float, ...]]:
+        """The candidates for the mask ratio or drop rate of each arm; `shared` are the study's.
+
+        Raises:
+            ValueError: an arm has several, but not as many, which is no equal budget.
+        """
+        found: dict[str, tuple[float, ...]] = {}
+        for name, arm in self.arms.items():
+            ratios = arm.mask_ratio or _OWN_RATIOS.get(name, shared)
+            if len(ratios) not in (1, len(shared)):
+                raise ValueError(
+                    f"study.arms.{name}.mask_ratio: expected one ratio, or {len(shared)}, as "
+                    f"study.mask_ratio has (an equal budget), got {len(ratios)}"
+                )
+            found[name] = (0.0,) if name in WITHOUT_RATIO else ratios
+        return found
 
     def arm_combinations(self, nuisance: NuisanceConfig) -> dict[str, list[tuple[int, float]]]:
         """The nuisance parameters of the arms that do not have those of the study, `nuisance`.
@@ -150,8 +185,8 @@ class StudyConfig(StrictModel):
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Self:
-        for name in ("ratios", "drop_rates", "fractions", "paper"):
-            values = getattr(self, name)
+        for name in ("ratios", "drop_rates", "fractions", "paper", "mask_ratio"):
+            values = getattr(self, name) or ()
             if len(set(values)) != len(values):
                 raise ValueError(f"{name}: expected each value once, got {list(values)}")
         if 0.0 not in self.ratios:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from sweeps.config.old_records import SCHEMA
+from sweeps.config.study_config import as_given
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.run_identity import (
@@ -79,13 +80,14 @@ def _design_definition(config: SweepConfig, domain: str) -> Tree:
     """The definition of a fixed design. More seeds keep the study; a new margin makes another."""
     study, parts = config.study, config.domains[domain]
     nuisance = parts.nuisance or study.nuisance
+    ratios = parts.mask_ratio or study.mask_ratio
     asked = _plain(study, exclude={"seeds", "fresh_seeds", "paper", "rounds"})
     return {
         **_shared_definition(config, domain),
         "study": {
             **asked,
             "nuisance": None if nuisance is None else _plain(nuisance),
-            "mask_ratio": parts.mask_ratio or study.mask_ratio,
+            "mask_ratio": None if ratios is None else as_given(ratios),
         },
     }
 

@@ -22,7 +22,7 @@ from sweeps.config.path_types import (
 )
 from sweeps.config.search_config import Objective, SearchConfig, bounded
 from sweeps.config.space import MASKING, Point, SpaceConfig, plain_point
-from sweeps.config.study_config import ArmConfig, NuisanceConfig, StudyConfig
+from sweeps.config.study_config import ArmConfig, MaskRatios, NuisanceConfig, StudyConfig
 from sweeps.config.trial_keys import placed
 from sweeps.config.validation_errors import explain
 from sweeps.finetune.data_config import DataConfig
@@ -35,7 +35,7 @@ from sweeps.finetune.finetune_config import (
     SharedSettings,
     asked_as_trained,
 )
-from sweeps.finetune.method_options import MethodConfig, Scope, check_scope
+from sweeps.finetune.method_options import HalfConfig, MethodConfig, Scope, check_scope
 from sweeps.finetune.strict_model import LocalPath, StrictModel
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.cluster_address import cluster_address
@@ -124,7 +124,7 @@ class DomainConfig(StrictModel):
     examples: Annotated[int, Field(ge=1)] | None = None
     space: SpaceConfig | None = None
     nuisance: NuisanceConfig | None = None
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    mask_ratio: MaskRatios | None = None
 
     @model_validator(mode="after")
     def _asked_as_trained(self) -> Self:
@@ -157,7 +157,7 @@ class SweepConfig(StrictModel):
     budget: BudgetConfig = BudgetConfig()
     failures: FailuresConfig = FailuresConfig()
     keep: KeepConfig = KeepConfig()
-    space: SpaceConfig
+    space: SpaceConfig | None = None
     domains: Annotated[dict[str, DomainConfig], Field(min_length=1)]
     hooks: HooksConfig = HooksConfig()
 
@@ -229,8 +229,19 @@ class SweepConfig(StrictModel):
             raise ValueError(f"{place}: {error}") from None
 
     def space_of(self, domain: str) -> SpaceConfig:
-        """The domain's own search space, or the sweep's."""
-        return self.domains[domain].space or self.space
+        """The domain's own search space, or the sweep's; in a fixed design without one, the points
+        of its nuisance parameters."""
+        parts = self.domains[domain]
+        if (found := parts.space or self.space) is not None:
+            return found
+        nuisance = parts.nuisance or self.study.nuisance
+        if self.study.kind == "search" or nuisance is None:
+            raise ValueError(
+                f"domain '{domain}': space is missing: a search requires it, a fixed design "
+                "requires it or study.nuisance"
+            )
+        fixed = {name: list(each.choices) for name, each in nuisance}
+        return SpaceConfig.model_validate({"mask_ratio": list(self.study.ratios), **fixed})
 
     def search_trials(self, domain: str) -> int:
         """The number of trials in a domain's search, without replicates.
@@ -280,7 +291,8 @@ class SweepConfig(StrictModel):
         name = str(point.get("method", self.training.method))
         ratio = float(point.get("mask_ratio", 0.0))
         if name == "hft":
-            return MethodConfig(name="hft")
+            half = self.study.arms.get("hft", ArmConfig()).hft
+            return MethodConfig(name="hft", hft=half or HalfConfig())
         if name == "lora":
             return MethodConfig(name="lora", lora=self.study.arms.get("lora", ArmConfig()).lora)
         if name not in MASKING or not ratio:

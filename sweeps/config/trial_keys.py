@@ -27,7 +27,7 @@ SHORT = {"method.name": "method", "method.mask_ratio": "mask_ratio"}
 _LONG = {short: key for key, short in SHORT.items()}
 # Other settings of the data change which rows are read; the rows are checked once a domain.
 _OF_DATA = {"data.train_fraction", "data.max_length"}
-_FIXED = {*BESIDE_THE_RESULT, "model", "evaluation", "seed", "parallel", "method.drop"}
+_FIXED = {*BESIDE_THE_RESULT, "model", "evaluation", "seed", "parallel", "method.drop", "method.hft"}
 _FIXED |= {f"data.{name}" for name in DataConfig.model_fields} - _OF_DATA
 
 _EXPECTED = {

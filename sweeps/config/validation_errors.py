@@ -189,10 +189,12 @@ def _right_key(word: str, above: tuple[Any, ...], model: type[BaseModel], cutoff
     here = _keys_at(model, above)
     close = get_close_matches(word, here, n=1, cutoff=0.8)
     elsewhere = ELSEWHERE.get(word.lower(), word)
-    if elsewhere in here:
+    if elsewhere in here and not close:
         return f"did you mean '{elsewhere}'?"
     places = [path for path in _paths(model) if f".{path}".endswith(f".{elsewhere}")]
     if places and not close:
+        section = ".".join(map(str, above[:1]))
+        places = [path for path in places if path.startswith(f"{section}.")] or places
         least = min(path.count(".") for path in places)
         meant = [f"'{path}'" for path in places if path.count(".") == least]
         return f"did you mean {' or '.join(meant)}?"

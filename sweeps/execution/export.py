@@ -20,7 +20,7 @@ from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.divergence import DivergedError, check_model_folder
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.sources import is_on_hub
-from sweeps.report.arms import winner
+from sweeps.report.arms import Interval, winner
 from sweeps.report.trial_row import COUNT, SCORE, STANDARD_ERROR, ScoreLabel, TrialRow
 from sweeps.search.design import DesignPoint
 from sweeps.search.trial_records import Records, best_row, label_of
@@ -175,8 +175,10 @@ def _at_revision(source: ModelConfig | DataConfig) -> str:
 def _test_lines(label: ScoreLabel, entries: Mapping[str, float]) -> list[str]:
     lines = []
     for name in sorted({key.rpartition("/")[0] for key in entries}):
-        score, error = entries[f"{name}/{SCORE}"], entries[f"{name}/{STANDARD_ERROR}"]
-        span = label.span(score - NORMAL_95 * error, score + NORMAL_95 * error)
+        score = entries[f"{name}/{SCORE}"]
+        reach = NORMAL_95 * entries.get(f"{name}/{STANDARD_ERROR}", math.nan)
+        ends = Interval(score, label.within(score - reach), label.within(score + reach))
+        span = label.interval(ends)
         count = entries[f"{name}/{COUNT}"]
         lines.append(f"| test items of {name} | {label.number(score)} | {span} | {count:.0f} |")
     return lines

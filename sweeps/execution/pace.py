@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,12 +27,15 @@ TRAIN, EVALUATE = "cost/train_seconds", "cost/eval_seconds"
 class Pace:
     """Seconds of a whole trial on all its workers; `evaluation` is None if unknown.
 
-    `source` says where the numbers come from.
+    `source` says where the numbers come from. `setup`: of a trial before its first update;
+    `start`: of the sweep before its first trial. Both are 0 if they were not measured.
     """
 
     training: float
     evaluation: float | None
     source: str
+    setup: float = 0.0
+    start: float = 0.0
 
 
 @final
@@ -70,7 +75,8 @@ def given_pace(
 
 
 def measured_pace(config: SweepConfig, domain: str, items: ItemCounts) -> Pace:
-    """From a few updates and items of one trial, run in this process and on its device.
+    """From a few updates and items of one trial, run in this process and on its device, and from
+    the start of a Ray session with a worker.
 
     Assumes that several workers share the work evenly, without communication time.
 
@@ -80,8 +86,9 @@ def measured_pace(config: SweepConfig, domain: str, items: ItemCounts) -> Pace:
     from sweeps.finetune.loop import finetune
 
     workers, run = config.resources.workers, _short(shortest_run(config, domain))
-    clock = _Clock()
+    clock, start = _Clock(), _start_seconds()
     with TemporaryDirectory() as folder:
+        began = time.perf_counter()
         result = finetune(run, Path(folder), clock)
     # The first update also warms up caches and kernels.
     update = median([after - before for before, after in pairwise(clock.moments)][1:])
@@ -92,7 +99,36 @@ def measured_pace(config: SweepConfig, domain: str, items: ItemCounts) -> Pace:
         update / run.effective_batch(1) * examples / workers,
         per_item * items.per_trial(config.evaluation.checks) / workers,
         f"{MEASURED_UPDATES} updates and {MEASURED_ITEMS} items of each benchmark, measured here",
+        max(0.0, clock.moments[0] - began - update),
+        start,
     )
+
+
+_START = """
+import ray
+from sweeps.config.sweep_config import Resources
+from sweeps.execution.cluster import ray_session
+
+@ray.remote
+def imported():
+    import sweeps.execution.trial_worker
+
+with ray_session(Resources()):
+    ray.get(imported.remote())
+"""
+
+
+def _start_seconds() -> float:
+    """Until a worker of a new session is ready for its first trial.
+
+    Raises:
+        ValueError: Ray does not start here.
+    """
+    began = time.perf_counter()
+    found = subprocess.run([sys.executable, "-c", _START], capture_output=True, text=True)
+    if found.returncode:
+        raise ValueError(f"--measure: Ray does not start: {found.stderr.strip()[-200:]}")
+    return time.perf_counter() - began
 
 
 def count_items(config: SweepConfig, domain: str) -> ItemCounts:

@@ -39,7 +39,7 @@ def paired_text(found: PairedTest, label: ScoreLabel) -> str:
     return (
         f"{name}{found.n} test items: {label.number(found.best)}, SFT {label.number(found.sft)}, "
         f"difference {label.difference(found.difference)} "
-        f"(95 % {label.span(found.low, found.high, signed=True)}{p})"
+        f"(95 % {label.interval(found, signed=True)}{p})"
     )
 
 

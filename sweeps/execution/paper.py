@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from sweeps.config.load import parse_config, put_on_record, report_folder, study_name, study_paths
 from sweeps.config.space import plain_point
-from sweeps.config.study_config import KINDS, Kind
+from sweeps.config.study_config import KINDS, TUNED_RATIOS, Kind
 from sweeps.config.study_identity import config_yaml
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths, share_generated_files
 from sweeps.execution import preflight, sweep
@@ -17,19 +17,19 @@ from sweeps.execution.driver_log import driver_log
 from sweeps.execution.hooked_display import HookedDisplay, calling_hooks
 from sweeps.execution.progress import Display, LineDisplay
 from sweeps.execution.remote_job import Stored
-from sweeps.execution.reporting import sensitivity_data, study_figure
+from sweeps.execution.reporting import sensitivity_data, study_page
 from sweeps.execution.test_scores import TestScores
 from sweeps.execution.worker_session import worker_session
 from sweeps.report import paper_page
-from sweeps.report.arms import winner
-from sweeps.report.page import Drawn
+from sweeps.report.comparison_curves import all_domains
+from sweeps.report.page import Drawn, Page
 from sweeps.report.paper_page import PaperDomain, best_ratio
-from sweeps.report.sensitivity import analyse, headline
-from sweeps.report.sensitivity_figures import figures
+from sweeps.report.sensitivity import SensitivityResult, analyse
 from sweeps.report.sensitivity_page import cost
 from sweeps.report.trial_row import ScoreLabel, TrialRow
 from sweeps.report.write_report import write_files
-from sweeps.search.trial_records import Records, best_row, label_of
+from sweeps.search.design import REPLICATE, SEARCH_SEEDS_FROM
+from sweeps.search.trial_records import Records, best_row, best_sft_row, label_of
 from sweeps.storage import remote_sync
 from sweeps.storage.address import is_relative
 from sweeps.storage.errors import UserError
@@ -140,24 +140,38 @@ def check(config: SweepConfig) -> None:
     if not given and "search" not in kinds:
         raise UserError(
             "study.nuisance is missing: give accumulation_interval and learning_rate, or add "
-            "'search' to study.paper to take them from its best trial"
+            "'search' to study.paper to take them from its best trials"
         )
-    ratios = all(parts.mask_ratio or asked.mask_ratio for parts in config.domains.values())
-    if not ratios and not kinds & {"search", "sensitivity"}:
-        raise UserError(
-            "study.mask_ratio is missing: give it, or add 'sensitivity' to study.paper to take "
-            "its best ratio"
-        )
+    ratios = [parts.mask_ratio or asked.mask_ratio or () for parts in config.domains.values()]
+    for place, kind in enumerate(asked.paper):
+        is_given = all(len(each) == 1 for each in ratios)
+        if kind in ONE_RATIO and not is_given and not {*SOURCES} & {*asked.paper[:place]}:
+            raise UserError(
+                f"study.mask_ratio is missing for '{kind}': give one number, or list 'methods', "
+                f"which tunes it, before '{kind}' in study.paper"
+            )
+        study_of(config, kind, final=False)
+
+
+ONE_RATIO: tuple[Kind, ...] = ("data", "efficiency")
+"""The studies that need one mask ratio for GMT."""
+
+SOURCES: tuple[Kind, ...] = ("methods", "search")
+"""The studies that choose it, on seeds that no other study's replicates use."""
 
 
 def study_of(config: SweepConfig, kind: Kind, *, final: bool = True) -> SweepConfig:
     """The sweep of one kind: ``NAME-KIND``, with the values it takes from earlier studies.
 
-    ``final``: whether those are done; if not, placeholders allow everything else to be checked.
+    What a study takes from another was chosen on seeds that it does not use. So the search has a
+    seed of its own. ``final``: whether the earlier studies are done; if not, placeholders allow
+    everything else to be checked.
     """
     tree = config.model_dump(mode="json")
     tree["name"] = study_name(config, kind)
     tree["study"]["kind"] = kind
+    if kind == "search":
+        tree["seed"] += SEARCH_SEEDS_FROM
     if kind in ("search", "sensitivity"):
         for parts in tree["domains"].values():
             parts["mask_ratio"] = None
@@ -165,38 +179,42 @@ def study_of(config: SweepConfig, kind: Kind, *, final: bool = True) -> SweepCon
     for domain, parts in tree["domains"].items():
         if kind != "search" and parts["nuisance"] is None and tree["study"]["nuisance"] is None:
             parts["nuisance"] = _nuisance(config, domain, final)
-        chosen = parts["mask_ratio"] or tree["study"]["mask_ratio"]
-        if kind in ("methods", "data", "efficiency") and chosen is None:
+        given = config.domains[domain].mask_ratio or config.study.mask_ratio or ()
+        if kind in ONE_RATIO and len(given) != 1:
             parts["mask_ratio"] = _ratio(config, domain, final)
     return parse_config(tree, tree["name"])
 
 
 def _nuisance(config: SweepConfig, domain: str, final: bool) -> dict[str, Any]:
-    """The nuisance parameters of the search's best trial."""
+    """The nuisance parameters of the search's best masked trial and of its best SFT trial: every
+    arm is tuned over both."""
     if not final:
         return {"accumulation_interval": 1, "learning_rate": 1e-3}
-    best = best_row(_rows(config, domain, "search"))
-    if best is None:
+    rows = _rows(config, domain, "search")
+    best = [row for row in (_best_masked(rows), best_sft_row(rows)) if row is not None]
+    if not best:
         raise UserError(f"domain '{domain}': no trial of the search finished: give study.nuisance")
     return {
-        "accumulation_interval": best.accumulation_interval,
-        "learning_rate": best.learning_rate,
+        "accumulation_interval": sorted({row.accumulation_interval for row in best}),
+        "learning_rate": sorted({row.learning_rate for row in best}),
     }
 
 
+def _best_masked(rows: tuple[TrialRow, ...]) -> TrialRow | None:
+    return best_row(tuple(row for row in rows if not row.is_sft()))
+
+
 def _ratio(config: SweepConfig, domain: str, final: bool) -> float:
-    """The best masked ratio of the sensitivity study, or of the search."""
+    """The mask ratio that `methods` chose for GMT on tuning seeds, or that of the search."""
     if not final:
-        return 0.5
-    rows = _rows(config, domain, "sensitivity")
-    best = winner(config.study.ratios, rows, config.training.method)
-    if best is None:
-        masked = tuple(r for r in _rows(config, domain, "search") if r.mask_ratio > 0)
-        found = best_row(masked)
-        best = None if found is None else found.mask_ratio
-    if best is None:
+        given = config.domains[domain].mask_ratio or config.study.mask_ratio
+        return (given or TUNED_RATIOS)[0]
+    tuned = [r for r in _rows(config, domain, "methods") if r.stage == REPLICATE]
+    masked = tuple(r for r in _rows(config, domain, "search") if r.mask_ratio > 0)
+    found = next((r for r in tuned if r.method == "gmt"), None) or best_row(masked)
+    if found is None:
         raise UserError(f"domain '{domain}': no masked trial finished: give study.mask_ratio")
-    return best
+    return found.mask_ratio
 
 
 def _rows(config: SweepConfig, domain: str, kind: Kind) -> tuple[TrialRow, ...]:
@@ -217,30 +235,47 @@ def report(config: SweepConfig) -> Path:
             ended = sum(row.state == "finished" for row in rows)
             found[domain] = (label_of(config, domain), best_row(rows), ended)
         shared.append(best_ratio(found))
+    analysed = {d.domain: d.curve for d in domains if d.curve is not None and d.curve[1].intervals}
+    if len(analysed) > 1:
+        shared.append(all_domains(analysed))
     yaml = config_yaml(config)
     whole = paper_page.page(config.name, domains, shared, yaml)
     return write_files(report_folder(config), whole).html
 
 
 def _domain(config: SweepConfig, domain: str) -> PaperDomain:
-    said, parts, rows = f"{domain}: no sensitivity study was requested.", list[Drawn](), ()
-    every: tuple[TrialRow, ...] = rows
+    """A domain's studies on one page. Of a search, whose best point stands in a table over all
+    domains, it has only the link."""
+    pages: dict[Kind, Page] = {}
+    every: tuple[TrialRow, ...] = ()
+    curve: tuple[ScoreLabel, SensitivityResult] | None = None
     for kind in _recorded(config):
         one = study_of(config, kind)
         records = Records(one)
-        opened, rows_of_kind = records.study(domain), records.rows(domain)
-        if opened is None:
+        study, rows = records.study(domain), records.rows(domain)
+        if study is None:
             continue
-        every += rows_of_kind
         scores = TestScores.read(paths_for(one).study(domain))
+        every += rows
+        pages[kind] = study_page(one, domain, study, rows, scores)
         if kind == "sensitivity":
-            data = sensitivity_data(one, domain, opened, rows_of_kind, scores)
-            result = analyse(data)
-            said = headline(data, result)
-            parts += figures(data, result)
-        elif kind != "search":
-            parts.append(study_figure(one, domain, rows_of_kind, scores))
-    return PaperDomain(domain, said, cost(every), tuple(parts))
+            result = analyse(sensitivity_data(one, domain, study, rows, scores))
+            curve = label_of(one, domain), result
+    fixed = {kind: page for kind, page in pages.items() if kind != "search"}
+    said = f"{domain}: no sensitivity study was requested."
+    return PaperDomain(
+        domain,
+        fixed["sensitivity"].leads[0][0] if "sensitivity" in fixed else said,
+        cost(every),
+        tuple(part for page in fixed.values() for part in (*page.figures[""], *page.sections)),
+        tuple(f"{kind}: {line}" for kind, page in fixed.items() for line in page.caveats),
+        tuple(part for page in fixed.values() for part in page.appendix),
+        tuple(
+            (f"{domain}, {kind}", f"../../{study_name(config, kind)}/{domain}/report/report.html")
+            for kind in pages
+        ),
+        curve,
+    )
 
 
 def _recorded(config: SweepConfig) -> list[Kind]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import final
 
 from sweeps.config.space import Point, plain_point
@@ -38,8 +39,8 @@ class Machine:
 class DomainPlan:
     """One domain's study. `parameters`: its space, or what a fixed design varies; `updates`:
     updates per trial and examples in each, by the sizes that vary. Hours are summed over trials,
-    parallel or not. `shortfall`: a sentence if the space has fewer points than requested trials;
-    else empty."""
+    parallel or not. `shared`: how many of those left another study of the paper trains.
+    `shortfall`: a sentence if the space has fewer points than requested trials; else empty."""
 
     domain: str
     total: int
@@ -52,6 +53,11 @@ class DomainPlan:
     pace: Pace | None
     training_hours: float | None
     evaluation_hours: float | None
+    shared: int = 0
+
+    def to_run(self) -> int:
+        """The trials that this study itself runs."""
+        return self.left - self.shared
 
 
 @final
@@ -59,8 +65,9 @@ class DomainPlan:
 class SweepPlan:
     """A sweep. Device-hours are hours of `device`; unknown values are None.
 
-    `hours` is wall time at the machine's concurrency. Early stopping reduces all of these; the
-    final test items are not included. `memory` is the need of each of `workers` workers.
+    `hours` is wall time at the machine's concurrency, `start_seconds` among it. Early stopping
+    reduces all of these; the final test items are not included. `memory` is the need of each of
+    `workers` workers.
     """
 
     name: str
@@ -79,6 +86,7 @@ class SweepPlan:
     disk: DiskNeed | None
     disk_free: int | None
     stops_early: bool
+    start_seconds: float = 0.0
 
 
 def plan(
@@ -87,12 +95,15 @@ def plan(
     machine: Machine,
     pace_of: PaceOf,
     price: float | None,
+    shared: Mapping[str, int] = MappingProxyType({}),
 ) -> SweepPlan:
     """The plan of a sweep whose paths are resolved. ``rows``: recorded trials by domain;
-    ``price``: per device-hour."""
+    ``price``: per device-hour; ``shared``: trials by domain that another study trains."""
     domains = tuple(
-        _domain(config, name, rows[name], pace_of(name, rows[name])) for name in config.domains
+        _domain(config, name, rows[name], pace_of(name, rows[name]), shared.get(name, 0))
+        for name in config.domains
     )
+    start = max((d.pace.start for d in domains if d.pace and d.to_run()), default=0.0)
     resources = config.resources
     uses_gpus = resources.gpus_per_worker > 0
     per_worker = resources.gpus_per_worker if uses_gpus else resources.cpus()
@@ -110,7 +121,9 @@ def plan(
         domains=domains,
         training_device_hours=_times(training, devices),
         evaluation_device_hours=_times(evaluation, devices),
-        hours=None if both is None else _wall_hours(domains, machine.concurrency, together),
+        hours=None
+        if both is None
+        else _wall_hours(domains, machine.concurrency, together) + start / 3600,
         price=price,
         money=None if price is None else _times(both, devices * price),
         workers=resources.workers,
@@ -118,6 +131,7 @@ def plan(
         disk=disk_need(config, machine.concurrency, rows),
         disk_free=None if is_address(config.storage) else free_bytes(config),
         stops_early=config.study.kind == "search" and stops_early(config),
+        start_seconds=start,
     )
 
 
@@ -133,7 +147,7 @@ def _wall_hours(domains: Sequence[DomainPlan], concurrency: int, together: bool)
     """Hours from the first trial to the last. At most as many trials run at once as are left in
     a study, or in all studies if these run in parallel."""
     hours = [(d.training_hours or 0.0) + (d.evaluation_hours or 0.0) for d in domains]
-    left = [d.left for d in domains]
+    left = [d.to_run() for d in domains]
     if together:
         return sum(hours) / max(1, min(concurrency, sum(left)))
     pairs = zip(hours, left, strict=True)
@@ -185,9 +199,15 @@ def stops_early(config: SweepConfig) -> bool:
 
 
 def _domain(
-    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], pace: Pace | None
+    config: SweepConfig,
+    domain: str,
+    rows: tuple[TrialRow, ...],
+    pace: Pace | None,
+    shared: int,
 ) -> DomainPlan:
     work = workload(config, domain, rows)
+    trained, scored = work.to_train - shared, work.left - shared
+    training = None if pace is None else pace.setup + pace.training
     return DomainPlan(
         domain=domain,
         total=work.total,
@@ -198,8 +218,9 @@ def _domain(
         examples=config.domains[domain].examples or config.training.examples,
         updates=_updates(config, domain),
         pace=pace,
-        training_hours=None if pace is None else work.to_train * pace.training / 3600,
-        evaluation_hours=None if pace is None else _times(pace.evaluation, work.left / 3600),
+        training_hours=_times(training, trained / 3600),
+        evaluation_hours=None if pace is None else _times(pace.evaluation, scored / 3600),
+        shared=shared,
     )
 
 

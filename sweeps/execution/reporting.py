@@ -5,19 +5,23 @@ from __future__ import annotations
 import optuna
 
 from sweeps.config.space import plain_point
+from sweeps.config.study_config import ArmConfig, StudyConfig
 from sweeps.config.study_identity import MANIFEST, config_yaml, git_commit
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.efficiency_study import MEASURED, read
 from sweeps.execution.paired_tests import paired_metrics, paired_tests
+from sweeps.execution.shared_trials import sibling
 from sweeps.execution.test_scores import TestScores
+from sweeps.report import comparison_page, search_page, sensitivity_page
 from sweeps.report.efficiency_page import efficiency
-from sweeps.report.methods_page import ComparisonData, drawn_of
+from sweeps.report.methods_page import ComparisonData
 from sweeps.report.page import Drawn, Page
+from sweeps.report.published import published_speeds
 from sweeps.report.sensitivity import SensitivityData, analyse
-from sweeps.report.sensitivity_page import cost
 from sweeps.report.trial_row import StudyData, TrialRow
 from sweeps.report.write_report import ReportPaths, write_files, write_report, write_sensitivity
 from sweeps.search.design import REPLICATE, Design
+from sweeps.search.fixed_designs import DataDesign, MethodsDesign, build_design
 from sweeps.search.importance import importances
 from sweeps.search.trial_records import Records, best_row, label_of, own_rows
 from sweeps.tracking.tracker import StudyInfo
@@ -53,26 +57,46 @@ def study_info(config: SweepConfig, domain: str, design: Design | None) -> Study
     )
 
 
-CAVEATS = {
-    "methods": [
-        "GMT's mask ratio was selected on validation items before this study: judge the methods "
-        "by the test items.",
-        "Intervals hold for other seeds of the same model, data and recipe.",
-    ],
-    "drop": [
-        "Dropping parts of a finished update and masking gradients during training are different: "
-        "the curves share an axis but are not directly comparable.",
-    ],
-    "data": [
-        "Only the share of the rows changes; nothing is retuned for less data unless "
-        "study.nuisance holds lists."
-    ],
-    "efficiency": [
-        "Measured in one process, on one machine, with one model: other sizes and devices have "
-        "other ratios.",
-        "PyTorch counts the FLOPs: matrix products, but not the masking.",
-    ],
-}
+EFFICIENCY_CAVEATS = [
+    "Measured in one process, on one machine, with one model: other sizes and devices have "
+    "other ratios.",
+    "PyTorch counts the FLOPs: matrix products, but not the masking.",
+]
+
+
+def study_page(
+    config: SweepConfig,
+    domain: str,
+    study: optuna.Study,
+    rows: tuple[TrialRow, ...],
+    scores: TestScores,
+) -> Page:
+    """The page of a study of any kind."""
+    kind = config.study.kind
+    if kind == "search":
+        return search_page.page(search_data(config, domain, rows, scores))
+    if kind == "sensitivity":
+        data = sensitivity_data(config, domain, study, rows, scores)
+        return sensitivity_page.page(data, analyse(data))
+    if kind == "efficiency":
+        return _efficiency_page(config, domain)
+    return comparison_page.page(comparison_data(config, domain, study, rows, scores))
+
+
+def _efficiency_page(config: SweepConfig, domain: str) -> Page:
+    path = paths_for(config).study(domain) / MEASURED
+    part = Drawn("efficiency", "Training speed relative to SFT", "Not measured yet.")
+    if path.exists():
+        found = read(path)
+        part = efficiency(found["methods"], found["place"])
+    return Page(
+        f"{config.name}: {domain}, efficiency",
+        [("", part.title)],
+        {"": [part]},
+        config_yaml(config),
+        appendix=[published_speeds()],
+        caveats=EFFICIENCY_CAVEATS,
+    )
 
 
 def write_study_report(
@@ -84,17 +108,11 @@ def write_study_report(
 ) -> ReportPaths:
     """Write the report of a study of any kind."""
     folder = paths_for(config).study(domain) / "report"
-    kind = config.study.kind
-    if kind == "sensitivity":
+    if config.study.kind == "sensitivity":
         return write_sensitivity(sensitivity_data(config, domain, study, rows, scores), folder)
-    if kind == "search":
+    if config.study.kind == "search":
         return write_report(search_data(config, domain, rows, scores), folder)
-    part = study_figure(config, domain, rows, scores)
-    title = f"{config.name}: {domain}, {kind}"
-    lead = part.title if kind == "efficiency" else cost(rows)
-    yaml = config_yaml(config)
-    page = Page(title, [("", lead)], {"": [part]}, yaml, caveats=CAVEATS[kind])
-    return write_files(folder, page, rows)
+    return write_files(folder, study_page(config, domain, study, rows, scores), rows)
 
 
 def rewrite(config: SweepConfig) -> dict[str, ReportPaths]:
@@ -110,19 +128,6 @@ def rewrite(config: SweepConfig) -> dict[str, ReportPaths]:
         scores = TestScores.read(records.place.study(domain))
         reports[domain] = write_study_report(records.config, domain, study, rows, scores)
     return reports
-
-
-def study_figure(
-    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
-) -> Drawn:
-    """The figure of a study of methods, drops, less data or efficiency."""
-    if config.study.kind == "efficiency":
-        path = paths_for(config).study(domain) / MEASURED
-        if not path.exists():
-            return Drawn("efficiency", "Training speed relative to SFT", "Not measured yet.")
-        found = read(path)
-        return efficiency(found["methods"], found["place"])
-    return drawn_of(comparison_data(config, domain, rows, scores))
 
 
 def search_data(
@@ -145,36 +150,53 @@ def search_data(
 
 
 def comparison_data(
-    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
+    config: SweepConfig,
+    domain: str,
+    study: optuna.Study,
+    rows: tuple[TrialRow, ...],
+    scores: TestScores,
 ) -> ComparisonData:
     """The data for the report of several methods."""
-    study = config.study
-    ratio = config.domains[domain].mask_ratio or study.mask_ratio
+    asked, design = config.study, build_design(config, domain)
+    arms = design.ratios(rows) if isinstance(design, MethodsDesign) else {}
     return ComparisonData(
         name=config.name,
         domain=domain,
-        kind=study.kind,
+        kind=asked.kind,
         label=label_of(config, domain),
         rows=rows,
         config_yaml=config_yaml(config),
-        mask_ratio=ratio,
-        arms=study.arm_ratios(ratio or 0.0),
-        margin=study.margin,
-        drop_rates=tuple(sorted(study.drop_rates)),
-        fractions=tuple(sorted(study.fractions)),
+        mask_ratio=design.mask_ratio if isinstance(design, DataDesign) else arms.get("gmt"),
+        arms=arms,
+        choices=choices(asked),
+        margin=asked.margin,
+        declared=declaration(config, study),
+        drop_rates=tuple(sorted(asked.drop_rates)),
+        fractions=tuple(sorted(asked.fractions)),
         tests=scores.entries,
+        items=scores.items,
         sensitivity=sibling_rows(config, domain, "sensitivity"),
     )
 
 
+def choices(study: StudyConfig) -> str:
+    """What the paper leaves open, and what the arms of a study do."""
+    arms = study.arms
+    hft, drop = arms.get("hft", ArmConfig()).hft, arms.get("drop_trivial", ArmConfig())
+    shown = {"drop": ("drop_trivial",), "data": ("random", "hft")}.get(study.kind, tuple(arms))
+    said = {
+        "random": "Random Mask draws a new mask at each update.",
+        "shira": "SHiRA holds one random mask throughout.",
+        "hft": f"HFT: embeddings and head {'trained' if hft is None else hft.embeddings}.",
+        "drop_trivial": f"One-off Drop: {'' if drop.rescale else 'not '}rescaled.",
+    }
+    return " ".join(text for name, text in said.items() if name in shown)
+
+
 def sibling_rows(config: SweepConfig, domain: str, kind: str) -> tuple[TrialRow, ...]:
     """The trials of another study of the same `paper`; empty if there is none."""
-    ending = f"-{config.study.kind}"
-    if not config.name.endswith(ending):
-        return ()
-    name = f"{config.name.removesuffix(ending)}-{kind}"
-    sibling = config.model_copy(update={"name": name})
-    return Records(sibling).rows(domain) if paths_for(sibling).created_marker().exists() else ()
+    found = sibling(config, kind)
+    return () if found is None else Records(found).rows(domain)
 
 
 def sensitivity_data(
@@ -185,11 +207,6 @@ def sensitivity_data(
     scores: TestScores,
 ) -> SensitivityData:
     """The data for the report of a sensitivity study."""
-    manifest = study.user_attrs.get(MANIFEST, {})
-    when = manifest.get("declared", "at an unknown time")
-    declared = f"preregistered {when}, before the first trial"
-    if manifest.get("seeds") not in (None, config.study.seeds):
-        declared += f"; with {manifest['seeds']} seeds, {config.study.seeds} now"
     margin = config.study.margin
     assert margin is not None  # validation requires it for a sensitivity study
     return SensitivityData(
@@ -200,11 +217,20 @@ def sensitivity_data(
         method=config.training.method,
         margin=margin,
         rows=rows,
-        declared=declared,
+        declared=declaration(config, study),
         config_yaml=config_yaml(config),
         items=scores.items,
         importance=importances(rows, config.seed),
     )
+
+
+def declaration(config: SweepConfig, study: optuna.Study) -> str:
+    """When a study's margin was declared, and with how many seeds if there are others now."""
+    manifest = study.user_attrs.get(MANIFEST, {})
+    declared = f"preregistered {manifest.get('declared', 'at an unknown time')}, before the first "
+    if (seeds := manifest.get("seeds")) in (None, config.study.seeds):
+        return f"{declared}trial"
+    return f"{declared}trial; with {seeds} seeds, {config.study.seeds} now"
 
 
 def study_finals(

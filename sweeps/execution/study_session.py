@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
@@ -15,6 +15,7 @@ from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.efficiency_study import MEASURED, measured
 from sweeps.execution.progress import Display, Tally, recorded_best
 from sweeps.execution.reporting import study_info
+from sweeps.execution.shared_trials import take_over, trained_elsewhere
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.test_scores import TestScores
 from sweeps.execution.test_scoring import score_on_test
@@ -121,10 +122,12 @@ class DomainSession:
         self.jobs = TrialJobs(config, domain, study)
         self.space = DesignSpace() if self.design else SearchSpace(config.space_of(domain))
         self._done_before, self._is_over = -1, False
+        self._taken: list[str] = []
 
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Record the study as running. An early exit is recorded as an interruption."""
+        self._elsewhere = trained_elsewhere(self.config, self.domain) if self.design else {}
         mark_interrupted(self.study)  # of killed drivers, which could not do it
         queue_interrupted(self.study)
         remove_orphans(self.place.study(self.domain), self.study, self._remove)
@@ -133,7 +136,8 @@ class DomainSession:
         self._pump = TrackerPump(self.tracker, self.display.say, self._fetch)
         try:
             self._pump.begin_study(study_info(self.config, self.domain, self.design))
-            self._send_unsent()
+            self._send_unsent([t.user_attrs.get("key", "") for t in finished_trials(self.study)])
+            self._tell_taken()
             yield
         except BaseException as error:
             if not self._is_over:  # else another study raised the error
@@ -147,6 +151,8 @@ class DomainSession:
 
         is_first = self._done_before < 0
         left, done = self._missing(), len(finished_trials(self.study))
+        self._send_unsent(self._taken)
+        self._tell_taken()
         is_stuck, short = done <= self._done_before, self.config.shortfall(self.domain)
         self._done_before = done
         if not left or is_stuck:
@@ -198,6 +204,10 @@ class DomainSession:
         if self.design is None:
             return queue_missing(self.study, self.config, self.domain)
         points = self.design.points(trial_rows(self.study, self.config.seed))
+        place = self.config, self.domain, self.study
+        if taken := take_over(*place, self.design, points, self._elsewhere):
+            self._taken += taken
+            return self._missing()  # more points may follow from these
         return queue_points(self.study, [point.params() for point in points])
 
     def _search(self) -> StudySearch:
@@ -225,13 +235,14 @@ class DomainSession:
             search, tally, self.display, self._pump, self.stop_condition, seed, self._drop_weights
         )
 
-    def _send_unsent(self) -> None:
-        """Send the tracker the trials that an earlier session could not send."""
+    def _send_unsent(self, keys: Collection[str]) -> None:
+        """Send the tracker those of these trials that it does not have: an earlier session could
+        not send them, or another study trained them."""
         from sweeps.execution.study_observer import trial_info
 
         for trial in finished_trials(self.study):
             attrs = trial.user_attrs
-            if "outcome" not in attrs:
+            if "outcome" not in attrs or attrs["key"] not in keys:
                 continue
             folder = self.place.trial(self.domain, attrs["key"])
             if not (folder / SENT_FILE).exists():
@@ -240,6 +251,14 @@ class DomainSession:
                 info = trial_info(attrs["key"], attrs["number"], method, point, self.config.seed)
                 self._pump.begin(info, folder)
                 self._pump.end(attrs["key"], folder, attrs["outcome"])
+
+    def _tell_taken(self) -> None:
+        if self._taken:
+            self.display.say(
+                f"{self.domain}: {len(self._taken)} trials were trained in another study of this "
+                "paper and are taken from there"
+            )
+        self._taken = []
 
     def _drop_weights(self) -> None:
         rows = trial_rows(self.study, self.config.seed)

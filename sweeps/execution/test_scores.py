@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -36,5 +37,10 @@ class TestScores:
         return cls(**json.loads(path.read_text())) if path.exists() else cls()
 
     def write(self, folder: Path) -> None:
-        """Write the record atomically."""
-        atomic_write(folder / FILE, json.dumps(asdict(self)))
+        """Write the record atomically, without what is not known (NaN, which JSON has not)."""
+        known = {
+            role: {name: value for name, value in entries.items() if isfinite(value)}
+            for role, entries in self.entries.items()
+        }
+        text = json.dumps(asdict(replace(self, entries=known)), allow_nan=False)
+        atomic_write(folder / FILE, text)

@@ -8,6 +8,7 @@ import optuna
 import yaml
 
 from sweeps.config.space import Point
+from sweeps.config.study_config import ArmConfig
 from sweeps.config.study_identity import trial_key
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.job_messages import ScoringJob, TrialJob
@@ -59,22 +60,28 @@ class TrialJobs:
         return ScoringJob(key, model, drop, benchmarks, self._config.training.threads)
 
     def _parent(self, point: Point) -> str:
-        """The key of the SFT trial with the same seed; empty for the base model."""
+        """The key of the SFT trial that a drop starts from; empty for the base model."""
         if point["method"] == "pretrained":
             return ""
         rows = trial_rows(self._study, self._config.seed)
-        return next(r.key for r in scored_at(rows, SFT, "replicate") if r.seed == point["seed"])
+        shared = ("seed", "accumulation_interval", "learning_rate")
+        return next(
+            row.key
+            for row in scored_at(rows, SFT, str(point["stage"]))
+            if all(getattr(row, name) == point[name] for name in shared)
+        )
 
     def _drop(self, point: Point, parent: str) -> DropConfig | None:
         """How the parent's update is dropped; None without one."""
         if not parent:
             return None
         method = str(point["method"])
+        arm = self._config.study.arms.get("drop_trivial", ArmConfig())
         return DropConfig.model_validate(
             {
                 "tuned": str(self._place.model(self._domain, parent)),
                 "rule": "random" if method == "dare" else method.removeprefix("drop_"),
-                "rescale": method == "dare",
+                "rescale": method == "dare" or (method == "drop_trivial" and arm.rescale),
                 "rate": point["mask_ratio"],
                 "seed": point["seed"],
             }

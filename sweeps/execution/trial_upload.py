@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 import time
@@ -16,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import final
 
 from sweeps.finetune import checkpoint
+from sweeps.storage.atomic_io import link_or_copy
 from sweeps.storage.object_store import ObjectStore, StorageError, SupersededError
 from sweeps.storage.outages import repeated, retry_storage
 from sweeps.storage.trial_files import CHECKPOINTS, CLAIM_FILE, EVENTS_FILE, MODEL, RESULT_FILE
@@ -134,7 +134,7 @@ class TrialCopy:
         """
         with TemporaryDirectory(dir=self._folder.parent) as home:
             try:
-                held = shutil.copytree(latest, Path(home, latest.name), copy_function=_link)
+                held = shutil.copytree(latest, Path(home, latest.name), copy_function=link_or_copy)
             except (FileNotFoundError, shutil.Error):
                 held = None
             # Training removes it once there is a newer one or a result; until then it is complete.
@@ -155,16 +155,6 @@ class TrialCopy:
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
-
-
-def _link(file: str, name: str) -> None:
-    """A hard link, or a copy."""
-    try:
-        os.link(file, name)
-    except FileNotFoundError:
-        raise
-    except OSError:  # not every file system supports links
-        shutil.copyfile(file, name)
 
 
 BEAT_SECONDS = 2.0

@@ -41,6 +41,13 @@ class AdapterConfig(StrictModel):
     dropout: Ratio = 0.0
 
 
+class HalfConfig(StrictModel):
+    """What half fine-tuning (arXiv 2404.18466) does outside the blocks: train embeddings and head,
+    or freeze half of them, such as one of the two."""
+
+    embeddings: Literal["trained", "halved"] = "trained"
+
+
 WITHOUT_RATIO: Final[Mapping[str, str]] = {
     "sft": "masks nothing",
     "hft": "freezes half of each block",
@@ -62,8 +69,9 @@ class MethodConfig(StrictModel):
     """How gradients are masked; `mask_ratio` is the fraction of elements zeroed.
 
     `scope`, for `gmt` only: elements are ranked within each tensor, or over all. `shira` holds one
-    random mask throughout (arXiv 2406.13175). `hft` freezes half of each block and `lora` the base
-    model (see AdapterConfig); both have no ratio. `drop` trains nothing (see DropConfig).
+    random mask throughout (arXiv 2406.13175). `hft` freezes half of each block (see HalfConfig)
+    and `lora` the base model (see AdapterConfig); both have no ratio. `drop` trains nothing (see
+    DropConfig).
     """
 
     name: Literal["gmt", "sft", "random", "hft", "shira", "lora", "drop"] = "gmt"
@@ -71,6 +79,7 @@ class MethodConfig(StrictModel):
     scope: Scope = "tensor"
     drop: DropConfig | None = None
     lora: AdapterConfig | None = None
+    hft: HalfConfig = HalfConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -93,4 +102,6 @@ class MethodConfig(StrictModel):
                     f"method.{part} is required by method.name '{part}', and only there; got "
                     f"{found} with '{self.name}'"
                 )
+        if self.name != "hft" and self.hft != HalfConfig():
+            raise ValueError(f"method.hft: expected only with method.name 'hft', got {self.name}")
         return self

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
+from gmt_core.half_fine_tuning import HalfFineTuning
 from gmt_core.masker import GradientMasker
 from gmt_core.methods import Method, build_method
 from gmt_core.random_mask import RandomMask
@@ -208,6 +209,7 @@ def _method(config: FinetuneConfig) -> Method:
     seed = mixed_seed(config.seed, 1)
     if method.name == "shira":
         return RandomMask(method.mask_ratio, seed, hold="training")
+    if method.name == "hft":
+        return HalfFineTuning(seed, halve_embeddings=method.hft.embeddings == "halved")
     name = "sft" if method.name == "lora" else method.name
-    ratio = None if name == "hft" else method.mask_ratio
-    return build_method(name, ratio, scope=method.scope, seed=seed)
+    return build_method(name, method.mask_ratio, scope=method.scope, seed=seed)

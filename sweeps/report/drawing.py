@@ -16,7 +16,11 @@ SIZE_INCHES = (5.6, 4.4)
 DPI = 160
 INK, GREY, RULE = "#1f2933", "#8895a7", "#e4e7eb"
 SFT_COLOUR, LINE_COLOUR, BAND = "#c2410c", "#334e68", "#f3c9b5"
+GMT_COLOUR, VIOLET = "#0f766e", "#805ad5"
 COLOURS = "viridis"
+FLAT_REACH = 0.05
+"""How far an axis reaches to both sides of values that are all equal."""
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 Style = Mapping[str, Any]
 """Keyword arguments of a drawing method."""
@@ -74,8 +78,18 @@ def legend(figure: Figure, columns: int = 4, handles: Sequence[Any] = ()) -> Non
     )
 
 
+def _widen(figure: Figure) -> None:
+    """Give axes whose values are equal up to rounding a range that can be read."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = axis.get_view_interval()
+            if abs(high - low) <= max(1e-12, 1e-9 * abs(low)):
+                axis.set_view_interval(low - FLAT_REACH, high + FLAT_REACH, ignore=True)
+
+
 def png(figure: Figure) -> bytes:
     """The figure as PNG bytes; equal figures give equal bytes."""
+    _widen(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
@@ -83,6 +97,7 @@ def png(figure: Figure) -> bytes:
 
 def svg(figure: Figure, name: str) -> str:
     """The figure as an `<svg>` element for a page; `name` makes ids unique within the page."""
+    _widen(figure)
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

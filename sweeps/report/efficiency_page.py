@@ -10,10 +10,12 @@ import numpy as np
 from sweeps.report import drawing
 from sweeps.report.arms import Interval
 from sweeps.report.page import Cells, Drawn, table
-from sweeps.report.published import SAMPLES_PER_SECOND
+from sweeps.report.published import relative_speeds
+from sweeps.report.trial_row import ScoreLabel
 
 NAMES = {"sft": "SFT", "random": "Random Mask", "gmt": "GMT"}
 RESAMPLES = 4000
+RELATIVE = ScoreLabel("relative speed")
 
 
 def relative_speed(
@@ -46,11 +48,11 @@ def efficiency(measured: Mapping[str, Mapping[str, Any]], place: str) -> Drawn:
             "method": shown,
             "samples/s": f"{one['examples'] / float(np.median(one['seconds'])):.1f}",
             "relative": f"{speed.estimate:.3f}",
-            "95 %": f"{speed.low:.3f} to {speed.high:.3f}",
+            "95 %": RELATIVE.interval(None if name == "sft" else speed),
             "FLOPs of an update": f"{one['flops']:.3e}",
         }
-        papers = SAMPLES_PER_SECOND.items()
-        rows.append(cells | {f"paper: {k}": f"{p[name] / p['sft']:.3f}" for k, p in papers})
+        papers = relative_speeds().items()
+        rows.append(cells | {f"paper: {group}": f"{each[shown]:.3f}" for group, each in papers})
     axes.invert_yaxis()
     rounds = len(next(iter(measured.values()))["seconds"])
     caption = (

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from sweeps.report.arms import Arm, Interval, TooFewScores, comparable, residuals
+from sweeps.report.trial_row import ScoreLabel
 
 NODES = 160
 
@@ -72,6 +73,50 @@ def simultaneous_intervals(arms: Sequence[Arm], confidence: float = 0.95) -> lis
         )
         for arm in found.arms
     ]
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """Student's interval of a mean; None for fewer than two values."""
+    count = len(values)
+    if count < 2:
+        return None
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(count)
+    reach = float(stats.t.ppf((1.0 + confidence) / 2.0, count - 1)) * error
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def shown_intervals(arms: Sequence[Arm], label: ScoreLabel) -> list[Interval | None]:
+    """Simultaneous intervals, cut where no score lies; None for arms without scores, or for all if
+    there are too few seeds."""
+    some = [one for one in arms if one.scores]
+    try:
+        found = iter(simultaneous_intervals(some))
+    except TooFewScores:
+        return [None] * len(arms)
+    return [cut(next(found), label) if one.scores else None for one in arms]
+
+
+def cut(found: Interval, label: ScoreLabel) -> Interval:
+    """The part of a mean's interval in which scores can lie."""
+    return Interval(found.estimate, label.within(found.low), label.within(found.high))
+
+
+def bars(found: Sequence[Interval | None], label: ScoreLabel) -> list[list[float]]:
+    """How far intervals reach below and above their estimates, as Matplotlib draws them."""
+    reach = [(0.0, 0.0) if i is None else (i.estimate - i.low, i.high - i.estimate) for i in found]
+    return [list(side) for side in zip(*(pair[:: int(label.sign)] for pair in reach), strict=True)]
+
+
+UNEQUAL = 0.05
+"""If Brown-Forsythe's p is below this, one pooled spread is doubtful."""
+
+
+def spread_caveat(p: float) -> list[str]:
+    """What unequal spreads do to the verdicts, given Brown-Forsythe's p; empty if it is large."""
+    return [
+        f"The spread between seeds differs between the arms (Brown-Forsythe p = {p:.2g}): with "
+        "one pooled spread, 'different' can be wrong about twice as often as the nominal 5 %."
+    ] * (p < UNEQUAL)
 
 
 def spread_differs_p(arms: Sequence[Arm]) -> float:

@@ -1,28 +1,21 @@
-"""Figures and tables that compare methods, drops, and methods on less data."""
+"""The comparison of several methods: its data, and the paper's Tables 1 and 2."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 
 from sweeps.report import drawing
-from sweeps.report.arms import (
-    SFT,
-    Arm,
-    Interval,
-    Setting,
-    TooFewScores,
-    arm,
-    scored_at,
-    setting_at,
-)
-from sweeps.report.equivalence import Comparison, against_control
-from sweeps.report.intervals import simultaneous_intervals
+from sweeps.report.arms import SFT, Arm, Setting, TooFewScores, arm, scored_at
+from sweeps.report.equivalence import ALPHA, Comparison, against_control
+from sweeps.report.intervals import bars, shown_intervals
+from sweeps.report.on_test import Items, against_sft, on_test
 from sweeps.report.page import Cells, Drawn, table
-from sweeps.report.published import DROP_CLAIM, NO_NUMBERS
+from sweeps.report.published import gains
 from sweeps.report.trial_row import NO_VALUE, SCORE, ScoreLabel, TrialRow
 
 NAMES: Mapping[str, str] = {
@@ -37,11 +30,8 @@ NAMES: Mapping[str, str] = {
     "dare": "DARE",
 }
 BASE = Setting("pretrained", 0.0)
-RULES: Mapping[str, tuple[str, str]] = {
-    "drop_trivial": ("smallest changes dropped", drawing.LINE_COLOUR),
-    "drop_random": ("random ones dropped", drawing.GREY),
-    "drop_salient": ("largest changes dropped", "#805ad5"),
-}
+DERIVED = ("drop_trivial", "dare")
+"""The methods whose models are those of SFT with a part of the update dropped."""
 
 
 @final
@@ -49,9 +39,10 @@ RULES: Mapping[str, tuple[str, str]] = {
 class ComparisonData:
     """One study of several methods in one domain.
 
-    `mask_ratio` is GMT's; `arms`: the mask ratio or drop rate of each method in `methods`.
-    `tests[trial key]`: "<benchmark>/score" and more, on test items. `sensitivity`: rows of a
-    finished sensitivity study, whose curve is drawn over the drops.
+    `mask_ratio` is GMT's; `arms`: the mask ratio or drop rate of each method in `methods`, and
+    `choices` what the paper leaves open. `margin` was `declared` as it says. `tests[trial key]`:
+    "<benchmark>/score" and more, on test items; `items`: their scores one by one. `sensitivity`:
+    rows of a finished sensitivity study, whose curve is drawn over the drops.
     """
 
     name: str
@@ -62,10 +53,13 @@ class ComparisonData:
     config_yaml: str
     mask_ratio: float | None = None
     arms: Mapping[str, float] = field(default_factory=dict)
+    choices: str = ""
     margin: float | None = None
+    declared: str = ""
     drop_rates: tuple[float, ...] = ()
     fractions: tuple[float, ...] = ()
     tests: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    items: Items = field(default_factory=dict)
     sensitivity: tuple[TrialRow, ...] = ()
 
 
@@ -79,60 +73,125 @@ def settings_of(data: ComparisonData) -> dict[str, Setting]:
     return found
 
 
-def intervals_of(arms: Sequence[Arm]) -> dict[str, Interval]:
-    """Simultaneous intervals of the arms that have scores; empty if there are too few seeds."""
-    some = [one for one in arms if one.scores]
-    try:
-        return dict(zip([a.name for a in some], simultaneous_intervals(some), strict=True))
-    except TooFewScores:
-        return {}
+def arms_of(data: ComparisonData) -> dict[str, Arm]:
+    """The replicates of each arm by the name shown, in the paper's order."""
+    return {name: arm(each, data.rows, name) for name, each in settings_of(data).items()}
 
 
 def methods(data: ComparisonData) -> Drawn:
     """The paper's Tables 1 and 2: each method's mean, and its difference from SFT."""
-    title, label = f"Methods at mask ratio {data.mask_ratio:g}", data.label
-    settings = settings_of(data)
-    arms = {name: arm(setting, data.rows, name) for name, setting in settings.items()}
-    trained = [one for name, one in arms.items() if settings[name] != BASE and one.scores]
-    intervals = intervals_of(trained)
-    if len(intervals) < 2:
+    title, label, settings = "Methods side by side", data.label, settings_of(data)
+    arms = arms_of(data)
+    trained, derived = compared(data)
+    found = shown_intervals(trained, label)
+    intervals = dict(zip([one.name for one in trained], found, strict=True))
+    if len(trained) + len(derived) < 2 or None in found:
         return Drawn("methods", title, "Requires two methods with two seeds each.")
-    against = {}
-    if (control := arms["SFT"]).scores:
-        compared = against_control(trained, control, data.margin or 0.0)
-        against = {one.name: one for one in compared.arms}
+    against = versus_sft(trained, derived, arms["SFT"], data.margin or 0.0)
     figure, axes = drawing.canvas(label.text, "", (5.6, 1.1 + 0.35 * len(arms)))
     rows: list[Cells] = []
     for name, one in arms.items():
         interval, versus = intervals.get(name), against.get(name)
         if one.scores:
             colour = drawing.SFT_COLOUR if name == "SFT" else drawing.LINE_COLOUR
-            reach = 0.0 if interval is None else interval.high - interval.estimate
             dot: drawing.Style = {"color": colour, "marker": "o", "capsize": 3}
-            axes.errorbar(label.shown(one.mean), name, xerr=reach, **dot)
+            axes.errorbar(label.shown(one.mean), name, xerr=bars([interval], label), **dot)
             shown = [label.shown(score) for score in one.scores]
             axes.scatter(shown, [name] * one.n, color=drawing.GREY, s=14, alpha=0.6)
+        setting = settings[name]
         rows.append(
             {
                 "method": name,
+                **_choice(data, setting),
                 "seeds": one.n,
                 "validation": label.number(one.mean if one.scores else None),
                 "95 %": label.interval(interval),
                 "minus SFT": label.difference(versus and versus.difference),
                 "95 % minus SFT": label.interval(versus, signed=True),
                 "verdict against SFT": versus and _told(data, versus),
-                **_test_scores(data, settings[name]),
-                **_costs(data, settings[name]),
+                **_test_scores(data, setting),
+                **_costs(data, setting),
             }
         )
     axes.invert_yaxis()
-    caption = (
-        "Same data, seeds and budget. Intervals hold for all methods simultaneously and exclude "
-        "the seed effect that all methods share; differences from SFT use Dunnett's intervals. "
-        "Trained share: of the weights, by one update. Drops and DARE are derived from SFT. "
-        f"{NO_NUMBERS}"
+    return Drawn("methods", title, _caption(data), figure, table(rows))
+
+
+def compared(data: ComparisonData) -> tuple[list[Arm], list[Arm]]:
+    """The trained arms with scores, and those that derive from SFT's models."""
+    arms, sides = arms_of(data), (list[Arm](), list[Arm]())
+    for name, setting in settings_of(data).items():
+        if arms[name].scores and setting != BASE:
+            sides[setting.method in DERIVED].append(arms[name])
+    return sides
+
+
+def versus_sft(
+    trained: Sequence[Arm],
+    derived: Sequence[Arm],
+    control: Arm,
+    margin: float,
+    alpha: float = ALPHA,
+) -> dict[str, Comparison]:
+    """Each arm against SFT, the `control` among `trained`, by name.
+
+    A derived arm shares its luck with the SFT model of its seed, so it has no part in the pooled
+    spread: it is compared by its paired differences alone. Each test has its share of `alpha`.
+    """
+    others = [one for one in trained if one is not control]
+    found: dict[str, Comparison] = {}
+    for group in (others, *([one] for one in derived)) if control.scores else ():
+        level = alpha * len(group) / (len(others) + len(derived))
+        with suppress(TooFewScores):
+            versus = against_control([control, *group], control, margin, level)
+            found |= {one.name: one for one in versus.arms}
+    return found
+
+
+def _caption(data: ComparisonData) -> str:
+    margin = f"Margin \u00b1{data.margin:g}, {data.declared}. " if data.margin else ""
+    return (
+        "Same data and seeds. Each arm's ratio and nuisance parameters were given, or tuned on "
+        "seeds that no replicate uses; every tuned arm has as many tuning trials, those of a drop "
+        f"train nothing. {margin}Intervals hold for all trained methods simultaneously and "
+        "exclude the seed effect that all share. Those of differences from SFT hold for all "
+        "methods simultaneously: Dunnett's, and paired ones for drops and DARE, which derive from "
+        "SFT models. "
+        f"Trained share: of the weights, by one update. {data.choices}"
     )
-    return Drawn("methods", title, caption, figure, table(rows))
+
+
+def _choice(data: ComparisonData, setting: Setting) -> Cells:
+    """The arm's ratio, of how many it was chosen, and the trials that chose it and the nuisance
+    parameters."""
+    tuning = [r for r in data.rows if r.stage == "tuning" and r.method == setting.method]
+    count = len({row.mask_ratio for row in tuning})
+    text = f"{setting.mask_ratio:g}, {f'best of {count}' if count > 1 else 'given'}"
+    return {"ratio": text if setting.mask_ratio else None, "tuning trials": len(tuning)}
+
+
+def methods_on_test(data: ComparisonData) -> Drawn:
+    """Each arm minus SFT on the test items."""
+    settings = {name: each for name, each in settings_of(data).items() if each != SFT}
+    found = {name: against_sft(data.items, data.rows, each) for name, each in settings.items()}
+    return on_test("Methods minus SFT on test items", data.label, found)
+
+
+def papers_gains(data: ComparisonData) -> Drawn:
+    """Our differences from SFT beside those of the paper's Tables 1 and 2."""
+    settings = {NAMES[each.method]: each for each in settings_of(data).values()}
+    arms = {name: arm(each, data.rows, name) for name, each in settings.items()}
+    rows: list[Cells] = []
+    for name, values in gains().items():
+        mean = [arms[each].mean for each in (name, "SFT") if each in arms and arms[each].scores]
+        ours = data.label.difference(mean[0] - mean[1]) if len(mean) == 2 else None
+        span = f"{min(values):+.1f} to {max(values):+.1f}"
+        rows.append({"minus SFT": name, "here": ours, "paper, points": span})
+    caption = (
+        "Here: validation scores of this study. Paper: the range over the models and domains of "
+        "Tables 1 and 2, of the mean over benchmarks; one run each."
+    )
+    return Drawn("", "Gains over SFT, here and in the paper", caption, table=table(rows))
 
 
 def _told(data: ComparisonData, versus: Comparison) -> str:
@@ -178,89 +237,3 @@ def _costs(data: ComparisonData, setting: Setting) -> Cells:
 def _mean(metric: str, rows: Sequence[TrialRow]) -> float | None:
     values = [row.metrics[metric] for row in rows if metric in row.metrics]
     return float(np.mean(values)) if values else None
-
-
-def drops(data: ComparisonData) -> Drawn:
-    """The paper's Figure 3: the score of an SFT model after parts of its update are dropped."""
-    title = "Drops of one SFT model, without retraining"
-    sft = arm(SFT, data.rows, "0")
-    if not sft.scores:
-        return Drawn("drop", title, "No SFT model has a score yet.")
-    curves = {}
-    for rule, (name, colour) in RULES.items():
-        dropped = (arm(Setting(rule, r), data.rows, f"{r:g}") for r in data.drop_rates)
-        curves[name] = (colour, [sft, *dropped])
-    masked = [arm(setting_at(r), data.sensitivity, f"{r:g}") for r in (0.0, *data.drop_rates)]
-    caption = (
-        "Means over seeds with 95 % intervals that hold simultaneously within each curve; drop "
-        f"rate 0 is SFT. {DROP_CLAIM}"
-    )
-    if any(one.scores for one in masked[1:]):
-        curves["GMT, trained"] = (drawing.SFT_COLOUR, masked)
-    else:
-        caption += " GMT's curve is missing, because it comes from the sensitivity study."
-    axis = "drop rate (for GMT: mask ratio)"
-    return _curves(Drawn("drop", title, caption), data.label, axis, "curve", curves)
-
-
-def _curves(
-    part: Drawn,
-    label: ScoreLabel,
-    axis: str,
-    kind: str,
-    curves: Mapping[str, tuple[str, Sequence[Arm]]],
-) -> Drawn:
-    """The part with a curve for each (colour, arms) of `curves`, by name, which is a `kind`."""
-    figure, axes = drawing.canvas(axis, label.text)
-    rows: list[Cells] = []
-    for marker, (name, (colour, arms)) in zip(drawing.MARKERS, curves.items(), strict=False):
-        some = [one for one in arms if one.scores]
-        intervals = intervals_of(some)
-        reach = [i.high - i.estimate for i in intervals.values()] or [0.0] * len(some)
-        places, means = [float(one.name) for one in some], [label.shown(one.mean) for one in some]
-        line: drawing.Style = {"color": colour, "marker": marker, "linewidth": 1.5, "label": name}
-        axes.errorbar(places, means, yerr=reach, capsize=2, **line)
-        for one in some:
-            cells = {kind: name, axis.partition(" ")[0]: one.name, "seeds": one.n}
-            span = label.interval(intervals.get(one.name))
-            rows.append({**cells, "mean": label.number(one.mean), "95 %": span})
-    drawing.legend(figure, 2)
-    return replace(part, figure=figure, table=table(rows))
-
-
-def less_data(data: ComparisonData) -> Drawn:
-    """Methods on shares of the training rows."""
-    colours = {
-        "sft": drawing.SFT_COLOUR,
-        "hft": "#805ad5",
-        "random": drawing.GREY,
-        "gmt": drawing.LINE_COLOUR,
-    }
-    curves = {}
-    for name, colour in colours.items():
-        ratio = (data.mask_ratio or 0.0) if name in ("random", "gmt") else 0.0
-        arms = [
-            arm(Setting(name, ratio, share), data.rows, f"{share:g}") for share in data.fractions
-        ]
-        if any(one.scores for one in arms):
-            curves[NAMES[name]] = (colour, arms)
-    if not curves:
-        return Drawn("data", "Methods on less data", "No method has a score yet.")
-    caption = (
-        f"Mask ratio {data.mask_ratio:g}; every share trains on the same number of examples, so "
-        "fewer rows are repeated more often. The 95 % intervals hold simultaneously within each "
-        "curve."
-    )
-    part = Drawn("data", "Methods on less data", caption)
-    part = _curves(part, data.label, "share of the training rows", "method", curves)
-    assert part.figure is not None
-    [axes] = part.figure.axes
-    axes.set_xscale("log")
-    axes.set_xticks(list(data.fractions), [f"{share:g}" for share in data.fractions])
-    axes.minorticks_off()
-    return part
-
-
-def drawn_of(data: ComparisonData) -> Drawn:
-    """The figure for a kind of study."""
-    return {"methods": methods, "drop": drops, "data": less_data}[data.kind](data)

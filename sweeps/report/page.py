@@ -41,7 +41,8 @@ class Page:
     """The content of a report, from top to bottom.
 
     `leads`: verdicts (may be empty), each with its cost. `cards`: key numbers side by side, as
-    (kind, label, value, note). `figures`: by heading, which may be empty.
+    (kind, label, value, note). `figures`: by heading, which may be empty. `appendix`: the paper's
+    own tables. `links`: (text, address) of other pages.
     """
 
     title: str
@@ -51,7 +52,8 @@ class Page:
     cards: Sequence[tuple[str, str, object, str]] = ()
     sections: Sequence[Drawn] = ()
     caveats: Sequence[str] = ()
-    caveats_title: str = "What this report does not say"
+    appendix: Sequence[Drawn] = ()
+    links: Sequence[tuple[str, str]] = ()
 
     def html(self) -> str:
         """The complete page; it loads nothing from elsewhere."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import final
 
 from sweeps.report.page import Cells, Drawn, Page, table
-from sweeps.report.published import BEST_RATIO, DROP_CLAIM, NO_NUMBERS, SENSITIVITY_CLAIM
+from sweeps.report.published import BEST_RATIO, DROP_CLAIM, SENSITIVITY_CLAIM
+from sweeps.report.sensitivity import SensitivityResult
 from sweeps.report.trial_row import ScoreLabel, TrialRow
 
 
@@ -37,23 +38,34 @@ def best_ratio(found: Mapping[str, tuple[ScoreLabel, TrialRow | None, int]]) -> 
 @final
 @dataclass(frozen=True)
 class PaperDomain:
-    """One domain: its verdict in a sentence, its cost, and its figures (the curve first)."""
+    """One domain: its verdict in a sentence, its cost, its boxes (the curve first), the caveats
+    and the paper's own tables of its studies, links to their reports, and the curve's numbers."""
 
     domain: str
     headline: str
     cost: str
     parts: tuple[Drawn, ...]
+    caveats: tuple[str, ...] = ()
+    appendix: tuple[Drawn, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    curve: tuple[ScoreLabel, SensitivityResult] | None = None
+
+
+CLAIMS = Drawn("", "What the paper says", "", text=(SENSITIVITY_CLAIM, DROP_CLAIM))
 
 
 def page(
     name: str, domains: Sequence[PaperDomain], shared: Sequence[Drawn], config_yaml: str
 ) -> Page:
     """The whole page: verdicts and costs first, then the figures by domain."""
+    caveats = dict.fromkeys(line for one in domains for line in one.caveats)
+    tables = {part.title: part for one in domains for part in one.appendix}
     return Page(
         f"{name}: the paper's tables and figures",
         [(one.headline, one.cost) for one in domains],
         {one.domain: one.parts for one in domains} | ({"All domains": shared} if shared else {}),
         config_yaml,
-        caveats=[SENSITIVITY_CLAIM, DROP_CLAIM, NO_NUMBERS],
-        caveats_title="What the paper says",
+        caveats=list(caveats),
+        appendix=[CLAIMS, *tables.values()],
+        links=[link for one in domains for link in one.links],
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sweeps.report import drawing
+from sweeps.report.arms import Interval
 from sweeps.report.page import Cells, Drawn, table
 from sweeps.report.trial_row import ScoreLabel, StudyData, scored
 
@@ -23,6 +24,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
+COST = ScoreLabel("cost", decimals=2)
+NO_SPANS: Mapping[str, Interval | None] = {}
 AXES = {
     "seconds": "training seconds",
     "kept_fraction": "kept fraction of gradient elements",
@@ -30,18 +33,29 @@ AXES = {
 
 
 def front(
-    part: Drawn, label: ScoreLabel, axis: str, kind: str, points: Mapping[str, tuple[float, float]]
+    part: Drawn,
+    label: ScoreLabel,
+    axis: str,
+    kind: str,
+    points: Mapping[str, tuple[float, float]],
+    spans: Mapping[str, Interval | None] = NO_SPANS,
 ) -> Drawn:
-    """The part with all (score, cost) points by name, a `kind`, and the Pareto front in colour."""
+    """The part with all (score, cost) points by name, a `kind`, and the Pareto front in colour.
+
+    `spans`: the intervals of costs by name, if these are means.
+    """
     best = {list(points)[index] for index in pareto_front(list(points.values()))}
     figure, axes = drawing.canvas(axis, label.text)
     rows: list[Cells] = []
     for name, (score, cost) in points.items():
         place, is_best = (cost, label.shown(score)), name in best
         axes.scatter(*place, color=drawing.SFT_COLOUR if is_best else drawing.GREY, s=42, zorder=3)
+        if (span := spans.get(name)) is not None:
+            axes.hlines(place[1], span.low, span.high, color=drawing.GREY, zorder=2)
         near: drawing.Style = {"xytext": (5, 4), "textcoords": "offset points"}
         axes.annotate(name, place, fontsize=9, color=drawing.INK, **near)
         shown = {kind: name, label.text: label.number(score), axis: f"{cost:.2f}"}
+        shown |= {"95 % of the cost": COST.interval(spans[name])} if name in spans else {}
         rows.append({**shown, "on the front": "yes" if is_best else "no"})
     return replace(part, figure=figure, table=table(rows))
 

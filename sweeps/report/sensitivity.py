@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
-import numpy as np
-
-from evaluators.comparison import paired_bootstrap
+from evaluators.comparison import Difference
 from sweeps.report.arms import (
     SFT,
     Arm,
@@ -16,7 +13,6 @@ from sweeps.report.arms import (
     TooFewScores,
     arm,
     comparable,
-    scored_at,
     setting_at,
     winner,
 )
@@ -29,16 +25,12 @@ from sweeps.report.equivalence import (
     overall,
     seeds_for_flat,
 )
-from sweeps.report.intervals import simultaneous_intervals, spread_differs_p
+from sweeps.report.intervals import UNEQUAL, cut, simultaneous_intervals, spread_differs_p
+from sweeps.report.on_test import Items, against_sft
 from sweeps.report.trial_row import ScoreLabel, TrialRow
 
 CLAIM = 0.9
 """The paper calls its curves consistent up to this mask ratio (Figure 2)."""
-
-UNEQUAL = 0.05
-"""If Brown-Forsythe's p is below this, one pooled spread is doubtful."""
-
-Items = Mapping[str, Mapping[str, Sequence[Sequence[Any]]]]
 
 
 @final
@@ -73,7 +65,7 @@ class Rescored:
     selected: float
     fresh: Comparison | None
     fresh_mean: float
-    test: tuple[tuple[str, Interval, int], ...]
+    test: tuple[Difference, ...]
 
 
 @final
@@ -110,7 +102,7 @@ def analyse(data: SensitivityData) -> SensitivityResult:
     arms = tuple(one for one in every if one.scores)
     absent = [one.name for one in every if not one.scores]
     try:
-        intervals = tuple(simultaneous_intervals(arms))
+        intervals = tuple(cut(one, data.label) for one in simultaneous_intervals(arms))
         best = against_best(arms, data.margin)
     except TooFewScores as error:
         return SensitivityResult(arms, missing=str(error))
@@ -141,29 +133,8 @@ def _rescored(data: SensitivityData) -> Rescored | None:
     except TooFewScores:
         fresh = None
     selected = arm(setting, data.rows, "").mean
-    pairs = [
-        (data.items.get(a.key, {}), data.items.get(b.key, {}))
-        for a in scored_at(data.rows, setting, "fresh")
-        for b in scored_at(data.rows, SFT, "fresh")
-        if a.seed == b.seed
-    ]
-    return Rescored(ratio, selected, fresh, ours.mean, _on_test(pairs))
-
-
-def _on_test(
-    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
-) -> tuple[tuple[str, Interval, int], ...]:
-    """GMT - SFT on each benchmark's test items; resampled questions keep all their seeds."""
-    pairs = [(a, b) for a, b in pairs if a and b]
-    results = []
-    for name in sorted(pairs[0][0]) if pairs else []:
-        # One column per seed; items are in the same order for every model.
-        ours = np.array([[item[1] for item in a[name]] for a, _ in pairs]).T
-        control = np.array([[item[1] for item in b[name]] for _, b in pairs]).T
-        weights = np.array([item[2] for item in pairs[0][0][name]], dtype=float)
-        if len(ours) >= 2:
-            results.append((name, paired_bootstrap(ours, control, weights), len(ours)))
-    return tuple(results)
+    test = against_sft(data.items, data.rows, setting, "fresh")
+    return Rescored(ratio, selected, fresh, ours.mean, test)
 
 
 def headline(data: SensitivityData, result: SensitivityResult) -> str:

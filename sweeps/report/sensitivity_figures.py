@@ -6,13 +6,15 @@ import numpy as np
 from matplotlib import colormaps
 
 from sweeps.report import drawing
-from sweeps.report.arms import setting_at
+from sweeps.report.arms import scored_at, setting_at
 from sweeps.report.equivalence import Comparisons
+from sweeps.report.intervals import bars, mean_interval
 from sweeps.report.page import Cells, Drawn, table
 from sweeps.report.pareto_front import front
 from sweeps.report.sensitivity import SensitivityData, SensitivityResult
 from sweeps.report.trial_row import ScoreLabel
 
+TRAIN_SECONDS = "cost/train_seconds"
 VERDICT_COLOURS = {"equivalent": "#2f855a", "different": "#c53030", "inconclusive": drawing.GREY}
 
 
@@ -45,7 +47,7 @@ def curve(data: SensitivityData, result: SensitivityResult) -> Drawn:
         )
     ratios = [float(one.name) for one in result.arms]
     means = [label.shown(i.estimate) for i in result.intervals]
-    reach = [i.high - i.estimate for i in result.intervals]
+    reach = bars(result.intervals, label)
     line: drawing.Style = {
         "color": drawing.LINE_COLOUR,
         "linewidth": 1.6,
@@ -95,9 +97,9 @@ def verdicts(data: SensitivityData, result: SensitivityResult) -> Drawn:
     axes.set_xlim(-0.04, 1.03)
     drawing.legend(figure, 2)
     caption = (
-        f"Compared with the best ratio ({result.best.reference}). Equivalent: two one-sided tests "
-        f"at \u00b1{data.margin:g}, Holm-corrected. Different: Tukey's interval of all pairs "
-        "excludes 0. Everything else is inconclusive."
+        f"Compared with the best ratio ({result.best.reference}). Margin \u00b1{data.margin:g}, "
+        f"{data.declared}. Equivalent: two one-sided tests at the margin, Holm-corrected. "
+        "Different: Tukey's interval of all pairs excludes 0. Everything else is inconclusive."
     )
     rows = _verdict_rows(label, result, result.best)
     return Drawn("verdicts", title, caption, figure, table(rows))
@@ -181,20 +183,19 @@ def importance(data: SensitivityData) -> Drawn:
 
 def costs(data: SensitivityData, result: SensitivityResult) -> Drawn:
     """Mean score against mean training time, with the non-dominated arms in colour."""
-    title, points = "Score and cost", {}
+    title, points, spans = "Score and cost", {}, {}
     for one in result.arms:
-        setting = setting_at(float(one.name), data.method)
-        seconds = [
-            row.metrics.get("cost/train_seconds", row.seconds)
-            for row in data.rows
-            if setting.holds(row) and row.stage == "replicate" and row.state == "finished"
-        ]
-        points[one.name] = (one.mean, float(np.mean(seconds)))
+        rows = scored_at(data.rows, setting_at(float(one.name), data.method), "replicate")
+        seconds = [r.metrics[TRAIN_SECONDS] for r in rows if TRAIN_SECONDS in r.metrics]
+        if seconds:
+            points[one.name] = (one.mean, float(np.mean(seconds)))
+            spans[one.name] = mean_interval(seconds)
     if len(points) < 2:
-        return Drawn("front", title, "Requires two ratios with a score.")
+        return Drawn("front", title, "Requires two ratios with a score and a time.")
     caption = (
-        "Numbers are mask ratios; coloured ones are on the Pareto front. Trials that ran in "
-        "parallel shared the machine: time differences of a few percent are noise."
+        "Numbers are mask ratios; coloured ones are on the Pareto front. Times are of the updates "
+        "alone, without the start of the workers, with 95 % intervals over seeds. Trials that ran "
+        "in parallel shared the machine."
     )
-    axis = "training seconds, mean of replicates"
-    return front(Drawn("front", title, caption), data.label, axis, "mask ratio", points)
+    part, axis = Drawn("front", title, caption), "training seconds, mean of replicates"
+    return front(part, data.label, axis, "mask ratio", points, spans)

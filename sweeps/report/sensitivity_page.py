@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from sweeps.report.page import Drawn, Page, table
-from sweeps.report.sensitivity import UNEQUAL, SensitivityData, SensitivityResult, headline
+from dataclasses import replace
+
+from sweeps.report.intervals import spread_caveat
+from sweeps.report.on_test import on_test
+from sweeps.report.page import Drawn, Page
+from sweeps.report.sensitivity import SensitivityData, SensitivityResult, headline
 from sweeps.report.sensitivity_figures import figures
 from sweeps.report.trial_row import TrialRow, stopped_controls
 
@@ -27,7 +31,9 @@ def cost(rows: tuple[TrialRow, ...]) -> str:
     failed = sum(row.state == "failed" for row in rows)
     ended = sum(row.state == "finished" for row in rows)
     lost = f", {failed} failed" if failed else ""
-    told = f"Cost: {ended} trials finished{lost}, {minutes:.1f} trial minutes."
+    taken = sum(row.state == "finished" and not row.seconds for row in rows)
+    shared = f" ({taken} of them trained in another study)" if taken else ""
+    told = f"Cost: {ended} trials finished{shared}{lost}, {minutes:.1f} trial minutes."
     return stopped_controls(rows) + told
 
 
@@ -62,22 +68,8 @@ def rescored(data: SensitivityData, result: SensitivityResult) -> Drawn:
             f"(95 % {label.interval(one, signed=True)})."
             f"{'' if resolved else ' This study cannot distinguish the two.'}"
         )
-    rows = [
-        {
-            "test items of": name,
-            "GMT \u2212 SFT": label.difference(interval.estimate),
-            "95 %, questions resampled": label.interval(interval, signed=True),
-            "items": count,
-        }
-        for name, interval, count in won.test
-    ]
-    if not rows:
-        return Drawn("", title, "The test items have not been read.", text=tuple(text))
-    note = (
-        "Test items are read once, at the end. This interval covers other questions for the same "
-        "models; that of the fresh seeds covers other seeds."
-    )
-    return Drawn("", title, note, table=table(rows), text=tuple(text))
+    part = on_test(title, label, {f"mask ratio {won.ratio:g}": won.test})
+    return replace(part, text=tuple(text))
 
 
 def caveats(data: SensitivityData, result: SensitivityResult) -> list[str]:
@@ -90,12 +82,7 @@ def caveats(data: SensitivityData, result: SensitivityResult) -> list[str]:
         "Adding seeds until a verdict appears raises its error rate above 5 %: plan the number of "
         "seeds first.",
     ]
-    if result.spread_p < UNEQUAL:
-        lines.append(
-            f"The spread between seeds differs between ratios (Brown-Forsythe p = "
-            f"{result.spread_p:.2g}): with one pooled spread, 'different' can be wrong about "
-            "twice as often as the nominal 5 %."
-        )
+    lines += spread_caveat(result.spread_p)
     if data.label.sign < 0:
         lines.append(
             "Bits per byte measure how well the reference text is predicted, not whether an "

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, final
 
+from evaluators.protocol import is_harness
+
 # The suffixes of one benchmark's entries in `StudyData.test_results`.
 SCORE, STANDARD_ERROR, COUNT = "score", "standard_error", "n"
 
 
-NO_VALUE = "\u2013"
+NO_VALUE, NOT_ESTIMABLE = "\u2013", "not estimable"
 
 
 class Ends(Protocol):
@@ -32,22 +34,27 @@ class ScoreLabel:
     """The name of a score and how it is shown.
 
     Internally higher is always better, so bits per byte are stored negated and shown without the
-    minus (`sign` -1, "lower is better").
+    minus (`sign` -1, "lower is better"). No score lies below `lowest` or above `highest`.
     """
 
     text: str
     sign: float = 1.0
     decimals: int = 3
     unit: str = "in score"
+    lowest: float = -math.inf
+    highest: float = math.inf
 
     @classmethod
     def of(cls, benchmarks: Sequence[tuple[str, str | None]]) -> ScoreLabel:
         """The label of a mean over benchmarks, each (name, metric or None for its default)."""
         if all(metric == "bits_per_byte" for _, metric in benchmarks):
-            return cls("bits per byte (lower is better)", -1.0, 4, "bits per byte")
+            return cls("bits per byte (lower is better)", -1.0, 4, "bits per byte", highest=0.0)
         if any(metric == "bits_per_byte" for _, metric in benchmarks):
             return cls("score (a mean in which bits per byte count negatively)")
-        return cls(", ".join(f"{name} {metric or 'score'}" for name, metric in benchmarks))
+        text = ", ".join(f"{name} {metric or 'score'}" for name, metric in benchmarks)
+        if any(is_harness(name) for name, _ in benchmarks):  # its metrics have bounds of their own
+            return cls(text)
+        return cls(text, lowest=0.0, highest=1.0)
 
     def shown(self, score: float) -> float:
         """The value as shown to readers."""
@@ -63,14 +70,21 @@ class ScoreLabel:
         """A score difference as text, with its sign."""
         return self.number(value, "+")
 
+    def within(self, score: float) -> float:
+        """The nearest score that there can be, so that an accuracy's interval stays in [0, 1]."""
+        return min(max(score, self.lowest), self.highest)
+
     def span(self, low: float, high: float, *, signed: bool = False) -> str:
         """An interval as text, the smaller shown number first."""
         ends = sorted((low, high), key=self.shown)
         return " to ".join(self.number(end, "+" if signed else "") for end in ends)
 
     def interval(self, ends: Ends | None, *, signed: bool = False) -> str:
-        """The bounds of an estimate as text."""
-        return NO_VALUE if ends is None else self.span(ends.low, ends.high, signed=signed)
+        """The bounds of an estimate as text; equal ones mean that no spread was seen."""
+        if ends is None:
+            return NO_VALUE
+        is_known = ends.high > ends.low
+        return self.span(ends.low, ends.high, signed=signed) if is_known else NOT_ESTIMABLE
 
 
 @final
@@ -79,8 +93,9 @@ class TrialRow:
     """One trial. `score` is on validation items, higher is better; None if it has none.
 
     `state` is a `TrialState` or "running"/"pending"; `step` of `steps` updates; `seconds` is wall
-    time. `stage` is a fixed design's ("tuning", "replicate", "fresh"), and empty in a search.
-    `others`: the other searched parameters. `violated`: the search's constraints that it violates.
+    time, 0 if another study of the paper trained it. `stage` is a fixed design's ("tuning",
+    "replicate", "fresh"), and empty in a search. `others`: the other searched parameters.
+    `violated`: the search's constraints that it violates.
     """
 
     number: int

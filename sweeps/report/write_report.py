@@ -68,7 +68,7 @@ def write_files(
         for index, part in enumerate(parts):
             name = f"{heading}_{part.name}" if heading else part.name if index else "report"
             if part.figure is not None:
-                more.append(folder / f"{name}.png")
+                more.append(folder / f"{name.replace(' ', '_')}.png")
                 more[-1].write_bytes(png(part.figure))
     if rows is not None:
         more.append(folder / "trials.csv")

@@ -104,15 +104,16 @@ def _next_attempt(trial: FrozenTrial) -> FrozenTrial:
 def queue_points(study: optuna.Study, points: Iterable[Point]) -> int:
     """Queue the points that the study does not have yet; returns the number of waiting trials."""
     trials = study.get_trials(deepcopy=False)
-    known = {_identity(point_of(trial)) for trial in trials}
+    known = {identity(point_of(trial)) for trial in trials}
     for point in points:
-        if _identity(point) not in known:
+        if identity(point) not in known:
             study.enqueue_trial(point)
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     return len(waiting)
 
 
-def _identity(point: Point) -> tuple[tuple[str, float | int | str], ...]:
+def identity(point: Point) -> tuple[tuple[str, float | int | str], ...]:
+    """What equal points share."""
     return tuple(sorted(point.items()))
 
 

@@ -25,8 +25,8 @@ DERIVED = ("pretrained", *DROPS, "dare")
 """Scored without training: the base model, and SFT models after a drop."""
 
 METHODS = (*TRAINED, *DERIVED)
-REPLICATE = "replicate"
-STAGES = ("tuning", REPLICATE, "fresh")
+TUNING, REPLICATE = "tuning", "replicate"
+STAGES = (TUNING, REPLICATE, "fresh")
 MOST = 2**31 - 1
 
 
@@ -76,8 +76,12 @@ class DesignSpace:
         return dict(params)
 
 
-FRESH_SEEDS_FROM, TUNING_SEEDS_FROM = 1_000_000, 2_000_000
-"""Added to the sweep's seed, so that no two stages share a seed."""
+FRESH_SEEDS_FROM, TUNING_SEEDS_FROM, SEARCH_SEEDS_FROM = 1_000_000, 2_000_000, 3_000_000
+"""Added to the sweep's seed, so that no two stages share a seed; the last one for the search of a
+paper, which its other studies take values from."""
+
+Candidate = tuple[Setting, Combination]
+"""One of the points that an arm is tuned over."""
 
 
 @final
@@ -115,8 +119,12 @@ class Design(ABC):
         self.plan = plan
 
     @abstractmethod
-    def settings(self) -> list[Setting]:
-        """The arms to train."""
+    def alternatives(self) -> list[tuple[Setting, ...]]:
+        """The arms to train, each as the settings that it is tuned over: several ratios or one."""
+
+    def is_tuned(self, arm: tuple[Setting, ...]) -> bool:
+        """Whether an arm has trials on tuning seeds: by default, if it has several candidates."""
+        return len(self.candidates(arm)) > 1
 
     def further(self, rows: Rows) -> list[DesignPoint]:
         """Trials that depend on the replicates; called once all of those have ended."""
@@ -139,51 +147,62 @@ class Design(ABC):
         tuning = self._tuning()
         if not ended(tuning, rows):
             return tuning
-        replicates = [point for s in self.settings() for point in self._replicates(s, rows)]
+        replicates = [
+            point for arm in self.alternatives() for point in self._replicates(arm, rows)
+        ]
         known = [*tuning, *replicates]
         return known if not ended(known, rows) else [*known, *self.further(rows)]
 
-    def _tuning(self) -> list[DesignPoint]:
-        """Equal budget for every arm: each combination, on seeds used nowhere else."""
-        plan = self.plan
-        if len(plan.combinations) == 1:
-            return []
-        first = plan.seed + TUNING_SEEDS_FROM
-        return [
-            _point(setting, combination, seed, "tuning")
-            for setting in self.settings()
-            for combination in plan.of(setting)
-            for seed in range(first, first + plan.tuning_seeds)
-        ]
-
-    def _replicates(self, setting: Setting, rows: Rows) -> list[DesignPoint]:
-        seeds = range(self.plan.seed, self.plan.seed + self.plan.seeds)
-        best = self.combination(setting, rows)
-        return [_point(setting, best, seed, "replicate") for seed in seeds]
+    @final
+    def candidates(self, arm: tuple[Setting, ...]) -> list[Candidate]:
+        """Each setting of an arm with each of its nuisance parameters."""
+        return [(setting, each) for setting in arm for each in self.plan.of(setting)]
 
     @final
-    def combination(self, setting: Setting, rows: Rows) -> Combination:
-        """The nuisance parameters of an arm: its best in tuning, the first one in a tie."""
-        means: dict[Combination, float] = {}
-        for combination in self.plan.of(setting):
+    def tuning_seeds(self, arm: tuple[Setting, ...]) -> range:
+        """The seeds that tune an arm, used nowhere else.
+
+        An arm with fewer candidates tries each with more seeds, so that all spend the same.
+        """
+        most = max(len(self.candidates(each)) for each in self.alternatives())
+        first = self.plan.seed + TUNING_SEEDS_FROM
+        return range(first, first + self.plan.tuning_seeds * most // len(self.candidates(arm)))
+
+    def _tuning(self) -> list[DesignPoint]:
+        return [
+            _point(setting, combination, seed, TUNING)
+            for arm in self.alternatives()
+            if self.is_tuned(arm)
+            for setting, combination in self.candidates(arm)
+            for seed in self.tuning_seeds(arm)
+        ]
+
+    def _replicates(self, arm: tuple[Setting, ...], rows: Rows) -> list[DesignPoint]:
+        best, first = self.chosen(arm, rows), self.plan.seed
+        return [_point(*best, seed, REPLICATE) for seed in range(first, first + self.plan.seeds)]
+
+    @final
+    def chosen(self, arm: tuple[Setting, ...], rows: Rows) -> Candidate:
+        """The candidate of an arm that is best in tuning, the first one in a tie."""
+        means: dict[Candidate, float] = {}
+        for setting, combination in self.candidates(arm):
             scores = [
                 row.score
-                for row in scored_at(rows, setting, "tuning")
+                for row in scored_at(rows, setting, TUNING)
                 if (row.accumulation_interval, row.learning_rate) == combination
                 and row.score is not None
             ]
-            # Skip a combination if any of its trials failed or diverged.
-            if len(scores) == self.plan.tuning_seeds:
-                means[combination] = sum(scores) / len(scores)
-        return max(means, key=lambda c: means[c], default=self.plan.of(setting)[0])
+            # Skip a candidate if any of its trials failed or diverged.
+            if len(scores) == len(self.tuning_seeds(arm)):
+                means[setting, combination] = sum(scores) / len(scores)
+        return max(means, key=lambda each: means[each], default=self.candidates(arm)[0])
 
     @final
     def fresh(self, setting: Setting, rows: Rows) -> list[DesignPoint]:
         """The same arm on seeds that were not used to select it."""
         first = self.plan.seed + FRESH_SEEDS_FROM
-        best = self.combination(setting, rows)
-        seeds = range(first, first + self.plan.fresh_seeds)
-        return [_point(setting, best, seed, "fresh") for seed in seeds]
+        seeds, best = range(first, first + self.plan.fresh_seeds), self.chosen((setting,), rows)
+        return [_point(*best, seed, "fresh") for seed in seeds]
 
 
 def ended(points: Iterable[DesignPoint], rows: Rows) -> bool:

@@ -10,20 +10,32 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import final
 
+from sweeps.config.study_config import TUNED_RATIOS
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.report.arms import SFT, Rows, Setting, scored_at, setting_at, winner
+from sweeps.report.arms import SFT, Rows, Setting, arm, scored_at, setting_at, winner
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.design import DERIVED, DROPS, TRAINED, Design, DesignPoint, Plan
+from sweeps.search.design import (
+    DERIVED,
+    DROPS,
+    REPLICATE,
+    TRAINED,
+    TUNING,
+    TUNING_SEEDS_FROM,
+    Design,
+    DesignPoint,
+    Plan,
+    ended,
+)
 from sweeps.storage.errors import UserError
 
 
-def dropped(rows: Rows, rules: tuple[str, ...], rates: tuple[float, ...]) -> list[DesignPoint]:
-    """Each finished SFT replicate with parts of its update dropped, at each rate."""
+def dropped(
+    rows: Rows, rules: tuple[str, ...], rates: tuple[float, ...], stage: str = REPLICATE
+) -> list[DesignPoint]:
+    """Each finished SFT trial of a stage with parts of its update dropped, at each rate."""
     return [
-        DesignPoint(
-            rule, rate, row.accumulation_interval, row.learning_rate, row.seed, "replicate"
-        )
-        for row in scored_at(rows, SFT, "replicate")
+        DesignPoint(rule, rate, row.accumulation_interval, row.learning_rate, row.seed, stage)
+        for row in scored_at(rows, SFT, stage)
         for rule in rules
         for rate in rates
     ]
@@ -31,32 +43,74 @@ def dropped(rows: Rows, rules: tuple[str, ...], rates: tuple[float, ...]) -> lis
 
 @final
 class MethodsDesign(Design):
-    """The paper's Tables 1 and 2, and more: methods on the same data, seeds and budget."""
+    """The paper's Tables 1 and 2, and more: methods on the same data, seeds and budget.
 
-    def __init__(self, plan: Plan, arms: Mapping[str, float]) -> None:
-        """`arms`: methods, each with its mask ratio or drop rate."""
+    A ratio or rate with several candidates is tuned on tuning seeds, as the nuisance parameters
+    are; a single one was given.
+    """
+
+    def __init__(self, plan: Plan, arms: Mapping[str, tuple[float, ...]]) -> None:
+        """`arms`: methods, each with the candidates for its mask ratio or drop rate."""
         super().__init__(plan)
-        self._arms = arms
+        self._trained = {name: ratios for name, ratios in arms.items() if name in TRAINED}
+        self._derived = {name: ratios for name, ratios in arms.items() if name in DERIVED}
+        self._drops_are_tuned = any(len(rates) > 1 for rates in self._derived.values())
 
-    def settings(self) -> list[Setting]:
+    def alternatives(self) -> list[tuple[Setting, ...]]:
         """The trained methods."""
-        return [Setting(name, ratio) for name, ratio in self._arms.items() if name in TRAINED]
+        return [tuple(Setting(m, r) for r in ratios) for m, ratios in self._trained.items()]
+
+    def is_tuned(self, arm: tuple[Setting, ...]) -> bool:
+        """Also SFT alone, if drop rates are tuned on its models."""
+        return super().is_tuned(arm) or (arm == (SFT,) and self._drops_are_tuned)
+
+    def ratios(self, rows: Rows) -> dict[str, float]:
+        """The mask ratio or drop rate of each arm: given, or the best in tuning so far."""
+        trained = {arm[0].method: self.chosen(arm, rows)[0] for arm in self.alternatives()}
+        derived = {name: self._best_rate(name, rows) for name in self._derived}
+        return {name: setting.mask_ratio for name, setting in trained.items()} | derived
 
     def further(self, rows: Rows) -> list[DesignPoint]:
-        """The base model once, and what derives from each SFT model."""
+        """The base model once, and what derives from each SFT model, after tuning its rate."""
         interval, rate = self.plan.combinations[0]
-        base = DesignPoint("pretrained", 0.0, interval, rate, self.plan.seed, "replicate")
-        derived = {name: ratio for name, ratio in self._arms.items() if name in DERIVED}
-        points = (dropped(rows, (name,), (ratio,)) for name, ratio in derived.items())
-        return [base, *chain(*points)]
+        base = DesignPoint("pretrained", 0.0, interval, rate, self.plan.seed, REPLICATE)
+        tuning = [
+            point
+            for name, rates in self._derived.items()
+            if len(rates) > 1
+            for point in dropped(self._sft_tuned(rows), (name,), rates, TUNING)
+        ]
+        if not ended(tuning, rows):
+            return [base, *tuning]
+        points = (dropped(rows, (name,), (self._best_rate(name, rows),)) for name in self._derived)
+        return [base, *tuning, *chain(*points)]
+
+    def _sft_tuned(self, rows: Rows) -> list[TrialRow]:
+        """The SFT trials whose models tune drop rates, at the nuisance parameters of SFT."""
+        best = self.chosen((SFT,), rows)[1]
+        return [
+            row
+            for row in scored_at(rows, SFT, TUNING)
+            if self._tunes_drops(row) and (row.accumulation_interval, row.learning_rate) == best
+        ]
+
+    def _tunes_drops(self, row: TrialRow) -> bool:
+        last = self.plan.seed + TUNING_SEEDS_FROM + self.plan.tuning_seeds
+        return self._drops_are_tuned and SFT.holds(row) and row.stage == TUNING and row.seed < last
+
+    def _best_rate(self, name: str, rows: Rows) -> float:
+        rates = self._derived[name]
+        tuning = {rate: arm(Setting(name, rate), rows, name, TUNING) for rate in rates}
+        means = {rate: one.mean for rate, one in tuning.items() if one.scores}
+        return max(means, key=lambda rate: means[rate], default=rates[0])
 
     def keeps_model(self, row: TrialRow) -> bool:
-        """Every replicate, because all are tested."""
-        return row.stage == "replicate"
+        """Every replicate, because all are tested; and what drop rates are tuned on."""
+        return row.stage == REPLICATE or self._tunes_drops(row)
 
     def tested(self, rows: Rows) -> list[TrialRow]:
         """Every replicate of every method."""
-        return [r for r in rows if r.state == "finished" and r.stage == "replicate"]
+        return [r for r in rows if r.state == "finished" and r.stage == REPLICATE]
 
 
 @final
@@ -67,9 +121,9 @@ class DropDesign(Design):
         super().__init__(plan)
         self.rates = tuple(sorted(rates))
 
-    def settings(self) -> list[Setting]:
+    def alternatives(self) -> list[tuple[Setting, ...]]:
         """Only SFT is trained."""
-        return [SFT]
+        return [(SFT,)]
 
     def further(self, rows: Rows) -> list[DesignPoint]:
         """Each update with its smallest, random or largest parts dropped, at each rate."""
@@ -77,7 +131,7 @@ class DropDesign(Design):
 
     def keeps_model(self, row: TrialRow) -> bool:
         """The SFT models, from which all others are derived."""
-        return row.stage == "replicate" and row.method == "sft"
+        return row.stage == REPLICATE and row.method == "sft"
 
 
 @final
@@ -90,10 +144,10 @@ class DataDesign(Design):
         super().__init__(plan)
         self.mask_ratio, self.fractions = mask_ratio, tuple(sorted(fractions))
 
-    def settings(self) -> list[Setting]:
+    def alternatives(self) -> list[tuple[Setting, ...]]:
         """Every trained method on every share."""
         ratios = {"sft": 0.0, "hft": 0.0, "random": self.mask_ratio, "gmt": self.mask_ratio}
-        return [Setting(m, ratios[m], share) for share in self.fractions for m in ratios]
+        return [(Setting(m, ratios[m], share),) for share in self.fractions for m in ratios]
 
 
 @final
@@ -109,9 +163,9 @@ class SensitivityDesign(Design):
         super().__init__(plan)
         self.ratios, self.method = tuple(sorted(ratios)), method
 
-    def settings(self) -> list[Setting]:
+    def alternatives(self) -> list[tuple[Setting, ...]]:
         """One arm per ratio."""
-        return [setting_at(ratio, self.method) for ratio in self.ratios]
+        return [(setting_at(ratio, self.method),) for ratio in self.ratios]
 
     def further(self, rows: Rows) -> list[DesignPoint]:
         """The best masked ratio and SFT on fresh seeds, which gives an unbiased difference."""
@@ -144,25 +198,26 @@ def build_design(config: SweepConfig, domain: str) -> Design | None:
         return SensitivityDesign(plan, study.ratios, config.training.method)
     if study.kind == "drop":
         return DropDesign(plan, study.drop_rates)
-    ratio = mask_ratio(config, domain)
     if study.kind == "methods":
-        return MethodsDesign(plan, study.arm_ratios(ratio))
-    return DataDesign(plan, ratio, study.fractions)
+        given = config.domains[domain].mask_ratio or study.mask_ratio or TUNED_RATIOS
+        return MethodsDesign(plan, study.arm_ratios(given))
+    return DataDesign(plan, mask_ratio(config, domain), study.fractions)
 
 
 def mask_ratio(config: SweepConfig, domain: str) -> float:
-    """GMT's mask ratio, used beside the other methods.
+    """GMT's mask ratio in a study that does not tune it.
 
     Raises:
-        UserError: the configuration does not give it.
+        UserError: the configuration gives none, or several.
     """
-    ratio = config.domains[domain].mask_ratio or config.study.mask_ratio
-    if ratio is None:
+    ratios = config.domains[domain].mask_ratio or config.study.mask_ratio or ()
+    if len(ratios) != 1:
+        found = "is missing" if not ratios else f"has {len(ratios)} values"
         raise UserError(
-            f"domain '{domain}': study.mask_ratio is missing: a {config.study.kind} study needs "
-            "GMT's mask ratio, for example study.mask_ratio=0.3"
+            f"domain '{domain}': study.mask_ratio {found}: a {config.study.kind} study needs "
+            "one mask ratio for GMT, for example study.mask_ratio=0.3"
         )
-    return ratio
+    return ratios[0]
 
 
 def plan_of(config: SweepConfig, domain: str) -> Plan:

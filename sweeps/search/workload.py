@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, final
 
 from sweeps.config.distinct_points import trials_left
@@ -126,6 +126,27 @@ def stages(config: SweepConfig, domain: str) -> list[DesignPoint]:
     """Every trial of a domain's fixed design; empty for a search or an efficiency study."""
     design = _design(config, domain)
     return [] if design is None else whole(design, ())
+
+
+def repeated(
+    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], seen: dict[DesignPoint, bool]
+) -> int:
+    """How many trials of a study are left that one of the ``seen`` trials can stand for.
+
+    ``seen``: trained points of other studies, and whether their models are kept. Adds this
+    study's.
+    """
+    if (design := _design(config, domain)) is None:
+        return 0
+    ended = {DesignPoint.of(row) for row in rows if row.has_ended()}
+    count = 0
+    for point in whole(design, rows):
+        if point.method in DERIVED:
+            continue
+        plain, keeps = replace(point, stage=""), design.keeps_model(_ended(point))
+        count += point not in ended and plain in seen and (seen[plain] or not keeps)
+        seen[plain] = seen.get(plain, False) or keeps
+    return count
 
 
 def kept_models(config: SweepConfig, domain: str) -> int:

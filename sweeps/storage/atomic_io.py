@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -48,3 +49,13 @@ def atomic_rename_dir(partial: Path, folder: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def link_or_copy(file: str, name: str) -> None:
+    """A hard link to a file, or a copy of it where the file system has no links."""
+    try:
+        os.link(file, name)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(file, name)

@@ -166,3 +166,20 @@ def test_ratio_of_the_factory() -> None:
     assert build_method("hft", 0.5, seed=4).seed == 4
     with pytest.raises(ValueError, match=r"freezes half of each block, expected 0\.5, found 0\.3"):
         build_method("hft", 0.3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_halved_embeddings_freeze_half_of_what_is_outside_and_no_norm(family: str) -> None:
+    names = names_of(family)
+    inside = set(read_categories(names))
+    outside = {name for name in names if name not in inside and "norm" not in name}
+    outside -= {"transformer.ln_f.weight"}
+    counts = set()
+    for seed in range(12):
+        plain = HalfFineTuning(seed).frozen(names)
+        frozen = HalfFineTuning(seed, halve_embeddings=True).frozen(names)
+        assert frozen & inside == plain  # the blocks are as without
+        assert frozen - inside <= outside
+        counts.add(len(frozen - inside))
+    half, odd = divmod(len(outside), 2)
+    assert counts == ({half, half + 1} if odd else {half})

@@ -10,7 +10,9 @@ from sweeps.config.load import parse_config
 from sweeps.config.study_identity import study_definition
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution.preflight import check_inputs
-from sweeps.search.fixed_designs import build_design
+from sweeps.execution.reporting import choices
+from sweeps.finetune.method_options import HalfConfig
+from sweeps.search.fixed_designs import MethodsDesign, build_design
 from sweeps.storage.errors import UserError
 
 Tree = dict[str, Any]
@@ -80,6 +82,12 @@ def test_an_arm_has_its_own_candidates_also_beside_those_of_a_domain(tree: Tree)
             r"study\.arms\.lroa: unknown value 'lroa' \(did you mean 'l",
         ),
         (
+            {"sft": {"rescale": True}},
+            r"arms\.sft\.rescale: expected only below arms\.drop_trivial",
+        ),
+        ({"sft": {}, "hft": {"hft": {"embeddings": "half"}}}, "did you mean 'halved'"),
+        ({"sft": {}, "gmt": {"mask_ratio": [0.1, 1.0]}}, "less than 1"),
+        (
             {"sft": {}, "lora": {"nuisance": {**NUISANCE, "learning_rate": [1e-2, 2e-2]}}},
             r"arms\.lora\.nuisance: expected 2 combinations, as the other arms have .*, got 4",
         ),
@@ -88,6 +96,35 @@ def test_an_arm_has_its_own_candidates_also_beside_those_of_a_domain(tree: Tree)
 def test_mistakes_are_named(tree: Tree, arms: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         methods(tree, arms)
+
+
+def test_an_arm_has_one_ratio_or_as_many_as_the_study(tree: Tree) -> None:
+    design = build_design(methods(tree, ["sft", "gmt", "shira"], mask_ratio=[0.1, 0.3]), "sums")
+    assert isinstance(design, MethodsDesign)
+    assert [len(arm) for arm in design.alternatives()] == [1, 2, 1]
+    assert isinstance(build_design(methods(tree, ["sft"], mask_ratio=None), "sums"), MethodsDesign)
+    unequal = methods(tree, {"sft": {}, "gmt": {"mask_ratio": [0.1, 0.2, 0.3]}}, mask_ratio=[0.1])
+    with pytest.raises(
+        ValueError, match=r"arms\.gmt\.mask_ratio: expected one ratio, or 1, .* got 3"
+    ):
+        build_design(unequal, "sums")
+
+
+def test_what_the_paper_leaves_open_is_chosen_and_said(tree: Tree) -> None:
+    arms = {"sft": {}, "hft": {"hft": {"embeddings": "halved"}}, "drop_trivial": {"rescale": True}}
+    config = methods(tree, arms)
+    run = config.trial("sums", POINT | {"method": "hft", "mask_ratio": 0.0})
+    assert run.method.hft.embeddings == "halved"
+    assert choices(config.study) == "HFT: embeddings and head halved. One-off Drop: rescaled."
+    plain = methods(tree, ["sft", "hft", "drop_trivial", "random"])
+    assert (
+        plain.trial("sums", POINT | {"method": "hft", "mask_ratio": 0.0}).method.hft
+        == HalfConfig()
+    )
+    assert choices(plain.study) == (
+        "Random Mask draws a new mask at each update. HFT: embeddings and head trained. "
+        "One-off Drop: not rescaled."
+    )
 
 
 @pytest.mark.usefixtures("sweep_files")

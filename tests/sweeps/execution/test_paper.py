@@ -67,6 +67,13 @@ def test_the_margin_is_on_record_before_the_first_trial(paper: Tree, tmp_path: P
         ({"ratios": [0.0, 1.0]}, r"study.ratios.1.*less than 1"),
         ({"kind": "sensitivty"}, "did you mean 'sensitivity'"),
         ({"seed": 3}, "did you mean 'seeds'"),
+        ({"ratio": 0.3}, "did you mean 'ratios'"),
+        ({"lr": 1e-3}, "did you mean 'study.nuisance.learning_rate'"),
+        (
+            {"gradient_accumulation_steps": 4},
+            "did you mean 'study.nuisance.accumulation_interval'",
+        ),
+        ({"mask_ratio": [0.1, 0.1]}, "each value once"),
         ({"drop_rates": [0.5, 0.5]}, "each value once"),
         ({"nuisance": {"accumulation_interval": 1.5, "learning_rate": 1e-3}}, "whole number"),
         ({"nuisance": {"accumulation_interval": 1, "learning_rate": -1}}, "above 0"),
@@ -85,9 +92,18 @@ def test_what_is_missing_is_said_before_anything_runs(tree: Tree) -> None:
     bare = tree | {"study": {"paper": ["methods"]}}
     with pytest.raises(UserError, match=r"study\.nuisance is missing"):
         check(parse_config(bare))
-    some = tree | {"study": {"paper": ["methods"], "nuisance": NUISANCE}}
-    with pytest.raises(UserError, match=r"study\.mask_ratio is missing"):
-        check(parse_config(some))
+    for paper in (["data"], ["efficiency", "methods"]):
+        some = tree | {"study": {"paper": paper, "nuisance": NUISANCE}}
+        with pytest.raises(UserError, match=r"study\.mask_ratio is missing"):
+            check(parse_config(some))
+    check(parse_config(tree | {"study": {"paper": ["methods", "data"], "nuisance": NUISANCE}}))
+    spaceless = {key: value for key, value in tree.items() if key != "space"}
+    with pytest.raises(UserError, match="space is missing: a search requires it"):
+        parse_config(spaceless)
+    fixed = spaceless | {"study": {"kind": "drop", "nuisance": NUISANCE, "margin": 0.1}}
+    with pytest.raises(UserError, match="space is missing: a search requires it"):
+        check(parse_config(fixed))
+    check(parse_config(fixed | {"study": {**fixed["study"], "paper": ["methods", "drop"]}}))
     with pytest.raises(UserError, match=r"study\.margin is missing"):
         check(parse_config(tree | {"study": {"paper": ["sensitivity"], "nuisance": NUISANCE}}))
     with pytest.raises(UserError, match=r"study.nuisance is missing: a methods study"):
@@ -106,13 +122,21 @@ def test_a_domain_may_have_its_own_ratio_and_nuisance_parameters(paper: Tree) ->
     assert design.plan.combinations == ((2, 5e-3),)
 
 
-def test_methods_take_the_ratio_that_sensitivity_chose(paper: Tree, tmp_path: Path) -> None:
+def test_no_study_takes_a_ratio_from_replicates_of_another(paper: Tree, tmp_path: Path) -> None:
+    """On the same seeds and items, the winner of sensitivity would lead by luck."""
     config = parse_config(paper | {"storage": str(tmp_path), "search": {"trials": 1}})
     study = open_study(study_of(config, "sensitivity"), "sums")
     for seed in range(2):
         for ratio, score in ((0.0, 0.9), (0.3, 0.5), (0.6, 0.8)):
             _finish(study, ratio, seed, score)
-    assert mask_ratio(study_of(config, "methods"), "sums") == 0.6
+    assert study_of(config, "methods").study.mask_ratio is None
+    with pytest.raises(UserError, match="no masked trial finished"):
+        study_of(config, "data")
+    tuned = open_study(study_of(config, "methods"), "sums")
+    _finish(tuned, 0.2, 0, 0.1)
+    assert mask_ratio(study_of(config, "data"), "sums") == 0.2
+    seeds = {kind: study_of(config, kind, final=False).seed for kind in config.study.paper}
+    assert seeds.pop("search") not in {seed + n for seed in seeds.values() for n in range(1000)}
     html = report(config).read_text()
     assert "sums:" in html
     assert "Best mask ratio" in html

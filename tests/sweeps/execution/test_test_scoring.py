@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sweeps.execution.job_messages import Scored, ScoringJob
+from sweeps.execution.test_scores import FILE, TestScores
 from sweeps.execution.test_scoring import score_model
 from sweeps.finetune.finetune_config import ModelConfig
+from sweeps.report.trial_row import benchmark_entries
 from tests.sweeps.finetune.tiny import config, save_world
+
+
+def test_what_is_not_known_is_absent_from_the_record(tmp_path: Path) -> None:
+    entries = benchmark_entries("sums", 0.5, math.nan, 1)
+    TestScores({"best": "k0"}, {"best": entries}).write(tmp_path)
+    json.loads((tmp_path / FILE).read_text(), parse_constant=lambda word: pytest.fail(word))
+    assert TestScores.read(tmp_path).entries == {"best": {"sums/score": 0.5, "sums/n": 1.0}}
 
 
 def test_the_model_s_own_rule_for_bos_holds_on_the_test_items(tmp_path: Path) -> None:

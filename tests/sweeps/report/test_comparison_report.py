@@ -9,12 +9,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from sweeps.report.arms import Arm
+from sweeps.report.comparison_page import drawn_of
+from sweeps.report.comparison_page import page as comparison_page
+from sweeps.report.drawing import canvas, svg
 from sweeps.report.efficiency_page import efficiency, relative_speed
-from sweeps.report.methods_page import ComparisonData, drawn_of
+from sweeps.report.equivalence import against_control
+from sweeps.report.methods_page import (
+    ComparisonData,
+    methods_on_test,
+    papers_gains,
+    versus_sft,
+)
 from sweeps.report.page import Drawn, Page
 from sweeps.report.paper_page import PaperDomain, best_ratio, page
-from sweeps.report.published import BEST_RATIO, SAMPLES_PER_SECOND
+from sweeps.report.published import (
+    BEST_RATIO,
+    DROP_CLAIM,
+    gains,
+    groups,
+    published_scores,
+    published_speeds,
+    relative_speeds,
+    scores,
+)
 from sweeps.report.trial_row import NO_VALUE, ScoreLabel, TrialRow, benchmark_entries
 from sweeps.report.write_report import write_files
 
@@ -70,7 +90,6 @@ def test_methods_have_a_row_each_with_test_scores_over_seeds() -> None:
     assert "test, sums" in part.table
     assert "0.520" in part.table  # the mean of five seeds
     assert "different" in part.table
-    assert "not available" in part.caption
 
 
 def test_each_arm_shows_what_it_trains_takes_and_forgets() -> None:
@@ -170,11 +189,145 @@ class TestEfficiency:
 
 
 def test_published_numbers_are_the_papers() -> None:
-    mistral = SAMPLES_PER_SECOND["Mistral-7B, code"]
-    assert 1 - mistral["gmt"] / mistral["sft"] == pytest.approx(0.123, abs=0.001)
-    llama = SAMPLES_PER_SECOND["Llama2-13B, general"]
-    assert 1 - llama["gmt"] / llama["sft"] == pytest.approx(0.058, abs=0.001)
+    speeds = relative_speeds()
+    assert 1 - speeds["Mistral-7B, code"]["GMT"] == pytest.approx(0.123, abs=0.001)
+    assert 1 - speeds["Llama2-13B, general"]["GMT"] == pytest.approx(0.058, abs=0.001)
     assert len(BEST_RATIO) == 6
+    assert sum(BEST_RATIO.values()) == pytest.approx(1.4)
+    sums = {
+        group: (len(rows), round(sum(sum(scores(row)) for row in rows), 1))
+        for group, rows in groups(1, 2).items()
+    }
+    assert sums == SUMS
+
+
+SUMS = {
+    "Mistral-7B, code": (6, 1324.4),
+    "Mistral-7B, math": (5, 516.4),
+    "DeepSeek-Coder-Base-6.7B, code": (6, 1652.1),
+    "Llama3-8B, math": (5, 543.1),
+    "Llama2-7B, general": (5, 1234.2),
+    "Llama2-13B, general": (5, 1457.9),
+}
+"""How many methods each group has, and the sum of their scores."""
+
+
+ROUNDED_OTHERWISE = {("Llama2-7B, general", "SFT"), ("Llama2-7B, general", "Random Mask")}
+"""The paper prints 41.0 and 43.4 where its rows give 40.9 and 43.5."""
+
+
+def test_printed_averages_are_those_of_their_rows() -> None:
+    found = {
+        (group, row["method"])
+        for group, rows in groups(1, 2).items()
+        for row in rows
+        if "Average" in row and abs(sum(scores(row)) / len(scores(row)) - row["Average"]) > 0.0501
+    }
+    assert found == ROUNDED_OTHERWISE
+
+
+def test_the_papers_tables_stand_beside_ours() -> None:
+    shown = published_scores()
+    assert shown.table.count("<table>") == 6
+    assert "<th>HumanEval+</th>" in shown.table
+    assert published_speeds().table.count("<table>") == 2
+    assert gains()["GMT"] == pytest.approx([1.15, 2.4, 0.975, 3.35, 3.1, 3.2167], abs=1e-3)
+    beside = cells(papers_gains(data("methods", methods_rows(0.2))).table)
+    assert beside["GMT"][1] == "+1.0 to +3.4"
+    assert beside["GMT"][0].startswith("+0.2")
+    assert "degrades the model significantly once the rate reaches 0.8" in DROP_CLAIM
+
+
+def test_methods_on_test_items_are_paired_with_sft() -> None:
+    rows = methods_rows(0.0)
+    items = {
+        r.key: {"sums": [[str(i), float(r.method == "gmt" or i < 10), 1.0] for i in range(20)]}
+        for r in rows
+    }
+    found = re.findall(
+        r"<td>(.*?)</td>", methods_on_test(data("methods", rows, items=items)).table, flags=re.S
+    )
+    gmt = found.index("GMT")
+    assert found[gmt : gmt + 2] == ["GMT", "+0.500"]
+    assert re.fullmatch(r"\+0\.\d+ to \+0\.\d+", found[gmt + 2])
+    assert found[gmt + 3 : gmt + 7] == ["sums", "1.000", "0.500", "20"]
+    hft = found.index("HFT")
+    assert found[hft + 1 : hft + 3] == ["+0.000", "not estimable"]
+    assert "not been read" in methods_on_test(data("methods", rows)).caption
+
+
+def test_a_page_keeps_what_makes_a_study_honest() -> None:
+    generator = random.Random(3)
+    spreads = {"gmt": 0.2}
+    loud = tuple(
+        row(method, ratio, seed, 0.5 + generator.gauss(0, spreads.get(method, 0.001)))
+        for method, ratio in METHODS.items()
+        for seed in range(12)
+    )
+    study = data("methods", loud, margin=0.05, declared="preregistered on Monday")
+    html = comparison_page(study).html()
+    assert "preregistered on Monday" in html
+    assert "Brown-Forsythe" in html
+    assert "What this report does not say" in html
+    assert "Tables 1 and 2" in html
+
+
+def test_what_derives_from_sft_is_compared_by_its_own_pairs() -> None:
+    """A drop varies with its SFT model, so it must not narrow the intervals of the others."""
+    generator, seeds = np.random.default_rng(4), tuple(range(6))
+    drawn = generator.normal(0.5, 0.1, (3, 6))
+    sft, hft, gmt = (Arm(n, tuple(x), seeds) for n, x in zip("shg", drawn, strict=True))
+    drop = Arm("d", tuple(drawn[0] + generator.normal(0.0, 0.001, 6)), seeds)
+    found = versus_sft([sft, hft, gmt], [drop], sft, margin=0.1)
+    assert list(found) == ["h", "g", "d"]
+    theirs = stats.ttest_rel(drop.scores, sft.scores).confidence_interval(1 - 0.05 / 3)
+    assert (found["d"].low, found["d"].high) == pytest.approx((theirs.low, theirs.high), abs=1e-5)
+    alone = against_control([sft, hft, gmt], sft, 0.1, 0.05 * 2 / 3)
+    assert [found["h"], found["g"]] == list(alone.arms)
+
+
+def test_the_ratio_and_the_budget_that_chose_it_are_in_the_table() -> None:
+    tuning = tuple(
+        replace(row("random", ratio, 100 + seed, 0.5), stage="tuning")
+        for ratio in (0.2, RATIO)
+        for seed in range(2)
+    )
+    found = cells(drawn_of(data("methods", (*methods_rows(0.1), *tuning))).table)
+    assert found["Random Mask"][:2] == ["0.4, best of 2", "4"]
+    assert found["GMT"][:2] == ["0.4, given", "0"]
+    assert found["SFT"][:2] == [NO_VALUE, "0"]
+
+
+def test_intervals_of_accuracies_stay_where_accuracies_can_be() -> None:
+    label = ScoreLabel.of([("sums", None)])
+    near = tuple(
+        replace(r, score=min(1.0, 0.99 + 0.01 * r.seed)) if r.method == "gmt" else r
+        for r in methods_rows(0.3)
+    )
+    part = drawn_of(data("methods", near, label=label))
+    assert cells(part.table)["GMT"][4].endswith("to 1.000")
+
+
+def test_an_arm_has_one_interval_in_all_curves() -> None:
+    rates, generator = (0.3, 0.9), random.Random(0)
+    rows = [row("sft", 0.0, seed, 0.6 + generator.gauss(0, 0.01)) for seed in range(3)]
+    for rule, sd in {"drop_trivial": 0.01, "drop_random": 0.05, "drop_salient": 0.1}.items():
+        rows += [
+            row(rule, rate, seed, generator.gauss(0.5, sd)) for rate in rates for seed in range(3)
+        ]
+    part = drawn_of(data("drop", tuple(rows), drop_rates=rates))
+    lines = [re.findall(r"<td>(.*?)</td>", line) for line in part.table.split("<tr")]
+    assert len({line[4] for line in lines if line and line[1] == "0"}) == 1
+
+
+def test_equal_scores_have_an_axis_that_can_be_read() -> None:
+    rows = tuple(replace(r, score=0.1 + 0.2) for r in methods_rows(0.0))
+    assert "not estimable" in drawn_of(data("methods", rows)).table
+    figure, axes = canvas("ratio", "difference")
+    axes.plot([0.0, 1.0], [0.0, 1e-17])  # a difference of equal scores, up to rounding
+    svg(figure, "flat")
+    assert axes.get_ylim() == pytest.approx((-0.05, 0.05), abs=0.001)
+    assert axes.get_xlim() == pytest.approx((-0.05, 1.05), abs=0.001)
 
 
 def test_best_ratio_names_searches_that_have_none() -> None:

@@ -143,7 +143,10 @@ def test_questions_are_paired_by_seed() -> None:
     }
     result = analyse(replace(data(some), items=items))
     assert result.rescored is not None
-    assert result.rescored.test == (("sums", Interval(1.0, 1.0, 1.0), 20),)
+    (test,) = result.rescored.test
+    assert (test.benchmark, test.n) == ("sums", 20)
+    assert (test.difference, test.low, test.high) == (1.0, 1.0, 1.0)
+    assert "not estimable" in page(replace(data(some), items=items), result).html()
 
 
 def test_every_figure_has_a_table_or_says_what_is_missing() -> None:

@@ -112,7 +112,7 @@ def test_the_winner_is_masked_and_only_fresh_models_are_tested() -> None:
 
 
 def test_methods_share_data_seeds_and_budget() -> None:
-    design = MethodsDesign(plan(), StudyConfig().arm_ratios(0.4))
+    design = MethodsDesign(plan(), StudyConfig().arm_ratios((0.4,)))
     rows = run(design, lambda p: 0.0)
     seeds = {m: {r.seed for r in rows if r.method == m} for m in {r.method for r in rows}}
     assert seeds.pop("pretrained") == {7}
@@ -130,7 +130,7 @@ def test_eight_arms_tune_their_own_parameters_at_equal_budget() -> None:
     )
     combinations = tuple(nuisance.combinations())
     whole = Plan(7, 3, 1, 2, combinations, study.arm_combinations(nuisance))
-    rows = run(MethodsDesign(whole, study.arm_ratios(0.4)), lambda p: p.learning_rate)
+    rows = run(MethodsDesign(whole, study.arm_ratios((0.4,))), lambda p: p.learning_rate)
     tuned = {
         m: sorted(r.learning_rate for r in rows if r.method == m and r.stage == "tuning")
         for m in {r.method for r in rows}
@@ -147,6 +147,61 @@ def test_eight_arms_tune_their_own_parameters_at_equal_budget() -> None:
     assert ends["lora"] == {(0.0, 3e-2, seed) for seed in (7, 8, 9)}
     assert ends["shira"] == {(0.98, 3e-3, seed) for seed in (7, 8, 9)}
     assert ends["dare"] == {(0.9, 3e-3, seed) for seed in (7, 8, 9)}
+
+
+def tuned(rows: list[TrialRow], method: str) -> list[tuple[float, float, int]]:
+    return sorted(
+        (r.mask_ratio, r.learning_rate, r.seed)
+        for r in rows
+        if r.method == method and r.stage == "tuning"
+    )
+
+
+def test_each_arm_tunes_its_ratio_on_seeds_that_no_replicate_uses() -> None:
+    """The replicates of Random Mask are best at 0.1, which its tuning seeds do not say."""
+    ratios = StudyConfig().arm_ratios((0.1, 0.3))
+
+    def score(p: DesignPoint) -> float:
+        if p.stage == "replicate":
+            return -p.mask_ratio
+        best = {"gmt": 0.1, "random": 0.3, "drop_trivial": 0.3}
+        return float(p.mask_ratio == best.get(p.method))
+
+    design = MethodsDesign(plan(((1, 1e-3), (1, 2e-3))), ratios)
+    rows = run(design, score)
+    assert design.ratios(rows) == {
+        **{"sft": 0.0, "hft": 0.0},
+        **{"random": 0.3, "gmt": 0.1, "drop_trivial": 0.3},
+    }
+    last = {(r.method, r.mask_ratio) for r in rows if r.stage == "replicate"}
+    assert {("gmt", 0.1), ("random", 0.3), ("drop_trivial", 0.3)} <= last
+    assert ("gmt", 0.3) not in last
+    # Equal budget: two ratios x two rates, or two rates with two seeds each.
+    assert {m: len(tuned(rows, m)) for m in ("sft", "hft", "random", "gmt")} == dict.fromkeys(
+        ("sft", "hft", "random", "gmt"), 4
+    )
+    assert len({seed for *_, seed in tuned(rows, "sft")}) == 2
+    assert len({seed for *_, seed in tuned(rows, "gmt")}) == 1
+    # Drop rates are tuned on the models of the first tuning seeds, which are kept for it.
+    assert [rate for rate, *_ in tuned(rows, "drop_trivial")] == [0.1, 0.3]
+    kept = [r for r in rows if r.stage == "tuning" and design.keeps_model(r)]
+    assert {(r.method, r.seed) for r in kept} == {("sft", 7 + 2_000_000)}
+    others = {r.seed for r in rows if r.stage != "tuning"}
+    assert not others & {r.seed for r in rows if r.stage == "tuning"}
+
+
+def test_drop_rates_are_tuned_on_sft_models_even_if_sft_has_nothing_to_tune() -> None:
+    ratios = StudyConfig(arms={"sft": {}, "drop_trivial": {}}).arm_ratios((0.1, 0.3))
+    rows = run(MethodsDesign(plan(), ratios), lambda p: p.mask_ratio)
+    assert len(tuned(rows, "sft")) == 1
+    assert len(tuned(rows, "drop_trivial")) == 2
+    ends = {r.mask_ratio for r in rows if r.method == "drop_trivial" and r.stage == "replicate"}
+    assert ends == {0.3}
+
+
+def test_a_given_ratio_is_not_tuned() -> None:
+    rows = run(MethodsDesign(plan(), StudyConfig().arm_ratios((0.4,))), lambda p: p.mask_ratio)
+    assert {r.stage for r in rows} == {"replicate"}
 
 
 def test_a_drop_follows_from_each_sft_model() -> None:
@@ -173,7 +228,7 @@ def test_data_has_every_method_on_every_share() -> None:
     "design",
     [
         SensitivityDesign(plan(), RATIOS, "gmt"),
-        MethodsDesign(plan(), StudyConfig(arms=EIGHT).arm_ratios(0.4)),
+        MethodsDesign(plan(), StudyConfig(arms=EIGHT).arm_ratios((0.4,))),
         DropDesign(plan(), (0.2, 0.4)),
         DataDesign(plan(), 0.4, (0.1, 1.0)),
     ],
