@@ -168,6 +168,14 @@ def _placed(tree: Mapping[str, Any], keys: list[str], value: Any) -> dict[str, A
     return {**tree, first: _placed(below, rest, value)}
 
 
+def value_of(run: BaseModel, key: str) -> Value:
+    """The value of a run at a key, as it is stored; see `placed`."""
+    here: Any = run
+    for name in _LONG.get(key, key).split("."):
+        here = getattr(here, name, None)
+    return stored(here)
+
+
 def _loaded(value: Value) -> Any:
     is_json = isinstance(value, str) and (value[:1] == "[" or value in ("null", "true", "false"))
     return json.loads(value) if is_json else value  # type: ignore[arg-type]

@@ -38,8 +38,8 @@ class Machine:
 class DomainPlan:
     """One domain's study. `parameters`: its space, or what a fixed design varies; `updates`:
     updates per trial and examples in each, by the sizes that vary. Hours are summed over trials,
-    parallel or not. `shortfall`: a sentence if the space has fewer points than requested trials;
-    else empty."""
+    parallel or not. `shortfall`: a sentence if the space has fewer points than requested trials,
+    and `changed` if it is another one than that of the recorded trials; else empty."""
 
     domain: str
     total: int
@@ -52,6 +52,7 @@ class DomainPlan:
     pace: Pace | None
     training_hours: float | None
     evaluation_hours: float | None
+    changed: str = ""
 
 
 @final
