@@ -29,12 +29,12 @@ from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import preflight
 from sweeps.execution.sweep import open_study
 from sweeps.finetune.run_identity import Tree
-from sweeps.search.attempts import IMPORTED, NUMBER, point_of
+from sweeps.search.attempts import IMPORTED, KEY, NUMBER, point_of, retried
 from sweeps.search.changed_space import distributions_of, fitted, point_in
 from sweeps.search.optuna_storage import open_foreign, open_storage
 from sweeps.search.trial_records import Records, label_of
 from sweeps.storage import remote_sync
-from sweeps.storage.address import is_address
+from sweeps.storage.address import OPTIONS
 from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.lease import Say
 
@@ -95,9 +95,10 @@ def from_sweep(config: SweepConfig, path: str, domains: Sequence[str]) -> dict[s
         UserError: the scores of the two mean different things; names each difference.
     """
     config = resolve_paths(config)
-    records, found = Records(load_config(path)), dict[str, Source]()
-    if records.place == paths_for(config):
+    other, found = resolve_paths(load_config(path)), dict[str, Source]()
+    if paths_for(other) == paths_for(config):
         raise UserError(f"{path}: is this sweep itself; expected another one")
+    records = Records(other)
     for domain in domains:
         study = records.study(domain) if domain in records.config.domains else None
         if study is None:
@@ -108,9 +109,11 @@ def from_sweep(config: SweepConfig, path: str, domains: Sequence[str]) -> dict[s
                 f"{path}: its scores in domain '{domain}' mean something else, so none is "
                 f"imported: {'; '.join(changed)}"
             )
+        superseded = retried(study)
         trials = tuple(
-            (trial.user_attrs.get(NUMBER, trial.number), _of_sweep(trial, config, domain))
+            (trial.user_attrs[NUMBER], _of_sweep(trial, config, domain))
             for trial in study.get_trials()
+            if KEY in trial.user_attrs and trial.number not in superseded
         )
         found[domain] = Source(f"sweep {records.config.name}", trials)
     if not found:
@@ -127,14 +130,14 @@ def _scored_by(definition: Tree) -> Tree:
 
 def _of_sweep(trial: FrozenTrial, config: SweepConfig, domain: str) -> FrozenTrial | str:
     ended = trial.user_attrs.get("outcome", {})
-    if ended.get("state") != "finished":
-        return "not finished"
-    if IMPORTED in trial.user_attrs or "stage" in point_of(trial):
-        return "imported itself, or a replicate"
+    if "stage" in point_of(trial):
+        return "another seed of a point"
     try:
         found = fitted(trial, config, domain)
     except ValueError as error:
         return _kind_of(error)
+    if ended.get("state") != "finished" or not found.state.is_finished():
+        return "not finished"
     found.user_attrs = {"outcome": ended, "method": trial.user_attrs["method"]}
     return found
 
@@ -207,5 +210,8 @@ def is_database(source: str) -> bool:
     """Whether a source is the address or the file of a database, and not a sweep."""
     file = Path(source)
     if "://" in source:
-        return not is_address(source)
-    return file.is_file() and file.open("rb").read(6) == b"SQLite"
+        return source.partition("://")[0] not in OPTIONS
+    if not file.is_file():
+        return False
+    with file.open("rb") as beginning:
+        return beginning.read(6) == b"SQLite"

@@ -13,12 +13,11 @@ from datetime import datetime
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from sweeps.config.parameters import Choices, equal
-from sweeps.config.search_config import bounded
 from sweeps.config.space import Point
 from sweeps.config.study_identity import (
     DEFINITION,
@@ -38,13 +37,17 @@ from sweeps.search.attempts import (
     is_void,
     point_of,
 )
+from sweeps.search.design import MOST, STAGES
 from sweeps.search.optuna_compat import contains, is_queued, kept_attrs, queued_attrs
-from sweeps.search.outcomes import constrained, objective_values, optuna_state
+from sweeps.search.outcomes import judged, optuna_state
 from sweeps.search.point_seeds import SCORES
 
 NEWEST = "newest_version"
-BESIDE = ("seed", "stage")
-"""Parameters of a replicate that no space has."""
+BESIDE: Mapping[str, BaseDistribution] = {
+    "seed": IntDistribution(0, MOST),
+    "stage": CategoricalDistribution(STAGES),
+}
+"""Parameters of a point's other seeds, which no space has."""
 
 SHOWN_REASONS = 3
 
@@ -183,10 +186,11 @@ def fitted(trial: FrozenTrial, config: SweepConfig, domain: str) -> FrozenTrial:
     found.user_attrs = {n: value for n, value in trial.user_attrs.items() if n != EARLIER}
     if trial.state is TrialState.WAITING:
         return found
-    beside = {name: trial.distributions[name] for name in BESIDE if name in trial.distributions}
-    found.params = {**params, **{name: trial.params[name] for name in beside}}
-    found.distributions = {**distributions, **beside}
-    if "outcome" in trial.user_attrs and trial.state.is_finished() and not beside:
+    beside = _beside(point)
+    found.params = {**params, **beside}
+    found.distributions = {**distributions, **{name: BESIDE[name] for name in beside}}
+    is_over = trial.state.is_finished() and INTERRUPTED not in trial.user_attrs
+    if "outcome" in trial.user_attrs and is_over and not beside:
         _judge(found, config, domain)
     return found
 
@@ -199,14 +203,12 @@ def _judge(trial: FrozenTrial, config: SweepConfig, domain: str) -> None:
         trial.state, trial.datetime_complete = TrialState.RUNNING, None
     if trial.state is not TrialState.COMPLETE:
         return
-    search = config.search
-    measured = tuple(dict.fromkeys((*config.objectives(), *map(bounded, search.constraints))))
     folder = str(paths_for(config).trial(domain, trial.user_attrs.get(KEY, "")))
-    values = objective_values(measured, ended["metrics"], ended["score"], folder)
+    values = judged(ended, config.objectives(), config.search.constraints, folder)
     if values is None:
-        raise ValueError(f"not every one of {', '.join(measured)} was measured")
-    trial.values = [values[name] for name in config.objectives()]
-    for name, amount in constrained(search.constraints, values).items():
+        raise ValueError("an objective or a constraint was not measured")
+    trial.values = values[0]
+    for name, amount in values[1].items():
         trial.set_constraint(name, amount)
 
 

@@ -109,6 +109,21 @@ def objective_values(
     return found if all(math.isfinite(value) for value in found.values()) else None
 
 
+def judged(
+    ended: Mapping[str, Any],
+    objectives: Sequence[Objective],
+    constraints: Sequence[str],
+    folder: str = "",
+) -> tuple[list[float], dict[str, float]] | None:
+    """The objectives of a finished outcome, and by how much it violates each constraint; None if
+    one was not measured."""
+    measured = tuple(dict.fromkeys((*objectives, *map(bounded, constraints))))
+    values = objective_values(measured, ended["metrics"], ended["score"], folder)
+    if values is None:
+        return None
+    return [values[name] for name in objectives], constrained(constraints, values)
+
+
 def kept_fraction(events: Path) -> float:
     """The mean over all measured updates; NaN if there is none.
 

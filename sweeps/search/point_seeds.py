@@ -13,13 +13,12 @@ from typing import Any, final
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeps.config.search_config import bounded
 from sweeps.config.space import Point
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.search.attempts import INCOMPLETE, RETRY_OF, incomplete, queue_points, retried
 from sweeps.search.design import REPLICATE
 from sweeps.search.optuna_compat import set_attr, set_constraint
-from sweeps.search.outcomes import constrained, objective_values, optuna_state
+from sweeps.search.outcomes import judged, optuna_state
 
 SCORES = "scores"
 """In the outcome of a point: the scores of its seeds, the sweep's own first."""
@@ -73,17 +72,15 @@ class PointSeeds:
         return [found[seed] for seed in sorted(found)]
 
     def _tell(self, trial: FrozenTrial, ended: dict[str, Any]) -> None:
-        search, objectives = self._config.search, self._config.objectives()
         set_attr(self._study, trial, "outcome", ended)
         if ended["state"] != "finished":
             self._study.tell(trial.number, state=optuna_state(ended))
             return
-        measured = (*objectives, *map(bounded, search.constraints))
-        values = objective_values(measured, ended["metrics"], ended["score"], "")
-        assert values is not None  # each trial has them among its metrics
-        for name, amount in constrained(search.constraints, values).items():
+        found = judged(ended, self._config.objectives(), self._config.search.constraints)
+        assert found is not None  # each trial has them among its metrics
+        for name, amount in found[1].items():
             set_constraint(self._study, trial, name, amount)
-        self._study.tell(trial.number, [values[name] for name in objectives])
+        self._study.tell(trial.number, found[0])
 
 
 def averaged(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,19 +9,21 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from sweeps.config.load import parse_config
-from sweeps.config.sweep_config import SweepConfig
+from sweeps.config.load import load_config, parse_config
+from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.reporting import search_data
 from sweeps.execution.study_search import StudySearch
+from sweeps.execution.sweep import open_study
 from sweeps.execution.test_scores import TestScores as Scores
 from sweeps.report.search_page import page
 from sweeps.report.trial_row import score_text
-from sweeps.search.attempts import finished_trials, mark_interrupted, queue_interrupted
+from sweeps.search.attempts import mark_interrupted, queue_interrupted
 from sweeps.search.pending_trials import SearchSpace, queue_missing
-from sweeps.search.point_seeds import PointSeeds, reopen
+from sweeps.search.point_seeds import PointSeeds
+from sweeps.search.retry_failed import queue_failed
 from sweeps.search.samplers import DistinctSampler
-from sweeps.search.trial_records import best_row, label_of, trial_rows
+from sweeps.search.trial_records import Records, best_row, label_of, trial_rows
 from sweeps.search.workload import workload
 from sweeps.storage.errors import UserError
 from tests.sweeps.jobs import suggested, trial_job
@@ -152,9 +154,10 @@ def test_a_point_ends_when_its_last_seed_does(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("kind", ["error", "diverged"])
-def test_a_failed_seed_fails_its_point_until_it_is_retried(tree: Tree, kind: str) -> None:
-    config = configured(tree, trials=1, replicates=2)
-    study = new_study(config)
+def test_a_failed_seed_fails_its_point_until_it_is_retried(sweep_files: Path, kind: str) -> None:
+    asked = ["seed=5", "search.trials=1", "search.replicates=2"]
+    config = resolve_paths(load_config("sweep.yaml", asked))
+    study = open_study(config, "sums")
     search = session(study, config)
     first, second = suggested(search, "a"), suggested(search, "b")
     end(search, "a", first)
@@ -167,11 +170,8 @@ def test_a_failed_seed_fails_its_point_until_it_is_retried(tree: Tree, kind: str
     expected = TrialState.PRUNED if kind == "diverged" else TrialState.FAIL
     assert study.trials[0].state is expected
     assert queue_missing(study, config, "sums") == 0
-    point, seed = finished_trials(study)
-    reopen(study, point)
-    attrs = {"number": 1, "retry_of": seed.number}
-    study.enqueue_trial(seed.params, user_attrs=attrs)
-    assert queue_missing(study, config, "sums") == 1
+    assert queue_failed(Records(config)) == {"sums": [0, 1]}
+    assert queue_missing(study, config, "sums") == 1  # the first seed is not run again
     search = session(study, config)
     again = suggested(search, "c")
     assert again.point == second.point
