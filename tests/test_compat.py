@@ -274,6 +274,22 @@ def test_optuna_sets_attributes_of_a_trial_on_record() -> None:
     assert again.get_trials()[0].user_attrs == {"interrupted": True}
 
 
+@canary("optuna", "the system attributes constraints:NAME and cma:NAME")
+def test_optuna_notes_constraints_and_the_model_of_cmaes_by_name() -> None:
+    import optuna
+
+    from sweeps.search.optuna_compat import kept_attrs, set_constraint
+
+    study = optuna.create_study()
+    study.ask()
+    set_constraint(study, study.get_trials()[0], "seconds <= 1", 0.5)
+    (trial,) = study.get_trials()
+    assert trial.constraints == {"seconds <= 1": 0.5}
+    assert optuna.samplers.CmaEsSampler(seed=0)._attr_prefix == "cma:"
+    trial.system_attrs |= {"cma:generation": 1, "completed_rung_0": 0.5}
+    assert kept_attrs(trial) == {"completed_rung_0": 0.5}
+
+
 @canary("optuna", "BaseDistribution._contains")
 def test_optuna_says_whether_a_value_can_be_drawn() -> None:
     from optuna.distributions import CategoricalDistribution, FloatDistribution

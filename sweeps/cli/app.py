@@ -14,6 +14,7 @@ from sweeps.cli.compare import compare
 from sweeps.cli.doctor import doctor
 from sweeps.cli.evaluate import evaluate_models
 from sweeps.cli.finetune import finetune
+from sweeps.cli.import_command import import_trials
 from sweeps.cli.init import init
 from sweeps.cli.leaderboard import leaderboard
 from sweeps.cli.plan import plan
@@ -50,6 +51,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "stop": stop,
         "resume": resume,
         "retry": retry,
+        "import": import_trials,
         "paper": paper,
     },
     "Results": {

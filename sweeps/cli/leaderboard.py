@@ -58,7 +58,12 @@ def _print_board(name: str, rows: list[TrialRow], label: ScoreLabel) -> None:
             str(row.number),
             "" if row.score is None else label.number(row.score),
             point_text(recorded_point(row)),
-            ", violates ".join([row.state.replace("_", " "), *row.violated]),
+            _state(row),
             f"{row.seconds:.0f}" if row.has_ended() else "",
         )
     Console().print(table)
+
+
+def _state(row: TrialRow) -> str:
+    said = ", violates ".join([row.state.replace("_", " "), *row.violated])
+    return f"{said}, of {row.origin}" if row.origin else said

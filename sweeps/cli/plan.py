@@ -42,7 +42,7 @@ from sweeps.execution.planning import (
 )
 from sweeps.execution.progress import time_text
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.trial_records import recorded_rows
+from sweeps.search.trial_records import space_previews
 from sweeps.storage.cluster_address import cluster_address
 
 SHOWN_SIZES = 12
@@ -107,8 +107,7 @@ def _paper_lines(plan: PaperPlan) -> Iterator[str]:
 def _domain(plan: DomainPlan) -> Iterator[str]:
     done = f", {plan.done} already done" if plan.done else ""
     yield f"{plan.domain}: {_count(plan.total, 'trial')}{done}, {plan.left} to run"
-    if plan.shortfall:
-        yield f"  {plan.shortfall}"
+    yield from (f"  {said}" for said in (plan.changed, plan.shortfall) if said)
     for name, text in plan.parameters.items():
         yield f"  {name}: {text}"
     for sizes, (updates, examples) in [*plan.updates.items()][:SHOWN_SIZES]:
@@ -241,11 +240,14 @@ def _planned(config: SweepConfig, pace: PaceOf, price: float | None) -> SweepPla
     machine = (joined_cluster if cluster_address() else this_machine)(config)
     if price is None:
         price = config.budget.price_per_gpu_hour
-    found = planning.plan(config, recorded_rows(config), machine, pace, price)
+    previews = space_previews(config)
+    rows = {name: recorded for name, (recorded, _) in previews.items()}
+    found = planning.plan(config, rows, machine, pace, price)
+    domains = tuple(replace(one, changed=previews[one.domain][1]) for one in found.domains)
     left = [domain.left for domain in found.domains]
     most = sum(left) if config.resources.domains == "side_by_side" else max(left)
     at_once = min(machine.concurrency, max(1, most))
-    return replace(found, machine=replace(machine, concurrency=at_once))
+    return replace(found, domains=domains, machine=replace(machine, concurrency=at_once))
 
 
 def _paper(config: SweepConfig, pace: PaceOf, price: float | None) -> PaperPlan:

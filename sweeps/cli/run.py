@@ -24,7 +24,7 @@ from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.trial_keys import shown
 from sweeps.execution.progress import Display, build_display
-from sweeps.report.trial_row import TrialRow
+from sweeps.report.trial_row import fresh_scores, score_text
 from sweeps.search.retry_failed import queue_failed
 from sweeps.search.trial_records import Records, label_of
 from sweeps.storage.errors import nearest
@@ -32,6 +32,7 @@ from sweeps.storage.interrupts import interruptible, shielded
 from sweeps.tracking.tracker import SERVE
 
 if TYPE_CHECKING:
+    from sweeps.execution.study_session import DomainResult
     from sweeps.execution.sweep import StudyResult
     from sweeps.execution.test_scores import TestScores
 
@@ -94,7 +95,7 @@ def run_sweep(config: SweepConfig, again: str, *, adopt: bool) -> None:
         result = sweep.run(config, display, adopt=adopt)
     for name, domain in result.domains.items():
         if config.study.kind != "efficiency":
-            _print_best(name, domain.best)
+            _print_best(config, domain)
         _print_tests(config, name, domain.test_scores)
     print()
     for label, text in _next_steps(result):
@@ -207,13 +208,17 @@ def _say_stopped(stopped: str, again: str) -> None:
         print(f"\nStopped because {stopped}:\n  {again}")
 
 
-def _print_best(name: str, best: TrialRow | None) -> None:
+def _print_best(config: SweepConfig, result: DomainResult) -> None:
+    name, best = result.domain, result.best
     if best is None:
         print(f"{name}: no trial finished within the constraints")
         return
+    score = f"{best.score:.4f}"
+    if best.scores or fresh_scores(best, result.rows):
+        score = score_text(label_of(config, name), best, result.rows)
     others = "".join(f", {key} {shown(value)}" for key, value in best.others.items())
     print(
-        f"{name}: best score {best.score:.4f} on validation items with "
+        f"{name}: best score {score} on validation items with "
         f"mask_ratio {best.mask_ratio:g}, accumulation_interval {best.accumulation_interval}, "
         f"learning_rate {best.learning_rate:.2e}{others} (trial {best.number})"
     )

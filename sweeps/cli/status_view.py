@@ -72,7 +72,7 @@ def table(status: SweepStatus) -> Table:
             f"{domain.done} of {domain.total}",
             str(len(domain.running)),
             str(domain.states.get("failed", 0)),
-            "" if best is None else domain.label.number(best.score or 0.0),
+            domain.best_score,
             "" if best is None else point_text(recorded_point(best)),
         )
     if any(domain.best is not None for domain in status.domains):

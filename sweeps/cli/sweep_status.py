@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.driver_log import latest_trouble
 from sweeps.execution.progress import point_text, recorded_point, time_text
-from sweeps.report.trial_row import ScoreLabel, TrialRow, violations
-from sweeps.search.attempts import INTERRUPTED
+from sweeps.report.trial_row import ScoreLabel, TrialRow, score_text, violations
+from sweeps.search.attempts import INCOMPLETE, INTERRUPTED
 from sweeps.search.trial_records import Records, best_row, label_of
 from sweeps.search.workload import workload
 from sweeps.storage.remote_sync import fetcher, living_driver
@@ -69,7 +69,8 @@ class Event:
 @dataclass(frozen=True)
 class DomainStatus:
     """One domain's study. `states` counts trials by state, `best` is by validation score.
-    `violations`: a sentence if finished trials violate constraints; else empty."""
+    `violations`: a sentence if finished trials violate constraints; else empty. `best_score`: as
+    text, with that of fresh seeds."""
 
     domain: str
     label: ScoreLabel
@@ -80,6 +81,7 @@ class DomainStatus:
     best: TrialRow | None
     report: str | None
     violations: str = ""
+    best_score: str = ""
 
 
 @final
@@ -123,24 +125,26 @@ def status(records: Records) -> SweepStatus:
 
 
 def _domain(records: Records, domain: str, driven: bool) -> DomainStatus:
-    rows = records.rows(domain)
+    rows = tuple(row for row in records.rows(domain) if not row.origin)
     work = workload(records.config, domain, rows)
     states: dict[str, int] = {}
     for row in rows:
         # Without a live driver nothing runs: a killed one left its trials recorded as running.
         state = "interrupted" if row.state == "running" and not driven else row.state
         states[state] = states.get(state, 0) + 1
+    best, label = best_row(rows), label_of(records.config, domain)
     page = records.place.study(domain) / "report" / "report.html"
     return DomainStatus(
         domain=domain,
-        label=label_of(records.config, domain),
+        label=label,
         total=work.total,
         done=work.done,
         states=states,
         running=_running(records, domain) if driven else (),
-        best=best_row(rows),
+        best=best,
         report=str(page) if page.is_file() else None,
         violations=violations(rows),
+        best_score="" if best is None else score_text(label, best, rows),
     )
 
 
@@ -150,7 +154,8 @@ def _running(records: Records, domain: str) -> tuple[Running, ...]:
     fetch = fetcher(records.place)
     for trial in records.trials(domain):
         key = trial.user_attrs.get("key")
-        if trial.state is not TrialState.RUNNING or key not in rows:
+        is_over = trial.state is not TrialState.RUNNING or INCOMPLETE in trial.user_attrs
+        if is_over or key not in rows:
             continue
         folder = records.place.trial(domain, key)
         began = trial.datetime_start or now
@@ -239,7 +244,7 @@ def _failures(records: Records, domain: str) -> list[Failure]:
     return [
         _failure(records, domain, row, outcomes[row.key].get("outcome", {}))
         for row in records.rows(domain)
-        if row.state == "failed"
+        if row.state == "failed" and not row.origin
     ]
 
 

@@ -177,7 +177,7 @@ class Choices(StrictModel):
     def _each_once(self) -> Choices:
         values = self.values()
         for index, value in enumerate(values):
-            if any(_equal(value, other, 1e-9) for other in values[:index]):
+            if any(equal(value, other, 1e-9) for other in values[:index]):
                 raise ValueError(
                     f"{as_yaml(value)} is given twice: expected each value once, got "
                     f"{as_yaml([*self.choices])}"
@@ -207,13 +207,14 @@ class Choices(StrictModel):
 
     def place(self, value: Any) -> Value | None:
         """The choice equal to ``value`` up to rounding; None if there is none."""
-        return next((one for one in self.values() if _equal(one, value, GRID_TOLERANCE)), None)
+        return next((one for one in self.values() if equal(one, value)), None)
 
     def __str__(self) -> str:
         return "one of " + ", ".join(map(shown, self.choices)) + _condition(self.when)
 
 
-def _equal(one: Any, other: Any, tolerance: float) -> bool:
+def equal(one: Any, other: Any, tolerance: float = GRID_TOLERANCE) -> bool:
+    """Whether two stored values are the same up to rounding."""
     if isinstance(one, int | float) and isinstance(other, int | float):
         return isclose(one, other, rel_tol=tolerance)
     return bool(one == other)

@@ -107,14 +107,28 @@ def _checked_constraint(text: str) -> str:
 Constraint = Annotated[str, AfterValidator(_checked_constraint)]
 
 
-class ReplicatesConfig(StrictModel):
+class FreshSeedsConfig(StrictModel):
     """After the search, run its ``best`` points again, each with ``seeds`` new seeds.
 
-    The replicates show how much of a score is luck. They are not used for selection.
+    They show how much of a score is luck, and are not used for selection. A number is that of the
+    seeds of the best point.
     """
 
-    best: Annotated[int, Field(ge=1)]
-    seeds: Annotated[int, Field(ge=1, le=1000)]
+    best: Annotated[int, Field(ge=1)] = 1
+    seeds: Annotated[int, Field(ge=0, le=1000)] = 0
+
+
+def _fresh_seeds(given: Any) -> Any:
+    return {"seeds": given} if isinstance(given, int) and not isinstance(given, bool) else given
+
+
+def _replicates(given: Any) -> Any:
+    if isinstance(given, Mapping):
+        raise ValueError(
+            "expected the number of seeds of each point; {best, seeds}, after the search, is "
+            "search.fresh_seeds"
+        )
+    return given
 
 
 class SearchConfig(StrictModel):
@@ -126,7 +140,8 @@ class SearchConfig(StrictModel):
     ``nsga3``. ``sampler``: one of `SAMPLERS`, or ``module:Class`` for an Optuna sampler of your
     own. ``start``: points tried before the sampler's own. Several ``objectives`` give a Pareto
     front; the best trial is still the one with the highest score. A trial that violates one of the
-    ``constraints`` is never the best.
+    ``constraints`` is never the best. ``replicates``: the number of seeds that each point is
+    trained with; its score is their mean.
     """
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
@@ -136,7 +151,8 @@ class SearchConfig(StrictModel):
     start: tuple[StartingPoint, ...] = ()
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("score",)
     constraints: tuple[Constraint, ...] = ()
-    replicates: ReplicatesConfig | None = None
+    replicates: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_replicates)] = 1
+    fresh_seeds: Annotated[FreshSeedsConfig, BeforeValidator(_fresh_seeds)] = FreshSeedsConfig()
 
     @field_validator("sampler")
     @classmethod
@@ -157,6 +173,11 @@ class SearchConfig(StrictModel):
             raise ValueError(
                 f"scheduler.name {self.scheduler.name}: with several objectives, the score alone "
                 "does not show which trials are unpromising; expected scheduler.name none"
+            )
+        if self.replicates > 1 and self.scheduler.name != "none":
+            raise ValueError(
+                f"scheduler.name {self.scheduler.name}: with replicates, a point is judged by its "
+                "mean over seeds, which no single trial shows; expected scheduler.name none"
             )
         if self.sampler == "grid" and self.start:
             raise ValueError("start: a grid already contains all points; expected no start")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from pathlib import Path
@@ -40,6 +41,10 @@ def trial_key(
     return f"{number:03d}-{digest(tree)}"
 
 
+DECISIVE = {"scheduler", "objectives", "constraints", "replicates"}
+"""Settings of a search that belong to its study's definition."""
+
+
 def study_definition(config: SweepConfig, domain: str) -> Tree:
     """What the trials of a study must share to be comparable.
 
@@ -47,10 +52,36 @@ def study_definition(config: SweepConfig, domain: str) -> Tree:
     workers does, because the effective batch grows with it.
     """
     if config.study.kind != "search":
-        return _design_definition(config, domain)
-    search = _plain(config.search, include={"scheduler", "objectives", "constraints"})
+        return _as_recorded(_design_definition(config, domain))
+    search = _plain(config.search, include=DECISIVE)
     space = _plain(config.space_of(domain))
-    return {**_shared_definition(config, domain), "search": search, "space": space}
+    return _as_recorded({**_shared_definition(config, domain), "search": search, "space": space})
+
+
+def _as_recorded(tree: Tree) -> Tree:
+    """A definition as Optuna's records return it."""
+    found: Tree = json.loads(json.dumps(tree))
+    return found
+
+
+def split_definition(definition: Tree) -> tuple[Tree, Tree]:
+    """What decides the score of a point, and what a search may change: space and constraints.
+
+    A fixed design may change neither.
+    """
+    if "space" not in definition:
+        return definition, {}
+    score = {**definition, "search": dict(definition["search"])}
+    constraints = score["search"].pop("constraints", [])
+    return score, {"space": score.pop("space"), "search": {"constraints": constraints}}
+
+
+def space_definition(config: SweepConfig, domain: str) -> Tree:
+    """The part of a study's definition that a search may change; reads no file."""
+    if config.study.kind != "search":
+        return {}
+    constraints = {"constraints": config.search.constraints}
+    return _as_recorded({"space": _plain(config.space_of(domain)), "search": constraints})
 
 
 def _shared_definition(config: SweepConfig, domain: str) -> Tree:

@@ -27,7 +27,15 @@ SHORT = {"method.name": "method", "method.mask_ratio": "mask_ratio"}
 _LONG = {short: key for key, short in SHORT.items()}
 # Other settings of the data change which rows are read; the rows are checked once a domain.
 _OF_DATA = {"data.train_fraction", "data.max_length"}
-_FIXED = {*BESIDE_THE_RESULT, "model", "evaluation", "seed", "parallel", "method.drop", "method.hft"}
+_FIXED = {
+    *BESIDE_THE_RESULT,
+    "model",
+    "evaluation",
+    "seed",
+    "parallel",
+    "method.drop",
+    "method.hft",
+}
 _FIXED |= {f"data.{name}" for name in DataConfig.model_fields} - _OF_DATA
 
 _EXPECTED = {
@@ -168,6 +176,14 @@ def _placed(tree: Mapping[str, Any], keys: list[str], value: Any) -> dict[str, A
     below = tree.get(first) or {}
     below = below.model_dump() if isinstance(below, BaseModel) else below
     return {**tree, first: _placed(below, rest, value)}
+
+
+def value_of(run: BaseModel, key: str) -> Value:
+    """The value of a run at a key, as it is stored; see `placed`."""
+    here: Any = run
+    for name in _LONG.get(key, key).split("."):
+        here = getattr(here, name, None)
+    return stored(here)
 
 
 def _loaded(value: Value) -> Any:

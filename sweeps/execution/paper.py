@@ -232,7 +232,7 @@ def report(config: SweepConfig) -> Path:
         found: dict[str, tuple[ScoreLabel, TrialRow | None, int]] = {}
         for domain in config.domains:
             rows = _rows(config, domain, "search")
-            ended = sum(row.state == "finished" for row in rows)
+            ended = sum(row.state == "finished" and not row.origin for row in rows)
             found[domain] = (label_of(config, domain), best_row(rows), ended)
         shared.append(best_ratio(found))
     analysed = {d.domain: d.curve for d in domains if d.curve is not None and d.curve[1].intervals}

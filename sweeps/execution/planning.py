@@ -40,7 +40,8 @@ class DomainPlan:
     """One domain's study. `parameters`: its space, or what a fixed design varies; `updates`:
     updates per trial and examples in each, by the sizes that vary. Hours are summed over trials,
     parallel or not. `shared`: how many of those left another study of the paper trains.
-    `shortfall`: a sentence if the space has fewer points than requested trials; else empty."""
+    `shortfall`: a sentence if the space has fewer points than requested trials, and `changed` if
+    it is another one than that of the recorded trials; else empty."""
 
     domain: str
     total: int
@@ -54,6 +55,7 @@ class DomainPlan:
     training_hours: float | None
     evaluation_hours: float | None
     shared: int = 0
+    changed: str = ""
 
     def to_run(self) -> int:
         """The trials that this study itself runs."""

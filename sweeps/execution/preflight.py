@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, check_distribution_compatibility
 
 from sweeps.config.old_records import check_schema
-from sweeps.config.space import SpaceConfig
-from sweeps.config.study_identity import DEFINITION, differences, study_definition
+from sweeps.config.study_identity import (
+    DEFINITION,
+    differences,
+    split_definition,
+    study_definition,
+)
 from sweeps.config.sweep_config import DomainConfig, SweepConfig, paths_for
 from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.run_identity import Tree
+from sweeps.search.changed_space import recorded_study
 from sweeps.search.optuna_storage import open_storage
 from sweeps.search.samplers import build_sampler
 from sweeps.storage.cluster_address import cluster_address
@@ -186,20 +189,22 @@ def check_own_study(study: optuna.Study, config: SweepConfig) -> None:
 def check_same_study(
     study: optuna.Study, config: SweepConfig, domain: str, *, adopt: bool = False
 ) -> None:
-    """Refuse to mix trials of two definitions in one study, unless the user allows it.
+    """Refuse to mix trials whose scores mean different things, unless the user allows it.
 
-    ``adopt``: allow it if Optuna can store both in one study.
+    The space and the constraints may change: see `sweeps.search.changed_space`. ``adopt``: allow
+    it if Optuna can store both in one study.
 
     Raises:
         UserError: names each difference and the ways to continue.
     """
-    now = _definition(config, domain)
-    before = study.user_attrs.get(DEFINITION, now)
+    now = study_definition(config, domain)
+    recorded = study.user_attrs.get(DEFINITION, now)
+    before, now = split_definition(recorded)[0], split_definition(now)[0]
     if before == now:
         return
-    check_schema(before, paths_for(config).folder)
+    check_schema(recorded, paths_for(config).folder)
     if adopt:
-        _check_mixable(study, config, domain)
+        _check_objectives(recorded, config, domain)
         return
     changed = "; ".join(differences(before, now))
     raise UserError(
@@ -210,53 +215,24 @@ def check_same_study(
     )
 
 
-def _check_mixable(study: optuna.Study, config: SweepConfig, domain: str) -> None:
-    """Optuna cannot change a study's objectives, the kind of a parameter, or a list of choices."""
-    changed = []
-    if config.study.kind == "search":
-        new = _distributions(config.space_of(domain))
-        old = {n: d for trial in study.get_trials() for n, d in trial.distributions.items()}
-        for name in sorted(old.keys() & new.keys()):
-            try:
-                check_distribution_compatibility(old[name], new[name])
-            except ValueError:
-                changed.append(f"space.{name}")
-    before = study.user_attrs[DEFINITION].get("search", {})
-    if before.get("objectives", ["score"]) != list(config.objectives()):
-        changed.append("search.objectives")
-    if before.get("constraints", []) != list(config.search.constraints):
-        changed.append("search.constraints")
-    if changed:
+def _check_objectives(recorded: Tree, config: SweepConfig, domain: str) -> None:
+    """Optuna cannot change a study's objectives."""
+    before = recorded.get("search", {}).get("objectives", ["score"])
+    if before != list(config.objectives()):
         raise UserError(
             f"domain '{domain}': one study cannot hold trials of both definitions: "
-            f"{', '.join(changed)} (the ends of a range may change, the values of a list may "
-            f"not). Use another name, for example name={config.name}2"
+            f"search.objectives (was {before}). Use another name, for example name={config.name}2"
         )
-
-
-def _distributions(space: SpaceConfig) -> dict[str, BaseDistribution]:
-    """Optuna's distribution of each parameter, whether or not its condition holds."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    trial = optuna.create_study().ask()
-    for name, each in space.parameters().items():
-        each.suggest(trial, name)
-    return trial.distributions
 
 
 def define(study: optuna.Study, config: SweepConfig, domain: str) -> None:
     """Record the study's definition; an earlier, different one stays on record."""
-    now = _definition(config, domain)
+    now = study_definition(config, domain)
     before = study.user_attrs.get(DEFINITION, now)
     if before != now:
         study.set_user_attr(ADOPTED, [*study.user_attrs.get(ADOPTED, []), before])
     study.set_user_attr(DEFINITION, now)
     study.set_user_attr(STORAGE, config.storage)
-
-
-def _definition(config: SweepConfig, domain: str) -> Tree:
-    """The definition as Optuna's records return it."""
-    found: Tree = json.loads(json.dumps(study_definition(config, domain)))
-    return found
 
 
 def check_recorded(place: StudyPaths, config: SweepConfig, *, adopt: bool = False) -> None:
@@ -270,10 +246,7 @@ def check_recorded(place: StudyPaths, config: SweepConfig, *, adopt: bool = Fals
     if place.database is None and not place.optuna_file().exists():
         return
     storage = open_storage(place)
-    recorded = set(optuna.get_all_study_names(storage))
     for domain in config.domains:
-        name = f"{config.name}/{domain}"
-        if name in recorded:
-            recorded_study = optuna.load_study(study_name=name, storage=storage)
-            check_own_study(recorded_study, config)
-            check_same_study(recorded_study, config, domain, adopt=adopt)
+        if (study := recorded_study(storage, f"{config.name}/{domain}")) is not None:
+            check_own_study(study, config)
+            check_same_study(study, config, domain, adopt=adopt)

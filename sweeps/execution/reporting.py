@@ -20,7 +20,7 @@ from sweeps.report.published import published_speeds
 from sweeps.report.sensitivity import SensitivityData, analyse
 from sweeps.report.trial_row import StudyData, TrialRow
 from sweeps.report.write_report import ReportPaths, write_files, write_report, write_sensitivity
-from sweeps.search.design import REPLICATE, Design
+from sweeps.search.design import Design
 from sweeps.search.fixed_designs import DataDesign, MethodsDesign, build_design
 from sweeps.search.importance import importances
 from sweeps.search.trial_records import Records, best_row, label_of, own_rows
@@ -142,10 +142,11 @@ def search_data(
         best=best_row(rows),
         test_results=scores.entries,
         config_yaml=config_yaml(config),
-        replicates=tuple(row for row in rows if row.stage == REPLICATE),
+        replicates=tuple(row for row in rows if row.stage and not row.origin),
         objectives=config.objectives(),
         paired=paired_tests(scores),
         shortfall=config.shortfall(domain),
+        elsewhere=tuple(row for row in rows if row.origin),
     )
 
 

@@ -99,7 +99,7 @@ class Results:
         """
         import pandas as pd
 
-        rows = {row.number: row for row in self._records.rows(self._known(domain))}
+        rows = {row.number: row for row in self._records.rows(self._known(domain)) if row.key}
         if trial not in rows:
             numbers = ", ".join(map(str, sorted(rows))) or "none yet"
             raise UserError(f"domain '{domain}' has no trial {trial}; its trials: {numbers}")

@@ -34,11 +34,12 @@ class StudyObserver:
         pump: TrackerPump,
         stop_condition: StopCondition,
         seed: int,
-        drop_weights: Callable[[], None],
+        recorded: Callable[[], None],
     ) -> None:
+        """``recorded``: called after a trial has ended and its outcome is on record."""
         self._search = search
         self._tally, self._display, self._pump, self._seed = tally, display, pump, seed
-        self._stop_condition, self._drop_weights = stop_condition, drop_weights
+        self._stop_condition, self._recorded = stop_condition, recorded
 
     def began(self, trial: TuneTrial) -> None:
         """Open the trial's record."""
@@ -88,11 +89,8 @@ class StudyObserver:
         tally = self._tally
         tally.running.pop(job.key, None)
         tally.endings[state] += 1
-        is_feasible = state == "finished" and not ended.get("violated")
-        if is_feasible and (tally.best is None or ended["score"] > tally.best["score"]):
-            tally.best = ended
         self._pump.end(job.key, folder, ended)
-        self._drop_weights()
+        self._recorded()
         self._display.ended(tally, ended)
 
 

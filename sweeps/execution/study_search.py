@@ -17,9 +17,10 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from sweeps.config.search_config import Objective, bounded, excess
+from sweeps.config.search_config import Objective, bounded
 from sweeps.config.space import Point
 from sweeps.execution.job_messages import TrialJob
+from sweeps.report.trial_row import FRESH
 from sweeps.search.attempts import (
     KEY,
     NUMBER,
@@ -31,7 +32,16 @@ from sweeps.search.attempts import (
 )
 from sweeps.search.design import REPLICATE
 from sweeps.search.optuna_compat import stored
-from sweeps.search.outcomes import ending, has_ended, metrics_of, objective_values, outcome
+from sweeps.search.outcomes import (
+    constrained,
+    ending,
+    has_ended,
+    metrics_of,
+    objective_values,
+    optuna_state,
+    outcome,
+)
+from sweeps.search.point_seeds import PointSeeds
 from sweeps.search.pruners import LatestAttempts, is_spared
 from sweeps.search.samplers import Exhausted
 from sweeps.storage.outages import retry_storage
@@ -59,7 +69,8 @@ class StudySearch(Searcher):
     ``checks``: validation checks of a whole trial; the pruner counts in them. ``starts``: how many
     points `search.start` has, whose trials no pruner stops. With several ``objectives`` no
     intermediate score is reported: Optuna has no place for it. ``constraints``: on finished
-    trials; Optuna's samplers read them from the records.
+    trials; Optuna's samplers read them from the records. ``seeds``: of the points, if there are
+    several.
     """
 
     def __init__(
@@ -72,13 +83,14 @@ class StudySearch(Searcher):
         starts: int = 0,
         objectives: Sequence[Objective] = ("score",),
         constraints: Sequence[str] = (),
+        seeds: PointSeeds | None = None,
         stopping: Callable[[], bool] = lambda: False,
         fetch: Callable[[Path], None] = lambda events: None,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self._study, self._space, self._build_job = study, space, build_job
         self._checks, self._starts, self._objectives = checks, starts, objectives
-        self._constraints = constraints
+        self._constraints, self._seeds = constraints, seeds
         self._measured = tuple(dict.fromkeys((*objectives, *map(bounded, constraints))))
         self._stopping, self._fetch = stopping, fetch
         self._open: dict[str, optuna.Trial] = {}
@@ -104,6 +116,8 @@ class StudySearch(Searcher):
         job = self._build_job(trial.user_attrs[NUMBER], point)
         trial.set_user_attr(KEY, job.key)
         trial.set_user_attr("method", job.method)  # it may be the sweep's and not a parameter
+        if self._seeds is not None:
+            self._seeds.begin(stored(trial))
         self._open[trial_id], self._folders[trial_id] = trial, job.folder
         return {"job": job}
 
@@ -130,11 +144,7 @@ class StudySearch(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell Optuna how the trial ended: COMPLETE, PRUNED or FAIL.
-
-        A divergence is PRUNED too. Samplers ignore FAIL and would draw such a point again, while
-        TPE ranks a pruned trial without a value last.
-        """
+        """Tell Optuna how the trial ended; see `optuna_state`."""
         trial, folder = self._open.pop(trial_id, None), self._folders.pop(trial_id, "")
         result = result or {}
         if trial is None or self._was_cut_short(trial, result, error):
@@ -154,17 +164,19 @@ class StudySearch(Searcher):
                 ended["violated"] = violated
         trial.set_user_attr("outcome", ended)
         self._told[trial_id] = ended
-        if values is not None:
+        told = optuna_state(ended) if self._seeds is None else self._seeds.state(trial, ended)
+        if told is TrialState.COMPLETE and values is not None:
             self._study.tell(trial, [values[name] for name in self._objectives])
-            return
-        if state == "stopped_early":
-            self._report(trial, result)
-        is_verdict = state == "stopped_early" or ended["kind"] == "diverged"
-        self._study.tell(trial, state=TrialState.PRUNED if is_verdict else TrialState.FAIL)
+        elif told is not TrialState.RUNNING:
+            if state == "stopped_early":
+                self._report(trial, result)
+            self._study.tell(trial, state=told)
+        if self._seeds is not None:
+            self._seeds.settle()
 
     def _constrain(self, trial: optuna.Trial, values: Mapping[Objective, float]) -> list[str]:
         """Record by how much each constraint is violated; returns those that are."""
-        excesses = {one: excess(one, values[bounded(one)]) for one in self._constraints}
+        excesses = constrained(self._constraints, values)
         for one, amount in excesses.items():
             trial.set_constraint(one, amount)
         return [one for one, amount in excesses.items() if amount > 0]
@@ -183,8 +195,8 @@ class StudySearch(Searcher):
         """Nothing to restore, as in ``save``."""
 
     def _is_judged(self, trial: optuna.Trial) -> bool:
-        """Whether the pruner applies; replicates always run to their end and are not compared."""
-        return len(self._objectives) == 1 and trial.params.get("stage") != REPLICATE
+        """Whether the pruner applies; other seeds of a point run to their end, uncompared."""
+        return len(self._objectives) == 1 and trial.params.get("stage") not in (REPLICATE, FRESH)
 
     def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> bool:
         """Record a check; returns whether it is new."""

@@ -24,19 +24,25 @@ from sweeps.execution.worker_session import imported_meanwhile
 from sweeps.report.trial_row import TrialRow
 from sweeps.report.write_report import ReportPaths
 from sweeps.search.attempts import (
+    KEY,
     finished_trials,
     mark_interrupted,
+    point_of,
     queue_interrupted,
     queue_points,
+    retried,
 )
+from sweeps.search.changed_space import is_later_version
 from sweeps.search.design import DesignSpace
 from sweeps.search.fixed_designs import build_design
 from sweeps.search.pending_trials import SearchSpace, queue_missing
+from sweeps.search.point_seeds import PointSeeds
 from sweeps.search.pruners import build_pruner
 from sweeps.search.retention import drop_weights, remove_orphans
 from sweeps.search.trial_records import best_row, best_sft_row, trial_rows
 from sweeps.storage.errors import UserError
 from sweeps.storage.remote_sync import fetcher, remover
+from sweeps.storage.study_paths import alone
 from sweeps.storage.trial_files import SENT_FILE
 from sweeps.tracking.pump import TrackerPump
 from sweeps.tracking.tracker import Tracker, TrialState
@@ -121,6 +127,7 @@ class DomainSession:
         self.design = build_design(config, domain)
         self.jobs = TrialJobs(config, domain, study)
         self.space = DesignSpace() if self.design else SearchSpace(config.space_of(domain))
+        self.seeds = PointSeeds(study, config)
         self._done_before, self._is_over = -1, False
         self._taken: list[str] = []
 
@@ -130,13 +137,14 @@ class DomainSession:
         self._elsewhere = trained_elsewhere(self.config, self.domain) if self.design else {}
         mark_interrupted(self.study)  # of killed drivers, which could not do it
         queue_interrupted(self.study)
+        self.seeds.settle()
         remove_orphans(self.place.study(self.domain), self.study, self._remove)
         if not self.stop_condition.due():
             self.groups.start(self._missing())  # takes long, so start first
         self._pump = TrackerPump(self.tracker, self.display.say, self._fetch)
         try:
             self._pump.begin_study(study_info(self.config, self.domain, self.design))
-            self._send_unsent([t.user_attrs.get("key", "") for t in finished_trials(self.study)])
+            self._send_unsent([t.user_attrs.get(KEY, "") for t in self.study.trials])
             self._tell_taken()
             yield
         except BaseException as error:
@@ -221,6 +229,7 @@ class DomainSession:
             starts=len(self.config.search.start),
             objectives=self.config.objectives(),
             constraints=self.config.search.constraints if self.design is None else (),
+            seeds=self.seeds,
             stopping=self.stop_condition.due,
             fetch=self._fetch,
         )
@@ -229,10 +238,14 @@ class DomainSession:
         from sweeps.execution.study_observer import StudyObserver
 
         tally = Tally(self.domain, wanted, done, self.groups.count)
-        tally.best = recorded_best(best_row(trial_rows(self.study, self.config.seed)))
+
+        def recorded() -> None:
+            tally.best = recorded_best(best_row(self._drop_weights()))
+
+        recorded()
         seed = self.config.seed
         return StudyObserver(
-            search, tally, self.display, self._pump, self.stop_condition, seed, self._drop_weights
+            search, tally, self.display, self._pump, self.stop_condition, seed, recorded
         )
 
     def _send_unsent(self, keys: Collection[str]) -> None:
@@ -240,13 +253,16 @@ class DomainSession:
         not send them, or another study trained them."""
         from sweeps.execution.study_observer import trial_info
 
-        for trial in finished_trials(self.study):
+        superseded = retried(self.study)
+        for trial in self.study.get_trials(deepcopy=False):
             attrs = trial.user_attrs
-            if "outcome" not in attrs or attrs["key"] not in keys:
+            if not {KEY, "outcome"} <= attrs.keys() or attrs[KEY] not in keys:
+                continue
+            if trial.number in superseded:
                 continue
             folder = self.place.trial(self.domain, attrs["key"])
             if not (folder / SENT_FILE).exists():
-                point = self.space.point(trial.params)
+                point = self.space.point(point_of(trial))
                 method = attrs.get("method", self.config.training.method)
                 info = trial_info(attrs["key"], attrs["number"], method, point, self.config.seed)
                 self._pump.begin(info, folder)
@@ -260,10 +276,11 @@ class DomainSession:
             )
         self._taken = []
 
-    def _drop_weights(self) -> None:
+    def _drop_weights(self) -> tuple[TrialRow, ...]:
         rows = trial_rows(self.study, self.config.seed)
         trials = self.place.study(self.domain) / "trials"
         drop_weights(trials, rows, self.config.keep, self.design, self._remove)
+        return rows
 
     def _stopped(self) -> DomainResult:
         """End the study before its trials are done, because of its budget or of failures."""
@@ -276,8 +293,7 @@ class DomainSession:
 
     def _conclude(self, *, complete: bool) -> DomainResult:
         self._remove = remover(self.place)  # again: a trial may have uploaded removed files since
-        self._drop_weights()
-        rows = trial_rows(self.study, self.config.seed)
+        rows = self._drop_weights()
         with imported_meanwhile("sweeps.execution.reporting"):  # imports Matplotlib and scipy
             scores = self._test_scores(rows) if complete else TestScores()
         from sweeps.execution.reporting import study_finals, write_study_report
@@ -306,7 +322,19 @@ class DomainSession:
         if self.design is not None:
             return {row.key: row for row in self.design.tested(rows)}
         roles = {"best": best_row(rows), "sft": best_sft_row(rows)}
-        return {role: row for role, row in roles.items() if row is not None}
+        return {role: row for role, row in roles.items() if row and self._has_weights(row)}
+
+    def _has_weights(self, row: TrialRow) -> bool:
+        """Whether a trial's model can be scored: when it was not the best, its weights went."""
+        model = self.place.model(self.domain, row.key)
+        has = not is_later_version(self.study) or self.place.address or model.is_dir()
+        if not has:
+            self.display.say(
+                f"{self.domain}: trial {row.number} is not scored on test items: it was not the "
+                "best before the space changed, so its weights were removed; "
+                f"`{alone(model.parent)}` retrains it"
+            )
+        return bool(has)
 
     def _interrupted(self, error: BaseException) -> None:
         """Mark running trials as interrupted in Optuna and in the tracker. A failure of that is

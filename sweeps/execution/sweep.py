@@ -5,7 +5,7 @@ The Optuna storage is the source of truth: running the same configuration again 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -26,6 +26,14 @@ from sweeps.execution.progress import Display, LineDisplay
 from sweeps.execution.remote_job import Stored
 from sweeps.execution.worker_session import worker_session
 from sweeps.finetune.model_facts import warn_of_rounding
+from sweeps.search.attempts import mark_interrupted
+from sweeps.search.changed_space import (
+    carry_over,
+    make_newest,
+    next_version,
+    recorded_study,
+    space_changes,
+)
 from sweeps.search.fixed_designs import build_design
 from sweeps.search.optuna_storage import InterruptSafeStorage, open_storage
 from sweeps.search.samplers import DistinctSampler
@@ -64,28 +72,34 @@ def open_study(
     storage: InterruptSafeStorage | None = None,
     *,
     adopt: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> optuna.Study:
-    """The domain's Optuna study, created if it does not exist.
+    """The domain's Optuna study, created if it does not exist; a new version if the space changed.
 
     ``storage``: the sweep's, if it is open. ``adopt``: accept a study whose definition differs;
-    record the new one.
+    record the new one. ``say``: told which trials a changed space takes over.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = paths_for(config)
     place.folder.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        study_name=f"{config.name}/{domain}",
-        storage=storage or open_storage(place),
-        directions=[DIRECTIONS[name] for name in config.objectives()],
-        pruner=optuna.pruners.NopPruner(),
-        load_if_exists=True,
+    name, storage = f"{config.name}/{domain}", storage or open_storage(place)
+    directions = [DIRECTIONS[each] for each in config.objectives()]
+    first = optuna.create_study(
+        study_name=name, storage=storage, directions=directions, load_if_exists=True
     )
+    study = recorded_study(storage, name) or first
     preflight.check_own_study(study, config)
     preflight.check_same_study(study, config, domain, adopt=adopt)
     if place.database is not None:
         atomic_write(place.created_marker(), place.database)
     is_new = DEFINITION not in study.user_attrs
+    if space_changes(study, config, domain):
+        mark_interrupted(study)
+        before, study = study, next_version(first, study, storage)
+        say(f"{domain}: {carry_over(before, study, config, domain)}")
     preflight.define(study, config, domain)
+    make_newest(first, study)
+    study.pruner = optuna.pruners.NopPruner()
     if config.study.kind == "search":
         study.sampler = DistinctSampler(study, config.space_of(domain), config.search, config.seed)
     if is_new:
@@ -149,7 +163,10 @@ def run_studies(
     place = paths_for(config)
     with remote_sync.database_kept(place, driver, display.say):
         storage = open_storage(place)  # one: a server that is away is waited for once
-        studies = {one: open_study(config, one, storage, adopt=adopt) for one in config.domains}
+        studies = {
+            one: open_study(config, one, storage, adopt=adopt, say=display.say)
+            for one in config.domains
+        }
         ledger = ledger or build_usage_tracker(config)
         return _run_domains(config, studies, display, tracker, groups, ledger)
 

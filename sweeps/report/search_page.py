@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
 from sweeps.report.page import Cells, Drawn, Page, table
@@ -19,13 +19,14 @@ from sweeps.report.trial_row import (
     STANDARD_ERROR,
     PairedTest,
     StudyData,
+    TrialRow,
     as_text,
     best_by_mask_ratio,
     best_first,
     distinct,
+    fresh_scores,
     other_parameters,
     p_text,
-    scored,
     stopped_controls,
     violations,
 )
@@ -41,7 +42,7 @@ def page(data: StudyData) -> Page:
         {"": [*_figures(data), *search_fronts(data)]},
         data.config_yaml,
         _cards(data),
-        [_test_results(data), _best_trials(data), *_replicates(data)],
+        [_test_results(data), _best_trials(data), *_replicates(data), *_elsewhere(data)],
         _caveats(data),
     )
 
@@ -65,8 +66,7 @@ def _cards(data: StudyData) -> list[tuple[str, str, object, str]]:
         ("best", f"Best validation {data.label.text}", best),
         ("sft", "Best SFT (mask ratio 0)", sft),
     ):
-        place = "no finished trial" if row is None else f"trial {row.number}, seed {row.seed}"
-        items.append((kind, title, data.label.number(row and row.score), place))
+        items.append((kind, title, data.label.number(row and row.score), _place(data, row)))
     if best is None:
         return items
     if len({row.method for row in data.rows}) > 1:
@@ -79,6 +79,15 @@ def _cards(data: StudyData) -> list[tuple[str, str, object, str]]:
         ("", "Learning rate", f"{best.learning_rate:.2e}", "of the best trial"),
         *(("", name, as_text(best.others.get(name)), "of the best trial") for name in searched),
     ]
+
+
+def _place(data: StudyData, row: TrialRow | None) -> str:
+    if row is None:
+        return "no finished trial"
+    seeds = f"mean of {len(row.scores)} seeds" if row.scores else f"seed {row.seed}"
+    fresh = fresh_scores(row, data.replicates)
+    found = f"; {data.label.number(mean(fresh))} over {len(fresh)} fresh seeds" if fresh else ""
+    return f"trial {row.number}, {seeds}{found}"
 
 
 def _figures(data: StudyData) -> list[Drawn]:
@@ -164,9 +173,31 @@ def _best_trials(data: StudyData) -> Drawn:
     title, ranked = "Best trials on the validation items", best_first(data.rows)[:TOP_TRIALS]
     if not ranked:
         return Drawn("", title, "No trial has finished with a score yet.")
+    rows = _trial_cells(data, ranked)
+    return Drawn("", title, "", table=table(rows, data.best and data.best.number))
+
+
+def _elsewhere(data: StudyData) -> list[Drawn]:
+    """The trials that the study knows and does not select from."""
+    if not data.elsewhere:
+        return []
+    ranked = sorted(data.elsewhere, key=lambda row: (row.score is None, -(row.score or 0.0)))
+    cells = zip(ranked, _trial_cells(data, ranked), strict=True)
+    rows: list[Cells] = [
+        {"of": row.origin, "state": row.state.replace("_", " "), **each} for row, each in cells
+    ]
+    note = (
+        "They are in no figure and are not selected. The sampler knows imported trials, and not "
+        "those of an earlier space, which lie outside the present one."
+    )
+    return [Drawn("", "Trials of an earlier space or another study", note, table=table(rows))]
+
+
+def _trial_cells(data: StudyData, rows: Sequence[TrialRow]) -> list[Cells]:
     several = len({row.method for row in data.rows}) > 1
-    searched = other_parameters(data.rows)
-    rows = [
+    averaged = any(row.scores for row in rows)
+    searched = other_parameters((*data.rows, *rows))
+    return [
         {
             "trial": row.number,
             data.label.text: data.label.number(row.score),
@@ -175,13 +206,12 @@ def _best_trials(data: StudyData) -> Drawn:
             "N": row.accumulation_interval,
             "learning rate": f"{row.learning_rate:.2e}",
             **{name: as_text(row.others.get(name)) for name in searched},
-            "seed": row.seed,
+            **({"spread": _spread(data, row.scores)} if averaged else {"seed": row.seed}),
             "updates": row.steps,
             "seconds": f"{row.seconds:.1f}",
         }
-        for row in ranked
+        for row in rows
     ]
-    return Drawn("", title, "", table=table(rows, data.best and data.best.number))
 
 
 def _replicates(data: StudyData) -> list[Drawn]:
@@ -191,16 +221,13 @@ def _replicates(data: StudyData) -> list[Drawn]:
     """
     rows: list[Cells] = []
     for trial in distinct(best_first(data.rows)):
-        again = [row.score for row in scored(data.replicates) if trial.same_point(row)]
-        scores = [score for score in again if score is not None]
-        if scores:
-            spread = f"{stdev(scores):.{data.label.decimals}f}" if len(scores) > 1 else None
+        if scores := fresh_scores(trial, data.replicates):
             rows.append(
                 {
                     "trial": trial.number,
                     f"{data.label.text} in the search": data.label.number(trial.score),
                     "mean of other seeds": data.label.number(mean(scores)),
-                    "spread": spread,
+                    "spread": _spread(data, scores),
                     "seeds": len(scores),
                 }
             )
@@ -210,6 +237,11 @@ def _replicates(data: StudyData) -> list[Drawn]:
     )
     title = "The best points with other seeds"
     return [Drawn("", title, note, table=table(rows))] if rows else []
+
+
+def _spread(data: StudyData, scores: Sequence[float]) -> str | None:
+    """The standard deviation over seeds."""
+    return f"{stdev(scores):.{data.label.decimals}f}" if len(scores) > 1 else None
 
 
 def _caveats(data: StudyData) -> list[str]:

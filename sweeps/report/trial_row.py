@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import Protocol, final
 
 from evaluators.protocol import is_harness
@@ -14,6 +15,9 @@ SCORE, STANDARD_ERROR, COUNT = "score", "standard_error", "n"
 
 
 NO_VALUE, NOT_ESTIMABLE = "\u2013", "not estimable"
+EARLIER_SPACE = "an earlier space"
+FRESH = "fresh"
+"""The stage of trials on seeds that selected nothing."""
 
 
 class Ends(Protocol):
@@ -95,7 +99,9 @@ class TrialRow:
     `state` is a `TrialState` or "running"/"pending"; `step` of `steps` updates; `seconds` is wall
     time, 0 if another study of the paper trained it. `stage` is a fixed design's ("tuning",
     "replicate", "fresh"), and empty in a search. `others`: the other searched parameters.
-    `violated`: the search's constraints that it violates.
+    `violated`: the search's constraints that it violates. `origin`: where a trial comes from that
+    the study does not select from: `EARLIER_SPACE`, or a study that it was imported from; else
+    empty. `scores`: of each seed, if `score` is a mean.
     """
 
     number: int
@@ -115,6 +121,8 @@ class TrialRow:
     train_fraction: float = 1.0
     others: Mapping[str, float | int | str] = field(default_factory=dict)
     violated: tuple[str, ...] = ()
+    origin: str = ""
+    scores: tuple[float, ...] = ()
 
     def point(self) -> dict[str, float | int | str]:
         """Its parameters, without seed and stage."""
@@ -166,10 +174,10 @@ class StudyData:
 
     `label` names the score. `test_results` has "best" and "sft", each mapping "<benchmark>/score",
     "<benchmark>/standard_error", "<benchmark>/n" (see `benchmark_entries`); it is empty if the
-    test items were not read. `paired` compares the two. `rows` are the search's own trials,
-    `replicates` its best points with other seeds. Objectives other than the score are in each
+    test items were not read. `paired` compares the two. `rows` are the search's own trials, one
+    for each point, `replicates` those of other seeds. Objectives other than the score are in each
     row's metrics as "objective/<name>". `shortfall` says if the space has fewer points than the
-    trials asked for; else empty.
+    trials asked for; else empty. `elsewhere`: trials outside the space or of other studies.
     """
 
     name: str
@@ -183,6 +191,7 @@ class StudyData:
     objectives: tuple[str, ...] = ("score",)
     paired: tuple[PairedTest, ...] = ()
     shortfall: str = ""
+    elsewhere: tuple[TrialRow, ...] = ()
 
 
 def p_text(p_value: float) -> str:
@@ -211,6 +220,21 @@ def best_first(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
     """The comparable rows within the constraints by score; of equal scores, the earlier first."""
     feasible = [row for row in scored(rows) if not row.violated]
     return sorted(feasible, key=_score, reverse=True)
+
+
+def fresh_scores(best: TrialRow, rows: tuple[TrialRow, ...]) -> list[float]:
+    """The scores of the best point on seeds that did not select it."""
+    return [_score(row) for row in scored(rows) if row.stage == FRESH and best.same_point(row)]
+
+
+def score_text(label: ScoreLabel, best: TrialRow, rows: tuple[TrialRow, ...]) -> str:
+    """The best score, which is optimistic, and beside it that of fresh seeds, which is not."""
+    said = label.number(best.score)
+    said += f" (mean of {len(best.scores)} seeds)" if best.scores else ""
+    if not (fresh := fresh_scores(best, rows)):
+        return said
+    seeds = "1 fresh seed" if len(fresh) == 1 else f"{len(fresh)} fresh seeds"
+    return f"{said} in the search; {label.number(mean(fresh))} over {seeds}"
 
 
 def other_parameters(rows: tuple[TrialRow, ...]) -> list[str]:

@@ -33,7 +33,8 @@ class ReportPaths:
 
 def write_report(data: StudyData, folder: Path) -> ReportPaths:
     """Write a search's page, figures and trials, replacing older ones."""
-    return write_files(folder, search_page.page(data), (*data.rows, *data.replicates))
+    rows = (*data.rows, *data.replicates, *data.elsewhere)
+    return write_files(folder, search_page.page(data), rows)
 
 
 def write_sensitivity(data: SensitivityData, folder: Path) -> ReportPaths:
@@ -81,17 +82,19 @@ def write_files(
 
 def trials_csv(rows: tuple[TrialRow, ...]) -> str:
     """All trials in order, one per line: fixed columns, other parameters, metrics by name."""
-    fixed = [f.name for f in fields(TrialRow) if f.name not in ("metrics", "others", "violated")]
+    beside = ("metrics", "others", "violated", "origin", "scores")
+    fixed = [f.name for f in fields(TrialRow) if f.name not in beside]
     others, metrics = (
         other_parameters(rows),
         sorted({name for row in rows for name in row.metrics}),
     )
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    ends = ["violated"] if any(row.violated for row in rows) else []
+    ends = [n for n in ("violated", "origin", "scores") if any(getattr(row, n) for row in rows)]
     writer.writerow([*fixed, *others, *metrics, *ends])
     for row in sorted(rows, key=lambda row: row.number):
         values = [*(getattr(row, name) for name in fixed), *map(row.others.get, others)]
-        violated = [", ".join(row.violated) for _ in ends]
-        writer.writerow([*values, *map(row.metrics.get, metrics), *violated])
+        said = {"violated": ", ".join(row.violated), "origin": row.origin}
+        said["scores"] = " ".join(map(str, row.scores))
+        writer.writerow([*values, *map(row.metrics.get, metrics), *map(said.get, ends)])
     return buffer.getvalue()

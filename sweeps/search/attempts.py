@@ -16,18 +16,25 @@ INTERRUPTED, RETRY_OF = "interrupted", "retry_of"
 NUMBER, KEY = "number", "key"
 """Shared by all attempts of a trial: its number in the study, and its folder once it has a point.
 """
+INCOMPLETE = "incomplete"
+"""Of a finished trial, running to Optuna: other seeds of its point have not ended."""
 REACHED, UNPROMISING = "reached", "unpromising"
 """Of a running trial: its last check, and the pruner's verdict if there is one."""
+EARLIER, IMPORTED = "earlier_space", "imported"
+"""The point of a trial outside the space, which was changed; and the `source` of a trial that was
+imported, with its `number` there."""
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that need no further work: complete, stopped early, or failed for good."""
+    """The study's own trials that need no further work: complete, stopped early, or failed for
+    good."""
     superseded = retried(study)
     return [
         trial
         for trial in study.get_trials(deepcopy=False)
         if trial.state.is_finished()
         and INTERRUPTED not in trial.user_attrs
+        and not is_foreign(trial)
         and trial.number not in superseded
     ]
 
@@ -47,18 +54,31 @@ def is_void(trial: FrozenTrial) -> bool:
     return INTERRUPTED in trial.user_attrs and KEY not in trial.user_attrs
 
 
+def is_foreign(trial: FrozenTrial) -> bool:
+    """Whether a trial is outside the space or of another study: it neither counts as one of the
+    search nor keeps a point from being drawn."""
+    return EARLIER in trial.user_attrs or IMPORTED in trial.user_attrs
+
+
 def point_of(trial: FrozenTrial) -> dict[str, Any]:
     """The queued parameters of a trial, updated with the drawn ones."""
-    return {**queued_params(trial), **trial.params}
+    return {**trial.user_attrs.get(EARLIER, {}), **queued_params(trial), **trial.params}
 
 
 @shielded()
 def mark_interrupted(study: optuna.Study) -> list[FrozenTrial]:
     """Close the trials that a dead or stopping driver left running; they can be queued again."""
-    orphans = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    orphans = [trial for trial in running if INCOMPLETE not in trial.user_attrs]
     for trial in orphans:
         withdraw(study, trial)
     return orphans
+
+
+def incomplete(study: optuna.Study) -> list[FrozenTrial]:
+    """The finished trials whose points wait for other seeds."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [trial for trial in running if INCOMPLETE in trial.user_attrs]
 
 
 def withdraw(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
@@ -76,8 +96,8 @@ def queue_interrupted(study: optuna.Study) -> int:
     queued = 0
     superseded = retried(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-        is_drawn = is_void(trial) and not is_queued(trial)
-        if INTERRUPTED in trial.user_attrs and trial.number not in superseded and not is_drawn:
+        is_over = EARLIER in trial.user_attrs or (is_void(trial) and not is_queued(trial))
+        if INTERRUPTED in trial.user_attrs and trial.number not in superseded and not is_over:
             study.add_trial(_next_attempt(trial))
             queued += 1
     return queued

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from sweeps.config.space import Point
 from sweeps.report.arms import Rows, Setting, scored_at
-from sweeps.report.trial_row import TrialRow
+from sweeps.report.trial_row import FRESH, TrialRow
 
 if TYPE_CHECKING:
     import optuna
@@ -26,7 +26,7 @@ DERIVED = ("pretrained", *DROPS, "dare")
 
 METHODS = (*TRAINED, *DERIVED)
 TUNING, REPLICATE = "tuning", "replicate"
-STAGES = (TUNING, REPLICATE, "fresh")
+STAGES = (TUNING, REPLICATE, FRESH)
 MOST = 2**31 - 1
 
 

@@ -38,6 +38,15 @@ def queued_attrs(before: FrozenTrial, params: Mapping[str, Any]) -> dict[str, An
     return {**before.system_attrs, _QUEUED: dict(params)}
 
 
+def kept_attrs(trial: FrozenTrial) -> dict[str, Any]:
+    """What pruner and sampler noted of a trial that holds in another space too.
+
+    The model of CMA-ES has the old space's dimensions. Constraints are set anew.
+    """
+    own = trial.system_attrs.items()
+    return {name: value for name, value in own if not name.startswith(("cma:", "constraints"))}
+
+
 def stored(trial: optuna.Trial) -> FrozenTrial:
     """What is on record of a running trial, its intermediate values among it, which `Trial` does
     not show. `Study.trials` reads all trials for it."""
@@ -53,6 +62,11 @@ def set_attr(study: optuna.Study, trial: FrozenTrial | optuna.Trial, name: str, 
     """Set a user attribute of a running trial, also of another process: `FrozenTrial` sets it in
     memory alone."""
     study._storage.set_trial_user_attr(trial._trial_id, name, to)
+
+
+def set_constraint(study: optuna.Study, trial: FrozenTrial, name: str, amount: float) -> None:
+    """Set a constraint of a running trial on record: `FrozenTrial` sets it in memory alone."""
+    study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{name}", amount)
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from types import MethodType
 from typing import Any, final
 
+import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect
 
-from sweeps.storage.errors import UserError
+from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.interrupts import is_interrupted, shielded
+from sweeps.storage.sqlite_address import sqlite_address
 from sweeps.storage.study_paths import StudyPaths
 
 PATIENCE_SECONDS, AGAIN_SECONDS = 120.0, 0.5
@@ -94,6 +97,33 @@ def _once_more(call: Callable[..., Any]) -> Callable[..., Any]:
             return True  # the first call ended the trial, and only its response was lost
 
     return called
+
+
+def open_foreign(source: str, name: str | None) -> optuna.Study:
+    """A study that another program recorded. ``source``: the address or the file of its database;
+    ``name``: may be None if the database has one study.
+
+    Raises:
+        UserError: the database cannot be read, or has no such study.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        url = make_url(source if "://" in source else sqlite_address(Path(source).absolute()))
+        said = url.render_as_string(hide_password=True)
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+            raise UserError(f"{said}: no such file")
+        storage = RDBStorage(url.render_as_string(hide_password=False), skip_table_creation=True)
+        names = optuna.get_all_study_names(storage)
+    except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError) as error:
+        why = " ".join(str(error.__cause__ or error).split())[:400]
+        raise UserError(f"no Optuna database can be read there: {why}") from None
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name not in names:
+        raise UserError(f"{said}: --study {name or 'NAME'}: {nearest(name or '', names)}")
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 ANSWER_SECONDS = 10

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.config.search_config import Objective
+from optuna.trial import TrialState
+
+from sweeps.config.search_config import Objective, bounded, excess
 from sweeps.storage.trial_files import EVENTS_FILE, step_events
 
 
@@ -43,6 +45,23 @@ def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
         "failure": _failure(result) if is_failed else "",
         "kind": _kind(result) if is_failed else "",
     }
+
+
+def optuna_state(ended: Mapping[str, Any]) -> TrialState:
+    """How Optuna is told of an outcome: COMPLETE, PRUNED or FAIL.
+
+    A divergence is PRUNED too. Samplers ignore FAIL and would draw such a point again, while TPE
+    ranks a pruned trial without a value last.
+    """
+    if ended["state"] == "finished":
+        return TrialState.COMPLETE
+    is_verdict = ended["state"] == "stopped_early" or ended["kind"] == "diverged"
+    return TrialState.PRUNED if is_verdict else TrialState.FAIL
+
+
+def constrained(constraints: Sequence[str], values: Mapping[Objective, float]) -> dict[str, float]:
+    """By how much each constraint is violated; 0 or less if it is not."""
+    return {one: excess(one, values[bounded(one)]) for one in constraints}
 
 
 def _kind(result: dict[str, Any]) -> str:
@@ -81,11 +100,28 @@ def objective_values(
     for name in objectives:
         if name == "score":
             found[name] = score
+        elif f"objective/{name}" in metrics:
+            found[name] = metrics[f"objective/{name}"]
         elif name == "seconds":
             found[name] = metrics.get(TRAINED, math.nan)
         else:
             found[name] = kept_fraction(Path(folder) / EVENTS_FILE)
     return found if all(math.isfinite(value) for value in found.values()) else None
+
+
+def judged(
+    ended: Mapping[str, Any],
+    objectives: Sequence[Objective],
+    constraints: Sequence[str],
+    folder: str = "",
+) -> tuple[list[float], dict[str, float]] | None:
+    """The objectives of a finished outcome, and by how much it violates each constraint; None if
+    one was not measured."""
+    measured = tuple(dict.fromkeys((*objectives, *map(bounded, constraints))))
+    values = objective_values(measured, ended["metrics"], ended["score"], folder)
+    if values is None:
+        return None
+    return [values[name] for name in objectives], constrained(constraints, values)
 
 
 def kept_fraction(events: Path) -> float:

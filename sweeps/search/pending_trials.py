@@ -1,31 +1,38 @@
-"""Which trials of a search still have to run: sampled or grid points, then replicates."""
+"""Which trials of a search still have to run: sampled or grid points, then fresh seeds."""
 
 from __future__ import annotations
 
 from typing import Any, final
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.config.distinct_points import trials_left
+from sweeps.config.distinct_points import identity, is_whole, trials_left
 from sweeps.config.space import Point, SpaceConfig
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.report.trial_row import best_first, distinct
-from sweeps.search.attempts import finished_trials, queue_points
-from sweeps.search.design import FRESH_SEEDS_FROM, MOST, REPLICATE, STAGES
+from sweeps.report.trial_row import FRESH, best_first, distinct
+from sweeps.search.attempts import (
+    NUMBER,
+    finished_trials,
+    incomplete,
+    is_foreign,
+    point_of,
+    queue_points,
+)
+from sweeps.search.design import FRESH_SEEDS_FROM, MOST, STAGES
 from sweeps.search.optuna_compat import queued_params, stored
 from sweeps.search.trial_records import own_rows, trial_rows
 
 
 @final
 class SearchSpace:
-    """A search space whose points may carry the seed and stage of a replicate."""
+    """A search space whose points may carry a seed of their own, and its stage."""
 
     def __init__(self, space: SpaceConfig) -> None:
         self._space = space
 
     def suggest(self, trial: optuna.Trial) -> Point:
-        """The sampler's point, or a replicate's queued one."""
+        """The sampler's point, or a queued one with its seed."""
         point = self._space.suggest(trial)
         if "stage" in queued_params(stored(trial)):
             point["seed"] = trial.suggest_int("seed", 0, MOST)
@@ -38,35 +45,48 @@ class SearchSpace:
 
 
 def queue_missing(study: optuna.Study, config: SweepConfig, domain: str) -> int:
-    """How many trials are to be run now; those whose points are known are queued. Replicates come
+    """How many trials are to be run now; those whose points are known are queued. Fresh seeds come
     once the search itself has ended: ask again then."""
-    if config.search.sampler == "grid":
-        missing = queue_points(study, config.space_of(domain).grid())
-    else:
-        points = [trial.params for trial in finished_own(study)]
-        missing = trials_left(config.search.trials, config.space_of(domain), points)
-    return missing or queue_points(study, replicates(study, config))
+    space, is_grid = config.space_of(domain), config.search.sampler == "grid"
+    if is_grid:
+        queue_points(study, _untried(study, space))
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    own = [trial for trial in waiting if not _has_stage(trial)]
+    points = len(own)
+    if not is_grid:
+        begun = [trial.params for trial in (*finished_own(study), *incomplete(study))]
+        points = trials_left(config.search.trials, space, begun)
+    # Queued again, with the other seeds of their points.
+    again = sum(NUMBER in trial.user_attrs for trial in own)
+    new = max(0, points - again) * config.search.replicates
+    return new + again + len(waiting) - len(own) or queue_points(study, fresh(study, config))
+
+
+def _untried(study: optuna.Study, space: SpaceConfig) -> list[Point]:
+    """The points of a grid that no trial has, up to rounding."""
+    trials = study.get_trials(deepcopy=False)
+    points = [point_of(trial) for trial in trials if not is_foreign(trial)]
+    known = {identity(space, point) for point in points if is_whole(space, point)}
+    return [point for point in space.grid() if identity(space, point) not in known]
 
 
 def finished_own(study: optuna.Study) -> list[FrozenTrial]:
-    """The search's own trials that need no further work, without replicates."""
-    return [trial for trial in finished_trials(study) if not _is_replicate(trial)]
+    """The search's own trials that need no further work, without other seeds of their points."""
+    return [trial for trial in finished_trials(study) if not _has_stage(trial)]
 
 
-def _is_replicate(trial: FrozenTrial) -> bool:
+def _has_stage(trial: FrozenTrial) -> bool:
     return "stage" in trial.params or "stage" in queued_params(trial)
 
 
-def replicates(study: optuna.Study, config: SweepConfig) -> list[Point]:
+def fresh(study: optuna.Study, config: SweepConfig) -> list[Point]:
     """The best points of a finished search, each with seeds that none of its trials used."""
-    asked = config.search.replicates
-    if asked is None:
-        return []
+    asked = config.search.fresh_seeds
     first = config.seed + FRESH_SEEDS_FROM
     chosen = distinct(best_first(own_rows(trial_rows(study, config.seed))))[: asked.best]
     params = {trial.user_attrs.get("key"): trial.params for trial in study.get_trials()}
     return [
-        {**params[row.key], "seed": seed, "stage": REPLICATE}
+        {**params[row.key], "seed": seed, "stage": FRESH}
         for row in chosen
         for seed in range(first, first + asked.seeds)
     ]

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import MASKING
-from sweeps.search.attempts import NUMBER
+from sweeps.search.attempts import EARLIER, NUMBER
 from sweeps.search.optuna_compat import storage_of
 
 SFT = "sft"
@@ -79,6 +79,10 @@ class LatestAttempts(optuna.Study):
     def get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """The trials without superseded attempts."""
+        """The trials without superseded attempts and those outside the space."""
         trials = super().get_trials(deepcopy, states)
-        return [trial for trial in trials if trial.number not in self._superseded]
+        return [
+            trial
+            for trial in trials
+            if trial.number not in self._superseded and EARLIER not in trial.user_attrs
+        ]

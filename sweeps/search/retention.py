@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 
 from sweeps.config.sweep_config import KeepConfig
-from sweeps.report.trial_row import TrialRow
+from sweeps.report.trial_row import EARLIER_SPACE, TrialRow
 from sweeps.search.design import Design
 from sweeps.search.trial_records import best_rows, best_sft_row
 from sweeps.storage.remote_sync import Remove, remove_here
@@ -27,7 +28,7 @@ def drop_weights(
     see `sweeps.storage.remote_sync.remover`.
     """
     kept = _kept(rows, keep, design)
-    dropped = [row.key for row in rows if row.has_ended() and row.key not in kept]
+    dropped = [row.key for row in rows if row.key and row.has_ended() and row.key not in kept]
     remove([trials / key / part for key in dropped for part in (MODEL, CHECKPOINTS)])
 
 
@@ -37,7 +38,10 @@ def _kept(rows: tuple[TrialRow, ...], keep: KeepConfig, design: Design | None) -
     if design is not None:
         return {row.key for row in rows if design.keeps_model(row)}
     sft = best_sft_row(rows)
-    return {row.key for row in (*best_rows(rows, keep.models), *([sft] if sft else []))}
+    # The best outside the space as well: the space may change back.
+    earlier = tuple(replace(row, origin="") for row in rows if row.origin == EARLIER_SPACE)
+    best = (*best_rows(rows, keep.models), *best_rows(earlier, keep.models))
+    return {row.key for row in (*best, *([sft] if sft else []))}
 
 
 def remove_orphans(folder: Path, study: optuna.Study, remove: Remove = remove_here) -> None:

@@ -33,7 +33,7 @@ from optuna.trial import FrozenTrial
 from sweeps.config.distinct_points import Identity, identity, is_whole
 from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import Point, SpaceConfig
-from sweeps.search.attempts import NUMBER, is_void, point_of
+from sweeps.search.attempts import NUMBER, is_foreign, is_void, point_of
 from sweeps.search.optuna_compat import contains, queued_params
 from sweeps.storage.errors import UserError
 
@@ -147,8 +147,8 @@ class DistinctSampler(RandomSampler):
         First the sampler's own, then random ones, then random ones without the starting point
         (which may be taken), and last, in a finite space, one of the remaining points.
         """
-        start, number = self._search.start, _number(trial)
-        given = start[number] if number < len(start) else {}
+        start, place = self._search.start, self._place(trial)
+        given = start[place] if place < len(start) else {}
         queued = queued_params(trial)
         own = GP_ATTEMPTS if self._search.sampler == "gp" else MODEL_ATTEMPTS
         for attempt in range(own + 2 * RANDOM_ATTEMPTS):
@@ -178,7 +178,7 @@ class DistinctSampler(RandomSampler):
         if self._search.sampler == "qmc":
             from sweeps.search.sobol import SobolSampler  # importing scipy.stats takes a second
 
-            place, dimensions = _number(trial) + attempt, len(self._space.parameters())
+            place, dimensions = self._place(trial) + attempt, len(self._space.parameters())
             return SobolSampler(_digest(self._seed), place, dimensions)
         sampler = build_sampler(self._search, self._seed_of(trial, attempt))
         if isinstance(sampler, BaseGASampler):
@@ -193,17 +193,25 @@ class DistinctSampler(RandomSampler):
             return []
 
     def _tried(self, trial: FrozenTrial) -> set[Identity]:
-        """The points of all trials, whatever their outcome.
+        """The points of the search's trials, whatever their outcome.
 
         A failure caused by the point would repeat; for other failures there is `retry`.
         """
         others = self._study.get_trials(deepcopy=False)
-        points = [point_of(t) for t in others if t.number != trial.number and not is_void(t)]
+        points = [
+            point_of(t)
+            for t in others
+            if t.number != trial.number and not is_void(t) and not is_foreign(t)
+        ]
         return {
             identity(self._space, point)
             for point in points
             if is_whole(self._space, point) and "stage" not in point
         }
+
+    def _place(self, trial: FrozenTrial) -> int:
+        """The place of a trial's point among all; the trials of its seeds follow each other."""
+        return _number(trial) // self._search.replicates
 
     def _seed_of(self, trial: FrozenTrial, attempt: int) -> int:
         return _digest(self._seed, _number(trial), attempt)

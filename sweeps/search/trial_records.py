@@ -16,8 +16,18 @@ from sweeps.config.load import is_paper, study_paths
 from sweeps.config.old_records import check_schema
 from sweeps.config.study_identity import DEFINITION
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
-from sweeps.report.trial_row import ScoreLabel, TrialRow, best_first
-from sweeps.search.attempts import INTERRUPTED, REACHED, retried
+from sweeps.report.trial_row import EARLIER_SPACE, ScoreLabel, TrialRow, best_first
+from sweeps.search.attempts import (
+    EARLIER,
+    IMPORTED,
+    INTERRUPTED,
+    KEY,
+    NUMBER,
+    REACHED,
+    point_of,
+    retried,
+)
+from sweeps.search.changed_space import preview, recorded_study
 from sweeps.search.optuna_storage import open_storage
 from sweeps.storage.errors import UserError
 from sweeps.storage.remote_sync import living_driver, refresh
@@ -44,17 +54,19 @@ def trial_rows(study: optuna.Study, seed: int) -> tuple[TrialRow, ...]:
     rows = [
         _row(trial, seed)
         for trial in study.get_trials(deepcopy=False)
-        if "key" in trial.user_attrs and trial.number not in superseded
+        if trial.user_attrs.keys() & {KEY, IMPORTED} and trial.number not in superseded
     ]
     return tuple(sorted(rows, key=lambda row: row.number))
 
 
 def own_rows(rows: tuple[TrialRow, ...]) -> tuple[TrialRow, ...]:
-    """The trials a study selects from: a search's own trials, without replicates.
+    """The trials a study selects from: a search's own trials, without replicates, and without
+    those outside its space or of another study.
 
     Every trial of a fixed design has a stage, so all of its trials are returned.
     """
-    return tuple(row for row in rows if not row.stage) or rows
+    here = tuple(row for row in rows if not row.origin)
+    return tuple(row for row in here if not row.stage) or here
 
 
 def best_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
@@ -63,8 +75,9 @@ def best_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
 
 
 def ranked(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
-    """Finished trials by validation score, then stopped ones, then those without a score."""
-    whole = best_first(rows)
+    """Finished trials by validation score, then stopped ones and those of another origin, then
+    those without a score."""
+    whole = best_first(tuple(row for row in rows if not row.origin))
     others = [row for row in rows if row not in whole]
     return [*whole, *sorted(others, key=lambda row: (row.score is None, -(row.score or 0.0)))]
 
@@ -94,27 +107,30 @@ def _state(trial: FrozenTrial) -> str:
 
 
 def _row(trial: FrozenTrial, seed: int) -> TrialRow:
-    attrs: dict[str, Any] = trial.user_attrs
+    attrs, params = trial.user_attrs, point_of(trial)
+    imported = attrs.get(IMPORTED, {})
     # A trial without an outcome runs or was interrupted: use its last check.
     outcome: dict[str, Any] = attrs.get("outcome", attrs.get(REACHED, {}))
     return TrialRow(
-        number=attrs["number"],
-        key=attrs["key"],
+        number=imported.get("number", attrs.get(NUMBER)),
+        key=attrs.get(KEY, ""),
         state=_state(trial),
-        mask_ratio=round(trial.params.get("mask_ratio", 0.0), 10),
-        accumulation_interval=int(trial.params["accumulation_interval"]),
-        learning_rate=trial.params["learning_rate"],
-        seed=int(trial.params.get("seed", seed)),
+        mask_ratio=round(params.get("mask_ratio", 0.0), 10),
+        accumulation_interval=int(params["accumulation_interval"]),
+        learning_rate=params["learning_rate"],
+        seed=int(params.get("seed", seed)),
         score=outcome.get("score"),
         step=int(outcome.get("step", 0)),
         steps=int(outcome.get("steps", 0)),
         seconds=float(outcome.get("seconds", 0.0)),
         metrics=outcome.get("metrics", {}),
-        method=attrs.get("method", trial.params.get("method", "gmt")),
-        stage=trial.params.get("stage", ""),
-        train_fraction=trial.params.get("train_fraction", 1.0),
-        others={name: value for name, value in trial.params.items() if name not in _COLUMNS},
+        method=attrs.get("method", params.get("method", "gmt")),
+        stage=params.get("stage", ""),
+        train_fraction=params.get("train_fraction", 1.0),
+        others={name: value for name, value in params.items() if name not in _COLUMNS},
         violated=tuple(name for name, excess in trial.constraints.items() if excess > 0),
+        scores=tuple(outcome.get("scores", ())),
+        origin=imported.get("source", EARLIER_SPACE if EARLIER in attrs else ""),
     )
 
 
@@ -139,7 +155,6 @@ class Records:
     def _open(self) -> None:
         self._file = self.place.created_marker().stat().st_ino
         self._storage = open_storage(self.place)
-        self._studies: dict[str, optuna.Study] = {}
 
     def look_again(self) -> None:
         """Download new records if the storage is an object store."""
@@ -150,12 +165,10 @@ class Records:
         if self.place.created_marker().stat().st_ino != self._file:
             self._storage.engine.dispose()  # a cluster's driver replaces this copy of the database
             self._open()
-        name = f"{self.config.name}/{domain}"
-        if domain not in self._studies and name in optuna.get_all_study_names(self._storage):
-            study = optuna.load_study(study_name=name, storage=self._storage)
+        study = recorded_study(self._storage, f"{self.config.name}/{domain}")
+        if study is not None:
             check_schema(study.user_attrs.get(DEFINITION, {}), self.place.folder)
-            self._studies[domain] = study
-        return self._studies.get(domain)
+        return study
 
     def begun(self) -> dict[str, tuple[TrialRow, ...]]:
         """The trials of every domain whose study has started."""
@@ -191,9 +204,20 @@ def _missing(config: SweepConfig) -> UserError:
 
 
 def recorded_rows(config: SweepConfig) -> dict[str, tuple[TrialRow, ...]]:
-    """The recorded trials by domain; empty for a sweep that was never run."""
+    """The recorded trials by domain, as the configured space has them; empty for a sweep that was
+    never run."""
+    return {name: rows for name, (rows, _) in space_previews(config).items()}
+
+
+def space_previews(config: SweepConfig) -> dict[str, tuple[tuple[TrialRow, ...], str]]:
+    """`recorded_rows`, each with what a changed space makes of them; empty if it is the same."""
     refresh(paths_for(config))
+    found: dict[str, tuple[tuple[TrialRow, ...], str]] = dict.fromkeys(config.domains, ((), ""))
     if not paths_for(config).created_marker().is_file():
-        return dict.fromkeys(config.domains, ())
+        return found
     records = Records(config)
-    return {name: records.rows(name) for name in config.domains}
+    for name in config.domains:
+        if (study := records.study(name)) is not None:
+            study, said = preview(study, config, name)
+            found[name] = trial_rows(study, config.seed), said
+    return found

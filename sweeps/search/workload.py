@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, final
 
 from sweeps.config.distinct_points import trials_left
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.report.trial_row import TrialRow, best_first, distinct
-from sweeps.search.design import DERIVED, DesignPoint
+from sweeps.report.trial_row import FRESH, TrialRow, best_first, distinct
+from sweeps.search.design import DERIVED, REPLICATE, DesignPoint
 
 if TYPE_CHECKING:
     from sweeps.search.design import Design
@@ -73,23 +73,26 @@ def _first_trials(config: SweepConfig, domain: str) -> int:
     if config.study.kind == "efficiency":
         return 1  # measured by a worker group, without a trial
     design = _design(config, domain)
-    return config.search_trials(domain) if design is None else len(design.points(()))
+    if design is None:
+        return config.search_trials(domain) * config.search.replicates
+    return len(design.points(()))
 
 
 def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Workload:
+    rows = tuple(row for row in rows if not row.origin)
     own = tuple(row for row in rows if not row.stage)
-    done, again = sum(row.has_ended() for row in own), config.search.replicates
-    trials = max(done, config.search_trials(domain))
+    done, again = sum(row.has_ended() for row in own), config.search.fresh_seeds
+    trials, each = max(done, config.search_trials(domain)), config.search.replicates
     if config.search.sampler != "grid":
         ended = [row.point() for row in own if row.has_ended()]
         trials = done + trials_left(config.search.trials, config.space_of(domain), ended)
-    if again is None:
-        return Workload(trials, done)
-    # The number of distinct points to replicate is known only once the search has ended.
-    points = again.best if done < trials else len(distinct(best_first(own))[: again.best])
-    repeated = sum(row.has_ended() for row in rows if row.stage)
-    replicates = points * again.seeds
-    return Workload(trials + replicates, done + min(repeated, replicates))
+    # The distinct points to run again are known only once the search has ended.
+    chosen = [] if done < trials else distinct(best_first(own))[: again.best]
+    fresh = (again.best if done < trials else len(chosen)) * again.seeds
+    done += sum(row.stage == REPLICATE and row.has_ended() for row in rows)
+    repeated = [row for row in rows if row.stage == FRESH and row.has_ended()]
+    done += min(fresh, sum(row.same_point(best) for row in repeated for best in chosen))
+    return Workload(trials * each + fresh, done)
 
 
 def whole(design: Design, rows: tuple[TrialRow, ...]) -> list[DesignPoint]:

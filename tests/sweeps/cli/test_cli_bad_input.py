@@ -480,11 +480,13 @@ def test_without_a_mistake_validate_agrees_and_leaves_nothing(sweep_files: Path)
 
 
 @pytest.mark.parametrize("command", ["run", "validate"])
-def test_another_search_space_under_the_same_name(sweep_files: Path, command: str) -> None:
+def test_another_protocol_under_the_same_name(sweep_files: Path, command: str) -> None:
     study = recorded("sums")
-    message = assert_refused(call(command, "sweep.yaml", "space.mask_ratio=[0, 0.2]"))
+    changes = ("training.clip_norm=2", "space.mask_ratio=[0, 0.2]")
+    message = assert_refused(call(command, "sweep.yaml", *changes))
     assert "a study named 'small' with a different definition" in message
-    assert "space.mask_ratio" in message
+    assert "training.clip_norm" in message
+    assert "mask_ratio" not in message  # a space may change
     assert "jsonl" not in message  # only what differs is named
     assert "name=small2" in message
     assert study.trials == []
@@ -503,6 +505,7 @@ def test_who_only_reads_is_not_refused_for_an_edited_file(sweep_files: Path, com
 def test_more_trials_of_the_same_study_are_no_mistake(sweep_files: Path) -> None:
     recorded("sums")
     assert call("validate", "sweep.yaml", "search.trials=30").exit_code == 0
+    assert call("validate", "sweep.yaml", "space.mask_ratio=[0, 0.2]").exit_code == 0
 
 
 def test_one_changed_domain_stops_the_others_too(sweep_files: Path) -> None:

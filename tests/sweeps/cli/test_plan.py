@@ -59,7 +59,7 @@ def test_models_that_are_kept(tree: Tree) -> None:
     assert kept_models(parse_config(tree), "sums") == 2  # the best, and the best SFT
     every = {**tree, "keep": {"models": "all"}}
     assert kept_models(parse_config(every), "sums") == 3
-    again = {**tree["search"], "replicates": {"best": 1, "seeds": 2}}
+    again = {**tree["search"], "fresh_seeds": {"best": 1, "seeds": 2}}
     assert kept_models(parse_config({**every, "search": again}), "sums") == 3 + 2
     drop = design(tree, kind="drop", drop_rates=[0.1], seeds=4)
     assert kept_models(parse_config(drop), "sums") == 4  # the replicates, to derive from

@@ -31,7 +31,7 @@ def sweep(storage: Path, **search: object) -> Tree:
 
 def test_a_search_stops_repeats_and_reports(tmp_path: Path) -> None:
     scheduler = {"name": "asha", "reduction_factor": 2}
-    search: Tree = {"trials": 6, "scheduler": scheduler, "replicates": {"best": 1, "seeds": 2}}
+    search: Tree = {"trials": 6, "scheduler": scheduler, "fresh_seeds": {"best": 1, "seeds": 2}}
     tracker = MemoryTracker()
     result = run(parse_config(sweep(tmp_path, **search)), tracker=tracker).domains["math"]
     own = [row for row in result.rows if not row.stage]
@@ -40,7 +40,7 @@ def test_a_search_stops_repeats_and_reports(tmp_path: Path) -> None:
     assert stopped
     assert all(row.step < row.steps for row in stopped)
     assert result.best in own
-    again = [row for row in result.rows if row.stage == "replicate"]
+    again = [row for row in result.rows if row.stage == "fresh"]
     assert [row.state for row in again] == ["finished"] * 2
     assert result.best is not None
     assert all(row.same_point(result.best) and row.seed != result.best.seed for row in again)

@@ -132,7 +132,7 @@ def test_kept_fraction_must_be_measured(tree: Tree) -> None:
 
 
 def test_the_best_are_run_again_with_other_seeds_and_choose_nothing(tree: Tree) -> None:
-    config = changed(tree, {"sampler": "random", "replicates": {"best": 2, "seeds": 3}}, seed=5)
+    config = changed(tree, {"sampler": "random", "fresh_seeds": {"best": 2, "seeds": 3}}, seed=5)
     study = new_study(config)
     run(study, config, 3)
     chosen = best_row(trial_rows(study, 5))
@@ -145,7 +145,7 @@ def test_the_best_are_run_again_with_other_seeds_and_choose_nothing(tree: Tree) 
     run(study, config, 1, first=10.0)
     assert queue_missing(study, config, "sums") == 0
     rows = trial_rows(study, 5)
-    again = [row for row in rows if row.stage == "replicate"]
+    again = [row for row in rows if row.stage == "fresh"]
     assert best_row(rows) == chosen
     assert chosen is not None
     assert chosen.seed == 5
@@ -157,7 +157,7 @@ def test_the_best_are_run_again_with_other_seeds_and_choose_nothing(tree: Tree) 
 
 
 def test_a_search_that_grows_counts_its_own_trials_only(tree: Tree) -> None:
-    config = changed(tree, {"sampler": "tpe", "replicates": {"best": 1, "seeds": 2}})
+    config = changed(tree, {"sampler": "tpe", "fresh_seeds": {"best": 1, "seeds": 2}})
     study = new_study(config)
     run(study, config, 3)
     assert queue_missing(study, config, "sums") == 2
@@ -174,7 +174,7 @@ def left(study: optuna.Study, config: SweepConfig) -> int:
 def test_a_search_with_fewer_points_than_are_to_be_repeated_is_complete_all_the_same(
     tree: Tree,
 ) -> None:
-    config = changed(tree, {"sampler": "random", "replicates": {"best": 4, "seeds": 2}})
+    config = changed(tree, {"sampler": "random", "fresh_seeds": {"best": 4, "seeds": 2}})
     study = new_study(config)
     assert left(study, config) == 3 + 4 * 2  # at most
     run(study, config, 3)
@@ -184,7 +184,7 @@ def test_a_search_with_fewer_points_than_are_to_be_repeated_is_complete_all_the_
 
 
 def test_replicates_on_record_are_no_trials_of_a_search_that_grows(tree: Tree) -> None:
-    config = changed(tree, {"sampler": "random", "replicates": {"best": 1, "seeds": 2}})
+    config = changed(tree, {"sampler": "random", "fresh_seeds": {"best": 1, "seeds": 2}})
     study = new_study(config)
     run(study, config, 3)
     queue_missing(study, config, "sums")
