@@ -47,6 +47,13 @@ def leaderboard(
         _print_board(name, rows, label_of(parsed, name))
 
 
+def _origin(row: TrialRow) -> str:
+    """Who added the trial, if not the sampler."""
+    if row.parent is not None:
+        return f", fork of {row.parent} at update {row.parent_step}"
+    return ", queued by hand" if row.queued else ""
+
+
 def _print_board(name: str, rows: list[TrialRow], label: ScoreLabel) -> None:
     title = f"{name}: best trials by {label.text} on validation items"
     table = Table(title=title, caption=POINT_LEGEND)
@@ -58,7 +65,7 @@ def _print_board(name: str, rows: list[TrialRow], label: ScoreLabel) -> None:
             str(row.number),
             "" if row.score is None else label.number(row.score),
             point_text(recorded_point(row)),
-            ", violates ".join([row.state.replace("_", " "), *row.violated]),
+            ", violates ".join([row.state.replace("_", " ") + _origin(row), *row.violated]),
             f"{row.seconds:.0f}" if row.has_ended() else "",
         )
     Console().print(table)

@@ -24,7 +24,8 @@ SHORT = {"method.name": "method", "method.mask_ratio": "mask_ratio"}
 """Keys with a short name, which is the one on record."""
 
 _LONG = {short: key for key, short in SHORT.items()}
-_FIXED = {*BESIDE_THE_RESULT, "model", "evaluation", "seed", "parallel", "method.drop"}
+_OF_RUN = {"model", "evaluation", "seed", "parallel", "method.drop", "start_from"}
+_FIXED = {*BESIDE_THE_RESULT, *_OF_RUN}
 _OF_DATA = ("data.train_fraction", "data.max_length")
 """Other settings of the data change which rows are read; the rows are checked once a domain."""
 

@@ -138,6 +138,7 @@ def search_data(
         test_results=scores.entries,
         config_yaml=config_yaml(config),
         replicates=tuple(row for row in rows if row.stage == REPLICATE),
+        forks=tuple(row for row in rows if row.parent is not None),
         objectives=config.objectives(),
         paired=paired_tests(scores),
         shortfall=config.shortfall(domain),

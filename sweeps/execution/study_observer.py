@@ -15,6 +15,7 @@ from sweeps.execution.driver_log import LOG
 from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.progress import Display, Tally
 from sweeps.execution.study_search import StudySearch
+from sweeps.search.attempts import FORK
 from sweeps.search.outcomes import has_ended, outcome
 from sweeps.storage.study_paths import alone
 from sweeps.storage.trial_files import FAILURE_FILE
@@ -40,12 +41,17 @@ class StudyObserver:
         self._tally, self._display, self._pump, self._seed = tally, display, pump, seed
         self._stop_condition, self._drop_weights = stop_condition, drop_weights
 
+    def added(self, trials: int) -> None:
+        """Count trials that a person has requested."""
+        self._tally.trials += trials
+
     def began(self, trial: TuneTrial) -> None:
         """Open the trial's record."""
         job: TrialJob = trial.config["job"]
         self._tally.running[job.key] = {"number": job.number, "point": job.point}
         self._stop_condition.usage.began(trial.trial_id)  # keys may repeat across domains
-        info = trial_info(job.key, job.number, job.method, job.point, self._seed, job.parent)
+        parent = job.parent, job.parent_step
+        info = trial_info(job.key, job.number, job.method, job.point, self._seed, *parent)
         self._pump.begin(info, Path(job.folder))
         self._display.show(self._tally)
 
@@ -88,7 +94,8 @@ class StudyObserver:
         tally = self._tally
         tally.running.pop(job.key, None)
         tally.endings[state] += 1
-        is_feasible = state == "finished" and not ended.get("violated")
+        is_own = ended["point"].get("stage") != FORK
+        is_feasible = is_own and state == "finished" and not ended.get("violated")
         if is_feasible and (tally.best is None or ended["score"] > tally.best["score"]):
             tally.best = ended
         self._pump.end(job.key, folder, ended)
@@ -104,10 +111,16 @@ def write_log(folder: Path, failure: str) -> None:
 
 
 def trial_info(
-    key: str, number: int, method: str, point: Point, seed: int, parent: str = ""
+    key: str,
+    number: int,
+    method: str,
+    point: Point,
+    seed: int,
+    parent: str = "",
+    parent_step: int | None = None,
 ) -> TrialInfo:
     """A trial for the tracker; trials of a search include their method too. ``seed``: the study's,
     for points without their own."""
     given = {"method": method, **point}
     parameters = {name: value for name, value in given.items() if name != "seed"}
-    return TrialInfo(key, number, parameters, int(point.get("seed", seed)), parent)
+    return TrialInfo(key, number, parameters, int(point.get("seed", seed)), parent, parent_step)

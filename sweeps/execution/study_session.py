@@ -23,15 +23,18 @@ from sweeps.execution.worker_session import imported_meanwhile
 from sweeps.report.trial_row import TrialRow
 from sweeps.report.write_report import ReportPaths
 from sweeps.search.attempts import (
+    Lineage,
     finished_trials,
     mark_interrupted,
     queue_interrupted,
     queue_points,
+    recorded_params,
 )
 from sweeps.search.design import DesignSpace
 from sweeps.search.fixed_designs import build_design
 from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.pruners import build_pruner
+from sweeps.search.requests import Inbox
 from sweeps.search.retention import drop_weights, remove_orphans
 from sweeps.search.trial_records import best_row, best_sft_row, trial_rows
 from sweeps.storage.errors import UserError
@@ -120,6 +123,7 @@ class DomainSession:
         self.design = build_design(config, domain)
         self.jobs = TrialJobs(config, domain, study)
         self.space = DesignSpace() if self.design else SearchSpace(config.space_of(domain))
+        self.inbox = Inbox(config, domain, study, display.say) if self.design is None else None
         self._done_before, self._is_over = -1, False
 
     @contextmanager
@@ -195,7 +199,8 @@ class DomainSession:
     def _missing(self) -> int:
         if self.config.study.kind == "efficiency":
             return 0
-        if self.design is None:
+        if self.inbox is not None:
+            self.inbox.accept()
             return queue_missing(self.study, self.config, self.domain)
         points = self.design.points(trial_rows(self.study, self.config.seed))
         return queue_points(self.study, [point.params() for point in points])
@@ -213,6 +218,7 @@ class DomainSession:
             constraints=self.config.search.constraints if self.design is None else (),
             stopping=self.stop_condition.due,
             fetch=self._fetch,
+            inbox=self.inbox,
         )
 
     def _observer(self, search: StudySearch, done: int, wanted: int) -> StudyObserver:
@@ -235,9 +241,12 @@ class DomainSession:
                 continue
             folder = self.place.trial(self.domain, attrs["key"])
             if not (folder / SENT_FILE).exists():
-                point = self.space.point(trial.params)
+                point = self.space.point(recorded_params(trial))
                 method = attrs.get("method", self.config.training.method)
-                info = trial_info(attrs["key"], attrs["number"], method, point, self.config.seed)
+                found = Lineage.of(trial)
+                parent = (found.key, found.step) if found else ()
+                seed = self.config.seed
+                info = trial_info(attrs["key"], attrs["number"], method, point, seed, *parent)
                 self._pump.begin(info, folder)
                 self._pump.end(attrs["key"], folder, attrs["outcome"])
 
@@ -269,6 +278,8 @@ class DomainSession:
         self._pump.finish_study(state, [p for p in paths.all() if p.exists()], finals)
         self._close(TRACKER_PATIENCE_SECONDS)
         self._is_over = True
+        if self.inbox is not None and self.inbox.waits():
+            self.display.say(f"{self.domain}: a request came too late: run the sweep again for it")
         links, measured = self._pump.links(), self._is_measured()
         best = best_row(rows)
         return DomainResult(self.domain, rows, best, scores, paths, links, measured=measured)

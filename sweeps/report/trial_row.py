@@ -13,6 +13,10 @@ SCORE, STANDARD_ERROR, COUNT = "score", "standard_error", "n"
 
 NO_VALUE = "\u2013"
 
+CUT_SHORT = ("stopped_early", "stopped_by_user")
+"""The states of a trial that ended before its last update and keeps the score of its last check.
+"""
+
 
 class Ends(Protocol):
     """Whatever has the bounds of an interval."""
@@ -81,6 +85,8 @@ class TrialRow:
     `state` is a `TrialState` or "running"/"pending"; `step` of `steps` updates; `seconds` is wall
     time. `stage` is a fixed design's ("tuning", "replicate", "fresh"), and empty in a search.
     `others`: the other searched parameters. `violated`: the search's constraints that it violates.
+    `queued`: whether a person added it to a search. A fork (stage "fork") continues trial `parent`
+    from its update `parent_step`.
     """
 
     number: int
@@ -100,6 +106,9 @@ class TrialRow:
     train_fraction: float = 1.0
     others: Mapping[str, float | int | str] = field(default_factory=dict)
     violated: tuple[str, ...] = ()
+    queued: bool = False
+    parent: int | None = None
+    parent_step: int = 0
 
     def point(self) -> dict[str, float | int | str]:
         """Its parameters, without seed and stage."""
@@ -113,7 +122,7 @@ class TrialRow:
 
     def has_ended(self) -> bool:
         """Whether it has ended and will not be resumed."""
-        return self.state in ("finished", "stopped_early", "failed")
+        return self.state in ("finished", *CUT_SHORT, "failed")
 
     def is_sft(self) -> bool:
         """Whether it is plain fine-tuning; half fine-tuning, too, has mask ratio 0."""
@@ -152,7 +161,8 @@ class StudyData:
     `label` names the score. `test_results` has "best" and "sft", each mapping "<benchmark>/score",
     "<benchmark>/standard_error", "<benchmark>/n" (see `benchmark_entries`); it is empty if the
     test items were not read. `paired` compares the two. `rows` are the search's own trials,
-    `replicates` its best points with other seeds. Objectives other than the score are in each
+    `replicates` its best points with other seeds, and `forks` the trials that a person continued
+    from a checkpoint with other settings. Objectives other than the score are in each
     row's metrics as "objective/<name>". `shortfall` says if the space has fewer points than the
     trials asked for; else empty.
     """
@@ -165,6 +175,7 @@ class StudyData:
     test_results: Mapping[str, Mapping[str, float]]
     config_yaml: str
     replicates: tuple[TrialRow, ...] = ()
+    forks: tuple[TrialRow, ...] = ()
     objectives: tuple[str, ...] = ("score",)
     paired: tuple[PairedTest, ...] = ()
     shortfall: str = ""
@@ -226,7 +237,7 @@ def stopped_controls(rows: tuple[TrialRow, ...]) -> str:
     certain.
     """
     controls = [row for row in rows if row.is_sft()]
-    stopped = [row for row in controls if row.state in ("stopped_early", "interrupted")]
+    stopped = [row for row in controls if row.state in (*CUT_SHORT, "interrupted")]
     if not stopped:
         return ""
     places = [

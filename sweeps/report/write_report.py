@@ -33,7 +33,8 @@ class ReportPaths:
 
 def write_report(data: StudyData, folder: Path) -> ReportPaths:
     """Write a search's page, figures and trials, replacing older ones."""
-    return write_files(folder, search_page.page(data), (*data.rows, *data.replicates))
+    rows = (*data.rows, *data.replicates, *data.forks)
+    return write_files(folder, search_page.page(data), rows)
 
 
 def write_sensitivity(data: SensitivityData, folder: Path) -> ReportPaths:
@@ -81,7 +82,10 @@ def write_files(
 
 def trials_csv(rows: tuple[TrialRow, ...]) -> str:
     """All trials in order, one per line: fixed columns, other parameters, metrics by name."""
-    fixed = [f.name for f in fields(TrialRow) if f.name not in ("metrics", "others", "violated")]
+    rest = {"metrics", "others", "violated"}
+    rest |= set() if any(row.queued for row in rows) else {"queued"}
+    rest |= set() if any(row.parent is not None for row in rows) else {"parent", "parent_step"}
+    fixed = [field.name for field in fields(TrialRow) if field.name not in rest]
     others, metrics = (
         other_parameters(rows),
         sorted({name for row in rows for name in row.metrics}),

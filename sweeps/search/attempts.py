@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self, final
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -16,8 +17,29 @@ INTERRUPTED, RETRY_OF = "interrupted", "retry_of"
 NUMBER, KEY = "number", "key"
 """Shared by all attempts of a trial: its number in the study, and its folder once it has a point.
 """
-REACHED, UNPROMISING = "reached", "unpromising"
-"""Of a running trial: its last check, and the pruner's verdict if there is one."""
+REACHED, UNPROMISING, STOPPED = "reached", "unpromising", "stopped"
+"""Of a running trial: its last check, the pruner's verdict if there is one, and whether the user
+asked to stop it."""
+
+REQUEST, FORK, POINT = "request", "fork", "point"
+"""Of a trial that a person added: the name of the request; of a fork, its `Lineage` and its point.
+A fork has no parameters in Optuna, so no sampler learns from it. FORK is also its stage."""
+
+
+@final
+@dataclass(frozen=True)
+class Lineage:
+    """Where a fork starts: the number and the key of its parent, and the updates done there."""
+
+    trial: int
+    key: str
+    step: int
+
+    @classmethod
+    def of(cls, trial: FrozenTrial | optuna.Trial) -> Self | None:
+        """That of a recorded trial; None if it is no fork."""
+        found = trial.user_attrs.get(FORK)
+        return None if found is None else cls(**found)
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -48,8 +70,31 @@ def is_void(trial: FrozenTrial) -> bool:
 
 
 def point_of(trial: FrozenTrial) -> dict[str, Any]:
-    """The queued parameters of a trial, updated with the drawn ones."""
+    """The queued parameters of a trial, updated with the drawn ones; empty for a fork."""
     return {**queued_params(trial), **trial.params}
+
+
+def recorded_params(trial: FrozenTrial | optuna.Trial) -> dict[str, Any]:
+    """The parameters of a trial, also of a fork."""
+    return dict(trial.user_attrs.get(POINT, trial.params))
+
+
+def lineages(study: optuna.Study) -> dict[int, Lineage]:
+    """Where each fork that has a number starts."""
+    trials = study.get_trials(deepcopy=False)
+    found = {trial.user_attrs.get(NUMBER): Lineage.of(trial) for trial in trials}
+    return {number: one for number, one in found.items() if number is not None and one}
+
+
+def draw_index(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> int:
+    """The position of a trial among those that the sampler draws, which decides its draw.
+
+    Trials that a person added come on top and shift no other.
+    """
+    number = int(trial.user_attrs.get(NUMBER, trial.number))
+    trials = study.get_trials(deepcopy=False)
+    added = {t.user_attrs.get(NUMBER, number) for t in trials if REQUEST in t.user_attrs}
+    return number - sum(other < number for other in added)
 
 
 @shielded()
@@ -89,7 +134,7 @@ def _next_attempt(trial: FrozenTrial) -> FrozenTrial:
     Unlike `enqueue_trial`, it keeps the checks already made and the notes of the pruner (its
     rungs) and the sampler (its generation).
     """
-    kept = (NUMBER, REACHED, UNPROMISING)
+    kept = (NUMBER, REACHED, UNPROMISING, STOPPED, REQUEST, FORK, POINT)
     attrs = {name: trial.user_attrs[name] for name in kept if name in trial.user_attrs}
     # If the driver was killed while drawing the point, the parts it left are drawn again.
     point = queued_params(trial) if is_void(trial) else point_of(trial)

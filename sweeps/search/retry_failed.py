@@ -11,7 +11,16 @@ from collections.abc import Collection, Mapping
 import optuna
 from optuna.trial import FrozenTrial
 
-from sweeps.search.attempts import KEY, NUMBER, RETRY_OF, finished_trials, point_of
+from sweeps.search.attempts import (
+    FORK,
+    KEY,
+    NUMBER,
+    POINT,
+    REQUEST,
+    RETRY_OF,
+    finished_trials,
+    point_of,
+)
 from sweeps.search.trial_records import Records
 from sweeps.storage.errors import UserError
 from sweeps.storage.remote_sync import living_driver, remove, send_database
@@ -62,5 +71,7 @@ def _failed(study: optuna.Study, kinds: Collection[str]) -> list[FrozenTrial]:
 
 def _queue(study: optuna.Study | None, trial: FrozenTrial) -> None:
     assert study is not None
-    attrs = {NUMBER: trial.user_attrs[NUMBER], RETRY_OF: trial.number}
+    kept = (NUMBER, REQUEST, FORK, POINT)
+    attrs = {name: trial.user_attrs[name] for name in kept if name in trial.user_attrs}
+    attrs[RETRY_OF] = trial.number
     study.enqueue_trial(point_of(trial), user_attrs=attrs)

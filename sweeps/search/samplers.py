@@ -33,7 +33,7 @@ from optuna.trial import FrozenTrial
 from sweeps.config.distinct_points import Identity, identity, is_whole
 from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import Point, SpaceConfig
-from sweeps.search.attempts import NUMBER, is_void, point_of
+from sweeps.search.attempts import REQUEST, draw_index, is_void, point_of
 from sweeps.search.optuna_compat import contains, queued_params
 from sweeps.storage.errors import UserError
 
@@ -147,8 +147,9 @@ class DistinctSampler(RandomSampler):
         First the sampler's own, then random ones, then random ones without the starting point
         (which may be taken), and last, in a finite space, one of the remaining points.
         """
-        start, number = self._search.start, _number(trial)
-        given = start[number] if number < len(start) else {}
+        start, index = self._search.start, draw_index(study, trial)
+        is_start = index < len(start) and REQUEST not in trial.user_attrs
+        given = start[index] if is_start else {}
         queued = queued_params(trial)
         own = GP_ATTEMPTS if self._search.sampler == "gp" else MODEL_ATTEMPTS
         for attempt in range(own + 2 * RANDOM_ATTEMPTS):
@@ -178,7 +179,8 @@ class DistinctSampler(RandomSampler):
         if self._search.sampler == "qmc":
             from sweeps.search.sobol import SobolSampler  # importing scipy.stats takes a second
 
-            place, dimensions = _number(trial) + attempt, len(self._space.parameters())
+            place = draw_index(study, trial) + attempt
+            dimensions = len(self._space.parameters())
             return SobolSampler(_digest(self._seed), place, dimensions)
         sampler = build_sampler(self._search, self._seed_of(trial, attempt))
         if isinstance(sampler, BaseGASampler):
@@ -206,11 +208,8 @@ class DistinctSampler(RandomSampler):
         }
 
     def _seed_of(self, trial: FrozenTrial, attempt: int) -> int:
-        return _digest(self._seed, _number(trial), attempt)
-
-
-def _number(trial: FrozenTrial) -> int:
-    return int(trial.user_attrs.get(NUMBER, trial.number))
+        index = draw_index(self._study, trial)
+        return _digest(self._seed, index, attempt, *([1] if REQUEST in trial.user_attrs else []))
 
 
 def _digest(*parts: int) -> int:

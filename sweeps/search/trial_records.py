@@ -17,7 +17,14 @@ from sweeps.config.old_records import check_schema
 from sweeps.config.study_identity import DEFINITION
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.report.trial_row import ScoreLabel, TrialRow, best_first
-from sweeps.search.attempts import INTERRUPTED, REACHED, retried
+from sweeps.search.attempts import (
+    INTERRUPTED,
+    REACHED,
+    REQUEST,
+    Lineage,
+    recorded_params,
+    retried,
+)
 from sweeps.search.optuna_storage import open_storage
 from sweeps.storage.errors import UserError
 from sweeps.storage.remote_sync import living_driver, refresh
@@ -50,7 +57,7 @@ def trial_rows(study: optuna.Study, seed: int) -> tuple[TrialRow, ...]:
 
 
 def own_rows(rows: tuple[TrialRow, ...]) -> tuple[TrialRow, ...]:
-    """The trials a study selects from: a search's own trials, without replicates.
+    """The trials a study selects from: a search's own trials, without replicates and forks.
 
     Every trial of a fixed design has a stage, so all of its trials are returned.
     """
@@ -95,26 +102,30 @@ def _state(trial: FrozenTrial) -> str:
 
 def _row(trial: FrozenTrial, seed: int) -> TrialRow:
     attrs: dict[str, Any] = trial.user_attrs
+    params, lineage = recorded_params(trial), Lineage.of(trial)
     # A trial without an outcome runs or was interrupted: use its last check.
     outcome: dict[str, Any] = attrs.get("outcome", attrs.get(REACHED, {}))
     return TrialRow(
         number=attrs["number"],
         key=attrs["key"],
         state=_state(trial),
-        mask_ratio=round(trial.params.get("mask_ratio", 0.0), 10),
-        accumulation_interval=int(trial.params["accumulation_interval"]),
-        learning_rate=trial.params["learning_rate"],
-        seed=int(trial.params.get("seed", seed)),
+        mask_ratio=round(params.get("mask_ratio", 0.0), 10),
+        accumulation_interval=int(params["accumulation_interval"]),
+        learning_rate=params["learning_rate"],
+        seed=int(params.get("seed", seed)),
         score=outcome.get("score"),
         step=int(outcome.get("step", 0)),
         steps=int(outcome.get("steps", 0)),
         seconds=float(outcome.get("seconds", 0.0)),
         metrics=outcome.get("metrics", {}),
-        method=attrs.get("method", trial.params.get("method", "gmt")),
-        stage=trial.params.get("stage", ""),
-        train_fraction=trial.params.get("train_fraction", 1.0),
-        others={name: value for name, value in trial.params.items() if name not in _COLUMNS},
+        method=attrs.get("method", params.get("method", "gmt")),
+        stage=params.get("stage", ""),
+        train_fraction=params.get("train_fraction", 1.0),
+        others={name: value for name, value in params.items() if name not in _COLUMNS},
         violated=tuple(name for name, excess in trial.constraints.items() if excess > 0),
+        queued=REQUEST in attrs and lineage is None,
+        parent=lineage and lineage.trial,
+        parent_step=lineage.step if lineage else 0,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 from sweeps.config.distinct_points import trials_left
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.report.trial_row import TrialRow, best_first, distinct
-from sweeps.search.design import DERIVED, DesignPoint
+from sweeps.search.design import DERIVED, REPLICATE, DesignPoint
 
 if TYPE_CHECKING:
     from sweeps.search.design import Design
@@ -78,16 +78,19 @@ def _first_trials(config: SweepConfig, domain: str) -> int:
 
 def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Workload:
     own = tuple(row for row in rows if not row.stage)
+    forks = [row for row in rows if row.parent is not None]
     done, again = sum(row.has_ended() for row in own), config.search.replicates
     trials = max(done, config.search_trials(domain))
     if config.search.sampler != "grid":
         ended = [row.point() for row in own if row.has_ended()]
-        trials = done + trials_left(config.search.trials, config.space_of(domain), ended)
+        asked = config.search.trials + sum(row.queued for row in own)
+        trials = done + trials_left(asked, config.space_of(domain), ended)
+    trials, done = trials + len(forks), done + sum(row.has_ended() for row in forks)
     if again is None:
         return Workload(trials, done)
     # The number of distinct points to replicate is known only once the search has ended.
     points = again.best if done < trials else len(distinct(best_first(own))[: again.best])
-    repeated = sum(row.has_ended() for row in rows if row.stage)
+    repeated = sum(row.has_ended() for row in rows if row.stage == REPLICATE)
     replicates = points * again.seeds
     return Workload(trials + replicates, done + min(repeated, replicates))
 
