@@ -11,6 +11,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    RootModel,
     field_validator,
     model_validator,
 )
@@ -76,10 +77,8 @@ StartingPoint = Annotated[Values, BeforeValidator(_given)]
 """A point to try first, by key; the sampler draws the parameters it leaves out."""
 
 
-class AskedPoint(StrictModel):
-    """What a person asks a search to try, or to change."""
-
-    point: Values
+class AskedPoint(RootModel[Values]):
+    """What a person asks a search to try, or to change in a trial."""
 
 
 def _bound(constraint: str) -> tuple[Objective, int, float]:

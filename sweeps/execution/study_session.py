@@ -123,7 +123,7 @@ class DomainSession:
         self.design = build_design(config, domain)
         self.jobs = TrialJobs(config, domain, study)
         self.space = DesignSpace() if self.design else SearchSpace(config.space_of(domain))
-        self.inbox = Inbox(config, domain, study, display.say) if self.design is None else None
+        self.inbox = Inbox(config, domain, study, display.say)
         self._done_before, self._is_over = -1, False
 
     @contextmanager
@@ -199,7 +199,7 @@ class DomainSession:
     def _missing(self) -> int:
         if self.config.study.kind == "efficiency":
             return 0
-        if self.inbox is not None:
+        if self.design is None:
             self.inbox.accept()
             return queue_missing(self.study, self.config, self.domain)
         points = self.design.points(trial_rows(self.study, self.config.seed))
@@ -218,7 +218,7 @@ class DomainSession:
             constraints=self.config.search.constraints if self.design is None else (),
             stopping=self.stop_condition.due,
             fetch=self._fetch,
-            inbox=self.inbox,
+            inbox=self.inbox if self.design is None else None,
         )
 
     def _observer(self, search: StudySearch, done: int, wanted: int) -> StudyObserver:
@@ -278,7 +278,7 @@ class DomainSession:
         self._pump.finish_study(state, [p for p in paths.all() if p.exists()], finals)
         self._close(TRACKER_PATIENCE_SECONDS)
         self._is_over = True
-        if self.inbox is not None and self.inbox.waits():
+        if self.inbox.waits():
             self.display.say(f"{self.domain}: a request came too late: run the sweep again for it")
         links, measured = self._pump.links(), self._is_measured()
         best = best_row(rows)

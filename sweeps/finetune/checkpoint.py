@@ -120,7 +120,7 @@ def partial_folder(folder: Path, step: int, group: Group | None = None) -> Path:
     Its name is unique, because a process that was considered lost may still run the same trial.
     """
     partial = partial_of(_folders(folder) / step_name(step))
-    return partial if group is None else partial.withstep_name(group.tell(partial.name))
+    return partial if group is None else partial.with_name(group.tell(partial.name))
 
 
 def begin(partial: Path) -> None:
@@ -135,7 +135,7 @@ def finish(partial: Path, fingerprint: str, checkpoint: Checkpoint, keep: int) -
     """
     check = None if checkpoint.check is None else vars(checkpoint.check)
     _write({**vars(checkpoint), "check": check, "fingerprint": fingerprint}, partial / STATE)
-    atomic_rename_dir(partial, partial.withstep_name(partial.name.partition(".")[0]))
+    atomic_rename_dir(partial, partial.with_name(partial.name.partition(".")[0]))
     for old in saved(partial.parent.parent)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 

@@ -82,10 +82,10 @@ def write_files(
 
 def trials_csv(rows: tuple[TrialRow, ...]) -> str:
     """All trials in order, one per line: fixed columns, other parameters, metrics by name."""
-    rest = {"metrics", "others", "violated"}
-    rest |= set() if any(row.queued for row in rows) else {"queued"}
-    rest |= set() if any(row.parent is not None for row in rows) else {"parent", "parent_step"}
-    fixed = [field.name for field in fields(TrialRow) if field.name not in rest]
+    has_forks = any(row.parent is not None for row in rows)
+    shown = dict.fromkeys(("metrics", "others", "violated"), False)
+    shown |= {"parent": has_forks, "parent_step": has_forks, "queued": any(r.queued for r in rows)}
+    fixed = [field.name for field in fields(TrialRow) if shown.get(field.name, True)]
     others, metrics = (
         other_parameters(rows),
         sorted({name for row in rows for name in row.metrics}),

@@ -93,8 +93,8 @@ def draw_index(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> int:
     """
     number = int(trial.user_attrs.get(NUMBER, trial.number))
     trials = study.get_trials(deepcopy=False)
-    added = {t.user_attrs.get(NUMBER, number) for t in trials if REQUEST in t.user_attrs}
-    return number - sum(other < number for other in added)
+    added = {int(t.user_attrs.get(NUMBER, number)) for t in trials if REQUEST in t.user_attrs}
+    return number - len([other for other in added if other < number])
 
 
 @shielded()

@@ -17,12 +17,13 @@ from typing import Any, Literal, final
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
 from sweeps.config.distinct_points import identity, is_whole
 from sweeps.config.search_config import AskedPoint
 from sweeps.config.space import MASKING, Point, SpaceConfig
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.config.validation_errors import checked
+from sweeps.config.validation_errors import explain
 from sweeps.finetune.run_identity import FORK_CHANGES
 from sweeps.search.attempts import (
     FORK,
@@ -94,7 +95,7 @@ def queue_request(
     """
     check_search(config)
     space = config.space_of(domain)
-    point = checked(AskedPoint, "queue", point=dict(values)).point
+    point = _asked("queue", values)
     if config.search.sampler == "grid":
         raise UserError("queue: search.sampler grid runs every point of the space anyway")
     try:
@@ -106,6 +107,13 @@ def queue_request(
             raise UserError(f"queue: {name} depends on {', '.join(sorted(missing))}: give both")
     _check_new(space, point, [*_tried(trials), *((r.point, "a point") for r in waiting)])
     return Request("queue", domain, point)
+
+
+def _asked(place: str, values: Mapping[str, Any]) -> Point:
+    try:
+        return AskedPoint.model_validate(dict(values)).root
+    except ValidationError as error:
+        raise explain(error, AskedPoint, place) from None
 
 
 def check_search(config: SweepConfig) -> None:
@@ -135,10 +143,12 @@ def _check_new(space: SpaceConfig, point: Point, tried: Sequence[tuple[Point, st
             done = "has this point" if name.startswith("trial") else "with these values waits"
             raise UserError(f"queue: {name} {done} already, and no point is trained twice")
         return
-    with suppress(ValueError):  # in an infinite space there is always another
+    try:
         fitting = [one for one in space.grid() if one.items() >= point.items()]
-        if all(identity(space, one) in names for one in fitting):
-            raise UserError("queue: every point with these values is trained already")
+    except ValueError:  # in an infinite space there is always another
+        return
+    if all(identity(space, one) in names for one in fitting):
+        raise UserError("queue: every point with these values is trained already")
 
 
 def fork_request(
@@ -156,7 +166,7 @@ def fork_request(
     """
     check_search(config)
     parent, place = latest(domain, trials, number), f"fork of trial {number}"
-    changed = checked(AskedPoint, place, point=dict(values)).point
+    changed = _asked(place, values)
     before = config.space_of(domain).point(recorded_params(parent))
     for name in changed:
         if name not in FORK_CHANGES:

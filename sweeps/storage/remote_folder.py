@@ -96,10 +96,17 @@ class RemoteFolder:
         return [PurePosixPath(path).relative_to(start) for path in self.store.files(start)]
 
     def copy_tree(self, folder: Path, target: Path, last: str) -> None:
-        """Copy a folder of the sweep within the store, the files named ``last`` at the end."""
+        """Copy a folder of the sweep within the store, the files named ``last`` at the end.
+
+        Raises:
+            FileNotFoundError: one of its files was removed meanwhile.
+        """
         start, end = (self._at(self._path_of(place)) for place in (folder, target))
+        files = sorted(self.files_below(folder), key=lambda path: path.name == last)
+        if not files or files[-1].name != last:
+            raise FileNotFoundError(str(folder))
         with TemporaryDirectory() as scratch:
-            for path in sorted(self.files_below(folder), key=lambda path: path.name == last):
+            for path in files:
                 self.store.download(f"{start}/{path}", Path(scratch) / path)
                 self.store.upload(Path(scratch) / path, f"{end}/{path}")
 
