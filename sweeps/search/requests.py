@@ -178,7 +178,10 @@ def fork_request(
     if "mask_ratio" in changed and method not in MASKING:
         raise UserError(f"{place}: its method, {method}, has no mask_ratio: expected none")
     point = {**before, **changed, "stage": FORK}
-    config.check_trial(domain, point)
+    try:
+        config.check_trial(domain, point)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from None
     steps = config.trial(domain, point).steps(config.resources.workers)
     if steps <= step:
         raise UserError(
@@ -186,15 +189,16 @@ def fork_request(
             f"{steps}: expected more examples"
         )
     lineage = Lineage(number, parent.user_attrs[KEY], step)
-    for trial in trials:
-        if Lineage.of(trial) == lineage and trial.user_attrs[POINT] == point:
-            raise UserError(f"{place}: {_name(trial)} is this fork already")
+    _check_new_fork(trials, lineage, point)
     return Request("fork", domain, point, lineage=lineage)
 
 
-def _name(trial: FrozenTrial) -> str:
-    number = trial.user_attrs.get(NUMBER)
-    return "a waiting trial" if number is None else f"trial {number}"
+def _check_new_fork(trials: Sequence[FrozenTrial], lineage: Lineage, point: Point) -> None:
+    for trial in trials:
+        if Lineage.of(trial) == lineage and trial.user_attrs[POINT] == point:
+            number = trial.user_attrs.get(NUMBER)
+            name = "a waiting trial" if number is None else f"trial {number}"
+            raise UserError(f"fork of trial {lineage.trial}: {name} is this fork already")
 
 
 def latest(domain: str, trials: Sequence[FrozenTrial], number: int) -> FrozenTrial:
@@ -268,6 +272,7 @@ class Inbox:
             if request.lineage is None:
                 queue_request(self._config, self._domain, trials, request.point)
             else:
+                _check_new_fork(trials, request.lineage, request.point)
                 attrs |= {FORK: asdict(request.lineage), POINT: request.point}
         except UserError as error:  # it changed since the request was made
             self._say(f"{self._domain}: a request was dropped: {error}")

@@ -140,10 +140,10 @@ def test_the_same_from_python(sweep_files: Path) -> None:
 
 
 def test_the_leaderboard_says_who_added_a_trial(sweep_files: Path) -> None:
-    from tests.sweeps.search.test_requests import POINT, Search
+    from tests.sweeps.search.test_requests import ASKED, Search
 
     search = Search(play(FINISHED))
-    search.queue(**POINT)
+    search.queue(**ASKED)
     search.fork(0, learning_rate=0.02)
     search.missing()
     search.run(2)

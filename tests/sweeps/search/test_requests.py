@@ -15,7 +15,7 @@ from sweeps.execution.study_search import StudySearch
 from sweeps.execution.sweep import open_study
 from sweeps.execution.trial_batch import FINISHED, BatchSearcher, TrialBatch
 from sweeps.execution.trial_jobs import TrialJobs
-from sweeps.search.attempts import FORK, mark_interrupted, queue_interrupted
+from sweeps.search.attempts import FORK, POINT, Lineage, mark_interrupted, queue_interrupted
 from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.requests import Inbox, Request, fork_request, queue_request
 from sweeps.search.retry_failed import queue_failed
@@ -27,7 +27,7 @@ from tests.sweeps.jobs import suggested
 
 Tree = dict[str, Any]
 LAST = {"state": "finished", "step": 8, "steps": 8}
-POINT = {"mask_ratio": 0.3, "accumulation_interval": 2, "learning_rate": 0.005}
+ASKED = {"mask_ratio": 0.3, "accumulation_interval": 2, "learning_rate": 0.005}
 
 
 class Search:
@@ -88,11 +88,11 @@ def waiting(search: Search) -> int:
 def test_a_queued_point_comes_next_and_on_top(asked: Any) -> None:
     search = asked()
     search.run(1)
-    search.queue(**POINT)
+    search.queue(**ASKED)
     search.queue(mask_ratio=0.4)
     assert search.missing() == 7
     whole, drawn = search.run(2)
-    assert whole == POINT
+    assert whole == ASKED
     assert drawn["mask_ratio"] == 0.4 and 1e-4 <= drawn["learning_rate"] <= 1e-2
     assert search.missing() == 5
     search.run(5)
@@ -135,6 +135,10 @@ def test_a_fork_of_a_fork_and_of_another_checkpoint_are_others(asked: Any) -> No
     search.run(1)
     with pytest.raises(UserError, match="trial 1 is this fork already"):
         search.fork(0, learning_rate=0.02)
+    (fork,) = [trial for trial in search.study.trials if FORK in trial.user_attrs]
+    start = Lineage.of(fork)
+    search.post(Request("fork", "sums", fork.user_attrs[POINT], lineage=start))
+    assert search.inbox.accept() == 0  # made at the same time as the first one
     search.fork(0, step=3, learning_rate=0.02)
     search.fork(1, learning_rate=0.02)
     search.missing()
@@ -164,9 +168,9 @@ def test_queued_points_shift_no_draw_and_take_no_starting_point(asked: Any, samp
     settings = {"sampler": sampler, "start": [{"mask_ratio": 0.2}, {"mask_ratio": 0.7}]}
     plain, queued = asked("plain", search=settings), asked("queued", search=settings)
     points = plain.run(5)
-    queued.queue(**POINT)
+    queued.queue(**ASKED)
     queued.missing()
-    assert queued.run(1) == [POINT]
+    assert queued.run(1) == [ASKED]
     found = queued.run(2)
     queued.queue(learning_rate=0.001)
     queued.missing()
@@ -179,7 +183,7 @@ def test_a_driver_that_is_killed_between_its_two_steps_adds_a_trial_once(
 ) -> None:
     search = asked()
     search.run(1)
-    search.queue(**POINT)
+    search.queue(**ASKED)
     search.fork(0, learning_rate=0.02)
     with monkeypatch.context() as patch:
         patch.setattr(Mailbox, "remove", lambda box, name: None)
@@ -197,7 +201,7 @@ def test_what_was_added_survives_interruptions(asked: Any) -> None:
     """Killed with both running: the same points under the same keys, and a failure is retried."""
     search = asked()
     search.run(1)
-    search.queue(**POINT)
+    search.queue(**ASKED)
     search.fork(0, learning_rate=0.02)
     search.missing()
     jobs = [suggested(search.searcher, name) for name in "ab"]
@@ -283,9 +287,9 @@ def test_a_free_slot_waits_for_requests_while_a_trial_runs(asked: Any) -> None:
     batches = BatchSearcher([TrialBatch(search.searcher, taken, 1)])
     assert isinstance(batches.suggest("a"), dict)
     assert batches.suggest("b") is None
-    search.queue(**POINT)
+    search.queue(**ASKED)
     found = batches.suggest("b")
-    assert isinstance(found, dict) and found["job"].point == POINT
+    assert isinstance(found, dict) and found["job"].point == ASKED
     assert observer.count == 1
     for name in "ab":
         batches.on_trial_complete(name, LAST | {"score": 0.5})
@@ -310,14 +314,14 @@ def test_a_point_outside_the_space_is_refused(asked: Any, name: str) -> None:
 
 def test_no_point_is_queued_twice(asked: Any) -> None:
     search = asked()
-    search.queue(**POINT)
+    search.queue(**ASKED)
     search.missing()
     with pytest.raises(UserError, match="a point with these values waits already"):
-        search.queue(**POINT)
+        search.queue(**ASKED)
     search.run(1)
     with pytest.raises(UserError, match="trial 0 has this point already"):
-        search.queue(**POINT)
-    request = Request("queue", "sums", POINT)  # made at the same time as the first one
+        search.queue(**ASKED)
+    request = Request("queue", "sums", ASKED)  # made at the same time as the first one
     search.post(request)
     assert search.inbox.accept() == 0
     assert "a request was dropped: queue: trial 0 has this point" in search.said[-1]
@@ -348,6 +352,7 @@ NOT_CHANGED = {
     "a typo": ({"learning_rat": 0.1}, "did you mean 'learning_rate'"),
     "a ratio": ({"mask_ratio": 1.5}, r"a fraction in \[0, 1\)"),
     "a seed": ({"seed": 1}, "no setting that a search varies"),
+    "uneven": ({"examples": 37}, "expected a multiple of the effective batch"),
     "too short": ({"examples": 16}, "follows update 2, and the fork ends after update"),
 }
 
@@ -376,9 +381,9 @@ def test_a_trial_that_is_not_there_and_a_fixed_design_are_refused(
     (sweep_files / "fixed.yaml").write_text(json.dumps(tree | {"study": study}))
     fixed = load_config(sweep_files / "fixed.yaml")
     with pytest.raises(UserError, match="sensitivity, a fixed design"):
-        queue_request(fixed, "sums", [], POINT)
+        queue_request(fixed, "sums", [], ASKED)
     grid = search.config.model_copy(
         update={"search": search.config.search.model_copy(update={"sampler": "grid"})}
     )
     with pytest.raises(UserError, match="grid runs every point of the space anyway"):
-        queue_request(grid, "sums", [], POINT)
+        queue_request(grid, "sums", [], ASKED)
