@@ -10,6 +10,7 @@ from sweeps.execution.remote_job import Stored, StoredJob
 from sweeps.finetune import checkpoint
 from sweeps.finetune.checkpoint import Checkpoint, saved
 from sweeps.storage import mailbox
+from sweeps.storage.address import Address
 from sweeps.storage.mailbox import Mailbox
 from sweeps.storage.object_store import StorageError
 from sweeps.storage.remote_sync import copy_within, files_below, remote_of
@@ -17,6 +18,7 @@ from sweeps.storage.study_paths import StudyPaths
 from tests.sweeps.finetune import tiny
 from tests.sweeps.jobs import trial_job
 from tests.sweeps.object_stores import FakeStore
+from tests.sweeps.storage.conftest import place_of_its_own
 
 
 @pytest.fixture(params=["folder", "store"])
@@ -24,8 +26,10 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> StudyPaths:
     """A sweep in a folder, and one in an object store."""
     if request.param == "folder":
         return StudyPaths(tmp_path / "sweep")
-    found: StudyPaths = request.getfixturevalue("place")
-    return found
+    request.getfixturevalue("home")
+    servers: dict[str, FakeStore] = request.getfixturevalue("servers")
+    bucket = Address.parse(servers["s3"].address(place_of_its_own(request)))
+    return StudyPaths(bucket.mirror() / "sweep", bucket)
 
 
 def test_a_request_stays_until_it_is_settled(shared: StudyPaths) -> None:
