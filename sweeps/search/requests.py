@@ -1,8 +1,8 @@
 """What a person asks of a search from outside: to queue a point, fork a trial or stop one.
 
-A request is a file in the sweep's folder (`sweeps.storage.mailbox`), which the driver applies and
-then removes. The trial that it adds carries the request's name, so a driver that is killed in
-between adds it once.
+A request is a file in the sweep's folder (`sweeps.storage.mailbox`). The trial that it adds has
+its name, so no driver adds it twice. The file stays until that trial has ended: the database of a
+driver whose machine is lost may be older than its last request.
 """
 
 from __future__ import annotations
@@ -77,6 +77,13 @@ def requests_of(texts: Mapping[str, str], domain: str) -> dict[str, Request]:
     """The requests to one study, by name."""
     found = {name: Request.parse(text) for name, text in texts.items()}
     return {name: request for name, request in found.items() if request.domain == domain}
+
+
+def unseen(requests: Mapping[str, Request], trials: Iterable[FrozenTrial]) -> list[Request]:
+    """The requests to add a trial, by name, that no driver has taken yet."""
+    known = {trial.user_attrs.get(REQUEST) for trial in trials}
+    found = [one for name, one in requests.items() if name not in known]
+    return [request for request in found if request.kind != "stop"]
 
 
 def queue_request(
@@ -230,9 +237,11 @@ class Inbox:
         new = 0
         for name, request in self._due("queue", "fork").items():
             trials = self._study.get_trials(deepcopy=False)
-            if all(trial.user_attrs.get(REQUEST) != name for trial in trials):
-                new += self._queue(name, request, trials)
-            self._settle(name)
+            added = [trial for trial in trials if trial.user_attrs.get(REQUEST) == name]
+            if not added and self._queue(name, request, trials):
+                new += 1
+            elif all(trial.state.is_finished() for trial in added[-1:]):
+                self._settle(name)
         return new
 
     def note_stops(self, running: Mapping[int, optuna.Trial]) -> None:
@@ -243,9 +252,8 @@ class Inbox:
         for name, request in self._due("stop").items():
             if request.trial in running:
                 running[request.trial].set_user_attr(STOPPED, True)
-            elif request.trial in self._unfinished():
-                continue
-            self._settle(name)
+            elif request.trial not in self._unfinished():
+                self._settle(name)
 
     def _unfinished(self) -> set[int]:
         states = (TrialState.WAITING, TrialState.RUNNING)
@@ -253,8 +261,8 @@ class Inbox:
         return {int(trial.user_attrs.get(NUMBER, -1)) for trial in trials}
 
     def waits(self) -> bool:
-        """Whether any request has come that is not settled yet."""
-        return bool(self._due("queue", "fork"))
+        """Whether a request has come whose trial is not on record."""
+        return bool(unseen(self._due("queue", "fork"), self._study.get_trials(deepcopy=False)))
 
     def _due(self, *kinds: Kind) -> dict[str, Request]:
         with suppress(OSError):  # an outage: the next look finds them

@@ -21,6 +21,7 @@ from sweeps.search.requests import (
     latest,
     queue_request,
     requests_of,
+    unseen,
 )
 from sweeps.search.trial_records import Records
 from sweeps.storage.errors import UserError, nearest
@@ -101,8 +102,8 @@ def pending(records: Records, domain: str) -> list[Request]:
         UserError: the object store does not respond.
     """
     with as_user_error():
-        found = requests_of(Mailbox(records.place).waiting(), domain).values()
-    return [request for request in found if request.kind != "stop"]
+        found = requests_of(Mailbox(records.place).waiting(), domain)
+    return unseen(found, records.trials(domain))
 
 
 def _check_domain(records: Records, domain: str) -> None:
