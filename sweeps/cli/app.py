@@ -21,6 +21,7 @@ from sweeps.cli.plan import plan
 from sweeps.cli.report_and_export import export, report
 from sweeps.cli.run import paper, resume, retry, run, validate
 from sweeps.cli.status import status
+from sweeps.cli.steer import fork, queue
 from sweeps.cli.stop import stop
 from sweeps.storage.closed_output import heard_program
 
@@ -49,6 +50,8 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "run": run,
         "status": status,
         "stop": stop,
+        "queue": queue,
+        "fork": fork,
         "resume": resume,
         "retry": retry,
         "import": import_trials,

@@ -65,5 +65,10 @@ def _print_board(name: str, rows: list[TrialRow], label: ScoreLabel) -> None:
 
 
 def _state(row: TrialRow) -> str:
+    """The state, with the constraints it violates, and who added the trial if not the sampler."""
     said = ", violates ".join([row.state.replace("_", " "), *row.violated])
+    if row.parent is not None:
+        said += f", fork of {row.parent} at update {row.parent_step}"
+    if row.queued:
+        said += ", queued by hand"
     return f"{said}, of {row.origin}" if row.origin else said

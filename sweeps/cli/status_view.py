@@ -30,6 +30,8 @@ def body(status: SweepStatus) -> list[RenderableType]:
     for domain in status.domains:
         lines += [_running(domain, run) for run in domain.running]
         lines += [f"{domain.domain}: {domain.violations}"] if domain.violations else []
+        if domain.requested:
+            lines.append(f"{domain.domain}: queued by hand and not started: {domain.requested}")
     if status.events:
         lines.append("last events")
         lines += [f"  {happening.time}  {happening.text}" for happening in status.events]

@@ -12,10 +12,14 @@ from sweeps.cli.arguments import (
     Overrides,
     command_line,
     load,
+    load_stored,
     mistakes_explained,
     refuse,
 )
+from sweeps.cli.steer import Domain, one_domain
 from sweeps.config.sweep_config import paths_for
+from sweeps.search.steering import stop_trial
+from sweeps.search.trial_records import Records
 from sweeps.storage.remote_sync import living_driver, stop_driver
 from sweeps.storage.run_lock import Driver
 from sweeps.storage.study_paths import StudyPaths
@@ -28,11 +32,25 @@ def stop(
     config: ConfigFile,
     overrides: Overrides = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 60.0,
+    trial: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Stop only this trial of a search, at its next check."),
+    ] = None,
+    domain: Domain = None,
 ) -> None:
     """Stop a running sweep, also from another machine. Finished trials are kept.
 
-    When the sweep is resumed, interrupted trials continue from their last checkpoint.
+    When the sweep is resumed, interrupted trials continue from their last checkpoint. With
+    `--trial`, one trial ends for good at its next validation check, whose score it keeps, and the
+    sweep continues; its checkpoint stays for `fork`.
     """
+    if trial is not None:
+        with mistakes_explained():
+            records = Records(load_stored(config, overrides))
+            print(stop_trial(records, one_domain(records, domain), trial))
+        return
+    if domain is not None:
+        refuse("--domain requires --trial N")
     with mistakes_explained():
         parsed = load(config, overrides)
         place = paths_for(parsed)

@@ -17,7 +17,8 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.driver_log import latest_trouble
 from sweeps.execution.progress import point_text, recorded_point, time_text
 from sweeps.report.trial_row import ScoreLabel, TrialRow, score_text, violations
-from sweeps.search.attempts import INCOMPLETE, INTERRUPTED
+from sweeps.search.attempts import INCOMPLETE, INTERRUPTED, REQUEST
+from sweeps.search.steering import pending
 from sweeps.search.trial_records import Records, best_row, label_of
 from sweeps.search.workload import workload
 from sweeps.storage.remote_sync import fetcher, living_driver
@@ -70,7 +71,7 @@ class Event:
 class DomainStatus:
     """One domain's study. `states` counts trials by state, `best` is by validation score.
     `violations`: a sentence if finished trials violate constraints; else empty. `best_score`: as
-    text, with that of fresh seeds."""
+    text, with that of fresh seeds. `requested`: queued points and forks that have not started."""
 
     domain: str
     label: ScoreLabel
@@ -82,6 +83,7 @@ class DomainStatus:
     report: str | None
     violations: str = ""
     best_score: str = ""
+    requested: int = 0
 
 
 @final
@@ -107,7 +109,7 @@ def status(records: Records) -> SweepStatus:
     records.look_again()
     driver = living_driver(records.place)
     domains = tuple(_domain(records, name, driver is not None) for name in records.config.domains)
-    left = sum(max(0, domain.total - domain.done) for domain in domains)
+    left = sum(max(0, domain.total - domain.done) + domain.requested for domain in domains)
     complete = not left and all(domain.report is not None for domain in domains)
     pace = _per_second(records, driver)
     return SweepStatus(
@@ -145,7 +147,12 @@ def _domain(records: Records, domain: str, driven: bool) -> DomainStatus:
         report=str(page) if page.is_file() else None,
         violations=violations(rows),
         best_score="" if best is None else score_text(label, best, rows),
+        requested=len(pending(records, domain)) + sum(map(_is_requested, records.trials(domain))),
     )
+
+
+def _is_requested(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.WAITING and REQUEST in trial.user_attrs
 
 
 def _running(records: Records, domain: str) -> tuple[Running, ...]:
@@ -234,7 +241,8 @@ def _ending(trial: FrozenTrial) -> str:
     if INTERRUPTED in trial.user_attrs:
         return "was interrupted"
     outcome: dict[str, Any] = trial.user_attrs.get("outcome", {})
-    words = {"stopped_early": "was stopped early", "finished": "finished", "failed": "failed"}
+    words = {"stopped_early": "was stopped early", "stopped_by_user": "was stopped by the user"}
+    words |= {"finished": "finished", "failed": "failed"}
     seconds = outcome.get("seconds", 0.0)
     return f"{words.get(outcome.get('state', ''), 'ended')} after {time_text(seconds)}"
 

@@ -128,6 +128,15 @@ def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     return _overridden(_read(Path(path)), overrides)
 
 
+def load_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """``a.b=value`` arguments as a tree of plain values; the keys are not checked.
+
+    Raises:
+        UserError: an argument is malformed.
+    """
+    return _overridden({}, overrides)
+
+
 def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     return reduce(_applied, overrides, tree)
 

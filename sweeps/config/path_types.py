@@ -80,8 +80,10 @@ def resolve_checks(checks: Checks, root: Path) -> Checks:
 def resolve_run(run: FinetuneConfig, root: Path) -> FinetuneConfig:
     """Resolve all paths of one run."""
     benchmarks = tuple(resolve_benchmark(b, root) for b in run.evaluation.benchmarks)
+    start = run.start_from
     return run.model_copy(
         update={
+            "start_from": start and str(Path(start).expanduser().resolve()),
             "model": resolve_model(run.model, root),
             "data": resolve_data(run.data, root),
             "evaluation": resolve_checks(run.evaluation, root).model_copy(

@@ -11,6 +11,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    RootModel,
     field_validator,
     model_validator,
 )
@@ -60,14 +61,24 @@ def _stored_value(item: tuple[str, Any]) -> Value:
 def _with_keys(tree: Any) -> Any:
     if not isinstance(tree, Mapping):
         return tree
-    given = {key: value for key, value in tree.items() if value is not None}
-    return {key: (key, value) for key, value in flat(given).items()}
+    return {key: (key, value) for key, value in flat(tree).items()}
 
 
-StartingPoint = Annotated[
-    dict[str, Annotated[Value, BeforeValidator(_stored_value)]], BeforeValidator(_with_keys)
-]
+def _given(tree: Any) -> Any:
+    is_tree = isinstance(tree, Mapping)
+    return {k: v for k, v in tree.items() if v is not None} if is_tree else tree
+
+
+_Stored = dict[str, Annotated[Value, BeforeValidator(_stored_value)]]
+Values = Annotated[_Stored, BeforeValidator(_with_keys)]
+"""Values of a point by key, as they are stored."""
+
+StartingPoint = Annotated[Values, BeforeValidator(_given)]
 """A point to try first, by key; the sampler draws the parameters it leaves out."""
+
+
+class AskedPoint(RootModel[Values]):
+    """What a person asks a search to try, or to change in a trial."""
 
 
 def _bound(constraint: str) -> tuple[Objective, int, float]:

@@ -219,8 +219,8 @@ class SpaceConfig(StrictModel):
             points += self.combinations(values)
         return points
 
-    def check_point(self, point: Mapping[str, Value]) -> None:
-        """Reject a starting point outside the space.
+    def check_point(self, point: Mapping[str, Value], place: str = "search.start") -> None:
+        """Reject a starting point outside the space; ``place``: where it was given.
 
         Raises:
             ValueError: names the parameter and the values the space allows.
@@ -229,19 +229,17 @@ class SpaceConfig(StrictModel):
         for name, value in point.items():
             if name not in given:
                 raise ValueError(
-                    f"search.start: {name} {value} is outside the space: expected no {name}, "
+                    f"{place}: {name} {value} is outside the space: expected no {name}, "
                     f"because space.{name} is not given"
                 )
             if not given[name].contains(value):
                 raise ValueError(
-                    f"search.start: {name} {value} is outside the space: expected {given[name]}"
+                    f"{place}: {name} {value} is outside the space: expected {given[name]}"
                 )
             keys = self.condition(name)
             if keys.keys() <= point.keys() and not self._applies(name, point):
                 others = " and ".join(f"{key} {point[key]}" for key in keys)
-                raise ValueError(
-                    f"search.start: a point with {others} has no {name}: expected none"
-                )
+                raise ValueError(f"{place}: a point with {others} has no {name}: expected none")
 
 
 def _owner(name: str) -> Method | None:

@@ -216,10 +216,11 @@ class SweepConfig(StrictModel):
                 fixed = [*nuisance.combinations(), *chain(*own.values())]
             points += [plain_point(interval) for interval in {interval for interval, _ in fixed}]
             for point in points:
-                self._check_trial(name, point)
+                self.check_trial(name, point)
         return self
 
-    def _check_trial(self, domain: str, point: Point) -> None:
+    def check_trial(self, domain: str, point: Point) -> None:
+        """Raise a ValueError, with the domain's name, unless the point can be trained."""
         place = f"domain '{domain}'"
         try:
             self.trial(domain, point).steps(self.resources.workers)

@@ -35,6 +35,7 @@ _FIXED = {
     "parallel",
     "method.drop",
     "method.hft",
+    "start_from",
 }
 _FIXED |= {f"data.{name}" for name in DataConfig.model_fields} - _OF_DATA
 

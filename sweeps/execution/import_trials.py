@@ -29,7 +29,7 @@ from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import preflight
 from sweeps.execution.sweep import open_study
 from sweeps.finetune.run_identity import Tree
-from sweeps.search.attempts import IMPORTED, KEY, NUMBER, point_of, retried
+from sweeps.search.attempts import FORK, IMPORTED, KEY, NUMBER, point_of, retried
 from sweeps.search.changed_space import distributions_of, fitted, point_in
 from sweeps.search.optuna_storage import open_foreign, open_storage
 from sweeps.search.trial_records import Records, label_of
@@ -130,6 +130,8 @@ def _scored_by(definition: Tree) -> Tree:
 
 def _of_sweep(trial: FrozenTrial, config: SweepConfig, domain: str) -> FrozenTrial | str:
     ended = trial.user_attrs.get("outcome", {})
+    if FORK in trial.user_attrs:
+        return "a fork"
     if "stage" in point_of(trial):
         return "another seed of a point"
     try:

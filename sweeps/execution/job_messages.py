@@ -38,7 +38,8 @@ class TrialJob(Job):
     """One trial.
 
     ``run``: what to train, or with ``is_derived`` the model to score untrained: the base model, or
-    the one that ``drop`` makes. ``parent``: the key of the trial that ``drop`` starts from.
+    the one that ``drop`` makes. ``parent``: the key of the trial that ``drop`` starts from, or
+    that a fork continues from ``parent_step``.
     """
 
     folder: str
@@ -50,14 +51,18 @@ class TrialJob(Job):
     is_derived: bool = False
     drop: DropConfig | None = None
     parent: str = ""
+    parent_step: int | None = None
 
     def models(self) -> tuple[str, ...]:
-        """The model whose update is dropped, if any."""
-        return () if self.drop is None else (self.drop.tuned,)
+        """The model whose update is dropped, or the checkpoint that a fork starts from, if any."""
+        read = self.run.start_from if self.drop is None else self.drop.tuned
+        return () if read is None else (read,)
 
     def moved(self, move: Callable[[str], str]) -> Self:
-        """Its own folder and the dropped model's; the training data is where it was."""
-        return replace(self, folder=move(self.folder), drop=_moved_drop(self.drop, move))
+        """Its own folder and those it reads; the training data is where it was."""
+        start = self.run.start_from
+        run = self.run.model_copy(update={"start_from": start and move(start)})
+        return replace(self, folder=move(self.folder), run=run, drop=_moved_drop(self.drop, move))
 
     def halved(self) -> Self | None:
         """The same trial with half the micro-batch; None if that is not a whole number."""

@@ -176,7 +176,7 @@ _WHERE = {"log": "log", "alone": "command"}
 def ending_line(tally: Tally, trial: dict[str, Any]) -> str:
     """One ended trial: its number, point and score, and the trials left in the study."""
     score = "no score" if trial["score"] is None else f"score {trial['score']:.4f}"
-    words = {"stopped_early": "stopped early", "interrupted": "interrupted"}
+    words = {"stopped_early": "stopped early", "stopped_by_user": "stopped by the user"}
     best = "" if tally.best is None else f"  best {tally.best['score']:.4f}"
     score += f" (violates {', '.join(trial['violated'])})" if trial.get("violated") else ""
     return (

@@ -79,12 +79,12 @@ class StoredJob:
         fetch_cache(store, self.stored, memory)
         group = Group.current()
         with _scratch(group) as scratch:
-            if isinstance(job, TrialJob) and not job.is_derived:
-                return self._train(store, job, report, memory, scratch, group)
             if _leads_node(group):
                 for folder in job.models():
                     if name := self._name(folder):
                         retry_storage(partial(_fetch_model, store, name, scratch))
+            if isinstance(job, TrialJob) and not job.is_derived:
+                return self._train(store, job, report, memory, scratch, group)
             group.wait()
             return self.run(self._moved(job, scratch), report, memory)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -12,6 +12,7 @@ from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.export import chosen, run_yaml
 from sweeps.report.trial_row import TrialRow
+from sweeps.search.steering import fork_trial, queue_point, stop_trial
 from sweeps.search.trial_records import Records
 from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.object_store import as_user_error
@@ -43,7 +44,10 @@ class BestTrial:
 
 @final
 class Results:
-    """What a sweep has on record. Nothing is run or changed; call `refresh` to read again."""
+    """What a sweep has on record. Nothing is run here; call `refresh` to read again.
+
+    `queue`, `fork` and `stop` leave a request to the process that runs the sweep, or will run it.
+    """
 
     def __init__(self, config: SweepConfig) -> None:
         """Raises: UserError, where nothing of this sweep is on record."""
@@ -111,6 +115,31 @@ class Results:
         for event in step_events(events):
             steps.setdefault(event["step"], {}).update(event["metrics"])
         return pd.DataFrame([{"step": step, **values} for step, values in sorted(steps.items())])
+
+    def queue(self, domain: str, point: Mapping[str, Any]) -> str:
+        """Add a point to a search; the sampler draws the parameters that are not given. Returns
+        what happens next.
+
+        Raises:
+            UserError: a value is outside the space, or the point is on record.
+        """
+        return queue_point(self._records, domain, point)
+
+    def fork(self, domain: str, trial: int, changes: Mapping[str, Any]) -> str:
+        """Continue a trial from its latest checkpoint as a new one. Returns what happens next.
+
+        Raises:
+            UserError: the trial has no checkpoint, or a value cannot change there.
+        """
+        return fork_trial(self._records, domain, trial, changes)
+
+    def stop(self, domain: str, trial: int) -> str:
+        """Stop one running trial at its next validation check. Returns what happens next.
+
+        Raises:
+            UserError: the trial does not run.
+        """
+        return stop_trial(self._records, domain, trial)
 
     def _rows(self) -> Iterator[tuple[str, TrialRow]]:
         return ((domain, row) for domain in self.domains for row in self._records.rows(domain))

@@ -41,12 +41,17 @@ class StudyObserver:
         self._tally, self._display, self._pump, self._seed = tally, display, pump, seed
         self._stop_condition, self._recorded = stop_condition, recorded
 
+    def added(self, trials: int) -> None:
+        """Count trials that a person has requested."""
+        self._tally.trials += trials
+
     def began(self, trial: TuneTrial) -> None:
         """Open the trial's record."""
         job: TrialJob = trial.config["job"]
         self._tally.running[job.key] = {"number": job.number, "point": job.point}
         self._stop_condition.usage.began(trial.trial_id)  # keys may repeat across domains
-        info = trial_info(job.key, job.number, job.method, job.point, self._seed, job.parent)
+        parent = job.parent, job.parent_step
+        info = trial_info(job.key, job.number, job.method, job.point, self._seed, *parent)
         self._pump.begin(info, Path(job.folder))
         self._display.show(self._tally)
 
@@ -102,10 +107,16 @@ def write_log(folder: Path, failure: str) -> None:
 
 
 def trial_info(
-    key: str, number: int, method: str, point: Point, seed: int, parent: str = ""
+    key: str,
+    number: int,
+    method: str,
+    point: Point,
+    seed: int,
+    parent: str = "",
+    parent_step: int | None = None,
 ) -> TrialInfo:
     """A trial for the tracker; trials of a search include their method too. ``seed``: the study's,
     for points without their own."""
     given = {"method": method, **point}
     parameters = {name: value for name, value in given.items() if name != "seed"}
-    return TrialInfo(key, number, parameters, int(point.get("seed", seed)), parent)
+    return TrialInfo(key, number, parameters, int(point.get("seed", seed)), parent, parent_step)

@@ -20,11 +20,13 @@ from ray.tune.search import Searcher
 from sweeps.config.search_config import Objective, bounded
 from sweeps.config.space import Point
 from sweeps.execution.job_messages import TrialJob
-from sweeps.report.trial_row import FRESH
+from sweeps.report.trial_row import CUT_SHORT, FRESH
 from sweeps.search.attempts import (
+    FORK,
     KEY,
     NUMBER,
     REACHED,
+    STOPPED,
     UNPROMISING,
     next_number,
     retried,
@@ -43,6 +45,7 @@ from sweeps.search.outcomes import (
 )
 from sweeps.search.point_seeds import PointSeeds
 from sweeps.search.pruners import LatestAttempts, is_spared
+from sweeps.search.requests import Inbox
 from sweeps.search.samplers import Exhausted
 from sweeps.storage.outages import retry_storage
 from sweeps.storage.trial_files import EVENTS_FILE
@@ -70,7 +73,7 @@ class StudySearch(Searcher):
     points `search.start` has, whose trials no pruner stops. With several ``objectives`` no
     intermediate score is reported: Optuna has no place for it. ``constraints``: on finished
     trials; Optuna's samplers read them from the records. ``seeds``: of the points, if there are
-    several.
+    several. ``inbox``: requests made while it runs.
     """
 
     def __init__(
@@ -86,13 +89,14 @@ class StudySearch(Searcher):
         seeds: PointSeeds | None = None,
         stopping: Callable[[], bool] = lambda: False,
         fetch: Callable[[Path], None] = lambda events: None,
+        inbox: Inbox | None = None,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self._study, self._space, self._build_job = study, space, build_job
         self._checks, self._starts, self._objectives = checks, starts, objectives
         self._constraints, self._seeds = constraints, seeds
         self._measured = tuple(dict.fromkeys((*objectives, *map(bounded, constraints))))
-        self._stopping, self._fetch = stopping, fetch
+        self._stopping, self._fetch, self._inbox = stopping, fetch, inbox
         self._open: dict[str, optuna.Trial] = {}
         self._folders: dict[str, str] = {}
         self._told: dict[str, dict[str, Any]] = {}
@@ -100,6 +104,14 @@ class StudySearch(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         """Empty: Tune pickles its searcher for a snapshot that is never restored."""
         return {}
+
+    def is_listening(self) -> bool:
+        """Whether requests may still add trials."""
+        return self._inbox is not None and not self._stopping()
+
+    def accepted(self) -> int:
+        """How many trials requests have added since the last call; see `Inbox.accept`."""
+        return self._inbox.accept() if self._inbox is not None else 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Ask Optuna for the next point, unless the study stops or no point is left."""
@@ -127,7 +139,7 @@ class StudySearch(Searcher):
             self._report(trial, result)
 
     def is_unpromising(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Record an intermediate score and ask the study's pruner, once per check.
+        """Record an intermediate score and ask the study's pruner, once per check, and the user.
 
         The last check is excluded: a trial that reaches it has finished.
         """
@@ -139,6 +151,8 @@ class StudySearch(Searcher):
             # Also for trials that are never stopped: the pruner stores rungs for others there.
             if self._study.pruner.prune(others, stored(trial)) and not self._is_spared(trial):
                 trial.set_user_attr(UNPROMISING, True)  # the verdict survives a kill
+        if self._inbox is not None:
+            self._inbox.note_stops({t.user_attrs[NUMBER]: t for t in self._open.values()})
         return self._is_given_up(trial)
 
     def on_trial_complete(
@@ -150,6 +164,8 @@ class StudySearch(Searcher):
         if trial is None or self._was_cut_short(trial, result, error):
             return  # a trial cut short by a stop stays open, to be marked as interrupted
         state, values = ending(result, error), None
+        if state == "stopped_early" and STOPPED in trial.user_attrs:
+            state = "stopped_by_user"
         if state == "finished":
             if "kept_fraction" in self._measured:
                 with suppress(OSError):  # then it was not measured
@@ -165,10 +181,12 @@ class StudySearch(Searcher):
         trial.set_user_attr("outcome", ended)
         self._told[trial_id] = ended
         told = optuna_state(ended) if self._seeds is None else self._seeds.state(trial, ended)
+        if FORK in trial.user_attrs:
+            told = TrialState.FAIL  # which samplers ignore: it is no point of theirs
         if told is TrialState.COMPLETE and values is not None:
             self._study.tell(trial, [values[name] for name in self._objectives])
         elif told is not TrialState.RUNNING:
-            if state == "stopped_early":
+            if state in CUT_SHORT:
                 self._report(trial, result)
             self._study.tell(trial, state=told)
         if self._seeds is not None:
@@ -195,8 +213,10 @@ class StudySearch(Searcher):
         """Nothing to restore, as in ``save``."""
 
     def _is_judged(self, trial: optuna.Trial) -> bool:
-        """Whether the pruner applies; other seeds of a point run to their end, uncompared."""
-        return len(self._objectives) == 1 and trial.params.get("stage") not in (REPLICATE, FRESH)
+        """Whether the pruner applies; forks and other seeds of a point run to their end, not
+        compared."""
+        is_point = trial.params.get("stage") not in (REPLICATE, FRESH)
+        return len(self._objectives) == 1 and is_point and FORK not in trial.user_attrs
 
     def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> bool:
         """Record a check; returns whether it is new."""
@@ -217,7 +237,8 @@ class StudySearch(Searcher):
         return self._stopping() and not is_over
 
     def _is_given_up(self, trial: optuna.Trial) -> bool:
-        return UNPROMISING in trial.user_attrs and not self._is_spared(trial)
+        is_unpromising = UNPROMISING in trial.user_attrs and not self._is_spared(trial)
+        return is_unpromising or {STOPPED, REACHED} <= trial.user_attrs.keys()
 
     def _is_spared(self, trial: optuna.Trial) -> bool:
         return is_spared(trial, self._starts)

@@ -25,11 +25,12 @@ from sweeps.report.trial_row import TrialRow
 from sweeps.report.write_report import ReportPaths
 from sweeps.search.attempts import (
     KEY,
+    Lineage,
     finished_trials,
     mark_interrupted,
-    point_of,
     queue_interrupted,
     queue_points,
+    recorded_params,
     retried,
 )
 from sweeps.search.changed_space import is_later_version
@@ -38,6 +39,7 @@ from sweeps.search.fixed_designs import build_design
 from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.point_seeds import PointSeeds
 from sweeps.search.pruners import build_pruner
+from sweeps.search.requests import Inbox
 from sweeps.search.retention import drop_weights, remove_orphans
 from sweeps.search.trial_records import best_row, best_sft_row, trial_rows
 from sweeps.storage.errors import UserError
@@ -128,6 +130,7 @@ class DomainSession:
         self.jobs = TrialJobs(config, domain, study)
         self.space = DesignSpace() if self.design else SearchSpace(config.space_of(domain))
         self.seeds = PointSeeds(study, config)
+        self.inbox = Inbox(config, domain, study, display.say)
         self._done_before, self._is_over = -1, False
         self._taken: list[str] = []
 
@@ -210,6 +213,7 @@ class DomainSession:
         if self.config.study.kind == "efficiency":
             return 0
         if self.design is None:
+            self.inbox.accept()
             return queue_missing(self.study, self.config, self.domain)
         points = self.design.points(trial_rows(self.study, self.config.seed))
         place = self.config, self.domain, self.study
@@ -232,6 +236,7 @@ class DomainSession:
             seeds=self.seeds,
             stopping=self.stop_condition.due,
             fetch=self._fetch,
+            inbox=self.inbox if self.design is None else None,
         )
 
     def _observer(self, search: StudySearch, done: int, wanted: int) -> StudyObserver:
@@ -262,9 +267,12 @@ class DomainSession:
                 continue
             folder = self.place.trial(self.domain, attrs["key"])
             if not (folder / SENT_FILE).exists():
-                point = self.space.point(point_of(trial))
+                point = self.space.point(recorded_params(trial))
                 method = attrs.get("method", self.config.training.method)
-                info = trial_info(attrs["key"], attrs["number"], method, point, self.config.seed)
+                found = Lineage.of(trial)
+                parent = (found.key, found.step) if found else ()
+                seed = self.config.seed
+                info = trial_info(attrs["key"], attrs["number"], method, point, seed, *parent)
                 self._pump.begin(info, folder)
                 self._pump.end(attrs["key"], folder, attrs["outcome"])
 
@@ -304,6 +312,8 @@ class DomainSession:
         self._pump.finish_study(state, [p for p in paths.all() if p.exists()], finals)
         self._close(TRACKER_PATIENCE_SECONDS)
         self._is_over = True
+        if self.inbox.waits():
+            self.display.say(f"{self.domain}: a request came too late: run the sweep again for it")
         links, measured = self._pump.links(), self._is_measured()
         best = best_row(rows)
         return DomainResult(self.domain, rows, best, scores, paths, links, measured=measured)

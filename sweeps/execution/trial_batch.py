@@ -30,12 +30,13 @@ class BatchSearcher(Searcher):
     """Tune's searcher over several studies.
 
     The next trial comes from the study with the fewest running trials; in a tie, from the one that
-    has started the fewest. It ends when no study has trials left.
+    has started the fewest. It ends when no study has trials left: one that listens to requests may
+    get more while any of its trials runs.
     """
 
     def __init__(self, batches: Sequence[TrialBatch]) -> None:
         super().__init__(metric="score", mode="max")
-        self._wanting = list(batches)
+        self._left = {batch: batch.trials for batch in batches}
         self._of: dict[str, TrialBatch] = {}
         self._running: Counter[StudySearch] = Counter()
         self._begun: Counter[StudySearch] = Counter()
@@ -53,19 +54,23 @@ class BatchSearcher(Searcher):
         batch = self._of.get(trial_id)
         return batch is not None and batch.search.is_unpromising(trial_id, result)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next trial, from the study whose turn it is."""
-        while self._wanting:
-            batch = min(self._wanting, key=self._served)
-            is_full = self._begun[batch.search] >= batch.trials
-            job = FINISHED if is_full else batch.search.suggest(trial_id)
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial, from the study whose turn it is; None if one may be requested yet."""
+        for batch in self._left:
+            if added := batch.search.accepted():
+                self._left[batch] += added
+                batch.observer.added(added)
+        for batch in sorted(self._left, key=self._served):
+            job = batch.search.suggest(trial_id) if self._left[batch] > 0 else FINISHED
             if not isinstance(job, str):
                 self._of[trial_id] = batch
                 self._running[batch.search] += 1
                 self._begun[batch.search] += 1
+                self._left[batch] -= 1
                 return job
-            self._wanting.remove(batch)
-        return FINISHED
+            self._left[batch] = 0
+        is_open = any(b.search.is_listening() and self._running[b.search] for b in self._left)
+        return None if is_open else FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Forward to the searcher of its study."""

@@ -12,10 +12,12 @@ from sweeps.config.study_config import ArmConfig
 from sweeps.config.study_identity import trial_key
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.job_messages import ScoringJob, TrialJob
+from sweeps.finetune.checkpoint import step_name
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.method_options import DropConfig
 from sweeps.report.arms import SFT, scored_at
 from sweeps.report.trial_row import TrialRow
+from sweeps.search.attempts import FORK, lineages
 from sweeps.search.design import DERIVED, DesignPoint
 from sweeps.search.trial_records import trial_rows
 from sweeps.storage.trial_files import RUN_FILE
@@ -35,16 +37,40 @@ class TrialJobs:
         workers = self._config.resources.workers
         method = str(point.get("method", self._config.training.method))
         is_derived = method in DERIVED and "method" in point
+        if point.get("stage") == FORK:
+            return self._fork(number, point, method, run)
         parent = self._parent(point) if is_derived else ""
         drop = self._drop(point, parent)
         derived = {"of": parent, "method": method, "rate": point["mask_ratio"]}
         key = trial_key(number, run, workers, derived if is_derived else None)
+        folder = self._folder(key, run, drop)
+        return TrialJob(key, folder, number, point, method, run, workers, is_derived, drop, parent)
+
+    def _fork(self, number: int, point: Point, method: str, run: FinetuneConfig) -> TrialJob:
+        """A fork's job. Its parent's key, and not the checkpoint's place, is part of its own."""
+        lineage = lineages(self._study)[number]
+        start = self._place.fork_starts(self._domain, lineage.key) / step_name(lineage.step)
+        derived = {"fork_of": lineage.key, "step": lineage.step}
+        key = trial_key(number, run, self._config.resources.workers, derived)
+        run = run.model_copy(update={"start_from": str(start)})
+        return TrialJob(
+            key,
+            self._folder(key, run),
+            number,
+            point,
+            method,
+            run,
+            self._config.resources.workers,
+            parent=lineage.key,
+            parent_step=lineage.step,
+        )
+
+    def _folder(self, key: str, run: FinetuneConfig, drop: DropConfig | None = None) -> str:
+        """The folder of a trial, with its run file."""
         folder = self._place.trial(self._domain, key)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN_FILE).write_text(_yaml(run, drop))
-        return TrialJob(
-            key, str(folder), number, point, method, run, workers, is_derived, drop, parent
-        )
+        return str(folder)
 
     def scoring(self, row: TrialRow) -> ScoringJob:
         """The job that scores a trial's model on the domain's test items."""

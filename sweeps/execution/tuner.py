@@ -88,7 +88,7 @@ def run_tuner(
         tune_config=ray.tune.TuneConfig(
             search_alg=search,
             scheduler=EarlyStopping(search),
-            num_samples=trials,
+            num_samples=-1,  # the searcher ends them
             max_concurrent_trials=groups.count,
             reuse_actors=True,
         ),

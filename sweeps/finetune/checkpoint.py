@@ -9,25 +9,35 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.reporter import Check
-from sweeps.finetune.run_identity import OtherRunError, digest, run_identity
+from sweeps.finetune.run_identity import (
+    FORK_CHANGES,
+    OtherRunError,
+    digest,
+    lasting_identity,
+    run_identity,
+)
 from sweeps.storage.atomic_io import atomic_rename_dir, partial_of
+from sweeps.storage.trial_files import STATE_FILE
 
 if TYPE_CHECKING:
     from sweeps.finetune.process_group import Group
 
-STATE, SHARDS = "state.pt", "shards"
+STATE, SHARDS = STATE_FILE, "shards"
 _MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after `step` updates, the latest check (if any) and the seconds spent."""
+    """The state after `step` updates, the latest check (if any) and the seconds spent.
+
+    `lasting`: what a run that continues it must share (see `lasting_identity`).
+    """
 
     step: int
     check: Check | None
@@ -36,6 +46,7 @@ class Checkpoint:
     masker: dict[str, Any]
     train_seconds: float
     eval_seconds: float
+    lasting: dict[str, Any] = field(default_factory=dict)
 
     def shards(self) -> dict[str, Any]:
         """What each rank writes itself if the model is sharded."""
@@ -108,7 +119,7 @@ def partial_folder(folder: Path, step: int, group: Group | None = None) -> Path:
 
     Its name is unique, because a process that was considered lost may still run the same trial.
     """
-    partial = partial_of(_folders(folder) / _name(step))
+    partial = partial_of(_folders(folder) / step_name(step))
     return partial if group is None else partial.with_name(group.tell(partial.name))
 
 
@@ -140,18 +151,51 @@ def load(folder: Path, fingerprint: str) -> Checkpoint | None:
     places = saved(folder)
     if not places:
         return None
+    checkpoint, other = _read(places[-1])
+    if other != fingerprint:
+        raise OtherRunError(folder, "checkpoint", other)
+    return checkpoint
+
+
+def load_start(place: Path, config: FinetuneConfig, workers: int) -> Checkpoint:
+    """The checkpoint in `place`, which another run left and this one continues.
+
+    Raises:
+        ValueError: there is no checkpoint, or this run cannot continue it.
+    """
+    if not (place / STATE).is_file():
+        raise ValueError(
+            f"start_from: no checkpoint in {place}; expected a folder such as "
+            f"RUN/checkpoint/{step_name(8)}"
+        )
+    checkpoint, _ = _read(place)
+    own, other = lasting_identity(config, workers), checkpoint.lasting
+    if differing := [name for name in {**own, **other} if own.get(name) != other.get(name)]:
+        raise ValueError(
+            f"start_from: the run of {place} has another {', '.join(differing)}; from a "
+            f"checkpoint on, only these may change: {', '.join(FORK_CHANGES)}"
+        )
+    if checkpoint.step >= (steps := config.steps(workers)):
+        raise ValueError(
+            f"start_from: {place} follows update {checkpoint.step}, and this run has only "
+            f"{steps} updates: expected more examples, or an earlier checkpoint"
+        )
+    # Masks are drawn by the count of updates; the settings of the method are this run's own.
+    return replace(checkpoint, masker={"update": checkpoint.masker["update"]})
+
+
+def _read(place: Path) -> tuple[Checkpoint, str]:
+    """A checkpoint without shards, and the fingerprint of its run."""
     import torch  # takes a second or two, and listing checkpoints does not need it
 
-    state = torch.load(places[-1] / STATE, map_location="cpu", weights_only=True)
-    if (other := state.pop("fingerprint")) != fingerprint:
-        raise OtherRunError(folder, "checkpoint", other)
-    check = state.pop("check")
-    return Checkpoint(**state, check=None if check is None else Check(**check))
+    state = torch.load(place / STATE, map_location="cpu", weights_only=True)
+    fingerprint, check = state.pop("fingerprint"), state.pop("check")
+    return Checkpoint(**state, check=None if check is None else Check(**check)), fingerprint
 
 
-def load_shards(folder: Path, checkpoint: Checkpoint, shards: dict[str, Any]) -> Checkpoint:
-    """The checkpoint with this rank's parts of model and optimizer; call it on every rank."""
-    place = _folders(folder) / _name(checkpoint.step)
+def load_shards(place: Path, checkpoint: Checkpoint, shards: dict[str, Any]) -> Checkpoint:
+    """The checkpoint in ``place`` with this rank's parts of model and optimizer; call it on every
+    rank."""
     distributed().load(shards, checkpoint_id=place / SHARDS)
     return replace(checkpoint, **shards)
 
@@ -188,7 +232,13 @@ def discard(folder: Path) -> None:
         _folders(folder).rmdir()
 
 
-def _name(step: int) -> str:
+def place_of(folder: Path, checkpoint: Checkpoint) -> Path:
+    """The folder of one of the checkpoints of `folder`."""
+    return _folders(folder) / step_name(checkpoint.step)
+
+
+def step_name(step: int) -> str:
+    """The name of the folder of a checkpoint."""
     return f"step-{step:010d}"
 
 

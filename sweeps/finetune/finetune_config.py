@@ -219,7 +219,8 @@ class FinetuneConfig(SharedSettings):
     """One run. The `keep_checkpoints` latest checkpoints are kept until its end.
 
     `micro_splits` splits each micro-batch into that many parts: less memory, and the same gradient
-    up to rounding.
+    up to rounding. `start_from`: the folder of a checkpoint, in which another run with the same
+    model, data and batches left off; this run continues it with settings of its own.
     """
 
     model: ModelConfig
@@ -232,12 +233,21 @@ class FinetuneConfig(SharedSettings):
     micro_splits: PositiveInt = 1
     keep_checkpoints: PositiveInt = 1
     keep: Literal["none", "model"] = "model"
+    start_from: LocalPath | None = None
 
     @model_validator(mode="after")
     def _asked_as_trained(self) -> Self:
         asked = asked_as_trained(self.evaluation.benchmarks, self.data)
         evaluation = self.evaluation.model_copy(update={"benchmarks": asked})
         object.__setattr__(self, "evaluation", evaluation)
+        return self
+
+    @model_validator(mode="after")
+    def _continues_training(self) -> Self:
+        if self.start_from is not None and self.method.name == "drop":
+            raise ValueError(
+                "start_from: method.name 'drop' trains nothing, expected no checkpoint"
+            )
         return self
 
     def effective_batch(self, workers: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -29,6 +30,7 @@ from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache, preserve_global_state, signature
 from sweeps.finetune.reporter import Check, Reporter, RunResult, read_result, write_result
 from sweeps.finetune.run_costs import TRAINED_SHARE, peak_memory, restart_peak_memory
+from sweeps.finetune.run_identity import lasting_identity
 from sweeps.finetune.trainer import Trainer
 from sweeps.finetune.validation import Validation
 
@@ -131,6 +133,7 @@ class _Run:
             group if self._trainer.parallel.sharded else None,
             background=config.checkpoint_async,
         )
+        self._lasting = lasting_identity(config, group.size)
         self._train_seconds = self._eval_seconds = 0.0
         self._step = 0
         self._last: Check | None = None
@@ -203,13 +206,18 @@ class _Run:
                 lambda found: None if found is None else found.step,
                 f"the checkpoint in {self._folder} (is it shared storage?)",
             )
-        if saved is None:
+        place = checkpoint.place_of(self._folder, saved) if saved else None
+        if saved is None and self._config.start_from is not None:
+            place = Path(self._config.start_from)
+            saved = checkpoint.load_start(place, self._config, self._group.size)
+        if saved is None or place is None:
             return
         if self._trainer.parallel.sharded:
-            saved = checkpoint.load_shards(self._folder, saved, self._trainer.shards())
+            saved = checkpoint.load_shards(place, saved, self._trainer.shards())
         self._trainer.restore(saved.model, saved.optimizer, saved.masker)
         self._train_seconds, self._eval_seconds = saved.train_seconds, saved.eval_seconds
-        self._step, self._last = saved.step, saved.check
+        self._step = saved.step
+        self._last = saved.check and replace(saved.check, steps=self._steps)
 
     def _save(self) -> None:
         sharded = self._trainer.parallel.sharded
@@ -224,6 +232,7 @@ class _Run:
             masker=masker,
             train_seconds=self._train_seconds,
             eval_seconds=self._eval_seconds,
+            lasting=self._lasting,
         )
         self._saver.save(state)
 

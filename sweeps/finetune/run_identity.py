@@ -30,6 +30,19 @@ BESIDE_THE_RESULT = {
 }
 """Settings that change a result only by rounding: a run may resume with other values."""
 
+FORK_CHANGES = (
+    "learning_rate",
+    "mask_ratio",
+    "weight_decay",
+    "warmup_ratio",
+    "schedule",
+    "clip_norm",
+    "betas",
+    "examples",
+)
+"""What may change from a checkpoint on: neither the model, nor the optimizer's state, nor which
+examples an update sees."""
+
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth"}
 _WHOLE_BYTES, _BLOCK_BYTES, _BLOCKS = 64 << 20, 1 << 20, 16
 
@@ -69,7 +82,21 @@ def run_identity(config: FinetuneConfig) -> Tree:
     drop = (tree.get("method") or {}).get("drop")
     if drop is not None:
         drop["tuned"] = content(drop["tuned"])
+    if config.start_from is not None:
+        tree["start_from"] = content(config.start_from)
     return tree
+
+
+def lasting_identity(config: FinetuneConfig, workers: int) -> Tree:
+    """The part of a run's identity that a run which continues its checkpoint must share.
+
+    Besides `FORK_CHANGES`, the masking method and the validation checks may differ.
+    """
+    free = {*FORK_CHANGES, "method", "evaluation", "start_from", "batch", "accumulation_interval"}
+    tree = {name: value for name, value in run_identity(config).items() if name not in free}
+    lora = config.method.lora
+    adapter = None if lora is None else lora.model_dump(mode="json")
+    return {**tree, "lora": adapter, "effective_batch": config.effective_batch(workers)}
 
 
 def data_identity(data: DataConfig) -> Tree:

@@ -139,8 +139,11 @@ class Trainer:
     def restore(
         self, model: dict[str, Any], optimizer: dict[str, Any], masker: dict[str, Any]
     ) -> None:
-        """Continue from these three states."""
+        """Continue from these three states; settings such as weight decay stay this run's own."""
+        own = [{**group} for group in self._optimizer.param_groups]
         self.parallel.restore(self._model, self._optimizer, (model, optimizer))
+        for group, settings in zip(self._optimizer.param_groups, own, strict=True):
+            group |= {name: value for name, value in settings.items() if name != "params"}
         self._masker.load_state_dict(masker)
 
     def _accumulate(self, batch: Sequence[int]) -> Tensor:

@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from sweeps.report import drawing
 from sweeps.report.trial_row import (
+    CUT_SHORT,
     StudyData,
     TrialRow,
     as_text,
@@ -32,7 +33,7 @@ def score_against_mask_ratio(data: StudyData) -> Figure:
     figure, axes = drawing.canvas("mask ratio", f"validation {data.label.text}")
     rows, best = scored(data.rows), best_by_mask_ratio(data.rows)
     # Stopped trials are hollow: their scores, of earlier steps, are not comparable.
-    stopped = [r for r in data.rows if r.state == "stopped_early" and r.score is not None]
+    stopped = [r for r in data.rows if r.state in CUT_SHORT and r.score is not None]
     hollow: drawing.Style = {
         "marker": "o",
         "facecolors": "none",

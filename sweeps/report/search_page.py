@@ -15,6 +15,7 @@ from sweeps.report.search_figures import (
 )
 from sweeps.report.trial_row import (
     COUNT,
+    NO_VALUE,
     SCORE,
     STANDARD_ERROR,
     PairedTest,
@@ -42,7 +43,13 @@ def page(data: StudyData) -> Page:
         {"": [*_figures(data), *search_fronts(data)]},
         data.config_yaml,
         _cards(data),
-        [_test_results(data), _best_trials(data), *_replicates(data), *_elsewhere(data)],
+        [
+            _test_results(data),
+            _best_trials(data),
+            *_forks(data),
+            *_replicates(data),
+            *_elsewhere(data),
+        ],
         _caveats(data),
     )
 
@@ -212,6 +219,32 @@ def _trial_cells(data: StudyData, rows: Sequence[TrialRow]) -> list[Cells]:
         }
         for row in rows
     ]
+
+
+def _forks(data: StudyData) -> list[Drawn]:
+    """The forks by score, each beside the trial that it continues."""
+    known = {row.number: row for row in (*data.rows, *data.replicates, *data.forks)}
+    rows: list[Cells] = []
+    for fork in sorted(data.forks, key=lambda row: (row.score is None, -(row.score or 0.0))):
+        parent = known.get(-1 if fork.parent is None else fork.parent)
+        before = {} if parent is None else parent.point()
+        changed = [f"{k} {as_text(v)}" for k, v in fork.point().items() if before.get(k) != v]
+        rows.append(
+            {
+                "trial": fork.number,
+                "continues": f"trial {fork.parent} from update {fork.parent_step}",
+                "changed": ", ".join(changed) or NO_VALUE,
+                data.label.text: data.label.number(fork.score),
+                "of the continued trial": data.label.number(parent and parent.score),
+                "state": fork.state.replace("_", " "),
+            }
+        )
+    note = (
+        "A fork changed settings in the middle of its training, so it is not a point of the "
+        "space: it is in no figure, is never the best trial, and the sampler does not learn from "
+        "it. Its model is kept in its folder."
+    )
+    return [Drawn("", "Forks", note, table=table(rows))] if rows else []
 
 
 def _replicates(data: StudyData) -> list[Drawn]:

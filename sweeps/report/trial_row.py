@@ -19,6 +19,10 @@ EARLIER_SPACE = "an earlier space"
 FRESH = "fresh"
 """The stage of trials on seeds that selected nothing."""
 
+CUT_SHORT = ("stopped_early", "stopped_by_user")
+"""The states of a trial that ended before its last update and keeps the score of its last check.
+"""
+
 
 class Ends(Protocol):
     """Whatever has the bounds of an interval."""
@@ -101,7 +105,8 @@ class TrialRow:
     "replicate", "fresh"), and empty in a search. `others`: the other searched parameters.
     `violated`: the search's constraints that it violates. `origin`: where a trial comes from that
     the study does not select from: `EARLIER_SPACE`, or a study that it was imported from; else
-    empty. `scores`: of each seed, if `score` is a mean.
+    empty. `scores`: of each seed, if `score` is a mean. `queued`: whether a person added it to a
+    search. A fork (stage "fork") continues trial `parent` from its update `parent_step`.
     """
 
     number: int
@@ -123,6 +128,9 @@ class TrialRow:
     violated: tuple[str, ...] = ()
     origin: str = ""
     scores: tuple[float, ...] = ()
+    queued: bool = False
+    parent: int | None = None
+    parent_step: int = 0
 
     def point(self) -> dict[str, float | int | str]:
         """Its parameters, without seed and stage."""
@@ -136,7 +144,7 @@ class TrialRow:
 
     def has_ended(self) -> bool:
         """Whether it has ended and will not be resumed."""
-        return self.state in ("finished", "stopped_early", "failed")
+        return self.state in ("finished", *CUT_SHORT, "failed")
 
     def is_sft(self) -> bool:
         """Whether it is plain fine-tuning; half fine-tuning, too, has mask ratio 0."""
@@ -175,7 +183,8 @@ class StudyData:
     `label` names the score. `test_results` has "best" and "sft", each mapping "<benchmark>/score",
     "<benchmark>/standard_error", "<benchmark>/n" (see `benchmark_entries`); it is empty if the
     test items were not read. `paired` compares the two. `rows` are the search's own trials, one
-    for each point, `replicates` those of other seeds. Objectives other than the score are in each
+    for each point, `replicates` those of other seeds, and `forks` the trials that a person
+    continued from a checkpoint with other settings. Objectives other than the score are in each
     row's metrics as "objective/<name>". `shortfall` says if the space has fewer points than the
     trials asked for; else empty. `elsewhere`: trials outside the space or of other studies.
     """
@@ -188,6 +197,7 @@ class StudyData:
     test_results: Mapping[str, Mapping[str, float]]
     config_yaml: str
     replicates: tuple[TrialRow, ...] = ()
+    forks: tuple[TrialRow, ...] = ()
     objectives: tuple[str, ...] = ("score",)
     paired: tuple[PairedTest, ...] = ()
     shortfall: str = ""
@@ -265,7 +275,7 @@ def stopped_controls(rows: tuple[TrialRow, ...]) -> str:
     certain.
     """
     controls = [row for row in rows if row.is_sft()]
-    stopped = [row for row in controls if row.state in ("stopped_early", "interrupted")]
+    stopped = [row for row in controls if row.state in (*CUT_SHORT, "interrupted")]
     if not stopped:
         return ""
     places = [

@@ -33,7 +33,7 @@ class ReportPaths:
 
 def write_report(data: StudyData, folder: Path) -> ReportPaths:
     """Write a search's page, figures and trials, replacing older ones."""
-    rows = (*data.rows, *data.replicates, *data.elsewhere)
+    rows = (*data.rows, *data.replicates, *data.forks, *data.elsewhere)
     return write_files(folder, search_page.page(data), rows)
 
 
@@ -82,7 +82,11 @@ def write_files(
 
 def trials_csv(rows: tuple[TrialRow, ...]) -> str:
     """All trials in order, one per line: fixed columns, other parameters, metrics by name."""
-    beside = ("metrics", "others", "violated", "origin", "scores")
+    beside = ["metrics", "others", "violated", "origin", "scores"]
+    if not any(row.parent is not None for row in rows):
+        beside += ["parent", "parent_step"]
+    if not any(row.queued for row in rows):
+        beside += ["queued"]
     fixed = [f.name for f in fields(TrialRow) if f.name not in beside]
     others, metrics = (
         other_parameters(rows),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, final
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -18,11 +19,32 @@ NUMBER, KEY = "number", "key"
 """
 INCOMPLETE = "incomplete"
 """Of a finished trial, running to Optuna: other seeds of its point have not ended."""
-REACHED, UNPROMISING = "reached", "unpromising"
-"""Of a running trial: its last check, and the pruner's verdict if there is one."""
+REACHED, UNPROMISING, STOPPED = "reached", "unpromising", "stopped"
+"""Of a running trial: its last check, the pruner's verdict if there is one, and whether the user
+asked to stop it."""
 EARLIER, IMPORTED = "earlier_space", "imported"
 """The point of a trial outside the space, which was changed; and the `source` of a trial that was
 imported, with its `number` there."""
+
+REQUEST, FORK, POINT = "request", "fork", "point"
+"""Of a trial that a person added: the name of the request; of a fork, its `Lineage` and its point.
+A fork has no parameters in Optuna, so no sampler learns from it. FORK is also its stage."""
+
+
+@final
+@dataclass(frozen=True)
+class Lineage:
+    """Where a fork starts: the number and the key of its parent, and the updates done there."""
+
+    trial: int
+    key: str
+    step: int
+
+    @classmethod
+    def of(cls, trial: FrozenTrial | optuna.Trial) -> Self | None:
+        """That of a recorded trial; None if it is no fork."""
+        found = trial.user_attrs.get(FORK)
+        return None if found is None else cls(**found)
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -61,8 +83,31 @@ def is_foreign(trial: FrozenTrial) -> bool:
 
 
 def point_of(trial: FrozenTrial) -> dict[str, Any]:
-    """The queued parameters of a trial, updated with the drawn ones."""
+    """The queued parameters of a trial, updated with the drawn ones; empty for a fork."""
     return {**trial.user_attrs.get(EARLIER, {}), **queued_params(trial), **trial.params}
+
+
+def recorded_params(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters of a trial, also of a fork."""
+    return {**point_of(trial), **trial.user_attrs.get(POINT, {})}
+
+
+def lineages(study: optuna.Study) -> dict[int, Lineage]:
+    """Where each fork that has a number starts."""
+    trials = study.get_trials(deepcopy=False)
+    found = {trial.user_attrs.get(NUMBER): Lineage.of(trial) for trial in trials}
+    return {number: one for number, one in found.items() if number is not None and one}
+
+
+def draw_index(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> int:
+    """The position of a trial among those that the sampler draws, which decides its draw.
+
+    Trials that a person added come on top and shift no other.
+    """
+    number = int(trial.user_attrs.get(NUMBER, trial.number))
+    trials = study.get_trials(deepcopy=False)
+    added = {int(t.user_attrs.get(NUMBER, number)) for t in trials if REQUEST in t.user_attrs}
+    return number - len([other for other in added if other < number])
 
 
 @shielded()
@@ -109,7 +154,7 @@ def _next_attempt(trial: FrozenTrial) -> FrozenTrial:
     Unlike `enqueue_trial`, it keeps the checks already made and the notes of the pruner (its
     rungs) and the sampler (its generation).
     """
-    kept = (NUMBER, REACHED, UNPROMISING)
+    kept = (NUMBER, REACHED, UNPROMISING, STOPPED, REQUEST, FORK, POINT)
     attrs = {name: trial.user_attrs[name] for name in kept if name in trial.user_attrs}
     # If the driver was killed while drawing the point, the parts it left are drawn again.
     point = queued_params(trial) if is_void(trial) else point_of(trial)
@@ -121,13 +166,16 @@ def _next_attempt(trial: FrozenTrial) -> FrozenTrial:
     )
 
 
-def queue_points(study: optuna.Study, points: Iterable[Point]) -> int:
-    """Queue the points that the study does not have yet; returns the number of waiting trials."""
+def queue_points(
+    study: optuna.Study, points: Iterable[Point], attrs: Mapping[str, Any] | None = None
+) -> int:
+    """Queue the points that the study does not have yet, with these user attributes; returns the
+    number of waiting trials."""
     trials = study.get_trials(deepcopy=False)
     known = {identity(point_of(trial)) for trial in trials}
     for point in points:
         if identity(point) not in known:
-            study.enqueue_trial(point)
+            study.enqueue_trial(point, user_attrs=dict(attrs or {}))
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     return len(waiting)
 

@@ -29,6 +29,7 @@ from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.trial_keys import shown, value_of
 from sweeps.search.attempts import (
     EARLIER,
+    FORK,
     INCOMPLETE,
     INTERRUPTED,
     KEY,
@@ -176,6 +177,8 @@ def fitted(trial: FrozenTrial, config: SweepConfig, domain: str) -> FrozenTrial:
         ValueError: the trial does not fit the space; says why.
     """
     found, point = copy(trial), point_of(trial)
+    if FORK in trial.user_attrs:  # it is no point of any space
+        return found
     if is_void(trial) and not is_queued(trial):
         raise ValueError("it was killed before it had a point")
     params = point_in(config, domain, point)

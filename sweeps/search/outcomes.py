@@ -10,6 +10,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from sweeps.config.search_config import Objective, bounded, excess
+from sweeps.report.trial_row import CUT_SHORT
 from sweeps.storage.trial_files import EVENTS_FILE, step_events
 
 
@@ -55,7 +56,7 @@ def optuna_state(ended: Mapping[str, Any]) -> TrialState:
     """
     if ended["state"] == "finished":
         return TrialState.COMPLETE
-    is_verdict = ended["state"] == "stopped_early" or ended["kind"] == "diverged"
+    is_verdict = ended["state"] in CUT_SHORT or ended["kind"] == "diverged"
     return TrialState.PRUNED if is_verdict else TrialState.FAIL
 
 

@@ -13,11 +13,16 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.report.trial_row import FRESH, best_first, distinct
 from sweeps.search.attempts import (
     NUMBER,
+    POINT,
+    REQUEST,
+    Lineage,
     finished_trials,
     incomplete,
     is_foreign,
     point_of,
     queue_points,
+    recorded_params,
+    retried,
 )
 from sweeps.search.design import FRESH_SEEDS_FROM, MOST, STAGES
 from sweeps.search.optuna_compat import queued_params, stored
@@ -32,7 +37,9 @@ class SearchSpace:
         self._space = space
 
     def suggest(self, trial: optuna.Trial) -> Point:
-        """The sampler's point, or a queued one with its seed."""
+        """The sampler's point, a queued one with its seed, or that of a fork."""
+        if Lineage.of(trial) is not None:
+            return dict(trial.user_attrs[POINT])
         point = self._space.suggest(trial)
         if "stage" in queued_params(stored(trial)):
             point["seed"] = trial.suggest_int("seed", 0, MOST)
@@ -55,7 +62,7 @@ def queue_missing(study: optuna.Study, config: SweepConfig, domain: str) -> int:
     points = len(own)
     if not is_grid:
         begun = [trial.params for trial in (*finished_own(study), *incomplete(study))]
-        points = trials_left(config.search.trials, space, begun)
+        points = trials_left(config.search.trials + _queued(study), space, begun)
     # Queued again, with the other seeds of their points.
     again = sum(NUMBER in trial.user_attrs for trial in own)
     new = max(0, points - again) * config.search.replicates
@@ -76,7 +83,19 @@ def finished_own(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _has_stage(trial: FrozenTrial) -> bool:
-    return "stage" in trial.params or "stage" in queued_params(trial)
+    return "stage" in recorded_params(trial)
+
+
+def _queued(study: optuna.Study) -> int:
+    """How many points of the search a person has queued."""
+    superseded, trials = retried(study), study.get_trials(deepcopy=False)
+    return sum(
+        REQUEST in trial.user_attrs
+        and trial.number not in superseded
+        and not is_foreign(trial)
+        and not _has_stage(trial)
+        for trial in trials
+    )
 
 
 def fresh(study: optuna.Study, config: SweepConfig) -> list[Point]:

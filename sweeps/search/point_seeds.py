@@ -15,7 +15,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.config.space import Point
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.search.attempts import INCOMPLETE, RETRY_OF, incomplete, queue_points, retried
+from sweeps.search.attempts import (
+    FORK,
+    INCOMPLETE,
+    REQUEST,
+    RETRY_OF,
+    incomplete,
+    queue_points,
+    retried,
+)
 from sweeps.search.design import REPLICATE
 from sweeps.search.optuna_compat import set_attr, set_constraint
 from sweeps.search.outcomes import judged, optuna_state
@@ -34,17 +42,19 @@ class PointSeeds:
 
     def begin(self, trial: FrozenTrial) -> None:
         """Queue the other seeds of a trial's point, once."""
-        if self._others and "stage" not in trial.params:
+        if self._others and not {"stage", FORK} & {*trial.params, *trial.user_attrs}:
+            kept = {REQUEST: trial.user_attrs[REQUEST]} if REQUEST in trial.user_attrs else {}
             first = self._config.seed + 1
             seeds = range(first, first + self._others)
             own: Point = {**trial.params, "stage": REPLICATE}
-            queue_points(self._study, [{**own, "seed": seed} for seed in seeds])
+            queue_points(self._study, [{**own, "seed": seed} for seed in seeds], kept)
 
     def state(self, trial: optuna.Trial, ended: Mapping[str, Any]) -> TrialState:
         """What Optuna is to hear of an ended trial itself; RUNNING if its point decides."""
         if self._others and trial.params.get("stage") == REPLICATE:
             return TrialState.FAIL  # samplers ignore it
-        if self._others and "stage" not in trial.params and ended["state"] == "finished":
+        is_first = "stage" not in trial.params and FORK not in trial.user_attrs
+        if self._others and is_first and ended["state"] == "finished":
             trial.set_user_attr(INCOMPLETE, True)
             return TrialState.RUNNING
         return optuna_state(ended)
@@ -91,7 +101,8 @@ def averaged(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return first  # a driver was killed before it told Optuna
     for ended in outcomes:
         if ended["state"] != "finished":
-            said = f"another seed of this point failed: {ended['failure']}"
+            cause = ended["failure"] or f"it was {ended['state'].replace('_', ' ')}"
+            said = f"another seed of this point has no score: {cause}"
             return {**first, "state": "failed", "failure": said, "kind": ended["kind"]}
     scores = [ended["score"] for ended in outcomes]
     names = [name for name in first["metrics"] if name.startswith("objective/")]

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import MASKING
-from sweeps.search.attempts import EARLIER, NUMBER
+from sweeps.search.attempts import EARLIER, NUMBER, REQUEST, draw_index
 from sweeps.search.optuna_compat import storage_of
 
 SFT = "sft"
@@ -60,11 +60,13 @@ def build_pruner(search: SearchConfig, checks: int) -> BasePruner:
 def is_spared(trial: optuna.Trial, starts: int) -> bool:
     """Whether a trial always runs to its end, because others are compared with it.
 
-    These are plain fine-tuning and the first ``starts`` trials, the points of ``search.start``.
+    These are plain fine-tuning, the first ``starts`` drawn trials (the points of
+    ``search.start``), and forks, which have no parameters to compare.
     """
     ratio, method = trial.params.get("mask_ratio", 0.0), trial.params.get("method", SFT)
     is_control = round(ratio, 10) == 0 and method in (SFT, *MASKING)  # as `TrialRow.is_sft`
-    return is_control or trial.user_attrs.get(NUMBER, starts) < starts
+    is_drawn = NUMBER in trial.user_attrs and REQUEST not in trial.user_attrs
+    return is_control or (is_drawn and draw_index(trial.study, trial) < starts)
 
 
 @final

@@ -9,6 +9,7 @@ import optuna
 
 from sweeps.config.sweep_config import KeepConfig
 from sweeps.report.trial_row import EARLIER_SPACE, TrialRow
+from sweeps.search.attempts import FORK
 from sweeps.search.design import Design
 from sweeps.search.trial_records import best_rows, best_sft_row
 from sweeps.storage.remote_sync import Remove, remove_here
@@ -24,10 +25,12 @@ def drop_weights(
 ) -> None:
     """Remove models that are not kept by policy, not tested, and not needed to derive others.
 
-    Checkpoints of ended trials are removed too. ``trials``: the folder of all trials. ``remove``:
-    see `sweeps.storage.remote_sync.remover`.
+    Checkpoints of ended trials are removed too. Forks and trials that the user stopped keep what
+    they have: a person asked for each, and may fork it. ``trials``: the folder of all trials.
+    ``remove``: see `sweeps.storage.remote_sync.remover`.
     """
     kept = _kept(rows, keep, design)
+    kept |= {row.key for row in rows if row.stage == FORK or row.state == "stopped_by_user"}
     dropped = [row.key for row in rows if row.key and row.has_ended() and row.key not in kept]
     remove([trials / key / part for key in dropped for part in (MODEL, CHECKPOINTS)])
 

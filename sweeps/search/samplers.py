@@ -33,7 +33,7 @@ from optuna.trial import FrozenTrial
 from sweeps.config.distinct_points import Identity, identity, is_whole
 from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import Point, SpaceConfig
-from sweeps.search.attempts import NUMBER, is_foreign, is_void, point_of
+from sweeps.search.attempts import REQUEST, draw_index, is_foreign, is_void, point_of
 from sweeps.search.optuna_compat import contains, queued_params
 from sweeps.storage.errors import UserError
 
@@ -148,7 +148,8 @@ class DistinctSampler(RandomSampler):
         (which may be taken), and last, in a finite space, one of the remaining points.
         """
         start, place = self._search.start, self._place(trial)
-        given = start[place] if place < len(start) else {}
+        is_start = place < len(start) and REQUEST not in trial.user_attrs
+        given = start[place] if is_start else {}
         queued = queued_params(trial)
         own = GP_ATTEMPTS if self._search.sampler == "gp" else MODEL_ATTEMPTS
         for attempt in range(own + 2 * RANDOM_ATTEMPTS):
@@ -211,14 +212,11 @@ class DistinctSampler(RandomSampler):
 
     def _place(self, trial: FrozenTrial) -> int:
         """The place of a trial's point among all; the trials of its seeds follow each other."""
-        return _number(trial) // self._search.replicates
+        return draw_index(self._study, trial) // self._search.replicates
 
     def _seed_of(self, trial: FrozenTrial, attempt: int) -> int:
-        return _digest(self._seed, _number(trial), attempt)
-
-
-def _number(trial: FrozenTrial) -> int:
-    return int(trial.user_attrs.get(NUMBER, trial.number))
+        index = draw_index(self._study, trial)
+        return _digest(self._seed, index, attempt, *([1] if REQUEST in trial.user_attrs else []))
 
 
 def _digest(*parts: int) -> int:

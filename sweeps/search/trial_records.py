@@ -24,7 +24,9 @@ from sweeps.search.attempts import (
     KEY,
     NUMBER,
     REACHED,
-    point_of,
+    REQUEST,
+    Lineage,
+    recorded_params,
     retried,
 )
 from sweeps.search.changed_space import preview, recorded_study
@@ -60,8 +62,8 @@ def trial_rows(study: optuna.Study, seed: int) -> tuple[TrialRow, ...]:
 
 
 def own_rows(rows: tuple[TrialRow, ...]) -> tuple[TrialRow, ...]:
-    """The trials a study selects from: a search's own trials, without replicates, and without
-    those outside its space or of another study.
+    """The trials a study selects from: a search's own trials, without those of other seeds, forks,
+    and those outside its space or of another study.
 
     Every trial of a fixed design has a stage, so all of its trials are returned.
     """
@@ -107,7 +109,8 @@ def _state(trial: FrozenTrial) -> str:
 
 
 def _row(trial: FrozenTrial, seed: int) -> TrialRow:
-    attrs, params = trial.user_attrs, point_of(trial)
+    attrs: dict[str, Any] = trial.user_attrs
+    params, lineage = recorded_params(trial), Lineage.of(trial)
     imported = attrs.get(IMPORTED, {})
     # A trial without an outcome runs or was interrupted: use its last check.
     outcome: dict[str, Any] = attrs.get("outcome", attrs.get(REACHED, {}))
@@ -131,6 +134,9 @@ def _row(trial: FrozenTrial, seed: int) -> TrialRow:
         violated=tuple(name for name, excess in trial.constraints.items() if excess > 0),
         scores=tuple(outcome.get("scores", ())),
         origin=imported.get("source", EARLIER_SPACE if EARLIER in attrs else ""),
+        queued=REQUEST in attrs and lineage is None,
+        parent=lineage and lineage.trial,
+        parent_step=lineage.step if lineage else 0,
     )
 
 

@@ -85,14 +85,17 @@ def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wor
     trials, each = max(done, config.search_trials(domain)), config.search.replicates
     if config.search.sampler != "grid":
         ended = [row.point() for row in own if row.has_ended()]
-        trials = done + trials_left(config.search.trials, config.space_of(domain), ended)
+        asked = config.search.trials + sum(row.queued for row in own)
+        trials = done + trials_left(asked, config.space_of(domain), ended)
     # The distinct points to run again are known only once the search has ended.
     chosen = [] if done < trials else distinct(best_first(own))[: again.best]
     fresh = (again.best if done < trials else len(chosen)) * again.seeds
     done += sum(row.stage == REPLICATE and row.has_ended() for row in rows)
     repeated = [row for row in rows if row.stage == FRESH and row.has_ended()]
     done += min(fresh, sum(row.same_point(best) for row in repeated for best in chosen))
-    return Workload(trials * each + fresh, done)
+    forks = [row for row in rows if row.parent is not None]
+    done += sum(row.has_ended() for row in forks)
+    return Workload(trials * each + fresh + len(forks), done)
 
 
 def whole(design: Design, rows: tuple[TrialRow, ...]) -> list[DesignPoint]:

@@ -40,6 +40,39 @@ def atomic_write(path: Path, text: str, *, mode: int = 0o666) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A temporary path for a folder, which gets its final name at the end of the block."""
+    partial = partial_of(folder)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        atomic_rename_dir(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def linked_copy(folder: Path, target: Path) -> None:
+    """Copy a folder whose files never change: as hard links, where the file system has them.
+
+    Raises:
+        FileNotFoundError: some of it was removed meanwhile.
+    """
+    try:
+        shutil.copytree(folder, target, copy_function=_link)
+    except shutil.Error as error:
+        if any(not Path(source).exists() for source, _, _ in error.args[0]):
+            raise FileNotFoundError(str(folder)) from error
+        raise
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def atomic_rename_dir(partial: Path, folder: Path) -> None:
     """Rename a complete folder to its final name. With concurrent writers, one of them wins."""
     shutil.rmtree(folder, ignore_errors=True)  # has the same content, left by a killed process

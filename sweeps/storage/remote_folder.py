@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import final
 
 from filelock import FileLock
@@ -88,6 +89,26 @@ class RemoteFolder:
         for path in found:
             self.store.download(path, target / path.removeprefix(f"{start}/"))
         return bool(found)
+
+    def files_below(self, folder: Path) -> list[PurePosixPath]:
+        """The files of a folder of the sweep in the store, by their paths in it."""
+        start = self._at(self._path_of(folder))
+        return [PurePosixPath(path).relative_to(start) for path in self.store.files(start)]
+
+    def copy_tree(self, folder: Path, target: Path, last: str) -> None:
+        """Copy a folder of the sweep within the store, the files named ``last`` at the end.
+
+        Raises:
+            FileNotFoundError: one of its files was removed meanwhile.
+        """
+        start, end = (self._at(self._path_of(place)) for place in (folder, target))
+        files = sorted(self.files_below(folder), key=lambda path: path.name == last)
+        if not files or files[-1].name != last:
+            raise FileNotFoundError(str(folder))
+        with TemporaryDirectory() as scratch:
+            for path in files:
+                self.store.download(f"{start}/{path}", Path(scratch) / path)
+                self.store.upload(Path(scratch) / path, f"{end}/{path}")
 
     def remove(self, paths: Collection[Path]) -> None:
         """Remove these files and folders from the store."""

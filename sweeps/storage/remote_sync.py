@@ -8,9 +8,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sweeps.storage import database_backup
+from sweeps.storage.atomic_io import atomic_folder, linked_copy
 from sweeps.storage.lease import Say, held, lease_of
 from sweeps.storage.object_store import ObjectStore, StorageError, as_user_error
 from sweeps.storage.remote_folder import RemoteFolder
@@ -121,6 +122,35 @@ def copy_folder(place: StudyPaths, folder: Path, target: Path) -> bool:
     if folder.is_dir():
         shutil.copytree(folder, target)
     return folder.is_dir()
+
+
+@as_user_error()
+def files_below(place: StudyPaths, folder: Path) -> list[PurePosixPath]:
+    """The files of a folder of the sweep, here or in the store, by their paths in it.
+
+    Raises:
+        UserError: the store does not respond.
+    """
+    if (remote := remote_of(place)) is not None:
+        return remote.files_below(folder)
+    return [PurePosixPath(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
+
+
+@as_user_error()
+def copy_within(place: StudyPaths, folder: Path, target: Path, last: str) -> None:
+    """Copy a folder of finished files to ``target`` in the sweep, unless that exists.
+
+    ``last``: the name of the file without which a copy in a store is incomplete.
+
+    Raises:
+        FileNotFoundError: the folder was removed meanwhile.
+        UserError: the store does not respond.
+    """
+    if (remote := remote_of(place)) is not None:
+        remote.copy_tree(folder, target, last)
+    elif not target.exists():
+        with atomic_folder(target) as partial:
+            linked_copy(folder, partial)
 
 
 def remove_here(paths: Collection[Path]) -> None:

@@ -11,7 +11,7 @@ from typing import final
 from sweeps.storage.address import Address
 from sweeps.storage.cluster_address import cluster_address
 from sweeps.storage.sqlite_address import sqlite_address
-from sweeps.storage.trial_files import RUN_FILE
+from sweeps.storage.trial_files import CHECKPOINTS, FORKS, RUN_FILE
 
 RESOLVED = "sweep.yaml"
 """In a sweep's folder: the configuration of its last run, with defaults. Paths are absolute, or
@@ -79,6 +79,14 @@ class StudyPaths:
     def trial(self, domain: str, key: str) -> Path:
         """The folder of one trial."""
         return self.study(domain) / "trials" / key
+
+    def checkpoints(self, domain: str, key: str) -> Path:
+        """The folder of a trial's checkpoints."""
+        return self.trial(domain, key) / CHECKPOINTS
+
+    def fork_starts(self, domain: str, key: str) -> Path:
+        """The folder of those checkpoints of a trial that forks start from."""
+        return self.study(domain) / FORKS / key / CHECKPOINTS
 
     def model(self, domain: str, key: str) -> Path:
         """The folder of a trial's model."""

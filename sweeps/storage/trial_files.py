@@ -23,6 +23,12 @@ CLAIM_FILE = "claim"
 """In an object store: the trial's latest attempt, the only one that may write there."""
 
 CHECKPOINTS, MODEL = "checkpoint", "model"
+STATE_FILE = "state.pt"
+"""In the folder of a checkpoint, which is complete with it."""
+
+REQUESTS, FORKS = "requests", "forks"
+"""Written by commands: requests to the driver, in the sweep's folder, and the checkpoints that
+forks start from, in a study's."""
 
 _WORKERS = frozenset({EVENTS_FILE, RESULT_FILE, CLAIM_FILE, CHECKPOINTS, MODEL})
 _LOCAL_ENDINGS = (".lock", ".partial", ".tmp")
@@ -50,7 +56,9 @@ def is_drivers(path: PurePosixPath) -> bool:
     if any(part.startswith(".") for part in path.parts) or path.name.startswith(DATABASE):
         return False
     is_rays = path.parts[0] == "groups" or (len(path.parts) > 2 and path.parts[1][:5] == "tune-")
-    return not is_rays and path.parts[0] != "drivers"
+    return (
+        not is_rays and path.parts[0] not in ("drivers", REQUESTS) and FORKS not in path.parts[1:2]
+    )
 
 
 def parse_event(line: str | bytes) -> Event | None:

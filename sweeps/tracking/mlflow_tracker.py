@@ -50,6 +50,7 @@ LOCAL_SERVER = "http://127.0.0.1:5000"
 STATUS: dict[TrialState, str] = {
     "finished": "FINISHED",
     "stopped_early": "FINISHED",
+    "stopped_by_user": "FINISHED",
     "failed": "FAILED",
     "interrupted": "KILLED",
 }
@@ -260,6 +261,8 @@ class MlflowTracker(Tracker):
     def _create_child(self, study: _OpenStudy, trial: TrialInfo) -> Run:
         own = {"gmt.trial_key": trial.key, PARENT: study.run_id}
         derived = {"gmt.parent_key": trial.parent_key} if trial.parent_key else {}
+        if trial.parent_step is not None:
+            derived["gmt.parent_step"] = str(trial.parent_step)
         tags = _tags(study.info, study.info.trial_kind, own | derived)
         return self._client.create_run(study.experiment_id, run_name=run_name(trial), tags=tags)
 

@@ -16,7 +16,7 @@ from typing import Literal, final
 SERVE = "serve MLflow"
 """The label of the link that all studies of a store share."""
 
-TrialState = Literal["finished", "stopped_early", "failed", "interrupted"]
+TrialState = Literal["finished", "stopped_early", "stopped_by_user", "failed", "interrupted"]
 TrialKind = Literal["trial", "replicate"]
 """What a study's children are: points of a search, or replicates of a fixed design."""
 
@@ -59,7 +59,8 @@ class StudyInfo:
 class TrialInfo:
     """One trial: `key` identifies it within the study, `number` is its position.
 
-    `parent_key`: the trial whose model it was derived from without training; else empty.
+    `parent_key`: the trial whose model it was derived from without training, or the trial that it
+    continues as a fork, from `parent_step`; else empty.
     """
 
     key: str
@@ -67,6 +68,7 @@ class TrialInfo:
     parameters: Mapping[str, Parameter]
     seed: int
     parent_key: str = ""
+    parent_step: int | None = None
 
 
 class Tracker(ABC):
@@ -172,7 +174,7 @@ class MemoryTracker(Tracker):
         """Create or reopen the trial."""
         record = self._current().trials.setdefault(trial.key, TrialRecord(trial))
         require_same_parameters(trial, parameter_texts(record.info))
-        if record.state not in ("finished", "stopped_early"):
+        if record.state not in ("finished", "stopped_early", "stopped_by_user"):
             record.state, record.failure = "running", ""
 
     def log(

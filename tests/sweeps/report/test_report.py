@@ -270,7 +270,24 @@ def test_csv_has_every_trial_and_metric() -> None:
     assert lines[0]["eval/math/bits_per_byte"] == "1.5"
 
 
-@pytest.mark.parametrize("state", ["stopped_early", "interrupted"])
+def test_forks_are_listed_beside_their_parents_and_are_in_no_figure() -> None:
+    forked = row(6, 0.5, 0.9)
+    changes = {"stage": "fork", "parent": 1, "parent_step": 40, "others": {"weight_decay": 0.1}}
+    forks = (replace(forked, **changes), replace(row(7, 0.5, None, "failed"), **changes))
+    data = replace(DATA, forks=forks)
+    words = " ".join(page(data).words)
+    assert "trial 1 from update 40" in words
+    assert "weight_decay 0.1" in words and "mask_ratio 0.5" not in words
+    assert words.index("0.900") < words.index("failed", words.index("Forks"))
+    assert len(page(data).loaded) == len(page(DATA).loaded)
+    assert "Forks" not in page(DATA).text
+    header, *lines = csv.reader(trials_csv((*ROWS, *forks)).splitlines())
+    assert [line[header.index("parent")] for line in lines] == [*[""] * 6, "1", "1"]
+    assert "queued" not in header
+    assert "parent" not in trials_csv(ROWS).splitlines()[0]
+
+
+@pytest.mark.parametrize("state", ["stopped_early", "stopped_by_user", "interrupted"])
 def test_a_control_that_was_stopped_is_told_first(state: str) -> None:
     control = replace(row(7, 0.0, 0.4, state), step=50)
     html = render_page(replace(DATA, rows=(*ROWS, control)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -47,6 +48,14 @@ def test_the_best_the_control_and_what_still_runs_keep_their_weights(
     drop_weights(trials, ROWS, KeepConfig.model_validate({"models": models}), design=None)
     assert kept(trials) == numbers
     assert (trials / ROWS[4].key / "checkpoint").exists()
+
+
+def test_forks_and_what_the_user_stopped_keep_what_they_have(tmp_path: Path) -> None:
+    forked, stopped = replace(row(5, 0.1, 0.4), stage="fork"), row(6, 0.1, 0.4, "stopped_by_user")
+    for each in (ROWS[2], forked, stopped):
+        (tmp_path / each.key / "checkpoint").mkdir(parents=True)
+    drop_weights(tmp_path, (*ROWS, forked, stopped), KeepConfig(), design=None)
+    assert sorted(path.parent.name for path in tmp_path.glob("*/checkpoint")) == ["005-k", "006-k"]
 
 
 def test_folders_that_no_record_names_are_removed(tmp_path: Path) -> None:

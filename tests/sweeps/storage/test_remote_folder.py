@@ -48,6 +48,8 @@ NOT_SENT = {
     "optuna.db-journal": "",
     "queue.lock": "",
     "drivers/ab.json": "{}",
+    "requests/stop-math-3.json": "{}",
+    "math/forks/000-key/checkpoint/step-1/state.pt": "s",
     "groups/group-1/marker": "",
     "math/tune-20260101-000000/state.json": "",
     "math/trials/000-key/sent": "",

@@ -325,6 +325,11 @@ def test_mlflow_scheme(mlflow_store: MlflowStore) -> None:
     assert sorted(run.data.params)[:3] == ["accumulation_interval", "learning_rate", "mask_ratio"]
     assert parent.data.params == {"trials": "12"}
     assert parent.data.tags["mlflow.note.content"] == "**note**"
+    assert "gmt.parent_key" not in run.data.tags
+    tracker.begin_trial(replace(TRIAL, key="t1", number=1, parent_key="t0", parent_step=40))
+    [fork] = [r for r in mlflow_store._runs("trial") if r.data.tags["gmt.trial_key"] == "t1"]
+    lineage = {name: fork.data.tags[name] for name in ("gmt.parent_key", "gmt.parent_step")}
+    assert lineage == {"gmt.parent_key": "t0", "gmt.parent_step": "40"}
     assert {
         point.timestamp
         for point in mlflow_store.client.get_metric_history(run.info.run_id, "train/loss")
