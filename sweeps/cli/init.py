@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sweeps.cli.arguments import command_line, mistakes_explained, refuse
+from sweeps.cli.answer import Answer, refuse
+from sweeps.cli.arguments import command_line
 from sweeps.cli.config_template import (
     MINI_MODEL,
     OwnData,
@@ -18,6 +20,7 @@ from sweeps.cli.config_template import (
     mini_domains,
     model_facts,
 )
+from sweeps.cli.results import NewConfig
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import resolve_paths
 from sweeps.execution.preflight import check_inputs
@@ -50,30 +53,29 @@ def init(
     test: Annotated[
         str | None, typer.Option(help=f"{_Own}test items, used for the report.")
     ] = None,
-) -> None:
+) -> Answer[NewConfig]:
     """Write a commented configuration for a model and its domains. Never overwrites a file.
 
     On a terminal, asks for the model and the domains if they are not given.
     """
-    with mistakes_explained():
-        if path.exists():
-            refuse(f"{path} already exists: give another file, or remove it")
-        if path.suffix not in (".yaml", ".yml"):
-            refuse(f"{path}: expected a file that ends in .yaml")
-        asks = sys.stdin.isatty() and sys.stdout.isatty()
-        model = model or _ask("Model (folder, hub name, mini:model)", MINI_MODEL, asks)
-        own = None
-        if train is not None:
-            own = OwnData(train, data_format, benchmark, *_both(validation, test))
-        elif validation is not None or test is not None:
-            refuse("--validation and --test require --train, the training rows")
-        known = "own" if own else ",".join(mini_domains())
-        given = ",".join(domain) if domain else _ask("Domains, separated by commas", known, asks)
-        text = _text(path.stem, model, [name.strip() for name in given.split(",")], own)
-        _write(path, text)
-    print(f"Wrote {path}. Review and edit it, then:")
-    for command in ("validate", "plan", "run"):
-        print(f"  {command_line(command, str(path))}")
+    if path.exists():
+        refuse(f"{path} already exists: give another file, or remove it")
+    if path.suffix not in (".yaml", ".yml"):
+        refuse(f"{path}: expected a file that ends in .yaml")
+    asks = sys.stdin.isatty() and sys.stdout.isatty()
+    model = model or _ask("Model (folder, hub name, mini:model)", MINI_MODEL, asks)
+    own = None
+    if train is not None:
+        own = OwnData(train, data_format, benchmark, *_both(validation, test))
+    elif validation is not None or test is not None:
+        refuse("--validation and --test require --train, the training rows")
+    known = "own" if own else ",".join(mini_domains())
+    given = ",".join(domain) if domain else _ask("Domains, separated by commas", known, asks)
+    names = tuple(name.strip() for name in given.split(","))
+    _write(path, _text(path.stem, model, names, own))
+    following = (command_line(name, str(path)) for name in ("validate", "plan", "run"))
+    lines = [f"Wrote {path}. Review and edit it, then:"]
+    return Answer(NewConfig(file=path, domains=names), lines, tuple(following))
 
 
 def _ask(question: str, default: str, asks: bool) -> str:
@@ -90,7 +92,7 @@ def _both(validation: str | None, test: str | None) -> tuple[str, str]:
     return validation, test
 
 
-def _text(stem: str, model: str, names: list[str], own: OwnData | None) -> str:
+def _text(stem: str, model: str, names: Sequence[str], own: OwnData | None) -> str:
     """The configuration, checked as `validate` checks it."""
     if own is not None and len(names) != 1:
         refuse(f"--train describes one domain, but --domain names {len(names)}")

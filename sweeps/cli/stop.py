@@ -7,14 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.arguments import (
-    ConfigFile,
-    Overrides,
-    command_line,
-    load,
-    mistakes_explained,
-    refuse,
-)
+from sweeps.cli.answer import Answer, refuse
+from sweeps.cli.arguments import ConfigFile, Overrides, command_line, load
+from sweeps.cli.results import StopEnd
 from sweeps.config.sweep_config import paths_for
 from sweeps.storage.remote_sync import living_driver, stop_driver
 from sweeps.storage.run_lock import Driver
@@ -28,25 +23,22 @@ def stop(
     config: ConfigFile,
     overrides: Overrides = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 60.0,
-) -> None:
+) -> Answer[StopEnd]:
     """Stop a running sweep, also from another machine. Finished trials are kept.
 
     When the sweep is resumed, interrupted trials continue from their last checkpoint.
     """
-    with mistakes_explained():
-        parsed = load(config, overrides)
-        place = paths_for(parsed)
-        folder = place.folder
-        if not folder.is_dir():
-            refuse(f"no sweep named '{parsed.name}' in {folder.parent}: nothing to stop")
-        driver = stop_driver(place)
+    parsed = load(config, overrides)
+    place = paths_for(parsed)
+    folder = place.folder
+    if not folder.is_dir():
+        refuse(f"no sweep named '{parsed.name}' in {folder.parent}: nothing to stop")
+    driver = stop_driver(place)
+    result = StopEnd(name=parsed.name, driver=driver)
     if driver is None:
-        print(f"{parsed.name} is not running: nothing to stop.")
-        return
+        return Answer(result, [f"{parsed.name} is not running: nothing to stop."])
     print(f"asked to stop: {driver}", flush=True)
-    with mistakes_explained():
-        has_stopped = _has_stopped(place, driver, wait)
-    if not has_stopped:
+    if not _has_stopped(place, driver, wait):
         refuse(
             f"not stopped within {wait:g} s: {driver}. The request remains, so it "
             f"may still stop; if it hangs, end its process (kill {driver.pid} on {driver.host}): "
@@ -56,7 +48,8 @@ def stop(
     way_on = command_line("run", config, overrides)
     if place.config_file().is_file():
         way_on = command_line("resume", str(folder))
-    print(f"Stopped. Finished trials are kept. To continue:\n  {way_on}")
+    lines = ["Stopped. Finished trials are kept. To continue:"]
+    return Answer(result, lines, (way_on,))
 
 
 def _has_stopped(place: StudyPaths, driver: Driver, seconds: float) -> bool:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, final
 
-SERVE = "serve MLflow"
-"""The label of the link that all studies of a store share."""
+SERVE, SWITCH = "serve MLflow", "if MLflow opens its GenAI pages"
+SHARED_LINKS = (SERVE, SWITCH)
+"""The labels of the links that all studies of a store share."""
 
 TrialState = Literal["finished", "stopped_early", "failed", "interrupted"]
 TrialKind = Literal["trial", "replicate"]
