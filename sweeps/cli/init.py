@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +19,6 @@ from sweeps.cli.config_template import (
     mini_domains,
     model_facts,
 )
-from sweeps.cli.results import NewConfig
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import resolve_paths
 from sweeps.execution.preflight import check_inputs
@@ -53,7 +51,7 @@ def init(
     test: Annotated[
         str | None, typer.Option(help=f"{_Own}test items, used for the report.")
     ] = None,
-) -> Answer[NewConfig]:
+) -> Answer[Path]:
     """Write a commented configuration for a model and its domains. Never overwrites a file.
 
     On a terminal, asks for the model and the domains if they are not given.
@@ -71,11 +69,11 @@ def init(
         refuse("--validation and --test require --train, the training rows")
     known = "own" if own else ",".join(mini_domains())
     given = ",".join(domain) if domain else _ask("Domains, separated by commas", known, asks)
-    names = tuple(name.strip() for name in given.split(","))
-    _write(path, _text(path.stem, model, names, own))
+    text = _text(path.stem, model, [name.strip() for name in given.split(",")], own)
+    _write(path, text)
     following = (command_line(name, str(path)) for name in ("validate", "plan", "run"))
     lines = [f"Wrote {path}. Review and edit it, then:"]
-    return Answer(NewConfig(file=path, domains=names), lines, tuple(following))
+    return Answer(path, lines, tuple(following))
 
 
 def _ask(question: str, default: str, asks: bool) -> str:
@@ -92,7 +90,7 @@ def _both(validation: str | None, test: str | None) -> tuple[str, str]:
     return validation, test
 
 
-def _text(stem: str, model: str, names: Sequence[str], own: OwnData | None) -> str:
+def _text(stem: str, model: str, names: list[str], own: OwnData | None) -> str:
     """The configuration, checked as `validate` checks it."""
     if own is not None and len(names) != 1:
         refuse(f"--train describes one domain, but --domain names {len(names)}")

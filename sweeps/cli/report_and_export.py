@@ -10,17 +10,17 @@ import typer
 
 from sweeps.cli.answer import Answer, Problem
 from sweeps.cli.arguments import ConfigFile, Overrides, load_stored
-from sweeps.cli.results import DomainExport, ReportFiles
+from sweeps.cli.results import DomainExport
 from sweeps.config.sweep_config import SweepConfig
 
 
-def report(config: ConfigFile, overrides: Overrides = None) -> Answer[dict[str, ReportFiles]]:
+def report(config: ConfigFile, overrides: Overrides = None) -> Answer[dict[str, list[Path]]]:
     """Write the reports of a sweep again from its records, finished or not."""
     parsed = load_stored(config, overrides)
     from sweeps.execution.reporting import rewrite
 
-    reports = {name: ReportFiles.model_validate(each) for name, each in rewrite(parsed).items()}
-    lines = [f"{domain}: {paths.html}" for domain, paths in reports.items()]
+    reports = {domain: paths.all() for domain, paths in rewrite(parsed).items()}
+    lines = [f"{domain}: {page}" for domain, (page, *_) in reports.items()]
     missing = _missing(parsed, reports, "its study has not started, so there is no report")
     return Answer(reports, lines, problem=missing)
 

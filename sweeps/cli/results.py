@@ -13,21 +13,12 @@ from typing import Literal, final
 from pydantic import BaseModel, ConfigDict
 
 from sweeps.report.trial_row import PairedTest, ScoreLabel, TrialRow
-from sweeps.storage.run_lock import Driver
 
 
 class Result(BaseModel):
     """Plain, frozen values, also read from another object's attributes."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
-
-
-@final
-class NewConfig(Result):
-    """A configuration that was written."""
-
-    file: Path
-    domains: tuple[str, ...]
 
 
 @final
@@ -79,29 +70,6 @@ class PaperEnd(Result):
     links: tuple[tuple[str, str], ...]
     stopped: str
     unreached: tuple[tuple[str, str], ...]
-
-
-@final
-class StopEnd(Result):
-    """A request to stop. `driver`: the process that ran the sweep; null if nobody did."""
-
-    name: str
-    driver: Driver | None
-
-
-@final
-class Requeued(Result):
-    """The numbers of the trials that were queued again, by domain."""
-
-    trials: dict[str, tuple[int, ...]]
-
-
-@final
-class ReportFiles(Result):
-    """A domain's report: the page and its other files."""
-
-    html: Path
-    more: tuple[Path, ...]
 
 
 @final

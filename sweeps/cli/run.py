@@ -18,7 +18,7 @@ from sweeps.cli.arguments import (
     load_stored,
     skipped,
 )
-from sweeps.cli.results import DomainEnd, PaperEnd, Requeued, SweepEnd, ValidConfig
+from sweeps.cli.results import DomainEnd, PaperEnd, SweepEnd, ValidConfig
 from sweeps.config.failures import KINDS
 from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for
@@ -101,7 +101,7 @@ def retry(
         ),
     ] = None,
     at_once: Annotated[bool, typer.Option("--run", help="Continue the sweep at once.")] = False,
-) -> Answer[Requeued | SweepEnd]:
+) -> Answer[dict[str, list[int]] | SweepEnd]:
     """Queue failed trials again, with the same points and the same numbers.
 
     A trial that ran out of memory may fit with half the micro-batch at the same effective batch:
@@ -114,18 +114,15 @@ def retry(
         refuse("specify --failed or --kind KIND (for example oom)")
     parsed = load_stored(config, overrides)
     records = Records(parsed)
-    queued = {
-        name: tuple(found) for name, found in queue_failed(records, kind or []).items() if found
-    }
-    result = Requeued(trials=queued)
+    queued = {name: found for name, found in queue_failed(records, kind or []).items() if found}
     if not queued:
-        return Answer(result, ["No failed trials to retry."])
+        return Answer(queued, ["No failed trials to retry."])
     lines = [f"{name}: queued again: trial {', '.join(map(str, n))}" for name, n in queued.items()]
     again = command_line("resume", str(records.place.folder), overrides)
     if at_once:
         print(*lines, sep="\n")
         return run_sweep(parsed, again, adopt=False)
-    return Answer(result, [*lines, "To continue:"], (again,))
+    return Answer(queued, [*lines, "To continue:"], (again,))
 
 
 def paper(config: ConfigFile, overrides: Overrides = None) -> Answer[PaperEnd]:

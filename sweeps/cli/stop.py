@@ -9,7 +9,6 @@ import typer
 
 from sweeps.cli.answer import Answer, refuse
 from sweeps.cli.arguments import ConfigFile, Overrides, command_line, load
-from sweeps.cli.results import StopEnd
 from sweeps.config.sweep_config import paths_for
 from sweeps.storage.remote_sync import living_driver, stop_driver
 from sweeps.storage.run_lock import Driver
@@ -23,7 +22,7 @@ def stop(
     config: ConfigFile,
     overrides: Overrides = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 60.0,
-) -> Answer[StopEnd]:
+) -> Answer[Driver | None]:
     """Stop a running sweep, also from another machine. Finished trials are kept.
 
     When the sweep is resumed, interrupted trials continue from their last checkpoint.
@@ -34,9 +33,8 @@ def stop(
     if not folder.is_dir():
         refuse(f"no sweep named '{parsed.name}' in {folder.parent}: nothing to stop")
     driver = stop_driver(place)
-    result = StopEnd(name=parsed.name, driver=driver)
     if driver is None:
-        return Answer(result, [f"{parsed.name} is not running: nothing to stop."])
+        return Answer(None, [f"{parsed.name} is not running: nothing to stop."])
     print(f"asked to stop: {driver}", flush=True)
     if not _has_stopped(place, driver, wait):
         refuse(
@@ -49,7 +47,7 @@ def stop(
     if place.config_file().is_file():
         way_on = command_line("resume", str(folder))
     lines = ["Stopped. Finished trials are kept. To continue:"]
-    return Answer(result, lines, (way_on,))
+    return Answer(driver, lines, (way_on,))
 
 
 def _has_stopped(place: StudyPaths, driver: Driver, seconds: float) -> bool:

@@ -23,6 +23,12 @@ TrialKind = Literal["trial", "replicate"]
 
 Parameter = float | int | str
 
+DESCRIPTION = "description"
+"""The fact that a tracker shows first, as text."""
+
+SINGLE = ("cost/", "data/")
+"""The beginnings of the metrics that a trial has once; they are facts and not curves."""
+
 
 class TrackingError(ValueError):
     """The tracker cannot be used, or calls are out of order; the message says how to fix it."""
@@ -60,7 +66,8 @@ class StudyInfo:
 class TrialInfo:
     """One trial: `key` identifies it within the study, `number` is its position.
 
-    `parent_key`: the trial whose model it was derived from without training; else empty.
+    `parent_key`: the trial whose model it was derived from without training; else empty. `name`:
+    its point in a few words. `run_yaml`: the file that runs it alone, and `note` how.
     """
 
     key: str
@@ -68,6 +75,13 @@ class TrialInfo:
     parameters: Mapping[str, Parameter]
     seed: int
     parent_key: str = ""
+    name: str = ""
+    run_yaml: str = ""
+    note: str = ""
+
+    def title(self) -> str:
+        """Its number and name."""
+        return f"{self.number}: {self.name}" if self.name else f"trial {self.number}"
 
 
 class Tracker(ABC):
@@ -112,6 +126,13 @@ class Tracker(ABC):
         """
 
     @abstractmethod
+    def describe(self, key: str, facts: Mapping[str, str]) -> None:
+        """Set single values by name, of a trial or, if ``key`` is empty, of the study.
+
+        `DESCRIPTION` is Markdown for a reader. New values replace earlier ones.
+        """
+
+    @abstractmethod
     def end_study(
         self, state: TrialState, artifacts: Sequence[Path], finals: Mapping[str, float]
     ) -> None:
@@ -135,6 +156,7 @@ class TrialRecord:
     failure: str = ""
     points: dict[str, dict[int, float]] = field(default_factory=dict)
     finals: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -145,6 +167,7 @@ class StudyRecord:
     state: TrialState | Literal["running"] = "running"
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     finals: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
     artifacts: list[Path] = field(default_factory=list)
 
 
@@ -192,6 +215,10 @@ class MemoryTracker(Tracker):
         record.state, record.failure = state, failure
         record.finals.update(finals)
 
+    def describe(self, key: str, facts: Mapping[str, str]) -> None:
+        """Keep the facts."""
+        (self._trial(key) if key else self._current()).facts.update(facts)
+
     def end_study(
         self, state: TrialState, artifacts: Sequence[Path], finals: Mapping[str, float]
     ) -> None:
@@ -234,16 +261,6 @@ def require_same_parameters(trial: TrialInfo, stored: Mapping[str, str]) -> None
                 f"trial {trial.key!r}: parameter {name} is {value} now but was stored as "
                 f"{stored[name]}; another point requires another key."
             )
-
-
-def run_name(trial: TrialInfo) -> str:
-    """At most 18 characters, such as "007 m0.20 a16 s0", which fit into the run list."""
-    parts = [f"{trial.number:03d}"]
-    if "mask_ratio" in trial.parameters:
-        parts.append(f"m{float(trial.parameters['mask_ratio']):.2f}")
-    if "accumulation_interval" in trial.parameters:
-        parts.append(f"a{trial.parameters['accumulation_interval']}")
-    return " ".join([*parts, f"s{trial.seed}"])[:18]
 
 
 def _text(value: Parameter) -> str:

@@ -59,12 +59,17 @@ def ended(*domains: str, reached: tuple[str, ...], stopped: str = "") -> StudyRe
 )
 def test_a_sweep_without_a_finished_trial_in_every_domain(
     sweep_files: Path,
+    tree: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     command: str,
     result: StudyResult,
     code: int,
 ) -> None:
     sweep = play(OOM)
+    domains = {name: tree["domains"]["sums"] for name in ("a", "b", "sums")}
+    for file in ("sweep.yaml", f"{sweep.storage}/small/sweep.yaml"):
+        stored = tree | {"domains": domains, "storage": sweep.storage}
+        Path(file).write_text(json.dumps(stored))
     monkeypatch.setattr("sweeps.execution.sweep.run", lambda *given, **options: result)
     options = ["--failed", "--run"] if command == "retry" else []
     done = call(command, "sweep.yaml", *options)
