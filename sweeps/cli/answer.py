@@ -30,7 +30,7 @@ STOPPED = 130
 _PLACES = (
     r"unknown key '([^']+)'",
     r"'([^']+)' is missing",
-    r"^(?:\S+: )*((?:domain |override |--)?\S+): ",
+    r"^(?:\S+: )*((?:domain |override |--\S+ )?\S+): ",
 )
 _SUGGESTION = r"(?:did you mean|possible options:) '?([^',)]+)"
 

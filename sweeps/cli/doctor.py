@@ -98,7 +98,7 @@ def doctor(
     """
     found = examine(config, overrides or [], bool(cluster_address()))
     failed = [f"{f.name} ({place})" for place, each in found.items() for f in each if not f.ok]
-    problem = Problem.of(f"checks failed, of {', '.join(failed)}", 1) if failed else None
+    problem = Problem.of(f"these checks failed: {', '.join(failed)}", 1) if failed else None
     return Answer(found, view(found), problem=problem)
 
 

@@ -82,6 +82,19 @@ def test_a_sweep_without_a_finished_trial_in_every_domain(
     assert done.stdout.count("  skipped 3 bad training rows (on_bad_row: skip)\n") == finished
 
 
+@pytest.mark.parametrize(
+    ("method", "said"), [([], ""), (["space.method=[sft,gmt]"], "method gmt, ")]
+)
+def test_the_best_score_names_the_method_where_it_varies(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch, method: list[str], said: str
+) -> None:
+    result = ended("sums", reached=("sums",))
+    monkeypatch.setattr("sweeps.execution.sweep.run", lambda *given, **options: result)
+    done = call("run", "sweep.yaml", *method)
+    assert done.exit_code == 0, done.output
+    assert f"best score 0.7000 on validation items with {said}mask_ratio 0.3" in done.stdout
+
+
 def test_a_measurement_has_no_trials(sweep_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = DomainResult("sums", (), None, Scores(), ended("a", reached=()).domains["a"].report, ())
     measured = DomainResult(**{**vars(one), "measured": True})
