@@ -23,6 +23,7 @@ from sweeps.storage.closed_output import is_heard
 from sweeps.storage.errors import UserError
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Show = Callable[["Answer[Any]"], None]
 STOPPED = 130
 """The exit code after Ctrl-C or SIGTERM."""
@@ -76,14 +77,14 @@ class Document(BaseModel, Generic[T]):
 
 @final
 @dataclass(frozen=True)
-class Answer(Generic[T]):
+class Answer(Generic[T_co]):
     """What a command found: `result` for a program, `view` (lines and tables) for a person.
 
     `next`: commands to run next, printed after the view. `problem`: why a part of the requested
     result is missing.
     """
 
-    result: T | None
+    result: T_co | None
     view: Iterable[Any] = ()
     next: tuple[str, ...] = ()
     problem: Problem | None = None

@@ -83,7 +83,8 @@ def test_a_sweep_without_a_finished_trial_in_every_domain(
 
 
 @pytest.mark.parametrize(
-    ("method", "said"), [([], ""), (["space.method=[sft,gmt]"], "method gmt, ")]
+    ("method", "said"),
+    [([], ""), (["space.method=[sft,gmt]", "space.mask_ratio=[0.3]"], "method gmt, ")],
 )
 def test_the_best_score_names_the_method_where_it_varies(
     sweep_files: Path, monkeypatch: pytest.MonkeyPatch, method: list[str], said: str

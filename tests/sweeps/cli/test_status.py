@@ -147,7 +147,9 @@ def test_json_is_for_programs(sweep_files: Path) -> None:
 
 
 def test_a_sweep_that_was_stopped_before_its_first_trial(sweep_files: Path) -> None:
-    save_config(resolve_paths(load_config("sweep.yaml")))
+    config = resolve_paths(load_config("sweep.yaml"))
+    paths_for(config).folder.mkdir(parents=True)
+    save_config(config)
     asked = call("sweep.yaml")
     assert asked.exit_code == 0, asked.output
     assert asked.stdout == (
