@@ -127,14 +127,6 @@ class ObjectStore:
             if info.type == FileType.File and not info.path.endswith("/")
         }
 
-    def folders(self) -> list[str]:
-        """The names of the folders directly below the prefix, sorted."""
-        from pyarrow.fs import FileSelector, FileType
-
-        with _explained(self.name):
-            found = self._files.get_file_info(FileSelector(self._root, allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == FileType.Directory)
-
     def stat(self, path: str) -> Entry | None:
         """A file's entry; None if it does not exist."""
         from pyarrow.fs import FileType

@@ -60,7 +60,10 @@ def stored_sweeps(address: Address) -> list[str]:
         UserError: the store does not respond.
     """
     store = ObjectStore.open(address)
-    return [name for name in store.folders() if store.stat(f"{name}/{RESOLVED}")]
+    if store.stat(RESOLVED) is not None:
+        return []
+    paths = (path.partition("/") for path in store.files())
+    return sorted(name for name, _, file in paths if file == RESOLVED)
 
 
 @as_user_error()

@@ -23,17 +23,16 @@ FEW_PROCESSES = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"
 """Before `mlflow server`, which has no option for it: no processes for jobs, which nobody asks."""
 
 
-KIND = ("mlflow.experimentKind", "custom_model_development")
-"""The experiment's tag that makes the web page open it outside its GenAI frame."""
-
-
 def shared_view_tag(view_id: str) -> str:
     """The experiment's tag that holds a view to share; only the web page can make one."""
     return f"mlflow.sharedViewState.{view_id}"
 
 
 def shared_view_page(experiment_id: str, view_id: str) -> str:
-    """Where the web page shows that view, in chart mode, after the server's address."""
+    """Where the web page shows that view, in chart mode, after the server's address.
+
+    Without the last parameter, the page would open in its GenAI frame.
+    """
     page = f"/#/experiments/{experiment_id}/runs"
     view = f"viewStateShareKey={view_id}&compareRunsMode=CHART"
     return f"{page}?{view}&workflowType=machine_learning"

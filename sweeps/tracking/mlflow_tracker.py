@@ -19,7 +19,7 @@ from shutil import which
 from typing import TYPE_CHECKING, final
 
 from sweeps.storage.sqlite_address import for_mlflow, sqlite_address, sqlite_path
-from sweeps.tracking.mlflow_compat import COMMIT, FEW_PROCESSES, KIND, NOTE, PARENT, QUIET, SOURCE
+from sweeps.tracking.mlflow_compat import COMMIT, FEW_PROCESSES, NOTE, PARENT, QUIET, SOURCE
 from sweeps.tracking.mlflow_store import (
     check_store,
     finite,
@@ -116,7 +116,6 @@ class MlflowTracker(Tracker):
         with reported("begin the study"):
             experiment_id = self._experiment(f"gmt/{info.domain}")
             run_id = self._parent(experiment_id, info)
-            self._client.set_experiment_tag(experiment_id, *KIND)
             self._client.log_text(run_id, info.config_yaml, "config.yaml")
             views = publish_study(self._client, experiment_id, run_id, info)
             found = self._children(experiment_id, run_id)
@@ -217,7 +216,7 @@ class MlflowTracker(Tracker):
     def links(self) -> list[tuple[str, str]]:
         """The compare views, preceded for an SQLite store by the command that serves them."""
         views, database = self._current().views, sqlite_path(self._uri)
-        switch = (SWITCH, "choose 'Model training' in the switch at the top left")
+        switch = (SWITCH, "choose 'Model training' at the top left, once")
         if database is None:
             address = public_address(self._uri)
             return [*((label, address + path) for label, path in views), switch]
