@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from sweeps.cli.answer import Answer, refuse
-from sweeps.cli.results import BenchmarkDifference, Comparison
+from sweeps.cli.command_results import BenchmarkDifference, Comparison
 
 SHOWN = 3
 """Items that are named of those that do not match; `--json` names all."""

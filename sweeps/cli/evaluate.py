@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from sweeps.cli.answer import Answer, refuse, stopped
-from sweeps.cli.results import BenchmarkScore, Evaluation
+from sweeps.cli.command_results import BenchmarkScore, Evaluation
 from sweeps.finetune.strict_model import expanded
 from sweeps.storage.interrupts import interruptible
 

@@ -10,7 +10,7 @@ import typer
 
 from sweeps.cli.answer import Answer, Problem, refuse, stopped
 from sweeps.cli.arguments import skipped
-from sweeps.cli.results import FinetuneEnd
+from sweeps.cli.command_results import FinetuneEnd
 from sweeps.storage.interrupts import interruptible
 
 

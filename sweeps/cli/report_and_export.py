@@ -10,7 +10,7 @@ import typer
 
 from sweeps.cli.answer import Answer, Problem
 from sweeps.cli.arguments import ConfigFile, Overrides, load_stored
-from sweeps.cli.results import DomainExport
+from sweeps.cli.command_results import DomainExport
 from sweeps.config.sweep_config import SweepConfig
 
 

@@ -18,7 +18,7 @@ from sweeps.cli.arguments import (
     load_stored,
     skipped,
 )
-from sweeps.cli.results import DomainEnd, PaperEnd, SweepEnd, ValidConfig
+from sweeps.cli.command_results import DomainEnd, PaperEnd, SweepEnd, ValidConfig
 from sweeps.config.failures import KINDS
 from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for
