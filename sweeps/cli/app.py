@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Callable
+from importlib import metadata
+from typing import Annotated, Any
 
 import typer
 
+from sweeps.cli.answer import Answer, as_command, refuse, schema_of
 from sweeps.cli.arguments import OneParagraphGroup
 from sweeps.cli.compare import compare
 from sweeps.cli.doctor import doctor
@@ -24,12 +28,14 @@ from sweeps.cli.status import status
 from sweeps.cli.steer import fork, queue
 from sweeps.cli.stop import stop
 from sweeps.storage.closed_output import heard_program
+from sweeps.storage.errors import nearest
 
 app = typer.Typer(
     cls=OneParagraphGroup,
     add_completion=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="""Fine-tune with Gradient-Mask Tuning, and find the mask ratio, accumulation interval
 and learning rate that work for each domain.
 
@@ -44,7 +50,7 @@ You can override any key: `run my.yaml search.trials=4 space.mask_ratio='[0, 0.2
 """,
 )
 
-COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
     "Before": {"init": init, "validate": validate, "plan": plan, "doctor": doctor},
     "A sweep": {
         "run": run,
@@ -66,9 +72,44 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "One model": {"finetune": finetune, "eval": evaluate_models},
 }
 
+
+def schema(
+    command: Annotated[str, typer.Argument(metavar="COMMAND", help="For example: status.")],
+) -> Answer[dict[str, Any]]:
+    """Print the JSON schema of what a command prints with `--json`."""
+    functions = {name: each for panel in COMMANDS.values() for name, each in panel.items()}
+    if command not in functions:
+        refuse(f"no command '{command}' ({nearest(command, [*functions])})")
+    found = schema_of(functions[command])
+    return Answer(found, [json.dumps(found, indent=1)])
+
+
+COMMANDS["Programs"] = {"schema": schema}
+
 for panel, commands in COMMANDS.items():
     for name, function in commands.items():
-        app.command(name, rich_help_panel=panel)(function)
+        app.command(name, rich_help_panel=panel)(as_command(name, function))
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"gmt-sweep {metadata.version('gmt-sweep')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_say_version,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the commands share: their arguments, shell completion and messages.
+"""What the commands share: their arguments and shell completion.
 
 A mistake in a command line ends in one paragraph. The shell completes configuration keys in
 overrides.
@@ -6,11 +6,11 @@ overrides.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn, final
 
 import typer
@@ -18,16 +18,19 @@ from pydantic import BaseModel
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from sweeps.cli.answer import Document, Problem
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.validation_errors import inner_model
-from sweeps.storage.errors import UserError
 from sweeps.storage.remote_sync import refresh
 
 PROGRAM = "python -m sweeps"
 _PYDANTIC = r"Input should be( a valid (number|integer).*)?"
 SCRIPT = "gmt-sweep"
 """The installed command. Shells complete the first word: for `python -m sweeps` it is `python`."""
+
+COMPLETING = "_GMT_SWEEP_COMPLETE"
+"""Set by a shell that asks for completion."""
 
 
 @final
@@ -45,8 +48,9 @@ class OneParagraphGroup(TyperGroup):
     ) -> Any:
         """Run a command line; an empty one means ``--help``."""
         typed = list(sys.argv[1:] if args is None else args) or ["--help"]
-        if typed[0] in ("--install-completion", "--show-completion"):
-            prog_name = SCRIPT
+        is_completion = typed[0] in ("--install-completion", "--show-completion")
+        is_completion |= COMPLETING in os.environ
+        prog_name = SCRIPT if is_completion else PROGRAM
         try:
             code = super().main(
                 typed, prog_name, complete_var, False, windows_expand_args, **extra
@@ -54,20 +58,25 @@ class OneParagraphGroup(TyperGroup):
         except TyperException as error:
             if not standalone_mode:
                 raise
-            _explain(error)
+            _explain(error, typed)
         if standalone_mode:
             sys.exit(code if isinstance(code, int) else 0)
         return code
 
 
-def _explain(error: TyperException) -> NoReturn:
+def _explain(error: TyperException, typed: Sequence[str]) -> NoReturn:
     context = getattr(error, "ctx", None)
     command = context.info_name if context is not None and context.parent is not None else ""
     text = re.sub(_PYDANTIC, "expected a number", " ".join(error.format_message().split()))
     stop = "" if text.endswith((".", "?")) else "."
     help_of = " ".join(part for part in (PROGRAM, command, "--help") if part)
-    said = f"{text[:1].lower()}{text[1:]}{stop}"
-    print(f"error: {said} See `{help_of}`", file=sys.stderr)
+    said = f"{text[:1].lower()}{text[1:]}{stop} See `{help_of}`"
+    if "--json" in typed:
+        problem = Problem.of(said, 2)
+        document = Document[None](command=command or "", result=None, error=problem)
+        print(document.model_dump_json())
+    else:
+        print(f"error: {said}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -106,7 +115,6 @@ Overrides = Annotated[
         autocompletion=complete_override,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def load(config: str, overrides: list[str] | None) -> SweepConfig:
@@ -135,22 +143,7 @@ def command_line(command: str, config: str, overrides: list[str] | None = None) 
     return shlex.join([*PROGRAM.split(), command, config, *(overrides or [])])
 
 
-@contextmanager
-def mistakes_explained() -> Iterator[None]:
-    """Turn a user's mistake into one paragraph and exit code 2, never a traceback."""
-    try:
-        yield
-    except UserError as error:
-        refuse(str(error))
-
-
-def print_skipped(metrics: Mapping[str, float]) -> None:
-    """Say how many bad training rows a run skipped, if any."""
-    if count := metrics.get("data/bad_rows"):
-        print(f"  skipped {count:.0f} bad training rows (on_bad_row: skip)")
-
-
-def refuse(message: str, code: int = 2) -> NoReturn:
-    """Print an error as one paragraph, and exit with ``code``."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise typer.Exit(code)
+def skipped(metrics: Mapping[str, float]) -> list[str]:
+    """A line that says how many bad training rows a run skipped, if any."""
+    count = metrics.get("data/bad_rows")
+    return [f"  skipped {count:.0f} bad training rows (on_bad_row: skip)"] if count else []

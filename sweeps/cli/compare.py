@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import RenderableType
+from rich.table import Table
 
-from sweeps.cli.arguments import refuse
-
-if TYPE_CHECKING:
-    from evaluators.comparison import Difference
+from sweeps.cli.answer import Answer, refuse
+from sweeps.cli.command_results import BenchmarkDifference, Comparison
 
 SHOWN = 3
-"""Items that are named of those that do not match; all are in the JSON."""
+"""Items that are named of those that do not match; `--json` names all."""
 
 
 def compare(
@@ -26,11 +26,10 @@ def compare(
     metric: Annotated[
         str | None, typer.Option(help="A metric of the items, instead of the primary one.")
     ] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="File for all numbers.")] = None,
     figure: Annotated[
         Path | None, typer.Option(help="File for a figure, .png, .svg or .pdf.")
     ] = None,
-) -> None:
+) -> Answer[Comparison]:
     """Compare two models on the same items: paired differences with 95 % intervals.
 
     A and B: folders of `eval --samples-out` or of lm-eval's `--log_samples`, single files of
@@ -38,7 +37,7 @@ def compare(
     SFT trial of a search.
     """
     from evaluators.comparison import differences, left_out
-    from sweeps.execution.compared import other_rules, read_items, write_json
+    from sweeps.execution.compared import other_rules, read_items
 
     try:
         in_a, in_b = read_items(a, metric), read_items(b, metric)
@@ -46,32 +45,39 @@ def compare(
         ours, others = ({name: each.items for name, each in side.items()} for side in (in_a, in_b))
         found = differences(ours, others)
         lonely = left_out(ours, others, found)
-        if json_out is not None:
-            write_json(found, lonely, json_out)
         if figure is not None:
             from sweeps.report.difference_figure import difference_figure
 
             difference_figure(found, (a, b)).savefig(figure)
     except (ValueError, OSError) as error:
         refuse(str(error))
-    _show(found, a, b)
-    for each in found:
-        for sentence in unmatched(each):
-            print(sentence)
-    for name, (of_a, of_b) in lonely.items():
-        print(f"{name}: left out, no item in common; A has {of_a}, B has {of_b}")
-    for name in differing:
-        print(
+    result = Comparison.model_validate(
+        {"differences": tuple(found), "left_out": lonely, "other_protocols": tuple(differing)}
+    )
+    return Answer(result, view(result, f"A {a}, B {b}"))
+
+
+def view(found: Comparison, title: str) -> Iterator[RenderableType]:
+    """The table, how to read it, and what was left out."""
+    yield _table(found.differences, title)
+    yield (
+        "Higher scores are better. Intervals and p-values (McNemar's, exact) are over items: they "
+        "hold for these two models, not for other seeds. A difference below 'detectable' would be "
+        "missed more than one time in five."
+    )
+    for each in found.differences:
+        yield from unmatched(each)
+    for name, (of_a, of_b) in found.left_out.items():
+        yield f"{name}: left out, no item in common; A has {of_a}, B has {of_b}"
+    for name in found.other_protocols:
+        yield (
             f"{name}: A and B have different protocols (decoding, rules, BOS or sandbox limits); "
             "the difference is not of the models alone"
         )
 
 
-def _show(found: Sequence[Difference], a: str, b: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"A {a}, B {b}")
+def _table(found: Sequence[BenchmarkDifference], title: str) -> Table:
+    table = Table(title=title)
     heads = ("A", "B", "A - B", "95 % interval", "p", "p (Holm)", "detectable", "n")
     table.add_column("benchmark", no_wrap=True)
     for column in heads:
@@ -86,19 +92,14 @@ def _show(found: Sequence[Difference], a: str, b: str) -> None:
             "n/a" if math.isnan(each.detectable) else f"{each.detectable:.4f}",
             str(each.n),
         )
-    Console().print(table)
-    print(
-        "Higher scores are better. Intervals and p-values (McNemar's, exact) are over items: they "
-        "hold for these two models, not for other seeds. A difference below 'detectable' would be "
-        "missed more than one time in five."
-    )
+    return table
 
 
 def _p(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4f}" if value >= 0.0001 else "<0.0001"
 
 
-def unmatched(found: Difference) -> list[str]:
+def unmatched(found: BenchmarkDifference) -> list[str]:
     """A sentence for each kind of items that could not be compared."""
     kinds = (
         ("only in A", found.only_a),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +11,7 @@ import typer
 
 import sweeps
 from sweeps.cli import doctor_checks as checks
-from sweeps.cli.arguments import AsJson, mistakes_explained
+from sweeps.cli.answer import Answer, Problem
 from sweeps.cli.doctor_checks import Finding
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig
@@ -91,28 +89,24 @@ def doctor(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in `run`.")
     ] = None,
-    as_json: AsJson = False,
-) -> None:
+) -> Answer[Findings]:
     """Check versions, GPUs, storage, disk, memory, sandbox and MLflow; say how to fix failures.
 
     As a cluster job it also runs a task on every node:
     `ray job submit --working-dir . -- python -m sweeps doctor my.yaml`. It starts no
     sweep, changes nothing, and exits with 1 if a check failed.
     """
-    with mistakes_explained():
-        found = examine(config, overrides or [], bool(cluster_address()))
-    if as_json:
-        print(json.dumps({place: [asdict(f) for f in each] for place, each in found.items()}))
-    else:
-        for place, findings in found.items():
-            _print(place, findings)
-    if not all(finding.ok for findings in found.values() for finding in findings):
-        raise typer.Exit(1)
+    found = examine(config, overrides or [], bool(cluster_address()))
+    failed = [f"{f.name} ({place})" for place, each in found.items() for f in each if not f.ok]
+    problem = Problem.of(f"these checks failed: {', '.join(failed)}", 1) if failed else None
+    return Answer(found, view(found), problem=problem)
 
 
-def _print(place: str, findings: list[Finding]) -> None:
-    print(place)
-    for finding in findings:
-        print(f"  {'ok' if finding.ok else 'FAILED':<6}  {finding.name}: {finding.said}")
-        if finding.fix:
-            print(f"          {'to fix' if not finding.ok else 'better'}: {finding.fix}")
+def view(found: Findings) -> Iterator[str]:
+    """The findings as lines, below each machine."""
+    for place, findings in found.items():
+        yield place
+        for finding in findings:
+            yield f"  {'ok' if finding.ok else 'FAILED':<6}  {finding.name}: {finding.said}"
+            if finding.fix:
+                yield f"          {'to fix' if not finding.ok else 'better'}: {finding.fix}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
-from sweeps.cli.arguments import refuse
+from sweeps.cli.answer import Answer, refuse, stopped
+from sweeps.cli.command_results import BenchmarkScore, Evaluation
 from sweeps.finetune.strict_model import expanded
 from sweeps.storage.interrupts import interruptible
 
@@ -90,18 +92,17 @@ def evaluate_models(
     samples_out: Annotated[
         Path | None, typer.Option(help="Folder for one JSONL file of items per benchmark.")
     ] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="File for the scores.")] = None,
     cache: Annotated[
         Path, typer.Option(help="Cache of scored items, to resume after an interruption.")
     ] = Path("~/.cache/gmt-sweep/evaluations"),
-) -> None:
-    """Score a model on benchmarks: a table with 95 % intervals, and optionally JSON and items.
+) -> Answer[Evaluation]:
+    """Score a model on benchmarks: a table with 95 % intervals, and optionally the items.
 
     After an interruption, run the same command to resume. Scored items are cached under a hash
     of weights, protocol and items.
     """
     from evaluators.protocol import Changes
-    from sweeps.execution.evaluation_run import Options, run, show, write_json
+    from sweeps.execution.evaluation_run import Options, as_tree, run
     from sweeps.finetune.divergence import DivergedError
 
     try:
@@ -135,17 +136,34 @@ def evaluate_models(
                 fewshot_as=fewshot_as,
             ),
         )
-        if json_out is not None and json_out.is_dir():
-            raise ValueError(f"--json: expected a file, found the folder {json_out}")
         with interruptible():
-            report = run(options)
-        show(report)
-        if json_out is not None:
-            write_json(report, json_out)
+            found = Evaluation.model_validate(as_tree(run(options)))
     except (ValueError, OSError) as error:
         refuse(str(error))
     except DivergedError as error:
         refuse(f"{model}: no score: {error}", code=1)
     except KeyboardInterrupt:
-        print("\nStopped. Scored items are kept: run the same command to resume.", file=sys.stderr)
-        raise typer.Exit(130) from None
+        message = "Stopped. Scored items are kept: run the same command to resume."
+        raise stopped(message) from None
+    title = f"{found.model} on {found.split} items"
+    return Answer(found, [_table(title, found.results.values())])
+
+
+def _table(title: str, scores: Iterable[BenchmarkScore]) -> Table:
+    table = Table(title=title)
+    for column in ("benchmark", "metric", "score", "95 % interval", "n", "cut off", "sandbox"):
+        table.add_column(column, justify="left" if column == "benchmark" else "right")
+    for each in scores:
+        # A score is minus bits per byte, so that higher is better; show bits per byte.
+        sign = -1 if each.metric == "bits_per_byte" else 1
+        low, high = sorted((sign * each.low, sign * each.high))
+        table.add_row(
+            each.name,
+            each.metric,
+            f"{sign * each.score:.4f}",
+            f"{low:.4f} to {high:.4f}",
+            str(each.n),
+            f"{each.metrics.get('truncated_fraction', 0.0):.1%}",
+            each.sandbox_level or "",
+        )
+    return table

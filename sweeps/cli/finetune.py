@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from sweeps.cli.arguments import print_skipped, refuse
+from sweeps.cli.answer import Answer, Problem, refuse, stopped
+from sweeps.cli.arguments import skipped
+from sweeps.cli.command_results import FinetuneEnd
 from sweeps.storage.interrupts import interruptible
 
 
@@ -18,7 +20,7 @@ def finetune(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. learning_rate=1e-5."),
     ] = None,
-) -> None:
+) -> Answer[FinetuneEnd]:
     """Fine-tune one model without Ray. Run the same command to resume after an interruption.
 
     To use several processes: `torchrun --nproc-per-node 4 -m sweeps finetune my.yaml`.
@@ -29,25 +31,29 @@ def finetune(
     try:
         with interruptible():
             parsed = load_single_run(config, overrides or [])
-            result = run_single(parsed)
+            done = run_single(parsed)
     except ValueError as error:
-        if leads:
-            refuse(str(error))
-        raise typer.Exit(2) from None
+        if not leads:
+            raise typer.Exit(2) from None
+        refuse(str(error))
     except KeyboardInterrupt:
-        if leads:
-            print(
-                "\nStopped. Run the same command to resume from the last checkpoint.",
-                file=sys.stderr,
-            )
-        raise typer.Exit(130) from None
+        if not leads:
+            raise typer.Exit(130) from None
+        raise stopped(
+            "Stopped. Run the same command to resume from the last checkpoint."
+        ) from None
     if not leads:
-        return
+        raise typer.Exit(0)
+    file = parsed.place() / "result.json"
+    result = FinetuneEnd.model_validate({**vars(done), "result": file})
     if result.state == "diverged":
-        print(f"diverged: {result.reason}")
-        raise typer.Exit(1)
-    print(f"score {result.score:.4f} on validation items after {result.step} updates")
-    print_skipped(result.metrics)
-    print(f"result:\n  {parsed.place() / 'result.json'}")
+        return Answer(result, problem=Problem.of(f"diverged: {result.reason}", 1))
+    return Answer(result, _lines(result))
+
+
+def _lines(result: FinetuneEnd) -> Iterator[str]:
+    yield f"score {result.score:.4f} on validation items after {result.step} updates"
+    yield from skipped(result.metrics)
+    yield f"result:\n  {result.result}"
     if result.model_folder is not None:
-        print(f"model:\n  {result.model_folder}")
+        yield f"model:\n  {result.model_folder}"

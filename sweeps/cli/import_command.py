@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.arguments import ConfigFile, Overrides, load, mistakes_explained, refuse
+from sweeps.cli.answer import Answer, refuse
+from sweeps.cli.arguments import ConfigFile, Overrides, load
 from sweeps.storage.errors import nearest
 
 
@@ -34,30 +35,31 @@ def import_trials(
             help="A parameter there and its key in the space, e.g. lr=learning_rate. Repeatable.",
         ),
     ] = None,
-) -> None:
+) -> Answer[list[str]]:
     """Add finished trials of another study, from which the sampler learns.
 
     The sweep must not be running. Imported trials are in the report under their own heading. They
     have no model, so none of them is ever the best, and they are no evidence in a comparison.
     """
-    with mistakes_explained():
-        keys = dict(one.partition("=")[::2] for one in mapped or ())
-        if broken := [name for name, key in keys.items() if not name or not key]:
-            refuse(f"--map {broken[0]}: expected NAME=KEY, for example lr=learning_rate")
-        parsed = load(config, overrides)
-        if parsed.study.kind != "search":
-            refuse(f"a {parsed.study.kind} study has a fixed design: only a search imports trials")
-        if domain is not None and domain not in parsed.domains:
-            refuse(f"--domain {domain}: {nearest(domain, [*parsed.domains])}")
-        from sweeps.execution import import_trials as imports
+    keys = dict(one.partition("=")[::2] for one in mapped or ())
+    if broken := [name for name, key in keys.items() if not name or not key]:
+        refuse(f"--map {broken[0]}: expected NAME=KEY, for example lr=learning_rate")
+    parsed = load(config, overrides)
+    if parsed.study.kind != "search":
+        refuse(f"a {parsed.study.kind} study has a fixed design: only a search imports trials")
+    if domain is not None and domain not in parsed.domains:
+        refuse(f"--domain {domain}: {nearest(domain, [*parsed.domains])}")
+    from sweeps.execution import import_trials as imports
 
-        domains = [*parsed.domains] if domain is None else [domain]
-        if imports.is_database(source):
-            if len(domains) > 1:
-                refuse(f"a database has trials of one domain: expected --domain {domains[0]}")
-            found = {domains[0]: imports.from_optuna(parsed, source, study, domains[0], keys)}
-        elif study or keys:
-            refuse(f"--study and --map are for an Optuna database, and {source} is none")
-        else:
-            found = imports.from_sweep(parsed, source, domains)
-        imports.import_trials(parsed, found, print)
+    domains = [*parsed.domains] if domain is None else [domain]
+    if imports.is_database(source):
+        if len(domains) > 1:
+            refuse(f"a database has trials of one domain: expected --domain {domains[0]}")
+        found = {domains[0]: imports.from_optuna(parsed, source, study, domains[0], keys)}
+    elif study or keys:
+        refuse(f"--study and --map are for an Optuna database, and {source} is none")
+    else:
+        found = imports.from_sweep(parsed, source, domains)
+    said = list[str]()
+    imports.import_trials(parsed, found, said.append)
+    return Answer(said, said)

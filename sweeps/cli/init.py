@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.arguments import command_line, mistakes_explained, refuse
+from sweeps.cli.answer import Answer, refuse
+from sweeps.cli.arguments import command_line
 from sweeps.cli.config_template import (
     MINI_MODEL,
     OwnData,
@@ -50,30 +51,29 @@ def init(
     test: Annotated[
         str | None, typer.Option(help=f"{_Own}test items, used for the report.")
     ] = None,
-) -> None:
+) -> Answer[Path]:
     """Write a commented configuration for a model and its domains. Never overwrites a file.
 
     On a terminal, asks for the model and the domains if they are not given.
     """
-    with mistakes_explained():
-        if path.exists():
-            refuse(f"{path} already exists: give another file, or remove it")
-        if path.suffix not in (".yaml", ".yml"):
-            refuse(f"{path}: expected a file that ends in .yaml")
-        asks = sys.stdin.isatty() and sys.stdout.isatty()
-        model = model or _ask("Model (folder, hub name, mini:model)", MINI_MODEL, asks)
-        own = None
-        if train is not None:
-            own = OwnData(train, data_format, benchmark, *_both(validation, test))
-        elif validation is not None or test is not None:
-            refuse("--validation and --test require --train, the training rows")
-        known = "own" if own else ",".join(mini_domains())
-        given = ",".join(domain) if domain else _ask("Domains, separated by commas", known, asks)
-        text = _text(path.stem, model, [name.strip() for name in given.split(",")], own)
-        _write(path, text)
-    print(f"Wrote {path}. Review and edit it, then:")
-    for command in ("validate", "plan", "run"):
-        print(f"  {command_line(command, str(path))}")
+    if path.exists():
+        refuse(f"{path} already exists: give another file, or remove it")
+    if path.suffix not in (".yaml", ".yml"):
+        refuse(f"{path}: expected a file that ends in .yaml")
+    asks = sys.stdin.isatty() and sys.stdout.isatty()
+    model = model or _ask("Model (folder, hub name, mini:model)", MINI_MODEL, asks)
+    own = None
+    if train is not None:
+        own = OwnData(train, data_format, benchmark, *_both(validation, test))
+    elif validation is not None or test is not None:
+        refuse("--validation and --test require --train, the training rows")
+    known = "own" if own else ",".join(mini_domains())
+    given = ",".join(domain) if domain else _ask("Domains, separated by commas", known, asks)
+    text = _text(path.stem, model, [name.strip() for name in given.split(",")], own)
+    _write(path, text)
+    following = (command_line(name, str(path)) for name in ("validate", "plan", "run"))
+    lines = [f"Wrote {path}. Review and edit it, then:"]
+    return Answer(path, lines, tuple(following))
 
 
 def _ask(question: str, default: str, asks: bool) -> str:

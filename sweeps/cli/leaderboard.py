@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from sweeps.cli.arguments import (
-    AsJson,
-    ConfigFile,
-    Overrides,
-    load_stored,
-    mistakes_explained,
-    refuse,
-)
+from sweeps.cli.answer import Answer, refuse
+from sweeps.cli.arguments import ConfigFile, Overrides, load_stored
 from sweeps.execution.progress import POINT_LEGEND, point_text, recorded_point
 from sweeps.report.trial_row import ScoreLabel, TrialRow
 from sweeps.search.trial_records import Records, label_of, ranked
@@ -26,28 +17,22 @@ from sweeps.search.trial_records import Records, label_of, ranked
 def leaderboard(
     config: ConfigFile,
     overrides: Overrides = None,
-    as_json: AsJson = False,
     top: Annotated[int, typer.Option(min=1, help="Number of trials to show per domain.")] = 10,
-) -> None:
+) -> Answer[dict[str, list[TrialRow]]]:
     """Show the best trials per domain, by score on validation items; also while a sweep runs.
 
     Running trials and trials that were stopped early come last: their scores are from earlier
     steps.
     """
-    with mistakes_explained():
-        parsed = load_stored(config, overrides)
-        boards = {name: ranked(rows)[:top] for name, rows in Records(parsed).begun().items()}
+    parsed = load_stored(config, overrides)
+    boards = {name: ranked(rows)[:top] for name, rows in Records(parsed).begun().items()}
     if not boards:
         refuse(f"{parsed.name}: no trial has started yet", code=1)
-    if as_json:
-        plain = {name: [asdict(row) for row in rows] for name, rows in boards.items()}
-        print(json.dumps(plain, indent=1))
-        return
-    for name, rows in boards.items():
-        _print_board(name, rows, label_of(parsed, name))
+    tables = (_table(name, rows, label_of(parsed, name)) for name, rows in boards.items())
+    return Answer(boards, tables)
 
 
-def _print_board(name: str, rows: list[TrialRow], label: ScoreLabel) -> None:
+def _table(name: str, rows: list[TrialRow], label: ScoreLabel) -> Table:
     title = f"{name}: best trials by {label.text} on validation items"
     table = Table(title=title, caption=POINT_LEGEND)
     for column in ("", "trial", "score", "point", "state", "seconds"):
@@ -61,7 +46,7 @@ def _print_board(name: str, rows: list[TrialRow], label: ScoreLabel) -> None:
             _state(row),
             f"{row.seconds:.0f}" if row.has_ended() else "",
         )
-    Console().print(table)
+    return table
 
 
 def _state(row: TrialRow) -> str:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from sweeps.cli.arguments import (
-    AsJson,
-    ConfigFile,
-    Overrides,
-    command_line,
-    load,
-    mistakes_explained,
-    refuse,
-)
+from sweeps.cli.answer import Answer, refuse
+from sweeps.cli.arguments import ConfigFile, Overrides, command_line, load
 from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution import planning
@@ -53,13 +44,8 @@ NO_TIME = (
 UNKNOWN = "unknown: no safetensors headers could be read, here or on the hub"
 
 
-def view(plan: SweepPlan, run: str) -> list[str]:
-    """The lines to print; ``run``: the command that runs the sweep."""
-    title = "to write the report again:" if _is_done(plan) else "to run it:"
-    return [*_lines(plan), title, f"  {run}"]
-
-
-def _lines(plan: SweepPlan) -> Iterator[str]:
+def view(plan: SweepPlan) -> Iterator[str]:
+    """The lines to print before the command that runs the sweep."""
     yield f"{plan.name}: {plan.kind}, {_count(len(plan.domains), 'domain')}"
     yield f"where: {plan.machine.text}"
     at_once = _count(plan.machine.concurrency, "trial")
@@ -69,14 +55,11 @@ def _lines(plan: SweepPlan) -> Iterator[str]:
     yield from _cost(plan)
     yield _memory(plan)
     yield _disk(plan)
+    yield "to write the report again:" if _is_done(plan) else "to run it:"
 
 
-def paper_view(plan: PaperPlan, run: str) -> list[str]:
-    """The lines to print of a paper; ``run``: the command that runs it."""
-    return [*_paper_lines(plan), "to run it:", f"  {run}"]
-
-
-def _paper_lines(plan: PaperPlan) -> Iterator[str]:
+def paper_view(plan: PaperPlan) -> Iterator[str]:
+    """The lines to print of a paper, before the command that runs it."""
     first = plan.studies[0]
     yield f"{plan.name}: a paper of {_count(len(plan.studies), 'study', 'studies')}"
     yield f"where: {first.machine.text}"
@@ -102,6 +85,7 @@ def _paper_lines(plan: PaperPlan) -> Iterator[str]:
     if plan.money is not None:
         yield f"money: {plan.money:.2f} at {first.price:g} per {first.device}-hour"
     yield _memory(max(plan.studies, key=lambda each: each.memory.total if each.memory else 0))
+    yield "to run it:"
 
 
 def _domain(plan: DomainPlan) -> Iterator[str]:
@@ -203,37 +187,28 @@ def plan(
     paper: Annotated[
         bool, typer.Option("--paper", help="Plan all studies of study.paper together.")
     ] = False,
-    as_json: AsJson = False,
-) -> None:
+) -> Answer[SweepPlan | PaperPlan]:
     """Show what a sweep will run, where, for how long and at what price, without starting it.
 
     Times come from finished trials of the same sweep, unless you give or measure them. If
     RAY_ADDRESS names a cluster, the plan uses the resources of that cluster.
     """
-    with mistakes_explained():
-        given = [seconds_per_step is not None, samples_per_second is not None]
-        if measure + sum(given) > 1:
-            refuse("give one of --measure, --seconds-per-step and --samples-per-second")
-        if seconds_per_check is not None and not any(given):
-            refuse("--seconds-per-check requires --seconds-per-step or --samples-per-second")
-        parsed = load(config, overrides)
-        try:
-            parsed = resolve_paths(parsed)
-            pace = _pace_of(
-                parsed, seconds_per_step, samples_per_second, seconds_per_check, measure
-            )
-            whole = paper or is_paper(parsed)
-            found = (_paper if whole else _planned)(parsed, pace, price)
-        except ValueError as error:  # from lower layers: what is wrong with the model or the data
-            refuse(str(error))
-    if as_json:
-        print(json.dumps(asdict(found), indent=1))
-        return
+    given = [seconds_per_step is not None, samples_per_second is not None]
+    if measure + sum(given) > 1:
+        refuse("give one of --measure, --seconds-per-step and --samples-per-second")
+    if seconds_per_check is not None and not any(given):
+        refuse("--seconds-per-check requires --seconds-per-step or --samples-per-second")
+    parsed = load(config, overrides)
+    try:
+        parsed = resolve_paths(parsed)
+        pace = _pace_of(parsed, seconds_per_step, samples_per_second, seconds_per_check, measure)
+        found = (_paper if paper or is_paper(parsed) else _planned)(parsed, pace, price)
+    except ValueError as error:  # from lower layers: what is wrong with the model or the data
+        refuse(str(error))
     if isinstance(found, PaperPlan):
-        lines = paper_view(found, command_line("paper", config, overrides))
-    else:
-        lines = view(found, command_line("run", config, overrides))
-    Console(soft_wrap=True, highlight=False, markup=False).print(*lines, sep="\n")
+        following = command_line("paper", config, overrides)
+        return Answer(found, paper_view(found), (following,))
+    return Answer(found, view(found), (command_line("run", config, overrides),))
 
 
 def _planned(config: SweepConfig, pace: PaceOf, price: float | None) -> SweepPlan:

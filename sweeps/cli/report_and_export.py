@@ -8,26 +8,27 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.arguments import ConfigFile, Overrides, load_stored, mistakes_explained, refuse
+from sweeps.cli.answer import Answer, Problem
+from sweeps.cli.arguments import ConfigFile, Overrides, load_stored
+from sweeps.cli.command_results import DomainExport
 from sweeps.config.sweep_config import SweepConfig
 
 
-def report(config: ConfigFile, overrides: Overrides = None) -> None:
+def report(config: ConfigFile, overrides: Overrides = None) -> Answer[dict[str, list[Path]]]:
     """Write the reports of a sweep again from its records, finished or not."""
-    with mistakes_explained():
-        parsed = load_stored(config, overrides)
-        from sweeps.execution.reporting import rewrite
+    parsed = load_stored(config, overrides)
+    from sweeps.execution.reporting import rewrite
 
-        reports = rewrite(parsed)
-    for domain, paths in reports.items():
-        print(f"{domain}: {paths.html}")
-    _check_all(parsed, reports, "its study has not started, so there is no report")
+    reports = {domain: paths.all() for domain, paths in rewrite(parsed).items()}
+    lines = [f"{domain}: {page}" for domain, (page, *_) in reports.items()]
+    missing = _missing(parsed, reports, "its study has not started, so there is no report")
+    return Answer(reports, lines, problem=missing)
 
 
-def _check_all(config: SweepConfig, found: Collection[str], what: str) -> None:
-    """End with exit code 1 if a domain is missing from ``found``."""
-    if missing := [domain for domain in config.domains if domain not in found]:
-        refuse(f"domain {', '.join(missing)}: {what}", code=1)
+def _missing(config: SweepConfig, found: Collection[str], what: str) -> Problem | None:
+    """The problem if a domain is missing from ``found``."""
+    missing = [domain for domain in config.domains if domain not in found]
+    return Problem.of(f"domain {', '.join(missing)}: {what}", 1) if missing else None
 
 
 def export(
@@ -36,16 +37,19 @@ def export(
         Path, typer.Argument(metavar="FOLDER", help="Output folder; must not exist.")
     ],
     overrides: Overrides = None,
-) -> None:
+) -> Answer[dict[str, DomainExport]]:
     """Write the best configuration as the YAML of a single run, and its model with a card."""
-    with mistakes_explained():
-        parsed = load_stored(config, overrides)
-        from sweeps.execution.export import export as export_best
+    parsed = load_stored(config, overrides)
+    from sweeps.execution.export import export as export_best
 
-        exported = export_best(parsed, folder)
-    for domain, found in exported.items():
-        model = "its weights were removed" if found.model is None else str(found.model)
-        print(f"{domain}: {found.config}\n{domain}: {model}")
-    _check_all(parsed, exported, "its study has not started, so there is nothing to export")
+    done = export_best(parsed, folder)
+    exported = {name: DomainExport.model_validate(each) for name, each in done.items()}
     whole = [domain for domain, found in exported.items() if found.model is not None]
-    _check_all(parsed, whole, "no weights to export; `finetune` retrains them from its run.yaml")
+    not_begun = "its study has not started, so there is nothing to export"
+    no_weights = "no weights to export; `finetune` retrains them from its run.yaml"
+    problem = _missing(parsed, exported, not_begun) or _missing(parsed, whole, no_weights)
+    lines = [
+        f"{domain}: {found.config}\n{domain}: {found.model or 'its weights were removed'}"
+        for domain, found in exported.items()
+    ]
+    return Answer(exported, lines, problem=problem)

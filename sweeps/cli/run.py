@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweeps.cli.answer import Answer, Problem, refuse, stopped
 from sweeps.cli.arguments import (
     ConfigFile,
     Overrides,
     command_line,
     load,
     load_stored,
-    mistakes_explained,
-    print_skipped,
-    refuse,
+    skipped,
 )
+from sweeps.cli.command_results import DomainEnd, PaperEnd, SweepEnd, ValidConfig
 from sweeps.config.failures import KINDS
 from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.trial_keys import shown
 from sweeps.execution.progress import Display, build_display
-from sweeps.report.trial_row import fresh_scores, score_text
+from sweeps.report.trial_row import ScoreLabel, TrialRow, fresh_scores, score_text
 from sweeps.search.retry_failed import queue_failed
 from sweeps.search.trial_records import Records, label_of
 from sweeps.storage.errors import nearest
 from sweeps.storage.interrupts import interruptible, shielded
-from sweeps.tracking.tracker import SERVE
+from sweeps.tracking.tracker import SHARED_LINKS
 
 if TYPE_CHECKING:
     from sweeps.execution.study_session import DomainResult
     from sweeps.execution.sweep import StudyResult
-    from sweeps.execution.test_scores import TestScores
 
 
 Adopt = Annotated[
@@ -46,63 +45,50 @@ Adopt = Annotated[
 ]
 
 
-def run(config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False) -> None:
+def run(config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False) -> Answer[SweepEnd]:
     """Run or continue every domain's study. Finished trials are never run again.
 
     Ctrl-C stops within seconds and keeps finished trials; run the same command to continue.
     """
     again = command_line("run", config, overrides)
-    with _stoppable(again):
-        with mistakes_explained():
-            parsed = load(config, overrides)
-        run_sweep(parsed, again, adopt=adopt)
+    with stoppable(again):
+        return run_sweep(load(config, overrides), again, adopt=adopt)
 
 
-def resume(config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False) -> None:
+def resume(
+    config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False
+) -> Answer[SweepEnd | PaperEnd]:
     """Continue a stopped sweep or paper with the configuration stored in its folder.
 
     Like `run`, but does not need the original YAML file. If CONFIG is that file, it only
     identifies the folder.
     """
-    with _stoppable(command_line("resume", config, overrides)):
-        _resume(config, overrides, adopt=adopt)
-
-
-def _resume(config: str, overrides: list[str] | None, *, adopt: bool) -> None:
-    with mistakes_explained():
+    with stoppable(command_line("resume", config, overrides)):
         folder = paths_for(load(config, overrides)).folder
         if not folder.is_dir():
             refuse(f"nothing to resume: {folder} does not exist; start the sweep with `run`")
         stored = load(str(folder), overrides)
         again = command_line("resume", str(folder), overrides)
-        whole = is_paper(stored)
-        if whole and adopt:
+        if not is_paper(stored):
+            return run_sweep(stored, again, adopt=adopt)
+        if adopt:
             refuse(
                 "--adopt is for one sweep: give the folder of one study of the paper, "
                 "STORAGE/NAME-KIND"
             )
-    if whole:
-        run_paper(stored, again)
-    else:
-        run_sweep(stored, again, adopt=adopt)
+        return run_paper(stored, again)
 
 
-def run_sweep(config: SweepConfig, again: str, *, adopt: bool) -> None:
-    """Run a sweep, show progress and results; ``again``: the command that continues it."""
-    with _shown(again) as display:
+def run_sweep(config: SweepConfig, again: str, *, adopt: bool) -> Answer[SweepEnd]:
+    """Run a sweep and show progress; ``again``: the command that continues it."""
+    with displayed(again) as display:
         from sweeps.execution import sweep
 
         result = sweep.run(config, display, adopt=adopt)
-    for name, domain in result.domains.items():
-        if config.study.kind != "efficiency":
-            _print_best(config, domain)
-        _print_tests(config, name, domain.test_scores)
-    print()
-    for label, text in _next_steps(result):
-        print(f"{label}:\n  {text}")
-    _say_stopped(result.stopped, again)
-    if names := result.unreached():
-        _refuse_unreached(config, f"domain {', '.join(names)}")
+    ended = _end_of(config, result)
+    names = [name for name, domain in ended.domains.items() if not domain.reached]
+    problem = _unreached(config, f"domain {', '.join(names)}") if names else None
+    return Answer(ended, view(ended), (again,) if ended.stopped else (), problem)
 
 
 def retry(
@@ -116,82 +102,73 @@ def retry(
         ),
     ] = None,
     at_once: Annotated[bool, typer.Option("--run", help="Continue the sweep at once.")] = False,
-) -> None:
+) -> Answer[dict[str, list[int]] | SweepEnd]:
     """Queue failed trials again, with the same points and the same numbers.
 
     A trial that ran out of memory may fit with half the micro-batch at the same effective batch:
     `retry FOLDER --kind oom --run failures.on_oom=halve`.
     """
-    with mistakes_explained():
-        for one in kind or ():
-            if one not in KINDS:
-                refuse(f"--kind {one}: no such kind of failure ({nearest(one, [*KINDS])})")
-        if not failed and not kind:
-            refuse("specify --failed or --kind KIND (for example oom)")
-        parsed = load_stored(config, overrides)
-        records = Records(parsed)
-        queued = {
-            name: found for name, found in queue_failed(records, kind or []).items() if found
-        }
-    for name, numbers in queued.items():
-        print(f"{name}: queued again: trial {', '.join(map(str, numbers))}")
+    for one in kind or ():
+        if one not in KINDS:
+            refuse(f"--kind {one}: no such kind of failure ({nearest(one, [*KINDS])})")
+    if not failed and not kind:
+        refuse("specify --failed or --kind KIND (for example oom)")
+    parsed = load_stored(config, overrides)
+    records = Records(parsed)
+    queued = {name: found for name, found in queue_failed(records, kind or []).items() if found}
     if not queued:
-        print("No failed trials to retry.")
-        return
+        return Answer(queued, ["No failed trials to retry."])
+    lines = [f"{name}: queued again: trial {', '.join(map(str, n))}" for name, n in queued.items()]
     again = command_line("resume", str(records.place.folder), overrides)
     if at_once:
-        run_sweep(parsed, again, adopt=False)
-        return
-    print(f"To continue:\n  {again}")
+        print(*lines, sep="\n")
+        return run_sweep(parsed, again, adopt=False)
+    return Answer(queued, [*lines, "To continue:"], (again,))
 
 
-def paper(config: ConfigFile, overrides: Overrides = None) -> None:
+def paper(config: ConfigFile, overrides: Overrides = None) -> Answer[PaperEnd]:
     """Run or continue every study of the paper, and write one report on all of them.
 
     `study.paper` lists the studies: search, sensitivity, methods, drop, data, efficiency. Each is
     a separate sweep, NAME-KIND. Finished trials are never run again.
     """
     again = command_line("paper", config, overrides)
-    with _stoppable(again):
-        with mistakes_explained():
-            parsed = load(config, overrides)
-        run_paper(parsed, again)
+    with stoppable(again):
+        return run_paper(load(config, overrides), again)
 
 
-def run_paper(config: SweepConfig, again: str) -> None:
-    """Run a paper, show progress and results; ``again``: the command that continues it."""
-    with _shown(again) as display:
+def run_paper(config: SweepConfig, again: str) -> Answer[PaperEnd]:
+    """Run a paper and show progress; ``again``: the command that continues it."""
+    with displayed(again) as display:
         from sweeps.execution import paper as studies
 
-        result = studies.run(config, display)
-    for label, text in (*result.links, ("report", str(result.html))):
-        print(f"{label}:\n  {text}")
-    _say_stopped(result.stopped, again)
-    if result.unreached:
-        names = ", ".join(f"{domain} ({kind})" for kind, domain in result.unreached)
-        _refuse_unreached(config, f"domain {names}")
+        ended = PaperEnd.model_validate(studies.run(config, display))
+    lines = [f"{label}:\n  {text}" for label, text in (*ended.links, ("report", ended.html))]
+    names = ", ".join(f"{domain} ({kind})" for kind, domain in ended.unreached)
+    problem = _unreached(config, f"domain {names}") if names else None
+    following = (again,) if ended.stopped else ()
+    return Answer(ended, [*lines, *_because(ended.stopped)], following, problem)
 
 
-def _refuse_unreached(config: SweepConfig, what: str) -> NoReturn:
-    """End with exit code 1: a part of the requested result was not reached."""
+def _unreached(config: SweepConfig, what: str) -> Problem:
+    """A part of the requested result is missing."""
     why = command_line("status", str(paths_for(config).folder))
-    refuse(f"{what}: no trial finished, so there is no result. `{why}` shows why", code=1)
+    return Problem.of(f"{what}: no trial finished, so there is no result. `{why}` shows why", 1)
 
 
 @contextmanager
-def _shown(again: str) -> Iterator[Display]:
-    """A display for a long command; when stopped, prints the command that continues it."""
-    with _stoppable(again):
+def displayed(again: str) -> Iterator[Display]:
+    """A display for a long command; when stopped, the command ``again`` continues it."""
+    with stoppable(again):
         display = build_display()
         try:
-            with mistakes_explained():
-                yield display
+            yield display
         finally:
             display.close()
 
 
 @contextmanager
-def _stoppable(again: str) -> Iterator[None]:
+def stoppable(again: str) -> Iterator[None]:
     """Within this context, a stop signal ends the command with a message and exit code 130."""
     try:
         with interruptible():
@@ -199,68 +176,110 @@ def _stoppable(again: str) -> Iterator[None]:
                 importlib.import_module("numpy.random")
             yield
     except KeyboardInterrupt:
-        print(f"\nStopped. Finished trials are kept. To continue:\n  {again}", flush=True)
-        raise typer.Exit(130) from None
+        message = "Stopped. Finished trials are kept. To continue:"
+        raise stopped(message, again) from None
 
 
-def _say_stopped(stopped: str, again: str) -> None:
-    if stopped:
-        print(f"\nStopped because {stopped}:\n  {again}")
+def _end_of(config: SweepConfig, result: StudyResult) -> SweepEnd:
+    from sweeps.execution.paired_tests import comparison_remarks, paired_tests
+
+    kind = config.study.kind
+    domains = {}
+    for name, domain in result.domains.items():
+        label = label_of(config, name)
+        domains[name] = DomainEnd(
+            reached=domain.is_reached(),
+            label=label,
+            searched=tuple(config.space_of(name).parameters()) if kind == "search" else (),
+            best=domain.best,
+            best_score=_score(label, domain),
+            paired=paired_tests(domain.test_scores),
+            test_remarks=comparison_remarks(domain.test_scores, label),
+            report=domain.report.html,
+            links=domain.links,
+        )
+    folder = paths_for(config).folder
+    return SweepEnd(
+        name=config.name, kind=kind, folder=folder, domains=domains, stopped=result.stopped
+    )
 
 
-def _print_best(config: SweepConfig, result: DomainResult) -> None:
-    name, best = result.domain, result.best
+def _score(label: ScoreLabel, result: DomainResult) -> str:
+    best = result.best
+    if best is not None and (best.scores or fresh_scores(best, result.rows)):
+        return score_text(label, best, result.rows)
+    return "" if best is None else f"{best.score:.4f}"
+
+
+def view(ended: SweepEnd) -> Iterator[str]:
+    """The results of a sweep as lines."""
+    for name, domain in ended.domains.items():
+        if ended.kind != "efficiency":
+            yield from _best(name, domain.best, domain.best_score, domain.searched)
+        yield from (f"  {remark}" for remark in domain.test_remarks)
+    yield ""
+    yield from (f"{label}:\n  {text}" for label, text in _places(ended))
+    yield from _because(ended.stopped)
+
+
+def _because(stopped: str) -> list[str]:
+    return [f"\nStopped because {stopped}:"] if stopped else []
+
+
+def _best(
+    name: str, best: TrialRow | None, score: str, searched: Collection[str]
+) -> Iterator[str]:
     if best is None:
-        print(f"{name}: no trial finished within the constraints")
+        yield f"{name}: no trial finished within the constraints"
         return
-    score = f"{best.score:.4f}"
-    if best.scores or fresh_scores(best, result.rows):
-        score = score_text(label_of(config, name), best, result.rows)
+    is_plain = best.method == "gmt" and not best.stage and "method" not in searched
+    method = "" if is_plain else f"method {best.method}, "
     others = "".join(f", {key} {shown(value)}" for key, value in best.others.items())
-    print(
-        f"{name}: best score {score} on validation items with "
+    yield (
+        f"{name}: best score {score} on validation items with {method}"
         f"mask_ratio {best.mask_ratio:g}, accumulation_interval {best.accumulation_interval}, "
         f"learning_rate {best.learning_rate:.2e}{others} (trial {best.number})"
     )
-    print_skipped(best.metrics)
+    yield from skipped(best.metrics)
 
 
-def _print_tests(config: SweepConfig, name: str, scores: TestScores) -> None:
-    """Compare the chosen trial with the SFT control, or say why they are not compared."""
-    from sweeps.execution.paired_tests import paired_tests, paired_text
-
-    if "best" in scores.keys and scores.keys["best"] == scores.keys.get("sft"):
-        print("  not compared with SFT on test items: the best trial is itself plain SFT")
-    elif "best" in scores.keys and "sft" not in scores.keys:
-        print("  not compared with SFT on test items: no trial with mask ratio 0 finished")
-    for found in paired_tests(scores):
-        print(f"  {paired_text(found, label_of(config, name))}")
-
-
-def _next_steps(result: StudyResult) -> list[tuple[str, str]]:
-    steps = [(f"{name}: report", str(d.report.html)) for name, d in result.domains.items()]
+def _places(ended: SweepEnd) -> list[tuple[str, str]]:
+    """Where to look next: label and text."""
+    steps = [(f"{name}: report", str(domain.report)) for name, domain in ended.domains.items()]
     shared = []
-    for name, domain in result.domains.items():
-        steps += [(f"{name}: {label}", text) for label, text in domain.links if label != SERVE]
-        shared += [(label, text) for label, text in domain.links if label == SERVE]
-    # The command that serves a local store is the same for all domains: print it once.
+    for name, domain in ended.domains.items():
+        for label, text in domain.links:
+            if label in SHARED_LINKS:
+                shared.append((label, text))
+            else:
+                steps.append((f"{name}: {label}", text))
+    # What serves a local store is the same for all domains: print it once.
     return list(dict.fromkeys([*shared, *steps]))
 
 
-def validate(config: ConfigFile, overrides: Overrides = None) -> None:
+def validate(config: ConfigFile, overrides: Overrides = None) -> Answer[ValidConfig]:
     """Check a sweep's file, its model, every data row and the tracker, without starting it."""
-    with mistakes_explained():
-        parsed = load(config, overrides)
-        from sweeps.execution import sweep
+    parsed = load(config, overrides)
+    from sweeps.execution import sweep
 
-        sweep.validate(parsed)
-    noun = "domain" if len(parsed.domains) == 1 else "domains"
-    domains = f"{noun} {', '.join(parsed.domains)}"
+    sweep.validate(parsed)
     kind = parsed.study.kind
-    what = f"{sum(map(parsed.search_trials, parsed.domains))} trials" if kind == "search" else kind
-    for domain in parsed.domains:
-        remarks = parsed.search.remarks(parsed.space_of(domain)) if kind == "search" else ()
-        for remark in filter(None, (parsed.shortfall(domain), *remarks)):
-            print(f"{domain}: {remark}")
-    print(f"{config} is valid: {what}, {domains}. Run it with:")
-    print(f"  {command_line('run', config, overrides)}")
+    trials = sum(map(parsed.search_trials, parsed.domains)) if kind == "search" else None
+    result = ValidConfig(
+        config=config,
+        kind=kind,
+        domains=tuple(parsed.domains),
+        trials=trials,
+        remarks={domain: _remarks(parsed, domain) for domain in parsed.domains},
+    )
+    noun = "domain" if len(parsed.domains) == 1 else "domains"
+    what = kind if trials is None else f"{trials} trials"
+    lines = [f"{domain}: {remark}" for domain, found in result.remarks.items() for remark in found]
+    lines += [f"{config} is valid: {what}, {noun} {', '.join(parsed.domains)}. Run it with:"]
+    return Answer(result, lines, (command_line("run", config, overrides),))
+
+
+def _remarks(config: SweepConfig, domain: str) -> tuple[str, ...]:
+    is_search = config.study.kind == "search"
+    remarks = config.search.remarks(config.space_of(domain)) if is_search else ()
+    return tuple(filter(None, (config.shortfall(domain), *remarks)))

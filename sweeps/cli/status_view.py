@@ -9,6 +9,7 @@ from typing import Literal, final
 from rich.console import RenderableType
 from rich.table import Table
 
+from sweeps.cli.arguments import PROGRAM
 from sweeps.cli.sweep_status import DomainStatus, Failure, Running, SweepStatus, status
 from sweeps.config.load import load_config, report_folder, study_name, study_paths
 from sweeps.config.study_config import Kind
@@ -20,8 +21,8 @@ from sweeps.storage.run_lock import Driver
 
 
 def view(status: SweepStatus) -> list[RenderableType]:
-    """The lines and tables to print, from top to bottom."""
-    return [*body(status), *_next_steps(status)]
+    """The lines and tables to print, from top to bottom, before the commands of `ways_on`."""
+    return [*body(status), *_purposes(status)]
 
 
 def body(status: SweepStatus) -> list[RenderableType]:
@@ -49,7 +50,8 @@ def headline(status: SweepStatus) -> str:
     if status.state == "complete":
         return f"{status.name} is complete."
     if status.driver is None:
-        return f"{status.name} is not running: it was stopped or ended early."
+        when = "it was stopped or ended early" if status.domains else "no trial has started"
+        return f"{status.name} is not running: {when}."
     who = status.driver
     if status.state == "starting":
         return f"{status.name} is starting ({who})."
@@ -97,21 +99,21 @@ def _failure(failure: Failure) -> list[RenderableType]:
     return [*lines, *([f"  to run it alone: {failure.command}"] if failure.command else [])]
 
 
-def way_on(folder: str) -> str:
-    """The command that continues a stopped sweep."""
-    return f"to continue: python -m sweeps resume {shlex.quote(folder)}"
-
-
-def _next_steps(status: SweepStatus) -> list[RenderableType]:
-    lines: list[RenderableType] = []
+def ways_on(status: SweepStatus | PaperStatus) -> dict[str, str]:
+    """The commands that continue a stopped sweep or paper and retry failed trials, by purpose."""
+    ways = {}
     if status.state == "stopped":
-        lines.append(way_on(status.folder))
-    if status.failures and not status.driver:
-        lines.append(
-            "to retry the failed trials: python -m sweeps retry "
-            f"{shlex.quote(status.folder)} --failed"
-        )
-    return lines
+        ways["to continue"] = f"{PROGRAM} resume {shlex.quote(status.folder)}"
+    if isinstance(status, SweepStatus) and status.failures and not status.driver:
+        retry = f"{PROGRAM} retry {shlex.quote(status.folder)} --failed"
+        ways["to retry the failed trials"] = retry
+    return ways
+
+
+def _purposes(status: SweepStatus | PaperStatus) -> list[RenderableType]:
+    """The line above the commands."""
+    ways = ways_on(status)
+    return [f"{', '.join(ways)}:"] if ways else []
 
 
 @final
@@ -159,7 +161,7 @@ def paper_view(found: PaperStatus) -> list[RenderableType]:
         lines += ["", f"not started yet: {', '.join(found.to_come)}"]
     if found.report:
         lines += ["", f"report on all studies: {found.report}"]
-    return [*lines, *([way_on(found.folder)] if found.state == "stopped" else [])]
+    return [*lines, *_purposes(found)]
 
 
 def _headline(found: PaperStatus) -> str:

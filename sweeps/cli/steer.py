@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.arguments import ConfigFile, load_stored, mistakes_explained, refuse
+from sweeps.cli.answer import Answer, refuse
+from sweeps.cli.arguments import ConfigFile, load_stored
 from sweeps.config.load import load_overrides
 from sweeps.search.steering import fork_trial, queue_point
 from sweeps.search.trial_records import Records
@@ -25,15 +26,15 @@ def queue(
         typer.Argument(metavar="KEY=VALUE...", help="Values, e.g. mask_ratio=0.3."),
     ],
     domain: Domain = None,
-) -> None:
+) -> Answer[str]:
     """Add a point to a search, on top of `search.trials`. The sampler draws the other keys.
 
     A running sweep starts it when a slot is free, before its own next point; an ended one when it
     is resumed. Values must lie in the space, and no point is trained twice.
     """
-    with mistakes_explained():
-        records = Records(load_stored(config, None))
-        print(queue_point(records, one_domain(records, domain), load_overrides(values)))
+    records = Records(load_stored(config, None))
+    said = queue_point(records, one_domain(records, domain), load_overrides(values))
+    return Answer(said, [said])
 
 
 def fork(
@@ -41,17 +42,17 @@ def fork(
     trial: Annotated[int, typer.Argument(metavar="TRIAL", help="The trial's number.")],
     changes: Changes = None,
     domain: Domain = None,
-) -> None:
+) -> Answer[str]:
     """Continue a trial from its latest checkpoint as a new trial, with changed values.
 
     Model, optimizer, masks and position in the data are those of the checkpoint. What may change:
     learning_rate, mask_ratio, weight_decay, warmup_ratio, schedule, clip_norm, betas, examples.
     Reports list forks, which are never the search's best trial, and the sampler ignores them.
     """
-    with mistakes_explained():
-        records = Records(load_stored(config, None))
-        changed = load_overrides(changes or [])
-        print(fork_trial(records, one_domain(records, domain), trial, changed))
+    records = Records(load_stored(config, None))
+    changed = load_overrides(changes or [])
+    said = fork_trial(records, one_domain(records, domain), trial, changed)
+    return Answer(said, [said])
 
 
 def one_domain(records: Records, given: str | None) -> str:

@@ -7,15 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.arguments import (
-    ConfigFile,
-    Overrides,
-    command_line,
-    load,
-    load_stored,
-    mistakes_explained,
-    refuse,
-)
+from sweeps.cli.answer import Answer, refuse
+from sweeps.cli.arguments import ConfigFile, Overrides, command_line, load, load_stored
 from sweeps.cli.steer import Domain, one_domain
 from sweeps.config.sweep_config import paths_for
 from sweeps.search.steering import stop_trial
@@ -37,7 +30,7 @@ def stop(
         typer.Option(metavar="N", help="Stop only this trial of a search, at its next check."),
     ] = None,
     domain: Domain = None,
-) -> None:
+) -> Answer[Driver | str | None]:
     """Stop a running sweep, also from another machine. Finished trials are kept.
 
     When the sweep is resumed, interrupted trials continue from their last checkpoint. With
@@ -45,26 +38,21 @@ def stop(
     sweep continues; its checkpoint stays for `fork`.
     """
     if trial is not None:
-        with mistakes_explained():
-            records = Records(load_stored(config, overrides))
-            print(stop_trial(records, one_domain(records, domain), trial))
-        return
+        records = Records(load_stored(config, overrides))
+        said = stop_trial(records, one_domain(records, domain), trial)
+        return Answer(said, [said])
     if domain is not None:
         refuse("--domain requires --trial N")
-    with mistakes_explained():
-        parsed = load(config, overrides)
-        place = paths_for(parsed)
-        folder = place.folder
-        if not folder.is_dir():
-            refuse(f"no sweep named '{parsed.name}' in {folder.parent}: nothing to stop")
-        driver = stop_driver(place)
+    parsed = load(config, overrides)
+    place = paths_for(parsed)
+    folder = place.folder
+    if not folder.is_dir():
+        refuse(f"no sweep named '{parsed.name}' in {folder.parent}: nothing to stop")
+    driver = stop_driver(place)
     if driver is None:
-        print(f"{parsed.name} is not running: nothing to stop.")
-        return
+        return Answer(None, [f"{parsed.name} is not running: nothing to stop."])
     print(f"asked to stop: {driver}", flush=True)
-    with mistakes_explained():
-        has_stopped = _has_stopped(place, driver, wait)
-    if not has_stopped:
+    if not _has_stopped(place, driver, wait):
         refuse(
             f"not stopped within {wait:g} s: {driver}. The request remains, so it "
             f"may still stop; if it hangs, end its process (kill {driver.pid} on {driver.host}): "
@@ -74,7 +62,8 @@ def stop(
     way_on = command_line("run", config, overrides)
     if place.config_file().is_file():
         way_on = command_line("resume", str(folder))
-    print(f"Stopped. Finished trials are kept. To continue:\n  {way_on}")
+    lines = ["Stopped. Finished trials are kept. To continue:"]
+    return Answer(driver, lines, (way_on,))
 
 
 def _has_stopped(place: StudyPaths, driver: Driver, seconds: float) -> bool:

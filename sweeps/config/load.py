@@ -23,7 +23,7 @@ from sweeps.mini.world import name_of
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import UserError
-from sweeps.storage.remote_sync import refresh
+from sweeps.storage.remote_sync import refresh, stored_sweeps
 from sweeps.storage.run_lock import StartingError, local_driver
 from sweeps.storage.study_paths import RESOLVED, StudyPaths
 
@@ -196,11 +196,10 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     if not (folder / RESOLVED).is_file():
         if driver := local_driver(folder):
             raise StartingError(folder, driver)
-        inside = ", ".join(sorted(file.parent.name for file in folder.glob(f"*/{RESOLVED}")))
+        inside = sorted(file.parent.name for file in folder.glob(f"*/{RESOLVED}"))
         raise UserError(
             f"{folder}: no {RESOLVED} in this folder; expected a YAML file or the folder of a "
-            "sweep that has been run (STORAGE/NAME)"
-            + (f", here one of: {inside}" if inside else "")
+            f"sweep that has been run (STORAGE/NAME){_among(inside)}"
         )
     tree = _read(folder / RESOLVED)
     check_resolved(tree, folder)
@@ -219,13 +218,20 @@ def _read_address(address: str) -> dict[str, Any]:
         raise UserError(str(error)) from None
     if not name:
         raise UserError(f"{address}: expected the folder of a sweep (STORAGE/NAME)")
-    refresh(StudyPaths(storage.mirror() / name, storage))
-    folder = storage.mirror() / name
-    if not (folder / RESOLVED).is_file():
+    inside, folder = stored_sweeps(Address.parse(address)), storage.mirror() / name
+    if not inside:
+        refresh(StudyPaths(folder, storage))
+    if inside or not (folder / RESOLVED).is_file():
         raise UserError(
             f"{address}: no sweep found; expected STORAGE/NAME of a sweep that was run"
+            f"{_among(inside)}"
         )
     return {**_read_folder(folder), "storage": str(storage)}
+
+
+def _among(sweeps: list[str]) -> str:
+    """The sweeps of a storage that was given in place of one of them."""
+    return f", here one of: {', '.join(sweeps)}" if sweeps else ""
 
 
 def _storage(recorded: str, folder: Path) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from evaluators.benchmarks import BITS_PER_BYTE
-from evaluators.comparison import Difference, ScoredItem, scored_items
+from evaluators.comparison import ScoredItem, scored_items
 from evaluators.errors import DataError, unknown_name
 from evaluators.records import read_records
 from evaluators.rows import read_jsonl
-from sweeps.execution.evaluation_run import SCORES, file_name, without_nan
+from sweeps.execution.evaluation_run import SCORES, file_name
 from sweeps.execution.test_scores import FILE, TestScores
 from sweeps.storage.errors import UserError
 from sweeps.storage.trial_files import RESULT_FILE
@@ -84,16 +84,6 @@ def other_rules(a: Benchmarks, b: Benchmarks) -> list[str]:
                 f"{other.metric} in B; --metric bits_per_byte is in every record of `eval`"
             )
     return [name for name, x, y in both if x.protocol and y.protocol and x.protocol != y.protocol]
-
-
-def write_json(
-    found: Sequence[Difference], lonely: Mapping[str, tuple[int, int]], path: Path
-) -> None:
-    """Every difference with all that is known of it, and the benchmarks without one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [without_nan(asdict(each)) for each in found]
-    text = {"differences": rows, "items_of_benchmarks_left_out": lonely}
-    path.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
 
 def _of_files(paths: Sequence[Path], metric: str | None) -> Benchmarks:

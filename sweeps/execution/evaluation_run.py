@@ -172,49 +172,26 @@ def run(options: Options) -> Report:
     data = {name: items_sha256(found) for name, found in items.items()}
     report = Report(options.model, weights, options.split, results, seconds, data)
     if options.samples_out is not None:
-        write_json(report, options.samples_out / SCORES)
+        text = json.dumps(_without_nan(as_tree(report)), indent=1)
+        (options.samples_out / SCORES).write_text(f"{text}\n", encoding="utf-8")
     return report
 
 
-def show(report: Report) -> None:
-    """Print the table of scores."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{report.model} on {report.split} items")
-    for column in ("benchmark", "metric", "score", "95 % interval", "n", "cut off", "sandbox"):
-        table.add_column(column, justify="left" if column == "benchmark" else "right")
-    for result in report.results.values():
-        low, high = sorted((_shown(result, result.low), _shown(result, result.high)))
-        table.add_row(
-            result.name,
-            result.metric,
-            f"{_shown(result, result.score):.4f}",
-            f"{low:.4f} to {high:.4f}",
-            str(result.n),
-            f"{result.metrics.get('truncated_fraction', 0.0):.1%}",
-            result.sandbox_level or "",
-        )
-    Console().print(table)
-
-
-def write_json(report: Report, path: Path) -> None:
-    """Write everything except items: scores, intervals, other metrics and fingerprints."""
+def as_tree(report: Report) -> dict[str, Any]:
+    """Everything except items: scores, intervals, other metrics and fingerprints."""
     kept = [each.name for each in fields(BenchmarkResult) if each.name != "records"]
     results = {
-        name: {key: without_nan(getattr(result, key)) for key in kept}
+        name: {key: getattr(result, key) for key in kept}
         | {"items_sha256": report.items_sha256[name], "seconds": report.seconds[name]}
         | {"tokens": sum(r.tokens for r in result.records)}
         for name, result in report.results.items()
     }
-    text = {
+    return {
         "model": report.model,
         "weights_sha256": report.weights_sha256,
         "split": report.split,
         "results": results,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
 
 def _score(
@@ -291,14 +268,8 @@ def file_name(name: str) -> str:
     return f"lm_eval_{stem}" if is_harness(name) else stem
 
 
-def _shown(result: BenchmarkResult, value: float) -> float:
-    """The value to display. The score is minus bits per byte, so that higher is better; show
-    bits per byte."""
-    return -value if result.metric == "bits_per_byte" else value
-
-
-def without_nan(value: Any) -> Any:
+def _without_nan(value: Any) -> Any:
     """Replace values that are not finite by None: JSON has no NaN."""
     if isinstance(value, dict):
-        return {key: without_nan(each) for key, each in value.items()}
+        return {key: _without_nan(each) for key, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

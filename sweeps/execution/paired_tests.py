@@ -43,6 +43,19 @@ def paired_text(found: PairedTest, label: ScoreLabel) -> str:
     )
 
 
+def comparison_remarks(scores: TestScores, label: ScoreLabel) -> tuple[str, ...]:
+    """The comparisons of a search in sentences, or why there is none; empty in other studies."""
+    best, control = (scores.keys.get(role) for role in ("best", "sft"))
+    if best is None:
+        return ()
+    why = "not compared with SFT on test items:"
+    if best == control:
+        return (f"{why} the best trial is itself plain SFT",)
+    if control is None:
+        return (f"{why} no trial with mask ratio 0 finished",)
+    return tuple(paired_text(found, label) for found in paired_tests(scores))
+
+
 def paired_metrics(found: Sequence[PairedTest]) -> dict[str, float]:
     """The comparisons as the tracker shows them; what is not known is absent."""
     metrics = {}

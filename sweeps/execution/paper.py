@@ -33,7 +33,7 @@ from sweeps.search.trial_records import Records, best_row, best_sft_row, label_o
 from sweeps.storage import remote_sync
 from sweeps.storage.address import is_relative
 from sweeps.storage.errors import UserError
-from sweeps.tracking.tracker import SERVE, Tracker
+from sweeps.tracking.tracker import SHARED_LINKS, Tracker
 
 if TYPE_CHECKING:
     from sweeps.execution.worker_groups import WorkerGroups
@@ -110,7 +110,8 @@ def _run_studies(
         unreached += [(kind, domain) for domain in result.unreached()]
         for domain, found in result.domains.items():
             links |= {
-                (a if a == SERVE else f"{kind}, {domain}: {a}", b): None for a, b in found.links
+                (a if a in SHARED_LINKS else f"{kind}, {domain}: {a}", b): None
+                for a, b in found.links
             }
         if result.stopped:  # later studies may depend on this one's complete result
             break

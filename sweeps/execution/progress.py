@@ -6,6 +6,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO, final
 
@@ -155,19 +156,32 @@ POINT_LEGEND = "mask: mask ratio, N: accumulation interval, lr: learning rate"
 """Explains the output of `point_text`."""
 
 
-_NAMED = {"method", "seed", "stage", "mask_ratio", "accumulation_interval", "learning_rate"}
+_WIDTHS = {"method": 12, "accumulation_interval": 4}
+_LAST = ("seed", "stage")
 
 
-def point_text(point: dict[str, Any]) -> str:
-    """``mask 0.20  N 4  lr 1.0e-03``, with method and seed if these vary, and other parameters."""
-    given = f"{point['method']:<13} " if "method" in point else ""
-    given += f"s{point['seed']}  " if "seed" in point else ""
-    others = (f"  {name} {shown(value)}" for name, value in point.items() if name not in _NAMED)
-    return (
-        f"{given}"
-        f"mask {point['mask_ratio']:.2f}  N {point['accumulation_interval']:<2}  "
-        f"lr {point['learning_rate']:.1e}{''.join(others)}"
-    )
+def point_words(point: Mapping[str, Any]) -> dict[str, str]:
+    """The values of a point by parameter, each in a few words; without the stage."""
+    words = {"method": str(point["method"])} if "method" in point else {}
+    words["mask_ratio"] = f"mask {point['mask_ratio']:.2f}"
+    words["accumulation_interval"] = f"N {point['accumulation_interval']}"
+    words["learning_rate"] = f"lr {point['learning_rate']:.1e}".replace("e-0", "e-")
+    others = {k: v for k, v in point.items() if k not in words and k not in _LAST}
+    if others.get("train_fraction") == 1:
+        del others["train_fraction"]
+    words |= {name: f"{name} {shown(value)}" for name, value in others.items()}
+    return words | ({"seed": f"seed {point['seed']}"} if "seed" in point else {})
+
+
+def point_text(point: Mapping[str, Any]) -> str:
+    """``mask 0.20  N 4   lr 1.0e-3``, in columns, with method and seed if these vary."""
+    words = point_words(point).items()
+    return "  ".join(f"{text:<{_WIDTHS.get(name, 0)}}" for name, text in words)
+
+
+def point_name(point: Mapping[str, Any]) -> str:
+    """``mask 0.20, N 4, lr 1.0e-3, seed 0``."""
+    return ", ".join(point_words(point).values())
 
 
 _WHERE = {"log": "log", "alone": "command"}

@@ -9,7 +9,8 @@ from sweeps.config.study_config import ArmConfig, StudyConfig
 from sweeps.config.study_identity import MANIFEST, config_yaml, git_commit
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.efficiency_study import MEASURED, read
-from sweeps.execution.paired_tests import paired_metrics, paired_tests
+from sweeps.execution.paired_tests import comparison_remarks, paired_metrics, paired_tests
+from sweeps.execution.progress import point_name, recorded_point
 from sweeps.execution.shared_trials import sibling
 from sweeps.execution.test_scores import TestScores
 from sweeps.report import comparison_page, search_page, sensitivity_page
@@ -17,14 +18,14 @@ from sweeps.report.efficiency_page import efficiency
 from sweeps.report.methods_page import ComparisonData
 from sweeps.report.page import Drawn, Page
 from sweeps.report.published import published_speeds
-from sweeps.report.sensitivity import SensitivityData, analyse
-from sweeps.report.trial_row import StudyData, TrialRow
+from sweeps.report.sensitivity import SensitivityData, SensitivityResult, analyse, headline
+from sweeps.report.trial_row import StudyData, TrialRow, score_text
 from sweeps.report.write_report import ReportPaths, write_files, write_report, write_sensitivity
 from sweeps.search.design import Design
 from sweeps.search.fixed_designs import DataDesign, MethodsDesign, build_design
 from sweeps.search.importance import importances
 from sweeps.search.trial_records import Records, best_row, label_of, own_rows
-from sweeps.tracking.tracker import StudyInfo
+from sweeps.tracking.tracker import DESCRIPTION, StudyInfo
 
 
 def study_info(config: SweepConfig, domain: str, design: Design | None) -> StudyInfo:
@@ -235,30 +236,57 @@ def declaration(config: SweepConfig, study: optuna.Study) -> str:
     return f"{declared}trial; with {seeds} seeds, {config.study.seeds} now"
 
 
-def study_finals(
+def study_findings(
     config: SweepConfig,
     domain: str,
     study: optuna.Study,
     rows: tuple[TrialRow, ...],
     scores: TestScores,
-) -> dict[str, float]:
-    """Metrics of the study itself in the tracker.
+) -> tuple[dict[str, float], dict[str, str]]:
+    """What the tracker shows of the study itself: metrics and facts.
 
-    For a search: the best score and the test difference from SFT. For a sensitivity study: means
-    with intervals.
+    Of a search: the best score, the test scores and their difference from SFT. Of a sensitivity
+    study: means with intervals.
     """
     if config.study.kind == "sensitivity":
-        result = analyse(sensitivity_data(config, domain, study, rows, scores))
-        finals: dict[str, float] = {}
-        for one, interval in zip(result.arms, result.intervals, strict=False):
-            place = f"seeds/m{float(one.name):.2f}"
-            finals |= {
-                f"{place}/mean": interval.estimate,
-                f"{place}/low": interval.low,
-                f"{place}/high": interval.high,
-                f"{place}/n": float(one.n),
-            }
-        return finals
+        data = sensitivity_data(config, domain, study, rows, scores)
+        result = analyse(data)
+        return _arm_means(result), _facts(config, domain, rows, headline(data, result))
     best = best_row(rows)
-    found = {} if best is None or best.score is None else {"final/score": best.score}
-    return found | (paired_metrics(paired_tests(scores)) if config.study.kind == "search" else {})
+    finals = {} if best is None or best.score is None else {"final/score": best.score}
+    if config.study.kind != "search":
+        return finals, _facts(config, domain, rows, "")
+    for role, entries in scores.entries.items():
+        finals |= {f"test/{role}/{name}": value for name, value in entries.items()}
+    verdict = ". ".join(comparison_remarks(scores, label_of(config, domain)))
+    finals |= paired_metrics(paired_tests(scores))
+    return finals, _facts(config, domain, rows, verdict)
+
+
+def _arm_means(result: SensitivityResult) -> dict[str, float]:
+    finals: dict[str, float] = {}
+    for one, interval in zip(result.arms, result.intervals, strict=False):
+        place = f"seeds/m{float(one.name):.2f}"
+        finals |= {
+            f"{place}/mean": interval.estimate,
+            f"{place}/low": interval.low,
+            f"{place}/high": interval.high,
+            f"{place}/n": float(one.n),
+        }
+    return finals
+
+
+def _facts(
+    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], verdict: str
+) -> dict[str, str]:
+    """The best trial and the verdict, and both as a description."""
+    facts, label, best = dict[str, str](), label_of(config, domain), best_row(rows)
+    if best is not None:
+        name = point_name({**recorded_point(best), "seed": best.seed})
+        score = f"{label.text}: {score_text(label, best, rows)} on validation items"
+        facts["best"] = f"trial {best.number} ({name}), {score}"
+    if verdict:
+        facts["verdict"] = verdict
+    note = study_info(config, domain, build_design(config, domain)).note
+    found = (f"**{name.capitalize()}**: {text}" for name, text in facts.items())
+    return {**facts, DESCRIPTION: "\n\n".join([note, *found])}

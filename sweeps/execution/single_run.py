@@ -134,6 +134,7 @@ class _MlflowRun:
 
     def __init__(self, uri: str, run: FinetuneConfig, place: Path) -> None:
         from sweeps.config.study_identity import git_commit
+        from sweeps.execution.progress import point_name
         from sweeps.execution.trial_worker import TrialReporter
         from sweeps.finetune.run_identity import digest
         from sweeps.storage.trial_files import EVENTS_FILE
@@ -164,7 +165,8 @@ class _MlflowRun:
             "learning_rate": run.learning_rate,
         }
         self._pump = TrackerPump(tracker, print)
-        self._pump.begin(TrialInfo(self._key, 0, point, run.seed), place)
+        name = point_name({**point, "seed": run.seed})
+        self._pump.begin(TrialInfo(self._key, 0, point, run.seed, name=name), place)
         self._outbox = Outbox(place / EVENTS_FILE)
         self._reporter = TrialReporter(self._outbox, lambda _: True)
         self._ended = False

@@ -13,7 +13,7 @@ from sweeps.config.budget import StopCondition
 from sweeps.config.space import Point
 from sweeps.execution.driver_log import LOG
 from sweeps.execution.job_messages import TrialJob
-from sweeps.execution.progress import Display, Tally
+from sweeps.execution.progress import Display, Tally, point_name
 from sweeps.execution.study_search import StudySearch
 from sweeps.search.outcomes import has_ended, outcome
 from sweeps.storage.study_paths import alone
@@ -119,4 +119,6 @@ def trial_info(
     for points without their own."""
     given = {"method": method, **point}
     parameters = {name: value for name, value in given.items() if name != "seed"}
-    return TrialInfo(key, number, parameters, int(point.get("seed", seed)), parent, parent_step)
+    own = int(point.get("seed", seed))
+    name = point_name({**(point if method == "gmt" else given), "seed": own})
+    return TrialInfo(key, number, parameters, own, parent, parent_step, name)

@@ -304,11 +304,12 @@ class DomainSession:
         rows = self._drop_weights()
         with imported_meanwhile("sweeps.execution.reporting"):  # imports Matplotlib and scipy
             scores = self._test_scores(rows) if complete else TestScores()
-        from sweeps.execution.reporting import study_finals, write_study_report
+        from sweeps.execution.reporting import study_findings, write_study_report
 
         paths = write_study_report(self.config, self.domain, self.study, rows, scores)
-        finals = study_finals(self.config, self.domain, self.study, rows, scores)
+        finals, facts = study_findings(self.config, self.domain, self.study, rows, scores)
         state: TrialState = "finished" if complete else "interrupted"
+        self._pump.describe_study(facts)
         self._pump.finish_study(state, [p for p in paths.all() if p.exists()], finals)
         self._close(TRACKER_PATIENCE_SECONDS)
         self._is_over = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, final
 
 import optuna
@@ -141,11 +142,24 @@ def _row(trial: FrozenTrial, seed: int) -> TrialRow:
 
 
 @final
+class NothingRecordedError(UserError):
+    """The sweep in this folder was stopped before its first trial."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"{folder.name} was stopped before its first trial: nothing is on record yet; to run "
+            f"it: python -m sweeps resume {shlex.quote(str(folder))}"
+        )
+        self.folder = folder
+
+
+@final
 class Records:
     """Read-only access to a sweep's storage.
 
     Raises:
         StartingError: the sweep is starting.
+        NothingRecordedError: it was stopped before its first trial.
         UserError: the storage does not hold this sweep.
     """
 
@@ -199,10 +213,7 @@ def _missing(config: SweepConfig) -> UserError:
     if driver := living_driver(paths_for(config)):
         return StartingError(folder, driver)
     if paths_for(config).config_file().is_file():
-        return UserError(
-            f"{config.name} was stopped before its first trial: nothing is on record yet; to run "
-            f"it: python -m sweeps resume {shlex.quote(str(folder))}"
-        )
+        return NothingRecordedError(folder)
     return UserError(
         f"no sweep named '{config.name}' in {config.storage}: run it first, or give its storage, "
         "for example storage=runs"

@@ -11,12 +11,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 
 from sweeps.storage import database_backup
+from sweeps.storage.address import Address
 from sweeps.storage.atomic_io import atomic_folder, linked_copy
 from sweeps.storage.lease import Say, held, lease_of
 from sweeps.storage.object_store import ObjectStore, StorageError, as_user_error
 from sweeps.storage.remote_folder import RemoteFolder
 from sweeps.storage.run_lock import Driver, acquire_run_lock, gate, local_driver, request_stop
-from sweeps.storage.study_paths import StudyPaths
+from sweeps.storage.study_paths import RESOLVED, StudyPaths
 
 Remove = Callable[[Collection[Path]], None]
 Fetch = Callable[[Path], None]
@@ -50,6 +51,20 @@ def refresh(place: StudyPaths) -> None:
             live = place.optuna_live()
             if live.exists():  # left by an earlier driver on this machine
                 database_backup.restore(live, place.optuna_copy())
+
+
+@as_user_error()
+def stored_sweeps(address: Address) -> list[str]:
+    """The names of the sweeps in a storage; empty for the folder of a sweep.
+
+    Raises:
+        UserError: the store does not respond.
+    """
+    store = ObjectStore.open(address)
+    if store.stat(RESOLVED) is not None:
+        return []
+    paths = (path.partition("/") for path in store.files())
+    return sorted(name for name, _, file in paths if file == RESOLVED)
 
 
 @as_user_error()

@@ -21,7 +21,7 @@ from sweeps.tracking.tracker import StudyInfo
 # MLflow's pages prefer the alphabetically first parameters. This copy is for charts, which have
 # no log axis, so its name sorts after the three real ones.
 LOG_LEARNING_RATE = "optimizer_log10_lr"
-SECTIONS = ("Study", "final", "eval", "train", "gmt", "cost")
+SECTIONS = ("Study", "final", "eval", "train", "gmt")
 SCORE = "final/score"
 
 Json = dict[str, Any]
@@ -104,9 +104,9 @@ def _columns(searched: tuple[str, ...]) -> list[str]:
     return [
         f"metrics.`{SCORE}`",
         *(f"params.`{name}`" for name in parameters),
-        "metrics.`cost/train_seconds`",
         # The status icons of FAILED and KILLED look alike.
         "tags.`gmt.state`",
+        "tags.`cost/train_seconds`",
     ]
 
 
@@ -139,8 +139,6 @@ def _charts(searched: tuple[str, ...]) -> list[tuple[str, Json]]:
         ("train", _line("train/grad_norm")),
         ("gmt", _line("gmt/kept_fraction")),
         ("gmt", _line("gmt/energy_kept")),
-        ("cost", _bar("cost/train_seconds")),
-        ("cost", _bar("cost/eval_seconds")),
     ]
 
 

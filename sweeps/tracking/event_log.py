@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self, final
 
 from sweeps.storage.trial_files import Event, parse_event
-from sweeps.tracking.tracker import Tracker
+from sweeps.tracking.tracker import SINGLE, Tracker
 
 SYNC_SECONDS = 1.0
 
@@ -99,7 +99,8 @@ def forward(reader: OutboxReader, tracker: Tracker, key: str) -> list[Event]:
     events = reader.read()
     for event in events:
         if event["kind"] == "step":
-            tracker.log(key, int(event["step"]), event["metrics"], event["time"])
+            curves = {k: v for k, v in event["metrics"].items() if not k.startswith(SINGLE)}
+            tracker.log(key, int(event["step"]), curves, event["time"])
     if events:
         tracker.flush()
         reader.commit()

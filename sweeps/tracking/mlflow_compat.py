@@ -29,6 +29,10 @@ def shared_view_tag(view_id: str) -> str:
 
 
 def shared_view_page(experiment_id: str, view_id: str) -> str:
-    """Where the web page shows that view, in chart mode, after the server's address."""
+    """Where the web page shows that view, in chart mode, after the server's address.
+
+    Without the last parameter, the page would open in its GenAI frame.
+    """
     page = f"/#/experiments/{experiment_id}/runs"
-    return f"{page}?viewStateShareKey={view_id}&compareRunsMode=CHART"
+    view = f"viewStateShareKey={view_id}&compareRunsMode=CHART"
+    return f"{page}?{view}&workflowType=machine_learning"

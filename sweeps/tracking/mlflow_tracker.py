@@ -29,7 +29,9 @@ from sweeps.tracking.mlflow_store import (
     reported,
 )
 from sweeps.tracking.tracker import (
+    DESCRIPTION,
     SERVE,
+    SWITCH,
     StudyInfo,
     Tracker,
     TrackingError,
@@ -37,7 +39,6 @@ from sweeps.tracking.tracker import (
     TrialInfo,
     TrialState,
     require_same_parameters,
-    run_name,
 )
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, so import it only when tracking
@@ -137,6 +138,8 @@ class MlflowTracker(Tracker):
             self._resume(run)
             # Also for an existing run: a crash may have occurred before this line.
             self._client.log_batch(run.info.run_id, params=params(trial))
+            if trial.run_yaml:
+                self._client.log_text(run.info.run_id, trial.run_yaml, "run.yaml")
 
     def log(
         self, key: str, step: int, metrics: Mapping[str, float], time: float | None = None
@@ -191,6 +194,15 @@ class MlflowTracker(Tracker):
         run.seen.clear()  # do not keep the steps of every trial in memory
         run.reopened = True
 
+    def describe(self, key: str, facts: Mapping[str, str]) -> None:
+        """Set tags, and the run's description."""
+        from mlflow.entities import RunTag
+
+        run_id = self._run(key).run_id if key else self._current().run_id
+        tags = [RunTag(NOTE if k == DESCRIPTION else k, value) for k, value in facts.items()]
+        with reported(f"describe {key or 'the study'!r}"):
+            self._client.log_batch(run_id, tags=tags)
+
     def end_study(
         self, state: TrialState, artifacts: Sequence[Path], finals: Mapping[str, float]
     ) -> None:
@@ -205,11 +217,12 @@ class MlflowTracker(Tracker):
     def links(self) -> list[tuple[str, str]]:
         """The compare views, preceded for an SQLite store by the command that serves them."""
         views, database = self._current().views, sqlite_path(self._uri)
+        switch = (SWITCH, "choose 'Model training' at the top left, once")
         if database is None:
             address = public_address(self._uri)
-            return [(label, address + path) for label, path in views]
+            return [*((label, address + path) for label, path in views), switch]
         pages = [(f"then {label}", LOCAL_SERVER + path) for label, path in views]
-        return [(SERVE, _serve_command(database)), *pages]
+        return [(SERVE, _serve_command(database)), *pages, switch]
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -259,12 +272,13 @@ class MlflowTracker(Tracker):
                 return found
 
     def _create_child(self, study: _OpenStudy, trial: TrialInfo) -> Run:
-        own = {"gmt.trial_key": trial.key, PARENT: study.run_id}
+        note = f"Trial {trial.title()}\n\n{trial.note}"
+        own = {"gmt.trial_key": trial.key, PARENT: study.run_id, NOTE: note}
         derived = {"gmt.parent_key": trial.parent_key} if trial.parent_key else {}
         if trial.parent_step is not None:
             derived["gmt.parent_step"] = str(trial.parent_step)
         tags = _tags(study.info, study.info.trial_kind, own | derived)
-        return self._client.create_run(study.experiment_id, run_name=run_name(trial), tags=tags)
+        return self._client.create_run(study.experiment_id, run_name=trial.title(), tags=tags)
 
     def _resume(self, run: Run) -> None:
         if run.data.tags.get("gmt.state") in ("failed", "interrupted"):

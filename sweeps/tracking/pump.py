@@ -5,13 +5,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
-from sweeps.storage.trial_files import EVENTS_FILE, SENT_FILE
+from sweeps.storage.study_paths import alone
+from sweeps.storage.trial_files import EVENTS_FILE, RUN_FILE, SENT_FILE
 from sweeps.tracking.event_log import OutboxReader, forward
 from sweeps.tracking.tracker import (
+    SINGLE,
     StudyInfo,
     Tracker,
     TrackingError,
@@ -66,6 +69,10 @@ class TrackerPump:
 
     def begin(self, info: TrialInfo, folder: Path) -> None:
         """A trial starts or resumes."""
+        run = folder / RUN_FILE
+        if run.is_file():
+            note = f"To run it alone: `{alone(folder)}`"
+            info = replace(info, run_yaml=run.read_text(encoding="utf-8"), note=note)
 
         def call() -> None:
             self._tracker.begin_trial(info)
@@ -76,12 +83,13 @@ class TrackerPump:
     def end(self, key: str, folder: Path, ended: dict[str, Any]) -> None:
         """A trial ended, with this outcome (see `sweeps.search.outcomes.outcome`)."""
         state: TrialState = ended["state"]
-        finals, failure = final_metrics(ended), ended["failure"]
+        finals, facts, failure = final_metrics(ended), single_values(ended), ended["failure"]
 
         def call() -> None:
             if key not in self._readers:  # the tracker rejected its start
                 return
             self._forward(key)
+            self._tracker.describe(key, facts)
             self._tracker.end_trial(key, state, finals, failure)
             del self._readers[key]
             folder.mkdir(parents=True, exist_ok=True)  # missing if its workers never started
@@ -99,6 +107,10 @@ class TrackerPump:
                 del self._readers[key]
 
         self._calls.put(call)
+
+    def describe_study(self, facts: Mapping[str, str]) -> None:
+        """What was found; see `Tracker.describe`."""
+        self._calls.put(lambda: self._tracker.describe("", facts))
 
     def finish_study(
         self, state: TrialState, artifacts: Sequence[Path], finals: dict[str, float]
@@ -148,13 +160,18 @@ class TrackerPump:
 
 
 def final_metrics(ended: dict[str, Any]) -> dict[str, float]:
-    """The trial's last metrics under ``final/`` and ``cost/``."""
-    finals = {"cost/wall_seconds": float(ended["seconds"])}
-    if ended["score"] is not None:
-        finals["final/score"] = float(ended["score"])
+    """The trial's last scores, under ``final/``. Those of a trial that did not finish are under
+    ``stopped/``, because they do not rank among the others."""
+    place = "final" if ended["state"] == "finished" else "stopped"
+    finals = {} if ended["score"] is None else {f"{place}/score": float(ended["score"])}
     for name, value in ended["metrics"].items():
-        if name.startswith("cost/"):
-            finals[name] = value
-        elif name.startswith("eval/"):
-            finals["final/" + name.removeprefix("eval/")] = value
+        kind, _, rest = name.partition("/")
+        if kind in ("eval", "objective"):
+            finals[f"{place}/{rest}"] = value
     return finals
+
+
+def single_values(ended: dict[str, Any]) -> dict[str, str]:
+    """The trial's costs, and the counts of its data, as text."""
+    found = {"cost/wall_seconds": ended["seconds"], **ended["metrics"]}
+    return {name: f"{value:.6g}" for name, value in found.items() if name.startswith(SINGLE)}

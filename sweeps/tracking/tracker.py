@@ -13,14 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, final
 
-SERVE = "serve MLflow"
-"""The label of the link that all studies of a store share."""
+SERVE, SWITCH = "serve MLflow", "if MLflow opens its GenAI pages"
+SHARED_LINKS = (SERVE, SWITCH)
+"""The labels of the links that all studies of a store share."""
 
 TrialState = Literal["finished", "stopped_early", "stopped_by_user", "failed", "interrupted"]
 TrialKind = Literal["trial", "replicate"]
 """What a study's children are: points of a search, or replicates of a fixed design."""
 
 Parameter = float | int | str
+
+DESCRIPTION = "description"
+"""The fact that a tracker shows first, as text."""
+
+SINGLE = ("cost/", "data/")
+"""The beginnings of the metrics that a trial has once; they are facts and not curves."""
 
 
 class TrackingError(ValueError):
@@ -60,7 +67,8 @@ class TrialInfo:
     """One trial: `key` identifies it within the study, `number` is its position.
 
     `parent_key`: the trial whose model it was derived from without training, or the trial that it
-    continues as a fork, from `parent_step`; else empty.
+    continues as a fork, from `parent_step`; else empty. `name`: its point in a few words.
+    `run_yaml`: the file that runs it alone, and `note` how.
     """
 
     key: str
@@ -69,6 +77,13 @@ class TrialInfo:
     seed: int
     parent_key: str = ""
     parent_step: int | None = None
+    name: str = ""
+    run_yaml: str = ""
+    note: str = ""
+
+    def title(self) -> str:
+        """Its number and name."""
+        return f"{self.number}: {self.name}" if self.name else f"trial {self.number}"
 
 
 class Tracker(ABC):
@@ -113,6 +128,13 @@ class Tracker(ABC):
         """
 
     @abstractmethod
+    def describe(self, key: str, facts: Mapping[str, str]) -> None:
+        """Set single values by name, of a trial or, if ``key`` is empty, of the study.
+
+        `DESCRIPTION` is Markdown for a reader. New values replace earlier ones.
+        """
+
+    @abstractmethod
     def end_study(
         self, state: TrialState, artifacts: Sequence[Path], finals: Mapping[str, float]
     ) -> None:
@@ -136,6 +158,7 @@ class TrialRecord:
     failure: str = ""
     points: dict[str, dict[int, float]] = field(default_factory=dict)
     finals: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -146,6 +169,7 @@ class StudyRecord:
     state: TrialState | Literal["running"] = "running"
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     finals: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
     artifacts: list[Path] = field(default_factory=list)
 
 
@@ -193,6 +217,10 @@ class MemoryTracker(Tracker):
         record.state, record.failure = state, failure
         record.finals.update(finals)
 
+    def describe(self, key: str, facts: Mapping[str, str]) -> None:
+        """Keep the facts."""
+        (self._trial(key) if key else self._current()).facts.update(facts)
+
     def end_study(
         self, state: TrialState, artifacts: Sequence[Path], finals: Mapping[str, float]
     ) -> None:
@@ -235,16 +263,6 @@ def require_same_parameters(trial: TrialInfo, stored: Mapping[str, str]) -> None
                 f"trial {trial.key!r}: parameter {name} is {value} now but was stored as "
                 f"{stored[name]}; another point requires another key."
             )
-
-
-def run_name(trial: TrialInfo) -> str:
-    """At most 18 characters, such as "007 m0.20 a16 s0", which fit into the run list."""
-    parts = [f"{trial.number:03d}"]
-    if "mask_ratio" in trial.parameters:
-        parts.append(f"m{float(trial.parameters['mask_ratio']):.2f}")
-    if "accumulation_interval" in trial.parameters:
-        parts.append(f"a{trial.parameters['accumulation_interval']}")
-    return " ".join([*parts, f"s{trial.seed}"])[:18]
 
 
 def _text(value: Parameter) -> str:

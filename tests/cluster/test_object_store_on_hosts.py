@@ -79,7 +79,7 @@ class Bucket:
         access = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
         sweep = shlex.quote(self.address.replace("?", "/bucket?"))
         line = f"cd {ROOT}; {access} python -m sweeps {command} {sweep} --json"
-        return json.loads(self.cluster.laptop.run(line).stdout)
+        return json.loads(self.cluster.laptop.run(line).stdout)["result"]
 
     def _until(self, true: Any, seconds: float) -> None:
         end = time.monotonic() + seconds

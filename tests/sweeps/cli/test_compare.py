@@ -34,13 +34,13 @@ def evaluated(folder: Path, scores: list[float], **kind: object) -> Path:
 def test_two_outputs_of_eval(tmp_path: Path) -> None:
     a = evaluated(tmp_path / "a", [1.0] * 9 + [0.0])
     b = evaluated(tmp_path / "b", [0.0] * 9)
-    said, drawn = tmp_path / "out" / "d.json", tmp_path / "d.png"
-    code, text = compare(a, b, "--json", said, "--figure", drawn)
+    drawn = tmp_path / "d.png"
+    code, text = compare(a, b, "--figure", drawn)
     assert code == 0
     assert "my/sums.yaml" in text and "+1.0000" in text and "0.0039" in text
     assert "my/sums.yaml: 1 item left out, only in A: i9" in text
     assert "hold for these two models" in " ".join(text.split())
-    (found,) = json.loads(said.read_text())["differences"]
+    (found,) = json.loads(compare(a, b, "--json")[1])["result"]["differences"]
     assert (found["n"], found["only_a"], found["p_value"]) == (9, ["i9"], 2 / 2**9)
     assert drawn.read_bytes().startswith(b"\x89PNG")
     code, text = compare(a / "sums.jsonl", b / "sums.jsonl", "--metric", "maj@2")

@@ -24,11 +24,14 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def test_it_names_every_family(tmp_path: Path) -> None:
-    code, said = run("--json", MINI, f"storage={tmp_path / 'runs'}")
-    findings = {finding["name"]: finding for finding in json.loads(said)["this machine"]}
+    done = CliRunner().invoke(app, ["doctor", "--json", MINI, f"storage={tmp_path / 'runs'}"])
+    document = json.loads(done.stdout)
+    findings = {finding["name"]: finding for finding in document["result"]["this machine"]}
     families = {"versions", "sweeps package", "GPUs", "storage", "disk", "memory", "sandbox"}
     assert families | {"MLflow"} <= set(findings)
-    assert code == (0 if all(each["ok"] for each in findings.values()) else 1)
+    failed = [name for name, each in findings.items() if not each["ok"]]
+    assert done.exit_code == bool(failed)
+    assert (document["error"] is not None) == bool(failed)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from typer.testing import CliRunner
@@ -50,27 +51,29 @@ def call(world: Path, *words: str, cache: str = "cache"):
     )
 
 
-def scores(path: Path) -> dict:
-    """What the file says, without the time it took."""
-    found = json.loads(path.read_text())
+def scores(done) -> dict:
+    """What `--json` printed, without the time it took."""
+    found = json.loads(done.stdout)["result"]
     for result in found["results"].values():
         del result["seconds"]
     return found
 
 
 def test_a_model_folder_is_scored(world):
-    done = call(world, "--json", str(world / "out.json"), "--samples-out", str(world / "items"))
+    done = call(world, "--samples-out", str(world / "items"))
     assert done.exit_code == 0, done.output
     assert "multiple_choice" in done.stdout and "95 % interval" in done.stdout
-    found = scores(world / "out.json")
+    found = scores(call(world, "--json"))
+    written = json.loads((world / "items" / "scores.json").read_text())
+    assert written["results"]["gsm8k"] == found["results"]["gsm8k"] | {"seconds": ANY}
     assert found["results"]["multiple_choice"]["n"] == 9
     assert found["results"]["gsm8k"]["n"] == 7
     assert len(found["weights_sha256"]) == 64
     lines = (world / "items" / "gsm8k.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == [f"gsm8k/{n}" for n in range(1, 8)]
-    few = call(world, "--limit", "3", "--json", str(world / "few.json"))
+    few = call(world, "--limit", "3", "--json")
     assert few.exit_code == 0
-    assert {r["n"] for r in scores(world / "few.json")["results"].values()} == {3}
+    assert {r["n"] for r in scores(few)["results"].values()} == {3}
 
 
 def test_own_benchmarks_have_short_names_and_programs_their_sandbox(world):
@@ -100,9 +103,9 @@ def test_bos_left_out_is_another_score(world):
     """The records of one are never those of the other: they share a cache."""
     found = {}
     for word in ("auto", "true", "false"):
-        done = call(world, "--add-bos", word, "--json", str(world / f"{word}.json"))
+        done = call(world, "--add-bos", word, "--json")
         assert done.exit_code == 0, done.output
-        found[word] = scores(world / f"{word}.json")["results"]["gsm8k"]
+        found[word] = scores(done)["results"]["gsm8k"]
     assert found["true"] == found["auto"]  # this tokenizer adds BOS by itself
     bits = [found[word]["metrics"]["bits_per_byte"] for word in ("auto", "false")]
     assert bits[0] != bits[1]
@@ -111,7 +114,8 @@ def test_bos_left_out_is_another_score(world):
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(world, monkeypatch):
-    assert call(world, "--json", str(world / "whole.json"), cache="one").exit_code == 0
+    whole = call(world, "--json", cache="one")
+    assert whole.exit_code == 0
     real = evaluation_run.evaluate
     left = [3]
 
@@ -125,13 +129,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(world, monkeypatch):
         return real(lm, benchmark, items, progress=step, **rest)
 
     monkeypatch.setattr(evaluation_run, "evaluate", interrupted)
-    stopped = call(world, "--json", str(world / "resumed.json"), cache="two")
+    stopped = call(world, "--json", cache="two")
     assert stopped.exit_code == 130 and "run the same command to resume" in stopped.output
-    assert not (world / "resumed.json").exists()
+    assert json.loads(stopped.stdout)["result"] is None
     kept = sum(len(p.read_text().splitlines()) for p in (world / "two").iterdir())
     assert kept == 6
-    assert call(world, "--json", str(world / "resumed.json"), cache="two").exit_code == 0
-    assert scores(world / "resumed.json") == scores(world / "whole.json")
+    resumed = call(world, "--json", cache="two")
+    assert resumed.exit_code == 0
+    assert scores(resumed) == scores(whole)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +153,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(world, monkeypatch):
         (["--prompt-format", "chat"], "requires a tokenizer with a chat template"),
         (["--data", "mmlu=x"], "benchmark in --data"),
         (["--data", "gsm8k=x.jsonl"], "--data: expected one source of gsm8k, found"),
-        (["--json", "."], "--json: expected a file, found the folder ."),
         (["--benchmarks", "arc_easy,arc_challenge", "--preset", "tabel1"], "found 'tabel1'"),
         (["--benchmarks", "arc_easy,arc_challenge", "--sandbox", "rlimits"], "found 'rlimits'"),
         (["--benchmarks", "arc_easy,~nouser/own.yaml"], "unknown home folder in '~nouser/own"),
@@ -203,11 +207,11 @@ def test_changes_of_the_protocol(world):
         ("--benchmarks", "gsm8k", "--preset", "plain", "--max-new-tokens", "3"),
         ("--benchmarks", "gsm8k", "--preset", "plain", "--temperature", "1", "--samples", "2"),
     ):
-        done = call(world, *words, "--json", str(world / "out.json"))
+        done = call(world, *words, "--json")
         assert done.exit_code == 0, done.output
-        prints.add(scores(world / "out.json")["results"]["gsm8k"]["protocol_sha256"])
+        prints.add(scores(done)["results"]["gsm8k"]["protocol_sha256"])
     assert len(prints) == 5
-    assert "maj@2" in scores(world / "out.json")["results"]["gsm8k"]["metrics"]
+    assert "maj@2" in scores(done)["results"]["gsm8k"]["metrics"]
     done = call(world, "--shots", "2", "--shots-from", held)
     assert done.exit_code == 2
     assert "gsm8k: the protocol has 8 demonstrations of its own" in done.output
@@ -220,9 +224,9 @@ def test_tasks_of_the_harness_beside_other_benchmarks(world, monkeypatch):
     task = f"lm_eval:{write_task('arc', world, num_fewshot=0)}"
     both = ("--benchmarks", f"gsm8k,{task}", "--limit", "3")
     items = world / "items"
-    done = call(world, *both, "--json", str(world / "out.json"), "--samples-out", str(items))
+    done = call(world, *both, "--json", "--samples-out", str(items))
     assert done.exit_code == 0, done.output
-    found = scores(world / "out.json")["results"][task]
+    found = scores(done)["results"][task]
     assert (found["metric"], found["n"]) == ("acc", 3)
     assert found["metrics"].keys() >= {"acc", "acc_norm", "bits_per_byte"}
     lines = (items / "lm_eval_ours_arc.jsonl").read_text().splitlines()

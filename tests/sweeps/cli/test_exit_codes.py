@@ -59,12 +59,17 @@ def ended(*domains: str, reached: tuple[str, ...], stopped: str = "") -> StudyRe
 )
 def test_a_sweep_without_a_finished_trial_in_every_domain(
     sweep_files: Path,
+    tree: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     command: str,
     result: StudyResult,
     code: int,
 ) -> None:
     sweep = play(OOM)
+    domains = {name: tree["domains"]["sums"] for name in ("a", "b", "sums")}
+    for file in ("sweep.yaml", f"{sweep.storage}/small/sweep.yaml"):
+        stored = tree | {"domains": domains, "storage": sweep.storage}
+        Path(file).write_text(json.dumps(stored))
     monkeypatch.setattr("sweeps.execution.sweep.run", lambda *given, **options: result)
     options = ["--failed", "--run"] if command == "retry" else []
     done = call(command, "sweep.yaml", *options)
@@ -75,6 +80,20 @@ def test_a_sweep_without_a_finished_trial_in_every_domain(
     assert (f"status {sweep.storage}/small" in done.stderr) == bool(code)
     finished = len(result.domains) - len(result.unreached())
     assert done.stdout.count("  skipped 3 bad training rows (on_bad_row: skip)\n") == finished
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [([], ""), (["space.method=[sft,gmt]", "space.mask_ratio=[0.3]"], "method gmt, ")],
+)
+def test_the_best_score_names_the_method_where_it_varies(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch, method: list[str], said: str
+) -> None:
+    result = ended("sums", reached=("sums",))
+    monkeypatch.setattr("sweeps.execution.sweep.run", lambda *given, **options: result)
+    done = call("run", "sweep.yaml", *method)
+    assert done.exit_code == 0, done.output
+    assert f"best score 0.7000 on validation items with {said}mask_ratio 0.3" in done.stdout
 
 
 def test_a_measurement_has_no_trials(sweep_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

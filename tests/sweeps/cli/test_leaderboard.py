@@ -20,7 +20,7 @@ def shown(*options: str) -> str:
 
 def test_what_ran_to_its_end_comes_first_whatever_others_had_on_the_way(sweep_files: Path) -> None:
     play(STOPPED | {"score": 0.9}, OOM, FINISHED | {"score": 0.25}, FINISHED, RUNNING)
-    numbers = [row["number"] for row in json.loads(shown("--json"))["sums"]]
+    numbers = [row["number"] for row in json.loads(shown("--json"))["result"]["sums"]]
     assert numbers == [3, 2, 0, 4, 1]
     lines = [line.split() for line in shown().splitlines() if line.startswith("\u2502")]
     assert [line[3] for line in lines] == [str(number) for number in numbers]

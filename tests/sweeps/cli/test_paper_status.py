@@ -38,7 +38,7 @@ def paper(sweep_files: Path, tree: Tree) -> Path:
 def test_a_paper_that_runs(paper: Path) -> None:
     with another_driver(paper / "small") as whole, another_driver(paper / "small-search") as study:
         shown = call()
-        plain = json.loads(call("sweep.yaml", "--json").stdout)
+        plain = json.loads(call("sweep.yaml", "--json").stdout)["result"]
     assert shown.exit_code == 0, shown.output
     for words in (
         f"The paper small is running (process {whole.pid}",
@@ -61,9 +61,9 @@ def test_a_paper_that_was_stopped_is_watched_once_and_says_how_to_go_on(paper: P
     shown = call("sweep.yaml", "--watch").stdout
     assert "The paper small is not running." in shown
     assert "small-search is not running" in shown
-    assert shown.endswith(f"to continue: python -m sweeps resume {paper / 'small'}\n")
+    assert shown.endswith(f"to continue:\n  python -m sweeps resume {paper / 'small'}\n")
     (line,) = call("sweep.yaml", "--watch", "--json").stdout.splitlines()
-    assert json.loads(line)["state"] == "stopped"
+    assert json.loads(line)["result"]["state"] == "stopped"
 
 
 def test_a_paper_that_is_complete(paper: Path, tree: Tree) -> None:

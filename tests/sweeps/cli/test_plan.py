@@ -228,8 +228,12 @@ def test_the_command_when_every_trial_is_done(sweep_files: Path) -> None:
     assert lines[-2:] == ["to write the report again:", "  python -m sweeps run runs/small"]
 
 
+def result_of(*arguments: str) -> dict[str, Any]:
+    return dict(json.loads(call(*arguments, "--json").stdout)["result"])
+
+
 def test_json(sweep_files: Path) -> None:
-    found = json.loads(call("sweep.yaml", "--json", "--seconds-per-step", "45").stdout)
+    found = result_of("sweep.yaml", "--seconds-per-step", "45")
     assert found["domains"][0]["pace"]["training"] == 8 * 45
     assert math.isclose(found["training_device_hours"], 3 * 8 * 45 / 3600)
     assert found["evaluation_device_hours"] is None
@@ -237,7 +241,7 @@ def test_json(sweep_files: Path) -> None:
 
 
 def test_a_given_throughput_is_that_of_training_examples(sweep_files: Path) -> None:
-    found = json.loads(call("sweep.yaml", "--json", "--samples-per-second", "2").stdout)
+    found = result_of("sweep.yaml", "--samples-per-second", "2")
     domain = found["domains"][0]
     assert domain["pace"]["training"] == domain["examples"] / 2
     result = call("sweep.yaml", "--samples-per-second", "2", "--seconds-per-step", "1")
@@ -248,7 +252,7 @@ def test_a_given_throughput_is_that_of_training_examples(sweep_files: Path) -> N
 def test_measured_here(sweep_files: Path) -> None:
     result = call("sweep.yaml", "--measure", "--json")
     assert result.exit_code == 0, result.output
-    pace = json.loads(result.stdout)["domains"][0]["pace"]
+    pace = json.loads(result.stdout)["result"]["domains"][0]["pace"]
     assert pace["training"] > 0 and pace["evaluation"] > 0
     assert "measured here" in pace["source"]
     assert not (sweep_files / "runs").exists()
@@ -269,7 +273,7 @@ SHORT = "search.trials is 100, but the space has only 2 points; each is trained 
 def test_a_plan_names_a_space_smaller_than_its_trials(two_points: Tree) -> None:
     said = call("sweep.yaml").stdout.splitlines()
     assert said[said.index("sums: 2 trials, 2 to run") + 1] == f"  {SHORT}"
-    (domain,) = json.loads(call("sweep.yaml", "--json").stdout)["domains"]
+    (domain,) = result_of("sweep.yaml")["domains"]
     assert (domain["total"], domain["left"], domain["shortfall"]) == (2, 2, SHORT)
 
 

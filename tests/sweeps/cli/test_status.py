@@ -13,10 +13,10 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from sweeps.cli import app
-from sweeps.cli.status_view import view
+from sweeps.cli.status_view import view, ways_on
 from sweeps.cli.sweep_status import SweepStatus, status
-from sweeps.config.load import load_config
-from sweeps.config.sweep_config import paths_for
+from sweeps.config.load import load_config, save_config
+from sweeps.config.sweep_config import paths_for, resolve_paths
 from sweeps.execution.progress import recorded_best
 from sweeps.search.trial_records import Records, best_row
 from sweeps.storage.run_lock import acquire_run_lock
@@ -39,7 +39,7 @@ def call(*arguments: str) -> Result:
 def shown(found: SweepStatus) -> str:
     stream = io.StringIO()
     console = Console(file=stream, width=140, soft_wrap=True, highlight=False)
-    console.print(*view(found), sep="\n")
+    console.print(*view(found), *ways_on(found).values(), sep="\n")
     return stream.getvalue()
 
 
@@ -89,7 +89,9 @@ def test_what_a_killed_driver_left_is_not_called_running(sweep_files: Path) -> N
     assert domain.states == {"finished": 1, "interrupted": 1}
     assert domain.running == ()
     assert found.per_hour is None
-    assert f"to continue: python -m sweeps resume {sweep_files / 'runs' / 'small'}" in shown(found)
+    assert f"to continue:\npython -m sweeps resume {sweep_files / 'runs' / 'small'}" in shown(
+        found
+    )
 
 
 def test_a_failure_has_its_cause_its_log_and_a_command(sweep_files: Path) -> None:
@@ -134,12 +136,26 @@ def test_the_command_takes_a_file_or_a_folder(sweep_files: Path, source: str) ->
 
 def test_json_is_for_programs(sweep_files: Path) -> None:
     play(FINISHED, RUNNING)
-    found = json.loads(call("runs/small", "--json").stdout)
+    document = json.loads(call("runs/small", "--json").stdout)
+    assert document["next"] == [f"python -m sweeps resume {sweep_files / 'runs' / 'small'}"]
+    found = document["result"]
     assert found["state"] == "stopped"
     assert found["domains"][0]["best"]["score"] == 0.5
     # Nobody runs it, so watching ends with the first look, a line of JSON.
     lines = call("runs/small", "--json", "--watch").stdout.splitlines()
-    assert [json.loads(line)["name"] for line in lines] == ["small"]
+    assert [json.loads(line)["result"]["name"] for line in lines] == ["small"]
+
+
+def test_a_sweep_that_was_stopped_before_its_first_trial(sweep_files: Path) -> None:
+    config = resolve_paths(load_config("sweep.yaml"))
+    paths_for(config).folder.mkdir(parents=True)
+    save_config(config)
+    asked = call("sweep.yaml")
+    assert asked.exit_code == 0, asked.output
+    assert asked.stdout == (
+        "small is not running: no trial has started.\nto continue:\n"
+        f"  python -m sweeps resume {sweep_files / 'runs' / 'small'}\n"
+    )
 
 
 def test_a_folder_that_moved_is_still_read(sweep_files: Path) -> None:

@@ -10,12 +10,17 @@ import pytest
 
 from evaluators.benchmark import BenchmarkResult, ItemRecord
 from evaluators.comparison import paired_bootstrap, stratified_bootstrap
-from sweeps.cli.run import _print_tests
 from sweeps.config.load import parse_config
-from sweeps.execution.paired_tests import paired_metrics, paired_tests, paired_text
+from sweeps.execution.paired_tests import (
+    comparison_remarks,
+    paired_metrics,
+    paired_tests,
+    paired_text,
+)
 from sweeps.execution.test_scores import TestScores
 from sweeps.execution.test_scoring import _items_of
 from sweeps.report.trial_row import ScoreLabel
+from sweeps.search.trial_records import label_of
 
 Items = list[list[Any]]
 
@@ -136,15 +141,13 @@ def test_an_item_weighs_what_it_weighs_in_the_score() -> None:
     assert mean == pytest.approx(grouped.score)
 
 
-def test_the_end_of_a_run_says_it(
-    tree: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    _print_tests(parse_config(tree), "sums", scores(exact_match=answered(2, 10, 134, 54)))
-    assert capsys.readouterr().out.startswith(
-        "  exact_match, 200 test items: 0.680, SFT 0.720, difference -0.040 (95 % "
+def test_the_end_of_a_run_says_it(tree: dict[str, Any]) -> None:
+    label = label_of(parse_config(tree), "sums")
+    (said,) = comparison_remarks(scores(exact_match=answered(2, 10, 134, 54)), label)
+    assert said.startswith(
+        "exact_match, 200 test items: 0.680, SFT 0.720, difference -0.040 (95 % "
     )
-    _print_tests(parse_config(tree), "sums", TestScores())
-    assert capsys.readouterr().out == ""
+    assert comparison_remarks(TestScores(), label) == ()
 
 
 @pytest.mark.parametrize(
@@ -155,10 +158,10 @@ def test_the_end_of_a_run_says_it(
     ],
 )
 def test_the_end_of_a_run_says_why_there_is_no_comparison(
-    tree: dict[str, Any], capsys: pytest.CaptureFixture[str], keys: dict[str, str], reason: str
+    tree: dict[str, Any], keys: dict[str, str], reason: str
 ) -> None:
-    _print_tests(parse_config(tree), "sums", TestScores(keys))
-    assert capsys.readouterr().out == f"  not compared with SFT on test items: {reason}\n"
+    (said,) = comparison_remarks(TestScores(keys), label_of(parse_config(tree), "sums"))
+    assert said == f"not compared with SFT on test items: {reason}"
 
 
 def test_one_part_is_the_bootstrap_of_one_benchmark() -> None:

@@ -47,7 +47,7 @@ def test_the_time_left_does_not_count_how_long_the_first_workers_took_to_start()
 def test_a_line_says_which_trial_and_how_it_ended() -> None:
     state = tally(best={**TRIAL, "score": 0.625})
     line = ending_line(state, TRIAL)
-    for words in ("sums  trial   2", "mask 0.20  N 4", "lr 1.0e-03", "score 0.5000"):
+    for words in ("sums  trial   2", "mask 0.20  N 4", "lr 1.0e-3", "score 0.5000"):
         assert words in line
     assert "finished in 12 s  best 0.6250  [3/12, ? left]" in line
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sweeps.config.load import parse_config
-from sweeps.execution.reporting import study_info
+from sweeps.execution.reporting import study_findings, study_info
+from sweeps.execution.test_scores import TestScores
 from sweeps.search.fixed_designs import build_design
+from sweeps.search.trial_records import Records
+from sweeps.tracking.tracker import DESCRIPTION
+from tests.sweeps.played import FINISHED, STOPPED, play
 
 NUISANCE = {"accumulation_interval": 1, "learning_rate": 1e-3}
 
@@ -29,3 +34,32 @@ def test_the_note_says_what_kind_of_study_it_is(
     told = study_info(config, "sums", build_design(config, "sums"))
     assert told.note.startswith(note)
     assert (told.parameters["kind"], told.parameters["trials"]) == (kind, trials)
+
+
+def test_a_study_states_its_best_trial_and_the_verdict(sweep_files: Path) -> None:
+    config = play(STOPPED, FINISHED)
+    records = Records(config)
+    study, rows = records.study("sums"), records.rows("sums")
+    assert study is not None
+    entries = {"best": {"exact_match/score": 0.25}}
+    scores = TestScores({"best": rows[1].key, "sft": rows[1].key}, entries)
+    finals, facts = study_findings(config, "sums", study, rows, scores)
+    assert finals == {"final/score": 0.5, "test/best/exact_match/score": 0.25}
+    assert facts["best"].startswith("trial 1 (mask 0.")
+    assert facts["best"].endswith(", seed 0), exact_match score: 0.500 on validation items")
+    why = "the best trial is itself plain SFT"
+    assert facts["verdict"] == f"not compared with SFT on test items: {why}"
+    assert facts[DESCRIPTION].split("\n\n") == [
+        "Search over mask_ratio, accumulation_interval, learning_rate: 3 trials, sampler tpe.",
+        f"**Best**: {facts['best']}",
+        f"**Verdict**: {facts['verdict']}",
+    ]
+
+
+def test_a_study_without_a_finished_trial_states_only_what_it_is(sweep_files: Path) -> None:
+    config = play(STOPPED)
+    records = Records(config)
+    study = records.study("sums")
+    assert study is not None
+    found = study_findings(config, "sums", study, records.rows("sums"), TestScores())
+    assert found == ({}, {DESCRIPTION: study_info(config, "sums", None).note})

@@ -19,6 +19,7 @@ def test_a_trial_of_a_search_names_the_method_of_the_sweep() -> None:
     told = trial_info("000-a", 0, "random", POINT, 7)
     assert dict(told.parameters) == {**POINT, "method": "random"}
     assert told.seed == 7
+    assert told.name.startswith("random, mask 0.") and told.name.endswith(", seed 7")
 
 
 def test_a_trial_of_a_design_has_its_own_method_and_seed() -> None:

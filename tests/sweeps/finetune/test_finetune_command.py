@@ -143,7 +143,7 @@ def test_a_mistake_is_one_paragraph(
 def test_a_divergence_is_told_by_the_exit_code(run_yaml: Path) -> None:
     done = call(str(run_yaml), "folder=out", "learning_rate=1e38", "clip_norm=null")
     assert done.exit_code == 1
-    assert "diverged: update" in done.stdout
+    assert "diverged: update" in done.stderr
 
 
 def test_lines_are_recorded_once_also_after_a_kill(world: Path, tmp_path: Path) -> None:

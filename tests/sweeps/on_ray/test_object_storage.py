@@ -100,7 +100,7 @@ def scores(records: str) -> dict[str, Any]:
     """Score by point, of every trial, from `leaderboard --json`."""
     return {
         f"{row['mask_ratio']} {row['seed']} {row['stage']}": (row["state"], row["score"])
-        for row in json.loads(records)["math"]
+        for row in json.loads(records)["result"]["math"]
     }
 
 
@@ -139,7 +139,7 @@ def test_a_lost_machine_costs_nothing_that_was_in_the_bucket(s3: FakeS3, tmp_pat
 
     head.start("run")
     wait_until(lambda: results(store) >= 1, "a result")
-    look = json.loads(laptop.ask("status", "--json"))
+    look = json.loads(laptop.ask("status", "--json"))["result"]
     assert look["state"] == "running"
     assert look["driver"]["id"]
     wait_until(

@@ -7,8 +7,9 @@ from typing import Any
 
 import optuna
 import pytest
+from typer.testing import CliRunner
 
-from sweeps.cli.leaderboard import leaderboard
+from sweeps.cli.app import app
 from sweeps.cli.status_view import view
 from sweeps.cli.sweep_status import status
 from sweeps.config.load import load_config, parse_config, save_config
@@ -76,18 +77,15 @@ def test_the_best_trial_keeps_the_constraints(recorded: Any) -> None:
     assert (best.mask_ratio, best.others) == (0.2, {"weight_decay": 0.0})
     assert control.others == {"weight_decay": 0.1}  # the control is only compared with
     assert "weight_decay: 0.0" in run_yaml(config, "sums", best)
-    assert point_text(recorded_point(best)).endswith("lr 1.0e-03  weight_decay 0")
+    assert point_text(recorded_point(best)).endswith("lr 1.0e-3  weight_decay 0")
 
 
-def test_status_and_leaderboard_say_so(
-    recorded: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status_and_leaderboard_say_so(recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config, _ = recorded
     said = [line for line in view(status(Records(config))) if isinstance(line, str)]
     assert f"sums: 2 of 4 finished trials violate {LIMIT}" in said
     monkeypatch.setenv("COLUMNS", "200")
-    leaderboard("sweep.yaml", OVERRIDES)
-    lines = capsys.readouterr().out.splitlines()
+    lines = CliRunner().invoke(app, ["leaderboard", "sweep.yaml", *OVERRIDES]).stdout.splitlines()
     assert sum(f"finished, violates {LIMIT}" in line for line in lines) == 2
 
 

@@ -57,6 +57,8 @@ def test_a_sweep_is_named_by_its_address_or_by_its_mirror(
     assert load_config(moved).storage == str(moved.parent)
     with pytest.raises(UserError, match="no sweep found"):
         load_config(str(bucket).replace("?", "/smal?"))
+    with pytest.raises(UserError, match=r"STORAGE/NAME .*, here one of: small$"):
+        load_config(str(bucket))
     with pytest.raises(UserError, match="STORAGE/NAME"):
         load_config("s3://bucket")
 

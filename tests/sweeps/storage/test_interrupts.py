@@ -151,8 +151,8 @@ def test_three_hundred_interrupts(tmp_path: Path) -> None:
 
 IMPORTER = """
 import signal, sys
-import typer
-from sweeps.cli.run import _shown
+from sweeps.cli.answer import Answer, as_command
+from sweeps.cli.run import stoppable
 
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
@@ -161,11 +161,12 @@ class Interrupting:
             signal.raise_signal(signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupting())
-try:
-    with _shown("AGAIN"):
+def command() -> Answer[None]:
+    with stoppable("AGAIN"):
         print("not interrupted")
-except typer.Exit as end:
-    print(end.exit_code, "numpy.random._generator" in sys.modules)
+
+code = as_command("run", command)(as_json=False)
+print(code, "numpy.random._generator" in sys.modules)
 """
 
 

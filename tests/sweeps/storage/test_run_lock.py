@@ -130,7 +130,7 @@ def test_a_sweep_that_has_just_been_started_is_no_paper(sweep_files: Path) -> No
         asked = command("status")
         assert asked.exit_code == 0, asked.output
         assert asked.stdout.startswith(f"small is starting (process {driver.pid}")
-        found = json.loads(command("status", "--json").stdout)
+        found = json.loads(command("status", "--json").stdout)["result"]
         assert (found["state"], found["driver"]["pid"]) == ("starting", driver.pid)
         result = command("stop")
         assert driver.wait(timeout=20) == 130

@@ -190,3 +190,14 @@ def test_a_new_reader_sends_all_again_and_doubles_nothing(tmp_path: Path) -> Non
     write_steps(path, range(2, 3))
     assert steps(forward(OutboxReader(path), tracker, "t")) == [0, 1, 2]
     assert points(tracker) == {0: 0.0, 1: 1.0, 2: 2.0}
+
+
+def test_what_a_trial_has_once_is_no_curve(tmp_path: Path) -> None:
+    tracker = MemoryTracker()
+    tracker.begin_study(STUDY)
+    tracker.begin_trial(TRIAL)
+    with Outbox(tmp_path / "o.jsonl") as outbox:
+        metrics = {"eval/score": 0.5, "cost/train_seconds": 2.0, "data/examples": 8.0}
+        outbox.append("step", step=4, metrics=metrics)
+    forward(OutboxReader(tmp_path / "o.jsonl"), tracker, "t")
+    assert tracker.store["s"].trials["t"].points == {"eval/score": {4: 0.5}}

@@ -50,12 +50,13 @@ def test_the_published_link_opens_on_the_charts_of_the_trials(server: str, tmp_p
     for number in range(4):
         ratio = 0.2 * number
         point = {"mask_ratio": ratio, "learning_rate": 1e-3, "accumulation_interval": 1}
-        tracker.begin_trial(TrialInfo(f"t{number}", number, point, 0))
+        name = f"mask {ratio:.2f}"
+        tracker.begin_trial(TrialInfo(f"t{number}", number, point, 0, name=name))
         tracker.end_trial(f"t{number}", "finished", {"final/score": 0.5 + ratio / 10})
     tracker.end_study("finished", [], {"final/score": 0.56})
-    [(_, link)] = tracker.links()
+    (_, link), _ = tracker.links()
     shown = page(link, tmp_path / "profile", 1600)
-    for text in ("000 m0.00", "003 m0.60", "mask_ratio", "final/score"):
+    for text in ("0: mask 0.00", "3: mask 0.60", "mask_ratio", "final/score"):
         assert text in shown, text
     # Plotly draws parallel coordinates and scatter plots under these names.
     for element in ("parcoords", "scatterlayer"):

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sweeps.storage.trial_files import EVENTS_FILE, SENT_FILE
+from sweeps.storage.trial_files import EVENTS_FILE, RUN_FILE, SENT_FILE
 from sweeps.tracking import pump as pump_module
 from sweeps.tracking.event_log import Outbox
-from sweeps.tracking.pump import TrackerPump, final_metrics
+from sweeps.tracking.pump import TrackerPump, final_metrics, single_values
 from sweeps.tracking.tracker import (
     MemoryTracker,
     StudyInfo,
@@ -71,6 +71,9 @@ class FailingTracker(Tracker):
     def end_trial(self, key: str, state: Any, finals: Mapping[str, float], why: str = "") -> None:
         self._through(f"end {key}", lambda: self.inner.end_trial(key, state, finals, why))
 
+    def describe(self, key: str, facts: Mapping[str, str]) -> None:
+        self._through(f"describe {key}", lambda: self.inner.describe(key, facts))
+
     def end_study(self, state: Any, artifacts: Any, finals: Mapping[str, float]) -> None:
         self._through("end_study", lambda: self.inner.end_study(state, artifacts, finals))
 
@@ -119,12 +122,14 @@ def test_a_trial_arrives_whole_while_it_runs(tracker: FailingTracker, tmp_path: 
     until(lambda: "log k0 9" in tracker.calls)  # before the trial ends
     write_steps(folder, range(10, 20))
     pump.end("k0", folder, ENDED)
+    pump.describe_study({"best": "k0"})
     pump.finish_study("finished", [], {"final/score": 0.5})
     assert pump.close(timeout=10)
     study = tracker.inner.store[STUDY.key]
     trial = study.trials["k0"]
     assert trial.points == POINTS
     assert (trial.state, trial.finals) == ("finished", final_metrics(ENDED))
+    assert (trial.facts, study.facts) == (single_values(ENDED), {"best": "k0"})
     assert (study.state, study.finals) == ("finished", {"final/score": 0.5})
     assert (folder / SENT_FILE).exists()
     assert len(tracker.calls) == len(set(tracker.calls) - {"flush"}) + tracker.calls.count("flush")
@@ -225,14 +230,32 @@ def test_a_trial_whose_workers_never_started_is_ended_too(
     assert pump.close(timeout=10)
     trial = tracker.inner.store[STUDY.key].trials["k0"]
     assert (trial.state, trial.failure) == ("failed", "lost")
-    assert trial.finals == {"cost/wall_seconds": 3.0}
+    assert (trial.finals, trial.facts) == ({}, {"cost/wall_seconds": "3"})
     assert (folder / SENT_FILE).exists()
 
 
 def test_final_metrics_have_their_names() -> None:
-    assert final_metrics(ENDED) == {
-        "cost/wall_seconds": 3.0,
-        "cost/train_seconds": 2.0,
-        "final/score": 0.5,
-        "final/sums/accuracy": 0.5,
+    assert final_metrics(ENDED) == {"final/score": 0.5, "final/sums/accuracy": 0.5}
+    assert single_values(ENDED) == {
+        "cost/wall_seconds": "3",
+        "cost/train_seconds": "2",
+        "data/examples": "4",
     }
+
+
+@pytest.mark.parametrize("state", ["stopped_early", "failed"])
+def test_the_scores_of_a_trial_that_did_not_finish_do_not_rank(state: str) -> None:
+    assert final_metrics({**ENDED, "state": state}) == {
+        "stopped/score": 0.5,
+        "stopped/sums/accuracy": 0.5,
+    }
+
+
+def test_a_trial_has_the_file_that_runs_it_alone(tracker: FailingTracker, tmp_path: Path) -> None:
+    (tmp_path / RUN_FILE).write_text("seed: 0\n")
+    pump = TrackerPump(tracker, lambda text: None)
+    pump.begin(info(0), tmp_path)
+    assert pump.close(timeout=10)
+    told = tracker.inner.store[STUDY.key].trials["k0"].info
+    assert told.run_yaml == "seed: 0\n"
+    assert told.note == f"To run it alone: `python -m sweeps finetune {tmp_path / RUN_FILE}`"

@@ -15,12 +15,12 @@ import pytest
 
 from sweeps.tracking.mlflow_tracker import MlflowTracker
 from sweeps.tracking.tracker import (
+    DESCRIPTION,
     MemoryTracker,
     StudyInfo,
     Tracker,
     TrackingError,
     TrialInfo,
-    run_name,
 )
 
 # MLflow 3.17's own use of SQLAlchemy 2.1, nothing a caller can change.
@@ -36,7 +36,15 @@ STUDY = StudyInfo(
     parameters={"trials": "12"},
 )
 POINT = {"mask_ratio": 0.2, "accumulation_interval": 16, "learning_rate": 1e-3, "method": "gmt"}
-TRIAL = TrialInfo(key="t0", number=0, parameters=POINT, seed=0)
+TRIAL = TrialInfo(
+    key="t0",
+    number=7,
+    parameters=POINT,
+    seed=0,
+    name="mask 0.20, N 16",
+    run_yaml="seed: 0\n",
+    note="how to run it",
+)
 
 
 class Store(ABC):
@@ -53,11 +61,11 @@ class Store(ABC):
 
     @abstractmethod
     def trial(self, key: str) -> dict[str, Any]:
-        """Keys: state, failure, finals."""
+        """Keys: state, failure, finals, facts."""
 
     @abstractmethod
     def study(self) -> dict[str, Any]:
-        """Keys: count, state, finals, artifacts (names)."""
+        """Keys: count, state, finals, facts, artifacts (names)."""
 
 
 @final
@@ -76,7 +84,12 @@ class MemoryStore(Store):
 
     def trial(self, key: str) -> dict[str, Any]:
         record = self.records[STUDY.key].trials[key]
-        return {"state": record.state, "failure": record.failure, "finals": record.finals}
+        return {
+            "state": record.state,
+            "failure": record.failure,
+            "finals": record.finals,
+            "facts": record.facts,
+        }
 
     def study(self) -> dict[str, Any]:
         record = self.records[STUDY.key]
@@ -84,6 +97,7 @@ class MemoryStore(Store):
             "count": len(self.records),
             "state": record.state,
             "finals": record.finals,
+            "facts": record.facts,
             "artifacts": {path.name for path in record.artifacts},
         }
 
@@ -109,12 +123,13 @@ class MlflowStore(Store):
 
     def trial(self, key: str) -> dict[str, Any]:
         run = self._trial(key)
-        finals = {k: v for k, v in run.data.metrics.items() if k.startswith(("final/", "cost/"))}
+        finals = {k: v for k, v in run.data.metrics.items() if k.startswith("final/")}
         tags = run.data.tags
         return {
             "state": tags["gmt.state"],
             "failure": tags.get("gmt.failure", ""),
             "finals": finals,
+            "facts": facts_of(run),
         }
 
     def study(self) -> dict[str, Any]:
@@ -124,6 +139,7 @@ class MlflowStore(Store):
             "count": len(runs),
             "state": runs[0].data.tags["gmt.state"],
             "finals": runs[0].data.metrics,
+            "facts": facts_of(runs[0]),
             "artifacts": artifacts - {"config.yaml"},
         }
 
@@ -137,6 +153,12 @@ class MlflowStore(Store):
         runs = [run for run in self._runs("trial") if run.data.tags["gmt.trial_key"] == key]
         assert len(runs) == 1
         return runs[0]
+
+
+def facts_of(run: Any) -> dict[str, str]:
+    """Its tags, without those of MLflow and of the tracker itself."""
+    tags = run.data.tags.items()
+    return {name: text for name, text in tags if not name.startswith(("mlflow.", "gmt."))}
 
 
 @pytest.fixture(scope="session")
@@ -174,15 +196,23 @@ def test_points_state_and_finals_arrive(store: Store, tmp_path: Path) -> None:
     report.write_text("<p>report</p>")
     tracker = store.open()
     write_trial(tracker)
-    tracker.end_trial("t0", "finished", {"final/score": 0.5, "cost/train_seconds": 2.0})
+    tracker.describe("t0", {"cost/train_seconds": "3"})
+    tracker.describe("t0", {"cost/train_seconds": "2", "data/examples": "8"})
+    tracker.end_trial("t0", "finished", {"final/score": 0.5})
+    tracker.describe("", {"best": "t0"})
     tracker.end_study("finished", [report], {"final/score": 0.5})
     assert store.points("t0", "train/loss") == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
-    finals = {"final/score": 0.5, "cost/train_seconds": 2.0}
-    assert store.trial("t0") == {"state": "finished", "failure": "", "finals": finals}
+    assert store.trial("t0") == {
+        "state": "finished",
+        "failure": "",
+        "finals": {"final/score": 0.5},
+        "facts": {"cost/train_seconds": "2", "data/examples": "8"},
+    }
     assert store.study() == {
         "count": 1,
         "state": "finished",
         "finals": {"final/score": 0.5},
+        "facts": {"best": "t0"},
         "artifacts": {"report.html"},
     }
 
@@ -224,6 +254,7 @@ def test_an_interrupted_trial_is_reopened_and_its_finals_replaced(store: Store) 
         "state": "finished",
         "failure": "",
         "finals": {"final/score": 0.7},
+        "facts": {},
     }
 
 
@@ -280,6 +311,7 @@ def test_the_same_key_with_other_parameters_is_refused(store: Store) -> None:
 CALLS: dict[str, Callable[[Tracker], object]] = {
     "begin_trial": lambda tracker: tracker.begin_trial(TRIAL),
     "log": lambda tracker: tracker.log("t0", 0, {}),
+    "describe": lambda tracker: tracker.describe("", {}),
     "end_trial": lambda tracker: tracker.end_trial("t0", "finished", {}),
     "end_study": lambda tracker: tracker.end_study("finished", [], {}),
     "flush": lambda tracker: tracker.flush(),
@@ -299,26 +331,17 @@ def test_an_unknown_trial_is_refused(store: Store) -> None:
         tracker.log("nope", 0, {})
 
 
-@pytest.mark.parametrize(
-    ("trial", "name"),
-    [
-        (replace(TRIAL, number=7), "007 m0.20 a16 s0"),
-        (replace(TRIAL, number=1234, seed=123456), "1234 m0.20 a16 s12"),
-        (replace(TRIAL, parameters={"learning_rate": 0.1}), "000 s0"),
-    ],
-)
-def test_run_names_fit_the_run_list(trial: TrialInfo, name: str) -> None:
-    assert run_name(trial) == name
-    assert len(name) <= 18
-
-
 def test_mlflow_scheme(mlflow_store: MlflowStore) -> None:
     tracker = mlflow_store.open()
     write_trial(tracker)
     tracker.end_trial("t0", "failed", {}, "ValueError: no")
     run = mlflow_store._trial("t0")
     parent = mlflow_store._runs("study")[0]
-    assert run.info.run_name == "000 m0.20 a16 s0"
+    assert run.info.run_name == "7: mask 0.20, N 16"
+    note = "Trial 7: mask 0.20, N 16\n\nhow to run it"
+    assert run.data.tags["mlflow.note.content"] == note
+    (file,) = mlflow_store.client.list_artifacts(run.info.run_id)
+    assert file.path == "run.yaml"
     assert run.info.status == "FAILED"
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert run.data.params["optimizer_log10_lr"] == "-3.0000"
@@ -330,6 +353,8 @@ def test_mlflow_scheme(mlflow_store: MlflowStore) -> None:
     [fork] = [r for r in mlflow_store._runs("trial") if r.data.tags["gmt.trial_key"] == "t1"]
     lineage = {name: fork.data.tags[name] for name in ("gmt.parent_key", "gmt.parent_step")}
     assert lineage == {"gmt.parent_key": "t0", "gmt.parent_step": "40"}
+    tracker.describe("", {DESCRIPTION: "**found**"})
+    assert mlflow_store._runs("study")[0].data.tags["mlflow.note.content"] == "**found**"
     assert {
         point.timestamp
         for point in mlflow_store.client.get_metric_history(run.info.run_id, "train/loss")
@@ -344,7 +369,9 @@ def test_mlflow_averages_the_replicates_of_an_arm_and_no_other_stage(
     tracker.begin_study(replace(STUDY, trial_kind="replicate", arms=arms))
     for number, stage in enumerate(("tuning", "replicate", "fresh")):
         tracker.begin_trial(TrialInfo(f"t{number}", number, {**POINT, "stage": stage}, number))
-    [_, (_, every), (label, means)] = tracker.links()
+    [_, (_, every), (label, means), (question, _)] = tracker.links()
+    assert question == "if MLflow opens its GenAI pages"
+    assert every.endswith("&workflowType=machine_learning")
     assert label == "then compare replicates, means by method and mask_ratio"
     assert [len(shown_by(mlflow_store, link)) for link in (every, means)] == [3, 1]
     assert shown_by(mlflow_store, means) == ["t1"]

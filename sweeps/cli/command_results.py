@@ -1,0 +1,161 @@
+"""What the commands find, as data: printed with `--json`, and the source of the text.
+
+A plan, a status and a trial have types of their own: `sweeps.execution.planning`,
+`sweeps.cli.sweep_status`, `sweeps.report.trial_row`. Heavy libraries are not imported here; a
+result is made from the attributes of the object that the layer below returns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, final
+
+from pydantic import BaseModel, ConfigDict
+
+from sweeps.report.trial_row import PairedTest, ScoreLabel, TrialRow
+
+
+class Result(BaseModel):
+    """Plain, frozen values, also read from another object's attributes."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+@final
+class ValidConfig(Result):
+    """A configuration without mistakes. `trials`: of a search, over all domains; `remarks`: by
+    domain, what is unusual but allowed."""
+
+    config: str
+    kind: str
+    domains: tuple[str, ...]
+    trials: int | None
+    remarks: dict[str, tuple[str, ...]]
+
+
+@final
+class DomainEnd(Result):
+    """A domain's study. `reached`: whether there is a result; `searched`: what the space of a
+    search varies; `best`: by validation score, null if no trial finished within the constraints;
+    `best_score`: its score as text, with that of fresh seeds.
+    `paired`: the best trial minus the best SFT trial on test items; `test_remarks`: the same in
+    sentences, or why it is missing. `links`: (label, text) pairs that point to MLflow."""
+
+    reached: bool
+    label: ScoreLabel
+    searched: tuple[str, ...]
+    best: TrialRow | None
+    best_score: str
+    paired: tuple[PairedTest, ...]
+    test_remarks: tuple[str, ...]
+    report: Path
+    links: tuple[tuple[str, str], ...]
+
+
+@final
+class SweepEnd(Result):
+    """A sweep that was run. `stopped`: how its budget ended it; else empty."""
+
+    name: str
+    kind: str
+    folder: Path
+    domains: dict[str, DomainEnd]
+    stopped: str
+
+
+@final
+class PaperEnd(Result):
+    """A paper that was run. `html`: the report on all studies; `stopped`: how its budget ended
+    it, else empty; `unreached`: (study, domain) pairs without a finished trial."""
+
+    html: Path
+    links: tuple[tuple[str, str], ...]
+    stopped: str
+    unreached: tuple[tuple[str, str], ...]
+
+
+@final
+class DomainExport(Result):
+    """A domain's export. `config`: of a single run; `model`: null if its weights were removed."""
+
+    config: Path
+    model: Path | None
+
+
+@final
+class BenchmarkDifference(Result):
+    """A minus B on the `n` items of a benchmark, or the mean over several, named "".
+
+    [`low`, `high`]: 95 %. `p_value`: McNemar's, null unless items are right or wrong; `adjusted`:
+    Holm's. `detectable`: the smallest difference that these items would have shown in four of
+    five such comparisons. The other fields are the items left out.
+    """
+
+    benchmark: str
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    p_value: float | None
+    adjusted: float | None
+    n: int
+    detectable: float
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    asked_differently: tuple[str, ...]
+
+
+@final
+class Comparison(Result):
+    """Two models on the same items. `left_out`: benchmarks without a common item, with the number
+    of items in A and B; `other_protocols`: benchmarks that A and B ran by different rules."""
+
+    differences: tuple[BenchmarkDifference, ...]
+    left_out: dict[str, tuple[int, int]]
+    other_protocols: tuple[str, ...]
+
+
+@final
+class FinetuneEnd(Result):
+    """A single run after `step` updates. `score`: on validation items, higher is better; null if
+    it diverged, for the `reason`. `result`: its file; `model_folder`: null unless it was kept."""
+
+    state: Literal["finished", "diverged"]
+    step: int
+    score: float | None
+    metrics: dict[str, float]
+    reason: str
+    result: Path
+    model_folder: Path | None
+
+
+@final
+class BenchmarkScore(Result):
+    """A model's score on a benchmark, higher is better; [`low`, `high`] is its 95 % interval.
+    `tokens`: generated."""
+
+    name: str
+    metric: str
+    score: float
+    standard_error: float
+    low: float
+    high: float
+    n: int
+    metrics: dict[str, float]
+    protocol_sha256: str
+    sandbox_level: str | None
+    aggregation: str
+    items_sha256: str
+    seconds: float
+    tokens: int
+
+
+@final
+class Evaluation(Result):
+    """A model's scores by benchmark."""
+
+    model: str
+    weights_sha256: str
+    split: str
+    results: dict[str, BenchmarkScore]
