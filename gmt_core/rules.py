@@ -17,7 +17,7 @@ from gmt_core.flat import INT_OF, chunks_of, count_true, flat_view, sampled
 from gmt_core.magnitudes import Saliency, salient
 from gmt_core.permutation import Permutation
 
-_COUNTED: Final = 1 << 20  # elements masked and counted at once: they stay in the cache
+_COUNTED: Final = 1 << 20  # elements masked, and counted, at once: they stay in the cache
 
 
 class Rule(ABC):
@@ -88,11 +88,11 @@ class KeepLargest(Rule):
         return _at_least(chunk, self.threshold)
 
     def zero_(self, gradient: Tensor) -> None:
-        """One operation and no temporary: what a hard shrinkage at the next value below keeps."""
+        """A few operations on each part that the cache holds."""
         below = self.below(gradient.dtype)
         if below >= 0.0:
-            flat = flat_view(gradient)
-            torch.ops.aten.hardshrink.out(flat, below, out=flat)
+            for part in flat_view(gradient).split(_COUNTED):
+                _shrink_(part, below)
 
     def zero_and_count_(self, gradient: Tensor, kept: Tensor) -> None:
         """What stays is not zero, unless all of it stays."""
@@ -101,7 +101,7 @@ class KeepLargest(Rule):
             kept += gradient.numel()
             return
         for part in flat_view(gradient).split(_COUNTED):
-            torch.ops.aten.hardshrink.out(part, below, out=part)
+            _shrink_(part, below)
             # What is dropped has no sign, so that all its bits are 0; the cast is fast.
             kept += count_true(part.view(INT_OF[part.dtype]).bool())
 
@@ -137,6 +137,17 @@ class KeepMostSalient(Rule):
         """Compare the sampled magnitudes."""
         found = salient(values, self.weight[sample], self.saliency)
         return _at_least(found, self.threshold)
+
+
+def _shrink_(flat: Tensor, below: float) -> None:
+    """Zero in place what is not larger in magnitude."""
+    if flat.itemsize > 2 or flat.device.type != "cpu":
+        torch.ops.aten.hardshrink.out(flat, below, out=flat)
+        return
+    # A CPU compares 16-bit floats as float32; integers sort alike at no such cost.
+    bits = flat.view(torch.int16)
+    limit = int(torch.tensor(below, dtype=flat.dtype).view(torch.int16))
+    torch.ops.aten.threshold_backward.grad_input(bits, bits & 0x7FFF, limit, grad_input=bits)
 
 
 def _at_least(values: Tensor, threshold: Tensor) -> Tensor:
