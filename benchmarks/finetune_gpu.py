@@ -128,7 +128,7 @@ def main() -> None:
     if group.leads:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         settings = {name: str(value) for name, value in vars(given).items() if name != "out"}
-        record = {"torch": torch.__version__, "device": device, **settings}
+        record: dict[str, object] = {"torch": torch.__version__, "device": device, **settings}
         record |= {"one_trainer": memory, "rounds": rounds}
         given.out.mkdir(parents=True, exist_ok=True)
         (given.out / "finetune_gpu.json").write_text(json.dumps(record, indent=1) + "\n")

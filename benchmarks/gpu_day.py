@@ -75,12 +75,13 @@ def stages(out: Path, model: Path | None, rows: Path | None, *, dry: bool) -> It
     device = f"resources.gpus_per_worker={0 if dry else 0.5}"
     mini = ("-m", "sweeps", "run", "sweeps/configs/mini.yaml", device, *trials, *short)
     yield Stage("mini_sweep", mini, PROJECT)
-    peers = ("benchmarks/finetune_throughput.py", "--no-memory", "--trainers", "ours", "ours_gmt")
-    peers += ("transformers", "trl", "--rounds", "1" if dry else "3", "--updates", "1")
-    yield Stage("trl", (*peers, "--folder", str(out / "trl")), (*PROJECT, "trl"))
+    names = ("ours", "ours_gmt", "transformers", "trl")
+    peers = ("benchmarks/finetune_throughput.py", "--no-memory", "--trainers", *names)
+    turns = ("--rounds", "1" if dry else "3", "--updates", "1" if dry else "4")
+    yield Stage("trl", (*peers, *turns, "--folder", str(out / "trl")), (*PROJECT, "trl"))
     real = ("--model", str(model), "--gsm8k", str(rows), "--folder", str(out / "real_weights"))
     missing = "" if model is not None and rows is not None else "no --model and --rows"
-    yield Stage("real_weights", (*peers, *real), (*PROJECT, "trl"), missing)
+    yield Stage("real_weights", (*peers, *turns, *real), (*PROJECT, "trl"), missing)
 
 
 def lacking(stage: Stage, *, dry: bool) -> str:

@@ -93,11 +93,11 @@ def step_rows(name: str, rounds: int) -> Iterator[Row]:
 def train_rows(name: str, rounds: int) -> Iterator[Row]:
     """As `step_rows`, as a sweep trains on a GPU: float32 weights, products in bfloat16.
 
-    32,768 tokens in micro-batches of 4,096; on a CPU 2,048 in two. A model that does not
+    32,768 tokens in micro-batches of 4,096; on a CPU 256 in two. A model that does not
     fit beside its gradients and moments is cut to the layers that do.
     """
     if not torch.cuda.is_available():
-        yield from _turns(llama(name), (2, 2, LENGTH), rounds, mixed=True)
+        yield from _turns(llama(name), (2, 1, 128), rounds, mixed=True)
         return
     with torch.device("meta"):
         bytes_ = 16 * sum(p.numel() for p in llama(name).parameters())

@@ -13,7 +13,7 @@ from sweeps.config.study_config import KINDS, TUNED_RATIOS, Kind
 from sweeps.config.study_identity import config_yaml
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths, share_generated_files
 from sweeps.execution import preflight, sweep
-from sweeps.execution.driver_log import driver_log
+from sweeps.execution.driver_log import LOG, driver_log
 from sweeps.execution.hooked_display import HookedDisplay, calling_hooks
 from sweeps.execution.progress import Display, LineDisplay
 from sweeps.execution.remote_job import Stored
@@ -105,7 +105,15 @@ def _run_studies(
             driver_log(place.driver_log(), one.name),
         ):
             ledger = sweep.build_usage_tracker(one, folders, began)
-            result = sweep.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
+            try:
+                result = sweep.run_studies(one, shown, tracker, groups, driver, ledger=ledger)
+            except UserError as error:
+                if kind != "efficiency":  # no other study depends on it
+                    raise
+                LOG.error("%s", error)
+                shown.say(str(error))
+                unreached += [(kind, domain) for domain in one.domains]
+                continue
         shown.stopped = result.stopped
         unreached += [(kind, domain) for domain in result.unreached()]
         for domain, found in result.domains.items():

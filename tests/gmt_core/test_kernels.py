@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gmt_core import GradientMask, magnitude_thresholds
+from gmt_core import GradientMask, accelerated, magnitude_thresholds
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
@@ -35,6 +35,27 @@ def test_kernels_agree_with_a_full_sort_in_the_interpreter() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "kernels agree with a full sort\n"
+
+
+@needs_triton
+def test_without_a_c_compiler_torch_masks_and_one_warning_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    gpu = torch.device("cuda")
+    for cached in (accelerated.kernels_for, accelerated._compiles):
+        cached.cache_clear()
+    with pytest.warns(UserWarning, match="finds no C compiler") as warned:
+        assert accelerated.kernels_for(gpu, torch.float32) is None
+        assert accelerated.kernels_for(gpu, torch.bfloat16) is None
+    assert len(warned) == 1
+    accelerated._compiles.cache_clear()
+    accelerated.kernels_for.cache_clear()
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/cc" if name == "clang" else None)
+    assert accelerated.kernels_for(gpu, torch.float32) is not None
+    accelerated._compiles.cache_clear()
+    accelerated.kernels_for.cache_clear()
 
 
 @pytest.mark.gpu

@@ -243,3 +243,28 @@ def test_the_study_that_a_budget_ends_is_the_last(
     assert result.stopped == "the budget is spent"
     assert result.html.is_file()
     assert resolve_paths(load_config(tmp_path / "small")) == resolve_paths(config)
+
+
+def test_a_paper_whose_efficiency_cannot_be_measured_is_reported_without_it(
+    paper: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def run_studies(one: SweepConfig, *given: object, **options: object) -> StudyResult:
+        ran.append(one.study.kind)
+        if one.study.kind == "efficiency":
+            raise UserError("the measurement of efficiency failed: CUDA out of memory")
+        return StudyResult({})
+
+    monkeypatch.setattr("sweeps.execution.sweep.check", lambda *given: None)
+    monkeypatch.setattr("sweeps.execution.sweep.run_studies", run_studies)
+    monkeypatch.setattr("sweeps.execution.paper.worker_session", lambda *given: nullcontext())
+    kinds = ["efficiency", "methods"]
+    study = paper["study"] | {"paper": kinds, "mask_ratio": 0.5}
+    config = parse_config(paper | {"study": study, "storage": str(tmp_path)})
+    shown = io.StringIO()
+    result = run(config, LineDisplay(shown), MemoryTracker())
+    assert ran == kinds
+    assert "CUDA out of memory" in shown.getvalue()
+    assert result.unreached == tuple(("efficiency", domain) for domain in config.domains)
+    assert result.html.is_file()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scale import ray_cluster
 
 from sweeps.config.sweep_config import Resources
 from sweeps.execution.cluster import ray_session
@@ -37,6 +36,8 @@ class BadNode:
 def test_a_node_with_a_hardware_fault_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from scale import ray_cluster  # here, because workers import this file without benchmarks
+
     bad, resources = tmp_path / "bad", Resources()
     with ray_cluster(2) as address:
         monkeypatch.setenv("RAY_ADDRESS", address)
