@@ -86,10 +86,11 @@ def measured_pace(config: SweepConfig, domain: str, items: ItemCounts) -> Pace:
     from sweeps.finetune.loop import finetune
 
     workers, run = config.resources.workers, _short(shortest_run(config, domain))
-    clock, start = _Clock(), _start_seconds()
-    with TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        result = finetune(run, Path(folder), clock)
+    start = _start_seconds()
+    for _ in range(2):  # the first run imports libraries, which a worker does once
+        clock, began = _Clock(), time.perf_counter()
+        with TemporaryDirectory() as folder:
+            result = finetune(run, Path(folder), clock)
     # The first update also warms up caches and kernels.
     update = median([after - before for before, after in pairwise(clock.moments)][1:])
     examples = config.domains[domain].examples or config.training.examples

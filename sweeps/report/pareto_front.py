@@ -24,7 +24,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-COST = ScoreLabel("cost", decimals=2)
+COST = ScoreLabel("cost", decimals=2, lowest=0.0)
 NO_SPANS: Mapping[str, Interval | None] = {}
 AXES = {
     "seconds": "training seconds",

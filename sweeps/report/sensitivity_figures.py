@@ -8,9 +8,9 @@ from matplotlib import colormaps
 from sweeps.report import drawing
 from sweeps.report.arms import scored_at, setting_at
 from sweeps.report.equivalence import Comparisons
-from sweeps.report.intervals import bars, mean_interval
+from sweeps.report.intervals import bars, cut, mean_interval
 from sweeps.report.page import Cells, Drawn, table
-from sweeps.report.pareto_front import front
+from sweeps.report.pareto_front import COST, front
 from sweeps.report.sensitivity import SensitivityData, SensitivityResult
 from sweeps.report.trial_row import ScoreLabel
 
@@ -155,7 +155,7 @@ def slices(data: SensitivityData) -> Drawn:
             point = {"mask ratio": f"{ratio:g}", "N": interval, "learning rate": f"{rate:.1e}"}
             rows.append({**point, label.text: label.number(score)})
     drawing.legend(figure, 2)
-    caption = "One seed per point, used nowhere else; each ratio's best pair is replicated."
+    caption = "On seeds used nowhere else; each ratio's best pair is replicated."
     return Drawn("slices", title, caption, figure, table(rows))
 
 
@@ -189,7 +189,8 @@ def costs(data: SensitivityData, result: SensitivityResult) -> Drawn:
         seconds = [r.metrics[TRAIN_SECONDS] for r in rows if TRAIN_SECONDS in r.metrics]
         if seconds:
             points[one.name] = (one.mean, float(np.mean(seconds)))
-            spans[one.name] = mean_interval(seconds)
+            span = mean_interval(seconds)
+            spans[one.name] = span and cut(span, COST)
     if len(points) < 2:
         return Drawn("front", title, "Requires two ratios with a score and a time.")
     caption = (
