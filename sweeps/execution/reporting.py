@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import mean
+
 import optuna
 
 from sweeps.config.space import plain_point
@@ -15,7 +17,7 @@ from sweeps.report.methods_page import ComparisonData, drawn_of
 from sweeps.report.page import Drawn, Page
 from sweeps.report.sensitivity import SensitivityData, analyse
 from sweeps.report.sensitivity_page import cost
-from sweeps.report.trial_row import StudyData, TrialRow
+from sweeps.report.trial_row import StudyData, TrialRow, fresh_scores
 from sweeps.report.write_report import ReportPaths, write_files, write_report, write_sensitivity
 from sweeps.search.design import Design
 from sweeps.search.importance import importances
@@ -217,8 +219,8 @@ def study_finals(
 ) -> dict[str, float]:
     """Metrics of the study itself in the tracker.
 
-    For a search: the best score and the test difference from SFT. For a sensitivity study: means
-    with intervals.
+    For a search: the best score, that of fresh seeds, and the test difference from SFT. For a
+    sensitivity study: means with intervals.
     """
     if config.study.kind == "sensitivity":
         result = analyse(sensitivity_data(config, domain, study, rows, scores))
@@ -234,4 +236,6 @@ def study_finals(
         return finals
     best = best_row(rows)
     found = {} if best is None or best.score is None else {"final/score": best.score}
+    if best is not None and (fresh := fresh_scores(best, rows)):
+        found["final/fresh_seeds_score"] = mean(fresh)
     return found | (paired_metrics(paired_tests(scores)) if config.study.kind == "search" else {})
