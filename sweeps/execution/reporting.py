@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import mean
+
 import optuna
 
 from sweeps.config.space import plain_point
@@ -19,7 +21,7 @@ from sweeps.report.methods_page import ComparisonData
 from sweeps.report.page import Drawn, Page
 from sweeps.report.published import published_speeds
 from sweeps.report.sensitivity import SensitivityData, SensitivityResult, analyse, headline
-from sweeps.report.trial_row import StudyData, TrialRow, score_text
+from sweeps.report.trial_row import StudyData, TrialRow, fresh_scores, score_text
 from sweeps.report.write_report import ReportPaths, write_files, write_report, write_sensitivity
 from sweeps.search.design import Design
 from sweeps.search.fixed_designs import DataDesign, MethodsDesign, build_design
@@ -245,8 +247,8 @@ def study_findings(
 ) -> tuple[dict[str, float], dict[str, str]]:
     """What the tracker shows of the study itself: metrics and facts.
 
-    Of a search: the best score, the test scores and their difference from SFT. Of a sensitivity
-    study: means with intervals.
+    Of a search: the best score, that of fresh seeds, the test scores and their difference from
+    SFT. Of a sensitivity study: means with intervals.
     """
     if config.study.kind == "sensitivity":
         data = sensitivity_data(config, domain, study, rows, scores)
@@ -254,6 +256,8 @@ def study_findings(
         return _arm_means(result), _facts(config, domain, rows, headline(data, result))
     best = best_row(rows)
     finals = {} if best is None or best.score is None else {"final/score": best.score}
+    if best is not None and (fresh := fresh_scores(best, rows)):
+        finals["final/fresh_seeds_score"] = mean(fresh)
     if config.study.kind != "search":
         return finals, _facts(config, domain, rows, "")
     for role, entries in scores.entries.items():
