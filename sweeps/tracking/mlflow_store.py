@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from sweeps.storage.errors import UserError
@@ -26,6 +26,9 @@ from sweeps.tracking.tracker import TrackingError, TrackingRefused, TrialInfo, p
 
 if TYPE_CHECKING:
     from mlflow.entities import Param
+
+
+T = TypeVar("T")
 
 
 def params(trial: TrialInfo) -> list[Param]:
@@ -40,11 +43,11 @@ def params(trial: TrialInfo) -> list[Param]:
     return [Param(name, value) for name, value in texts.items()]
 
 
-def named(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics with names that MLflow accepts: "pass@1" becomes "pass_at_1"."""
+def named(values: Mapping[str, T]) -> dict[str, T]:
+    """Metrics or tags with names that MLflow accepts: "pass@1" becomes "pass_at_1"."""
     return {
         re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_")): value
-        for name, value in metrics.items()
+        for name, value in values.items()
     }
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to import, so import it only when trac
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-BATCH_POINTS = 1000  # MLflow's limit for one request
+BATCH_POINTS, BATCH_TAGS = 1000, 100  # MLflow's limits for one request
 FAILURE_CHARACTERS = 5000
 LOCAL_SERVER = "http://127.0.0.1:5000"
 STATUS: dict[TrialState, str] = {
@@ -199,9 +199,11 @@ class MlflowTracker(Tracker):
         from mlflow.entities import RunTag
 
         run_id = self._run(key).run_id if key else self._current().run_id
-        tags = [RunTag(NOTE if k == DESCRIPTION else k, value) for k, value in facts.items()]
+        names = {DESCRIPTION: NOTE}
+        tags = [RunTag(names.get(k, k), value) for k, value in named(facts).items()]
         with reported(f"describe {key or 'the study'!r}"):
-            self._client.log_batch(run_id, tags=tags)
+            for start in range(0, len(tags), BATCH_TAGS):
+                self._client.log_batch(run_id, tags=tags[start : start + BATCH_TAGS])
 
     def end_study(
         self, state: TrialState, artifacts: Sequence[Path], finals: Mapping[str, float]

@@ -411,6 +411,13 @@ def test_mlflow_sends_many_points_in_batches(mlflow_store: MlflowStore) -> None:
     assert len(mlflow_store.points("t0", "train/grad_norm")) == 2500
 
 
+def test_mlflow_takes_many_facts_of_any_name(mlflow_store: MlflowStore) -> None:
+    tracker = mlflow_store.open()
+    write_trial(tracker)
+    tracker.describe("t0", {f"data/{n}@a,b": "1" for n in range(120)})
+    assert set(facts_of(mlflow_store._trial("t0"))) == {f"data/{n}_at_a_b" for n in range(120)}
+
+
 def test_mlflow_artifacts_stay_beside_the_file(
     mlflow_store: MlflowStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
