@@ -27,7 +27,6 @@ from mini_trainings import (
     EXAMPLES,
     ITEMS,
     KINDS,
-    POINTS,
     Training,
     key,
     recorded,
@@ -51,12 +50,14 @@ RUNGS = (("quarter", "half"), ("quarter",))
 
 SCHEDULERS: tuple[dict[str, Any], ...] = (
     {"name": "asha"},  # the first of each family is the one that the bar is about
+    {"name": "asha", "grace_checks": 1, "reduction_factor": 2},
+    {"name": "asha", "grace_checks": 1, "reduction_factor": 4},
     {"name": "asha", "grace_checks": 2, "reduction_factor": 2},
     {"name": "asha", "grace_checks": 2, "reduction_factor": 4},
-    {"name": "asha", "grace_checks": 3, "reduction_factor": 4},
     {"name": "hyperband"},
+    {"name": "median"},
     {"name": "median", "grace_checks": 2},
-    {"name": "percentile", "grace_checks": 2},
+    {"name": "percentile"},
 )
 
 
@@ -125,7 +126,7 @@ def shortened(signal: str, rungs: Sequence[str], factor: int, rows: Rows) -> Cou
     """The final values of complete short trainings, on the rungs of halving by ``factor``."""
     row, spent, checks = rows["cosine"], 0.0, []
     for rung, kind in enumerate(rungs):
-        spent += KINDS[kind][1]["examples"] / EXAMPLES
+        spent += KINDS[kind].examples / EXAMPLES
         checks.append(({factor**rung: SIGNALS[signal] * rows[kind][signal][-1]}, spent))
     return Course(row["point"], tuple(checks), spent + 1.0, row["score"][-1])
 
@@ -161,13 +162,13 @@ class Rule:
     pruner: Callable[[], BasePruner]
     course: Callable[[Rows], Course]
     kind: str = "cosine"
-    trials: int = POINTS
+    part: int = 1  # 2: half of the trials
 
 
 def rules() -> Iterator[Rule]:
     """Every rule; the bar is about the first of each family."""
     course = partial(checked, "cosine", "score")
-    yield Rule("no stopping, half of the trials", NopPruner, course, trials=POINTS // 2)
+    yield Rule("no stopping, half of the trials", NopPruner, course, part=2)
     for kind, signal in product(("cosine", "wsd"), SIGNALS):
         for scheduler in SCHEDULERS:
             search = SearchConfig.model_validate({"scheduler": scheduler})
@@ -178,7 +179,7 @@ def rules() -> Iterator[Rule]:
         halving = partial(SuccessiveHalvingPruner, min_resource=1, reduction_factor=factor)
         course = partial(shortened, signal, rungs, factor)
         yield Rule(f"short {'+'.join(rungs)}, {signal}, halving {factor}", halving, course)
-    for check in (2, 4):
+    for check in (1, 2):
         yield Rule(f"paired items at check {check}", WilcoxonPruner, partial(paired, check))
     yield Rule("paired items of the last check (cost: items)", WilcoxonPruner, evaluated)
 
@@ -195,24 +196,20 @@ def score_error(bests: Iterable[float]) -> float:
     return math.sqrt(mean(best * (1 - best) for best in bests) / ITEMS)
 
 
-def courses(rule: Rule, points: Sequence[Rows]) -> list[Course]:
-    """The trials of a search that the rule takes."""
-    return [rule.course(rows) for rows in points[: rule.trials]]
-
-
 def judged(rule: Rule, table: Sequence[Sequence[Rows]], space: SpaceConfig) -> dict[str, Any]:
     """A rule over all seeds: the share of steps, and what its best score lost."""
-    full = [max(rows[rule.kind]["score"][-1] for rows in points) for points in table]
-    found = [
-        replay(rule.pruner(), courses(rule, points), space, f"seed {seed}")
-        for seed, points in enumerate(table)
-    ]
+    trials = KINDS[rule.kind].points
+    full = [max(rows[rule.kind]["score"][-1] for rows in points[:trials]) for points in table]
+    found = []
+    for seed, points in enumerate(table):
+        courses = [rule.course(rows) for rows in points[: trials // rule.part]]
+        found.append(replay(rule.pruner(), courses, space, f"seed {seed}"))
     lost = [best - search.best for best, search in zip(full, found, strict=True)]
     low, high = interval(lost)
     return {
         "rule": rule.name,
-        "share": round(mean(search.cost for search in found) / POINTS, 4),
-        "most": round(max(search.cost for search in found) / POINTS, 4),
+        "share": round(mean(search.cost for search in found) / trials, 4),
+        "most": round(max(search.cost for search in found) / trials, 4),
         "finished": mean(search.finished for search in found),
         "lost": lost,
         "low": round(low, 4),
@@ -231,7 +228,7 @@ def correlations(table: Sequence[Sequence[Rows]]) -> Iterator[str]:
 
 def rank_correlations(points: Sequence[Rows], kind: str, signal: str) -> list[float]:
     """For each check of a kind of training, over the points of one seed."""
-    target = "wsd" if kind == "wsd" else "cosine"
+    target, points = "wsd" if kind == "wsd" else "cosine", points[: KINDS[kind].points]
     scores = [rows[target]["score"][-1] for rows in points]
     checks = zip(*(rows[kind][signal] for rows in points), strict=True)
     return [float(SIGNALS[signal] * stats.spearmanr(each, scores).statistic) for each in checks]
@@ -241,7 +238,7 @@ def run_replays(folder: Path) -> None:
     """Every rule over the whole table; prints it and writes replays.json."""
     known, space = recorded(folder), sweep().space_of(DOMAIN)
     table = [
-        [{kind: known[key(kind, point)] for kind in KINDS} for point in points]
+        [{kind: known.get(key(kind, point), {}) for kind in KINDS} for point in points]
         for points in searches()
     ]
     found = [judged(rule, table, space) for rule in rules()]

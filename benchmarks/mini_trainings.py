@@ -14,6 +14,7 @@ import random
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 from statistics import mean
@@ -28,16 +29,26 @@ from sweeps.finetune.reporter import Check
 
 CONFIG = Path(__file__).resolve().parent.parent / "sweeps" / "configs" / "mini.yaml"
 DOMAIN, TRAININGS = "math", "trainings.jsonl"
-SEEDS, POINTS, CHECKS, ITEMS, EXAMPLES = 10, 24, 8, 128, 1024
+SEEDS, POINTS, CHECKS, ITEMS, EXAMPLES = 10, 24, 4, 128, 1024
 RATES = tuple(float(f"{3e-4 * (5e-3 / 3e-4) ** (level / 7):.3g}") for level in range(8))
-KINDS: dict[str, tuple[int, dict[str, Any]]] = {
-    "cosine": (CHECKS, {"examples": EXAMPLES}),
-    "quarter": (1, {"examples": EXAMPLES // 4}),
-    "half": (1, {"examples": EXAMPLES // 2}),
-    "wsd": (CHECKS, {"examples": EXAMPLES, "schedule": "wsd"}),
-}
-"""Checks of a training, and what it changes; all but the last are cosine schedules."""
 
+
+@dataclass(frozen=True)
+class Kind:
+    """How the first ``points`` of each search are trained: a schedule over ``examples``."""
+
+    examples: int = EXAMPLES
+    schedule: str = "cosine"
+    checks: int = CHECKS
+    points: int = POINTS
+
+
+KINDS = {
+    "cosine": Kind(),
+    "quarter": Kind(EXAMPLES // 4, checks=1),
+    "half": Kind(EXAMPLES // 2, checks=1),
+    "wsd": Kind(schedule="wsd", points=POINTS // 2),
+}
 Training = dict[str, Any]
 Key = tuple[str, str]
 
@@ -87,8 +98,9 @@ EVALUATE = validation.evaluate
 
 def train(kind: str, seed: int, point: Point, cache: Cache) -> Training:
     """One training to its end."""
-    checks, changes = KINDS[kind]
-    run = sweep(checks).trial(DOMAIN, {**point, **changes, "seed": seed})
+    asked = KINDS[kind]
+    changes = {"examples": asked.examples, "schedule": asked.schedule, "seed": seed}
+    run = sweep(asked.checks).trial(DOMAIN, {**point, **changes})
     recorder, started = Recorder(), time.perf_counter()
     validation.evaluate = recorder.evaluate  # a check reports means only
     with tempfile.TemporaryDirectory() as folder:
@@ -123,9 +135,9 @@ def recorded(folder: Path) -> dict[Key, Training]:
 def record(folder: Path) -> None:
     """Run what is missing; each training is written as it ends."""
     known, cache = recorded(folder), Cache()
-    for kind in KINDS:
+    for kind, asked in KINDS.items():
         for seed, points in enumerate(searches()):
-            for point in points:
+            for point in points[: asked.points]:
                 if key(kind, point) not in known:
                     row = train(kind, seed, point, cache)
                     with (folder / TRAININGS).open("a") as file:
