@@ -198,7 +198,7 @@ def score_error(bests: Iterable[float]) -> float:
 
 def judged(rule: Rule, table: Sequence[Sequence[Rows]], space: SpaceConfig) -> dict[str, Any]:
     """A rule over all seeds: the share of steps, and what its best score lost."""
-    trials = KINDS[rule.kind].points
+    trials, table = KINDS[rule.kind].points, table[: KINDS[rule.kind].seeds]
     full = [max(rows[rule.kind]["score"][-1] for rows in points[:trials]) for points in table]
     found = []
     for seed, points in enumerate(table):
@@ -221,7 +221,7 @@ def judged(rule: Rule, table: Sequence[Sequence[Rows]], space: SpaceConfig) -> d
 def correlations(table: Sequence[Sequence[Rows]]) -> Iterator[str]:
     """Spearman's correlation of each early value with the final score, mean over seeds."""
     for kind, signal in product(KINDS, SIGNALS):
-        found = [rank_correlations(points, kind, signal) for points in table]
+        found = [rank_correlations(points, kind, signal) for points in table[: KINDS[kind].seeds]]
         line = " | ".join(f"{mean(each):.2f}" for each in zip(*found, strict=True))
         yield f"| {kind}, {signal} | {line} |"
 

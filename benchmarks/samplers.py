@@ -33,7 +33,8 @@ Result = dict[str, Any]
 
 def nearest(point: Point) -> str:
     """The recorded point with the learning rate nearest by ratio, as the table's key."""
-    rate = min(RATES, key=lambda level: abs(math.log(level / point["learning_rate"])))
+    drawn = float(point["learning_rate"])
+    rate = min(RATES, key=lambda level: abs(math.log(level / drawn)))
     return key("", {**point, "learning_rate": rate})[1]
 
 
