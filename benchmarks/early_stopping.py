@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ from sweeps.search.pruners import build_pruner, is_spared
 SIGNALS = {"score": 1, "bits_per_byte": -1, "loss": -1}
 """What a pruner may be told at a check, with the sign that makes more better: the score and the
 bits per byte of the validation items' answers, and the mean training loss since the last check."""
+
+ORDERS = 10
+"""Of the trials of a search: which come first changes what a pruner knows."""
 
 RUNGS = (("quarter", "half"), ("quarter",))
 """Shares of the examples in complete short trainings before the full one."""
@@ -196,26 +200,49 @@ def score_error(bests: Iterable[float]) -> float:
     return math.sqrt(mean(best * (1 - best) for best in bests) / ITEMS)
 
 
+def orders(points: Sequence[Rows]) -> Iterator[list[Rows]]:
+    """The trials of a search in the order in which they were dealt, then in random ones."""
+    yield list(points)
+    for seed in range(1, ORDERS):
+        yield random.Random(seed).sample(points, len(points))
+
+
 def judged(rule: Rule, table: Sequence[Sequence[Rows]], space: SpaceConfig) -> dict[str, Any]:
-    """A rule over all seeds: the share of steps, and what its best score lost."""
-    trials, table = KINDS[rule.kind].points, table[: KINDS[rule.kind].seeds]
-    full = [max(rows[rule.kind]["score"][-1] for rows in points[:trials]) for points in table]
+    """A rule over all seeds: the share of steps, and what its best score lost.
+
+    ``lost``: in the order of the trials; ``lost_any``: the mean over orders.
+    """
+    kind = KINDS[rule.kind]
+    table = [points[: kind.points] for points in table[: kind.seeds]]
+    full = [max(rows[rule.kind]["score"][-1] for rows in points) for points in table]
     found = []
     for seed, points in enumerate(table):
-        courses = [rule.course(rows) for rows in points[: trials // rule.part]]
-        found.append(replay(rule.pruner(), courses, space, f"seed {seed}"))
-    lost = [best - search.best for best, search in zip(full, found, strict=True)]
-    low, high = interval(lost)
+        tries = [one[: kind.points // rule.part] for one in orders(points)]
+        courses = [[rule.course(rows) for rows in one] for one in tries]
+        found.append([replay(rule.pruner(), one, space, f"seed {seed}") for one in courses])
+    lost = [best - some[0].best for best, some in zip(full, found, strict=True)]
+    any_order = [
+        best - mean(one.best for one in some) for best, some in zip(full, found, strict=True)
+    ]
     return {
         "rule": rule.name,
-        "share": round(mean(search.cost for search in found) / trials, 4),
-        "most": round(max(search.cost for search in found) / trials, 4),
-        "finished": mean(search.finished for search in found),
-        "lost": lost,
-        "low": round(low, 4),
-        "high": round(high, 4),
+        "share": share([some[0] for some in found], kind.points),
+        "share_any": share([one for some in found for one in some], kind.points),
+        "finished": mean(some[0].finished for some in found),
+        "lost": summary(lost),
+        "lost_any": summary(any_order),
         "error": round(score_error(full), 4),
     }
+
+
+def share(searches: Sequence[Search], trials: int) -> float:
+    """The mean cost of searches, as a share of that of all trials to their ends."""
+    return round(mean(search.cost for search in searches) / trials, 4)
+
+
+def summary(values: Sequence[float]) -> list[float]:
+    """Mean and 95 % interval."""
+    return [round(value, 4) for value in (mean(values), *interval(values))]
 
 
 def correlations(table: Sequence[Sequence[Rows]]) -> Iterator[str]:
@@ -243,10 +270,11 @@ def run_replays(folder: Path) -> None:
     ]
     found = [judged(rule, table, space) for rule in rules()]
     for row in found:
+        (lost, low, high), (lost_any, low_any, high_any) = row["lost"], row["lost_any"]
         print(
-            f"| {row['rule']} | {row['share']:.2f} | {row['most']:.2f} | {row['finished']:.1f} "
-            f"| {mean(row['lost']):.4f} | {row['low']:.4f} to {row['high']:.4f} "
-            f"| {row['error']:.4f} |"
+            f"| {row['rule']} | {row['share']:.2f} | {row['finished']:.1f} "
+            f"| {lost:.4f} | {low:.4f} to {high:.4f} | {row['error']:.4f} "
+            f"| {row['share_any']:.2f} | {lost_any:.4f} | {low_any:.4f} to {high_any:.4f} |"
         )
     print(*correlations(table), sep="\n")
     text = ",\n".join(json.dumps(row) for row in found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import early_stopping
 import optuna
 import pytest
 from early_stopping import (
@@ -19,7 +20,7 @@ from early_stopping import (
     rules,
     shortened,
 )
-from mini_trainings import CHECKS, ITEMS, RATES, key, searches
+from mini_trainings import CHECKS, ITEMS, RATES, Kind, key, searches
 from optuna.pruners import NopPruner, SuccessiveHalvingPruner, WilcoxonPruner
 from samplers import TRIALS, nearest, search
 
@@ -107,13 +108,16 @@ def test_paired_items_stop_what_is_clearly_worse_than_the_best() -> None:
     assert items.best == 0.85
 
 
-def test_a_rule_is_judged_by_what_its_best_score_lost() -> None:
-    table = [[rows(0.5, 0.5), rows(0.4, 0.75)], [rows(0.5, 0.5), rows(0.6, 0.75)]]
+def test_a_rule_is_judged_by_what_its_best_score_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(early_stopping.KINDS, "cosine", Kind(points=2, seeds=3))
+    better, worse = rows(0.5, 0.5), rows(0.4, 0.75)  # by the early value
+    table = [[better, worse], [worse, better], [better, rows(0.6, 0.75)]]
     rule = Rule("a", lambda: SuccessiveHalvingPruner(min_resource=1), lambda r: checked(r))
     found = judged(rule, table, SPACE)
-    assert found["lost"] == [0.25, 0.0]
+    assert found["lost"][0] == pytest.approx(0.25 / 3, abs=1e-4)  # of the first search alone
+    assert found["share"] == pytest.approx((1.5 + 2 + 2) / 6, abs=1e-4)
+    assert 0.0 < found["lost_any"][0] < 0.25  # in some orders, of the second too
     assert found["error"] == pytest.approx((0.75 * 0.25 / ITEMS) ** 0.5, abs=1e-4)
-    assert found["low"] < 0.125 < found["high"]
 
 
 def checked(each: dict[str, Any]) -> Course:
