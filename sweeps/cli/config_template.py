@@ -175,14 +175,13 @@ training:
   method: gmt              # keep the largest gradient elements; random: keep any
 {threads}
 evaluation:
-  checks: 4                # validation checks per trial; all but the last may stop it early
+  checks: 4                # validation checks per trial, the last one at its end
   check_limit: 48          # items per benchmark at all checks but the last
 
 search:
   trials: 12
   sampler: tpe
   startup_trials: 4        # random trials before the sampler uses results
-  scheduler: {{name: asha, grace_checks: 2, reduction_factor: 2}}  # stops unpromising trials early
   start:                   # tried first: plain fine-tuning (mask ratio 0) as the control
     - {{mask_ratio: 0.0, accumulation_interval: 1, learning_rate: {start}}}
 
