@@ -32,7 +32,7 @@ from sweeps.storage.interrupts import interruptible, shielded
 from sweeps.tracking.tracker import SHARED_LINKS
 
 if TYPE_CHECKING:
-    from sweeps.execution.study_session import DomainResult
+    from sweeps.execution.domain_result import DomainResult
     from sweeps.execution.sweep import StudyResult
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,6 +19,7 @@ from sweeps.config.path_types import (
     resolve_data,
     resolve_model,
 )
+from sweeps.config.resources import Resources
 from sweeps.config.search_config import Objective, SearchConfig, bounded
 from sweeps.config.space import MASKING, Point, SpaceConfig, plain_point
 from sweeps.config.study_config import ArmConfig, MaskRatios, NuisanceConfig, StudyConfig
@@ -47,51 +47,6 @@ class TrackingConfig(StrictModel):
     """Where MLflow stores the runs; without ``uri``, in an SQLite file under ``storage``."""
 
     uri: str | None = None
-
-
-class Resources(StrictModel):
-    """The resources of one trial, and how many trials run in parallel.
-
-    ``trial_group``: trials reuse worker groups (``warm``), because a new group takes several
-    seconds to start, or each trial gets its own processes (``isolated``). ``auto`` replaces a
-    group after a trial of five minutes or more, where the start-up hardly matters. ``domains``:
-    the studies run one after another (``in_turn``), or share the same slots (``side_by_side``).
-    ``cpus_per_worker: auto`` is the share of a node's CPUs that goes with a worker's GPUs.
-    """
-
-    workers: Annotated[int, Field(ge=1, le=10_000)] = 1
-    cpus_per_worker: Annotated[float, Field(gt=0, le=10_000)] | Literal["auto"] = 1.0
-    gpus_per_worker: Annotated[float, Field(ge=0, le=10_000)] = 0.0
-    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 1
-    trial_group: Literal["auto", "warm", "isolated"] = "auto"
-    domains: Literal["in_turn", "side_by_side"] = "in_turn"
-
-    @field_validator("gpus_per_worker")
-    @classmethod
-    def _one_gpu_at_most(cls, gpus: float) -> float:
-        if gpus > 1:
-            raise ValueError(
-                f"expected at most 1, because a worker uses one GPU, got {gpus:g}; for more GPUs "
-                "per trial, raise resources.workers"
-            )
-        return gpus
-
-    @model_validator(mode="after")
-    def _workers_share_no_gpu(self) -> Self:
-        if self.workers > 1 and 0 < self.gpus_per_worker < 1:
-            raise ValueError(
-                f"gpus_per_worker {self.gpus_per_worker:g}: expected 1 with {self.workers} "
-                "workers, because NCCL connects no two workers of a trial on one GPU"
-            )
-        return self
-
-    def cpus(self, nodes: Sequence[Mapping[str, float]] = ()) -> float:
-        """The CPUs of a worker; ``auto`` looks for the least share on these nodes, given by their
-        resources in Ray, and is 1 without any that has GPUs."""
-        if self.cpus_per_worker != "auto":
-            return self.cpus_per_worker
-        shares = [node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU")]
-        return max(1.0, float(int(min(shares, default=0) * self.gpus_per_worker)))
 
 
 class TrainingConfig(SharedSettings):

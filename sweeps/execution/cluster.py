@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from sweeps.config.sweep_config import Resources
+from sweeps.config.resources import Resources
 from sweeps.execution.cluster_reachable import check_reachable
 from sweeps.execution.ray_compat import (
     DRIVER_ENVIRONMENT,

@@ -107,7 +107,7 @@ def measured_pace(config: SweepConfig, domain: str, items: ItemCounts) -> Pace:
 
 _START = """
 import ray
-from sweeps.config.sweep_config import Resources
+from sweeps.config.resources import Resources
 from sweeps.execution.cluster import ray_session
 
 @ray.remote

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, final
 
 import optuna
@@ -12,6 +12,7 @@ from optuna.trial import TrialState as OptunaState
 
 from sweeps.config.budget import StopCondition
 from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.execution.domain_result import DomainResult
 from sweeps.execution.efficiency_study import MEASURED, measured
 from sweeps.execution.progress import Display, Tally, recorded_best
 from sweeps.execution.reporting import study_info
@@ -22,7 +23,6 @@ from sweeps.execution.test_scoring import score_on_test
 from sweeps.execution.trial_jobs import TrialJobs
 from sweeps.execution.worker_session import imported_meanwhile
 from sweeps.report.trial_row import TrialRow
-from sweeps.report.write_report import ReportPaths
 from sweeps.search.attempts import (
     KEY,
     Lineage,
@@ -60,30 +60,6 @@ TRACKER_PATIENCE_SECONDS = 180.0
 
 TRACKER_HASTE_SECONDS = 5.0
 """The same after the user asked to stop."""
-
-
-@final
-@dataclass(frozen=True)
-class DomainResult:
-    """One domain's study: its trials, the best on validation items, and its report.
-
-    ``links``: (label, text) pairs that point to the tracker. ``stopped``: how the budget ended
-    the study early; else empty. ``measured``: whether an efficiency study, which has no trials,
-    is done.
-    """
-
-    domain: str
-    rows: tuple[TrialRow, ...]
-    best: TrialRow | None
-    test_scores: TestScores
-    report: ReportPaths
-    links: tuple[tuple[str, str], ...]
-    stopped: str = ""
-    measured: bool = False
-
-    def is_reached(self) -> bool:
-        """Whether there is a result: a finished trial, or the efficiency measurement."""
-        return self.best is not None or self.measured
 
 
 def run_together(sessions: Sequence[DomainSession]) -> dict[str, DomainResult]:

@@ -47,7 +47,7 @@ from sweeps.tracking.mlflow_store import tracking_uri
 from sweeps.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from sweeps.execution.study_session import DomainResult
+    from sweeps.execution.domain_result import DomainResult
     from sweeps.execution.worker_groups import WorkerGroups
 
 __all__ = ["StudyResult", "paths_for", "run", "validate"]

@@ -15,7 +15,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeps.config.budget import FailuresConfig, StopCondition
-from sweeps.config.sweep_config import Resources, SweepConfig
+from sweeps.config.resources import Resources
+from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.cluster import live_nodes
 from sweeps.execution.job_client import Timeouts, trainable_for
 from sweeps.execution.ray_compat import HEAD_SHARE

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.config.sweep_config import Resources
+from sweeps.config.resources import Resources
 from sweeps.execution.cluster import has_other_nodes, ray_session
 from sweeps.execution.remote_job import Stored, push_cache
 from sweeps.execution.shared_storage import SHARED, probe, require_shared

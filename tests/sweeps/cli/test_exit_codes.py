@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from sweeps.cli.app import app
+from sweeps.execution.domain_result import DomainResult
 from sweeps.execution.job_messages import Refused, Scored, ScoringJob
 from sweeps.execution.paper import PaperResult
-from sweeps.execution.study_session import DomainResult
 from sweeps.execution.sweep import StudyResult
 from sweeps.execution.test_scores import TestScores as Scores
 from sweeps.execution.test_scoring import score_model

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.config.load import load_config
-from sweeps.config.sweep_config import Resources, paths_for, resolve_paths, share_generated_files
+from sweeps.config.resources import Resources
+from sweeps.config.sweep_config import paths_for, resolve_paths, share_generated_files
 from sweeps.execution import cluster_reachable
 from sweeps.execution.cluster import ray_session
 from sweeps.execution.cluster_reachable import check_reachable

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from sweeps.config.sweep_config import Resources
+from sweeps.config.resources import Resources
 from sweeps.execution import cluster, worker_groups
 from sweeps.execution.cluster import concurrency, local_places
 from sweeps.execution.hub_token import HubToken

@@ -12,9 +12,10 @@ from sweeps.config.budget import BudgetConfig, StopCondition, UsageTracker
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import tuner
+from sweeps.execution.domain_result import DomainResult
 from sweeps.execution.efficiency_study import MEASURED
 from sweeps.execution.progress import LineDisplay
-from sweeps.execution.study_session import DomainResult, DomainSession, run_together
+from sweeps.execution.study_session import DomainSession, run_together
 from sweeps.execution.sweep import open_study
 from sweeps.execution.trial_batch import TrialBatch
 from sweeps.storage.run_lock import acquire_run_lock

@@ -15,8 +15,9 @@ from sweeps.cli.app import app
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import tuner
+from sweeps.execution.domain_result import DomainResult
 from sweeps.execution.progress import LineDisplay
-from sweeps.execution.study_session import DomainResult, DomainSession
+from sweeps.execution.study_session import DomainSession
 from sweeps.execution.sweep import open_study, run_studies
 from sweeps.execution.trial_batch import TrialBatch
 from sweeps.search.attempts import finished_trials

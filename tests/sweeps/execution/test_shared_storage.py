@@ -10,7 +10,7 @@ import pytest
 import torch.distributed as dist
 
 from sweeps.config.failures import kind_of
-from sweeps.config.sweep_config import Resources
+from sweeps.config.resources import Resources
 from sweeps.execution import shared_storage, worker_session
 from sweeps.execution.job_messages import Job, Measured, MeasuringJob
 from sweeps.execution.shared_storage import SharedFolderJob, probe

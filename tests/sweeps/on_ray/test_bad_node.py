@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.config.sweep_config import Resources
+from sweeps.config.resources import Resources
 from sweeps.execution.cluster import ray_session
 from sweeps.execution.job_client import JobClient
 from sweeps.execution.job_messages import Ending, Job, Measured, MeasuringJob

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.config.load import parse_config
-from sweeps.execution.study_session import DomainResult
+from sweeps.execution.domain_result import DomainResult
 from sweeps.execution.sweep import run
 from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import Tree, benchmark, data, tree

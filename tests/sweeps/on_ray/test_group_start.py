@@ -10,7 +10,7 @@ import psutil
 import pytest
 import ray
 
-from sweeps.config.sweep_config import Resources
+from sweeps.config.resources import Resources
 from sweeps.execution import cluster
 from sweeps.execution import worker_groups as groups_module
 from sweeps.execution.cluster import ray_session

@@ -17,8 +17,8 @@ from sweeps.cli.app import app
 from sweeps.config.load import load_config, parse_config
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import tuner
+from sweeps.execution.domain_result import DomainResult
 from sweeps.execution.progress import LineDisplay
-from sweeps.execution.study_session import DomainResult
 from sweeps.execution.sweep import open_study, run_studies
 from sweeps.execution.trial_batch import TrialBatch
 from sweeps.search.attempts import EARLIER, finished_trials

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from sweeps.cli.app import app
 from sweeps.cli.doctor_nodes import check_cluster
 from sweeps.config.load import load_config
-from sweeps.config.sweep_config import Resources, paths_for
+from sweeps.config.resources import Resources
+from sweeps.config.sweep_config import paths_for
 from sweeps.execution import worker_session
 from sweeps.execution.remote_job import Stored
 from sweeps.execution.results import open_results
