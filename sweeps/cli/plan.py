@@ -22,11 +22,10 @@ from sweeps.execution.pace import (
     recorded_pace,
     shortest_run,
 )
-from sweeps.execution.paper import check as check_paper
-from sweeps.execution.paper_plan import PaperPlan, paper_plan
 from sweeps.execution.planning import (
     DomainPlan,
     PaceOf,
+    PaperPlan,
     SweepPlan,
     joined_cluster,
     this_machine,
@@ -226,7 +225,10 @@ def _planned(config: SweepConfig, pace: PaceOf, price: float | None) -> SweepPla
 
 
 def _paper(config: SweepConfig, pace: PaceOf, price: float | None) -> PaperPlan:
-    check_paper(config)
+    from sweeps.execution.paper import check  # imports Ray
+    from sweeps.execution.paper_plan import paper_plan
+
+    check(config)
     machine = (joined_cluster if cluster_address() else this_machine)(config)
     return paper_plan(config, machine, pace, price or config.budget.price_per_gpu_hour)
 

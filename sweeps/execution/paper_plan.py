@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
-
 from sweeps.config.study_config import Kind
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution import planning
 from sweeps.execution.paper import study_of
-from sweeps.execution.planning import Machine, PaceOf, SweepPlan
+from sweeps.execution.planning import Machine, PaceOf, PaperPlan
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.design import DesignPoint
 from sweeps.search.trial_records import recorded_rows
 from sweeps.search.workload import repeated
 from sweeps.storage.errors import UserError
-
-
-@final
-@dataclass(frozen=True)
-class PaperPlan:
-    """All studies of a paper in order, and their sums; unknown ones are None.
-
-    ``left`` trials are without result, of which ``shared`` are trained once for two studies.
-    ``assumed``: the studies that take values from one that is not done, so that their numbers of
-    trials may still change.
-    """
-
-    name: str
-    studies: tuple[SweepPlan, ...]
-    total: int
-    done: int
-    left: int
-    shared: int
-    hours: float | None
-    money: float | None
-    assumed: tuple[Kind, ...] = ()
 
 
 def paper_plan(

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import final
 
 from sweeps.config.space import Point, plain_point
+from sweeps.config.study_config import Kind
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.config.trial_keys import is_of_batch
 from sweeps.execution.disk_need import DiskNeed, disk_need, free_bytes
@@ -89,6 +90,27 @@ class SweepPlan:
     disk_free: int | None
     stops_early: bool
     start_seconds: float = 0.0
+
+
+@final
+@dataclass(frozen=True)
+class PaperPlan:
+    """All studies of a paper in order, and their sums; unknown ones are None.
+
+    ``left`` trials are without result, of which ``shared`` are trained once for two studies.
+    ``assumed``: the studies that take values from one that is not done, so that their numbers of
+    trials may still change.
+    """
+
+    name: str
+    studies: tuple[SweepPlan, ...]
+    total: int
+    done: int
+    left: int
+    shared: int
+    hours: float | None
+    money: float | None
+    assumed: tuple[Kind, ...] = ()
 
 
 def plan(
