@@ -38,12 +38,13 @@ SAMPLERS = ("tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid")
 class SchedulerConfig(StrictModel):
     """Early stopping by an Optuna pruner on the score at each validation check except the last.
 
-    ``none`` stops no trial. ``grace_checks``: no trial is stopped before this check. ``asha`` and
-    ``hyperband`` continue one in ``reduction_factor`` of the trials that reach a rung; the first
-    rung is at ``grace_checks``. ``median`` stops trials below the median of finished trials at the
-    same check. ``percentile`` stops those outside the best ``percentile`` percent. ``patient``
-    stops those below the median without improvement over ``patience`` checks. These three wait for
-    ``search.startup_trials`` finished trials.
+    ``none`` is the default: no rule earned that place (docs/studies.md). ``grace_checks``: no
+    trial is stopped before this check. ``asha`` and ``hyperband`` continue one in
+    ``reduction_factor`` of the trials that reach a rung; the first rung is at ``grace_checks``.
+    ``median`` stops trials below the median of finished trials at the same check. ``percentile``
+    stops those outside the best ``percentile`` percent. ``patient`` stops those below the median
+    without improvement over ``patience`` checks. These three wait for ``search.startup_trials``
+    finished trials.
     """
 
     name: Literal["asha", "hyperband", "median", "percentile", "patient", "none"] = "none"
