@@ -19,7 +19,7 @@ from sweeps.report.trial_row import TrialRow
 from sweeps.search.attempts import KEY, NUMBER, identity, next_number, point_of
 from sweeps.search.design import DERIVED, Design, DesignPoint
 from sweeps.search.trial_records import Records
-from sweeps.storage.atomic_io import link_or_copy
+from sweeps.storage.atomic_io import linked_copy
 from sweeps.storage.trial_files import EVENTS_FILE, MODEL, RESULT_FILE
 
 TAKEN_FROM = "taken_from"
@@ -126,4 +126,4 @@ def _copy(source: Path, target: Path, *, with_model: bool) -> None:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
     if with_model:
-        shutil.copytree(source / MODEL, target / MODEL, copy_function=link_or_copy)
+        linked_copy(source / MODEL, target / MODEL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import final
 
 import optuna
@@ -48,24 +49,15 @@ class TrialJobs:
 
     def _fork(self, number: int, point: Point, method: str, run: FinetuneConfig) -> TrialJob:
         """A fork's job. Its parent's key, and not the checkpoint's place, is part of its own."""
-        lineage = lineages(self._study)[number]
-        start = self._place.fork_starts(self._domain, lineage.key) / step_name(lineage.step)
-        derived = {"fork_of": lineage.key, "step": lineage.step}
-        key = trial_key(number, run, self._config.resources.workers, derived)
-        run = run.model_copy(update={"start_from": str(start)})
-        return TrialJob(
-            key,
-            self._folder(key, run),
-            number,
-            point,
-            method,
-            run,
-            self._config.resources.workers,
-            parent=lineage.key,
-            parent_step=lineage.step,
-        )
+        start, workers = lineages(self._study)[number], self._config.resources.workers
+        key = trial_key(number, run, workers, {"fork_of": start.key, "step": start.step})
+        place = self._place.fork_starts(self._domain, start.key) / step_name(start.step)
+        run = run.model_copy(update={"start_from": str(place)})
+        folder = self._folder(key, run, drop=None)
+        job = TrialJob(key, folder, number, point, method, run, workers)
+        return replace(job, parent=start.key, parent_step=start.step)
 
-    def _folder(self, key: str, run: FinetuneConfig, drop: DropConfig | None = None) -> str:
+    def _folder(self, key: str, run: FinetuneConfig, drop: DropConfig | None) -> str:
         """The folder of a trial, with its run file."""
         folder = self._place.trial(self._domain, key)
         folder.mkdir(parents=True, exist_ok=True)

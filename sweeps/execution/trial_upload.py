@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import final
 
 from sweeps.finetune import checkpoint
-from sweeps.storage.atomic_io import link_or_copy
+from sweeps.storage.atomic_io import linked_copy
 from sweeps.storage.object_store import ObjectStore, StorageError, SupersededError
 from sweeps.storage.outages import repeated, retry_storage
 from sweeps.storage.trial_files import CHECKPOINTS, CLAIM_FILE, EVENTS_FILE, MODEL, RESULT_FILE
@@ -133,10 +133,9 @@ class TrialCopy:
         Yields None if training began to remove it before they were made.
         """
         with TemporaryDirectory(dir=self._folder.parent) as home:
-            try:
-                held = shutil.copytree(latest, Path(home, latest.name), copy_function=link_or_copy)
-            except (FileNotFoundError, shutil.Error):
-                held = None
+            held: Path | None = None
+            with suppress(FileNotFoundError, shutil.Error):
+                held = linked_copy(latest, Path(home, latest.name))
             # Training removes it once there is a newer one or a result; until then it is complete.
             is_latest = checkpoint.saved(self._folder)[-1:] == [latest]
             is_over = (self._folder / RESULT_FILE).exists()

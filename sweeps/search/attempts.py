@@ -30,6 +30,9 @@ REQUEST, FORK, POINT = "request", "fork", "point"
 """Of a trial that a person added: the name of the request; of a fork, its `Lineage` and its point.
 A fork has no parameters in Optuna, so no sampler learns from it. FORK is also its stage."""
 
+LASTING = (NUMBER, REQUEST, FORK, POINT)
+"""What every attempt of a trial has."""
+
 
 @final
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def _next_attempt(trial: FrozenTrial) -> FrozenTrial:
     Unlike `enqueue_trial`, it keeps the checks already made and the notes of the pruner (its
     rungs) and the sampler (its generation).
     """
-    kept = (NUMBER, REACHED, UNPROMISING, STOPPED, REQUEST, FORK, POINT)
+    kept = (*LASTING, REACHED, UNPROMISING, STOPPED)
     attrs = {name: trial.user_attrs[name] for name in kept if name in trial.user_attrs}
     # If the driver was killed while drawing the point, the parts it left are drawn again.
     point = queued_params(trial) if is_void(trial) else point_of(trial)

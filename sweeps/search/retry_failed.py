@@ -12,12 +12,10 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from sweeps.search.attempts import (
-    FORK,
     INCOMPLETE,
     KEY,
+    LASTING,
     NUMBER,
-    POINT,
-    REQUEST,
     RETRY_OF,
     finished_trials,
     point_of,
@@ -76,7 +74,6 @@ def _queue(study: optuna.Study | None, trial: FrozenTrial) -> None:
     if INCOMPLETE in trial.user_attrs:
         reopen(study, trial)
         return
-    kept = (NUMBER, REQUEST, FORK, POINT)
-    attrs = {name: trial.user_attrs[name] for name in kept if name in trial.user_attrs}
+    attrs = {name: trial.user_attrs[name] for name in LASTING if name in trial.user_attrs}
     attrs[RETRY_OF] = trial.number
     study.enqueue_trial(point_of(trial), user_attrs=attrs)

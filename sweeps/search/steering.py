@@ -7,6 +7,7 @@ comes next. The driver takes it at once if the sweep runs, and else when it is r
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,7 +67,7 @@ def fork_trial(records: Records, domain: str, number: int, values: Mapping[str, 
             return _post(records, request)
         try:
             copy_within(place, place.checkpoints(domain, key) / target.name, target, STATE_FILE)
-        except FileNotFoundError:  # the trial has a newer one
+        except (FileNotFoundError, shutil.Error):  # the trial has a newer one
             continue
         return _post(records, request)
     raise UserError(f"trial {number} replaces its checkpoints too fast to copy one: try again")

@@ -52,25 +52,22 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def linked_copy(folder: Path, target: Path) -> None:
+def linked_copy(folder: Path, target: Path) -> Path:
     """Copy a folder whose files never change: as hard links, where the file system has them.
 
-    Raises:
-        FileNotFoundError: some of it was removed meanwhile.
+    Returns ``target``. Raises an OSError (shutil.Error, FileNotFoundError) if some of it was
+    removed meanwhile.
     """
+    return shutil.copytree(folder, target, copy_function=_link)
+
+
+def _link(file: str, name: str) -> None:
     try:
-        shutil.copytree(folder, target, copy_function=_link)
-    except shutil.Error as error:
-        if any(not Path(source).exists() for source, _, _ in error.args[0]):
-            raise FileNotFoundError(str(folder)) from error
+        os.link(file, name)
+    except FileNotFoundError:
         raise
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    except OSError:  # not every file system supports links
+        shutil.copyfile(file, name)
 
 
 def atomic_rename_dir(partial: Path, folder: Path) -> None:
@@ -82,13 +79,3 @@ def atomic_rename_dir(partial: Path, folder: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def link_or_copy(file: str, name: str) -> None:
-    """A hard link to a file, or a copy of it where the file system has no links."""
-    try:
-        os.link(file, name)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(file, name)

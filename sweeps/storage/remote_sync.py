@@ -159,6 +159,7 @@ def copy_within(place: StudyPaths, folder: Path, target: Path, last: str) -> Non
 
     Raises:
         FileNotFoundError: the folder was removed meanwhile.
+        shutil.Error: some of its files were.
         UserError: the store does not respond.
     """
     if (remote := remote_of(place)) is not None:
@@ -166,6 +167,7 @@ def copy_within(place: StudyPaths, folder: Path, target: Path, last: str) -> Non
     elif not target.exists():
         with atomic_folder(target) as partial:
             linked_copy(folder, partial)
+            (folder / last).stat()  # still there, so nothing of it was missing
 
 
 def remove_here(paths: Collection[Path]) -> None:
