@@ -55,7 +55,7 @@ def test_a_point_for_an_ended_sweep_waits_for_resume(sweep_files: Path) -> None:
     assert request.point == {"mask_ratio": 0.3, "learning_rate": 0.005}
     status = said("status", FOLDER)
     assert "sums: queued by hand and not started: 1" in status and "to continue" in status
-    assert json.loads(call("status", FOLDER, "--json").stdout)["state"] == "stopped"
+    assert json.loads(call("status", FOLDER, "--json").stdout)["result"]["state"] == "stopped"
 
 
 def test_a_point_for_a_running_sweep_starts_by_itself(sweep_files: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_leaderboard_says_who_added_a_trial(sweep_files: Path) -> None:
     search.fork(0, learning_rate=0.02)
     search.missing()
     search.run(2)
-    board = json.loads(call("leaderboard", FOLDER, "--json").stdout)["sums"]
+    board = json.loads(call("leaderboard", FOLDER, "--json").stdout)["result"]["sums"]
     origins = {row["number"]: (row["queued"], row["parent"]) for row in board}
     assert origins == {0: (False, None), 1: (True, None), 2: (False, 0)}
     assert "fork of 0 at" in call("leaderboard", FOLDER).stdout.replace("\n", " ")

@@ -118,7 +118,7 @@ def test_the_plan_of_a_paper_adds_its_studies(sweep_files: Path, tree: Tree) -> 
     assert "small: a paper of 4 studies" in shown.stdout
     assert "taken from an earlier study" in shown.stdout
     assert "python -m sweeps paper sweep.yaml" in shown.stdout
-    plain = json.loads(CliRunner().invoke(app.app, ["plan", *given, "--json"]).stdout)
+    plain = json.loads(CliRunner().invoke(app.app, ["plan", *given, "--json"]).stdout)["result"]
     assert plain["left"] == sum(d["left"] for s in plain["studies"] for d in s["domains"])
     assert plain["hours"] == pytest.approx(sum(s["hours"] for s in plain["studies"]))
     bare = tree | {"study": {"paper": ["data"], "nuisance": STUDY["nuisance"]}}

@@ -117,7 +117,7 @@ def test_a_paper_is_stopped_and_asked_for_by_its_own_name(sweep_files: Path) -> 
         asked = command("status")
         assert asked.exit_code == 0
         assert f"The paper small is running (process {driver.pid}" in asked.stdout
-        assert "not started yet: small-search, small-sensitivity" in asked.stdout
+        assert "not started yet: small-search, small-methods, small-sensitivity" in asked.stdout
         result = command("stop")
         assert driver.wait(timeout=20) == 130
     assert result.exit_code == 0
