@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from sweeps.config.load import load_config, parse_config
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution.job_messages import TrialJob
-from sweeps.execution.reporting import search_data, study_finals
+from sweeps.execution.reporting import search_data, study_findings
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.sweep import open_study
 from sweeps.execution.test_scores import TestScores as Scores
@@ -138,7 +138,7 @@ def test_a_lucky_seed_is_not_the_best_point(tree: Tree) -> None:
     assert score_text(label, best, rows) == both
     html = page(search_data(config, "sums", rows, Scores())).html()
     assert "trial 2, mean of 2 seeds; 0.450 over 2 fresh seeds" in html
-    finals = study_finals(config, "sums", study, rows, Scores())
+    finals, _ = study_findings(config, "sums", study, rows, Scores())
     assert finals == {"final/score": 0.6, "final/fresh_seeds_score": pytest.approx(0.45)}
 
 
