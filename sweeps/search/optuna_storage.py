@@ -15,6 +15,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect
 
+from sweeps.storage.atomic_io import atomic_file
 from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.interrupts import is_interrupted, shielded
 from sweeps.storage.sqlite_address import sqlite_address
@@ -129,6 +130,14 @@ def open_foreign(source: str, name: str | None) -> optuna.Study:
 ANSWER_SECONDS = 10
 
 
+def _create_file(file: Path) -> None:
+    """Let a new database appear with all its tables: a reader would add those that are missing
+    beside the driver, and one of the two would fail."""
+    if not file.exists():
+        with atomic_file(file) as partial:
+            RDBStorage(sqlite_address(partial)).engine.dispose()
+
+
 def open_storage(place: StudyPaths) -> InterruptSafeStorage:
     """The storage of the sweep's studies; creates missing tables.
 
@@ -141,6 +150,7 @@ def open_storage(place: StudyPaths) -> InterruptSafeStorage:
 
     try:
         if place.database is None:
+            _create_file(place.optuna_file())
             return InterruptSafeStorage(place.optuna_url())
         # Keep no connection: servers allow few, and may restart between two calls.
         given = {"connect_args": {"connect_timeout": ANSWER_SECONDS}, "poolclass": NullPool}
