@@ -23,14 +23,16 @@ from sweeps.config.trial_keys import Value, check_key, checked, flat, stored
 from sweeps.finetune.strict_model import StrictModel
 from sweeps.storage.errors import nearest
 
-Objective = Literal["score", "kept_fraction", "seconds"]
+Objective = Literal["score", "kept_fraction", "seconds", "forgetting"]
 DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
     "score": "maximize",
     "kept_fraction": "minimize",
     "seconds": "minimize",
+    "forgetting": "minimize",
 }
 """`kept_fraction`: the share of gradient elements that the mask kept, as measured, averaged over
-updates. `seconds`: training time without validation."""
+updates. `seconds`: training time without validation. `forgetting`: the bits per byte of the text
+of `evaluation.forgetting` at the end."""
 
 SAMPLERS = ("tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid")
 

@@ -153,6 +153,11 @@ class SweepConfig(StrictModel):
                 "search: kept_fraction is not measured with training.statistics_every 0: "
                 "expected 1 or more"
             )
+        if "forgetting" in measured and self.evaluation.forgetting is None:
+            raise ValueError(
+                "search: forgetting is not measured: expected evaluation.forgetting: FILE, a text "
+                "that the model should still predict well"
+            )
         for name, domain in self.domains.items():
             space = self.space_of(name)
             methods = (self.training.method,) if space.method is None else space.method.values()

@@ -28,6 +28,7 @@ COST = ScoreLabel("cost", decimals=2, lowest=0.0)
 NO_SPANS: Mapping[str, Interval | None] = {}
 AXES = {
     "seconds": "training seconds",
+    "forgetting": "bits per byte of the text of evaluation.forgetting",
     "kept_fraction": "kept fraction of gradient elements",
 }
 

@@ -87,7 +87,12 @@ def _failure(result: dict[str, Any]) -> str:
     return "its workers were lost" if score is None else f"its score was {score}"
 
 
-KEPT, TRAINED = "gmt/kept_fraction", "cost/train_seconds"
+KEPT = "gmt/kept_fraction"
+MEASURED: Mapping[Objective, str] = {
+    "seconds": "cost/train_seconds",
+    "forgetting": "forgetting/bits_per_byte",
+}
+"""The metric of an objective that a trial measures once."""
 
 
 def objective_values(
@@ -103,8 +108,8 @@ def objective_values(
             found[name] = score
         elif f"objective/{name}" in metrics:
             found[name] = metrics[f"objective/{name}"]
-        elif name == "seconds":
-            found[name] = metrics.get(TRAINED, math.nan)
+        elif name in MEASURED:
+            found[name] = metrics.get(MEASURED[name], math.nan)
         else:
             found[name] = kept_fraction(Path(folder) / EVENTS_FILE)
     return found if all(math.isfinite(value) for value in found.values()) else None

@@ -20,8 +20,10 @@ from sweeps.execution.progress import point_text, recorded_point
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.sweep import open_study
 from sweeps.execution.trial_jobs import TrialJobs
+from sweeps.search.outcomes import objective_values
 from sweeps.search.samplers import DistinctSampler
 from sweeps.search.trial_records import Records, best_row, best_sft_row, trial_rows
+from sweeps.storage.errors import UserError
 from tests.sweeps.jobs import suggested, trial_job
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
@@ -41,6 +43,19 @@ def test_a_constraint_in_either_direction() -> None:
     config = SearchConfig.model_validate({"constraints": ["seconds<=600", "score >= 2e-1"]})
     assert config.constraints == ("seconds <= 600", "score >= 0.2")
     assert excess("seconds <= 600", 700) == 100 and excess("score >= 0.2", 0.5) < 0
+
+
+def test_forgetting_is_a_quantity_if_a_text_is_given(tree: dict[str, Any]) -> None:
+    metrics = {"forgetting/bits_per_byte": 1.25, "cost/train_seconds": 3.0}
+    asked = ("score", "forgetting", "seconds")
+    found = objective_values(asked, metrics, 0.5, "")
+    assert found == {"score": 0.5, "forgetting": 1.25, "seconds": 3.0}
+    assert objective_values(("forgetting",), {}, 0.5, "") is None  # not measured
+    tree["search"] = {"objectives": ["score", "forgetting"], "constraints": ["forgetting <= 1.5"]}
+    with pytest.raises(UserError, match=r"expected evaluation\.forgetting: FILE"):
+        parse_config(tree)
+    tree["evaluation"] = {"forgetting": "mini:math/text.jsonl"}
+    assert parse_config(tree).objectives() == ("score", "forgetting")
 
 
 @pytest.fixture
