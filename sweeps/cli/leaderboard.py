@@ -37,21 +37,26 @@ def _table(name: str, rows: list[TrialRow], label: ScoreLabel) -> Table:
     table = Table(title=title, caption=POINT_LEGEND)
     for column in ("", "trial", "score", "point", "state", "seconds"):
         table.add_column(column, justify="right")
+    is_search = not all(row.stage for row in rows)
     for place, row in enumerate(rows, start=1):
         table.add_row(
             str(place),
             str(row.number),
             "" if row.score is None else label.number(row.score),
             point_text(recorded_point(row)),
-            _state(row),
+            _state(row, is_search=is_search),
             f"{row.seconds:.0f}" if row.has_ended() else "",
         )
     return table
 
 
-def _state(row: TrialRow) -> str:
+def _state(row: TrialRow, *, is_search: bool) -> str:
     """The state, with the constraints it violates, and who added the trial if not the sampler."""
     said = ", violates ".join([row.state.replace("_", " "), *row.violated])
+    if row.scores:
+        said += f", mean of {len(row.scores)} seeds"
+    if is_search and row.stage and row.parent is None:
+        said += f", seed {row.seed} of a point"
     if row.parent is not None:
         said += f", fork of {row.parent} at update {row.parent_step}"
     if row.queued:

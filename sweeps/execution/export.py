@@ -140,6 +140,7 @@ def model_card(
         "shira": f"SHiRA, a random mask held throughout (arXiv 2406.13175), {ratio}",
     }
     method = "ordinary fine-tuning (SFT)" if row.is_sft() else methods[row.method]
+    own = row.scores[0] if row.scores else row.score  # this model's, not its point's mean
     lines = [
         "---",
         yaml.safe_dump(base, sort_keys=False).rstrip(),
@@ -156,7 +157,7 @@ def model_card(
         "",
         "| scored on | score | 95 % interval | items |",
         "|---|---|---|---|",
-        f"| validation, {label.text} | {label.number(row.score or math.nan)} | | |",
+        f"| validation, {label.text} | {label.number(own)} | | |",
         *_test_lines(label, entries),
         "",
         "The configuration was selected on validation items; the test items were read once, "

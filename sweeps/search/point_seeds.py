@@ -94,16 +94,18 @@ class PointSeeds:
 
 
 def averaged(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The outcome of a point: that of its first trial with the means over all, or with the cause
-    if one failed."""
+    """The outcome of a point: that of its first trial with the means over all, with the cause if
+    one failed, or with the state of one that was stopped."""
     first = dict(outcomes[0])
     if SCORES in first:
         return first  # a driver was killed before it told Optuna
     for ended in outcomes:
-        if ended["state"] != "finished":
-            cause = ended["failure"] or f"it was {ended['state'].replace('_', ' ')}"
-            said = f"another seed of this point has no score: {cause}"
+        if ended["state"] == "failed":
+            said = f"another seed of this point failed: {ended['failure']}"
             return {**first, "state": "failed", "failure": said, "kind": ended["kind"]}
+    for ended in outcomes:
+        if ended["state"] != "finished":  # the user stopped it
+            return {**first, "state": ended["state"]}
     scores = [ended["score"] for ended in outcomes]
     names = [name for name in first["metrics"] if name.startswith("objective/")]
     means = {name: mean(ended["metrics"][name] for ended in outcomes) for name in names}

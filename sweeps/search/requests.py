@@ -33,6 +33,7 @@ from sweeps.search.attempts import (
     REQUEST,
     STOPPED,
     Lineage,
+    is_foreign,
     is_void,
     point_of,
     recorded_params,
@@ -139,7 +140,8 @@ def _tried(trials: Sequence[FrozenTrial]) -> list[tuple[Point, str]]:
         if NUMBER in trial.user_attrs
         else (point_of(trial), "a point")
         for trial in trials
-        if not is_void(trial) and FORK not in trial.user_attrs and "stage" not in point_of(trial)
+        if not (is_void(trial) or is_foreign(trial) or FORK in trial.user_attrs)
+        and "stage" not in point_of(trial)
     ]
 
 

@@ -78,9 +78,9 @@ def best_row(rows: tuple[TrialRow, ...]) -> TrialRow | None:
 
 
 def ranked(rows: tuple[TrialRow, ...]) -> list[TrialRow]:
-    """Finished trials by validation score, then stopped ones and those of another origin, then
-    those without a score."""
-    whole = best_first(tuple(row for row in rows if not row.origin))
+    """The finished trials that the study selects from, by validation score; then all others, of
+    which those without a score come last."""
+    whole = best_first(own_rows(rows))
     others = [row for row in rows if row not in whole]
     return [*whole, *sorted(others, key=lambda row: (row.score is None, -(row.score or 0.0)))]
 

@@ -95,7 +95,8 @@ def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wor
     done += min(fresh, sum(row.same_point(best) for row in repeated for best in chosen))
     forks = [row for row in rows if row.parent is not None]
     done += sum(row.has_ended() for row in forks)
-    return Workload(trials * each + fresh + len(forks), done)
+    # Other seeds of a point that is not in the space may have ended.
+    return Workload(max(done, trials * each + fresh + len(forks)), done)
 
 
 def whole(design: Design, rows: tuple[TrialRow, ...]) -> list[DesignPoint]:

@@ -21,6 +21,7 @@ from sweeps.execution.study_session import DomainSession
 from sweeps.execution.sweep import open_study, run_studies
 from sweeps.execution.trial_batch import TrialBatch
 from sweeps.search.attempts import finished_trials
+from sweeps.search.requests import queue_request
 from sweeps.search.trial_records import Records, best_row, best_sft_row, own_rows
 from sweeps.search.workload import workload
 from sweeps.storage.run_lock import acquire_run_lock
@@ -216,3 +217,9 @@ def test_an_imported_point_may_be_trained_here(sweep_files: Path) -> None:
     done = call("sweep.yaml", "runs/small", "name=other", *grid)
     assert done.exit_code == 0, done.output
     assert workload(found, "sums", Records(found).rows("sums")).left == 4
+    searched = load_config("sweep.yaml", ["name=third", "search.sampler=random"])
+    assert call("sweep.yaml", "runs/small", "name=third", "search.sampler=random").exit_code == 0
+    imported, trials = Records(searched).rows("sums")[0], Records(searched).trials("sums")
+    names = searched.space_of("sums").parameters()
+    asked = {name: value for name, value in imported.point().items() if name in names}
+    assert queue_request(searched, "sums", trials, asked).point.keys() == asked.keys()

@@ -18,7 +18,7 @@ from sweeps.execution.sweep import open_study
 from sweeps.execution.test_scores import TestScores as Scores
 from sweeps.report.search_page import page
 from sweeps.report.trial_row import score_text
-from sweeps.search.attempts import mark_interrupted, queue_interrupted
+from sweeps.search.attempts import STOPPED, mark_interrupted, queue_interrupted
 from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.point_seeds import PointSeeds
 from sweeps.search.retry_failed import queue_failed
@@ -180,6 +180,29 @@ def test_a_failed_seed_fails_its_point_until_it_is_retried(sweep_files: Path, ki
     end(search, "c", again)
     assert [row.state for row in trial_rows(study, 5)] == ["finished", "finished"]
     assert told(study) == {0: pytest.approx(score(first.point) + 0.005)}
+
+
+@pytest.mark.parametrize("stopped", ["a", "b"])
+def test_a_point_is_stopped_with_any_of_its_seeds(sweep_files: Path, stopped: str) -> None:
+    """It has no mean then, and nothing of it failed."""
+    asked = ["seed=5", "search.trials=1", "search.replicates=2"]
+    config = resolve_paths(load_config("sweep.yaml", asked))
+    study = open_study(config, "sums")
+    search = session(study, config)
+    for name in "ab":
+        job = suggested(search, name)
+        if name == stopped:
+            search._open[name].set_user_attr(STOPPED, True)
+            search.on_trial_complete(name, {"score": 0.1, "step": 4, "steps": 8})
+        else:
+            end(search, name, job)
+    session(study, config)
+    rows = {row.number: row.state for row in trial_rows(study, 5)}
+    assert rows[0] == "stopped_by_user"
+    assert study.trials[0].state is TrialState.PRUNED
+    assert best_row(trial_rows(study, 5)) is None
+    assert queue_missing(study, config, "sums") == 0
+    assert queue_failed(Records(config)) == {"sums": []}
 
 
 def test_objectives_and_constraints_are_means_too(tree: Tree) -> None:
