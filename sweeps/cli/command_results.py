@@ -1,8 +1,8 @@
 """What the commands find, as data: printed with `--json`, and the source of the text.
 
-A plan, a status and a trial have types of their own: `sweeps.execution.planning`,
-`sweeps.cli.sweep_status`, `sweeps.report.trial_row`. Heavy libraries are not imported here; a
-result is made from the attributes of the object that the layer below returns.
+A plan, a status, a trial and a difference have types of their own: `sweeps.execution.planning`,
+`sweeps.cli.sweep_status`, `sweeps.report.trial_row`, `evaluators.comparison`. Heavy libraries are
+not imported here; a result is made from the attributes of the object that the layer below returns.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal, final
 
 from pydantic import BaseModel, ConfigDict
 
+from evaluators.comparison import Difference
 from sweeps.report.trial_row import PairedTest, ScoreLabel, TrialRow
 
 
@@ -83,35 +84,11 @@ class DomainExport(Result):
 
 
 @final
-class BenchmarkDifference(Result):
-    """A minus B on the `n` items of a benchmark, or the mean over several, named "".
-
-    [`low`, `high`]: 95 %. `p_value`: McNemar's, null unless items are right or wrong; `adjusted`:
-    Holm's. `detectable`: the smallest difference that these items would have shown in four of
-    five such comparisons. The other fields are the items left out.
-    """
-
-    benchmark: str
-    a: float
-    b: float
-    difference: float
-    low: float
-    high: float
-    p_value: float | None
-    adjusted: float | None
-    n: int
-    detectable: float
-    only_a: tuple[str, ...]
-    only_b: tuple[str, ...]
-    asked_differently: tuple[str, ...]
-
-
-@final
 class Comparison(Result):
     """Two models on the same items. `left_out`: benchmarks without a common item, with the number
     of items in A and B; `other_protocols`: benchmarks that A and B ran by different rules."""
 
-    differences: tuple[BenchmarkDifference, ...]
+    differences: tuple[Difference, ...]
     left_out: dict[str, tuple[int, int]]
     other_protocols: tuple[str, ...]
 

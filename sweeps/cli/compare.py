@@ -11,8 +11,9 @@ import typer
 from rich.console import RenderableType
 from rich.table import Table
 
+from evaluators.comparison import Difference, differences, left_out
 from sweeps.cli.answer import Answer, refuse
-from sweeps.cli.command_results import BenchmarkDifference, Comparison
+from sweeps.cli.command_results import Comparison
 
 SHOWN = 3
 """Items that are named of those that do not match; `--json` names all."""
@@ -36,7 +37,6 @@ def compare(
     theirs, or a sweep, a domain of it or a trial with scored test items. SWEEP@sft is the best
     SFT trial of a search.
     """
-    from evaluators.comparison import differences, left_out
     from sweeps.execution.compared import other_rules, read_items
 
     try:
@@ -76,7 +76,7 @@ def view(found: Comparison, title: str) -> Iterator[RenderableType]:
         )
 
 
-def _table(found: Sequence[BenchmarkDifference], title: str) -> Table:
+def _table(found: Sequence[Difference], title: str) -> Table:
     table = Table(title=title)
     heads = ("A", "B", "A - B", "95 % interval", "p", "p (Holm)", "detectable", "n")
     table.add_column("benchmark", no_wrap=True)
@@ -99,7 +99,7 @@ def _p(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4f}" if value >= 0.0001 else "<0.0001"
 
 
-def unmatched(found: BenchmarkDifference) -> list[str]:
+def unmatched(found: Difference) -> list[str]:
     """A sentence for each kind of items that could not be compared."""
     kinds = (
         ("only in A", found.only_a),

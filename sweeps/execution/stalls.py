@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from sweeps.storage.outages import repeated
+
 STALL_SECONDS = 60.0
 """A worker that a call has held for this long is worth a note; most do so while others work."""
 
@@ -21,26 +23,20 @@ def noting_stalls(note: Callable[[str], object], seconds: float = STALL_SECONDS)
 
     It may be wrong about a loop that is at the same line twice, so it ends nothing.
     """
-    over, watched = threading.Event(), threading.get_ident()
+    watched, before, noted = threading.get_ident(), (0, 0), ""
 
     def watch() -> None:
-        before, noted = (0, 0), ""
-        while not over.wait(seconds):
-            frame = sys._current_frames()[watched]
-            # Not the frame itself, which would keep its tensors alive.
-            here = id(frame), frame.f_lasti
-            place = _place(frame) if here == before else ""
-            if place != noted:
-                note(place)
-            before, noted = here, place
+        nonlocal before, noted
+        frame = sys._current_frames()[watched]
+        # Not the frame itself, which would keep its tensors alive.
+        here = id(frame), frame.f_lasti
+        place = _place(frame) if here == before else ""
+        if place != noted:
+            note(place)
+        before, noted = here, place
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with repeated(watch, seconds):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _place(frame: FrameType) -> str:

@@ -119,7 +119,7 @@ def partial_folder(folder: Path, step: int, group: Group | None = None) -> Path:
 
     Its name is unique, because a process that was considered lost may still run the same trial.
     """
-    partial = partial_of(_folders(folder) / step_name(step))
+    partial = partial_of(step_folder(folder, step))
     return partial if group is None else partial.with_name(group.tell(partial.name))
 
 
@@ -232,9 +232,9 @@ def discard(folder: Path) -> None:
         _folders(folder).rmdir()
 
 
-def place_of(folder: Path, checkpoint: Checkpoint) -> Path:
-    """The folder of one of the checkpoints of `folder`."""
-    return _folders(folder) / step_name(checkpoint.step)
+def step_folder(folder: Path, step: int) -> Path:
+    """Where a run has its checkpoint of this update."""
+    return _folders(folder) / step_name(step)
 
 
 def step_name(step: int) -> str:

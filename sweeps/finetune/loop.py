@@ -206,7 +206,7 @@ class _Run:
                 lambda found: None if found is None else found.step,
                 f"the checkpoint in {self._folder} (is it shared storage?)",
             )
-        place = checkpoint.place_of(self._folder, saved) if saved else None
+        place = checkpoint.step_folder(self._folder, saved.step) if saved else None
         if saved is None and self._config.start_from is not None:
             place = Path(self._config.start_from)
             saved = checkpoint.load_start(place, self._config, self._group.size)

@@ -147,21 +147,23 @@ class DistinctSampler(RandomSampler):
         First the sampler's own, then random ones, then random ones without the starting point
         (which may be taken), and last, in a finite space, one of the remaining points.
         """
-        start, place = self._search.start, self._place(trial)
-        is_start = place < len(start) and REQUEST not in trial.user_attrs
-        given = start[place] if is_start else {}
+        index = draw_index(self._study, trial)
+        # The trials of a point's seeds follow each other.
+        start, place = self._search.start, index // self._search.replicates
+        asked = [1] if REQUEST in trial.user_attrs else []
+        given = start[place] if place < len(start) and not asked else {}
         queued = queued_params(trial)
         own = GP_ATTEMPTS if self._search.sampler == "gp" else MODEL_ATTEMPTS
         for attempt in range(own + 2 * RANDOM_ATTEMPTS):
             fixed = given if attempt < own + RANDOM_ATTEMPTS else {}
-            seed = self._seed_of(trial, attempt)
+            seed = _digest(self._seed, index, attempt, *asked)
             sampler: BaseSampler = RandomSampler(seed)
             if attempt < own:
-                sampler = self._sampler(study, trial, attempt)
+                sampler = self._sampler(study, trial, seed, place + attempt)
             yield self._draft(study, trial, sampler, {**fixed, **queued})
         left = [point for point in self._left() if identity(self._space, point) not in tried]
         if left:
-            chosen = random.Random(self._seed_of(trial, -1)).choice(left)
+            chosen = random.Random(_digest(self._seed, index, -1, *asked)).choice(left)
             yield self._draft(study, trial, RandomSampler(0), {**chosen, **queued})
 
     def _draft(
@@ -175,13 +177,15 @@ class DistinctSampler(RandomSampler):
         self._space.suggest(draft)
         return draft
 
-    def _sampler(self, study: optuna.Study, trial: FrozenTrial, attempt: int) -> BaseSampler:
+    def _sampler(
+        self, study: optuna.Study, trial: FrozenTrial, seed: int, place: int
+    ) -> BaseSampler:
+        """One for one draw. ``place``: in the sequence of a sampler that has one."""
         if self._search.sampler == "qmc":
             from sweeps.search.sobol import SobolSampler  # importing scipy.stats takes a second
 
-            place, dimensions = self._place(trial) + attempt, len(self._space.parameters())
-            return SobolSampler(_digest(self._seed), place, dimensions)
-        sampler = build_sampler(self._search, self._seed_of(trial, attempt))
+            return SobolSampler(_digest(self._seed), place, len(self._space.parameters()))
+        sampler = build_sampler(self._search, seed)
         if isinstance(sampler, BaseGASampler):
             # Select the parents now: once stored in the study, they are read in another order.
             sampler.get_parent_population(study, sampler.get_trial_generation(study, trial))
@@ -209,14 +213,6 @@ class DistinctSampler(RandomSampler):
             for point in points
             if is_whole(self._space, point) and "stage" not in point
         }
-
-    def _place(self, trial: FrozenTrial) -> int:
-        """The place of a trial's point among all; the trials of its seeds follow each other."""
-        return draw_index(self._study, trial) // self._search.replicates
-
-    def _seed_of(self, trial: FrozenTrial, attempt: int) -> int:
-        index = draw_index(self._study, trial)
-        return _digest(self._seed, index, attempt, *([1] if REQUEST in trial.user_attrs else []))
 
 
 def _digest(*parts: int) -> int:

@@ -155,12 +155,17 @@ def test_a_point_ends_when_its_last_seed_does(tree: Tree) -> None:
     assert told(study) == {0: pytest.approx(score(first.point) + 0.005)}
 
 
-@pytest.mark.parametrize("kind", ["error", "diverged"])
-def test_a_failed_seed_fails_its_point_until_it_is_retried(sweep_files: Path, kind: str) -> None:
+def two_seeds() -> tuple[SweepConfig, optuna.Study, StudySearch]:
+    """A search on record of one point with two seeds, which begins."""
     asked = ["seed=5", "search.trials=1", "search.replicates=2"]
     config = resolve_paths(load_config("sweep.yaml", asked))
     study = open_study(config, "sums")
-    search = session(study, config)
+    return config, study, session(study, config)
+
+
+@pytest.mark.parametrize("kind", ["error", "diverged"])
+def test_a_failed_seed_fails_its_point_until_it_is_retried(sweep_files: Path, kind: str) -> None:
+    config, study, search = two_seeds()
     first, second = suggested(search, "a"), suggested(search, "b")
     end(search, "a", first)
     state = {"state": "diverged"} if kind == "diverged" else {"state": "failed", "failure": "x"}
@@ -185,10 +190,7 @@ def test_a_failed_seed_fails_its_point_until_it_is_retried(sweep_files: Path, ki
 @pytest.mark.parametrize("stopped", ["a", "b"])
 def test_a_point_is_stopped_with_any_of_its_seeds(sweep_files: Path, stopped: str) -> None:
     """It has no mean then, and nothing of it failed."""
-    asked = ["seed=5", "search.trials=1", "search.replicates=2"]
-    config = resolve_paths(load_config("sweep.yaml", asked))
-    study = open_study(config, "sums")
-    search = session(study, config)
+    config, study, search = two_seeds()
     for name in "ab":
         job = suggested(search, name)
         if name == stopped:
