@@ -152,8 +152,8 @@ class SearchConfig(StrictModel):
     """`tpe`, `gp`, `cmaes`, `nsga2`, `nsga3`, `qmc`, `random`, `grid`, or `module:Class`, an
     Optuna sampler of your own."""
     startup_trials: Annotated[int, Field(ge=1)] = 4
-    """Random trials before `tpe`, `gp` and `cmaes` use their model; the population of `nsga2` and
-    `nsga3`."""
+    """Random trials before `tpe`, `gp` and `cmaes` use their model, and finished trials before
+    `median`, `percentile` and `patient` stop any; the population of `nsga2` and `nsga3`."""
     scheduler: SchedulerConfig = SchedulerConfig()
     """Early stopping."""
     start: tuple[StartingPoint, ...] = ()

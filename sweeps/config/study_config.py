@@ -119,8 +119,9 @@ class StudyConfig(StrictModel):
     ratios: Annotated[tuple[Ratio, ...], Field(min_length=2)] = PAPER_RATIOS
     """The mask ratios of `sensitivity`; 0 is SFT."""
     mask_ratio: MaskRatios | None = None
-    """Of GMT, Random Mask and One-off Drop: `methods` tunes a list for each of them; `data` and
-    `efficiency` need one number, in a `paper` that of `methods`."""
+    """Of GMT, Random Mask and One-off Drop: `methods` tunes a list for each of them, by default
+    0.1 to 0.4; `data` and `efficiency` need one number, by default in a `paper` that of `methods`.
+    """
     drop_rates: Annotated[tuple[Ratio, ...], Field(min_length=1)] = PAPER_RATIOS[1:]
     """The drop rates of `drop`."""
     fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.1, 0.3, 1.0)
