@@ -6,6 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -20,9 +21,9 @@ from sweeps.execution.single_run import SingleRun
 PAGE = Path(__file__).parents[1] / "keys.md"
 TITLE = """# Keys of the configuration
 
-All keys of a [sweep](#a-sweep) and of a [single run](#a-single-run), with the values they take and
-their defaults. `python docs/site/key_reference.py` writes this page from the schema. On the command
-line, a key is an override: `search.trials=4`.
+All keys of a [sweep](#a-sweep) and of a [single run](#a-single-run), with their values and
+defaults. `python docs/site/key_reference.py` writes this page from the schema. On the command line,
+a key is an override: `search.trials=4`.
 """
 PARAMETER = "a value, a list or a range ([forms](studies.md#the-space))"
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -69,7 +70,7 @@ def section(
 
 def owner(model: type[BaseModel], name: str) -> type[BaseModel]:
     """The class that declares a field."""
-    return next(each for each in model.__mro__ if name in each.__dict__.get("__annotations__", {}))
+    return next(each for each in model.__mro__ if name in inspect.get_annotations(each))
 
 
 def row(name: str, field: FieldInfo, declared_in: type[BaseModel]) -> str:
@@ -81,7 +82,7 @@ def row(name: str, field: FieldInfo, declared_in: type[BaseModel]) -> str:
 def meaning(model: type[BaseModel], name: str) -> str:
     """The docstring of a field, in one line."""
     body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0].body
-    for field, after in zip(body, body[1:], strict=False):
+    for field, after in pairwise(body):
         if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == name:
             return " ".join(ast.literal_eval(after.value).split()).replace("``", "`")
     raise KeyError(f"{model.__name__}.{name} has no docstring")
