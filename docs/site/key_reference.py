@@ -22,10 +22,11 @@ PAGE = Path(__file__).parents[1] / "keys.md"
 TITLE = """# Keys of the configuration
 
 All keys of a [sweep](#a-sweep) and of a [single run](#a-single-run), with their values and
-defaults. `python docs/site/key_reference.py` writes this page from the schema. On the command line,
-a key is an override: `search.trials=4`.
+defaults. `python docs/site/key_reference.py` writes this page from the schema. On the command
+line, a key is an override: `search.trials=4`.
 """
-PARAMETER = "a value, a list or a range ([forms](studies.md#the-space))"
+PARAMETER = "a value, a list, [choices](#choices) or a [range](#a-range)"
+FORMS = {"Choices": Choices, "A range": FloatRange}
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 TYPES = {"integer": "a whole number", "number": "a number", "string": "text"}
 
@@ -38,6 +39,7 @@ def reference() -> str:
         for path, model in sections(root):
             heading = f"### `{path}`" if path else f"## {title}"
             parts.append(section(heading, path or title, model, shown))
+    parts += [section(f"## {title}", title, form, shown) for title, form in FORMS.items()]
     return "\n".join(part for part in parts if part)
 
 
@@ -46,7 +48,7 @@ def sections(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type
     yield path, model
     for name, field in model.model_fields.items():
         inside = inner_model(field.annotation)
-        if inside not in (None, Choices, FloatRange):
+        if inside is not None and inside not in FORMS.values():
             many = ".NAME" if "dict" in str(field.annotation) else ""
             yield from sections(inside, f"{path}.{name}{many}".removeprefix("."))
 
@@ -55,7 +57,7 @@ def section(
     heading: str, path: str, model: type[BaseModel], shown: dict[tuple[type[BaseModel], str], str]
 ) -> str:
     """A model's keys as a table, without those that an earlier section shows; perhaps empty."""
-    owners = {name: owner(model, name) for name in model.model_fields}
+    owners = {k: owner(model, k) for k, field in model.model_fields.items() if not field.exclude}
     new = {name: each for name, each in owners.items() if (each, name) not in shown}
     if not new:
         return ""
@@ -103,7 +105,7 @@ def default_of(field: FieldInfo) -> str:
 def values_of(field: FieldInfo) -> str:
     """The values that a key takes, in words."""
     inside = inner_model(field.annotation)
-    if inside in (Choices, FloatRange):
+    if inside in FORMS.values():
         return PARAMETER
     if inside is not None:
         kinds = {dict: "keys by name", tuple: "a list of keys"}
