@@ -6,6 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator
+from inspect import get_annotations as annotations
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_origin
@@ -27,8 +28,8 @@ line, a key is an override: `search.trials=4`.
 """
 PARAMETER = "a value, a list, [choices](#choices) or a [range](#a-range)"
 FORMS = {"Choices": Choices, "A range": FloatRange}
-BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-TYPES = {"integer": "a whole number", "number": "a number", "string": "text"}
+OF = {SweepConfig: "", SingleRun: " of a single run"}
+TYPES = {"": "any value", "integer": "a whole number", "number": "a number", "string": "text"}
 
 
 def reference() -> str:
@@ -37,7 +38,7 @@ def reference() -> str:
     parts = [TITLE]
     for title, root in (("A sweep", SweepConfig), ("A single run", SingleRun)):
         for path, model in sections(root):
-            heading = f"### `{path}`" if path else f"## {title}"
+            heading = f"### `{path}`{OF[root]}" if path else f"## {title}"
             parts.append(section(heading, path or title, model, shown))
     parts += [section(f"## {title}", title, form, shown) for title, form in FORMS.items()]
     return "\n".join(part for part in parts if part)
@@ -62,17 +63,18 @@ def section(
     if not new:
         return ""
     elsewhere = {shown[each, name] for name, each in owners.items() if name not in new}
-    also = [f"It also has the keys of `{each}`." for each in sorted(elsewhere)]
+    also = [
+        line for each in sorted(elsewhere) for line in (f"Also the keys of `{each}`, and:", "")
+    ]
     shown |= {(each, name): path for name, each in new.items()}
     rows = [row(name, model.model_fields[name], each) for name, each in new.items()]
     head = ["| Key | Values | Default | Meaning |", "|---|---|---|---|"]
-    text = " ".join([inspect.getdoc(model) or "", *also])
-    return "\n".join([heading, "", *textwrap.wrap(text, 99), "", *head, *rows, ""])
+    return "\n".join([heading, "", *also, *head, *rows, ""])
 
 
 def owner(model: type[BaseModel], name: str) -> type[BaseModel]:
     """The class that declares a field."""
-    return next(each for each in model.__mro__ if name in inspect.get_annotations(each))
+    return next(each for each in model.__mro__ if name in annotations(each))
 
 
 def row(name: str, field: FieldInfo, declared_in: type[BaseModel]) -> str:
@@ -82,12 +84,19 @@ def row(name: str, field: FieldInfo, declared_in: type[BaseModel]) -> str:
 
 
 def meaning(model: type[BaseModel], name: str) -> str:
-    """The docstring of a field, in one line."""
+    """The docstring of a field, its own or an inherited one, in one line."""
+    found = [docstrings(each).get(name) for each in model.__mro__ if name in annotations(each)]
+    return next(text for text in found if text)
+
+
+def docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """The strings below the fields that a class declares."""
     body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0].body
-    for field, after in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == name:
-            return " ".join(ast.literal_eval(after.value).split()).replace("``", "`")
-    raise KeyError(f"{model.__name__}.{name} has no docstring")
+    return {
+        ast.unparse(field.target): " ".join(after.value.value.split()).replace("``", "`")
+        for field, after in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr)
+    }
 
 
 def default_of(field: FieldInfo) -> str:
@@ -98,7 +107,7 @@ def default_of(field: FieldInfo) -> str:
     if isinstance(value, BaseModel):
         return ""
     if isinstance(value, dict):
-        value = list(value)
+        value = list(value) or {}
     return f"`{as_yaml(value)}`"
 
 
@@ -116,21 +125,32 @@ def values_of(field: FieldInfo) -> str:
 def in_words(schema: dict[str, Any]) -> str:
     """A JSON schema as a phrase."""
     if "anyOf" in schema:
-        return " or ".join(in_words(each) for each in schema["anyOf"])
+        return ", or ".join(in_words(each) for each in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(f"`{as_yaml(each)}`" for each in schema["enum"])
     if "const" in schema:
         return f"`{as_yaml(schema['const'])}`"
     kind = schema.get("type", "")
     if kind == "array":
-        items = schema.get("prefixItems", [schema.get("items", {})])
-        return f"a list: {', '.join(in_words(each) for each in items)}"
+        pair = schema.get("prefixItems", [])
+        return f"{'a pair' if pair else 'a list'}: {in_words((pair or [schema['items']])[0])}"
     if kind == "object":
         return "values by name"
     if kind in ("boolean", "null"):
         return "`true`, `false`" if kind == "boolean" else "`null`"
-    bounds = [f"{sign} {schema[key]:g}" for key, sign in BOUNDS.items() if key in schema]
-    return " ".join([TYPES[kind], ", ".join(bounds)]).strip()
+    return f"{TYPES[kind]}{bounds(schema)}"
+
+
+def bounds(schema: dict[str, Any]) -> str:
+    """The interval of a number's schema: ` in [0, 1)`, or ` ≥ 1` if it is open to one side."""
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum", 2**63))
+    if low is None:
+        return ""
+    if high >= 2**63:
+        return f" {'≥' if 'minimum' in schema else '>'} {low:g}"
+    ends = "[" if "minimum" in schema else "(", "]" if "maximum" in schema else ")"
+    return f" in {ends[0]}{low:g}, {high:.10g}{ends[1]}"
 
 
 if __name__ == "__main__":

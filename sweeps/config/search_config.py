@@ -155,7 +155,7 @@ class SearchConfig(StrictModel):
     """Random trials before `tpe`, `gp` and `cmaes` use their model, and finished trials before
     `median`, `percentile` and `patient` stop any; the population of `nsga2` and `nsga3`."""
     scheduler: SchedulerConfig = SchedulerConfig()
-    """Early stopping."""
+    """Early stopping by an Optuna pruner, on the score at each validation check but the last."""
     start: tuple[StartingPoint, ...] = ()
     """Points tried first; the sampler draws the parameters that a point leaves out."""
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("score",)
@@ -166,7 +166,8 @@ class SearchConfig(StrictModel):
     replicates: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_replicates)] = 1
     """Seeds that each point is trained with; its score is their mean."""
     fresh_seeds: Annotated[FreshSeedsConfig, BeforeValidator(_fresh_seeds)] = FreshSeedsConfig()
-    """New seeds for the best points, after the search."""
+    """New seeds for the best points, after the search; not used for selection. A plain number is
+    `seeds` of the best point."""
 
     @field_validator("sampler")
     @classmethod

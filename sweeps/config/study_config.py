@@ -83,9 +83,9 @@ class ArmConfig(StrictModel):
     nuisance: NuisanceConfig | None = None
     """The combinations it is tuned over, as many as the other arms have."""
     lora: AdapterConfig | None = None
-    """Options of the arm `lora`."""
+    """Options of the arm `lora` (arXiv 2106.09685)."""
     hft: HalfConfig | None = None
-    """Options of the arm `hft`."""
+    """Options of the arm `hft` (arXiv 2404.18466)."""
     rescale: bool = False
     """Of `drop_trivial`: divide the kept changes by 1 - rate, as `dare` does."""
 

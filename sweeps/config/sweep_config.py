@@ -76,7 +76,8 @@ class DomainConfig(StrictModel):
     """Training data and benchmarks of a domain."""
 
     data: DataConfig
-    """The training rows."""
+    """The training rows: of one source, or of several. Keys beside `sources` are then the defaults
+    of all of them."""
     benchmarks: Annotated[tuple[BenchmarkConfig, ...], Field(min_length=1)]
     """The benchmarks; the score is the mean of their primary metrics."""
     examples: Annotated[int, Field(ge=1)] | None = None
@@ -113,29 +114,32 @@ class SweepConfig(StrictModel):
     tracking: TrackingConfig = TrackingConfig()
     """Where MLflow stores the runs."""
     model: ModelConfig
-    """The base model."""
+    """The base model, and how it is loaded."""
     resources: Resources = Resources()
-    """What a trial gets of the machines."""
+    """What a trial gets of the machines, and how many trials run in parallel."""
     training: TrainingConfig
-    """The settings shared by all trials."""
+    """The settings shared by all trials, and how the masking methods mask."""
     evaluation: ChecksConfig = ChecksConfig()
-    """The validation checks."""
+    """When the model is scored during training: on validation items only."""
     study: StudyConfig = StudyConfig()
-    """What `run` runs: a search, or a fixed design."""
+    """What `run` runs: a search, or a fixed design, without sampler and early stopping."""
     search: SearchConfig = SearchConfig()
     """How the space is searched."""
     budget: BudgetConfig = BudgetConfig()
-    """Limits of time, GPU-hours and money."""
+    """Limits of time, GPU-hours and money. At any of them the running trials are stopped and the
+    report is written; with a larger budget, `run` continues them from their checkpoints. Test
+    items are not counted. All studies of a `paper` share one budget."""
     failures: FailuresConfig = FailuresConfig()
     """How the sweep reacts to failing trials."""
     keep: KeepConfig = KeepConfig()
     """Whose weights are kept on disk."""
     space: SpaceConfig | None = None
-    """The search space; a domain may have its own."""
+    """The search space: any setting of a run by its key, such as `batch.mini_batch`; a domain may
+    have its own."""
     domains: Annotated[dict[str, DomainConfig], Field(min_length=1)]
     """Training data and benchmarks by name: each domain is one study."""
     hooks: HooksConfig = HooksConfig()
-    """What is called when the sweep ends or a trial fails."""
+    """Commands or webhooks that are called when the sweep ends or a trial fails."""
 
     @field_validator("storage")
     @classmethod

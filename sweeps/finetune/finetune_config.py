@@ -199,7 +199,7 @@ class SharedSettings(StrictModel):
     """Training examples in total, for any accumulation interval: a multiple of the effective
     batch. Three epochs of 20,000 rows are 60000."""
     batch: BatchConfig
-    """The batch sizes."""
+    """The batch sizes, and which one stays fixed if the accumulation interval N changes."""
     weight_decay: float = Field(default=0.0, ge=0.0)
     """The optimizer's weight decay."""
     warmup_ratio: float = Field(default=0.03, ge=0.0, le=1.0)

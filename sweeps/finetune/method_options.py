@@ -79,7 +79,7 @@ class MethodConfig(StrictModel):
     scope: Scope = "tensor"
     """`gmt` ranks elements within each tensor, or over all tensors."""
     drop: DropConfig | None = None
-    """Options of `drop`."""
+    """Options of `drop`: One-off Drop of a finished SFT run."""
     lora: AdapterConfig | None = None
     """Options of `lora`."""
     hft: HalfConfig = HalfConfig()
