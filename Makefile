@@ -48,7 +48,7 @@ site:  ## Build the documentation in build/site; a broken link is an error.
 	@echo "==> site"
 	@rm -rf build/site_source && mkdir -p build/site_source
 	@git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C build/site_source
-	@$(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
 	@echo "open build/site/index.html"
 
 resolve:  ## Check that the pinned set resolves for each Python and system (queries the index).
