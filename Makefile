@@ -5,14 +5,14 @@ PYTHON ?= python3
 export PYTHON
 
 BIN := .venv/bin
-CODE := gmt_core evaluators sweeps tests examples benchmarks tools
+CODE := gmt_core evaluators sweeps tests examples benchmarks tools docs/site
 
 # Tests on Ray start machines of their own and run one after another; the others share the cores.
 ON_RAY := tests/sweeps/on_ray
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --ignore $(ON_RAY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check resolve canaries lock format clean
+.PHONY: help demo test check site resolve canaries lock format clean
 
 help:  ## Show this list.
 	@echo "usage: make TARGET"
@@ -42,6 +42,14 @@ check:  ## Run format, lint, types and tests (with layers and doc links).
 	@$(BIN)/python -m pytest --durations=10 $(PARALLEL)
 	@echo "==> tests on Ray"
 	@$(BIN)/python -m pytest --durations=10 $(ON_RAY)
+
+site:  ## Build the documentation in build/site; a broken link is an error.
+	@tools/install.sh dev
+	@echo "==> site"
+	@rm -rf build/site_source && mkdir -p build/site_source
+	@git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C build/site_source
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+	@echo "open build/site/index.html"
 
 resolve:  ## Check that the pinned set resolves for each Python and system (queries the index).
 	@tools/install.sh dev

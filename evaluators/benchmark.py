@@ -33,32 +33,38 @@ RESAMPLES = 100
 
 @dataclass(frozen=True)
 class Item:
-    """One question: the prompt the model sees and what its answer is held against.
-
-    `reference` is the text whose bits per byte are measured after `prompt`; `answer` the gold
-    answer that is compared, `answers` all that are right where there are several, `labels` which
-    of the `choices` are true. Generated programs have `tests`, statements that raise, `setup`, run
-    before the tests, and the name `entry_point`; they begin with `stub`, or with the prompt where
-    that is None. Items of one `group` are averaged first where a protocol says so; items of one
-    `cluster` share a source and err together. `passages` are parts of the prompt that the
-    benchmark may shorten to the model's tokens. `chat`: how it is asked in a prompt format.
-    """
+    """One question: the prompt that the model sees, and what its answer is compared with."""
 
     id: str
+    """Unique in a benchmark."""
     prompt: str
+    """What the model continues."""
     reference: str
+    """The text whose bits per byte are measured after the prompt."""
     choices: tuple[str, ...] = ()
+    """The continuations of a multiple-choice question."""
     answer: str = ""
+    """The gold answer."""
     tests: tuple[str, ...] = ()
+    """Statements that raise if a generated program is wrong."""
     entry_point: str = ""
+    """The name of the function that a generated program defines."""
     setup: str = ""
+    """Code that runs before the tests."""
     stub: str | None = None
+    """How a generated program begins; None: with the prompt."""
     answers: tuple[str, ...] = ()
+    """All right answers, if there are several."""
     labels: tuple[bool, ...] = ()
+    """Which of the choices are true."""
     group: str = ""
+    """Items of one group (a task, a language) are averaged first, if the protocol says so."""
     cluster: str = ""
+    """Items of one cluster share a source, so their errors are not independent."""
     passages: tuple[str, ...] = ()
+    """Parts of the prompt that the benchmark may shorten to fit the model's context."""
     chat: ChatItem | None = None
+    """How it is asked in a prompt format."""
 
 
 @dataclass(frozen=True)
@@ -90,72 +96,102 @@ class Sample:
 
 @dataclass(frozen=True)
 class ItemRecord:
-    """What the model made of one item.
-
-    `score` is in the benchmark's primary metric, higher is better. `reference_nats` >= 0 is the
-    cost of the reference after the prompt, `reference_bytes` its UTF-8 length. `tokens` were
-    generated; `extracted` is None where no answer could be found in the output. `scores` holds
-    further metrics by name. `samples` are all completions where several were drawn: `output`,
-    `extracted` and `reason` are then the first one's, `truncated` tells whether any was cut off.
-    `reason` says why a program failed. `parts` are what
-    `Benchmark.corpus_metrics` is computed from, as plain values.
-    """
+    """The model's answer to one item, and its scores."""
 
     id: str
+    """The item's."""
     prompt_sha256: str
+    """The fingerprint of the prompt."""
     output: str
+    """The completion; the first one, if several were drawn."""
     extracted: str | None
+    """The answer found in the output; None if there is none."""
     score: float
+    """In the benchmark's primary metric; higher is better."""
     reference_nats: float
+    """The negative log-likelihood of the reference after the prompt, in nats, at least 0."""
     reference_bytes: int
+    """The length of the reference in UTF-8 bytes."""
     tokens: int
+    """The number of generated tokens."""
     truncated: bool
+    """Whether a completion reached the token limit."""
     group: str = ""
+    """The item's."""
     cluster: str = ""
+    """The item's."""
     scores: Mapping[str, float] = field(default_factory=dict)
+    """Further metrics by name."""
     samples: tuple[Sample, ...] = ()
+    """All completions, if several were drawn."""
     reason: str = ""
+    """Why a program failed."""
     parts: Mapping[str, Any] = field(default_factory=dict)
+    """What `Benchmark.corpus_metrics` is computed from, as plain values."""
 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """The outcome of one benchmark: `score` is the primary metric, higher is always better.
-
-    [`low`, `high`] is its 95 % interval, over repeated draws of the items.
-    """
+    """The outcome of one benchmark, with its uncertainty over the sampling of items."""
 
     name: str
+    """The benchmark's."""
     metric: str
+    """The primary metric."""
     score: float
+    """The value of the primary metric; higher is always better, so bits per byte are negative."""
     standard_error: float
+    """Of the score; NaN if unknown, as for a single item."""
     n: int
+    """The number of items."""
     metrics: Mapping[str, float]
+    """All metrics by name, bits per byte as a positive number."""
     records: tuple[ItemRecord, ...] = field(repr=False)
+    """One per item, in order."""
     protocol_sha256: str
+    """The fingerprint of the protocol; see `protocol_sha256`."""
     sandbox_level: str | None
+    """The isolation of generated programs; None if there are none."""
     low: float = math.nan
+    """The lower end of the 95 % interval of the score."""
     high: float = math.nan
+    """The upper end."""
     aggregation: Aggregation = "items"
+    """Whether the score is a mean over items, or over groups of their means."""
 
 
 class Benchmark(ABC):
-    """A data format, a protocol (prompt, decoding, extraction) and a primary metric."""
+    """A data format, a protocol (prompt, decoding, extraction) and a primary metric.
+
+    A benchmark of your own sets `name` and `metric`, and implements `load`, `score` and
+    `protocol`.
+    """
 
     name: str
-    metric: str  # the primary one: "accuracy", "pass@k", "f1", "mc2" or "bits_per_byte"
+    """As tables show it."""
+    metric: str
+    """The primary metric: accuracy, pass@k, f1, mc2, bits_per_byte or one of your own."""
     sandbox_level: str | None = None
+    """The isolation of generated programs."""
     aggregation: Aggregation = "items"
-    asks: bool = True  # its items are questions, and not texts that go on
-    splits_are_files: bool = False  # the validation items are not told from the test's otherwise
-    mean_of_items: bool = True  # the primary metric is a mean of the items' scores
+    """Whether the score is a mean over items, or over groups of their means."""
+    asks: bool = True
+    """Whether items are questions; if not, they are texts that go on."""
+    splits_are_files: bool = False
+    """Whether validation and test items must be two files."""
+    mean_of_items: bool = True
+    """Whether the primary metric is a mean of the items' scores."""
 
     @abstractmethod
     def load(self, path: Path, split: Split) -> list[Item]:
-        """Read the items of `split`; raises DataError naming file and line.
+        """Read the items of a split.
 
-        No item is in both "validation" and "test"; "all" are those that were published as the
-        test, so that the score can be compared with others'.
+        No item is in both "validation" and "test". "all" is the published test set, for scores
+        that are compared with published ones.
+
+        Raises:
+            DataError: a row cannot be read; names file and line.
+            NoRowsError: the file, or the split, has no rows.
         """
 
     @abstractmethod
@@ -164,17 +200,22 @@ class Benchmark(ABC):
 
     @abstractmethod
     def protocol(self) -> dict[str, object]:
-        """Everything but model and data that a score depends on; JSON-serialisable."""
+        """All that a score depends on besides model and data, as JSON values."""
 
     def corpus_metrics(self, records: Sequence[ItemRecord]) -> Mapping[str, float]:
-        """Metrics of all records together that are no means over them, such as BLEU."""
+        """Metrics of all records together that are not means over them, such as BLEU."""
         return {}
 
 
 def protocol_sha256(benchmark: Benchmark, add_bos: bool | None = None) -> str:
-    """The fingerprint of the protocol: equal only where scores may be compared.
+    """The fingerprint of a protocol: scores may be compared only if it is equal.
 
-    `add_bos`: of the model that was asked, see `TextModel`.
+    Args:
+        benchmark: with its protocol.
+        add_bos: of the model, see `TextModel.add_bos`.
+
+    Returns:
+        64 hexadecimal digits.
     """
     rules: dict[str, object] = {**benchmark.protocol(), "encoding": ENCODING}
     if add_bos is not None:
@@ -184,7 +225,7 @@ def protocol_sha256(benchmark: Benchmark, add_bos: bool | None = None) -> str:
 
 
 def items_sha256(items: Sequence[Item]) -> str:
-    """The fingerprint of the data: of all that the items hold, in order."""
+    """The fingerprint of items, of all their fields and their order: 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for item in items:
         *held, _ = astuple(item)  # `chat` says the same as the prompt

@@ -57,12 +57,23 @@ class ScoredItem(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Difference:
-    """`a` - `b` of one benchmark on `n` items, or of the mean over several, named "".
+    """The paired difference of two models on one benchmark, or on the mean over several.
 
-    [`low`, `high`]: 95 %. `p_value`: McNemar's; None where items are not right or wrong, or not
-    independent. `adjusted`: Holm's, over the benchmarks. `detectable`: the smallest difference
-    that these items would have shown in four of five such comparisons. `only_a`, `only_b` and
-    `asked_differently` are the items that were left out.
+    Attributes:
+        benchmark: its name; empty for the mean over several.
+        a: the score of the first model, on the common items.
+        b: the score of the second.
+        difference: `a` - `b`.
+        low: the lower end of its 95 % interval, by a paired bootstrap over items.
+        high: the upper end.
+        p_value: McNemar's exact one; None if items are not right or wrong, or not independent.
+        n: the number of common items.
+        detectable: the smallest difference that these items would have shown in four of five
+            comparisons.
+        adjusted: the p-value after Holm's correction over the benchmarks.
+        only_a: items left out, since only the first model has them.
+        only_b: items left out, since only the second model has them.
+        asked_differently: items left out, since their prompts differ.
     """
 
     benchmark: str
@@ -100,9 +111,14 @@ def scored_items(
 def differences(
     a: Mapping[str, Sequence[ScoredItem]], b: Mapping[str, Sequence[ScoredItem]]
 ) -> tuple[Difference, ...]:
-    """One difference for each benchmark of both, and of several their mean last, named "".
+    """The paired difference for each common benchmark, and of several their mean last.
 
-    Raises ValueError where there is no item to compare.
+    Args:
+        a: the items of the first model by benchmark, see `scored_items`.
+        b: the items of the second.
+
+    Raises:
+        ValueError: there is no item to compare.
     """
     names = [name for name in a if name in b]
     pairs = {name: _matched(a[name], b[name]) for name in names}

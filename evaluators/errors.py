@@ -10,7 +10,7 @@ from typing import final
 
 @final
 class DataError(ValueError):
-    """A row of a data file that cannot be read: names the file, the line and the fields."""
+    """A row of a data file cannot be read; names the file, the line and the fields."""
 
     @classmethod
     def at(cls, path: Path | str, line: int, expected: str, found: str) -> DataError:
@@ -20,17 +20,17 @@ class DataError(ValueError):
 
 @final
 class NoRowsError(ValueError):
-    """A data file, or a split of one, without a single row; names it."""
+    """A data file, or a split of one, has no rows; names it."""
 
 
 @final
 class SandboxError(ValueError):
-    """The sandbox level asked for cannot be used on this machine."""
+    """The requested sandbox level cannot be used on this machine."""
 
 
 @final
 class InexactModelError(ValueError):
-    """A model whose scores would depend on how its items are batched, or that cannot be called."""
+    """A model cannot be called, or its scores would depend on how items are batched."""
 
     @classmethod
     def of(cls, kind: str, reason: str) -> InexactModelError:
@@ -43,7 +43,7 @@ class InexactModelError(ValueError):
 
 @final
 class EvaluationError(RuntimeError):
-    """An evaluation that could not be completed, on this rank or on another one."""
+    """An evaluation could not be completed, on this rank or on another one."""
 
 
 def unknown_name(kind: str, name: str, known: Sequence[str]) -> ValueError:

@@ -15,9 +15,14 @@ from evaluators.text_model import TextModel
 
 
 def select(items: Sequence[Item], limit: int | None) -> list[Item]:
-    """The `limit` items with the smallest sha256(id): the same ones every time, in file order.
+    """A fixed subset of items, in file order: those with the smallest sha256(id).
 
-    A smaller limit selects a subset of a larger one. None keeps every item.
+    Args:
+        items: of one benchmark.
+        limit: the number to keep; None: all. A smaller limit selects a subset of a larger one.
+
+    Raises:
+        ValueError: the limit is below 1.
     """
     if limit is None or limit >= len(items):
         return list(items)
@@ -39,13 +44,25 @@ def evaluate(
     cache: ItemCache | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> BenchmarkResult:
-    """The result of `benchmark` on `items`, the same on every rank.
+    """Score a model on a benchmark. The result is the same on every rank.
 
-    With world_size > 1 every rank of the default process group must call this with the same
-    items; rank r scores items r::world_size. An error on one rank is raised on all of them, so
-    that none waits for ever. Items are scored `chunk_size` at a time (None: all at once); after
-    each chunk its records go to `cache`, which answers for chunks that it knows already, and
-    `progress` hears how many items were done.
+    With several ranks, all ranks of the default process group call this with the same items; rank
+    r scores items r::world_size. An error on one rank is raised on all.
+
+    Args:
+        lm: the model.
+        benchmark: see `evaluators.benchmarks.build`.
+        items: as `Benchmark.load` returns them, perhaps after `select`.
+        rank: of this process.
+        world_size: the number of ranks.
+        chunk_size: items scored at a time; None: all at once.
+        cache: keeps the records of each chunk, and answers for chunks that it knows.
+        progress: called after each chunk with its number of items.
+
+    Raises:
+        ValueError: an id occurs twice, or a number is out of range.
+        InexactModelError: the model cannot be scored exactly.
+        EvaluationError: another rank failed.
     """
     ids = [item.id for item in items]
     twice = [name for name, count in Counter(ids).items() if count > 1]

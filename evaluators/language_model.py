@@ -29,15 +29,11 @@ IdPair = tuple[Sequence[int], Sequence[int]]
 class LanguageModel(TextModel):
     """A causal language model with its tokenizer, ready for evaluation.
 
-    A prompt begins as the tokenizer begins a text, or as `add_bos` has it, as in training; a
-    continuation is tokenised apart from it. Inputs beyond the model's context lose tokens on the
-    left. Results depend neither on `batch_tokens`, the padded tokens per forward batch, nor on
-    `batch_size`, the most sequences in it, up to the rounding of the model's dtype. A batch that
-    does not fit into memory is halved. Training mode, random state and configuration are left as
-    they were. `computes_in`: the dtype of matrix products where training uses autocast.
-
-    The first use compares the fast paths with plain forwards (see `exact_paths`). It raises
-    InexactModelError where none is exact.
+    A continuation is tokenized separately from its prompt. Inputs beyond the model's context lose
+    tokens on the left. Results do not depend on batch sizes, up to the rounding of the model's
+    dtype. A batch that does not fit into memory is halved. Training mode, random state and
+    configuration stay as they were. The first use compares the fast paths with plain forwards,
+    and raises InexactModelError if none is exact.
     """
 
     def __init__(
@@ -50,6 +46,19 @@ class LanguageModel(TextModel):
         add_bos: AddBos = "auto",
         computes_in: torch.dtype | None = None,
     ) -> None:
+        """Wrap a model that is in memory.
+
+        Args:
+            model: from transformers, on any device.
+            tokenizer: the model's.
+            batch_tokens: the most padded tokens of a forward batch.
+            batch_size: the most sequences of a forward batch; None: no limit.
+            add_bos: whether prompts begin with BOS; "auto": as the tokenizer begins a text.
+            computes_in: the dtype of matrix products if training uses autocast.
+
+        Raises:
+            ValueError: a number is below 1.
+        """
         for name, value in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}")

@@ -24,17 +24,24 @@ _PROMPTS = Path(__file__).parent / "benchmarks" / "prompts"
 
 @dataclass(frozen=True)
 class Decoding:
-    """How completions are drawn: greedy at temperature 0, else `samples` draws per item.
+    """How completions are drawn.
 
-    pass@k is estimated without bias from the `samples` draws.
+    Raises:
+        ValueError: the numbers do not fit each other.
     """
 
     max_new_tokens: int = 0
+    """The most tokens of a completion."""
     stops: tuple[str, ...] = ()
+    """A completion ends before the first of these."""
     temperature: float = 0.0
+    """0 is greedy."""
     top_p: float = 1.0
+    """The probability mass that is sampled from, in (0, 1]."""
     samples: int = 1
+    """Completions per item."""
     k: int = 1
+    """Of pass@k, which is estimated without bias from the samples, and of maj@k."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.samples:
@@ -52,31 +59,34 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to ask and to score; a new `version` whenever any of it changes.
-
-    `prompt` is the template, demonstrations included where they do not come with the data.
-    `extraction` and `equality` name rules of `evaluators.answers`, where the benchmark uses
-    them, and describe the rule in words otherwise. `aggregation`: the mean over items, or the
-    mean over groups (tasks, languages) of their means. `validation` says which items are kept
-    apart from the test items; `subset` is how many published items (per group when groups are
-    averaged) are drawn, None for all. With `robust`, a second accuracy is reported beside the
-    primary one, which takes any sign of an answer and compares with math-verify. With a
-    `prompt_format`, the prompt is a user's turn, and `opening` begins the answer.
-    """
+    """One way to ask and to score."""
 
     version: str
+    """Changes whenever any of the protocol changes."""
     validation: str
+    """In words, which items are kept apart from the test items."""
     prompt: str = "{prompt}"
+    """The template, demonstrations included if they do not come with the data."""
     shots: int = 0
+    """Demonstrations drawn from the data."""
     decoding: Decoding = Decoding()
+    """How completions are drawn."""
     extraction: str = ""
+    """A rule of `evaluators.answers`, or in words how an answer is found in the output."""
     equality: str = ""
+    """A rule of `evaluators.answers`, or in words how two answers are compared."""
     metric: str = "accuracy"
+    """The primary metric."""
     aggregation: Aggregation = "items"
+    """The mean over items, or over groups (tasks, languages) of their means."""
     subset: int | None = None
+    """How many published items are drawn, per group if groups are averaged; None: all."""
     robust: bool = False
+    """Also report an accuracy that accepts any form of an answer, compared by math-verify."""
     prompt_format: str = "raw"
+    """How the prompt is put: as it is, or as the user's turn of a chat."""
     opening: str = ""
+    """How the answer begins in a prompt format."""
 
     def rules(self) -> dict[str, object]:
         """Everything, for a fingerprint; a prompt format where there is one."""
@@ -90,24 +100,29 @@ class Protocol:
 class Changes:
     """What a user changes in a protocol; None leaves it as it is.
 
-    `shots` demonstrations are drawn by `fewshot_seed` from the benchmark's validation items, or
-    from those of the file `shots_from`; `system_prompt` comes before everything else.
-    `prompt_format`: how the questions are put, see `evaluators.prompt_formats`; in a format, the
-    demonstrations that `shots` draws are turns, or text in the user's turn (`fewshot_as`). The
-    others are those of `Decoding`.
+    `max_new_tokens`, `temperature`, `top_p`, `samples` and `k` are those of `Decoding`.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
 
     shots: int | None = None
+    """The number of demonstrations, drawn from the benchmark's validation items."""
     fewshot_seed: int | None = None
+    """The seed that draws them."""
     system_prompt: str | None = None
+    """A text before everything else, in a chat the system turn."""
     max_new_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     samples: int | None = None
     k: int | None = None
     shots_from: str | None = None
+    """The file of the validation items, if it is another one."""
     prompt_format: str | None = None
+    """raw, chat, tulu, chatml, alpaca, metamath or magicoder; see `evaluators.prompt_formats`."""
     fewshot_as: str | None = None
+    """Demonstrations in a prompt format: "turns", or "text" in the user's turn."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of its range."""

@@ -25,7 +25,7 @@ _FIELDS: Fields = {
 
 
 def write_records(records: Sequence[ItemRecord], path: Path) -> None:
-    """One JSON object per item: the record's fields and `correct`, null for a partial score."""
+    """Write records as JSONL: each record's fields and `correct`, null for a partial score."""
     lines = []
     for record in records:
         correct = record.score == 1.0 if record.score in (0.0, 1.0) else None
@@ -34,7 +34,11 @@ def write_records(records: Sequence[ItemRecord], path: Path) -> None:
 
 
 def read_records(path: Path) -> list[ItemRecord]:
-    """The records that `write_records` wrote; DataError names file and line."""
+    """The records of a file that `write_records` wrote.
+
+    Raises:
+        DataError: a row is none; names file and line.
+    """
     records = []
     for line, row in read_jsonl(path, _FIELDS):
         row.pop("correct", None)  # follows from the score
@@ -52,10 +56,11 @@ def as_record(row: Mapping[str, Any]) -> ItemRecord:
 
 
 def compare(a: BenchmarkResult, b: BenchmarkResult) -> Difference:
-    """The paired comparison of two results of one protocol on the same items and prompts.
+    """`a` - `b`, paired item by item, so that the items' difficulty cancels.
 
-    Paired by item, so that the items' difficulty cancels. Raises ValueError for results that
-    cannot be compared. `evaluators.comparison.differences` compares what is common to others.
+    Raises:
+        ValueError: protocol, items or prompts differ; `evaluators.comparison.differences` compares
+            the common items instead.
     """
     if a.protocol_sha256 != b.protocol_sha256:
         raise ValueError(f"{a.name}, {b.name}: expected two results of the same protocol")

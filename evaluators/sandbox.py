@@ -59,12 +59,20 @@ class Program:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A level, see `resolve_level`, and limits of programs; None: as the benchmark has it."""
+    """How generated programs are isolated and limited; None: as the benchmark does it.
+
+    Raises:
+        ValueError: a limit is out of range.
+    """
 
     level: str | None = None
+    """Either bubblewrap or rlimits."""
     timeout: float | None = None
+    """Seconds, 0.1 to 3600."""
     memory_mb: int | None = None
+    """MiB, 64 to 1048576."""
     packages: tuple[str, ...] | None = None
+    """Installed packages that a program may import, besides the standard library and numpy."""
 
     def __post_init__(self) -> None:
         check_limits(self.timeout, self.memory_mb)

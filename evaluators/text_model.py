@@ -39,11 +39,11 @@ class LogLikelihood:
 
 
 class TextModel(ABC):
-    """What a benchmark needs of a model."""
+    """What a benchmark needs of a model; implement it to score another engine."""
 
     @property
     def add_bos(self) -> bool | None:
-        """Whether prompts begin with BOS, where that is not as the tokenizer does; else None.
+        """Whether prompts begin with BOS, if that differs from the tokenizer's rule; else None.
 
         Part of the fingerprint of a score.
         """
@@ -59,15 +59,19 @@ class TextModel(ABC):
         sampling: Sampling | None = None,
         seeds: Sequence[int] = (),
     ) -> list[Completion]:
-        """A completion of at most `max_new_tokens` tokens for each prompt, in order.
+        """A completion for each prompt, in order.
 
-        Each ends before the first of `stops`. Without `sampling` decoding is greedy; with it,
-        `seeds` has one number per prompt (see `sample_seed`), which alone decides what is drawn.
+        Args:
+            prompts: texts.
+            max_new_tokens: the most tokens of a completion.
+            stops: a completion ends before the first of these.
+            sampling: temperature and top_p; None: greedy.
+            seeds: with `sampling`, one number per prompt, which alone decides what is drawn.
         """
 
     @abstractmethod
     def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
-        """The log-likelihood of each (context, continuation)'s continuation, in order."""
+        """log p(continuation | context) in nats for each (context, continuation), in order."""
 
     def together(self) -> AbstractContextManager[None]:
         """What ranks enter together before calls whose number differs between them."""

@@ -25,13 +25,23 @@ class VllmModel(TextModel):
     """A checkpoint folder, served by vLLM's offline engine.
 
     Prompts and continuations become the same ids as in `LanguageModel`. Scores agree with it up
-    to the rounding of other kernels; draws differ, for vLLM has random numbers of its own.
+    to the rounding of other kernels; samples differ, since vLLM has its own random numbers.
     """
 
     def __init__(
         self, folder: Path, *, seed: int = 0, add_bos: AddBos = "auto", **options: Any
     ) -> None:
-        """`options` go to `vllm.LLM`: dtype, max_model_len, gpu_memory_utilization, ..."""
+        """Start the engine.
+
+        Args:
+            folder: a saved model with its tokenizer.
+            seed: of the engine.
+            add_bos: as in `LanguageModel`.
+            options: of `vllm.LLM`: dtype, max_model_len, gpu_memory_utilization, ...
+
+        Raises:
+            MissingVllm: vLLM is not installed.
+        """
         if importlib.util.find_spec("vllm") is None:
             raise MissingVllm("vLLM is not installed: install the extra with gmt-sweep[vllm]")
         import vllm

@@ -32,15 +32,24 @@ def one_off_drop(
     seed: int = 0,
     rescale: bool = False,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Name and new tensor for every entry of `tuned`, one at a time; `dict(...)` collects them.
+    """Reset a share of what fine-tuning changed (arXiv 2406.15330, Figure 3), tensor by tensor.
 
-    Neither mapping is changed. What is kept is the tuned value bit for bit, what is dropped the
-    base value, in tuned's dtype and device; with `rescale` kept deltas are divided by the share
-    kept (as DARE does). Tensors that are not floating-point are handed on. Beyond the results it
-    takes the memory of a few copies of the largest tensor, in float32.
+    Yields name and new tensor for every entry of `tuned`, one at a time; `dict(...)` collects
+    them. Neither mapping is changed. Kept elements are the tuned values bit for bit, dropped ones
+    the base values, in tuned's dtype and device. Tensors that are not floating-point are passed
+    on. Beyond the results it takes the memory of a few copies of the largest tensor, in float32.
 
-    Raises ValueError, before anything is handed out, for mappings that do not belong together, a
-    ratio outside [0, 1) or an unknown strategy; later for a delta that is NaN or infinite.
+    Args:
+        base: the state dict before training.
+        tuned: the state dict after training, with the same names and shapes.
+        drop_ratio: the share of elements that are reset, in [0, 1).
+        strategy: "trivial" drops the smallest |tuned - base|, "salient" the largest, "random" any.
+        seed: of "random".
+        rescale: divide kept changes by 1 - drop_ratio, as DARE does (arXiv 2311.03099).
+
+    Raises:
+        ValueError: at once for mappings that do not fit, a ratio outside [0, 1) or an unknown
+            strategy; while iterating for a change that is NaN or infinite.
     """
     one_of("strategy", strategy, STRATEGIES)
     checked_ratio("drop_ratio", drop_ratio)

@@ -8,7 +8,7 @@ _NOT_FINITE: Final = "the gradient holds NaN or infinity, so no magnitude thresh
 
 
 class NonFiniteGradientError(ValueError):
-    """A gradient holds NaN or infinity; `index` is its position where that is known."""
+    """A gradient holds NaN or infinity. `index`: its position, None if unknown."""
 
     def __init__(self, message: str = _NOT_FINITE, index: int | None = None) -> None:
         """Keep the position beside the message, so that a caller can name the parameter."""

@@ -27,14 +27,10 @@ SCOPES: Final = ("tensor", "global")
 
 @final
 class GradientMask(RatioMethod):
-    """Keeps the elements of largest saliency: |g| (the paper's GMT), or another.
+    """Gradient-Mask Tuning: keeps the elements of largest saliency and zeroes the others.
 
-    `mask_ratio` is the fraction of elements zeroed, in [0, 1), or a schedule of it, or one of them
-    for each name pattern: {"*mlp*": 0.5, "*": 0.2}. Parameters that no pattern fits are not
-    masked. Scope `tensor` applies it to each gradient, `global` to all elements together (of the
-    parameters that one pattern fits). `saliency`: `gradient` |g|; `product` |g * w|, the
-    first-order term of the paper's Eq. 7; `weight` |w|; `gradient_over_weight` |g / w|. `hold`:
-    None draws a mask at each update, a count k at every k-th, "training" at the first alone.
+    The threshold is exact, equal to that of a full sort, and ties with it are kept (arXiv
+    2406.15330, Eq. 3 and 8).
     """
 
     def __init__(
@@ -45,7 +41,22 @@ class GradientMask(RatioMethod):
         saliency: Saliency = "gradient",
         hold: Hold = None,
     ) -> None:
-        """Raise ValueError on a ratio outside [0, 1), an unknown scope, saliency or hold."""
+        """Choose what is masked.
+
+        Args:
+            mask_ratio: the fraction of elements zeroed, in [0, 1); a `RatioSchedule` of it; or one
+                of them for each name pattern, as {"*mlp*": 0.5, "*": 0.2}. Parameters that no
+                pattern fits are not masked.
+            scope: "tensor" applies the ratio to each gradient, "global" to all elements together
+                (of the parameters that one pattern fits).
+            saliency: what elements are ranked by: "gradient" |g|; "product" |g * w|, the
+                first-order term of Eq. 7; "weight" |w|; "gradient_over_weight" |g / w|.
+            hold: None draws a mask at each update, a count k at every k-th, "training" at the
+                first alone.
+
+        Raises:
+            ValueError: a ratio outside [0, 1), or an unknown scope, saliency or hold.
+        """
         one_of("scope", scope, SCOPES)
         one_of("saliency", saliency, SALIENCIES)
         super().__init__("gmt", mask_ratio, hold)
@@ -58,7 +69,11 @@ class GradientMask(RatioMethod):
         return replace(super().config, scope=self.scope, saliency=self.saliency)
 
     def rules(self, gradients: Sequence[LocalGradient], update: int) -> list[Rule]:
-        """Find the exact thresholds; raises NonFiniteGradientError on NaN or infinity."""
+        """One rule for each gradient, with its exact threshold.
+
+        Raises:
+            NonFiniteGradientError: a gradient that needs a threshold holds NaN or infinity.
+        """
         found: list[Rule] = [KeepAll() for _ in gradients]
         pools, members = [], []
         for pattern, indices in self._together(gradients):

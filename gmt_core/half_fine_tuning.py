@@ -29,19 +29,27 @@ class KeepNone(Rule):
 
 @final
 class HalfFineTuning(Method):
-    """Trains half of each block, the same half throughout: 2 of 4 attention matrices, half of the
-    FFN matrices (of three: two in half of the blocks, one in the others), 1 of 2 norms.
+    """Half Fine-Tuning (arXiv 2404.18466): trains half of each block, the same half throughout.
 
-    What lies outside the blocks (embeddings, last norm, head) is trained; `halve_embeddings`
-    freezes half of the embeddings and the head too, of one tied matrix all or nothing. The frozen
-    gradients are zeroed: with AdamW the moments then stay 0 and weight decay alone still moves the
-    weights. Optimizer mode `update` keeps them where they are. Needs the parameters' names.
+    That is 2 of 4 attention matrices, half of the FFN matrices (of three: two in half of the
+    blocks, one in the others) and 1 of 2 norms. Embeddings, last norm and head are trained. The
+    frozen gradients are zeroed: with AdamW their moments stay 0, and only weight decay moves the
+    weights; mode "update" keeps them where they are. Needs the parameters' names.
     """
 
     needs_names = True
 
     def __init__(self, seed: int = 0, *, halve_embeddings: bool = False) -> None:
-        """The seed and the names of the parameters decide the halves, nothing else."""
+        """Choose the halves; they depend only on the seed and the parameters' names.
+
+        Args:
+            seed: of the draw.
+            halve_embeddings: also freeze half of embeddings and head; of one tied matrix, all or
+                nothing.
+
+        Raises:
+            ValueError: a seed that is no whole number.
+        """
         self.name = "hft"
         self.halve_embeddings = halve_embeddings
         self.mask_ratio = 0.5
@@ -49,20 +57,28 @@ class HalfFineTuning(Method):
         self._frozen: frozenset[str] | None = None  # once bound
 
     def bind(self, names: Sequence[str]) -> HalfFineTuning:
-        """Choose the halves of a model; raises ValueError where its names cannot be read."""
+        """Choose the halves of a model.
+
+        Raises:
+            ValueError: a name that is not of a known block layout.
+        """
         bound = HalfFineTuning(self.seed, halve_embeddings=self.halve_embeddings)
         bound._frozen = self.frozen(names)
         return bound
 
     def rules(self, gradients: Sequence[LocalGradient], update: int) -> list[Rule]:
-        """Zero the frozen half; unbound, the gradients' names are taken for the whole model's."""
+        """Zero the frozen half. Without `bind`, the gradients are taken for the whole model's."""
         frozen = self._frozen
         if frozen is None:
             frozen = self.frozen([g.name for g in gradients]) if gradients else frozenset()
         return [KeepNone() if g.name in frozen and g.checked() else KeepAll() for g in gradients]
 
     def frozen(self, names: Sequence[str]) -> frozenset[str]:
-        """Which of a model's parameters stay as they are; ValueError for an unreadable one."""
+        """The names of the parameters that stay as they are.
+
+        Raises:
+            ValueError: a name that is not of a known block layout.
+        """
         read = read_categories(names)
         modules: dict[tuple[str, str], set[str]] = {}  # of one category in one block
         for at in read.values():

@@ -49,27 +49,32 @@ class SampleSums:
 @final
 @dataclass(frozen=True)
 class MaskStatistics:
-    """Shares over all gradient elements of one update; thresholds over its masked tensors.
+    """What the masks of one update kept, as fractions of elements, in [0, 1].
 
-    `kept_fraction` is what the mask kept, ties included, and `moved_fraction` the share of
-    weights that the step changed: under a stateful optimizer such as AdamW masked elements still
-    move. `jaccard` compares the mask with that of the update before (None where that one was not
-    seen). 1 - `nonzero_fraction` is the share of exact zeros. All but the kept fractions and the
-    thresholds are read on a sample of the elements (see `ElementSample`). The thresholds are None
-    where no tensor was masked by magnitude. `kept_by_kind` gives the kept fraction for each kind
-    of module (q_proj, down_proj, ...) where the parameters have names.
+    Kept fractions and thresholds are exact; the others are measured on a sample of about a
+    million elements.
     """
 
-    update: int  # the one measured, counted from 0
+    update: int
+    """The update, counted from 0."""
     kept_fraction: float
+    """Of gradient elements: what the mask kept, ties included."""
     nonzero_fraction: float
-    energy_kept: float  # share of the squared norm of the gradient
+    """Of gradient elements: those that are not exactly 0."""
+    energy_kept: float
+    """The share of the squared gradient norm that was kept."""
     moved_fraction: float
+    """Of weights: those that the step changed. Under AdamW masked elements still move."""
     jaccard: float | None
+    """Jaccard similarity with the mask of the update before; None if that was not measured."""
     threshold_min: float | None
+    """The smallest threshold of the masked tensors; None if none was masked by magnitude."""
     threshold_median: float | None
+    """Their median."""
     threshold_max: float | None
+    """The largest."""
     kept_by_kind: Mapping[str, float] = field(default_factory=dict)
+    """The kept fraction for each kind of module (q_proj, down_proj, ...), if names are known."""
 
     @classmethod
     def of(
@@ -102,9 +107,10 @@ class MaskStatistics:
         return replace(self, threshold_min=low, threshold_median=median, threshold_max=high)
 
     def metrics(self, *, kinds: bool = False) -> dict[str, float]:
-        """Names for a tracker ("gmt/kept_fraction", ...), only those that have a value.
+        """The values by the names of a tracker ("gmt/kept_fraction", ...), without unknown ones.
 
-        With `kinds` also "gmt/kept_fraction/q_proj" and so on.
+        Args:
+            kinds: also "gmt/kept_fraction/q_proj" and so on.
         """
         found = {f"gmt/{n}": v for n, v in vars(self).items() if isinstance(v, float)}
         if kinds:

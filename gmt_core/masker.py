@@ -31,13 +31,17 @@ _STATE: Final = frozenset({"update", "held", "method", "mode", "exclude", "seed"
 class GradientMasker:
     """Masks the gradients of an optimizer just before each of its steps.
 
-    Two lines in any training script::
+    Two lines in any training script:
 
-        masker = GradientMasker(GradientMask(mask_ratio=0.2)).attach(optimizer)
+    ```python
+    from gmt_core import GradientMask, GradientMasker
 
-    Accumulate, reduce over ranks and clip as ever before `optimizer.step()`: the mask is taken
-    there, once per update, on the gradient that the optimizer would use. Under an optimizer with
-    momentum, an element whose gradient is masked still moves by its moments.
+    masker = GradientMasker(GradientMask(mask_ratio=0.2)).attach(optimizer)
+    ```
+
+    Accumulate, reduce over ranks and clip as before: when `optimizer.step()` begins, the mask is
+    computed once, on the gradient that the optimizer would use (arXiv 2406.15330, Algorithm 1).
+    Under an optimizer with momentum, a masked element still moves by its moments.
     """
 
     def __init__(
@@ -50,10 +54,15 @@ class GradientMasker:
     ) -> None:
         """Choose what is masked, what that means to the optimizer, and what is measured.
 
-        `mode`: `gradient` (the paper: the optimizer sees zeros), `update` (masked weights also
-        keep their value in that step) or `state` (their moments too); `optimizer_mode.py` says
-        what each costs. Parameters whose names fit a pattern in `exclude` ("*.bias") are left as
-        they are. Every `statistics_every` updates, from the first, one is measured; 0 is never.
+        Args:
+            method: which elements stay.
+            mode: "gradient" (the paper): the optimizer sees zeros. "update": masked weights also
+                keep their value in that step. "state": their moments too.
+            exclude: name patterns of parameters that are not masked, as "*.bias".
+            statistics_every: measure every k-th update, from the first; 0: never.
+
+        Raises:
+            ValueError: an argument of another kind, or an unknown mode.
         """
         if not isinstance(method, Method):
             raise ValueError(f"masker: expected a method, as GradientMask(0.2), found {method!r}")
@@ -79,10 +88,16 @@ class GradientMasker:
         optimizer: Optimizer,
         named_parameters: Iterable[tuple[str, Tensor]] | None = None,
     ) -> Self:
-        """Mask before every step of this optimizer; ValueError where that cannot be right.
+        """Mask before every step of this optimizer. Returns the masker.
 
-        Names are needed by `exclude` and by methods that read them. They come from
-        `named_parameters`, or from an optimizer that was built on `model.named_parameters()`.
+        Args:
+            optimizer: a torch optimizer, or Accelerate's around one.
+            named_parameters: `model.named_parameters()`, for `exclude` and for methods that read
+                names; not needed if the optimizer was built from them.
+
+        Raises:
+            ValueError: a masker is attached already, names are missing or fit no pattern, or the
+                mode does not know the optimizer.
         """
         if self._hooks is not None:
             raise ValueError("masker: already attached; detach() it first, or build a second one")
@@ -99,7 +114,7 @@ class GradientMasker:
         return self
 
     def detach(self) -> None:
-        """Leave the optimizer as it was; nothing happens where none is attached."""
+        """Leave the optimizer as it was. Does nothing if none is attached."""
         hooks, self._hooks = self._hooks, None
         if hooks is not None:
             hooks.remove()
@@ -110,15 +125,15 @@ class GradientMasker:
 
     @property
     def statistics(self) -> MaskStatistics | None:
-        """Of the latest measured update; None before the first."""
+        """The statistics of the latest measured update; None before the first."""
         return self._latest
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to draw the same masks: values of JSON.
+        """What a resumed run needs to draw the same masks, as JSON values.
 
         The number of updates done, which is the position in a schedule and the counter of the
-        random numbers; what the masker was built with; and how many held masks the optimizer's
-        state_dict() has beside its moments.
+        random numbers; what the masker was built with; and the number of held masks, which the
+        optimizer's state_dict() contains.
         """
         return {
             "update": self._update,
@@ -129,9 +144,11 @@ class GradientMasker:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken; {"update": count} sets the position alone.
+        """Continue where `state_dict` was taken; {"update": count} sets the position alone.
 
-        Raises ValueError on another kind of state, and on one of a masker built differently.
+        Raises:
+            ValueError: another kind of state, or that of a masker that was built differently; the
+                message names the value that differs.
         """
         if not isinstance(state, Mapping) or not {"update"} <= set(state) <= _STATE:
             raise ValueError(

@@ -19,14 +19,23 @@ from gmt_core.schedule import Hold, drawn_at
 
 
 class Method(ABC):
-    """Chooses, for each update, what of the gradients the optimizer sees."""
+    """Chooses, for each update, what of the gradients the optimizer sees.
+
+    A method of your own sets `name` and `mask_ratio`, and implements `rules`.
+    """
 
     name: str
-    mask_ratio: float | Mapping[str, float]  # at the end of its schedule
-    seed: int | None = None  # of what it draws at random
-    hold: Hold = None  # for how many updates one mask serves
-    needs_names: bool = False  # whether it reads the parameters' names
-    needs_gradients: bool = True  # whether its masks depend on anything but seed and update
+    """In messages and in the masker's state."""
+    mask_ratio: float | Mapping[str, float]
+    """The fraction of elements zeroed, in [0, 1), at the end of its schedule."""
+    seed: int | None = None
+    """Of what it draws at random."""
+    hold: Hold = None
+    """For how many updates one mask serves; None: one."""
+    needs_names: bool = False
+    """Whether it reads the parameters' names."""
+    needs_gradients: bool = True
+    """Whether its masks depend on anything but seed and update."""
 
     @property
     def config(self) -> MethodConfig:
@@ -51,16 +60,19 @@ class Method(ABC):
     def bind(self, names: Sequence[str]) -> Method:
         """The method for a model with these parameters, before its first update.
 
-        Raises ValueError where it reads the names and cannot. Most methods do not.
+        Raises:
+            ValueError: the method depends on names, and these do not fit.
         """
         return self
 
     @abstractmethod
     def rules(self, gradients: Sequence[LocalGradient], update: int) -> list[Rule]:
-        """One rule for each gradient; the gradients are read and not changed.
+        """One rule for each gradient, in order. The gradients are read and not changed.
 
-        `update` counts the optimizer steps from 0; of a held mask it is the one that draws it.
-        Where gradients are spread over ranks, every rank must call it with the same parameters.
+        Args:
+            gradients: this rank's part of each gradient. If gradients are spread over ranks, every
+                rank calls this with the same parameters.
+            update: counts optimizer steps from 0; of a held mask, the step that draws it.
         """
 
     @final
@@ -72,9 +84,17 @@ class Method(ABC):
         names: Sequence[str] | None = None,
         weights: Sequence[Tensor] | None = None,
     ) -> None:
-        """Zero in place what is not kept; nothing is changed where an error is raised.
+        """Mask gradients without an optimizer: zero in place what is not kept.
 
-        Raises ValueError for an update whose mask an earlier one drew from its gradients.
+        Args:
+            gradients: of any shapes; floating-point.
+            update: counts updates from 0.
+            names: of the parameters, for methods that read them.
+            weights: the parameters, of the gradients' shapes, for saliencies that read them.
+
+        Raises:
+            ValueError: an earlier update drew this mask from its gradients, or names or weights do
+                not fit. Nothing is changed then.
         """
         drawn = drawn_at(self.hold, checked_count("update", update, "a count of updates from 0"))
         if self.stores_masks and drawn != update:
@@ -109,7 +129,7 @@ class RatioMethod(Method):
 
 @final
 class SFT(Method):
-    """Ordinary fine-tuning: every gradient element stays."""
+    """Supervised fine-tuning: every gradient element stays, as with a mask ratio of 0."""
 
     def __init__(self) -> None:
         """Nothing to choose."""

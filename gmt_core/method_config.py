@@ -13,14 +13,23 @@ from gmt_core.schedule import Hold, RatioSchedule
 @final
 @dataclass(frozen=True)
 class MethodConfig:
-    """The arguments of `build_method`; those that a method does not take have their default."""
+    """The arguments of `build_method`, as a value that round-trips through JSON.
+
+    Arguments that a method does not take have their default.
+    """
 
     name: str
-    mask_ratio: Any = None  # a number, a RatioSchedule, or one of them for each name pattern
+    """One of gmt, sft, random and hft."""
+    mask_ratio: Any = None
+    """A number in [0, 1), a `RatioSchedule`, or one of them for each name pattern."""
     scope: str = "tensor"
+    """As in `GradientMask`."""
     saliency: str = "gradient"
+    """As in `GradientMask`."""
     hold: Hold = None
+    """As in `GradientMask`."""
     seed: int | None = None
+    """Of `RandomMask` and `HalfFineTuning`."""
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, texts and dictionaries of them."""
@@ -28,7 +37,11 @@ class MethodConfig:
 
     @classmethod
     def from_json(cls, found: object) -> MethodConfig:
-        """Read what `to_json` gave; raises ValueError on an unknown key and on a bad schedule."""
+        """Read what `to_json` returned.
+
+        Raises:
+            ValueError: an unknown key, or a bad schedule.
+        """
         if not isinstance(found, Mapping) or "name" not in found:
             raise ValueError(f"method: expected {{'name': 'gmt', ...}}, found {found!r}")
         for key in found:

@@ -30,9 +30,18 @@ def build_method(
     hold: Hold = None,
     seed: int | None = None,
 ) -> Method:
-    """The method of that name; raises ValueError on any other, and on options it does not take.
+    """The method of a name: "gmt", "sft", "random" or "hft".
 
-    gmt and random need a mask_ratio; sft (0) and hft (0.5) may be given their own.
+    Args:
+        name: of the method.
+        mask_ratio: required by "gmt" and "random"; of "sft" 0, of "hft" 0.5, or None.
+        scope: of "gmt", see `GradientMask`.
+        saliency: of "gmt", see `GradientMask`.
+        hold: of "gmt" and "random", see `GradientMask`.
+        seed: of "random" and "hft"; None is 0.
+
+    Raises:
+        ValueError: an unknown name, an option that the method does not take, or a bad value.
     """
     one_of("method", name, NAMES)
     if name != "gmt" and (scope, saliency) != ("tensor", "gradient"):
@@ -60,5 +69,9 @@ def build_method(
 
 
 def method_from_config(config: MethodConfig) -> Method:
-    """The method that a config describes; raises ValueError as `build_method` does."""
+    """The method that a config describes.
+
+    Raises:
+        ValueError: as `build_method`.
+    """
     return build_method(**vars(config))

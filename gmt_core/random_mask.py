@@ -46,10 +46,11 @@ class KeepRandomPart(Rule):
 
 @final
 class RandomMask(RatioMethod):
-    """Keeps a random subset of the same size, drawn afresh at each update or held.
+    """Keeps a random subset of the same size: the paper's control, "Random Mask".
 
-    The mask depends on the seed, the update, and the parameter's place and shape alone, so every
-    rank, sharding and rerun draws the same one without communication.
+    It is drawn again at each update, or held. It depends only on the seed, the update, and the
+    parameter's place and shape, so every rank, sharding and rerun draws the same mask without
+    communication.
     """
 
     needs_gradients = False
@@ -57,9 +58,15 @@ class RandomMask(RatioMethod):
     def __init__(
         self, mask_ratio: Ratio | Mapping[str, Ratio], seed: int = 0, *, hold: Hold = None
     ) -> None:
-        """Raise ValueError on a ratio outside [0, 1), or a seed that is no whole number.
+        """Choose what is masked.
 
-        `mask_ratio` and `hold` are those of `GradientMask`.
+        Args:
+            mask_ratio: as in `GradientMask`.
+            seed: of the permutations.
+            hold: as in `GradientMask`; "training" is SHiRA's mask (arXiv 2406.13175).
+
+        Raises:
+            ValueError: a ratio outside [0, 1), or a seed that is no whole number.
         """
         super().__init__("random", mask_ratio, hold)
         self.seed: int = checked_seed(seed)

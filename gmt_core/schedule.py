@@ -17,18 +17,22 @@ Hold = Literal["training"] | int | None
 @final
 @dataclass(frozen=True)
 class RatioSchedule:
-    """Rises from 0 over `warmup` updates to `start`, then goes to `end` as `shape` says.
+    """A mask ratio over the updates: from 0 to `start` in the warm-up, then to `end`.
 
-    `constant` stays at `end`; `linear` and `cosine` (half a wave) arrive there at update
-    `updates`, counted from 0 and with the warm-up inside, and stay. ValueError on a ratio outside
-    [0, 1), an unknown shape or counts that do not fit.
+    Raises:
+        ValueError: a ratio outside [0, 1), an unknown shape, or counts that do not fit.
     """
 
     end: float
+    """The last ratio, in [0, 1)."""
     shape: Shape = "constant"
+    """Constant at `end`, or a line or half a cosine wave that reaches it and stays."""
     start: float = 0.0
+    """The ratio after the warm-up; 0 for a constant schedule."""
     updates: int = 0
+    """The update at which `end` is reached, counted from 0, the warm-up included."""
     warmup: int = 0
+    """Updates over which the ratio rises from 0."""
 
     def __post_init__(self) -> None:
         """Check every number."""

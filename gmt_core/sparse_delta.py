@@ -85,7 +85,7 @@ class Entry:
 @final
 @dataclass(frozen=True)
 class Delta:
-    """A delta file, open: an entry for each tensor of its base, and the bytes of the changed."""
+    """An open delta file: an entry for each tensor of its base, and the bytes of changed ones."""
 
     path: Path
     entries: dict[str, Entry]
@@ -95,7 +95,13 @@ class Delta:
 def save_delta(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], path: Path | str) -> None:
     """Write what turns `base` into `tuned`, one tensor at a time; all of the file or nothing.
 
-    Raises ValueError where names, shapes or dtypes of the two differ.
+    Args:
+        base: the model before training: a state dict, or `TensorFiles` of its folder.
+        tuned: the model after training, with the same names, shapes and dtypes.
+        path: the safetensors file to write.
+
+    Raises:
+        ValueError: names, shapes or dtypes differ.
     """
     check_pair(base, tuned)
     path = Path(path)
@@ -121,9 +127,10 @@ def save_delta(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], path: Pa
 
 
 def load_delta(path: Path | str) -> Delta:
-    """Open a file of `save_delta`; tensors are read when they are needed.
+    """Open a file of `save_delta`. It is read once to check it; tensors are read when needed.
 
-    Reads it once. Raises ValueError for a file that is damaged, or of another kind or version.
+    Raises:
+        ValueError: the file is damaged, or of another kind or version.
     """
     path = Path(path)
     stored = TensorFiles(path)
@@ -146,20 +153,24 @@ def load_delta(path: Path | str) -> Delta:
 
 
 def apply_delta(base: Mapping[str, Tensor], delta: Delta) -> Mapping[str, Tensor]:
-    """The tuned model, each tensor made on access; unchanged ones are the base's own.
+    """The tuned model by name, bit for bit. Each tensor is made on access.
 
-    Reads the whole base first. Raises ValueError where it is not the one of the delta, also where
-    they differ in a tensor or element that did not change.
+    Unchanged tensors are the base's own. The whole base is read first, to check it.
+
+    Raises:
+        ValueError: this is not the base of the delta, in any tensor or element.
     """
     _check_base(base, delta)
     return _Tuned(base, delta)
 
 
 def write_tuned(base: Path | str, delta: Delta, folder: Path | str) -> None:
-    """A copy of a model folder with the delta applied, one tensor at a time.
+    """Write a copy of a model folder with the delta applied, one tensor at a time.
 
-    The shards are the base's, and so are other files, except weights in other formats. Raises
-    ValueError for another base, and where `folder` exists or lies inside of the base's.
+    Shards and other files are those of the base, except weights in other formats.
+
+    Raises:
+        ValueError: another base, or a `folder` that exists or lies inside the base's.
     """
     base, folder = Path(base), Path(folder)
     if folder.exists() or base.resolve() in folder.resolve().parents:

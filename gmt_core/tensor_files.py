@@ -16,11 +16,14 @@ _INDEX: Final = "model.safetensors.index.json"
 
 @final
 class TensorFiles(Mapping[str, Tensor]):
-    """Name and tensor of a safetensors file, or of all files of a model folder.
+    """The tensors by name of a safetensors file, or of all such files of a model folder.
 
-    A tensor is read from its file on each access, and kept by nobody. `metadata` joins the texts
-    in the files' headers. Raises ValueError for a file that is damaged or of another kind, for a
-    folder without such files, and for a name in two of them.
+    A tensor is read from its file on each access. `metadata` joins the texts of the files'
+    headers.
+
+    Raises:
+        ValueError: a file is damaged or of another kind, a folder has none, or two files have the
+            same name.
     """
 
     def __init__(self, path: Path | str) -> None:

@@ -31,9 +31,14 @@ _TOGETHER: Final = 1 << 18  # elements counted at once: about 5 MiB
 
 
 def kept_count(numel: int, mask_ratio: float) -> int:
-    """How many of `numel` elements stay: max(1, numel - floor(mask_ratio * numel)); 0 of 0.
+    """How many elements stay: max(1, numel - floor(mask_ratio * numel)), and 0 of 0 (Eq. 3).
 
-    The ratio is read as the decimal that it prints as: 0.3 of 10 elements is 3, never 2.
+    Args:
+        numel: the number of elements.
+        mask_ratio: in [0, 1), read as the decimal that it prints as: 0.3 of 10 is 3, never 2.
+
+    Raises:
+        ValueError: a ratio outside [0, 1), or a negative number of elements.
     """
     ratio = checked_ratio("mask_ratio", mask_ratio)
     if numel < 0:
@@ -50,18 +55,29 @@ def _as_fraction(ratio: float) -> tuple[int, int]:
 
 
 def magnitude_threshold(x: Tensor, kept: int) -> Tensor:
-    """The exact `kept`-th largest |x|, as a tensor without dimensions of x's dtype and device.
+    """The exact `kept`-th largest |x|, as from a full sort, without sorting (Eq. 3).
 
-    Raises ValueError where `kept` is not in [1, numel], NonFiniteGradientError on NaN or inf.
+    Args:
+        x: floating-point, of any shape.
+        kept: in [1, numel].
+
+    Returns:
+        A tensor without dimensions, of x's dtype and device.
+
+    Raises:
+        ValueError: `kept` is out of range.
+        NonFiniteGradientError: x holds NaN or infinity.
     """
     return pooled_threshold((x,), kept)
 
 
 @torch.no_grad()
 def magnitude_thresholds(tensors: Sequence[Tensor], kept: Sequence[int]) -> list[Tensor]:
-    """The exact `kept[i]`-th largest magnitude of each tensor, as `magnitude_threshold` gives it.
+    """`magnitude_threshold` of each tensor; faster for many tensors.
 
-    Raises NonFiniteGradientError with the index of a tensor that holds NaN or infinity.
+    Raises:
+        ValueError: a count is out of range.
+        NonFiniteGradientError: a tensor holds NaN or infinity; the error has its index.
     """
     pools = [plain_pool([tensor], checked_dtype(tensor)) for tensor in tensors]
     return local_thresholds(pools, kept)
@@ -71,7 +87,12 @@ def magnitude_thresholds(tensors: Sequence[Tensor], kept: Sequence[int]) -> list
 def pooled_threshold(tensors: Sequence[Tensor], kept: int) -> Tensor:
     """The exact `kept`-th largest magnitude among the elements of all tensors together.
 
-    The result has the promoted dtype of the tensors, and the device of the first.
+    Returns:
+        A tensor without dimensions, of the tensors' promoted dtype, on the device of the first.
+
+    Raises:
+        ValueError: there are no elements, or `kept` is out of range.
+        NonFiniteGradientError: a tensor holds NaN or infinity.
     """
     filled = [tensor for tensor in tensors if tensor.numel()]
     if not filled:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import gmt_core
+import sweeps
+from sweeps.cli.arguments import complete_override
 from sweeps.config.load import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,3 +95,28 @@ def test_the_demo_has_its_config() -> None:
     demo = re.search(r"sweeps run (\S+)", text("Makefile"))
     assert demo is not None
     assert (ROOT / demo[1]).is_file()
+
+
+def test_the_key_reference_is_that_of_the_schema() -> None:
+    written = runpy.run_path(str(ROOT / "docs" / "site" / "key_reference.py"))["reference"]()
+    assert text("docs/keys.md") == written, "run python docs/site/key_reference.py"
+
+
+def keys(section: str = "") -> Iterator[str]:
+    """Every key, as completion offers them."""
+    for key in complete_override(section):
+        yield key[:-1]
+        if key.endswith("."):
+            yield from keys(key)
+
+
+def test_every_key_is_in_the_reference() -> None:
+    rows = set(re.findall(r"^\| `(\w+)` \|", text("docs/keys.md"), re.M))
+    assert {key.rpartition(".")[2] for key in keys()} - rows == {"whole"}  # follows from the key
+
+
+@pytest.mark.parametrize("package", [gmt_core, sweeps], ids=["gmt_core", "sweeps"])
+def test_public_names_are_in_the_api_pages(package: object) -> None:
+    name = package.__name__
+    shown = re.findall(r"^::: (\S+)", text(f"docs/site/api_{name}.md"), re.M)
+    assert {f"{name}.{each}" for each in package.__all__} <= set(shown)

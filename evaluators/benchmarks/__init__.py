@@ -124,15 +124,22 @@ def build(
     preset: str | None = None,
     changes: Changes = UNCHANGED,
 ) -> Benchmark:
-    """The benchmark called `name`, defined by the .yaml or .py file of that path, or lm_eval:TASK.
+    """A benchmark by name.
 
-    A `Benchmark` is returned as it is; a function is called with the metric and the sandbox.
+    Args:
+        name: of a benchmark; the path of a .yaml or .py file; `lm_eval:TASK`; a `Benchmark`, which
+            is returned as it is; or a function, which is called with the metric and the sandbox.
+        metric: the primary one; None: the protocol's own. Every benchmark has "bits_per_byte",
+            which generates nothing.
+        sandbox: the level for generated programs, "bubblewrap" or "rlimits", or a `Sandbox` with
+            limits; None: bubblewrap.
+        preset: the protocol: "table1", "table2", "table2_chat" or "full"; None: the default.
+        changes: what differs from the protocol.
 
-    `metric` is the primary one: the protocol's own (None), or "bits_per_byte", which every
-    benchmark has and which generates nothing. `preset` chooses the protocol, see
-    `evaluators.protocol`. `sandbox` is the level for generated programs, see
-    `evaluators.sandbox.resolve_level`, or also their limits; benchmarks that run none ignore it
-    only when it is None. `changes` is what differs from the protocol.
+    Raises:
+        ValueError: an unknown name, metric or preset (with the nearest one), or a setting that the
+            benchmark does not take.
+        SandboxError: the sandbox cannot be used on this machine.
     """
     if not isinstance(name, str):
         return asked(_given(name, metric, sandbox, preset), changes)

@@ -37,18 +37,20 @@ _STATE: Final = "gmt_core.masker"
 class GradientMaskCallback(TrainerCallback):
     """Masks once per update, on the gradient that the Trainer accumulated, reduced and clipped.
 
-    The masker sits on the torch optimizer inside, so accumulated mini-batches and steps that the
-    fp16 scaler skips do not count. Its state travels in `trainer_state.json` of every checkpoint,
-    and its statistics, where it takes them, in the Trainer's logs.
+    Mini-batches that only accumulate, and steps that the fp16 scaler skips, do not count. The
+    masker's state is saved in `trainer_state.json` of every checkpoint, and its statistics go to
+    the Trainer's logs.
     """
 
     def __init__(
         self, masker: GradientMasker, named_parameters: Iterable[tuple[str, Tensor]] = ()
     ) -> None:
-        """Take over a masker that is attached to nothing yet.
+        """Build the callback.
 
-        `named_parameters` names what the optimizer holds beside the model's parameters (those of
-        a loss), for patterns that are to fit them.
+        Args:
+            masker: attached to no optimizer yet.
+            named_parameters: names of what the optimizer has besides the model's parameters, such
+                as those of a loss.
         """
         self.masker = masker
         self._others = tuple(named_parameters)
@@ -59,10 +61,12 @@ class GradientMaskCallback(TrainerCallback):
         return f"GradientMaskCallback({self.masker!r})"
 
     def add_to(self, trainer: Trainer) -> Self:
-        """Join the trainer's callbacks, before those that send its logs to trackers.
+        """Join the trainer's callbacks, before those that send logs to trackers.
 
-        `callbacks=[...]` would put it after them: they would not see the statistics.
-        Raises ValueError where the trainer has such a callback already.
+        `callbacks=[...]` would put it after them, so they would miss the statistics.
+
+        Raises:
+            ValueError: the trainer has such a callback already.
         """
         callbacks = trainer.callback_handler.callbacks
         if any(isinstance(callback, GradientMaskCallback) for callback in callbacks):

@@ -30,17 +30,18 @@ _INSTEAD: Final = "use strategy='ddp', or ModelParallelStrategy (FSDP2)"
 class GradientMaskCallback(Callback):
     """Masks once per update, on the gradient that Lightning accumulated, reduced and clipped.
 
-    The masker's state is saved in Lightning's checkpoints, and its statistics, where it takes
-    them, go to the Trainer's loggers.
+    The masker's state is saved in Lightning's checkpoints, and its statistics go to the Trainer's
+    loggers.
     """
 
     def __init__(
         self, masker: GradientMasker, named_parameters: Iterable[tuple[str, Tensor]] = ()
     ) -> None:
-        """Take over a masker that is attached to nothing yet.
+        """Build the callback.
 
-        `named_parameters` names what the optimizer holds beside the module's parameters, for
-        patterns that are to fit them.
+        Args:
+            masker: attached to no optimizer yet.
+            named_parameters: names of what the optimizer has besides the module's parameters.
         """
         self.masker = masker
         self._others = tuple(named_parameters)

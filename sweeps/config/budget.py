@@ -30,17 +30,18 @@ Amount = Annotated[float, Field(gt=0)]
 class BudgetConfig(StrictModel):
     """At any of these limits the running trials are stopped and the report is written.
 
-    ``wall_hours``: of this call of `run`. ``gpu_hours`` and ``money``: of the whole sweep, all
-    domains and calls, and every try of a trial, also one that failed or was interrupted.
-    `paper` has one budget for all its studies. Test items are not in it, and are scored wherever
-    all trials are done, whatever is left. A stopped trial goes on from its checkpoint when the
-    sweep is run again with a larger budget.
+    A sweep that is run again with a larger budget continues them from their checkpoints. Test
+    items are not counted. All studies of a `paper` share one budget.
     """
 
     wall_hours: Amount | None = None
+    """Hours of one call of `run`."""
     gpu_hours: Amount | None = None
+    """GPU-hours of the sweep: all domains, calls and attempts of a trial."""
     money: Amount | None = None
+    """Cost of the sweep, in the currency of `price_per_gpu_hour`."""
     price_per_gpu_hour: Amount | None = None
+    """The price of one GPU for an hour; required by `money`."""
 
     @model_validator(mode="after")
     def _can_be_counted(self) -> Self:
@@ -128,18 +129,17 @@ ENOUGH_TO_JUDGE = 4
 
 
 class FailuresConfig(StrictModel):
-    """How the sweep reacts to failing trials.
-
-    ``on_oom: halve`` retries with half the micro-batch and the same effective batch. The study
-    stops when more than ``most_failed_share`` of its trials have failed. ``trial_hours`` limits
-    the run time of one trial, and ``silence_seconds`` the time between two of its validation
-    checks.
-    """
+    """How the sweep reacts to failing trials."""
 
     on_oom: Literal["fail", "halve"] = "fail"
+    """`halve` retries a trial that ran out of memory with half the micro-batch and the same
+    effective batch."""
     most_failed_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """The study stops when more than this share of its trials have failed."""
     trial_hours: Annotated[float, Field(gt=0)] | None = None
+    """The most hours that a trial may run; null: no limit."""
     silence_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """The most seconds between two validation checks of a trial."""
 
 
 @final

@@ -34,14 +34,13 @@ Occasion = Literal["on_end", "on_failure"]
 
 @final
 class Hook(StrictModel):
-    """``command`` gets the event as JSON on its standard input; ``webhook`` gets it as a POST.
-
-    ``webhook`` is an address or ``$NAME``. With ``$NAME``, the environment variable NAME holds the
-    address, so it is in no file.
-    """
+    """A call with an event as JSON; at least one of the two keys."""
 
     command: str | None = None
+    """A program and its arguments; it gets the event on its standard input."""
     webhook: str | None = None
+    """An address, which gets the event as a POST, or `$NAME`: the environment variable NAME holds
+    the address, so it is in no file."""
 
     @model_validator(mode="after")
     def _can_be_called(self) -> Self:
@@ -61,11 +60,14 @@ class Hook(StrictModel):
 
 @final
 class HooksConfig(StrictModel):
-    """The hooks called when the sweep ends, for any reason, and when a trial fails."""
+    """What is called when the sweep ends or a trial fails."""
 
     on_end: Hook | None = None
+    """The sweep finished, stopped (also by its budget) or failed."""
     on_failure: Hook | None = None
+    """A trial failed."""
     seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """The most seconds that a hook may take."""
 
 
 @final

@@ -104,9 +104,11 @@ def read_yaml(text: str) -> Any:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """Load, override and validate a configuration from a file or a sweep's folder.
+    """Load, override and validate a configuration.
 
-    The folder may be an address in an object store.
+    Args:
+        path: a YAML file, or the folder of a sweep, STORAGE/NAME, also in an object store.
+        overrides: as on the command line, such as `["search.trials=4", "space.mask_ratio=0.2"]`.
 
     Raises:
         UserError: the file is missing or not YAML, a key is unknown, a value is out of bounds, or

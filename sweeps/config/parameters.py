@@ -69,17 +69,20 @@ Conditions = Annotated[dict[str, tuple[Value, ...]], BeforeValidator(_conditions
 
 @final
 class FloatRange(StrictModel):
-    """An interval, optionally on a grid (``step``) or a logarithmic scale (``log``).
-
-    ``whole``: whole numbers only; it follows from the parameter's key.
-    """
+    """An interval, optionally on a grid or a logarithmic scale."""
 
     low: float
+    """The lower end."""
     high: float
+    """The upper end, which is a possible value."""
     step: Annotated[float, Field(gt=0)] | None = None
+    """The distance of neighbouring values; null: any value."""
     log: bool = False
+    """Draw on a logarithmic scale; without `step`."""
     when: Conditions = Field(default_factory=dict)
+    """Other parameters with choices, and the values at which this one is drawn."""
     whole: Annotated[bool, Field(exclude=True)] = False
+    """Whole numbers only; it follows from the parameter's key."""
 
     @model_validator(mode="after")
     def _ordered(self) -> FloatRange:
@@ -171,7 +174,9 @@ class Choices(StrictModel):
     model_config = ConfigDict(allow_inf_nan=True)
 
     choices: Annotated[tuple[Any, ...], Field(min_length=1)]
+    """The values."""
     when: Conditions = Field(default_factory=dict)
+    """Other parameters with choices, and the values at which this one is drawn."""
 
     @model_validator(mode="after")
     def _each_once(self) -> Choices:

@@ -11,21 +11,23 @@ from sweeps.finetune.strict_model import StrictModel
 
 
 class Resources(StrictModel):
-    """The resources of one trial, and how many trials run in parallel.
-
-    ``trial_group``: trials reuse worker groups (``warm``), because a new group takes several
-    seconds to start, or each trial gets its own processes (``isolated``). ``auto`` replaces a
-    group after a trial of five minutes or more, where the start-up hardly matters. ``domains``:
-    the studies run one after another (``in_turn``), or share the same slots (``side_by_side``).
-    ``cpus_per_worker: auto`` is the share of a node's CPUs that goes with a worker's GPUs.
-    """
+    """The resources of one trial, and how many trials run in parallel."""
 
     workers: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Data-parallel workers of a trial."""
     cpus_per_worker: Annotated[float, Field(gt=0, le=10_000)] | Literal["auto"] = 1.0
+    """CPUs of a worker; `auto`: the share of a node's CPUs that goes with the worker's GPUs, at
+    least 1."""
     gpus_per_worker: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    """GPUs of a worker, at most 1; a fraction only with one worker per trial."""
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 1
+    """The most trials at the same time."""
     trial_group: Literal["auto", "warm", "isolated"] = "auto"
+    """`warm`: trials reuse worker groups, since a new one takes seconds to start; `isolated`: each
+    trial has its own processes; `auto`: a group is replaced after a trial of five minutes or more.
+    """
     domains: Literal["in_turn", "side_by_side"] = "in_turn"
+    """The studies run one after another, or share the same slots."""
 
     @field_validator("gpus_per_worker")
     @classmethod

@@ -38,22 +38,20 @@ SAMPLERS = ("tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid")
 
 
 class SchedulerConfig(StrictModel):
-    """Early stopping by an Optuna pruner on the score at each validation check except the last.
-
-    ``none`` is the default: no rule earned that place (docs/studies.md). ``grace_checks``: no
-    trial is stopped before this check. ``asha`` and ``hyperband`` continue one in
-    ``reduction_factor`` of the trials that reach a rung; the first rung is at ``grace_checks``.
-    ``median`` stops trials below the median of finished trials at the same check. ``percentile``
-    stops those outside the best ``percentile`` percent. ``patient`` stops those below the median
-    without improvement over ``patience`` checks. These three wait for ``search.startup_trials``
-    finished trials.
-    """
+    """Early stopping by an Optuna pruner on the score at each validation check except the last."""
 
     name: Literal["asha", "hyperband", "median", "percentile", "patient", "none"] = "none"
+    """`asha` and `hyperband` continue the best at each rung; `median` and `percentile` stop trials
+    below that of finished trials at the same check; `patient` stops those below the median that no
+    longer improve. None earned the place of the default (docs/studies.md)."""
     grace_checks: Annotated[int, Field(ge=1)] = 1
+    """No trial is stopped before this check; the first rung of `asha` and `hyperband`."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """`asha` and `hyperband` continue one in this many trials."""
     percentile: Annotated[float, Field(gt=0, lt=100)] = 25.0
+    """`percentile` stops trials outside this best share, in percent."""
     patience: Annotated[int, Field(ge=1)] = 1
+    """`patient` waits this many checks for an improvement."""
 
 
 def _stored_value(item: tuple[str, Any]) -> Value:
@@ -122,14 +120,13 @@ Constraint = Annotated[str, AfterValidator(_checked_constraint)]
 
 
 class FreshSeedsConfig(StrictModel):
-    """After the search, run its ``best`` points again, each with ``seeds`` new seeds.
-
-    They show how much of a score is luck, and are not used for selection. A number is that of the
-    seeds of the best point.
-    """
+    """After the search, run its best points again with new seeds; not used for selection. A plain
+    number is `seeds` of the best point."""
 
     best: Annotated[int, Field(ge=1)] = 1
+    """The number of points."""
     seeds: Annotated[int, Field(ge=0, le=1000)] = 0
+    """New seeds of each point."""
 
 
 def _fresh_seeds(given: Any) -> Any:
@@ -146,27 +143,31 @@ def _replicates(given: Any) -> Any:
 
 
 class SearchConfig(StrictModel):
-    """How the space is searched.
-
-    ``trials``: the number of trials, each at a different point, so a finite space may allow fewer;
-    a ``grid`` runs each of its points once instead. ``startup_trials``: the random trials before
-    ``tpe``, ``gp`` and ``cmaes`` use their model, and the population size of ``nsga2`` and
-    ``nsga3``. ``sampler``: one of `SAMPLERS`, or ``module:Class`` for an Optuna sampler of your
-    own. ``start``: points tried before the sampler's own. Several ``objectives`` give a Pareto
-    front; the best trial is still the one with the highest score. A trial that violates one of the
-    ``constraints`` is never the best. ``replicates``: the number of seeds that each point is
-    trained with; its score is their mean.
-    """
+    """How the space is searched."""
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """The number of trials, each at another point; a finite space may allow fewer, and a `grid`
+    runs each of its points once instead."""
     sampler: str = "tpe"
+    """`tpe`, `gp`, `cmaes`, `nsga2`, `nsga3`, `qmc`, `random`, `grid`, or `module:Class`, an
+    Optuna sampler of your own."""
     startup_trials: Annotated[int, Field(ge=1)] = 4
+    """Random trials before `tpe`, `gp` and `cmaes` use their model, and finished trials before
+    `median`, `percentile` and `patient` stop any; the population of `nsga2` and `nsga3`."""
     scheduler: SchedulerConfig = SchedulerConfig()
+    """Early stopping by an Optuna pruner, on the score at each validation check but the last."""
     start: tuple[StartingPoint, ...] = ()
+    """Points tried first; the sampler draws the parameters that a point leaves out."""
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("score",)
+    """`score` first, then perhaps `kept_fraction`, `seconds` or `forgetting`: a Pareto front. The
+    best trial is still the one with the highest score."""
     constraints: tuple[Constraint, ...] = ()
+    """Bounds on results, as `seconds <= 600`; a trial that violates one is never the best."""
     replicates: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_replicates)] = 1
+    """Seeds that each point is trained with; its score is their mean."""
     fresh_seeds: Annotated[FreshSeedsConfig, BeforeValidator(_fresh_seeds)] = FreshSeedsConfig()
+    """New seeds for the best points, after the search; not used for selection. A plain number is
+    `seeds` of the best point."""
 
     @field_validator("sampler")
     @classmethod

@@ -35,20 +35,20 @@ MOST_CHECKED = 10_000
 
 
 class SpaceConfig(StrictModel):
-    """The search space of a study: any setting of a run by its key, such as ``batch.mini_batch``.
-
-    ``accumulation_interval`` is the paper's name for ``gradient_accumulation_steps``. With
-    ``method``, the method is searched too: masking methods then draw a mask ratio, and it is 0 for
-    the others.
-    """
+    """The search space: any setting of a run by its key, such as ``batch.mini_batch``."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Parameter]
 
     method: Parameter | None = None
+    """The methods to search over. Masking methods then draw a mask ratio; it is 0 for the others.
+    """
     mask_ratio: Parameter | None = None
+    """The fraction of gradient elements set to zero; 0 is SFT."""
     accumulation_interval: Parameter
+    """Mini-batches per update (elsewhere ``gradient_accumulation_steps``)."""
     learning_rate: Parameter
+    """The peak of the schedule."""
 
     @model_validator(mode="before")
     @classmethod

@@ -56,7 +56,9 @@ class NuisanceConfig(StrictModel):
     """The nuisance parameters: single numbers, or lists tuned for every arm at equal budget."""
 
     accumulation_interval: Annotated[Choices, _list("accumulation_interval")]
+    """Mini-batches per update."""
     learning_rate: Annotated[Choices, _list("learning_rate")]
+    """The peak of the schedule."""
 
     def combinations(self) -> list[tuple[int, float]]:
         """Every (accumulation interval, learning rate)."""
@@ -73,19 +75,19 @@ _RATE_FACTORS: Final[Mapping[str, float]] = {"lora": 10.0}
 
 
 class ArmConfig(StrictModel):
-    """What an arm of a `methods` study does not share with the others.
-
-    `mask_ratio`: of a masking method; the drop rate of `drop_trivial` and `dare`; one, or as many
-    candidates as the study has. `nuisance`: the combinations it is tuned over, as many as the
-    other arms have. `lora` and `hft`: of the arm of that name. `rescale`: of `drop_trivial`, to
-    divide the changes that it keeps by 1 - rate, as `dare` does.
-    """
+    """What an arm of a `methods` study does not share with the others."""
 
     mask_ratio: MaskRatios | None = None
+    """Of a masking method, or the drop rate of `drop_trivial` and `dare`: one, or as many
+    candidates as the study has."""
     nuisance: NuisanceConfig | None = None
+    """The combinations it is tuned over, as many as the other arms have."""
     lora: AdapterConfig | None = None
+    """Options of the arm `lora` (arXiv 2106.09685)."""
     hft: HalfConfig | None = None
+    """Options of the arm `hft` (arXiv 2404.18466)."""
     rescale: bool = False
+    """Of `drop_trivial`: divide the kept changes by 1 - rate, as `dare` does."""
 
 
 def _plain_arms(names: Iterable[Any]) -> dict[Any, ArmConfig]:
@@ -93,29 +95,39 @@ def _plain_arms(names: Iterable[Any]) -> dict[Any, ArmConfig]:
 
 
 class StudyConfig(StrictModel):
-    """What `run` runs. All kinds except `search` are fixed designs: no sampler, no early stopping.
-
-    `margin`: two settings count as equivalent if their true scores differ by less; in units of the
-    score, and preregistered before the first trial. `mask_ratio` of GMT, Random Mask and One-off
-    Drop: `methods` tunes it for each of them; `data` and `efficiency` need one number. `nuisance`
-    and that number may be omitted in `paper`, which takes them from the search and from `methods`.
-    `arms`: those of `methods`, beside the base model: a list of names, or each name with settings
-    of its own.
-    """
+    """What `run` runs. All kinds but `search` are fixed designs: no sampler, no early stopping."""
 
     kind: Kind = "search"
+    """The question that is answered."""
     paper: Annotated[tuple[Kind, ...], Field(min_length=1)] = KINDS
+    """What `paper` runs, in this order."""
     margin: Annotated[float, Field(gt=0)] | None = None
+    """Two settings are equivalent if their true scores differ by less, in units of the score;
+    preregistered before the first trial. `sensitivity` requires it."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Replicates of every arm."""
     tuning_seeds: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Seeds of each candidate in tuning."""
     fresh_seeds: Annotated[int, Field(ge=2, le=1000)] = 3
+    """New seeds of the best ratio and of SFT, in `sensitivity`."""
     nuisance: NuisanceConfig | None = None
+    """Accumulation interval and learning rate, given or tuned; null: in a `paper`, those of the
+    search."""
     arms: dict[ArmName, ArmConfig] = _plain_arms(PAPER_ARMS)
+    """The arms of `methods`, beside the base model: a list of names, or each name with settings of
+    its own."""
     ratios: Annotated[tuple[Ratio, ...], Field(min_length=2)] = PAPER_RATIOS
+    """The mask ratios of `sensitivity`; 0 is SFT."""
     mask_ratio: MaskRatios | None = None
+    """Of GMT, Random Mask and One-off Drop: `methods` tunes a list for each of them, by default
+    0.1 to 0.4; `data` and `efficiency` need one number, by default in a `paper` that of `methods`.
+    """
     drop_rates: Annotated[tuple[Ratio, ...], Field(min_length=1)] = PAPER_RATIOS[1:]
+    """The drop rates of `drop`."""
     fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.1, 0.3, 1.0)
+    """The shares of the training rows of `data`."""
     rounds: Annotated[int, Field(ge=3)] = 20
+    """Updates of each method, in `efficiency`."""
 
     @field_validator("arms", mode="before")
     @classmethod

@@ -44,16 +44,20 @@ from sweeps.storage.study_paths import StudyPaths
 
 
 class TrackingConfig(StrictModel):
-    """Where MLflow stores the runs; without ``uri``, in an SQLite file under ``storage``."""
+    """Where MLflow stores the runs."""
 
     uri: str | None = None
+    """The address of an MLflow server or database; null: `MLFLOW_TRACKING_URI`, else an SQLite
+    file in ``storage``. A single run without it is not sent to MLflow."""
 
 
 class TrainingConfig(SharedSettings):
     """The settings shared by all trials, and how the masking methods mask."""
 
     method: Literal["gmt", "random"] = "gmt"
+    """The masking method of all trials: keep the largest gradient elements, or random ones."""
     scope: Scope = "tensor"
+    """`gmt` ranks elements within each tensor, or over all tensors."""
 
     @model_validator(mode="after")
     def _scope_is_of_gmt(self) -> Self:
@@ -62,24 +66,28 @@ class TrainingConfig(SharedSettings):
 
 
 class KeepConfig(StrictModel):
-    """Whose weights are kept on disk: those of the ``models`` best trials and of the best SFT."""
+    """Whose weights are kept on disk."""
 
     models: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    """Those of this many best trials, and of the best SFT trial."""
 
 
 class DomainConfig(StrictModel):
-    """Training data and benchmarks of a domain.
-
-    ``examples`` and ``space`` override the sweep's values, ``nuisance`` and ``mask_ratio`` the
-    study's.
-    """
+    """Training data and benchmarks of a domain."""
 
     data: DataConfig
+    """The training rows: of one source, or of several. Keys beside `sources` are then the defaults
+    of all of them."""
     benchmarks: Annotated[tuple[BenchmarkConfig, ...], Field(min_length=1)]
+    """The benchmarks; the score is the mean of their primary metrics."""
     examples: Annotated[int, Field(ge=1)] | None = None
+    """Overrides `training.examples`."""
     space: SpaceConfig | None = None
+    """Overrides the sweep's `space`."""
     nuisance: NuisanceConfig | None = None
+    """Overrides `study.nuisance`."""
     mask_ratio: MaskRatios | None = None
+    """Overrides `study.mask_ratio`."""
 
     @model_validator(mode="after")
     def _asked_as_trained(self) -> Self:
@@ -88,33 +96,50 @@ class DomainConfig(StrictModel):
 
 
 class SweepConfig(StrictModel):
-    """One sweep: one study per domain, over one model.
-
-    ``pin_code``: treat another version of the code as another study. ``data_root``: the folder for
-    relative paths of model, data and benchmarks (default: the current one). ``storage``: a folder
-    or an object store address for Optuna's records, trial folders and reports. ``database``: the
-    address of a PostgreSQL database that holds Optuna's records instead.
-    """
+    """One sweep: one study per domain, over one model."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    """The sweep's folder is STORAGE/NAME."""
     seed: int = 0
+    """Of the sampler and of every trial."""
     pin_code: bool = False
+    """Treat another version of the code as another study."""
     storage: LocalPath = "runs"
+    """A folder or an object store's address (s3://, gs://) for records, trials and reports."""
     database: str | None = None
+    """The address of a PostgreSQL database for Optuna's records; null: SQLite."""
     data_root: LocalPath | None = None
+    """The folder where relative paths of model, data and benchmarks start; null: the current one.
+    """
     tracking: TrackingConfig = TrackingConfig()
+    """Where MLflow stores the runs."""
     model: ModelConfig
+    """The base model, and how it is loaded."""
     resources: Resources = Resources()
+    """What a trial gets of the machines, and how many trials run in parallel."""
     training: TrainingConfig
+    """The settings shared by all trials, and how the masking methods mask."""
     evaluation: ChecksConfig = ChecksConfig()
+    """When the model is scored during training: on validation items only."""
     study: StudyConfig = StudyConfig()
+    """What `run` runs: a search, or a fixed design, without sampler and early stopping."""
     search: SearchConfig = SearchConfig()
+    """How the space is searched."""
     budget: BudgetConfig = BudgetConfig()
+    """Limits of time, GPU-hours and money. At any of them the running trials are stopped and the
+    report is written; with a larger budget, `run` continues them from their checkpoints. Test
+    items are not counted. All studies of a `paper` share one budget."""
     failures: FailuresConfig = FailuresConfig()
+    """How the sweep reacts to failing trials."""
     keep: KeepConfig = KeepConfig()
+    """Whose weights are kept on disk."""
     space: SpaceConfig | None = None
+    """The search space: any setting of a run by its key, such as `batch.mini_batch`; a domain may
+    have its own."""
     domains: Annotated[dict[str, DomainConfig], Field(min_length=1)]
+    """Training data and benchmarks by name: each domain is one study."""
     hooks: HooksConfig = HooksConfig()
+    """Commands or webhooks that are called when the sweep ends or a trial fails."""
 
     @field_validator("storage")
     @classmethod

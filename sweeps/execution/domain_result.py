@@ -13,21 +13,24 @@ from sweeps.report.write_report import ReportPaths
 @final
 @dataclass(frozen=True)
 class DomainResult:
-    """One domain's study: its trials, the best on validation items, and its report.
-
-    ``links``: (label, text) pairs that point to the tracker. ``stopped``: how the budget ended
-    the study early; else empty. ``measured``: whether an efficiency study, which has no trials,
-    is done.
-    """
+    """The result of one domain's study."""
 
     domain: str
+    """Its name."""
     rows: tuple[TrialRow, ...]
+    """Its trials."""
     best: TrialRow | None
+    """The best finished trial by validation score; None if none has finished."""
     test_scores: TestScores
+    """Scores of the best trial and of the SFT control on test items."""
     report: ReportPaths
+    """The files of its report."""
     links: tuple[tuple[str, str], ...]
+    """Pairs (label, text) that point to the tracker."""
     stopped: str = ""
+    """How the budget ended the study early, as a sentence; else empty."""
     measured: bool = False
+    """Whether an efficiency study, which has no trials, is done."""
 
     def is_reached(self) -> bool:
         """Whether there is a result: a finished trial, or the efficiency measurement."""

@@ -31,31 +31,39 @@ SHOWN = ["domain", "number", "state", *POINT, "score", "seconds"]
 @final
 @dataclass(frozen=True)
 class BestTrial:
-    """A domain's best trial. ``score``: mean over its benchmarks on validation items, higher is
-    better. ``config``: the YAML of a single run that repeats it. ``model``: the folder of its
-    model, None where its weights were not kept."""
+    """A domain's best trial."""
 
     domain: str
+    """The domain."""
     trial: int
+    """The trial's number."""
     score: float
+    """The mean over the domain's benchmarks on validation items; higher is better."""
     config: str
+    """The YAML of a single run that repeats it."""
     model: Path | None
+    """The folder of its model; None if its weights were not kept."""
 
 
 @final
 class Results:
-    """What a sweep has on record. Nothing is run here; call `refresh` to read again.
+    """The records of a sweep; see `open_results`. It shows as a table of trials.
 
-    `queue`, `fork` and `stop` leave a request to the process that runs the sweep, or will run it.
+    Nothing is run here. `queue`, `fork` and `stop` leave a request for the process that runs the
+    sweep, or will run it.
     """
 
     def __init__(self, config: SweepConfig) -> None:
-        """Raises: UserError, where nothing of this sweep is on record."""
+        """Read the records.
+
+        Raises:
+            UserError: nothing of this sweep is on record.
+        """
         self._records = Records(config)
         self.config = self._records.config
 
     def refresh(self) -> None:
-        """Fetch what is new, where the storage is an object store; elsewhere it is seen anyway."""
+        """Fetch new records from an object store. Those in a folder are always read anew."""
         self._records.look_again()
 
     @property
@@ -74,8 +82,10 @@ class Results:
         }
 
     def dataframe(self) -> pd.DataFrame:
-        """One row per trial of every domain: its point, state, score, seconds and metrics. What a
-        trial has not measured is NaN."""
+        """One row per trial of every domain: its point, state, score, seconds and metrics.
+
+        What a trial has not measured is NaN.
+        """
         import pandas as pd
 
         return pd.DataFrame([_flat(domain, row) for domain, row in self._rows()])
@@ -95,8 +105,9 @@ class Results:
         return BestTrial(domain, row.number, row.score, config, kept)
 
     def history(self, domain: str, trial: int) -> pd.DataFrame:
-        """What a trial reported: one row per update that was measured or checked, with ``step``
-        and its metrics. Where an attempt repeated steps, its values count.
+        """What a trial reported: a row per measured or checked update, with `step` and metrics.
+
+        If an attempt repeated steps, its values count.
 
         Raises:
             UserError: the sweep has no such domain or trial.
@@ -117,8 +128,11 @@ class Results:
         return pd.DataFrame([{"step": step, **values} for step, values in sorted(steps.items())])
 
     def queue(self, domain: str, point: Mapping[str, Any]) -> str:
-        """Add a point to a search; the sampler draws the parameters that are not given. Returns
-        what happens next.
+        """Add a point to a search. Returns what happens next, as a sentence.
+
+        Args:
+            domain: its name.
+            point: values by key; the sampler draws the parameters that are not given.
 
         Raises:
             UserError: a value is outside the space, or the point is on record.
@@ -126,7 +140,15 @@ class Results:
         return queue_point(self._records, domain, point)
 
     def fork(self, domain: str, trial: int, changes: Mapping[str, Any]) -> str:
-        """Continue a trial from its latest checkpoint as a new one. Returns what happens next.
+        """Continue a trial from its latest checkpoint as a new one.
+
+        Args:
+            domain: its name.
+            trial: the trial's number.
+            changes: new values by key; see the command `fork` for the keys.
+
+        Returns:
+            What happens next, as a sentence.
 
         Raises:
             UserError: the trial has no checkpoint, or a value cannot change there.
@@ -134,7 +156,7 @@ class Results:
         return fork_trial(self._records, domain, trial, changes)
 
     def stop(self, domain: str, trial: int) -> str:
-        """Stop one running trial at its next validation check. Returns what happens next.
+        """Stop one running trial at its next validation check. Returns a sentence.
 
         Raises:
             UserError: the trial does not run.
@@ -160,8 +182,10 @@ class Results:
 
 
 def open_results(path: str | Path) -> Results:
-    """The results of a sweep by its folder ``STORAGE/NAME``, its YAML file, or its address in an
-    object store.
+    """The results of a sweep, whether it runs or has ended.
+
+    Args:
+        path: its folder STORAGE/NAME, its YAML file, or its address in an object store.
 
     Raises:
         UserError: there is no such sweep, or nothing of it is on record.

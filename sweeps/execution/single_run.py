@@ -24,15 +24,15 @@ from sweeps.storage.errors import UserError
 
 
 class SingleRun(FinetuneConfig):
-    """The configuration of a trial, with an output folder and a root for relative paths.
-
-    `folder` holds metrics, checkpoints, the result and the model. Without `tracking.uri` nothing
-    is sent to MLflow.
-    """
+    """The configuration of a single run: that of a trial, and where it reads and writes."""
 
     folder: LocalPath = "runs/finetune"
+    """For metrics, checkpoints, the result and the model."""
     data_root: LocalPath | None = None
+    """The folder where relative paths of model, data and benchmarks start; null: the current one.
+    """
     tracking: TrackingConfig = TrackingConfig()
+    """Where MLflow stores the run."""
 
     def run_config(self) -> FinetuneConfig:
         """The run's configuration, with every path made absolute."""

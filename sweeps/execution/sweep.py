@@ -56,10 +56,12 @@ __all__ = ["StudyResult", "paths_for", "run", "validate"]
 @final
 @dataclass(frozen=True)
 class StudyResult:
-    """The result of a sweep, by domain. ``stopped``: how its budget ended it; else empty."""
+    """The result of a sweep."""
 
     domains: dict[str, DomainResult]
+    """The result of each domain."""
     stopped: str = ""
+    """How the budget ended the sweep, as a sentence; else empty."""
 
     def unreached(self) -> tuple[str, ...]:
         """The domains without a finished trial."""
@@ -116,12 +118,18 @@ def run(
 ) -> StudyResult:
     """Run or continue every study of a sweep, and write its reports.
 
-    ``adopt``: continue studies whose definition differs; the old one stays on record.
+    Finished trials are not run again; interrupted ones resume from their last checkpoint.
+
+    Args:
+        config: from `load_config`.
+        display: what shows progress; None: lines on standard output.
+        tracker: what receives the events of trials; None: MLflow, see `tracking.uri`.
+        adopt: continue studies whose definition differs; the old one stays on record.
 
     Raises:
-        UserError: the user's input is wrong and nothing was started; or trials failed for a
-            reason that would fail every other trial.
-        KeyboardInterrupt: stopped by the user; trials are marked, another run continues them.
+        UserError: the input is wrong and nothing was started, or trials failed for a reason that
+            would fail every other trial.
+        KeyboardInterrupt: stopped by the user; another `run` continues.
     """
     share_generated_files(config)
     relative, config = is_relative(config.storage), resolve_paths(config)

@@ -13,26 +13,30 @@ from sweeps.storage.errors import nearest
 
 
 class SourceConfig(StrictModel):
-    """Training rows in one format.
-
-    `path`: a file (.jsonl, .json, .csv, .parquet), several separated by commas, a folder of them,
-    or a hub dataset with its `subset`, `split` and `revision`; by default the format's dataset on
-    the hub. `columns` maps fields of the format to columns of the file, as `{prompt: data.q}`.
-    `part="train"` leaves out rows that a benchmark on the same set evaluates on. `template="chat"`
-    uses the tokenizer's chat template instead of the format's own prompt. A conversation is one
-    example, or one for each answer with `conversation="per_turn"`.
-    """
+    """Training rows in one format."""
 
     path: LocalPath
+    """A file (.jsonl, .json, .csv, each also with .gz, or .parquet), several separated by commas,
+    a folder of files, or a hub dataset; by default the format's dataset on the hub."""
     subset: str | None = None
+    """The configuration of a hub dataset."""
     split: str = "train"
+    """The split of a hub dataset."""
     revision: str | None = None
+    """The commit, tag or branch of a hub dataset."""
     format: TrainFormat = "prompt_response"
+    """The fields of a row, and the prompt made of them."""
     columns: dict[str, str] = Field(default_factory=dict)
+    """Columns for the fields of `prompt_response`, `alpaca`, `messages` and `sharegpt`, as
+    `{prompt: data.question}`; a dot leads into an object."""
     part: Literal["all", "train"] = "all"
+    """`train` leaves out the validation items of a benchmark on the same dataset."""
     template: Literal["own", "chat"] = "own"
+    """`chat` uses the tokenizer's chat template instead of the format's own prompt."""
     conversation: Literal["whole", "per_turn"] = "whole"
+    """One example per conversation, or one for each assistant message."""
     on_bad_row: Literal["stop", "skip"] = "stop"
+    """Stop at a bad row with its file and line, or skip and count it."""
 
     @model_validator(mode="after")
     def _turns_are_of_a_conversation(self) -> Self:
@@ -71,31 +75,33 @@ class SourceConfig(StrictModel):
 
 
 class MixedSource(SourceConfig):
-    """A source of a mixture. `weight`: its share of the examples, relative to other sources."""
+    """A source of a mixture."""
 
     weight: float | None = Field(default=None, gt=0.0)
+    """The source's share of the examples, relative to the others: for all sources or none. Without
+    weights, an epoch has each example once."""
 
 
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class DataConfig(SourceConfig):
-    """The training rows: of one source, or of several `sources` by name.
-
-    `max_length` is the total length in tokens. `train_fraction` is the share of examples to train
-    on. `decontaminate` (usually 13) leaves out examples that share that many consecutive words
-    with an item of the run's benchmarks. `packing` packs the examples of an update into rows of up
-    to `max_length` tokens instead of padding them; the results are the same. Keys of a source
-    that stand beside `sources` are the defaults of all of them. Without weights, an epoch has each
-    example once.
-    """
+    """The training rows: of one source, or of several. Keys of a source that stand beside
+    `sources` are the defaults of all sources."""
 
     path: LocalPath = ""
     max_length: int = Field(default=256, ge=2)
+    """Tokens of an example, prompt and response together; a longer one is cut."""
     train_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
+    """The share of the examples to train on, chosen by content."""
     decontaminate: int | None = Field(default=None, ge=3)
+    """Leave out examples that share this many consecutive words with an item of the run's
+    benchmarks, usually 13; null: keep all."""
     packing: bool = False
+    """Pack the examples of an update into rows of up to `max_length` tokens instead of padding
+    them; the results are the same."""
     sources: dict[SourceName, MixedSource] = Field(default_factory=dict)
+    """Several sources by name, instead of `path`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -23,37 +23,41 @@ class BatchError(ValueError):
 
 
 class ModelConfig(StrictModel):
-    """The base model, a Hugging Face folder or hub name, and how it is loaded.
-
-    `dtype`: `mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is that on
-    accelerators that support it, else float32. `attention`: `auto` is flash attention if it is
-    installed and applicable, else SDPA. `gradient_checkpointing` trades time for memory.
-    `add_bos`: whether prompts start with the beginning-of-sequence token (BOS), in training and in
-    scoring; `auto` follows the tokenizer. `added_tokens` are new to the tokenizer and the model:
-    each gets an embedding near the mean of the others, and is saved with the model.
-    """
+    """The base model, and how it is loaded."""
 
     path: LocalPath
+    """A Hugging Face folder, a hub name, or `mini:model`."""
     dtype: Literal["float32", "bfloat16", "mixed_bfloat16", "float64", "auto"] = "auto"
+    """`mixed_bfloat16` keeps float32 weights and computes in bfloat16; `auto` is that on
+    accelerators that support it, else float32."""
     revision: str | None = None
+    """The commit, tag or branch of a model on the hub."""
     trust_remote_code: bool = False
+    """Whether code in the model's repository may run."""
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    """`auto` is flash attention if it is installed and applicable, else SDPA."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
     compile: bool = False
+    """Use `torch.compile`: faster updates, a slower start."""
     add_bos: AddBos = "auto"
+    """Whether prompts start with the beginning-of-sequence token (BOS), in training and in
+    scoring; `auto` follows the tokenizer."""
     added_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """New tokens of tokenizer and model: each gets an embedding near the mean of the others, is
+    trained, and is saved with the model. Refused with `lora`, which freezes the embeddings."""
 
 
 class BatchConfig(StrictModel):
-    """What stays fixed if the accumulation interval N changes.
-
-    `mini_batch` (per worker): the effective batch is N x mini_batch x workers. `global_batch`: the
-    effective batch is fixed, and N only trades memory for time.
-    """
+    """What stays fixed if the accumulation interval N changes."""
 
     fixed: Literal["mini_batch", "global_batch"] = "mini_batch"
+    """`mini_batch`: an update sees N x mini_batch x workers examples, as in the paper.
+    `global_batch`: it always sees global_batch examples, and N trades memory for time."""
     mini_batch: PositiveInt | None = None
+    """Examples per mini-batch and worker, with `fixed: mini_batch`."""
     global_batch: PositiveInt | None = None
+    """Examples per update on all workers together, with `fixed: global_batch`."""
 
     @model_validator(mode="after")
     def _exactly_the_held_size(self) -> Self:
@@ -73,38 +77,53 @@ class BatchConfig(StrictModel):
 
 
 class BenchmarkConfig(StrictModel):
-    """One benchmark of the domain; `limit` and `test_limit` count items (None = all).
-
-    `preset`: the protocol (`table1`, `table2`: the paper's tables; None: the benchmark's default).
-    `validation` and `test`: a file or folder each, or hub:owner/name@revision. They may be the
-    same if the benchmark itself separates validation and test items. A task of lm-eval
-    (`lm_eval:TASK`) has data of its own. `sandbox`, `timeout` (seconds), `memory_mb` and
-    `packages` limit generated programs (None: the benchmark's limits). `shots` and the settings
-    below it change the protocol; demonstrations are validation items. `prompt_format`: by default
-    that of the training rows (None: raw, also if there is a preset).
-    """
+    """One benchmark; the keys from `shots` on change its protocol."""
 
     name: LocalPath
+    """A benchmark, `lm_eval:TASK`, or your own .yaml or .py file."""
     preset: Literal["plain", "table1", "table2", "table2_chat", "full"] | None = None
+    """The protocol: `table1` and `table2` are those of the paper's tables; null is the benchmark's
+    default."""
     validation: LocalPath
+    """A file, a folder, or hub:owner/name@revision. A task of lm-eval has its own data."""
     test: LocalPath
+    """As `validation`. The two may be the same if the benchmark itself separates validation and
+    test items."""
     limit: PositiveInt | None = None
+    """The number of validation items, always the same ones; null: all."""
     test_limit: PositiveInt | None = None
+    """The number of test items; null: all."""
     metric: str | None = None
+    """The metric that is the score; null: the benchmark's primary metric."""
     sandbox: str | None = None
+    """The isolation of generated programs, `bubblewrap` or `rlimits`; null: `bubblewrap`."""
     timeout: float | None = None
+    """Seconds that a generated program may run; null: the benchmark's limit."""
     memory_mb: int | None = None
+    """MiB of memory that a generated program may use; null: the benchmark's limit."""
     packages: tuple[str, ...] | None = None
+    """Installed packages that generated programs may import, besides the standard library and
+    numpy."""
     shots: int | None = None
+    """The number of demonstrations; they are validation items."""
     fewshot_seed: int | None = None
+    """The seed that draws the demonstrations."""
     system_prompt: str | None = None
+    """A text before everything else, in a chat the system turn."""
     max_new_tokens: int | None = None
+    """The most tokens of an answer."""
     temperature: float | None = None
+    """Of sampling; 0 is greedy."""
     top_p: float | None = None
+    """The probability mass that sampling draws from, in (0, 1]."""
     samples: int | None = None
+    """Answers drawn per item."""
     k: int | None = None
+    """The k of pass@k and maj@k, at most `samples`."""
     prompt_format: PromptFormat | None = None
+    """How a question is put; null: as the training rows are, and `raw` if there is a preset."""
     fewshot_as: Literal["turns", "text"] | None = None
+    """Demonstrations in a prompt format: turns of their own, or text in the user's turn."""
 
     @model_validator(mode="before")
     @classmethod
@@ -132,16 +151,14 @@ class BenchmarkConfig(StrictModel):
 
 
 class ChecksConfig(StrictModel):
-    """When the model is scored during training, and on how many items: validation items only.
-
-    `checks` are evenly spaced, the last one at the end. The earlier ones use `check_limit` items
-    of each benchmark, the last one the benchmark's own `limit`. `forgetting`: a text whose bits
-    per byte are measured at the end, and never used for selection.
-    """
+    """When the model is scored during training, and on how many items: validation items only."""
 
     checks: PositiveInt = 3
+    """The number of validation checks, evenly spaced, the last one at the end."""
     check_limit: PositiveInt | None = None
+    """Items of each benchmark at all checks but the last; null: as many as at the last."""
     forgetting: LocalPath | None = None
+    """A text whose bits per byte are measured at the end; not part of the score."""
 
 
 Benchmarks = tuple[BenchmarkConfig, ...]
@@ -162,6 +179,7 @@ class EvaluationConfig(ChecksConfig):
     """The checks of a run and its benchmarks."""
 
     benchmarks: Benchmarks = Field(min_length=1)
+    """The benchmarks; the score is the mean of their primary metrics."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -175,35 +193,44 @@ STATISTICS_EVERY: Final = 10  # updates from one whose mask is measured to the n
 
 
 class SharedSettings(StrictModel):
-    """The settings that all trials of a sweep share, and those of a single run.
-
-    `examples` is the total number of training examples consumed, for any accumulation interval.
-    After the warm-up, the learning rate follows `schedule`: half a cosine or a line to zero, no
-    change, or `wsd` (warm-up, stable, decay), which falls in the last fifth of the updates. With
-    `parallel: fsdp`, ranks add up their gradients once per `update`, until which each holds a
-    whole one, or on every `micro_batch` (`reduce_gradients`; `auto`: once if that fits). A
-    checkpoint is saved at every validation check except the last, and every `checkpoint_updates`
-    updates if given; `checkpoint_async` writes it in the background from a copy in CPU memory.
-    Mask statistics are measured every `statistics_every` updates (0: never). `chunked_loss` never
-    holds all logits of a micro-batch: less memory, and the same gradient up to rounding; `auto`
-    uses it on accelerators.
-    """
+    """The settings that all trials of a sweep share, and those of a single run."""
 
     examples: PositiveInt
+    """Training examples in total, for any accumulation interval: a multiple of the effective
+    batch. Three epochs of 20,000 rows are 60000."""
     batch: BatchConfig
+    """The batch sizes, and which one stays fixed if the accumulation interval N changes."""
     weight_decay: float = Field(default=0.0, ge=0.0)
+    """The optimizer's weight decay."""
     warmup_ratio: float = Field(default=0.03, ge=0.0, le=1.0)
+    """The fraction of the updates in which the learning rate rises linearly from 0."""
     clip_norm: float | None = Field(default=1.0, gt=0.0)
+    """The largest norm of the whole gradient, before the mask; null: no clipping."""
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
+    """`adamw` is fused; `adamw_8bit` needs bitsandbytes, a GPU and `parallel: ddp`."""
     betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """AdamW's decay rates of the two moments."""
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """The learning rate after the warm-up: half a cosine to 0, a line to 0, no change, or `wsd`
+    (warm-up, stable, decay): a line to 0 in the last fifth of the updates."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
+    """`ddp`: a copy of the model per worker; `fsdp`: shards of it (FSDP2)."""
     reduce_gradients: Literal["auto", "update", "micro_batch"] = "auto"
+    """With `fsdp`: add up the workers' gradients once per `update`, until which each holds a whole
+    one, or on every `micro_batch`; `auto`: once if that fits."""
     statistics_every: int = Field(default=STATISTICS_EVERY, ge=0)
+    """Updates between two measurements of the mask, from the first; 0: never."""
     threads: PositiveInt | None = None
+    """CPU threads of torch in each worker; null: those of the process."""
     chunked_loss: Literal["auto", True, False] = "auto"
+    """Never hold all logits of a micro-batch: less memory, a gradient equal up to rounding. `auto`
+    does so on accelerators if a micro-batch has more target tokens than the hidden state has
+    features."""
     checkpoint_updates: PositiveInt | None = None
+    """Updates between two checkpoints, besides those at each validation check except the last;
+    null: no others."""
     checkpoint_async: bool = False
+    """Write checkpoints in the background, from a copy in CPU memory."""
 
     @model_validator(mode="after")
     def _optimizer_can_be_sharded(self) -> Self:
@@ -216,24 +243,31 @@ class SharedSettings(StrictModel):
 
 
 class FinetuneConfig(SharedSettings):
-    """One run. The `keep_checkpoints` latest checkpoints are kept until its end.
-
-    `micro_splits` splits each micro-batch into that many parts: less memory, and the same gradient
-    up to rounding. `start_from`: the folder of a checkpoint, in which another run with the same
-    model, data and batches left off; this run continues it with settings of its own.
-    """
+    """One run: a model, training rows, a method, and benchmarks with validation checks."""
 
     model: ModelConfig
+    """The base model."""
     data: DataConfig
+    """The training rows."""
     method: MethodConfig = MethodConfig()
+    """How gradients are masked."""
     accumulation_interval: PositiveInt = 1
+    """Mini-batches per update (elsewhere `gradient_accumulation_steps`)."""
     learning_rate: float = Field(gt=0.0)
+    """The peak of the schedule."""
     evaluation: EvaluationConfig
+    """The validation checks and the benchmarks."""
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """Of the order of examples, of dropout and of random masks."""
     micro_splits: PositiveInt = 1
+    """Parts into which each micro-batch is split: less memory, a gradient equal up to rounding."""
     keep_checkpoints: PositiveInt = 1
+    """The number of checkpoints kept until the run ends."""
     keep: Literal["none", "model"] = "model"
+    """Whether the trained model is saved."""
     start_from: LocalPath | None = None
+    """The folder of a checkpoint of a run with the same model, data, batches, optimizer and seed;
+    this run continues it with settings of its own."""
 
     @model_validator(mode="after")
     def _asked_as_trained(self) -> Self:

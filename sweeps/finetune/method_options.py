@@ -13,39 +13,41 @@ Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class DropConfig(StrictModel):
-    """One-off Drop of `tuned`, the model folder of a finished SFT run of the same base model.
-
-    `rate` is the share of its changes that are reset to the base value: the smallest (trivial),
-    the largest (salient) or random ones. With `rescale`, the changes that are kept are divided by
-    1 - rate: random drops are then DARE (arXiv 2311.03099).
-    """
+    """One-off Drop: a finished SFT run with a part of its changes reset to the base model."""
 
     tuned: LocalPath
+    """The model folder of an SFT run of the same base model."""
     rule: Literal["trivial", "random", "salient"] = "trivial"
+    """Which changes are reset: the smallest (`trivial`), random ones, or the largest (`salient`).
+    """
     rate: Ratio
+    """The share of the changes that are reset."""
     seed: int = 0
+    """Of random drops."""
     rescale: bool = False
+    """Divide the kept changes by 1 - rate; random drops are then DARE (arXiv 2311.03099)."""
 
 
 class AdapterConfig(StrictModel):
-    """LoRA (arXiv 2106.09685): two narrow trained matrices beside each frozen linear layer.
-
-    `targets`: names of linear layers, such as q_proj; None: all except the output layer. Their
-    product is scaled by alpha / rank, with `rslora` by alpha / sqrt(rank) (arXiv 2312.03732).
-    """
+    """LoRA (arXiv 2106.09685): two narrow trained matrices beside each frozen linear layer."""
 
     rank: Annotated[int, Field(ge=1)] = 16
+    """The width of the two matrices."""
     alpha: Annotated[float, Field(gt=0.0)] = 32.0
+    """Their product is scaled by alpha / rank."""
     targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Names of linear layers, such as `[q_proj, v_proj]`; null: all except the output layer."""
     rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead (arXiv 2312.03732)."""
     dropout: Ratio = 0.0
+    """The dropout probability of the adapter's input."""
 
 
 class HalfConfig(StrictModel):
-    """What half fine-tuning (arXiv 2404.18466) does outside the blocks: train embeddings and head,
-    or freeze half of them, such as one of the two."""
+    """What half fine-tuning (arXiv 2404.18466) does outside the blocks."""
 
     embeddings: Literal["trained", "halved"] = "trained"
+    """Train embeddings and head, or freeze half of them, such as one of the two."""
 
 
 WITHOUT_RATIO: Final[Mapping[str, str]] = {
@@ -66,20 +68,22 @@ def check_scope(method: str, scope: Scope) -> None:
 
 
 class MethodConfig(StrictModel):
-    """How gradients are masked; `mask_ratio` is the fraction of elements zeroed.
-
-    `scope`, for `gmt` only: elements are ranked within each tensor, or over all. `shira` holds one
-    random mask throughout (arXiv 2406.13175). `hft` freezes half of each block (see HalfConfig)
-    and `lora` the base model (see AdapterConfig); both have no ratio. `drop` trains nothing (see
-    DropConfig).
-    """
+    """How gradients are masked."""
 
     name: Literal["gmt", "sft", "random", "hft", "shira", "lora", "drop"] = "gmt"
+    """`gmt` keeps the largest elements, `random` random ones; `shira` holds one random mask
+    throughout (arXiv 2406.13175); `sft` trains every weight, `hft` half of each block, `lora`
+    adapters; `drop` trains nothing."""
     mask_ratio: Ratio = 0.0
+    """The fraction of gradient elements set to zero, of `gmt`, `random` and `shira`; 0 is SFT."""
     scope: Scope = "tensor"
+    """`gmt` ranks elements within each tensor, or over all tensors."""
     drop: DropConfig | None = None
+    """Options of `drop`: One-off Drop of a finished SFT run."""
     lora: AdapterConfig | None = None
+    """Options of `lora`."""
     hft: HalfConfig = HalfConfig()
+    """Options of `hft`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -62,6 +62,17 @@ def test_deltas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(written["weight"], torch.ones(1, 8))
 
 
+def test_a_method_of_your_own() -> None:
+    page = PAGE.with_name("how_to.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    weight = nn.Parameter(torch.tensor([1.0, -1.0]))
+    names = {"optimizer": torch.optim.SGD([weight], lr=0.5)}
+    exec(block, names)
+    weight.grad = torch.ones(2)
+    names["optimizer"].step()
+    assert weight.tolist() == [0.5, -1.0]
+
+
 def test_the_documented_lines_of_other_papers_hold_one_mask() -> None:
     lines = re.findall(r"\]\(https://arxiv\S+\)\) \| `(.+)` \|$", PAGE.read_text("utf-8"), re.M)
     assert len(lines) == 5
