@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.job_messages import Ending, Job, TrialJob
 from sweeps.execution.trial_upload import background_upload
+from sweeps.finetune.disk import check_disk
 from sweeps.finetune.reporter import Check
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.object_store import Entry, ObjectStore
@@ -110,6 +111,7 @@ class StoredJob:
         moved = self._moved(job, scratch)
         if not group.leads:
             return self.run(moved, report, memory)
+        check_disk(job.run, scratch / name, uploading=1)
         with background_upload(trial) as events_now:
 
             def report_with_events(check: Check) -> bool:

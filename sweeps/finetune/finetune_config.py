@@ -183,7 +183,8 @@ class SharedSettings(StrictModel):
     `parallel: fsdp`, ranks add up their gradients once per `update`, until which each holds a
     whole one, or on every `micro_batch` (`reduce_gradients`; `auto`: once if that fits). A
     checkpoint is saved at every validation check except the last, and every `checkpoint_updates`
-    updates if given; `checkpoint_async` writes it in the background from a copy in CPU memory.
+    updates if given; `checkpoint_async` writes it in the background from a copy in CPU memory;
+    `auto` does so on accelerators.
     Mask statistics are measured every `statistics_every` updates (0: never). `chunked_loss` never
     holds all logits of a micro-batch: less memory, and the same gradient up to rounding; `auto`
     uses it on accelerators.
@@ -203,7 +204,7 @@ class SharedSettings(StrictModel):
     threads: PositiveInt | None = None
     chunked_loss: Literal["auto", True, False] = "auto"
     checkpoint_updates: PositiveInt | None = None
-    checkpoint_async: bool = False
+    checkpoint_async: Literal["auto", True, False] = "auto"
 
     @model_validator(mode="after")
     def _optimizer_can_be_sharded(self) -> Self:
@@ -213,6 +214,10 @@ class SharedSettings(StrictModel):
                 "train; expected optimizer 'adamw' or 'adafactor', or parallel 'ddp'"
             )
         return self
+
+    def saves_in_background(self, device: str) -> bool:
+        """Whether training goes on while a checkpoint is written, on "cpu" or "cuda"."""
+        return device != "cpu" if self.checkpoint_async == "auto" else self.checkpoint_async
 
 
 class FinetuneConfig(SharedSettings):

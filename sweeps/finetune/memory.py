@@ -76,11 +76,9 @@ def memory_need(
     itemsize = BYTES[config.model.dtype]
     shards = workers if config.parallel == "fsdp" else 1
     whole = (parameters + adapter) * itemsize
-    trained = parameters if config.method.lora is None else adapter
-    gradient = trained * itemsize
+    gradient, moments = trained_bytes(config, parameters, adapter)
     accumulates = config.accumulation_interval * config.micro_splits > 1
     is_whole = accumulates and config.reduce_gradients != "micro_batch"
-    moments = {"adamw": 2 * gradient, "adamw_8bit": 2 * trained, "adafactor": 0}
     text = facts.get("text_config") or facts
     tokens = config.forward_batch(workers) * config.data.max_length
     unit = 2 if config.model.gradient_checkpointing else 34
@@ -89,15 +87,31 @@ def memory_need(
     parts = (
         whole // shards,
         gradient if is_whole else gradient // shards,
-        moments[config.optimizer] // shards,
+        moments // shards,
         tokens * per_token * computed,
     )
-    copied = (gradient // shards + parts[2]) * config.checkpoint_async
+    copied = (gradient // shards + parts[2]) * config.saves_in_background(device)
     if device == "cpu":
         return MemoryNeed(*parts, host=sum(parts))
     if shards > 1:  # rank 0 loads the model for all
         return MemoryNeed(*parts, host=copied, first=whole)
     return MemoryNeed(*parts, host=whole, first=copied)
+
+
+def trained_bytes(config: FinetuneConfig, parameters: int, adapter: int) -> tuple[int, int]:
+    """Bytes of the weights that are trained, and of the optimizer's moments."""
+    trained = parameters if config.method.lora is None else adapter
+    weights = trained * BYTES[config.model.dtype]
+    moments = {"adamw": 2 * weights, "adamw_8bit": 2 * trained, "adafactor": 0}
+    return weights, moments[config.optimizer]
+
+
+def checkpoint_bytes(config: FinetuneConfig) -> int | None:
+    """Bytes of one checkpoint; None if the model's parameters cannot be counted (yet)."""
+    parameters = count_parameters(config.model)
+    if parameters is None:
+        return None
+    return sum(trained_bytes(config, parameters, adapter_parameters(config.model, config.method)))
 
 
 def worker_need(config: FinetuneConfig, workers: int, device: str) -> MemoryNeed | None:
