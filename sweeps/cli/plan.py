@@ -25,6 +25,7 @@ from sweeps.execution.pace import (
 )
 from sweeps.execution.planning import (
     DomainPlan,
+    Machine,
     PaceOf,
     PaperPlan,
     SweepPlan,
@@ -200,6 +201,10 @@ def plan(
         float | None,
         typer.Option(min=0, help="Price of a GPU-hour, or of a CPU-hour if trials use no GPU."),
     ] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(min=1e-3, help="GiB of each GPU: refuse trials that need more."),
+    ] = None,
     write_rate: Annotated[
         float,
         typer.Option(min=1e-3, help="Megabytes per second at which checkpoints are written."),
@@ -222,10 +227,11 @@ def plan(
     try:
         parsed = resolve_paths(parsed)
         pace = _pace_of(parsed, seconds_per_step, samples_per_second, seconds_per_check, measure)
+        gpu_bytes = None if gpu_memory is None else int(gpu_memory * GIB)
         if paper or is_paper(parsed):
-            found: SweepPlan | PaperPlan = _paper(parsed, pace, price)
+            found: SweepPlan | PaperPlan = _paper(parsed, pace, price, gpu_bytes)
         else:
-            found = _planned(parsed, pace, price, write_rate)
+            found = _planned(parsed, pace, price, gpu_bytes, write_rate)
     except ValueError as error:  # from lower layers: what is wrong with the model or the data
         refuse(str(error))
     if isinstance(found, PaperPlan):
@@ -235,9 +241,13 @@ def plan(
 
 
 def _planned(
-    config: SweepConfig, pace: PaceOf, price: float | None, write_rate: float
+    config: SweepConfig,
+    pace: PaceOf,
+    price: float | None,
+    gpu_bytes: int | None,
+    write_rate: float,
 ) -> SweepPlan:
-    machine = (joined_cluster if cluster_address() else this_machine)(config)
+    machine = _machine(config, gpu_bytes)
     if price is None:
         price = config.budget.price_per_gpu_hour
     previews = space_previews(config)
@@ -250,12 +260,19 @@ def _planned(
     return replace(found, domains=domains, machine=replace(machine, concurrency=at_once))
 
 
-def _paper(config: SweepConfig, pace: PaceOf, price: float | None) -> PaperPlan:
+def _machine(config: SweepConfig, gpu_bytes: int | None) -> Machine:
+    machine = (joined_cluster if cluster_address() else this_machine)(config)
+    return replace(machine, gpu_bytes=gpu_bytes)
+
+
+def _paper(
+    config: SweepConfig, pace: PaceOf, price: float | None, gpu_bytes: int | None
+) -> PaperPlan:
     from sweeps.execution.paper import check  # imports Ray
     from sweeps.execution.paper_plan import paper_plan
 
     check(config)
-    machine = (joined_cluster if cluster_address() else this_machine)(config)
+    machine = _machine(config, gpu_bytes)
     return paper_plan(config, machine, pace, price or config.budget.price_per_gpu_hour)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from sweeps.report.trial_row import TrialRow
 from sweeps.search.workload import Workload, stages, workload
 from sweeps.storage.address import is_address
 from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.errors import UserError
 
 PaceOf = Callable[[str, tuple[TrialRow, ...]], Pace | None]
 """Maps a domain and its recorded trials to the time that one trial takes."""
@@ -30,10 +32,14 @@ PaceOf = Callable[[str, tuple[TrialRow, ...]], Pace | None]
 @final
 @dataclass(frozen=True)
 class Machine:
-    """Where trials run, a cluster or one machine, and how many at once (`concurrency`)."""
+    """Where trials run, a cluster or one machine, and how many at once (`concurrency`).
+
+    `gpu_bytes`: the memory of one GPU; None if not given.
+    """
 
     text: str
     concurrency: int
+    gpu_bytes: int | None = None
 
 
 @final
@@ -159,7 +165,7 @@ def plan(
         price=price,
         money=None if price is None else _times(both, devices * price),
         workers=resources.workers,
-        memory=_memory(config),
+        memory=_memory(config, machine.gpu_bytes),
         disk=disk_need(config, machine.concurrency, rows),
         disk_free=None if is_address(config.storage) else free_bytes(config),
         stops_early=config.study.kind == "search" and stops_early(config),
@@ -167,12 +173,22 @@ def plan(
     )
 
 
-def _memory(config: SweepConfig) -> MemoryNeed | None:
-    """What a worker needs at most; GPUs of other nodes are assumed where this one has none."""
+def _memory(config: SweepConfig, gpu_bytes: int | None) -> MemoryNeed | None:
+    """What a worker needs at most; GPUs of other nodes are assumed where this one has none.
+
+    Raises:
+        UserError: it is more than the GPU has.
+    """
     device, workers = training_device(config) or "cuda", config.resources.workers
     runs = [run for domain in config.domains for run in different_runs(config, domain)]
-    needs = [worker_need(run, workers, device) for run in runs]
-    return max((need for need in needs if need), key=lambda need: need.total, default=None)
+    needs = [worker_need(run, workers, device, gpu_bytes) for run in runs]
+    most = max((need for need in needs if need), key=lambda need: need.total, default=None)
+    if most is not None and device != "cpu" and most.total > (gpu_bytes or math.inf):
+        raise UserError(
+            f"--gpu-memory: each of {workers} workers needs at least {most} on its GPU; use "
+            "larger GPUs, more workers with training.parallel: fsdp, or a smaller mini-batch"
+        )
+    return most
 
 
 def _checkpoints(

@@ -22,6 +22,9 @@ from sweeps.finetune.model_facts import (
 )
 
 _GIB = 2**30
+_FILLED = 0.85
+"""How much of a device an estimate with whole gradients may fill: it leaves out logits, buffers of
+collectives, and what the allocator cannot use."""
 CONTAINER = Path("/sys/fs/cgroup")
 """The limits of this process's container, if it has any (cgroup v2)."""
 
@@ -114,15 +117,21 @@ def checkpoint_bytes(config: FinetuneConfig) -> int | None:
     return sum(trained_bytes(config, parameters, adapter_parameters(config.model, config.method)))
 
 
-def worker_need(config: FinetuneConfig, workers: int, device: str) -> MemoryNeed | None:
-    """`memory_need` of the run's model; None if its parameters cannot be counted (yet)."""
+def worker_need(
+    config: FinetuneConfig, workers: int, device: str, there: int | None = None
+) -> MemoryNeed | None:
+    """`memory_need` of the run's model; None if its parameters cannot be counted (yet).
+
+    `there`: bytes of the device, by default of that of this machine.
+    """
     parameters = count_parameters(config.model)
     if parameters is None:
         return None
     adapter = adapter_parameters(config.model, config.method)
     facts = read_model_config(config.model)
     need = memory_need(config, facts, parameters, workers, device, adapter)
-    if config.reduce_gradients == "auto" and need.total > _available(device):
+    there = _available(device) if there is None else there
+    if config.reduce_gradients == "auto" and need.total > _FILLED * there:
         config = config.model_copy(update={"reduce_gradients": "micro_batch"})
         return memory_need(config, facts, parameters, workers, device, adapter)
     return need
@@ -135,7 +144,7 @@ def reduces_each(config: FinetuneConfig, workers: int, device: str) -> bool:
         return config.reduce_gradients == "micro_batch"
     once = config.model_copy(update={"reduce_gradients": "update"})
     need = worker_need(once, workers, device)
-    return need is not None and need.total > _available(device)
+    return need is not None and need.total > _FILLED * _available(device)
 
 
 def check_memory(
