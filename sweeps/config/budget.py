@@ -132,8 +132,8 @@ class FailuresConfig(StrictModel):
 
     ``on_oom: halve`` retries with half the micro-batch and the same effective batch. The study
     stops when more than ``most_failed_share`` of its trials have failed. ``trial_hours`` limits
-    the run time of one trial, and ``silence_seconds`` the time between two of its validation
-    checks.
+    the run time of one trial, without its wait for a worker group, and ``silence_seconds`` the
+    time between two of its validation checks.
     """
 
     on_oom: Literal["fail", "halve"] = "fail"

@@ -183,7 +183,8 @@ class _Run:
             check_weights(self._model, self._group)
             if done:  # otherwise the next update checks it
                 self._trainer.check_loss(self._step)
-            score, metrics = self._validation.check(self._model, self._tokenizer, final=done)
+            with self._trainer.parallel.gathered():
+                score, metrics = self._validation.check(self._model, self._tokenizer, final=done)
         except DivergedError as error:
             raise DivergedError(f"update {self._step}: {error}") from None
         self._eval_seconds += time.perf_counter() - started

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import psutil
 
@@ -20,6 +20,9 @@ from sweeps.finetune.model_facts import (
     read_model_config,
     tensor_shapes,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 _GIB = 2**30
 _FILLED = 0.85
@@ -203,6 +206,16 @@ def _available(device: str) -> int:
 def machine_memory() -> int:
     """Bytes of memory of this machine, or of its container if that is less."""
     return min(int(psutil.virtual_memory().total), _bytes(CONTAINER / "memory.max", 2**63))
+
+
+def free_on(device: torch.device) -> int:
+    """Bytes that this process may still allocate on its device; on a CPU, its part of the rest."""
+    import torch
+
+    if device.type == "cpu":
+        return free_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + unused
 
 
 def free_memory() -> int:
