@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -196,10 +197,24 @@ def test_setting_a_node_up_again_does_nothing(tmp_path: Path) -> None:
     script = project / "setup_node.sh"
     script.write_text((ROOT / "tools" / "cluster" / "setup_node.sh").read_text())
     calls = tmp_path / "calls"
-    for program in (home / ".local" / "bin" / "uv", tmp_path / "bin" / "python3"):
+    own = [tmp_path / "bin" / name for name in ("python3", "gcc", "sudo")]  # without bwrap
+    for program in (home / ".local" / "bin" / "uv", *own):
         program.write_text(f'#!/bin/sh\necho "$0 $*" >> {calls}\nmkdir -p {home}/env\n')
         program.chmod(0o755)
-    environment = {"HOME": str(home), "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    for name in (
+        "bash",
+        "cat",
+        "cut",
+        "dirname",
+        "grep",
+        "mkdir",
+        "mv",
+        "rm",
+        "sha256sum",
+        "touch",
+    ):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or "")
+    environment = {"HOME": str(home), "PATH": str(tmp_path / "bin")}
 
     def set_up() -> int:
         subprocess.run(["bash", str(script)], env=environment, check=True)
@@ -207,7 +222,8 @@ def test_setting_a_node_up_again_does_nothing(tmp_path: Path) -> None:
 
     first = set_up()
     bashrc = (home / ".bashrc").read_text()
-    assert first == 3 and bashrc.count("gmt-sweep/environment.sh") == 1
+    assert calls.read_text().count(" install --no-install-recommends bubblewrap") == 1
+    assert first == 6 and bashrc.count("gmt-sweep/environment.sh") == 1
     assert set_up() == first and (home / ".bashrc").read_text() == bashrc
     (project / "constraints.txt").write_text("other pins")
     assert set_up() > first

@@ -14,7 +14,7 @@ from sweeps.finetune.checkpoint import saved
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.model import load_model
-from sweeps.finetune.parallel import Sharded, blocks
+from sweeps.finetune.parallel import blocks
 from sweeps.finetune.validation import Validation, evaluate_model
 from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.finetune.tiny import (
@@ -151,7 +151,8 @@ def score_sharded(world: Path, folder: Path, has_room: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fsdp, "foreach_all_gather", counted)
         patch.setattr(Validation, "check", watched)
-        patch.setattr(Sharded, "_has_room", lambda self: has_room)
+        free = 2**40 if has_room else 100  # bytes
+        patch.setattr("sweeps.finetune.parallel.free_on", lambda device: free)
         run = config(world, **settings(world, "fsdp"))
         finetune(run, folder / str(has_room), reporter)
     scores = [check.score for check in reporter.checks]
