@@ -108,10 +108,10 @@ class StoredJob:
         if _leads_node(group):
             retry_storage(trial.fetch)
         group.wait()
+        group.from_lead(lambda: check_disk(job.run, scratch / name, uploading=1))
         moved = self._moved(job, scratch)
         if not group.leads:
             return self.run(moved, report, memory)
-        check_disk(job.run, scratch / name, uploading=1)
         with background_upload(trial) as events_now:
 
             def report_with_events(check: Check) -> bool:

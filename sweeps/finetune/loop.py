@@ -99,8 +99,8 @@ class _Run:
         check_method(config.method, config.model)
         check_memory(config, group.size, device.type)
         check_hub_cache(config)
+        group.from_lead(lambda: check_disk(config, folder))
         if group.leads:
-            check_disk(config, folder)
             warn_of_rounding(config.model)
         restart_peak_memory(device)
         base = base_model(config, device, group, cache)

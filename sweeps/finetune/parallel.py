@@ -157,7 +157,8 @@ class Sharded(Parallel):
     def gathered(self) -> Iterator[None]:
         """The first forward gathers each block's parameters for all others, if all ranks have
         room: otherwise each forward, that is each generated token, gathers them again."""
-        modules = [*blocks(self._model), self._model] if self._has_room() else []
+        every: list[Any] = [*blocks(self._model), self._model]
+        modules = every if self._has_room() else []
         for module in modules:
             module.set_reshard_after_forward(False, recurse=False)
         try:
