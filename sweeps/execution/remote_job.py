@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Self, final
 from filelock import FileLock, Timeout
 
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.execution.job_messages import Ending, Job, TrialJob
+from sweeps.execution.job_messages import STORE, Ending, Job, TrialJob
 from sweeps.execution.trial_upload import background_upload
-from sweeps.finetune.disk import check_disk
 from sweeps.finetune.reporter import Check
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.object_store import Entry, ObjectStore
@@ -74,9 +73,9 @@ class StoredJob:
         """Called on every rank; see `RunJob`."""
         from sweeps.finetune.process_group import Group
 
-        if "store" not in memory:
-            memory["store"] = retry_storage(self.stored.open)
-        store = memory["store"]
+        if STORE not in memory:
+            memory[STORE] = retry_storage(self.stored.open)
+        store = memory[STORE]
         fetch_cache(store, self.stored, memory)
         group = Group.current()
         with _scratch(group) as scratch:
@@ -108,7 +107,6 @@ class StoredJob:
         if _leads_node(group):
             retry_storage(trial.fetch)
         group.wait()
-        group.from_lead(lambda: check_disk(job.run, scratch / name, uploading=1))
         moved = self._moved(job, scratch)
         if not group.leads:
             return self.run(moved, report, memory)
