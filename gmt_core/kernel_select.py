@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Final, final
 
 import torch
@@ -17,7 +18,6 @@ from torch import Tensor
 
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.flat import infinity_bits
-from gmt_core.kernels import KernelCounter, gathered, sample_size, sampled
 from gmt_core.magnitudes import LocalPool, plain_pool
 from gmt_core.radix import Intervals, narrow, radix_select
 
@@ -41,22 +41,24 @@ class _Guess:
 
 
 @torch.no_grad()
-def select(pools: Sequence[LocalPool], kept: Sequence[int], dtype: torch.dtype) -> Tensor:
+def select(
+    kernels: ModuleType, pools: Sequence[LocalPool], kept: Sequence[int], dtype: torch.dtype
+) -> Tensor:
     """The bits of the exact `kept[i]`-th largest magnitude of each pool: int64, shape (pools,).
 
-    The pools lie on one GPU and have one dtype of at most 32 bits. Raises NonFiniteGradientError
-    with the index of a pool that holds NaN or infinity.
+    `kernels`: `gmt_core.kernels`. The pools lie on one GPU and have one dtype of at most 32 bits.
+    Raises NonFiniteGradientError with the index of a pool that holds NaN or infinity.
     """
     found = torch.zeros(len(pools), dtype=torch.int64, device=pools[0][0].device)
     left = set(range(len(pools)))
-    for batch in _batches(pools, kept, dtype):
-        places, bits = _decided(batch, pools, kept, dtype)
+    for batch in _batches(kernels, pools, kept, dtype):
+        places, bits = _decided(kernels, batch, pools, kept, dtype)
         if places:
             found[places] = bits
             left.difference_update(places)
     if rest := sorted(left):
         try:
-            counter = KernelCounter([pools[place] for place in rest])
+            counter = kernels.KernelCounter([pools[place] for place in rest])
             found[rest] = radix_select(counter, [kept[place] for place in rest], dtype)
         except NonFiniteGradientError as error:
             raise NonFiniteGradientError(index=rest[error.index or 0]) from None
@@ -64,13 +66,17 @@ def select(pools: Sequence[LocalPool], kept: Sequence[int], dtype: torch.dtype) 
 
 
 def _decided(
-    guesses: Sequence[_Guess], pools: Sequence[LocalPool], kept: Sequence[int], dtype: torch.dtype
+    kernels: ModuleType,
+    guesses: Sequence[_Guess],
+    pools: Sequence[LocalPool],
+    kept: Sequence[int],
+    dtype: torch.dtype,
 ) -> tuple[list[int], Tensor]:
     """The pools whose guess held, and their answers."""
     chosen = [pools[guess.place] for guess in guesses]
-    bounds = _bounds(sampled(chosen, [guess.step for guess in guesses]), guesses, dtype)
-    rooms = [guess.room for guess in guesses]
-    inside, counts = gathered(chosen, bounds, rooms, infinity_bits(dtype))
+    sample = kernels.sampled(chosen, [guess.step for guess in guesses])
+    bounds, rooms = _bounds(sample, guesses, dtype), [guess.room for guess in guesses]
+    inside, counts = kernels.gathered(chosen, bounds, rooms, infinity_bits(dtype))
     places, ranks, pieces, start = list[int](), list[int](), list[LocalPool](), 0
     for guess, (above, held, bad) in zip(guesses, counts.tolist(), strict=True):
         if bad:
@@ -83,7 +89,7 @@ def _decided(
     if not places:
         return [], counts.new_empty(0)
     everything = Intervals.of_all(len(places), dtype)
-    return places, narrow(KernelCounter(pieces), everything, ranks)
+    return places, narrow(kernels.KernelCounter(pieces), everything, ranks)
 
 
 def _bounds(sample: Tensor, guesses: Sequence[_Guess], dtype: torch.dtype) -> Tensor:
@@ -95,12 +101,12 @@ def _bounds(sample: Tensor, guesses: Sequence[_Guess], dtype: torch.dtype) -> Te
 
 
 def _batches(
-    pools: Sequence[LocalPool], kept: Sequence[int], dtype: torch.dtype
+    kernels: ModuleType, pools: Sequence[LocalPool], kept: Sequence[int], dtype: torch.dtype
 ) -> Iterator[list[_Guess]]:
     """Guesses for the large pools, so many at once that the memory for them is bounded."""
     batch, held = list[_Guess](), 0
     for place, pool in enumerate(pools):
-        guess = _guess(place, pool, kept[place], dtype)
+        guess = _guess(kernels, place, pool, kept[place], dtype)
         if guess is None or (size := guess.room * dtype.itemsize) > _GATHERED:
             continue
         if batch and held + size > _GATHERED:
@@ -112,13 +118,15 @@ def _batches(
         yield batch
 
 
-def _guess(place: int, pool: LocalPool, kept: int, dtype: torch.dtype) -> _Guess | None:
+def _guess(
+    kernels: ModuleType, place: int, pool: LocalPool, kept: int, dtype: torch.dtype
+) -> _Guess | None:
     numel = sum(member.numel for member in pool)
     if numel < _LARGE:
         return None
     # An odd step visits the rows and columns of common shapes evenly.
     step = max(1, numel // min(max(numel >> 10, _LEAST), _MOST)) | 1
-    size, share = sample_size(pool, step), kept / numel
+    size, share = kernels.sample_size(pool, step), kept / numel
     spread = _DEVIATIONS * math.sqrt(size * share * (1.0 - share)) + 2.0
     first, last = math.floor(share * size - spread), math.ceil(share * size + spread)
     room = 3 * numel * (last - first) // (2 * size) + 1024

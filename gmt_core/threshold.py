@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from importlib import import_module
 from types import ModuleType
 from typing import Final, cast
 
 import torch
 from torch import Tensor
 
+from gmt_core import kernel_select
 from gmt_core.accelerated import kernels_for
 from gmt_core.block import Block
 from gmt_core.bracket import bracketed_select
@@ -114,7 +114,7 @@ def _select(
     dtype, device = pools[0][0].dtype, pools[0][0].device
     kernels = _kernels_for(pools[0])
     if kernels is not None:
-        return cast(Tensor, import_module("gmt_core.kernel_select").select(pools, kept, dtype))
+        return kernel_select.select(kernels, pools, kept, dtype)
     if not _together(pools[0]):
         return torch.tensor([bracketed_select(pools[0], kept[0], Scanner(dtype))])
     if (dtype, device) not in equal:

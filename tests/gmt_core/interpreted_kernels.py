@@ -34,7 +34,7 @@ def by_sorting(tensors: list[Tensor], kept: int) -> Tensor:
 def thresholds(pools: list[list[Tensor]], kept: list[int], dtype: torch.dtype) -> list[Tensor]:
     """Digit by digit, and by a sample: the same."""
     own = [plain_pool(pool, dtype) for pool in pools]
-    selected = kernel_select.select(own, kept, dtype)
+    selected = kernel_select.select(kernels, own, kept, dtype)
     assert torch.equal(selected, radix_select(kernels.KernelCounter(own), kept, dtype))
     return list(from_bits(selected, dtype).unbind())
 
@@ -108,8 +108,8 @@ def check_guesses(dtype: torch.dtype) -> None:
         kept = [max(1, math.ceil(share * each.numel())) for each in drawn]
         decided = [
             place
-            for batch in kernel_select._batches(pools, kept, dtype)
-            for place in kernel_select._decided(batch, pools, kept, dtype)[0]
+            for batch in kernel_select._batches(kernels, pools, kept, dtype)
+            for place in kernel_select._decided(kernels, batch, pools, kept, dtype)[0]
         ]
         normal = [place for place, each in enumerate(drawn) if each.unique().numel() > 900]
         assert set(decided) >= set(normal), (dtype, share, decided, normal)
