@@ -17,7 +17,6 @@ from typing import Final, cast
 import torch
 from torch import Tensor
 
-from gmt_core import kernel_select
 from gmt_core.accelerated import kernels_for
 from gmt_core.block import Block
 from gmt_core.bracket import bracketed_select
@@ -25,6 +24,7 @@ from gmt_core.checks import checked_count, checked_ratio
 from gmt_core.equal_sizes import EqualSizes, together
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.flat import checked_dtype, from_bits
+from gmt_core.kernel_select import select
 from gmt_core.magnitudes import LocalPool, plain_pool
 from gmt_core.radix import Counter
 from gmt_core.stream import Scanner, Stream
@@ -114,7 +114,7 @@ def _select(
     dtype, device = pools[0][0].dtype, pools[0][0].device
     kernels = _kernels_for(pools[0])
     if kernels is not None:
-        return kernel_select.select(kernels, pools, kept, dtype)
+        return select(kernels, pools, kept, dtype)
     if not _together(pools[0]):
         return torch.tensor([bracketed_select(pools[0], kept[0], Scanner(dtype))])
     if (dtype, device) not in equal:
