@@ -36,7 +36,6 @@ sys.path.insert(0, str(ROOT))
 STEPS = 20
 MEMORY: list[tuple[float, float]] = []
 SHARES: dict[str, tuple[int, int]] = {}
-SHARES: dict[str, float] = {}
 CALLS: dict[str, list[float]] = {}
 
 

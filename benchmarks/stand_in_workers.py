@@ -83,7 +83,8 @@ class Sweep:
             return trial
 
         async with self.database:
-            return await timed("ask", asyncio.to_thread(suggest))
+            found: optuna.Trial = await timed("ask", asyncio.to_thread(suggest))
+            return found
 
     async def tell(self, trial: optuna.Trial, score: float) -> None:
         """Record a score."""

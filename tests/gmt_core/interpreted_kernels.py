@@ -118,7 +118,7 @@ def check_guesses(dtype: torch.dtype) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     kernel_select._LARGE, kernel_select._LEAST = 1000, 512  # type: ignore[misc]
-    kernel_select._GATHERED = 1 << 14  # type: ignore[misc]
+    kernel_select._GATHERED = 1 << 17  # type: ignore[misc]
     for dtype in DTYPES:
         for share in (0.0, 0.3, 1.0):
             for gradients in (draw(dtype), aligned(dtype)):

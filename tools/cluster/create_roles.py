@@ -34,7 +34,7 @@ def create_roles(bucket: str, iam: Any) -> None:
             iam.create_instance_profile(InstanceProfileName=name)
         with suppress(errors.LimitExceededException):
             iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
-    with suppress(errors.InvalidInputException):  # it exists
+    with suppress(errors.InvalidInputException, errors.EntityAlreadyExistsException):
         iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
 
 

@@ -10,7 +10,7 @@ import pytest
 from sweeps.finetune import disk
 from sweeps.finetune.disk import DiskError, check_disk, check_hub_cache
 from sweeps.finetune.loop import finetune
-from sweeps.finetune.memory import checkpoint_bytes
+from sweeps.finetune.memory import adapter_parameters, checkpoint_bytes
 from sweeps.finetune.model_facts import count_parameters
 from sweeps.finetune.reporter import FolderReporter
 from tests.sweeps.finetune.tiny import config
@@ -29,8 +29,9 @@ def test_a_checkpoint_holds_what_is_trained_and_its_moments(world: Path) -> None
     assert parameters is not None
     assert checkpoint_bytes(run) == 3 * 4 * parameters
     assert checkpoint_bytes(config(world, optimizer="adafactor")) == 4 * parameters
-    adapter = checkpoint_bytes(config(world, method=LORA))
-    assert adapter is not None and 0 < adapter < parameters
+    lora = config(world, method=LORA)
+    adapter = adapter_parameters(lora.model, lora.method)
+    assert checkpoint_bytes(lora) == 3 * 4 * adapter > 0
 
 
 def test_the_folder_holds_checkpoints_and_the_model(
