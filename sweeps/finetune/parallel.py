@@ -139,7 +139,8 @@ class Sharded(Parallel):
         policy = MixedPrecisionPolicy()
         if loss.computes_in is not None:
             policy = MixedPrecisionPolicy(param_dtype=loss.computes_in, reduce_dtype=torch.float32)
-        for module in (*blocks(self._model), self._model):
+        self._modules: list[Any] = [*blocks(self._model), self._model]
+        for module in self._modules:
             if fill is not None:
                 fill(module)
             fully_shard(module, mp_policy=policy)
@@ -157,8 +158,7 @@ class Sharded(Parallel):
     def gathered(self) -> Iterator[None]:
         """The first forward gathers each block's parameters for all others, if all ranks have
         room: otherwise each forward, that is each generated token, gathers them again."""
-        every: list[Any] = [*blocks(self._model), self._model]
-        modules = every if self._has_room() else []
+        modules = self._modules if self._has_room() else []
         for module in modules:
             module.set_reshard_after_forward(False, recurse=False)
         try:

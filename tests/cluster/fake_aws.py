@@ -90,8 +90,8 @@ def authorizing(aws: Mapping[str, str]) -> Iterator[None]:
 
 
 def _unchecked_requests(aws: Mapping[str, str], count: str) -> str:
-    asked = urllib.request.Request(
-        f"{aws['AWS_ENDPOINT_URL']}/moto-api/reset-auth", method="POST", data=count.encode()
-    )
+    place = f"{aws['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+    plain = {"Content-Type": "text/plain"}
+    asked = urllib.request.Request(place, method="POST", data=count.encode(), headers=plain)
     with urllib.request.urlopen(asked, timeout=10) as answer:
         return str(json.load(answer)["PREVIOUS_INITIAL_NO_AUTH_ACTION_COUNT"])

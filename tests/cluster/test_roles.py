@@ -102,6 +102,11 @@ def provider_of(keys: Keys, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
     return AWSNodeProvider(provider, cluster["cluster_name"])
 
 
+def instance(aws: dict[str, str]) -> dict[str, Any]:
+    (found,) = client(aws, "ec2").describe_instances()["Reservations"][0]["Instances"]
+    return dict(found)
+
+
 TAGS = {"ray-node-kind": "worker", "ray-user-node-type": "worker.24gb.on_demand"}
 
 
@@ -114,10 +119,10 @@ def test_the_head_starts_finds_and_ends_workers(
         provider.create_node(node, TAGS, 1)
         (name,) = provider.non_terminated_nodes({})
         provider.set_node_tags(name, {"ray-node-status": "up-to-date"})
+    assert instance(aws)["IamInstanceProfile"]["Arn"].endswith("/gmt-sweep-worker")
+    with authorizing(aws):
         provider.terminate_node(name)
-    (instance,) = client(aws, "ec2").describe_instances()["Reservations"][0]["Instances"]
-    assert instance["IamInstanceProfile"]["Arn"].endswith("/gmt-sweep-worker")
-    assert instance["State"]["Name"] in ("shutting-down", "terminated")
+    assert instance(aws)["State"]["Name"] in ("shutting-down", "terminated")
 
 
 def test_a_worker_starts_and_ends_nothing(aws: dict[str, str], keys: dict[str, Keys]) -> None:
