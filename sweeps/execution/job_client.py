@@ -39,6 +39,8 @@ class JobClient:
         """``silence_seconds``: a job is lost after this time without a result."""
         self._queue, self._silence = queue, silence_seconds
         self._id, self._unread = "", False
+        self.seconds_left = math.inf
+        """How long jobs may still run; the wait for a group does not count."""
 
     def submit(self, job: Job) -> None:
         """Queue a job."""
@@ -52,10 +54,8 @@ class JobClient:
             ray.get(self._queue.drop.remote(self._id))
         self._id, self._unread = "", False
 
-    def next(self, until: float = math.inf) -> Result:
+    def next(self) -> Result:
         """The next result. A job's error is returned as a result.
-
-        ``until``: the time (`time.monotonic`) after which the job has taken too long.
 
         Raises:
             GroupLostError: the workers are gone, silent, or too slow.
@@ -64,20 +64,22 @@ class JobClient:
             ray.get(self._queue.ack.remote(self._id))
             self._unread = False
         silent, poll = time.monotonic() + self._silence, POLL_SECONDS
-        while (left := min(silent, until) - time.monotonic()) > 0:
-            asked = self._queue.peek.remote(self._id, min(poll, left))
-            result: Result | Lost | None = ray.get(asked)
+        while (left := min(silent - (asked := time.monotonic()), self.seconds_left)) > 0:
+            peeked = self._queue.peek.remote(self._id, min(poll, left))
+            result: Result | Lost | None = ray.get(peeked)
             poll = min(2 * poll, LONGEST_POLL_SECONDS)
             if isinstance(result, Lost):
                 raise GroupLostError(result.reason)
+            if result is None and not ray.get(self._queue.is_held.remote(self._id)):
+                silent = time.monotonic() + self._silence  # still queued, which may take long
+                continue
+            self.seconds_left -= time.monotonic() - asked
             if result is not None:
                 self._unread = True
                 return result
-            if not ray.get(self._queue.is_held.remote(self._id)):
-                silent = time.monotonic() + self._silence  # still queued, which may take long
         stalls = self._kill_group()
         reason = f"no result for {self._silence:.0f} seconds"
-        if until <= silent:
+        if self.seconds_left <= 0:
             reason = "it took longer than failures.trial_hours allows"
         raise GroupLostError(f"{reason}; {stalls}" if stalls else reason, "timeout")
 
@@ -132,7 +134,7 @@ class JobTrainable(ray.tune.Trainable):
         """Submit the next job, in the same actor."""
         self._job, self._groups = new_config["job"], 1
         self._causes: list[str] = []
-        self._until = time.monotonic() + self.timeouts.trial_seconds
+        self._client.seconds_left = self.timeouts.trial_seconds
         self._client.submit(self._job)
         return True
 
@@ -146,9 +148,9 @@ class JobTrainable(ray.tune.Trainable):
         """A trial that lost its group resumes in another, from a checkpoint."""
         while True:
             try:
-                result = self._client.next(self._until)
+                result = self._client.next()
             except GroupLostError as error:
-                if self._groups == MAX_GROUPS or time.monotonic() >= self._until:
+                if self._groups == MAX_GROUPS or self._client.seconds_left <= 0:
                     return Result(Failed(error.kind, str(error)))
                 self._groups += 1
                 self._causes.append(str(error))
