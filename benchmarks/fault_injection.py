@@ -144,14 +144,14 @@ class Disturbance:
             case "tracking":
                 return self._stop_server(fault, now)
             case "pause_tracking":
-                return self._pause(self._server.pids(), fault, now)
+                return self._pause(self._server.pids(), fault, now) if self._trains() else ""
             case "pause_worker":
                 return self._pause(self._sweep.actors(*ACTORS["worker"]), fault, now)
         pids = self._sweep.actors(*ACTORS[fault.kind])
         return _signal(_one(pids, fault), signal.SIGKILL) if pids else ""
 
     def _trains(self) -> bool:
-        """Whether the driver has come so far that workers are there."""
+        """Whether workers are there: a driver that starts without server or disk is refused."""
         return bool(self._sweep.actors(*ACTORS["worker"]))
 
     def _pause(self, pids: list[int], fault: Fault, now: float) -> str:
@@ -163,14 +163,14 @@ class Disturbance:
         return _signal(pid, signal.SIGSTOP)
 
     def _stop_server(self, fault: Fault, now: float) -> str:
-        if not self._trains():  # a driver that starts refuses to go on without its server
+        if not self._trains():
             return ""
         self._server.stop()
         self._later.append((now + fault.seconds, self._server.start))
         return "the server"
 
     def _fill(self) -> str:
-        if not self._trains():  # a driver that starts refuses a disk without room
+        if not self._trains():
             return ""
         self._filled = time.time()
         self._sweep.fill_disk()
