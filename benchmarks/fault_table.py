@@ -1,8 +1,13 @@
-"""The tables of a record of disturbed sweeps, as Markdown."""
+"""The tables of a record of disturbed sweeps, as Markdown.
+
+`python benchmarks/fault_table.py RECORD DOCUMENT...` writes them into documents, between `BEGIN`
+and `END`.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +17,7 @@ from fault_history import RULES
 from fault_schedules import TITLES
 
 SWEEPS = "sweeps.jsonl"
+BEGIN, END = "<!-- of fault_table.py -->\n", "<!-- end -->\n"
 Line = Mapping[str, Any]
 
 
@@ -51,3 +57,15 @@ def _rules(lines: Sequence[Line], earlier: Sequence[Line]) -> list[str]:
 
 def _broken(lines: Sequence[Line]) -> Counter[str]:
     return Counter(rule for line in lines for rule in {each["rule"] for each in line["findings"]})
+
+
+def updated(document: str, lines: Sequence[Line]) -> str:
+    """A document with the tables of these lines."""
+    before, _, rest = document.partition(BEGIN)
+    return before + BEGIN + table(lines) + END + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    record, *documents = map(Path, sys.argv[1:])
+    for each in documents:
+        each.write_text(updated(each.read_text(), read_sweeps(record)))

@@ -13,7 +13,8 @@ import pytest
 from fault_history import RULES, Attempt, Event, History, Life, Rule, Run, findings
 from fault_records import as_history
 from fault_schedules import AT_MOST, FEWEST, KINDS, MOST, draw, single
-from fault_table import table
+from fault_sweep import ROOT
+from fault_table import BEGIN, END, read_sweeps, table, updated
 from faults import seeds
 
 A, B = "000-a", "001-b"
@@ -183,6 +184,18 @@ def test_the_table_counts_the_latest_sweep_of_each_seed() -> None:
     assert ["| kill -9 of a train worker", "4", "2 |"] in rows
     assert ["| **all**", "**6**", "**2** |"] in rows
     assert [RULES["usage once"], "1 of 2", "1 |"] in [[row[0][2:], *row[1:]] for row in rows]
+
+
+def test_a_document_gets_the_table_between_its_marks() -> None:
+    document = f"before\n{BEGIN}old\n{END}after\n"
+    assert updated(document, []) == f"before\n{BEGIN}{table([])}{END}after\n"
+
+
+def test_the_documents_show_the_newest_record() -> None:
+    newest = max(ROOT.glob("benchmarks/records/*/sweeps.jsonl")).parent
+    for document in (ROOT / "docs" / "reliability.md", newest / "README.md"):
+        text = document.read_text()
+        assert updated(text, read_sweeps(newest)) == text
 
 
 def test_seeds_are_ranges() -> None:
