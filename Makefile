@@ -12,7 +12,7 @@ ON_RAY := tests/sweeps/on_ray
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --ignore $(ON_RAY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check resolve canaries lock format clean
+.PHONY: help demo test check pages resolve canaries lock format clean
 
 help:  ## Show this list.
 	@echo "usage: make TARGET"
@@ -42,6 +42,11 @@ check:  ## Run format, lint, types and tests (with layers and doc links).
 	@$(BIN)/python -m pytest --durations=10 $(PARALLEL)
 	@echo "==> tests on Ray"
 	@$(BIN)/python -m pytest --durations=10 $(ON_RAY)
+
+pages:  ## Test every report page in Chromium, on two screens, light and dark.
+	@tools/install.sh dev
+	@echo "==> report pages in Chromium"
+	@$(BIN)/python -m pytest -m pages -rs tests/sweeps/report/test_pages.py
 
 resolve:  ## Check that the pinned set resolves for each Python and system (queries the index).
 	@tools/install.sh dev

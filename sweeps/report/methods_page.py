@@ -30,6 +30,7 @@ NAMES: Mapping[str, str] = {
     "dare": "DARE",
 }
 BASE = Setting("pretrained", 0.0)
+TOO_FEW = "Requires two methods with two seeds each."
 DERIVED = ("drop_trivial", "dare")
 """The methods whose models are those of SFT with a part of the update dropped."""
 
@@ -86,7 +87,7 @@ def methods(data: ComparisonData) -> Drawn:
     found = shown_intervals(trained, label)
     intervals = dict(zip([one.name for one in trained], found, strict=True))
     if len(trained) + len(derived) < 2 or None in found:
-        return Drawn("methods", title, "Requires two methods with two seeds each.")
+        return Drawn("methods", title, TOO_FEW)
     against = versus_sft(trained, derived, arms["SFT"], data.margin or 0.0)
     figure, axes = drawing.canvas(label.text, "", (5.6, 1.1 + 0.35 * len(arms)))
     rows: list[Cells] = []
@@ -97,7 +98,7 @@ def methods(data: ComparisonData) -> Drawn:
             dot: drawing.Style = {"color": colour, "marker": "o", "capsize": 3}
             axes.errorbar(label.shown(one.mean), name, xerr=bars([interval], label), **dot)
             shown = [label.shown(score) for score in one.scores]
-            axes.scatter(shown, [name] * one.n, color=drawing.GREY, s=14, alpha=0.6)
+            axes.scatter(shown, [name] * one.n, color=drawing.GREY, s=14, alpha=0.8)
         setting = settings[name]
         rows.append(
             {
@@ -115,6 +116,20 @@ def methods(data: ComparisonData) -> Drawn:
         )
     axes.invert_yaxis()
     return Drawn("methods", title, _caption(data), figure, table(rows))
+
+
+def verdict(data: ComparisonData) -> str:
+    """Which methods differ from SFT on validation items, in one sentence."""
+    control, found = arms_of(data)["SFT"], dict[str, list[str]]()
+    for name, one in versus_sft(*compared(data), control, data.margin or 0.0).items():
+        told = _told(data, one)
+        size = f"{data.label.difference(one.difference)}, 95 % "
+        size += data.label.interval(one, signed=True)
+        found.setdefault(told, []).append(f"{name} ({size})" if told == "different" else name)
+    if not found:
+        return f"No verdict yet. {TOO_FEW}"
+    groups = "; ".join(f"{told}: {', '.join(names)}" for told, names in sorted(found.items()))
+    return f"Against SFT, on validation items, {control.n} seeds each: {groups}."
 
 
 def compared(data: ComparisonData) -> tuple[list[Arm], list[Arm]]:
