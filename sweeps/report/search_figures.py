@@ -165,7 +165,7 @@ def _draw_intervals(axes: Axes, data: StudyData) -> None:
         ends = sorted(map(data.label.shown, (interval.low, interval.high)))
         if row.is_sft():
             band: drawing.Style = {"color": drawing.BAND, "alpha": 0.45, "linewidth": 0}
-            axes.axhspan(*ends, zorder=0, label="its 95 %", **band)
+            axes.axhspan(*ends, zorder=0, label="SFT, 95 %", **band)
         else:
             bar: drawing.Style = {"color": drawing.INK, "linewidth": 1.4, "zorder": 2}
             axes.vlines(row.mask_ratio, *ends, label="best trial, 95 %", **bar)

@@ -188,7 +188,8 @@ def _difference(data: StudyData, paired: PairedTest | None) -> Cells:
 def _trials(data: StudyData) -> Drawn:
     """All trials: those the study selects from by score, then the others."""
     best = best_first(data.rows)
-    others = [row for row in data.rows if row not in best]
+    chosen = {row.number for row in best}
+    others = [row for row in data.rows if row.number not in chosen]
     note = "" if best else "No trial has finished with a score yet."
     if any(map(score_interval, best)):
         note = (
