@@ -57,14 +57,15 @@ def canvases(
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     columns = figure.subplots(len(x_labels), squeeze=False)[:, 0].tolist()
     for axes, x_label in zip(columns, x_labels, strict=True):
-        _style(axes, x_label, y_label)
+        _style(axes)
+        axes.set_xlabel(fill(x_label, LABEL_WIDTH), fontsize=12, color=INK)
+    label = columns[0].set_ylabel if len(columns) == 1 else figure.supylabel
+    label(fill(y_label, LABEL_WIDTH), fontsize=12, color=INK)
     return figure, columns
 
 
-def _style(axes: Axes, x_label: str, y_label: str) -> None:
+def _style(axes: Axes) -> None:
     axes.set_facecolor("none")
-    axes.set_xlabel(x_label, fontsize=12, color=INK)
-    axes.set_ylabel(fill(y_label, LABEL_WIDTH), fontsize=12, color=INK)
     axes.tick_params(labelsize=11, colors=INK, length=3)
     axes.grid(visible=True, color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -108,8 +109,9 @@ def png(figure: Figure) -> bytes:
 
 def _alternative(figure: Figure, title: str) -> str:
     """What the figure shows, for readers who do not see it."""
-    shown = [axes for axes in figure.axes if axes.get_xlabel()]
-    drawn = [f"{axes.get_ylabel() or 'a row each'} against {axes.get_xlabel()}" for axes in shown]
+    labels = {axes.get_xlabel(): axes.get_ylabel() for axes in figure.axes}
+    shared = figure.get_supylabel() or "a row each"
+    drawn = [f"{y or shared} against {x}" for x, y in labels.items() if x]
     return escape(" ".join(f"{title}: {'; '.join(drawn)}".split()))
 
 
@@ -124,6 +126,7 @@ def svg(figure: Figure, name: str, title: str = "") -> str:
     alternative = _alternative(figure, title)
     text = text.replace("<svg ", f'<svg role="img" aria-label="{alternative}" ', 1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'( id="|url\(#|href="#)', rf"\1{name.replace(' ', '_')}-", text)
     # The page sets the width; the view box keeps the proportions.
     text = re.sub(r'<svg (.*?)width="[^"]*"', r"<svg \1", text, count=1, flags=re.S)
     text = re.sub(r'<svg (.*?)height="[^"]*"', r"<svg \1", text, count=1, flags=re.S)

@@ -38,10 +38,13 @@ def test_the_index_leads_to_all_that_a_sweep_has_written(sweep_files: Path) -> N
 
 def test_results_of_an_earlier_version_are_not_taken_for_a_report(sweep_files: Path) -> None:
     config = play(FINISHED)
-    (other := paths_for(config).study("sums") / "report").mkdir()
-    (other / "results.json").write_text('{"headline": "old"}')
-    rewrite(config)
-    assert "old" not in (paths_for(config).folder / "index.html").read_text()
+    both = {**config.domains, "more": config.domains["sums"]}
+    (old := paths_for(config).study("more") / "report").mkdir(parents=True)
+    (old / "results.json").write_text('{"headline": "of an earlier version"}')
+    rewrite(config.model_copy(update={"domains": both}))
+    index = (paths_for(config).folder / "index.html").read_text()
+    assert "more: no report yet." in index
+    assert "of an earlier version" not in index
 
 
 def test_a_report_says_what_was_run_and_how_to_go_on(sweep_files: Path) -> None:

@@ -72,7 +72,7 @@ FAINT = """() => {
     .borderBottomColor.trim());
   const found = new Set();
   for (const mark of document.querySelectorAll(
-    "[id^=PathCollection] use, [id^=LineCollection] path, [id^=line2d] > path")) {
+    "[id*=PathCollection] use, [id*=LineCollection] path, [id*=line2d] > path")) {
     const ground = numbers(getComputedStyle(mark.closest("section")).backgroundColor);
     const look = getComputedStyle(mark);
     const contrasts = [["stroke", "strokeOpacity"], ["fill", "fillOpacity"]]
