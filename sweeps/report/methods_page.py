@@ -89,11 +89,11 @@ def methods(data: ComparisonData) -> Drawn:
     if len(trained) + len(derived) < 2 or None in found:
         return Drawn("methods", title, TOO_FEW)
     against = versus_sft(trained, derived, arms["SFT"], data.margin or 0.0)
-    figure, axes = drawing.canvas(label.text, "", (5.6, 1.1 + 0.35 * len(arms)))
+    figure, axes = drawing.canvas(label.text, "", (5.6, 0.8 + 0.35 * len(arms)))
     rows: list[Cells] = []
     for name, one in arms.items():
         interval, versus = intervals.get(name), against.get(name)
-        if one.scores:
+        if one.scores and settings[name] != BASE:  # far from all others; it is in the table
             colour = drawing.SFT_COLOUR if name == "SFT" else drawing.LINE_COLOUR
             dot: drawing.Style = {"color": colour, "marker": "o", "capsize": 3}
             axes.errorbar(label.shown(one.mean), name, xerr=bars([interval], label), **dot)
@@ -172,7 +172,8 @@ def _caption(data: ComparisonData) -> str:
         "exclude the seed effect that all share. Those of differences from SFT hold for all "
         "methods simultaneously: Dunnett's, and paired ones for drops and DARE, which derive from "
         "SFT models. "
-        f"Trained share: of the weights, by one update. {data.choices}"
+        f"The base model is in the table alone. Trained share: of the weights, by one update. "
+        f"{data.choices}"
     )
 
 

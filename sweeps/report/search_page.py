@@ -122,8 +122,8 @@ def _figures(data: StudyData) -> list[Drawn]:
         Drawn("score", "Score against mask ratio", score, score_against_mask_ratio(data)),
         Drawn("curve", "Best score so far", curve, best_score_so_far(data)),
         Drawn("learning_curves", "Learning curves", checks, learning_curves(data)),
-        Drawn("slices", "Score against the other parameters", each, slices(data)),
         importance(data.importance, shares),
+        Drawn("slices", "Score against the other parameters", each, slices(data)),
     ]
     return [part for part in drawn if part.figure is not None]
 

@@ -144,16 +144,16 @@ def slices(data: SensitivityData) -> Drawn:
             "at every ratio. Lists under study.nuisance tune them for each ratio.",
         )
     figure, axes = drawing.canvas("mask ratio", label.text)
-    rates, intervals = sorted({rate for _, rate in pairs}), sorted({n for n, _ in pairs})
+    intervals = sorted({n for n, _ in pairs})
     rows: list[Cells] = []
-    for interval, rate in pairs:
+    for index, (interval, rate) in enumerate(pairs):
         some = sorted(
             (r.mask_ratio, r.score or 0.0)
             for r in tuning
             if (r.accumulation_interval, r.learning_rate) == (interval, rate)
         )
         marker = drawing.MARKERS[intervals.index(interval) % len(drawing.MARKERS)]
-        colour, name = drawing.series_colour(rates.index(rate)), f"lr {rate:.0e}, N = {interval}"
+        colour, name = drawing.series_colour(index), f"lr {rate:.0e}, N = {interval}"
         shown = [label.shown(score) for _, score in some]
         axes.plot([x for x, _ in some], shown, color=colour, marker=marker, label=name)
         for ratio, score in some:

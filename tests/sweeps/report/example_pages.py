@@ -138,7 +138,9 @@ def no_verdict() -> Page:
 def methods() -> Page:
     rows = comparison.methods_rows(0.1)
     tests = {row.key: benchmark_entries("sums", 0.5 + 0.01 * row.seed, 0.1, 50) for row in rows}
-    return comparison_page.page(comparison.data("methods", rows, tests=tests, margin=0.05))
+    return comparison_page.page(
+        comparison.data("methods", rows, tests=tests, margin=0.05, declared="declared before")
+    )
 
 
 def drop() -> Page:
