@@ -272,7 +272,7 @@ def _domain(config: SweepConfig, domain: str) -> PaperDomain:
             result = analyse(sensitivity_data(one, domain, study, rows, scores))
             curve = label_of(one, domain), result
     fixed = {kind: page for kind, page in pages.items() if kind != "search"}
-    verdicts = {kind: page.leads[0][0] for kind, page in fixed.items()}
+    verdicts: dict[str, str] = {kind: page.leads[0][0] for kind, page in fixed.items()}
     above = "sensitivity" if "sensitivity" in verdicts else next(iter(verdicts), "")
     said = verdicts.pop(above, "no study has begun.")
     return PaperDomain(

@@ -115,21 +115,20 @@ def verdict(data: ComparisonData) -> str:
         curves = drop_arms(data)
         found, place = {"sft": curves["drop_trivial"][:1], **curves}, -1
         names = {**NAMES, **{rule: shown for rule, (shown, _) in RULES.items()}}
-    ends, seeds = [], set[int]()
+    ends, seeds = dict[str, list[str]](), set[int]()
     for name, (arms, intervals) in pooled(found, data.label).items():
         known = [pair for pair in zip(arms, intervals, strict=True) if pair[0].scores]
         for one, interval in known[place:][:1]:
             span = data.label.interval(interval)
-            ends.append(f"{names[name]} {data.label.number(one.mean)} ({span}) at {one.name}")
+            text = f"{names[name]} {data.label.number(one.mean)} ({span})"
+            ends.setdefault(one.name, []).append(text)
             seeds.add(one.n)
     if not ends:
         return "No result yet: no model has a score."
     what = "drop rate" if data.kind == "drop" else "share of the training rows"
     count = " or ".join(map(str, sorted(seeds)))
-    return (
-        f"Means on validation items over {count} seeds, with 95 % intervals, by {what}: "
-        f"{', '.join(ends)}. No test compares them."
-    )
+    told = "; ".join(f"at {what} {where}: {', '.join(each)}" for where, each in ends.items())
+    return f"Means over {count} seeds on validation items (95 %), {told}. No test compares them."
 
 
 def less_data(data: ComparisonData) -> Drawn:

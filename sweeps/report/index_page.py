@@ -28,7 +28,7 @@ def page(name: str, domains: Mapping[str, Results | None], config_yaml: str) -> 
         {},
         config_yaml,
         sections=[_places(domain, found) for domain, found in known.items()],
-        facts=merged(map(tuple, found["facts"]) for found in known.values()),
+        facts=merged(found["facts"] for found in known.values()),
     )
 
 

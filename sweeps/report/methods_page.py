@@ -153,9 +153,10 @@ def versus_sft(
     A derived arm shares its luck with the SFT model of its seed, so it has no part in the pooled
     spread: it is compared by its paired differences alone. Each test has its share of `alpha`.
     """
-    others = [one for one in trained if one is not control]
+    others = [one for one in trained if one != control]
     found: dict[str, Comparison] = {}
-    for group in (others, *([one] for one in derived)) if control.scores else ():
+    groups = [group for group in (others, *([one] for one in derived)) if group]
+    for group in groups if control.scores else ():
         level = alpha * len(group) / (len(others) + len(derived))
         with suppress(TooFewScores):
             versus = against_control([control, *group], control, margin, level)

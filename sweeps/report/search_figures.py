@@ -162,13 +162,13 @@ def _draw_intervals(axes: Axes, data: StudyData) -> None:
         interval = None if row is None else score_interval(row)
         if row is None or interval is None:
             continue
-        ends = sorted(map(data.label.shown, (interval.low, interval.high)))
+        low, high = sorted(map(data.label.shown, (interval.low, interval.high)))
         if row.is_sft():
             band: drawing.Style = {"color": drawing.BAND, "alpha": 0.45, "linewidth": 0}
-            axes.axhspan(*ends, zorder=0, label="SFT, 95 %", **band)
+            axes.axhspan(low, high, zorder=0, label="SFT, 95 %", **band)
         else:
             bar: drawing.Style = {"color": drawing.INK, "linewidth": 1.4, "zorder": 2}
-            axes.vlines(row.mask_ratio, *ends, label="best trial, 95 %", **bar)
+            axes.vlines(row.mask_ratio, low, high, label="best trial, 95 %", **bar)
 
 
 def _learning_rate_norm(rows: Sequence[TrialRow]) -> LogNorm:

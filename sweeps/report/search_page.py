@@ -33,6 +33,7 @@ from sweeps.report.trial_row import (
     fresh_scores,
     other_parameters,
     p_text,
+    scored,
     stopped_controls,
     violations,
 )
@@ -125,7 +126,7 @@ def _figures(data: StudyData) -> list[Drawn]:
         importance(data.importance, shares),
         Drawn("slices", "Score against the other parameters", each, slices(data)),
     ]
-    return [part for part in drawn if part.figure is not None]
+    return [part for part in drawn if part.figure is not None] if scored(data.rows) else []
 
 
 def _test_results(data: StudyData) -> Drawn:
@@ -296,11 +297,15 @@ def _spread(data: StudyData, scores: Sequence[float]) -> str | None:
 
 
 def _caveats(data: StudyData) -> list[str]:
+    count = len(best_first(data.rows))
+    winners_curse = [
+        f"The best validation score is the highest of {count}, so it is optimistically biased "
+        "(the winner's curse). Judge by the test items."
+    ]
     return [
         "This is a search, not a sensitivity study. A sampler such as TPE tries more points where "
         "scores were high, so the samples are biased: neither the shape of the curve nor a gap "
         "between mask ratios is evidence that the mask ratio matters, or that it does not. That "
         "requires a fixed design with several seeds per point.",
-        f"The best validation score is the highest of {len(best_first(data.rows))}, so it is "
-        "optimistically biased (the winner's curse). Judge by the test items.",
+        *(winners_curse if count > 1 else []),
     ]

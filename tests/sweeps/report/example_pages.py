@@ -98,14 +98,24 @@ def searched() -> StudyData:
 
 def bits_per_byte() -> Page:
     label = ScoreLabel.of([("a_benchmark_with_a_long_name", "bits_per_byte")])
-    study = searched()
     rows = tuple(
         replace(row, score=None if row.score is None else -3 * row.score, metrics={})
-        for row in study.rows
+        for row in searched().rows
     )
     best = next(row for row in rows if row.number == 1)
     return search_page.page(
-        replace(study, label=label, rows=rows, best=best, forks=(), curves={}, replicates=())
+        replace(
+            searched(),
+            label=label,
+            rows=rows,
+            best=best,
+            objectives=("score",),
+            test_results={},
+            forks=(),
+            elsewhere=(),
+            replicates=(),
+            curves={},
+        )
     )
 
 
