@@ -126,20 +126,26 @@ class JobTrainable(ray.tune.Trainable):
     timeouts: Timeouts
 
     def setup(self, config: TuneConfig) -> None:
-        """Submit the first job."""
+        """Take the first job."""
         self._client = JobClient(ray.get_actor(self.queue_name), self.timeouts.silence_seconds)
         self.reset_config(config)
 
     def reset_config(self, new_config: TuneConfig) -> bool:
-        """Submit the next job, in the same actor."""
-        self._job, self._groups = new_config["job"], 1
+        """Take the next job, in the same actor.
+
+        The first step submits it. Tune may give a trial to a free actor while another one starts
+        for it; that one never takes a step, and must not stop the job of the first.
+        """
+        self._job, self._groups, self._submitted = new_config["job"], 1, False
         self._causes: list[str] = []
         self._client.seconds_left = self.timeouts.trial_seconds
-        self._client.submit(self._job)
         return True
 
     def step(self) -> dict[str, Any]:
         """The next result, as the mapping that Tune passes on; see `told_to_tune`."""
+        if not self._submitted:
+            self._client.submit(self._job)
+            self._submitted = True
         result = self._next()
         causes, self._causes = [*self._causes, *result.retries], []
         return told_to_tune(replace(result, retries=tuple(causes)))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sweeps.execution import job_client
-from sweeps.execution.job_client import GroupLostError, JobClient
+from sweeps.execution.job_client import GroupLostError, JobClient, Timeouts, trainable_for
 from sweeps.execution.job_messages import Result
 from sweeps.finetune.reporter import Check
 
@@ -17,14 +17,14 @@ class SilentQueue:
     """Answers after some long polls, which take as long as they may."""
 
     def __init__(self, answer_after: int, queued_until: float = 0.0) -> None:
-        self.now, self.polls = 0.0, list[float]()
+        self.now, self.polls, self.jobs = 0.0, list[float](), list[object]()
         self._answer_after, self._queued_until = answer_after, queued_until
 
     def __getattr__(self, name: str) -> Any:
         return SimpleNamespace(remote=getattr(type(self), f"do_{name}").__get__(self))
 
     def do_submit(self, job_id: str, job: object) -> None:
-        """Accept it."""
+        self.jobs.append(job)
 
     def do_peek(self, job_id: str, timeout: float) -> Result | None:
         self.now += timeout
@@ -70,3 +70,16 @@ def test_the_limit_of_a_trial_leaves_out_its_wait_for_a_group(
     with pytest.raises(GroupLostError, match=r"longer than failures\.trial_hours allows"):
         waiting.next()
     assert queue.now == 480 + 50  # the poll in which it gets its group counts
+
+
+def test_an_actor_without_a_step_stops_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune may start one for a trial that it has given to a free actor meanwhile."""
+    queue = SilentQueue(answer_after=0)
+    monkeypatch.setattr(job_client.ray, "get", lambda value: value)
+    monkeypatch.setattr(job_client.ray, "get_actor", lambda name: queue)
+    kind = trainable_for("queue", Timeouts(silence_seconds=100.0))
+    used = kind({"job": "the trial before"})  # type: ignore[dict-item]
+    used.reset_config({"job": "this trial"})  # type: ignore[dict-item]
+    assert used.step()["step"] == 1
+    kind({"job": "this trial"})  # type: ignore[dict-item]
+    assert queue.jobs == ["this trial"]
