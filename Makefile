@@ -12,7 +12,7 @@ ON_RAY := tests/sweeps/on_ray
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --ignore $(ON_RAY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check site resolve canaries lock format clean
+.PHONY: help demo test check site pages resolve canaries lock format clean
 
 help:  ## Show this list.
 	@echo "usage: make TARGET"
@@ -50,6 +50,11 @@ site:  ## Build the documentation in build/site; a broken link is an error.
 	@git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C build/site_source
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
 	@echo "open build/site/index.html"
+
+pages:  ## Test every report page in Chromium, on two screens, light and dark.
+	@tools/install.sh dev
+	@echo "==> report pages in Chromium"
+	@$(BIN)/python -m pytest -m pages -rs tests/sweeps/report/test_pages.py
 
 resolve:  ## Check that the pinned set resolves for each Python and system (queries the index).
 	@tools/install.sh dev

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import random
 import statistics
@@ -18,12 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import mlflow_server
+import psutil
 
 if TYPE_CHECKING:
     from sweeps.execution.job_messages import TrialJob
@@ -33,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 STEPS = 20
 MEMORY: list[tuple[float, float]] = []
+SHARES: dict[str, tuple[int, int]] = {}
 CALLS: dict[str, list[float]] = {}
 
 
@@ -155,7 +158,7 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
         (MlflowTracker, "flush"),
         (MlflowTracker, "end_trial"),
     ):
-        timed(owner, name)
+        timed(owner, name, trials // 2 if name == "on_trial_complete" else math.inf)
     tree = load_tree(ROOT / "sweeps" / "configs" / "mini.yaml", [f"storage={folder}/runs"])
     tree["domains"] = {"math": tree["domains"]["math"]}
     tree["tracking"] = {"uri": uri}
@@ -176,8 +179,20 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
     return sorted(moment.timestamp() for moment in ended if moment), began.timestamp()
 
 
-def timed(owner: type, name: str) -> None:
-    """Keep the seconds of every call, and after each the driver's resident memory."""
+def shares() -> dict[str, tuple[int, int]]:
+    """The processes of this session by name: how many, and their MiB, shared pages shared out."""
+    found: dict[str, tuple[int, int]] = {}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            name = process.cmdline()[0].partition(".")[0].rpartition("/")[2]
+            number, total = found.get(name, (0, 0))
+            found[name] = number + 1, total + process.memory_full_info().pss // 2**20
+    return found
+
+
+def timed(owner: type, name: str, half: float = math.inf) -> None:
+    """Keep the seconds of every call, and after each the driver's resident memory; that of all
+    processes at the call of number ``half``."""
     inner, calls = getattr(owner, name), CALLS.setdefault(f"{owner.__name__}.{name}", [])
 
     def outer(*arguments: Any, **options: Any) -> Any:
@@ -188,6 +203,8 @@ def timed(owner: type, name: str) -> None:
             calls.append(time.perf_counter() - began)
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             MEMORY.append((time.time(), pages * os.sysconf("SC_PAGE_SIZE") / 2**20))
+            if len(calls) == half:
+                SHARES.update(shares())
 
     setattr(owner, name, outer)
 
@@ -221,6 +238,7 @@ def summarize(ended: list[float], started: float) -> dict[str, Any]:
         "seconds_per_trial_by_window": windows,
         "driver_mib_at_first_end": round(memory_at(first)),
         "driver_mib_at_last_end": round(memory_at(ended[-1])),
+        "processes": SHARES,
         "parts": parts,
     }
 

@@ -64,6 +64,19 @@ def normal_interval(
     return mean - reach, mean + reach
 
 
+def interval_of_mean(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Interval of the mean of independent estimates, each given as (estimate, low, high).
+
+    Square-and-add (Zou and Donner 2008): on each side, the reach is the root of the sum of the
+    parts' squared reaches, divided by their number. One part keeps its own interval; NaN if one
+    of them is.
+    """
+    mean = math.fsum(estimate for estimate, _, _ in parts) / len(parts)
+    below = math.hypot(*(estimate - low for estimate, low, _ in parts)) / len(parts)
+    above = math.hypot(*(high - estimate for estimate, _, high in parts)) / len(parts)
+    return mean - below, mean + above
+
+
 def independent_number(clusters: Sequence[str], groups: Sequence[str] | None = None) -> float:
     """How many independent values the mean of equal ones is worth: 1 / max_c w_c.
 

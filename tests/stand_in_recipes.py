@@ -1,4 +1,4 @@
-"""What the shipped 7B recipes ask a hub for, in small: models, training rows and benchmarks.
+"""What the shipped recipes ask a hub for, in small: models, training rows and benchmarks.
 
 Models have the architecture, vocabulary and tokenizer of the real ones, and few parameters. Rows
 have the public schemas, and the faults that the public sets are known for.
@@ -36,7 +36,7 @@ LONG = 3000
 
 
 def write_hub(root: Path) -> None:
-    """Fill the folder of a stand-in hub with everything that the three recipes name."""
+    """Fill the folder of a stand-in hub with everything that the recipes name."""
     _training_sets(root / "datasets")
     _benchmarks(root / "datasets")
     texts = [file.read_text() for file in sorted((root / "datasets").rglob("*.json*"))]
@@ -69,6 +69,8 @@ def write_hub(root: Path) -> None:
     )
     _save(root / "models/deepseek-ai/deepseek-coder-6.7b-base", LlamaForCausalLM(coder))
     _bytes(root / "models/deepseek-ai/deepseek-coder-6.7b-base", texts)
+    _save(root / "models/HuggingFaceTB/SmolLM2-135M", LlamaForCausalLM(coder))
+    _bytes(root / "models/HuggingFaceTB/SmolLM2-135M", texts)
 
 
 def write_bbh(folder: Path) -> Path:

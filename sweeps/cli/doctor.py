@@ -50,7 +50,8 @@ def examine_driver(
     findings = [
         checks.check_installed(checks.versions(), pins),
         checks.check_shadowed(dict(owners), Path(next(iter(sweeps.__path__)))),
-        checks.check_gpus(checks.gpus(), wanted, checks.driver_sees_gpus()),
+        checks.check_gpus(gpus := checks.gpus(), wanted, checks.driver_sees_gpus()),
+        *checks.check_masks(gpus),
         checks.check_writable(shared),
         checks.check_disk(checks.free_disk(folder), folder),
         checks.check_memory(free_memory()),

@@ -158,6 +158,27 @@ def check_gpus(found: list[Gpu], wanted: float, present: bool) -> Finding:
     return Finding("GPUs", True, f"{said}, at least {least:.0f} GiB each")
 
 
+def check_masks(found: list[Gpu], device: str = "cuda") -> list[Finding]:
+    """Launch the kernels of masks once and compare with the CPU; nothing without GPUs."""
+    if not found:
+        return []
+    import torch
+
+    from gmt_core import GradientMask
+
+    mask, here = GradientMask(0.5), torch.randn(1000, 1000)
+    fix = "nvidia-smi; apt-get install gcc   (Triton builds the launchers of its kernels with it)"
+    try:
+        there = here.to(device)
+        mask.mask_([there], 0)
+        mask.mask_([here], 0)
+        ok, said = torch.equal(there.cpu(), here), "a mask on the GPU"
+    except Exception as error:  # of the driver, of Triton or of its compiler
+        return [Finding("kernels", False, " ".join(str(error).split())[-300:], fix)]
+    said += " equals the CPU's" if ok else " differs from the CPU's"
+    return [_judged("kernels", ok, said, fix)]
+
+
 def free_disk(folder: Path) -> int:
     """Free bytes on the disk of ``folder``, which need not exist yet."""
     there = next(place for place in (folder, *folder.parents) if place.exists())

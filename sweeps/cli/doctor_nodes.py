@@ -45,7 +45,8 @@ def look(question: Question) -> Answer:
     disk = Path("/tmp")
     findings = [
         checks.check_same(question.versions, checks.versions()),
-        checks.check_gpus(checks.gpus(), 0, checks.driver_sees_gpus()),
+        checks.check_gpus(gpus := checks.gpus(), 0, checks.driver_sees_gpus()),
+        *checks.check_masks(gpus),
         checks.check_sandbox(checks.sandbox_level()),
         checks.check_disk(checks.free_disk(disk), disk),
         checks.check_memory(free_memory()),

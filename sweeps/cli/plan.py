@@ -13,6 +13,7 @@ from sweeps.cli.arguments import ConfigFile, Overrides, command_line, load
 from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution import planning
+from sweeps.execution.checkpoint_cost import WRITE_RATE, CheckpointCost
 from sweeps.execution.disk_need import GIB
 from sweeps.execution.pace import (
     Pace,
@@ -24,6 +25,7 @@ from sweeps.execution.pace import (
 )
 from sweeps.execution.planning import (
     DomainPlan,
+    Machine,
     PaceOf,
     PaperPlan,
     SweepPlan,
@@ -51,6 +53,7 @@ def view(plan: SweepPlan) -> Iterator[str]:
     yield f"each trial: {_count(plan.devices_per_trial, plan.device)}; {at_once} at a time"
     for domain in plan.domains:
         yield from _domain(domain)
+        yield from _checkpoints(plan, domain.checkpoints)
     yield from _cost(plan)
     yield _memory(plan)
     yield _disk(plan)
@@ -109,6 +112,21 @@ def _pace(plan: DomainPlan) -> Iterator[str]:
             f"  a trial: {setup}{time_text(pace.training)} of training, {evaluation} of "
             f"validation (from {pace.source})"
         )
+
+
+def _checkpoints(plan: SweepPlan, cost: CheckpointCost | None) -> Iterator[str]:
+    if cost is None or not cost.count:
+        return
+    if cost.waits is None:
+        waits = "training waits for one only where the next is due earlier"
+    elif not cost.waits:
+        waits = "training does not wait"
+    else:
+        hours = cost.waits / 3600 * plan.devices_per_trial
+        money = "" if plan.price is None else f", {hours * plan.price:.2f} of money"
+        waits = f"a trial waits {time_text(cost.waits)}, {hours:.3g} {plan.device}-hours{money}"
+    each = f"{cost.size / GIB:.2f} GiB and {time_text(cost.seconds)} to write"
+    yield f"  checkpoints: {cost.count} of {each} each; {waits}"
 
 
 def _is_done(plan: SweepPlan) -> bool:
@@ -183,6 +201,14 @@ def plan(
         float | None,
         typer.Option(min=0, help="Price of a GPU-hour, or of a CPU-hour if trials use no GPU."),
     ] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(min=1e-3, help="GiB of each GPU: refuse trials that need more."),
+    ] = None,
+    write_rate: Annotated[
+        float,
+        typer.Option(min=1e-3, help="Megabytes per second at which checkpoints are written."),
+    ] = WRITE_RATE,
     paper: Annotated[
         bool, typer.Option("--paper", help="Plan all studies of study.paper together.")
     ] = False,
@@ -201,7 +227,11 @@ def plan(
     try:
         parsed = resolve_paths(parsed)
         pace = _pace_of(parsed, seconds_per_step, samples_per_second, seconds_per_check, measure)
-        found = (_paper if paper or is_paper(parsed) else _planned)(parsed, pace, price)
+        gpu_bytes = None if gpu_memory is None else int(gpu_memory * GIB)
+        if paper or is_paper(parsed):
+            found: SweepPlan | PaperPlan = _paper(parsed, pace, price, gpu_bytes)
+        else:
+            found = _planned(parsed, pace, price, gpu_bytes, write_rate)
     except ValueError as error:  # from lower layers: what is wrong with the model or the data
         refuse(str(error))
     if isinstance(found, PaperPlan):
@@ -210,13 +240,19 @@ def plan(
     return Answer(found, view(found), (command_line("run", config, overrides),))
 
 
-def _planned(config: SweepConfig, pace: PaceOf, price: float | None) -> SweepPlan:
-    machine = (joined_cluster if cluster_address() else this_machine)(config)
+def _planned(
+    config: SweepConfig,
+    pace: PaceOf,
+    price: float | None,
+    gpu_bytes: int | None,
+    write_rate: float,
+) -> SweepPlan:
+    machine = _machine(config, gpu_bytes)
     if price is None:
         price = config.budget.price_per_gpu_hour
     previews = space_previews(config)
     rows = {name: recorded for name, (recorded, _) in previews.items()}
-    found = planning.plan(config, rows, machine, pace, price)
+    found = planning.plan(config, rows, machine, pace, price, write_rate=write_rate)
     domains = tuple(replace(one, changed=previews[one.domain][1]) for one in found.domains)
     left = [domain.left for domain in found.domains]
     most = sum(left) if config.resources.domains == "side_by_side" else max(left)
@@ -224,12 +260,19 @@ def _planned(config: SweepConfig, pace: PaceOf, price: float | None) -> SweepPla
     return replace(found, domains=domains, machine=replace(machine, concurrency=at_once))
 
 
-def _paper(config: SweepConfig, pace: PaceOf, price: float | None) -> PaperPlan:
+def _machine(config: SweepConfig, gpu_bytes: int | None) -> Machine:
+    machine = (joined_cluster if cluster_address() else this_machine)(config)
+    return replace(machine, gpu_bytes=gpu_bytes)
+
+
+def _paper(
+    config: SweepConfig, pace: PaceOf, price: float | None, gpu_bytes: int | None
+) -> PaperPlan:
     from sweeps.execution.paper import check  # imports Ray
     from sweeps.execution.paper_plan import paper_plan
 
     check(config)
-    machine = (joined_cluster if cluster_address() else this_machine)(config)
+    machine = _machine(config, gpu_bytes)
     return paper_plan(config, machine, pace, price or config.budget.price_per_gpu_hour)
 
 

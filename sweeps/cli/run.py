@@ -217,7 +217,7 @@ def view(ended: SweepEnd) -> Iterator[str]:
         if ended.kind != "efficiency":
             yield from _best(name, domain.best, domain.best_score, domain.searched)
         yield from (f"  {remark}" for remark in domain.test_remarks)
-    yield ""
+    yield f"\nall domains:\n  {ended.folder / 'index.html'}"
     yield from (f"{label}:\n  {text}" for label, text in _places(ended))
     yield from _because(ended.stopped)
 

@@ -137,7 +137,7 @@ class FailuresConfig(StrictModel):
     most_failed_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """The study stops when more than this share of its trials have failed."""
     trial_hours: Annotated[float, Field(gt=0)] | None = None
-    """The most hours that a trial may run; null: no limit."""
+    """The most hours that a trial may run, without its wait for a worker group; null: no limit."""
     silence_seconds: Annotated[float, Field(gt=0)] = 3600.0
     """The most seconds between two validation checks of a trial."""
 

@@ -14,6 +14,7 @@ from types import FrameType
 
 from sweeps.config.resources import Resources
 from sweeps.execution.cluster_reachable import check_reachable
+from sweeps.execution.placement import worker_needs
 from sweeps.execution.ray_compat import (
     DRIVER_ENVIRONMENT,
     POLLING_INTERVAL,
@@ -54,15 +55,9 @@ def ray_session(resources: Resources) -> Iterator[int]:
     with connected("auto" if joined else "local", options, _of_workers(resources)):
         import ray
 
-        resources = resources.model_copy(update={"cpus_per_worker": resources.cpus(live_nodes())})
+        cpus = worker_needs(resources)["CPU"]
+        resources = resources.model_copy(update={"cpus_per_worker": cpus})
         yield concurrency(resources, ray.cluster_resources(), joined=joined)
-
-
-def live_nodes() -> list[dict[str, float]]:
-    """The resources of each node of the cluster that this process has joined."""
-    import ray
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _of_workers(resources: Resources) -> dict[str, str]:

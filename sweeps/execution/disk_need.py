@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import final
 
 from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.execution.preflight import different_runs
+from sweeps.finetune.memory import checkpoint_bytes
 from sweeps.finetune.model_facts import BYTES, count_parameters
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.trial_records import recorded_rows
@@ -40,8 +42,8 @@ def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> Disk
     """An upper bound for the missing trials, beyond what recorded trials have written; None if
     its size is unknown (see `count_parameters`). ``recorded``: recorded trials by domain.
 
-    A checkpoint holds the weights and the optimizer's moments in the training dtype. A new
-    checkpoint is written before the old one is removed, and a model before its trial ends.
+    A checkpoint holds what is trained and the optimizer's moments. A new one is written before
+    the old one is removed, and a model before its trial ends.
     """
     parameters = count_parameters(config.model)
     if parameters is None:
@@ -49,14 +51,11 @@ def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> Disk
     left = {name: workload(config, name, rows).left for name, rows in recorded.items()}
     running = min(concurrency, sum(left.values()))
     model = parameters * BYTES[config.model.dtype]
-    copies = max(_COPIES[run.optimizer] for name in left for run in config.checked_trials(name))
+    runs = [run for name in left for run in different_runs(config, name)]
+    largest = max(checkpoint_bytes(run) or 0 for run in runs)
     kept = sum(min(left[name], _kept_more(config, name, recorded[name])) for name in left)
-    checkpoints = _checkpoints(config, running, recorded) * copies * model
+    checkpoints = _checkpoints(config, running, recorded) * largest
     return DiskNeed(checkpoints, (kept + running) * model, free_bytes(config))
-
-
-_COPIES = {"adamw": 3, "adamw_8bit": 2, "adafactor": 1}
-"""The weights and the optimizer's moments, in sizes of the model."""
 
 
 def _kept_more(config: SweepConfig, domain: str, rows: Rows) -> int:

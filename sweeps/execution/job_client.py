@@ -39,6 +39,8 @@ class JobClient:
         """``silence_seconds``: a job is lost after this time without a result."""
         self._queue, self._silence = queue, silence_seconds
         self._id, self._unread = "", False
+        self.seconds_left = math.inf
+        """How long jobs may still run; the wait for a group does not count."""
 
     def submit(self, job: Job) -> None:
         """Queue a job."""
@@ -52,10 +54,8 @@ class JobClient:
             ray.get(self._queue.drop.remote(self._id))
         self._id, self._unread = "", False
 
-    def next(self, until: float = math.inf) -> Result:
+    def next(self) -> Result:
         """The next result. A job's error is returned as a result.
-
-        ``until``: the time (`time.monotonic`) after which the job has taken too long.
 
         Raises:
             GroupLostError: the workers are gone, silent, or too slow.
@@ -64,20 +64,22 @@ class JobClient:
             ray.get(self._queue.ack.remote(self._id))
             self._unread = False
         silent, poll = time.monotonic() + self._silence, POLL_SECONDS
-        while (left := min(silent, until) - time.monotonic()) > 0:
-            asked = self._queue.peek.remote(self._id, min(poll, left))
-            result: Result | Lost | None = ray.get(asked)
+        while (left := min(silent - (asked := time.monotonic()), self.seconds_left)) > 0:
+            peeked = self._queue.peek.remote(self._id, min(poll, left))
+            result: Result | Lost | None = ray.get(peeked)
             poll = min(2 * poll, LONGEST_POLL_SECONDS)
             if isinstance(result, Lost):
                 raise GroupLostError(result.reason)
+            if result is None and not ray.get(self._queue.is_held.remote(self._id)):
+                silent = time.monotonic() + self._silence  # still queued, which may take long
+                continue
+            self.seconds_left -= time.monotonic() - asked
             if result is not None:
                 self._unread = True
                 return result
-            if not ray.get(self._queue.is_held.remote(self._id)):
-                silent = time.monotonic() + self._silence  # still queued, which may take long
         stalls = self._kill_group()
         reason = f"no result for {self._silence:.0f} seconds"
-        if until <= silent:
+        if self.seconds_left <= 0:
             reason = "it took longer than failures.trial_hours allows"
         raise GroupLostError(f"{reason}; {stalls}" if stalls else reason, "timeout")
 
@@ -124,20 +126,26 @@ class JobTrainable(ray.tune.Trainable):
     timeouts: Timeouts
 
     def setup(self, config: TuneConfig) -> None:
-        """Submit the first job."""
+        """Take the first job."""
         self._client = JobClient(ray.get_actor(self.queue_name), self.timeouts.silence_seconds)
         self.reset_config(config)
 
     def reset_config(self, new_config: TuneConfig) -> bool:
-        """Submit the next job, in the same actor."""
-        self._job, self._groups = new_config["job"], 1
+        """Take the next job, in the same actor.
+
+        The first step submits it. Tune may give a trial to a free actor while another one starts
+        for it; that one never takes a step, and must not stop the job of the first.
+        """
+        self._job, self._groups, self._submitted = new_config["job"], 1, False
         self._causes: list[str] = []
-        self._until = time.monotonic() + self.timeouts.trial_seconds
-        self._client.submit(self._job)
+        self._client.seconds_left = self.timeouts.trial_seconds
         return True
 
     def step(self) -> dict[str, Any]:
         """The next result, as the mapping that Tune passes on; see `told_to_tune`."""
+        if not self._submitted:
+            self._client.submit(self._job)
+            self._submitted = True
         result = self._next()
         causes, self._causes = [*self._causes, *result.retries], []
         return told_to_tune(replace(result, retries=tuple(causes)))
@@ -146,9 +154,9 @@ class JobTrainable(ray.tune.Trainable):
         """A trial that lost its group resumes in another, from a checkpoint."""
         while True:
             try:
-                result = self._client.next(self._until)
+                result = self._client.next()
             except GroupLostError as error:
-                if self._groups == MAX_GROUPS or time.monotonic() >= self._until:
+                if self._groups == MAX_GROUPS or self._client.seconds_left <= 0:
                     return Result(Failed(error.kind, str(error)))
                 self._groups += 1
                 self._causes.append(str(error))

@@ -16,6 +16,9 @@ from sweeps.finetune.finetune_config import BenchmarkConfig, FinetuneConfig, Mod
 from sweeps.finetune.method_options import DropConfig
 from sweeps.finetune.reporter import Check, RunResult
 
+STORE = "store"
+"""Where the memory of a worker has the object store that its trials are uploaded to, if any."""
+
 
 @dataclass(frozen=True)
 class Job(ABC):

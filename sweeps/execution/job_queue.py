@@ -95,11 +95,12 @@ class JobQueue:
         """For the client: the job's next result, or None after ``timeout`` seconds."""
         async with self._changed:
             entry = self._jobs.get(job_id)
-            if entry is None:
+            if entry is not None:
+                entry.asked = time.monotonic()
+                await self._until(lambda: entry.over or bool(entry.results), timeout)
+                entry.asked = time.monotonic()
+            if entry is None or (entry.over and not entry.results):
                 return Lost("another attempt of the same trial replaced it")
-            entry.asked = time.monotonic()
-            await self._until(lambda: bool(entry.results), timeout)
-            entry.asked = time.monotonic()
             return entry.results[0] if entry.results else None
 
     async def is_held(self, job_id: str) -> bool:

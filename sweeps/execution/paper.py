@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -17,12 +17,13 @@ from sweeps.execution.driver_log import LOG, driver_log
 from sweeps.execution.hooked_display import HookedDisplay, calling_hooks
 from sweeps.execution.progress import Display, LineDisplay
 from sweeps.execution.remote_job import Stored
-from sweeps.execution.reporting import sensitivity_data, study_page
+from sweeps.execution.report_data import sensitivity_data
+from sweeps.execution.reporting import again, study_page
 from sweeps.execution.test_scores import TestScores
 from sweeps.execution.worker_session import worker_session
 from sweeps.report import paper_page
 from sweeps.report.comparison_curves import all_domains
-from sweeps.report.page import Drawn, Page
+from sweeps.report.page import Drawn, Page, merged
 from sweeps.report.paper_page import PaperDomain, best_ratio
 from sweeps.report.sensitivity import SensitivityResult, analyse
 from sweeps.report.sensitivity_page import cost
@@ -249,7 +250,7 @@ def report(config: SweepConfig) -> Path:
         shared.append(all_domains(analysed))
     yaml = config_yaml(config)
     whole = paper_page.page(config.name, domains, shared, yaml)
-    return write_files(report_folder(config), whole).html
+    return write_files(report_folder(config), replace(whole, again=again(config))).html
 
 
 def _domain(config: SweepConfig, domain: str) -> PaperDomain:
@@ -266,17 +267,19 @@ def _domain(config: SweepConfig, domain: str) -> PaperDomain:
             continue
         scores = TestScores.read(paths_for(one).study(domain))
         every += rows
-        pages[kind] = study_page(one, domain, study, rows, scores)
+        pages[kind], _ = study_page(one, domain, study, rows, scores)
         if kind == "sensitivity":
             result = analyse(sensitivity_data(one, domain, study, rows, scores))
             curve = label_of(one, domain), result
     fixed = {kind: page for kind, page in pages.items() if kind != "search"}
-    said = f"{domain}: no sensitivity study was requested."
+    verdicts: dict[str, str] = {kind: page.leads[0][0] for kind, page in fixed.items()}
+    above = "sensitivity" if "sensitivity" in verdicts else next(iter(verdicts), "")
+    said = verdicts.pop(above, "no study has begun.")
     return PaperDomain(
         domain,
-        fixed["sensitivity"].leads[0][0] if "sensitivity" in fixed else said,
+        f"{domain}: {said}",
         cost(every),
-        tuple(part for page in fixed.values() for part in (*page.figures[""], *page.sections)),
+        tuple(part for kind, page in fixed.items() for part in _parts(page, verdicts.get(kind))),
         tuple(f"{kind}: {line}" for kind, page in fixed.items() for line in page.caveats),
         tuple(part for page in fixed.values() for part in page.appendix),
         tuple(
@@ -284,7 +287,14 @@ def _domain(config: SweepConfig, domain: str) -> PaperDomain:
             for kind in pages
         ),
         curve,
+        merged(page.facts for page in pages.values()),
     )
+
+
+def _parts(page: Page, verdict: str | None) -> list[Drawn]:
+    """The boxes of a study's page; the first one begins with the verdict, if that is not above."""
+    first, *rest = (*page.figures[""], *page.sections)
+    return [replace(first, text=(verdict, *first.text)) if verdict else first, *rest]
 
 
 def _recorded(config: SweepConfig) -> list[Kind]:

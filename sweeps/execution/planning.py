@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import final
 
@@ -13,14 +14,16 @@ from sweeps.config.space import Point, plain_point
 from sweeps.config.study_config import Kind
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.config.trial_keys import is_of_batch
+from sweeps.execution.checkpoint_cost import WRITE_RATE, CheckpointCost, checkpoint_cost
 from sweeps.execution.disk_need import DiskNeed, disk_need, free_bytes
-from sweeps.execution.pace import Pace
+from sweeps.execution.pace import Pace, shortest_run
 from sweeps.execution.preflight import different_runs, training_device
 from sweeps.finetune.memory import MemoryNeed, worker_need
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.workload import Workload, stages, workload
 from sweeps.storage.address import is_address
 from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.errors import UserError
 
 PaceOf = Callable[[str, tuple[TrialRow, ...]], Pace | None]
 """Maps a domain and its recorded trials to the time that one trial takes."""
@@ -29,10 +32,14 @@ PaceOf = Callable[[str, tuple[TrialRow, ...]], Pace | None]
 @final
 @dataclass(frozen=True)
 class Machine:
-    """Where trials run, a cluster or one machine, and how many at once (`concurrency`)."""
+    """Where trials run, a cluster or one machine, and how many at once (`concurrency`).
+
+    `gpu_bytes`: the memory of one GPU; None if not given.
+    """
 
     text: str
     concurrency: int
+    gpu_bytes: int | None = None
 
 
 @final
@@ -57,6 +64,7 @@ class DomainPlan:
     evaluation_hours: float | None
     shared: int = 0
     changed: str = ""
+    checkpoints: CheckpointCost | None = None
 
     def to_run(self) -> int:
         """The trials that this study itself runs."""
@@ -120,12 +128,18 @@ def plan(
     pace_of: PaceOf,
     price: float | None,
     shared: Mapping[str, int] = MappingProxyType({}),
+    write_rate: float = WRITE_RATE,
 ) -> SweepPlan:
     """The plan of a sweep whose paths are resolved. ``rows``: recorded trials by domain;
-    ``price``: per device-hour; ``shared``: trials by domain that another study trains."""
+    ``price``: per device-hour; ``shared``: trials by domain that another study trains;
+    ``write_rate``: of the disk of checkpoints, in megabytes per second."""
+    paces = {name: pace_of(name, rows[name]) for name in config.domains}
     domains = tuple(
-        _domain(config, name, rows[name], pace_of(name, rows[name]), shared.get(name, 0))
-        for name in config.domains
+        replace(
+            _domain(config, name, rows[name], pace, shared.get(name, 0)),
+            checkpoints=_checkpoints(config, name, pace, write_rate),
+        )
+        for name, pace in paces.items()
     )
     start = max((d.pace.start for d in domains if d.pace and d.to_run()), default=0.0)
     resources = config.resources
@@ -151,7 +165,7 @@ def plan(
         price=price,
         money=None if price is None else _times(both, devices * price),
         workers=resources.workers,
-        memory=_memory(config),
+        memory=_memory(config, machine.gpu_bytes),
         disk=disk_need(config, machine.concurrency, rows),
         disk_free=None if is_address(config.storage) else free_bytes(config),
         stops_early=config.study.kind == "search" and stops_early(config),
@@ -159,12 +173,31 @@ def plan(
     )
 
 
-def _memory(config: SweepConfig) -> MemoryNeed | None:
-    """What a worker needs at most; GPUs of other nodes are assumed where this one has none."""
+def _memory(config: SweepConfig, gpu_bytes: int | None) -> MemoryNeed | None:
+    """What a worker needs at most; GPUs of other nodes are assumed where this one has none.
+
+    Raises:
+        UserError: it is more than the GPU has.
+    """
     device, workers = training_device(config) or "cuda", config.resources.workers
     runs = [run for domain in config.domains for run in different_runs(config, domain)]
-    needs = [worker_need(run, workers, device) for run in runs]
-    return max((need for need in needs if need), key=lambda need: need.total, default=None)
+    needs = [worker_need(run, workers, device, gpu_bytes) for run in runs]
+    most = max((need for need in needs if need), key=lambda need: need.total, default=None)
+    if most is not None and device != "cpu" and most.total > (gpu_bytes or math.inf):
+        raise UserError(
+            f"--gpu-memory: each of {workers} workers needs at least {most} on its GPU; use "
+            "larger GPUs, more workers with training.parallel: fsdp, or a smaller mini-batch"
+        )
+    return most
+
+
+def _checkpoints(
+    config: SweepConfig, domain: str, pace: Pace | None, rate: float
+) -> CheckpointCost | None:
+    """Those of the trial with the most updates."""
+    run, workers = shortest_run(config, domain), config.resources.workers
+    training = None if pace is None else pace.training
+    return checkpoint_cost(run, workers, training_device(config) or "cuda", training, rate)
 
 
 def _wall_hours(domains: Sequence[DomainPlan], concurrency: int, together: bool) -> float:
@@ -204,10 +237,14 @@ def joined_cluster(config: SweepConfig) -> Machine:
         UserError: it cannot be reached, or not even one trial fits.
     """
     from sweeps.execution.cluster import ray_session
+    from sweeps.execution.placement import check_room
+    from sweeps.execution.remote_job import Stored
 
     with ray_session(config.resources) as concurrency:
         import ray
 
+        stored = Stored.of(config)
+        check_room(config.resources, one_node=stored is not None and stored.one_node)
         there = ray.cluster_resources()
         nodes = sum(bool(node["Alive"]) for node in ray.nodes())
     text = (

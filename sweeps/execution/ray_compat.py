@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 HEAD_SHARE = {"node:__internal_head__": 0.0001}
 """The resource request of actors that only wait for others: it places them on the head.
 
@@ -109,3 +111,17 @@ def has_autoscaler() -> bool:
     """
     by_launcher = Path("~", BOOTSTRAP_FILE).expanduser().exists()
     return by_launcher or os.environ.get(KUBERAY_VARIABLE) == "1"
+
+
+def startable_nodes() -> list[tuple[dict[str, float], int]]:
+    """The resources of each type of worker node that the autoscaler may start, and how many.
+
+    Empty if there is no autoscaler, or if it does not say: Ray's public API names only nodes that
+    are there, and KubeRay leaves no such file in the pod.
+    """
+    file = Path("~", BOOTSTRAP_FILE).expanduser()
+    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None
+    types = (config or {}).get("available_node_types", {}).values()
+    found = [(each.get("resources"), each.get("max_workers", 0)) for each in types]
+    workers = [(resources, most) for resources, most in found if most]
+    return workers if all(resources for resources, _ in workers) else []

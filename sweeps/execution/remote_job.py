@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 from filelock import FileLock, Timeout
 
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.execution.job_messages import Ending, Job, TrialJob
+from sweeps.execution.job_messages import STORE, Ending, Job, TrialJob
 from sweeps.execution.trial_upload import background_upload
 from sweeps.finetune.reporter import Check
 from sweeps.storage.address import Address, folder_of, is_address
@@ -73,9 +73,9 @@ class StoredJob:
         """Called on every rank; see `RunJob`."""
         from sweeps.finetune.process_group import Group
 
-        if "store" not in memory:
-            memory["store"] = retry_storage(self.stored.open)
-        store = memory["store"]
+        if STORE not in memory:
+            memory[STORE] = retry_storage(self.stored.open)
+        store = memory[STORE]
         fetch_cache(store, self.stored, memory)
         group = Group.current()
         with _scratch(group) as scratch:

@@ -1,32 +1,49 @@
-"""Write the report of a study from its records, and describe a study to the tracker."""
+"""Write the reports of a sweep's studies from their records; describe studies to the tracker."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from statistics import mean
+from typing import Any
 
 import optuna
 
+from sweeps.config.load import is_paper
+from sweeps.config.parameters import FloatRange
 from sweeps.config.space import plain_point
-from sweeps.config.study_config import ArmConfig, StudyConfig
-from sweeps.config.study_identity import MANIFEST, config_yaml, git_commit
+from sweeps.config.study_identity import config_yaml, git_commit
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.efficiency_study import MEASURED, read
 from sweeps.execution.paired_tests import comparison_remarks, paired_metrics, paired_tests
 from sweeps.execution.progress import point_name, recorded_point
-from sweeps.execution.shared_trials import sibling
+from sweeps.execution.report_data import (
+    comparison_data,
+    facts,
+    learning_curves,
+    search_data,
+    sensitivity_data,
+)
 from sweeps.execution.test_scores import TestScores
-from sweeps.report import comparison_page, search_page, sensitivity_page
-from sweeps.report.efficiency_page import efficiency
-from sweeps.report.methods_page import ComparisonData
+from sweeps.report import (
+    comparison_page,
+    efficiency_page,
+    index_page,
+    search_page,
+    sensitivity,
+    sensitivity_page,
+)
 from sweeps.report.page import Drawn, Page
 from sweeps.report.published import published_speeds
-from sweeps.report.sensitivity import SensitivityData, SensitivityResult, analyse, headline
-from sweeps.report.trial_row import StudyData, TrialRow, fresh_scores, score_text
-from sweeps.report.write_report import ReportPaths, write_files, write_report, write_sensitivity
+from sweeps.report.sensitivity import SensitivityResult, analyse, headline
+from sweeps.report.trial_row import TrialRow, fresh_scores, score_text
+from sweeps.report.write_report import RESULTS, ReportPaths, write_files
 from sweeps.search.design import Design
-from sweeps.search.fixed_designs import DataDesign, MethodsDesign, build_design
-from sweeps.search.importance import importances
-from sweeps.search.trial_records import Records, best_row, label_of, own_rows
+from sweeps.search.fixed_designs import build_design
+from sweeps.search.importance import search_importances
+from sweeps.search.trial_records import Records, best_row, label_of
+from sweeps.storage.program import command_line
+from sweeps.storage.study_links import saved_links, ways_to
 from sweeps.tracking.tracker import DESCRIPTION, StudyInfo
 
 
@@ -73,28 +90,67 @@ def study_page(
     study: optuna.Study,
     rows: tuple[TrialRow, ...],
     scores: TestScores,
-) -> Page:
-    """The page of a study of any kind."""
+) -> tuple[Page, dict[str, Any]]:
+    """The page of a study of any kind, and its results for other programs."""
+    page, results = _page(config, domain, study, rows, scores)
+    found = facts(config, domain, study)
+    (verdict, spent), *_ = page.leads
+    shared = {
+        "name": config.name,
+        "domain": domain,
+        "headline": verdict,
+        "cost": spent,
+        "best": findings(config, domain, rows, "").get("best", ""),
+        "facts": found,
+    }
+    return replace(page, facts=found, again=again(config)), shared | results
+
+
+def _page(
+    config: SweepConfig,
+    domain: str,
+    study: optuna.Study,
+    rows: tuple[TrialRow, ...],
+    scores: TestScores,
+) -> tuple[Page, dict[str, Any]]:
     kind = config.study.kind
     if kind == "search":
-        return search_page.page(search_data(config, domain, rows, scores))
+        space = config.space_of(domain).parameters().items()
+        log = {name for name, each in space if isinstance(each, FloatRange) and each.log}
+        data = search_data(config, domain, rows, scores)
+        importance = search_importances(data.rows, config.seed, log)
+        curves = learning_curves(study, config.evaluation.checks)
+        return search_page.page(replace(data, curves=curves, importance=importance)), {}
     if kind == "sensitivity":
-        data = sensitivity_data(config, domain, study, rows, scores)
-        return sensitivity_page.page(data, analyse(data))
+        design = sensitivity_data(config, domain, study, rows, scores)
+        result = analyse(design)
+        return sensitivity_page.page(design, result), sensitivity.results(design, result)
     if kind == "efficiency":
-        return _efficiency_page(config, domain)
-    return comparison_page.page(comparison_data(config, domain, study, rows, scores))
+        return _efficiency_page(config, domain), {}
+    return comparison_page.page(comparison_data(config, domain, study, rows, scores)), {}
+
+
+def again(config: SweepConfig) -> list[tuple[str, str]]:
+    """What can be done with a sweep's folder, each with its command."""
+    place, command = paths_for(config), "paper" if is_paper(config) else "run"
+    anew = command_line(command, place.config_file(), [f"name={config.name}-again"])
+    return [
+        ("To continue, or to train what is missing", command_line("resume", place.folder)),
+        ("To run everything again, under another name", anew),
+    ]
 
 
 def _efficiency_page(config: SweepConfig, domain: str) -> Page:
     path = paths_for(config).study(domain) / MEASURED
     part = Drawn("efficiency", "Training speed relative to SFT", "Not measured yet.")
+    told = "No verdict yet: nothing has been measured."
     if path.exists():
         found = read(path)
-        part = efficiency(found["methods"], found["place"])
+        part = efficiency_page.efficiency(found["methods"], found["place"])
+        told = efficiency_page.verdict(found["methods"], found["place"])
     return Page(
         f"{config.name}: {domain}, efficiency",
-        [("", part.title)],
+        [(told, "")],
         {"": [part]},
         config_yaml(config),
         appendix=[published_speeds()],
@@ -109,13 +165,27 @@ def write_study_report(
     rows: tuple[TrialRow, ...],
     scores: TestScores,
 ) -> ReportPaths:
-    """Write the report of a study of any kind."""
+    """Write the report of a study of any kind, and the page over all domains."""
     folder = paths_for(config).study(domain) / "report"
-    if config.study.kind == "sensitivity":
-        return write_sensitivity(sensitivity_data(config, domain, study, rows, scores), folder)
-    if config.study.kind == "search":
-        return write_report(search_data(config, domain, rows, scores), folder)
-    return write_files(folder, study_page(config, domain, study, rows, scores), rows)
+    page, results = study_page(config, domain, study, rows, scores)
+    paths = write_files(folder, page, rows, results)
+    _write_index(config)
+    return paths
+
+
+def _write_index(config: SweepConfig) -> None:
+    """Write the page over all domains from the results beside their reports."""
+    place = paths_for(config)
+    found = dict[str, index_page.Results | None].fromkeys(config.domains)
+    for domain in config.domains:
+        file = place.study(domain) / "report" / RESULTS
+        results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if "facts" in results:  # else an earlier version wrote them
+            ways = ways_to(saved_links(place.study(domain)), place.folder)
+            found[domain] = {**results, "links": ways}
+    page = index_page.page(config.name, found, config_yaml(config))
+    index = place.folder / "index.html"
+    index.write_text(replace(page, again=again(config)).html(), encoding="utf-8")
 
 
 def rewrite(config: SweepConfig) -> dict[str, ReportPaths]:
@@ -133,111 +203,6 @@ def rewrite(config: SweepConfig) -> dict[str, ReportPaths]:
     return reports
 
 
-def search_data(
-    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
-) -> StudyData:
-    """The data for the report of a search."""
-    return StudyData(
-        name=config.name,
-        domain=domain,
-        label=label_of(config, domain),
-        rows=own_rows(rows),
-        best=best_row(rows),
-        test_results=scores.entries,
-        config_yaml=config_yaml(config),
-        replicates=tuple(r for r in rows if r.stage and r.parent is None and not r.origin),
-        forks=tuple(row for row in rows if row.parent is not None),
-        objectives=config.objectives(),
-        paired=paired_tests(scores),
-        shortfall=config.shortfall(domain),
-        elsewhere=tuple(row for row in rows if row.origin),
-    )
-
-
-def comparison_data(
-    config: SweepConfig,
-    domain: str,
-    study: optuna.Study,
-    rows: tuple[TrialRow, ...],
-    scores: TestScores,
-) -> ComparisonData:
-    """The data for the report of several methods."""
-    asked, design = config.study, build_design(config, domain)
-    arms = design.ratios(rows) if isinstance(design, MethodsDesign) else {}
-    return ComparisonData(
-        name=config.name,
-        domain=domain,
-        kind=asked.kind,
-        label=label_of(config, domain),
-        rows=rows,
-        config_yaml=config_yaml(config),
-        mask_ratio=design.mask_ratio if isinstance(design, DataDesign) else arms.get("gmt"),
-        arms=arms,
-        choices=choices(asked),
-        margin=asked.margin,
-        declared=declaration(config, study),
-        drop_rates=tuple(sorted(asked.drop_rates)),
-        fractions=tuple(sorted(asked.fractions)),
-        tests=scores.entries,
-        items=scores.items,
-        sensitivity=sibling_rows(config, domain, "sensitivity"),
-    )
-
-
-def choices(study: StudyConfig) -> str:
-    """What the paper leaves open, and what the arms of a study do."""
-    arms = study.arms
-    hft, drop = arms.get("hft", ArmConfig()).hft, arms.get("drop_trivial", ArmConfig())
-    shown = {"drop": ("drop_trivial",), "data": ("random", "hft")}.get(study.kind, tuple(arms))
-    said = {
-        "random": "Random Mask draws a new mask at each update.",
-        "shira": "SHiRA holds one random mask throughout.",
-        "hft": f"HFT: embeddings and head {'trained' if hft is None else hft.embeddings}.",
-        "drop_trivial": f"One-off Drop: {'' if drop.rescale else 'not '}rescaled.",
-    }
-    return " ".join(text for name, text in said.items() if name in shown)
-
-
-def sibling_rows(config: SweepConfig, domain: str, kind: str) -> tuple[TrialRow, ...]:
-    """The trials of another study of the same `paper`; empty if there is none."""
-    found = sibling(config, kind)
-    return () if found is None else Records(found).rows(domain)
-
-
-def sensitivity_data(
-    config: SweepConfig,
-    domain: str,
-    study: optuna.Study,
-    rows: tuple[TrialRow, ...],
-    scores: TestScores,
-) -> SensitivityData:
-    """The data for the report of a sensitivity study."""
-    margin = config.study.margin
-    assert margin is not None  # validation requires it for a sensitivity study
-    return SensitivityData(
-        name=config.name,
-        domain=domain,
-        label=label_of(config, domain),
-        ratios=config.study.ratios,
-        method=config.training.method,
-        margin=margin,
-        rows=rows,
-        declared=declaration(config, study),
-        config_yaml=config_yaml(config),
-        items=scores.items,
-        importance=importances(rows, config.seed),
-    )
-
-
-def declaration(config: SweepConfig, study: optuna.Study) -> str:
-    """When a study's margin was declared, and with how many seeds if there are others now."""
-    manifest = study.user_attrs.get(MANIFEST, {})
-    declared = f"preregistered {manifest.get('declared', 'at an unknown time')}, before the first "
-    if (seeds := manifest.get("seeds")) in (None, config.study.seeds):
-        return f"{declared}trial"
-    return f"{declared}trial; with {seeds} seeds, {config.study.seeds} now"
-
-
 def study_findings(
     config: SweepConfig,
     domain: str,
@@ -253,18 +218,18 @@ def study_findings(
     if config.study.kind == "sensitivity":
         data = sensitivity_data(config, domain, study, rows, scores)
         result = analyse(data)
-        return _arm_means(result), _facts(config, domain, rows, headline(data, result))
+        return _arm_means(result), findings(config, domain, rows, headline(data, result))
     best = best_row(rows)
     finals = {} if best is None or best.score is None else {"final/score": best.score}
     if best is not None and (fresh := fresh_scores(best, rows)):
         finals["final/fresh_seeds_score"] = mean(fresh)
     if config.study.kind != "search":
-        return finals, _facts(config, domain, rows, "")
+        return finals, findings(config, domain, rows, "")
     for role, entries in scores.entries.items():
         finals |= {f"test/{role}/{name}": value for name, value in entries.items()}
     verdict = ". ".join(comparison_remarks(scores, label_of(config, domain)))
     finals |= paired_metrics(paired_tests(scores))
-    return finals, _facts(config, domain, rows, verdict)
+    return finals, findings(config, domain, rows, verdict)
 
 
 def _arm_means(result: SensitivityResult) -> dict[str, float]:
@@ -280,7 +245,7 @@ def _arm_means(result: SensitivityResult) -> dict[str, float]:
     return finals
 
 
-def _facts(
+def findings(
     config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], verdict: str
 ) -> dict[str, str]:
     """The best trial and the verdict, and both as a description."""

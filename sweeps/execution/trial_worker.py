@@ -9,6 +9,7 @@ from typing import Any, final
 import torch.distributed as dist
 
 from sweeps.execution.job_messages import (
+    STORE,
     Ending,
     Job,
     Measured,
@@ -17,6 +18,8 @@ from sweeps.execution.job_messages import (
     TrialJob,
 )
 from sweeps.execution.test_scoring import score_model
+from sweeps.finetune.disk import check_disk
+from sweeps.finetune.process_group import Group
 from sweeps.finetune.reporter import Check, RunResult
 from sweeps.storage.trial_files import EVENTS_FILE
 from sweeps.tracking.event_log import Outbox
@@ -74,6 +77,8 @@ def run_trial(job: TrialJob, report: Report, memory: dict[str, Any]) -> RunResul
     cache = memory.setdefault("cache", Cache())
     if job.is_derived:
         return score_derived(job.run, job.drop, folder, cache, keep=False)
+    if STORE in memory:  # a checkpoint stays on the disk while it is uploaded
+        Group.current().from_lead(lambda: check_disk(job.run, folder, uploading=1))
     outbox = Outbox(folder / EVENTS_FILE) if dist.get_rank() == 0 else None
     try:
         result = finetune(job.run, folder, TrialReporter(outbox, report), cache)

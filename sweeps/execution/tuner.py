@@ -17,8 +17,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from sweeps.config.budget import FailuresConfig, StopCondition
 from sweeps.config.resources import Resources
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.execution.cluster import live_nodes
 from sweeps.execution.job_client import Timeouts, trainable_for
+from sweeps.execution.placement import worker_needs
 from sweeps.execution.ray_compat import HEAD_SHARE
 from sweeps.execution.remote_job import RunJob, Stored, StoredJob
 from sweeps.execution.shared_storage import SharedFolderJob
@@ -137,12 +137,9 @@ def worker_groups(
 
 def scaling(resources: Resources, packed: bool = False) -> ray.train.ScalingConfig:
     """The workers of one trial; ``packed``: all on one node."""
-    per_worker = {"CPU": resources.cpus(live_nodes() if ray.is_initialized() else ())}
-    if resources.gpus_per_worker:
-        per_worker["GPU"] = resources.gpus_per_worker
     return ray.train.ScalingConfig(
         num_workers=resources.workers,
         use_gpu=resources.gpus_per_worker > 0,
-        resources_per_worker=per_worker,
+        resources_per_worker=worker_needs(resources),
         placement_strategy="STRICT_PACK" if packed else "PACK",
     )

@@ -37,6 +37,7 @@ from sweeps.execution.hub_token import HubToken
 from sweeps.execution.job_client import MAX_GROUPS, POLL_SECONDS, GroupLostError, JobClient
 from sweeps.execution.job_messages import Answer, Ending, Failed, Job, Order, Run
 from sweeps.execution.job_queue import JobQueue
+from sweeps.execution.placement import places
 from sweeps.execution.ray_compat import HEAD_SHARE, has_autoscaler
 from sweeps.execution.remote_job import RunJob
 from sweeps.execution.rendezvous import torch_config
@@ -190,10 +191,7 @@ def avoiding(scaling: ray.train.ScalingConfig, faulty: Sequence[str]) -> ray.tra
     """``scaling`` off the nodes with faults, unless the others have no room for a group."""
     needed = scaling.resources_per_worker or {}
     others = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in faulty]
-    room = sum(
-        min(int(there.get(name, 0) / amount) for name, amount in needed.items())
-        for there in others
-    )
+    room = sum(places(there, needed) for there in others)
     if not faulty or (room < scaling.num_workers and not has_autoscaler()):
         return scaling
     LOG.warning("new worker groups avoid %s, where hardware failed", ", ".join(faulty))

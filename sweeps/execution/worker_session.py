@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.config.resources import Resources
 from sweeps.execution.cluster import has_other_nodes, ray_session
+from sweeps.execution.placement import check_room
 from sweeps.execution.remote_job import Stored, push_cache
 from sweeps.execution.shared_storage import SHARED, probe, require_shared
 from sweeps.storage.errors import UserError
@@ -64,6 +65,7 @@ def worker_session(
                 f"storage {folder}: expected an absolute path on a cluster, because a relative "
                 f"path is a different folder on every node: {SHARED}"
             )
+        check_room(resources, one_node=stored is not None and stored.one_node)
         with as_user_error():
             require_shared(folder if stored is None else stored.address)
             if stored is not None:

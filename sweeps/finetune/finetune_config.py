@@ -229,8 +229,9 @@ class SharedSettings(StrictModel):
     checkpoint_updates: PositiveInt | None = None
     """Updates between two checkpoints, besides those at each validation check except the last;
     null: no others."""
-    checkpoint_async: bool = False
-    """Write checkpoints in the background, from a copy in CPU memory."""
+    checkpoint_async: Literal["auto", True, False] = "auto"
+    """Write checkpoints in the background, from a copy in CPU memory; `auto` does so on
+    accelerators."""
 
     @model_validator(mode="after")
     def _optimizer_can_be_sharded(self) -> Self:
@@ -240,6 +241,10 @@ class SharedSettings(StrictModel):
                 "train; expected optimizer 'adamw' or 'adafactor', or parallel 'ddp'"
             )
         return self
+
+    def saves_in_background(self, device: str) -> bool:
+        """Whether training goes on while a checkpoint is written, on "cpu" or "cuda"."""
+        return device != "cpu" if self.checkpoint_async == "auto" else self.checkpoint_async
 
 
 class FinetuneConfig(SharedSettings):

@@ -67,6 +67,13 @@ def config_file(name: str, revision: str | None) -> Path:
     raise failure(f"there is no such folder, and {reason}{similar_path(Path(name), Path.is_dir)}")
 
 
+def cache_folder() -> Path:
+    """Where downloads of the hub are kept on this machine."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
 @cache
 def tensor_shapes(name: str, revision: str | None) -> dict[str, list[int]]:
     """The shapes of a model's weights, from the headers of its safetensors files; no download.

@@ -15,6 +15,7 @@ from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerpri
 from sweeps.finetune.checkpoint_saver import Saver
 from sweeps.finetune.data import load_training_data
 from sweeps.finetune.derived import score_derived
+from sweeps.finetune.disk import check_disk, check_hub_cache
 from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.memory import check_memory
@@ -25,7 +26,7 @@ from sweeps.finetune.model import (
     save_model,
 )
 from sweeps.finetune.model_facts import check_context, warn_of_rounding
-from sweeps.finetune.optimizers import check_optimizer, check_steps
+from sweeps.finetune.optimizers import check_optimizer, check_steps, checkpoint_steps
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache, preserve_global_state, signature
 from sweeps.finetune.reporter import Check, Reporter, RunResult, read_result, write_result
@@ -97,6 +98,8 @@ class _Run:
         check_optimizer(config.optimizer)
         check_method(config.method, config.model)
         check_memory(config, group.size, device.type)
+        check_hub_cache(config)
+        group.from_lead(lambda: check_disk(config, folder))
         if group.leads:
             warn_of_rounding(config.model)
         restart_peak_memory(device)
@@ -131,7 +134,7 @@ class _Run:
             fingerprint,
             config.keep_checkpoints,
             group if self._trainer.parallel.sharded else None,
-            background=config.checkpoint_async,
+            background=config.saves_in_background(device.type),
         )
         self._lasting = lasting_identity(config, group.size)
         self._train_seconds = self._eval_seconds = 0.0
@@ -151,22 +154,20 @@ class _Run:
         self._resume()
         if self._last is not None and not reporter.check(self._last):
             return self._stopped()
-        checks = check_steps(self._steps, self._config.evaluation.checks)
+        count, every = self._config.evaluation.checks, self._config.checkpoint_updates
+        checks = check_steps(self._steps, count)
+        saves = checkpoint_steps(self._steps, count, every)
         while self._step < self._steps:
             try:
                 reporter.step(self._step + 1, self._update())
                 fresh = self._check() if self._step in checks else None
             except DivergedError as error:
                 return self._diverged(str(error))
-            if self._step < self._steps and (fresh is not None or self._is_saved_between()):
+            if self._step in saves:
                 self._save()
             if fresh is not None and not fresh.done and not reporter.check(fresh):
                 return self._stopped()
         return self._finish(reporter)
-
-    def _is_saved_between(self) -> bool:
-        every = self._config.checkpoint_updates
-        return every is not None and self._step % every == 0
 
     def _update(self) -> dict[str, float]:
         started = time.perf_counter()
@@ -182,7 +183,8 @@ class _Run:
             check_weights(self._model, self._group)
             if done:  # otherwise the next update checks it
                 self._trainer.check_loss(self._step)
-            score, metrics = self._validation.check(self._model, self._tokenizer, final=done)
+            with self._trainer.parallel.gathered():
+                score, metrics = self._validation.check(self._model, self._tokenizer, final=done)
         except DivergedError as error:
             raise DivergedError(f"update {self._step}: {error}") from None
         self._eval_seconds += time.perf_counter() - started

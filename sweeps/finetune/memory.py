@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import psutil
 
@@ -21,7 +21,13 @@ from sweeps.finetune.model_facts import (
     tensor_shapes,
 )
 
+if TYPE_CHECKING:
+    import torch
+
 _GIB = 2**30
+_FILLED = 0.85
+"""How much of a device an estimate with whole gradients may fill: it leaves out logits, buffers of
+collectives, and what the allocator cannot use."""
 CONTAINER = Path("/sys/fs/cgroup")
 """The limits of this process's container, if it has any (cgroup v2)."""
 
@@ -76,11 +82,9 @@ def memory_need(
     itemsize = BYTES[config.model.dtype]
     shards = workers if config.parallel == "fsdp" else 1
     whole = (parameters + adapter) * itemsize
-    trained = parameters if config.method.lora is None else adapter
-    gradient = trained * itemsize
+    gradient, moments = trained_bytes(config, parameters, adapter)
     accumulates = config.accumulation_interval * config.micro_splits > 1
     is_whole = accumulates and config.reduce_gradients != "micro_batch"
-    moments = {"adamw": 2 * gradient, "adamw_8bit": 2 * trained, "adafactor": 0}
     text = facts.get("text_config") or facts
     tokens = config.forward_batch(workers) * config.data.max_length
     unit = 2 if config.model.gradient_checkpointing else 34
@@ -89,10 +93,10 @@ def memory_need(
     parts = (
         whole // shards,
         gradient if is_whole else gradient // shards,
-        moments[config.optimizer] // shards,
+        moments // shards,
         tokens * per_token * computed,
     )
-    copied = (gradient // shards + parts[2]) * config.checkpoint_async
+    copied = (gradient // shards + parts[2]) * config.saves_in_background(device)
     if device == "cpu":
         return MemoryNeed(*parts, host=sum(parts))
     if shards > 1:  # rank 0 loads the model for all
@@ -100,15 +104,37 @@ def memory_need(
     return MemoryNeed(*parts, host=whole, first=copied)
 
 
-def worker_need(config: FinetuneConfig, workers: int, device: str) -> MemoryNeed | None:
-    """`memory_need` of the run's model; None if its parameters cannot be counted (yet)."""
+def trained_bytes(config: FinetuneConfig, parameters: int, adapter: int) -> tuple[int, int]:
+    """Bytes of the weights that are trained, and of the optimizer's moments."""
+    trained = parameters if config.method.lora is None else adapter
+    weights = trained * BYTES[config.model.dtype]
+    moments = {"adamw": 2 * weights, "adamw_8bit": 2 * trained, "adafactor": 0}
+    return weights, moments[config.optimizer]
+
+
+def checkpoint_bytes(config: FinetuneConfig) -> int | None:
+    """Bytes of one checkpoint; None if the model's parameters cannot be counted (yet)."""
+    parameters = count_parameters(config.model)
+    if parameters is None:
+        return None
+    return sum(trained_bytes(config, parameters, adapter_parameters(config.model, config.method)))
+
+
+def worker_need(
+    config: FinetuneConfig, workers: int, device: str, there: int | None = None
+) -> MemoryNeed | None:
+    """`memory_need` of the run's model; None if its parameters cannot be counted (yet).
+
+    `there`: bytes of the device, by default of that of this machine.
+    """
     parameters = count_parameters(config.model)
     if parameters is None:
         return None
     adapter = adapter_parameters(config.model, config.method)
     facts = read_model_config(config.model)
     need = memory_need(config, facts, parameters, workers, device, adapter)
-    if config.reduce_gradients == "auto" and need.total > _available(device):
+    there = _available(device) if there is None else there
+    if config.reduce_gradients == "auto" and need.total > _FILLED * there:
         config = config.model_copy(update={"reduce_gradients": "micro_batch"})
         return memory_need(config, facts, parameters, workers, device, adapter)
     return need
@@ -121,7 +147,7 @@ def reduces_each(config: FinetuneConfig, workers: int, device: str) -> bool:
         return config.reduce_gradients == "micro_batch"
     once = config.model_copy(update={"reduce_gradients": "update"})
     need = worker_need(once, workers, device)
-    return need is not None and need.total > _available(device)
+    return need is not None and need.total > _FILLED * _available(device)
 
 
 def check_memory(
@@ -180,6 +206,16 @@ def _available(device: str) -> int:
 def machine_memory() -> int:
     """Bytes of memory of this machine, or of its container if that is less."""
     return min(int(psutil.virtual_memory().total), _bytes(CONTAINER / "memory.max", 2**63))
+
+
+def free_on(device: torch.device) -> int:
+    """Bytes that this process may still allocate on its device; on a CPU, its part of the rest."""
+    import torch
+
+    if device.type == "cpu":
+        return free_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + unused
 
 
 def free_memory() -> int:

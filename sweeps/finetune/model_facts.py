@@ -93,9 +93,15 @@ def tensor_shapes(model: ModelConfig) -> dict[str, list[int]]:
             raise ModelError(
                 f"model.path {folder}: {_INDEX} names {missing.name}, which is missing"
             )
-    elif missing is not None or not files:  # not downloaded yet
+    elif not is_downloaded(model):
         return hub.tensor_shapes(model.path, model.revision)
     return {name: shape for file in files for name, shape in _header(file).items()}
+
+
+def is_downloaded(model: ModelConfig) -> bool:
+    """Whether the safetensors files of the model's weights are on this machine."""
+    files = _weight_files(_config_file(model).parent)
+    return bool(files) and all(file.exists() for file in files)
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -45,6 +45,12 @@ def check_steps(steps: int, checks: int) -> tuple[int, ...]:
     return tuple(sorted({math.ceil(steps * part / checks) for part in range(1, checks + 1)}))
 
 
+def checkpoint_steps(steps: int, checks: int, every: int | None) -> frozenset[int]:
+    """The updates that a checkpoint follows: those of checks and each `every`-th, not the last."""
+    between = range(every, steps, every) if every else ()
+    return frozenset({*check_steps(steps, checks), *between}) - {steps}
+
+
 class OptimizerError(ValueError):
     """An optimizer is not available here; the message says what to install or choose."""
 

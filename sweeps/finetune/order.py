@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple, final
@@ -79,17 +80,22 @@ def share(
     rank: int,
     workers: int,
     pack_to: int | None = None,
+    unpadded: bool = False,
 ) -> list[Rows]:
     """The micro-batches of `rank`, each of at most `micro` rows; `workers` divides the batch.
 
     A row holds one example, or, with `pack_to`, as many of the whole effective batch as fit into
     that many tokens. All ranks get the same number of micro-batches and rows. The rows are sorted
-    by length first, so that micro-batches need little padding and ranks do equal work. The loss is
-    a token sum over the effective batch, so the grouping does not change the gradient.
+    by length first, so that micro-batches need little padding and ranks do equal work. With
+    `unpadded`, a micro-batch is one row of up to `micro` * `pack_to` tokens, and all have similar
+    numbers of tokens, since the largest determines the peak memory. The loss is a token sum over
+    the effective batch, so the grouping does not change the gradient.
     """
     indices = sorted(batch, key=lambda index: (lengths[index], index))
     rows = [[index] for index in indices]
-    if pack_to is not None:
+    if pack_to is not None and unpadded:
+        rows, micro = _balanced(indices, lengths, micro * pack_to, workers), 1
+    elif pack_to is not None:
         rows = _packed(indices, lengths, pack_to, workers)
     each = len(rows) // workers
     count = -(-each // micro)
@@ -108,6 +114,21 @@ def _packed(indices: Sequence[int], lengths: Sequence[int], pack_to: int, worker
         largest = max(rows, key=len)
         rows.append([largest.pop() for _ in range(len(largest) // 2)])
     return sorted(rows, key=lambda row: sum(lengths[index] for index in row))
+
+
+def _balanced(indices: Sequence[int], lengths: Sequence[int], room: int, workers: int) -> Rows:
+    """The examples in the fewest rows of up to `room` tokens, equally full (longest first)."""
+    count = workers * math.ceil(sum(lengths[index] for index in indices) / (workers * room))
+    while True:
+        rows: Rows = [[] for _ in range(count)]
+        tokens = [0] * count
+        for index in reversed(indices):
+            place = tokens.index(min(tokens))
+            rows[place].append(index)
+            tokens[place] += lengths[index]
+        if max(tokens) <= room or count >= len(indices):
+            return sorted(rows, key=lambda row: sum(lengths[index] for index in row))
+        count += workers
 
 
 def mixed_seed(*parts: int) -> int:

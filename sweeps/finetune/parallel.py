@@ -7,15 +7,16 @@ accumulated; sharded ones by choice on each micro-batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, final
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sweeps.finetune.loss import TokenLoss
+from sweeps.finetune.memory import free_on
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.torch_compat import block_classes
 
@@ -38,6 +39,10 @@ class Parallel(ABC):
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
         """Add this rank's gradient to the sum over ranks."""
+
+    @abstractmethod
+    def gathered(self) -> AbstractContextManager[None]:
+        """Wraps many forwards without an update between them; call it on every rank."""
 
     @abstractmethod
     def whole_state(self, model: torch.nn.Module) -> State:
@@ -87,6 +92,10 @@ class Replicated(Parallel):
         """DDP averages over ranks, so scale the loss to get the sum."""
         (loss * self._size if self._size > 1 else loss).backward()
 
+    def gathered(self) -> AbstractContextManager[None]:
+        """Every rank has all parameters."""
+        return nullcontext()
+
     def whole_state(self, model: torch.nn.Module) -> State:
         """The model's own state."""
         return model.state_dict()
@@ -125,12 +134,13 @@ class Sharded(Parallel):
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         self.loss = loss
-        self._size, self._reduces_each = group.size, reduces_each
-        self._model: Any = loss.model
+        self._group, self._reduces_each = group, reduces_each
+        self._computes_in, self._model = loss.computes_in, cast(Any, loss.model)
         policy = MixedPrecisionPolicy()
         if loss.computes_in is not None:
             policy = MixedPrecisionPolicy(param_dtype=loss.computes_in, reduce_dtype=torch.float32)
-        for module in (*blocks(self._model), self._model):
+        self._modules: list[Any] = [*blocks(self._model), self._model]
+        for module in self._modules:
             if fill is not None:
                 fill(module)
             fully_shard(module, mp_policy=policy)
@@ -142,7 +152,30 @@ class Sharded(Parallel):
 
     def backward(self, loss: Tensor) -> None:
         """FSDP averages over ranks, so scale the loss to get the sum."""
-        (loss * self._size).backward()
+        (loss * self._group.size).backward()
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """The first forward gathers each block's parameters for all others, if all ranks have
+        room: otherwise each forward, that is each generated token, gathers them again."""
+        modules = self._modules if self._has_room() else []
+        for module in modules:
+            module.set_reshard_after_forward(False, recurse=False)
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.reshard()
+                module.set_reshard_after_forward(module is not self._model, recurse=False)
+
+    def _has_room(self) -> bool:
+        """Whether the whole model takes at most half of what each rank's device has free."""
+        parameters = list(self._model.parameters())
+        itemsize = (self._computes_in or parameters[0].dtype).itemsize
+        device = parameters[0].device
+        whole = itemsize * sum(parameter.numel() for parameter in parameters)
+        fits = torch.tensor(float(2 * whole <= free_on(device)), device=device)
+        return bool(self._group.sum_(fits) == self._group.size)
 
     def whole_state(self, model: torch.nn.Module) -> State:
         """Gathered on rank 0's CPU; empty on the others."""

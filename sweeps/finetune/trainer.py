@@ -172,6 +172,7 @@ class Trainer:
             rank=self._group.rank,
             workers=self._group.size,
             pack_to=self._data.pack_to,
+            unpadded=self._attention is not None,
         )
 
     def _loss(self, rows: Rows) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -11,6 +12,7 @@ import torch
 from evaluators.benchmark import Benchmark, BenchmarkResult, Item
 from evaluators.evaluate import evaluate, select
 from evaluators.language_model import LanguageModel
+from evaluators.statistics import interval_of_mean
 from evaluators.tokens import AddBos
 from sweeps.finetune.benchmarks import build_benchmark, build_benchmarks, load_items, load_text
 from sweeps.finetune.divergence import check_scores
@@ -52,7 +54,9 @@ class Validation:
     def check(self, model: Any, tokenizer: Any, *, final: bool) -> tuple[float, dict[str, float]]:
         """The mean score over the benchmarks, and `eval/<benchmark>/<metric>`; equal on all ranks.
 
-        A `final` check also measures `forgetting/bits_per_byte`, which is not part of the score.
+        A `final` check also has the number of items and the score's 95 % interval over them,
+        `validation/items`, `/low` and `/high`; without the interval if it cannot be estimated. It
+        measures `forgetting/bits_per_byte`, which is not part of the score.
 
         Raises:
             DivergedError: one of them is not finite.
@@ -61,15 +65,17 @@ class Validation:
             self._lm = LanguageModel(
                 model, tokenizer, add_bos=self._add_bos, computes_in=self._computes_in
             )
-        scores: list[float] = []
+        results: list[BenchmarkResult] = []
         metrics: dict[str, float] = {}
         for part in self._parts:
             items = part.items if final else part.early_items
             result = self._evaluate(self._lm, part.benchmark, items)
-            scores.append(result.score)
+            results.append(result)
             for name, value in result.metrics.items():
                 metrics[f"eval/{result.name}/{name}"] = value
-        score = sum(scores) / len(scores)
+        score = sum(result.score for result in results) / len(results)
+        if final:
+            metrics |= _interval(results)
         if final and self._text is not None:
             result = self._evaluate(self._lm, *self._text)
             metrics["forgetting/bits_per_byte"] = result.metrics["bits_per_byte"]
@@ -103,6 +109,12 @@ def evaluate_model(
         items = select(load_items(config, benchmark, split), limit)
         results[benchmark.name] = evaluate(lm, benchmark, items, rank=rank, world_size=size)
     return results
+
+
+def _interval(results: Sequence[BenchmarkResult]) -> dict[str, float]:
+    low, high = interval_of_mean([(one.score, one.low, one.high) for one in results])
+    found = {"items": float(sum(one.n for one in results)), "low": low, "high": high}
+    return {f"validation/{name}": value for name, value in found.items() if math.isfinite(value)}
 
 
 def _part(

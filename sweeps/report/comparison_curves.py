@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from matplotlib import colormaps
-
 from sweeps.report import drawing
 from sweeps.report.arms import SFT, Arm, Interval, Setting, arm, setting_at
 from sweeps.report.intervals import bars, shown_intervals
@@ -111,6 +108,29 @@ def data_arms(data: ComparisonData) -> dict[str, list[Arm]]:
     return {name: arms for name, arms in found.items() if any(one.scores for one in arms)}
 
 
+def verdict(data: ComparisonData) -> str:
+    """Where the curves end: after the largest drop, or on the fewest training rows."""
+    names, found, place = NAMES, data_arms(data), 0
+    if data.kind == "drop":
+        curves = drop_arms(data)
+        found, place = {"sft": curves["drop_trivial"][:1], **curves}, -1
+        names = {**NAMES, **{rule: shown for rule, (shown, _) in RULES.items()}}
+    ends, seeds = dict[str, list[str]](), set[int]()
+    for name, (arms, intervals) in pooled(found, data.label).items():
+        known = [pair for pair in zip(arms, intervals, strict=True) if pair[0].scores]
+        for one, interval in known[place:][:1]:
+            span = data.label.interval(interval)
+            text = f"{names[name]} {data.label.number(one.mean)} ({span})"
+            ends.setdefault(one.name, []).append(text)
+            seeds.add(one.n)
+    if not ends:
+        return "No result yet: no model has a score."
+    what = "drop rate" if data.kind == "drop" else "share of the training rows"
+    count = " or ".join(map(str, sorted(seeds)))
+    told = "; ".join(f"at {what} {where}: {', '.join(each)}" for where, each in ends.items())
+    return f"Means over {count} seeds on validation items (95 %), {told}. No test compares them."
+
+
 def less_data(data: ComparisonData) -> Drawn:
     """Methods on shares of the training rows."""
     found = data_arms(data)
@@ -137,10 +157,9 @@ def less_data(data: ComparisonData) -> Drawn:
 
 def all_domains(found: Mapping[str, tuple[ScoreLabel, SensitivityResult]]) -> Drawn:
     """The paper's Figure 2: the curves of sensitivity studies in one picture, by domain."""
-    colours = map(tuple, colormaps[drawing.COLOURS](np.linspace(0.15, 0.8, len(found))))
     curves: dict[str, Curve] = {
-        domain: (colour, label, result.arms, result.intervals)
-        for (domain, (label, result)), colour in zip(found.items(), colours, strict=True)
+        domain: (drawing.series_colour(index), label, result.arms, result.intervals)
+        for index, (domain, (label, result)) in enumerate(found.items())
     }
     caption = (
         "Mean over seeds with 95 % intervals that hold simultaneously for the ratios of a domain; "

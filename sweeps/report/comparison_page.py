@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 
+from sweeps.report import comparison_curves, methods_page
 from sweeps.report.arms import Arm
 from sweeps.report.comparison_curves import data_arms, drop_arms, drops, less_data
 from sweeps.report.intervals import spread_caveat, spread_differs_p
@@ -36,11 +37,12 @@ CAVEATS = {
 
 
 def page(data: ComparisonData) -> Page:
-    """The whole page: cost and figure, then test items and the paper's numbers."""
+    """The whole page: verdict, cost and figure, then test items and the paper's numbers."""
     is_table = data.kind == "methods"
     sections = [methods_on_test(data), papers_gains(data)] if is_table else []
     caveats = [*CAVEATS[data.kind], *spread_caveat(spread_differs_p(_arms(data)))]
-    title, lead = f"{data.name}: {data.domain}, {data.kind}", ("", cost(data.rows))
+    told = methods_page.verdict(data) if is_table else comparison_curves.verdict(data)
+    title, lead = f"{data.name}: {data.domain}, {data.kind}", (told, cost(data.rows))
     figures = {"": [drawn_of(data)]}
     return Page(
         title,

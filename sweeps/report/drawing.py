@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -16,7 +18,7 @@ SIZE_INCHES = (5.6, 4.4)
 DPI = 160
 INK, GREY, RULE = "#1f2933", "#8895a7", "#e4e7eb"
 SFT_COLOUR, LINE_COLOUR, BAND = "#c2410c", "#334e68", "#f3c9b5"
-GMT_COLOUR, VIOLET = "#0f766e", "#805ad5"
+GMT_COLOUR, VIOLET, PINK, GOOD, BAD = "#0f766e", "#805ad5", "#be185d", "#2f855a", "#c53030"
 COLOURS = "viridis"
 FLAT_REACH = 0.05
 """How far an axis reaches to both sides of values that are all equal."""
@@ -28,7 +30,16 @@ Style = Mapping[str, Any]
 SFT_LINE: Style = {"color": SFT_COLOUR, "linewidth": 1.6, "linestyle": "--"}
 # In a page, the colours of text and lines follow its light or dark scheme.
 _THEMED = {INK: "ink", RULE: "rule", SFT_COLOUR: "sft", LINE_COLOUR: "line", BAND: "band"}
-_THEMED |= {GREY: "soft", "#ffffff": "paper"}
+_THEMED |= {GREY: "soft", "#ffffff": "paper", GMT_COLOUR: "gmt", VIOLET: "violet"}
+_THEMED |= {PINK: "pink", GOOD: "good", BAD: "bad"}
+LABEL_WIDTH = 42
+"""Letters in a line of an axis label; a longer label would be cut."""
+
+
+def series_colour(index: int) -> str:
+    """The colour of the line at `index`, of lines that have none of their own."""
+    colours = (LINE_COLOUR, GMT_COLOUR, VIOLET, PINK, GOOD, GREY)
+    return colours[index % len(colours)]
 
 
 def canvas(
@@ -46,14 +57,15 @@ def canvases(
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     columns = figure.subplots(len(x_labels), squeeze=False)[:, 0].tolist()
     for axes, x_label in zip(columns, x_labels, strict=True):
-        _style(axes, x_label, y_label)
+        _style(axes)
+        axes.set_xlabel(fill(x_label, LABEL_WIDTH), fontsize=12, color=INK)
+    label = columns[0].set_ylabel if len(columns) == 1 else figure.supylabel
+    label(fill(y_label, LABEL_WIDTH), fontsize=12, color=INK)
     return figure, columns
 
 
-def _style(axes: Axes, x_label: str, y_label: str) -> None:
+def _style(axes: Axes) -> None:
     axes.set_facecolor("none")
-    axes.set_xlabel(x_label, fontsize=12, color=INK)
-    axes.set_ylabel(y_label, fontsize=12, color=INK)
     axes.tick_params(labelsize=11, colors=INK, length=3)
     axes.grid(visible=True, color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -95,7 +107,15 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def svg(figure: Figure, name: str) -> str:
+def _alternative(figure: Figure, title: str) -> str:
+    """What the figure shows, for readers who do not see it."""
+    labels = {axes.get_xlabel(): axes.get_ylabel() for axes in figure.axes}
+    shared = figure.get_supylabel() or "a row each"
+    drawn = [f"{y or shared} against {x}" for x, y in labels.items() if x]
+    return escape(" ".join(f"{title}: {'; '.join(drawn)}".split()))
+
+
+def svg(figure: Figure, name: str, title: str = "") -> str:
     """The figure as an `<svg>` element for a page; `name` makes ids unique within the page."""
     _widen(figure)
     buffer = io.StringIO()
@@ -103,7 +123,10 @@ def svg(figure: Figure, name: str) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
+    alternative = _alternative(figure, title)
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{alternative}" ', 1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'( id="|url\(#|href="#)', rf"\1{name.replace(' ', '_')}-", text)
     # The page sets the width; the view box keeps the proportions.
     text = re.sub(r'<svg (.*?)width="[^"]*"', r"<svg \1", text, count=1, flags=re.S)
     text = re.sub(r'<svg (.*?)height="[^"]*"', r"<svg \1", text, count=1, flags=re.S)

@@ -32,6 +32,17 @@ def relative_speed(
     return Interval(float(np.median(ratios)), float(low), float(high))
 
 
+def verdict(measured: Mapping[str, Mapping[str, Any]], place: str) -> str:
+    """The speeds relative to SFT in one sentence."""
+    found = {name: relative_speed(measured, name) for name in measured if name != "sft"}
+    told = ", ".join(
+        f"{NAMES[name]} {RELATIVE.number(speed.estimate)} (95 % {RELATIVE.interval(speed)})"
+        for name, speed in found.items()
+    )
+    rounds = len(measured["sft"]["seconds"])
+    return f"Samples per second relative to SFT, median of {rounds} rounds on {place}: {told}."
+
+
 def efficiency(measured: Mapping[str, Mapping[str, Any]], place: str) -> Drawn:
     """Table 3. `measured[method]`: "seconds" per round, "flops" per update, "examples"."""
     figure, axes = drawing.canvas("samples per second, relative to SFT", "", (5.6, 2.6))

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from sweeps.report.arms import Arm, Interval, TooFewScores, comparable, residuals
-from sweeps.report.trial_row import ScoreLabel
+from sweeps.report.trial_row import ScoreLabel, TrialRow
 
 NODES = 160
 
@@ -99,6 +99,15 @@ def shown_intervals(arms: Sequence[Arm], label: ScoreLabel) -> list[Interval | N
 def cut(found: Interval, label: ScoreLabel) -> Interval:
     """The part of a mean's interval in which scores can lie."""
     return Interval(found.estimate, label.within(found.low), label.within(found.high))
+
+
+def score_interval(row: TrialRow) -> Interval | None:
+    """The 95 % interval of a trial's score over other validation items; None if it was not
+    estimated, or if the score is a mean over seeds, whose items are the same."""
+    low, high = (row.metrics.get(f"validation/{end}") for end in ("low", "high"))
+    if row.score is None or row.scores or low is None or high is None:
+        return None
+    return Interval(row.score, low, high)
 
 
 def bars(found: Sequence[Interval | None], label: ScoreLabel) -> list[list[float]]:

@@ -30,6 +30,7 @@ NAMES: Mapping[str, str] = {
     "dare": "DARE",
 }
 BASE = Setting("pretrained", 0.0)
+TOO_FEW = "Requires two methods with two seeds each."
 DERIVED = ("drop_trivial", "dare")
 """The methods whose models are those of SFT with a part of the update dropped."""
 
@@ -86,18 +87,18 @@ def methods(data: ComparisonData) -> Drawn:
     found = shown_intervals(trained, label)
     intervals = dict(zip([one.name for one in trained], found, strict=True))
     if len(trained) + len(derived) < 2 or None in found:
-        return Drawn("methods", title, "Requires two methods with two seeds each.")
+        return Drawn("methods", title, TOO_FEW)
     against = versus_sft(trained, derived, arms["SFT"], data.margin or 0.0)
-    figure, axes = drawing.canvas(label.text, "", (5.6, 1.1 + 0.35 * len(arms)))
+    figure, axes = drawing.canvas(label.text, "", (5.6, 0.8 + 0.35 * len(arms)))
     rows: list[Cells] = []
     for name, one in arms.items():
         interval, versus = intervals.get(name), against.get(name)
-        if one.scores:
+        if one.scores and settings[name] != BASE:  # far from all others; it is in the table
             colour = drawing.SFT_COLOUR if name == "SFT" else drawing.LINE_COLOUR
             dot: drawing.Style = {"color": colour, "marker": "o", "capsize": 3}
             axes.errorbar(label.shown(one.mean), name, xerr=bars([interval], label), **dot)
             shown = [label.shown(score) for score in one.scores]
-            axes.scatter(shown, [name] * one.n, color=drawing.GREY, s=14, alpha=0.6)
+            axes.scatter(shown, [name] * one.n, color=drawing.GREY, s=14, alpha=0.8)
         setting = settings[name]
         rows.append(
             {
@@ -115,6 +116,20 @@ def methods(data: ComparisonData) -> Drawn:
         )
     axes.invert_yaxis()
     return Drawn("methods", title, _caption(data), figure, table(rows))
+
+
+def verdict(data: ComparisonData) -> str:
+    """Which methods differ from SFT on validation items, in one sentence."""
+    control, found = arms_of(data)["SFT"], dict[str, list[str]]()
+    for name, one in versus_sft(*compared(data), control, data.margin or 0.0).items():
+        told = _told(data, one)
+        size = f"{data.label.difference(one.difference)}, 95 % "
+        size += data.label.interval(one, signed=True)
+        found.setdefault(told, []).append(f"{name} ({size})" if told == "different" else name)
+    if not found:
+        return f"No verdict yet. {TOO_FEW}"
+    groups = "; ".join(f"{told}: {', '.join(names)}" for told, names in sorted(found.items()))
+    return f"Against SFT, on validation items, {control.n} seeds each: {groups}."
 
 
 def compared(data: ComparisonData) -> tuple[list[Arm], list[Arm]]:
@@ -138,9 +153,10 @@ def versus_sft(
     A derived arm shares its luck with the SFT model of its seed, so it has no part in the pooled
     spread: it is compared by its paired differences alone. Each test has its share of `alpha`.
     """
-    others = [one for one in trained if one is not control]
+    others = [one for one in trained if one != control]
     found: dict[str, Comparison] = {}
-    for group in (others, *([one] for one in derived)) if control.scores else ():
+    groups = [group for group in (others, *([one] for one in derived)) if group]
+    for group in groups if control.scores else ():
         level = alpha * len(group) / (len(others) + len(derived))
         with suppress(TooFewScores):
             versus = against_control([control, *group], control, margin, level)
@@ -157,7 +173,8 @@ def _caption(data: ComparisonData) -> str:
         "exclude the seed effect that all share. Those of differences from SFT hold for all "
         "methods simultaneously: Dunnett's, and paired ones for drops and DARE, which derive from "
         "SFT models. "
-        f"Trained share: of the weights, by one update. {data.choices}"
+        f"The base model is in the table alone. Trained share: of the weights, by one update. "
+        f"{data.choices}"
     )
 
 

@@ -5,8 +5,9 @@ A page is one self-contained file, legible on a phone, in dark or light mode.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import final
 
@@ -18,13 +19,17 @@ from sweeps.report.drawing import svg
 Cells = Mapping[str, object]
 """The cells of a table's row by column; None is shown as a dash."""
 
+Facts = Sequence[tuple[str, str]]
+"""What was run, as (name, value): model, data, benchmarks, date, commit."""
+
 
 @final
 @dataclass(frozen=True)
 class Drawn:
     """A box of a page: a figure, its caption and its numbers, or text above a table with a note.
 
-    `name` is used for file names. With nothing else, the caption says what is missing.
+    `name` is used for file names. `links`: (text, address) of other pages. With nothing else, the
+    caption says what is missing.
     """
 
     name: str
@@ -33,6 +38,7 @@ class Drawn:
     figure: Figure | None = None
     table: str = ""
     text: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
 
 @final
@@ -40,9 +46,9 @@ class Drawn:
 class Page:
     """The content of a report, from top to bottom.
 
-    `leads`: verdicts (may be empty), each with its cost. `cards`: key numbers side by side, as
-    (kind, label, value, note). `figures`: by heading, which may be empty. `appendix`: the paper's
-    own tables. `links`: (text, address) of other pages.
+    `leads`: verdicts, each with its cost. `facts`: what was run, as (name, value). `cards`: key
+    numbers side by side, as (kind, label, value, note). `figures`: by heading, which may be empty.
+    `appendix`: the paper's own tables. `again`: what can be done next, each with its command.
     """
 
     title: str
@@ -53,7 +59,8 @@ class Page:
     sections: Sequence[Drawn] = ()
     caveats: Sequence[str] = ()
     appendix: Sequence[Drawn] = ()
-    links: Sequence[tuple[str, str]] = ()
+    facts: Facts = ()
+    again: Sequence[tuple[str, str]] = ()
 
     def html(self) -> str:
         """The complete page; it loads nothing from elsewhere."""
@@ -61,8 +68,16 @@ class Page:
 
 
 def table(rows: Sequence[Cells], best: object = None) -> str:
-    """A table that scrolls sideways; the row whose first cell is `best` is highlighted."""
+    """A table that scrolls; the row whose first cell is `best` is highlighted."""
     return _TEMPLATES.get_template("table.j2").render(rows=rows, best=best)
+
+
+def merged(several: Iterable[Facts]) -> Facts:
+    """The facts of several pages as those of one: each value once."""
+    found: dict[str, dict[str, None]] = {}
+    for name, value in chain.from_iterable(several):
+        found.setdefault(name, {})[value] = None
+    return [(name, ", ".join(values)) for name, values in found.items()]
 
 
 _TEMPLATES = Environment(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from sweeps.report.page import Cells, Drawn, Page, table
+from sweeps.report.page import Cells, Drawn, Facts, Page, merged, table
 from sweeps.report.published import BEST_RATIO, DROP_CLAIM, SENSITIVITY_CLAIM
 from sweeps.report.sensitivity import SensitivityResult
 from sweeps.report.trial_row import ScoreLabel, TrialRow
@@ -39,7 +39,8 @@ def best_ratio(found: Mapping[str, tuple[ScoreLabel, TrialRow | None, int]]) -> 
 @dataclass(frozen=True)
 class PaperDomain:
     """One domain: its verdict in a sentence, its cost, its boxes (the curve first), the caveats
-    and the paper's own tables of its studies, links to their reports, and the curve's numbers."""
+    and the paper's own tables of its studies, links to their reports, the curve's numbers, and
+    what was run."""
 
     domain: str
     headline: str
@@ -49,6 +50,7 @@ class PaperDomain:
     appendix: tuple[Drawn, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     curve: tuple[ScoreLabel, SensitivityResult] | None = None
+    facts: Facts = ()
 
 
 CLAIMS = Drawn("", "What the paper says", "", text=(SENSITIVITY_CLAIM, DROP_CLAIM))
@@ -60,12 +62,14 @@ def page(
     """The whole page: verdicts and costs first, then the figures by domain."""
     caveats = dict.fromkeys(line for one in domains for line in one.caveats)
     tables = {part.title: part for one in domains for part in one.appendix}
+    links = tuple(link for one in domains for link in one.links)
+    reports = Drawn("", "The report of each study", "", links=links)
     return Page(
         f"{name}: the paper's tables and figures",
         [(one.headline, one.cost) for one in domains],
         {one.domain: one.parts for one in domains} | ({"All domains": shared} if shared else {}),
         config_yaml,
         caveats=list(caveats),
-        appendix=[CLAIMS, *tables.values()],
-        links=[link for one in domains for link in one.links],
+        appendix=[CLAIMS, *tables.values(), reports],
+        facts=merged(one.facts for one in domains),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from matplotlib.axes import Axes
+
 from sweeps.report import drawing
 from sweeps.report.arms import Interval
 from sweeps.report.page import Cells, Drawn, table
@@ -23,6 +25,9 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
             front.append(index)
     return front
 
+
+ROOM = (40.0, 16.0)
+"""Width and height of a point's name, in pixels of the figure."""
 
 COST = ScoreLabel("cost", decimals=2, lowest=0.0)
 NO_SPANS: Mapping[str, Interval | None] = {}
@@ -49,16 +54,28 @@ def front(
     figure, axes = drawing.canvas(axis, label.text)
     rows: list[Cells] = []
     for name, (score, cost) in points.items():
-        place, is_best = (cost, label.shown(score)), name in best
-        axes.scatter(*place, color=drawing.SFT_COLOUR if is_best else drawing.GREY, s=42, zorder=3)
+        is_best, height = name in best, label.shown(score)
+        colour = drawing.PINK if is_best else drawing.GREY
+        axes.scatter(cost, height, color=colour, s=42, zorder=3)
         if (span := spans.get(name)) is not None:
-            axes.hlines(place[1], span.low, span.high, color=drawing.GREY, zorder=2)
-        near: drawing.Style = {"xytext": (5, 4), "textcoords": "offset points"}
-        axes.annotate(name, place, fontsize=9, color=drawing.INK, **near)
+            axes.hlines(height, span.low, span.high, color=drawing.GREY, zorder=2)
         shown = {kind: name, label.text: label.number(score), axis: f"{cost:.2f}"}
         shown |= {"95 % of the cost": COST.interval(spans[name])} if name in spans else {}
         rows.append({**shown, "on the front": "yes" if is_best else "no"})
+    in_order = sorted(points, key=lambda name: name not in best)
+    _name_points(axes, {n: (points[n][1], label.shown(points[n][0])) for n in in_order})
     return replace(part, figure=figure, table=table(rows))
+
+
+def _name_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write the names beside the points, in this order, where they cover no earlier one."""
+    taken: list[tuple[float, float]] = []
+    near: drawing.Style = {"xytext": (5, 4), "textcoords": "offset points"}
+    for name, place in points.items():
+        x, y = axes.transData.transform(place)
+        if all(abs(x - a) > ROOM[0] or abs(y - b) > ROOM[1] for a, b in taken):
+            axes.annotate(name, place, fontsize=9, color=drawing.INK, **near)
+            taken.append((x, y))
 
 
 def search_fronts(data: StudyData) -> list[Drawn]:
@@ -69,7 +86,7 @@ def search_fronts(data: StudyData) -> list[Drawn]:
         rows = [row for row in scored(data.rows) if key in row.metrics]
         points = {str(row.number): (row.score or 0.0, row.metrics[key]) for row in rows}
         caption = (
-            "Numbers are trials; coloured ones are on the Pareto front: no other trial has a "
+            "Numbers are trials; pink ones are on the Pareto front: no other trial has a "
             "higher score at the same or lower cost. Each is one seed on the validation items."
         )
         if len(points) < 2:

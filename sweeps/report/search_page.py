@@ -6,15 +6,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
+from sweeps.report.intervals import score_interval
 from sweeps.report.page import Cells, Drawn, Page, table
 from sweeps.report.pareto_front import search_fronts
 from sweeps.report.search_figures import (
     best_score_so_far,
+    learning_curves,
     score_against_mask_ratio,
-    score_against_others,
+    slices,
 )
+from sweeps.report.search_verdict import is_control, verdict
+from sweeps.report.sensitivity_figures import importance
 from sweeps.report.trial_row import (
     COUNT,
+    CUT_SHORT,
     NO_VALUE,
     SCORE,
     STANDARD_ERROR,
@@ -28,24 +33,23 @@ from sweeps.report.trial_row import (
     fresh_scores,
     other_parameters,
     p_text,
+    scored,
     stopped_controls,
     violations,
 )
-
-TOP_TRIALS = 10
 
 
 def page(data: StudyData) -> Page:
     """The whole page of a search."""
     return Page(
         f"{data.name}: {data.domain}",
-        [("", _lead(data))],
+        [(verdict(data), _lead(data))],
         {"": [*_figures(data), *search_fronts(data)]},
         data.config_yaml,
         _cards(data),
         [
             _test_results(data),
-            _best_trials(data),
+            _trials(data),
             *_forks(data),
             *_replicates(data),
             *_elsewhere(data),
@@ -94,25 +98,35 @@ def _place(data: StudyData, row: TrialRow | None) -> str:
     seeds = f"mean of {len(row.scores)} seeds" if row.scores else f"seed {row.seed}"
     fresh = fresh_scores(row, data.replicates)
     found = f"; {data.label.number(mean(fresh))} over {len(fresh)} fresh seeds" if fresh else ""
-    return f"trial {row.number}, {seeds}{found}"
+    interval = score_interval(row)
+    spans = f"; 95 % {data.label.interval(interval)}" if interval else ""
+    return f"trial {row.number}, {seeds}{spans}{found}"
 
 
 def _figures(data: StudyData) -> list[Drawn]:
     no_sft = 0.0 not in best_by_mask_ratio(data.rows)
     control = " No SFT trial (mask ratio 0) has finished, so there is no line." if no_sft else ""
+    hollow = any(row.state in CUT_SHORT and row.score is not None for row in data.rows)
     score = (
         "Each mark is a finished trial: colour is the learning rate, shape the accumulation "
-        "interval N. The dashed line is the best trial with mask ratio 0 (SFT). Hollow marks "
-        f"were stopped early, at an earlier step.{control}"
+        "interval N. The dashed line is the best trial with mask ratio 0 (SFT)."
+        f"{' Hollow marks were stopped early, at an earlier step.' if hollow else ''}{control}"
     )
     curve = "If the line still improves at its end, more trials may find a better point."
     each = "Each mark is a finished trial; other parameters vary too."
-    others = score_against_others(data)
-    return [
+    checks = "One line per trial. Checks before the last may use fewer items."
+    shares = (
+        "Optuna's fANOVA on the finished trials, with 95 % bootstrap intervals over trials. The "
+        "sampler tried some regions more often than others, so the shares are rough."
+    )
+    drawn = [
         Drawn("score", "Score against mask ratio", score, score_against_mask_ratio(data)),
         Drawn("curve", "Best score so far", curve, best_score_so_far(data)),
-        *([Drawn("others", "Score against the other parameters", each, others)] if others else []),
+        Drawn("learning_curves", "Learning curves", checks, learning_curves(data)),
+        importance(data.importance, shares),
+        Drawn("slices", "Score against the other parameters", each, slices(data)),
     ]
+    return [part for part in drawn if part.figure is not None] if scored(data.rows) else []
 
 
 def _test_results(data: StudyData) -> Drawn:
@@ -143,7 +157,7 @@ def _test_results(data: StudyData) -> Drawn:
 
 
 def _about_the_difference(data: StudyData) -> str:
-    if _is_control(data):
+    if is_control(data):
         return "The best trial is the best SFT trial, so there is no difference to show."
     if not data.paired:
         return "No difference is shown, because the trials have no scores on the same items."
@@ -152,10 +166,6 @@ def _about_the_difference(data: StudyData) -> str:
         "bootstrap over items. McNemar's exact test is given if items are right or wrong. It "
         "holds for these two models, with one seed each, not for other seeds."
     )
-
-
-def _is_control(data: StudyData) -> bool:
-    return data.best is not None and data.best.is_sft()
 
 
 def _with_error(data: StudyData, results: Mapping[str, float], name: str) -> str | None:
@@ -168,7 +178,7 @@ def _with_error(data: StudyData, results: Mapping[str, float], name: str) -> str
 
 def _difference(data: StudyData, paired: PairedTest | None) -> Cells:
     """The paired difference, its interval and its p-value."""
-    test = None if _is_control(data) else paired
+    test = None if is_control(data) else paired
     return {
         "difference": data.label.difference(test and test.difference),
         "95 %": data.label.interval(test, signed=True),
@@ -176,12 +186,21 @@ def _difference(data: StudyData, paired: PairedTest | None) -> Cells:
     }
 
 
-def _best_trials(data: StudyData) -> Drawn:
-    title, ranked = "Best trials on the validation items", best_first(data.rows)[:TOP_TRIALS]
-    if not ranked:
-        return Drawn("", title, "No trial has finished with a score yet.")
-    rows = _trial_cells(data, ranked)
-    return Drawn("", title, "", table=table(rows, data.best and data.best.number))
+def _trials(data: StudyData) -> Drawn:
+    """All trials: those the study selects from by score, then the others."""
+    best = best_first(data.rows)
+    chosen = {row.number for row in best}
+    others = [row for row in data.rows if row.number not in chosen]
+    note = "" if best else "No trial has finished with a score yet."
+    if any(map(score_interval, best)):
+        note = (
+            "Intervals are over other validation items, for each model by itself: differences "
+            "between trials on the same items are more certain, and the highest score is partly "
+            "luck."
+        )
+    cells = _trial_cells(data, [*best, *others])
+    shown = table(cells, data.best and data.best.number) if cells else ""
+    return Drawn("", "Trials on the validation items", note, table=shown)
 
 
 def _elsewhere(data: StudyData) -> list[Drawn]:
@@ -190,9 +209,7 @@ def _elsewhere(data: StudyData) -> list[Drawn]:
         return []
     ranked = sorted(data.elsewhere, key=lambda row: (row.score is None, -(row.score or 0.0)))
     cells = zip(ranked, _trial_cells(data, ranked), strict=True)
-    rows: list[Cells] = [
-        {"of": row.origin, "state": row.state.replace("_", " "), **each} for row, each in cells
-    ]
+    rows: list[Cells] = [{"of": row.origin, **each} for row, each in cells]
     note = (
         "They are in no figure and are not selected. The sampler knows imported trials, and not "
         "those of an earlier space, which lie outside the present one."
@@ -202,19 +219,21 @@ def _elsewhere(data: StudyData) -> list[Drawn]:
 
 def _trial_cells(data: StudyData, rows: Sequence[TrialRow]) -> list[Cells]:
     several = len({row.method for row in data.rows}) > 1
-    averaged = any(row.scores for row in rows)
+    averaged, known = any(row.scores for row in rows), any(map(score_interval, rows))
     searched = other_parameters((*data.rows, *rows))
     return [
         {
             "trial": row.number,
-            data.label.text: data.label.number(row.score),
+            data.label.text: data.label.number(row.score if row.state == "finished" else None),
+            **({"95 %": data.label.interval(score_interval(row))} if known else {}),
             **({"method": row.method} if several else {}),
             "mask ratio": f"{row.mask_ratio:.3g}",
             "N": row.accumulation_interval,
             "learning rate": f"{row.learning_rate:.2e}",
             **{name: as_text(row.others.get(name)) for name in searched},
             **({"spread": _spread(data, row.scores)} if averaged else {"seed": row.seed}),
-            "updates": row.steps,
+            "state": row.state.replace("_", " "),
+            "updates": row.step,
             "seconds": f"{row.seconds:.1f}",
         }
         for row in rows
@@ -278,11 +297,15 @@ def _spread(data: StudyData, scores: Sequence[float]) -> str | None:
 
 
 def _caveats(data: StudyData) -> list[str]:
+    count = len(best_first(data.rows))
+    winners_curse = [
+        f"The best validation score is the highest of {count}, so it is optimistically biased "
+        "(the winner's curse). Judge by the test items."
+    ]
     return [
         "This is a search, not a sensitivity study. A sampler such as TPE tries more points where "
         "scores were high, so the samples are biased: neither the shape of the curve nor a gap "
         "between mask ratios is evidence that the mask ratio matters, or that it does not. That "
         "requires a fixed design with several seeds per point.",
-        f"The best validation score is the highest of {len(best_first(data.rows))}, so it is "
-        "optimistically biased (the winner's curse). Judge by the test items.",
+        *(winners_curse if count > 1 else []),
     ]

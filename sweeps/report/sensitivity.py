@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import final
+from dataclasses import asdict, dataclass, field
+from typing import Any, final
 
 from evaluators.comparison import Difference
 from sweeps.report.arms import (
@@ -140,7 +140,7 @@ def _rescored(data: SensitivityData) -> Rescored | None:
 def headline(data: SensitivityData, result: SensitivityResult) -> str:
     """The verdict in one sentence, limited to what the study can resolve."""
     if result.best is None:
-        return f"{data.domain}: no verdict yet: {result.missing}."
+        return f"No verdict yet: {result.missing}."
     label, best = data.label, result.best
     margin = f"\u00b1{data.margin:g} {label.unit}"
     seeds = min(one.n for one in result.arms)
@@ -161,10 +161,17 @@ def headline(data: SensitivityData, result: SensitivityResult) -> str:
         text = f"it is undecided whether ratios up to {CLAIM:g} are equivalent within {margin}"
         if different:
             text += f" (worse than the best one, {best.reference}: {', '.join(different)})"
-        text += f" with {seeds} seeds: {seeds_text(result, seeds)}"
+        text += f"; {seeds_text(result, seeds)}"
     if different and result.spread_p < UNEQUAL:
         text += " (the spread differs between ratios, which makes such differences less certain)"
-    return f"{data.domain}: {text}."
+    return f"On validation items, {seeds} seeds per ratio: {text}."
+
+
+def results(data: SensitivityData, result: SensitivityResult) -> dict[str, Any]:
+    """The numbers of the study for other programs."""
+    shares = [[name, asdict(share)] for name, share in data.importance]
+    found = {"claim": result.claim(), "declared": data.declared, **asdict(result)}
+    return {**found, "importance": shares}
 
 
 def seeds_text(result: SensitivityResult, seeds: int) -> str:

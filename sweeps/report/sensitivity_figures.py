@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from matplotlib import colormaps
 
 from sweeps.report import drawing
-from sweeps.report.arms import scored_at, setting_at
+from sweeps.report.arms import Interval, scored_at, setting_at
 from sweeps.report.equivalence import Comparisons
 from sweeps.report.intervals import bars, cut, mean_interval
 from sweeps.report.page import Cells, Drawn, table
@@ -15,13 +16,18 @@ from sweeps.report.sensitivity import SensitivityData, SensitivityResult
 from sweeps.report.trial_row import ScoreLabel
 
 TRAIN_SECONDS = "cost/train_seconds"
-VERDICT_COLOURS = {"equivalent": "#2f855a", "different": "#c53030", "inconclusive": drawing.GREY}
+VERDICT_COLOURS = {
+    "equivalent": drawing.GOOD,
+    "different": drawing.BAD,
+    "inconclusive": drawing.GREY,
+}
 
 
 def figures(data: SensitivityData, result: SensitivityResult) -> list[Drawn]:
     """All figures, the curve first."""
-    parts = [curve(data, result), verdicts(data, result), slices(data), importance(data)]
-    return [*parts, costs(data, result)]
+    parts = [curve(data, result), verdicts(data, result), slices(data)]
+    caption = "On the tuning grid, with 95 % bootstrap intervals over trials."
+    return [*parts, importance(data.importance, caption), costs(data, result)]
 
 
 def curve(data: SensitivityData, result: SensitivityResult) -> Drawn:
@@ -35,7 +41,7 @@ def curve(data: SensitivityData, result: SensitivityResult) -> Drawn:
         shown = [label.shown(score) for score in one.scores]
         name = "" if rows else "one seed"
         axes.scatter(
-            [float(one.name)] * one.n, shown, s=16, color=drawing.GREY, alpha=0.6, label=name
+            [float(one.name)] * one.n, shown, s=16, color=drawing.GREY, alpha=0.8, label=name
         )
         rows.append(
             {
@@ -138,17 +144,16 @@ def slices(data: SensitivityData) -> Drawn:
             "at every ratio. Lists under study.nuisance tune them for each ratio.",
         )
     figure, axes = drawing.canvas("mask ratio", label.text)
-    rates, intervals = sorted({rate for _, rate in pairs}), sorted({n for n, _ in pairs})
-    shades = colormaps[drawing.COLOURS](np.linspace(0.3, 0.85, len(rates)))
+    intervals = sorted({n for n, _ in pairs})
     rows: list[Cells] = []
-    for interval, rate in pairs:
+    for index, (interval, rate) in enumerate(pairs):
         some = sorted(
             (r.mask_ratio, r.score or 0.0)
             for r in tuning
             if (r.accumulation_interval, r.learning_rate) == (interval, rate)
         )
         marker = drawing.MARKERS[intervals.index(interval) % len(drawing.MARKERS)]
-        colour, name = tuple(shades[rates.index(rate)]), f"lr {rate:.0e}, N = {interval}"
+        colour, name = drawing.series_colour(index), f"lr {rate:.0e}, N = {interval}"
         shown = [label.shown(score) for _, score in some]
         axes.plot([x for x, _ in some], shown, color=colour, marker=marker, label=name)
         for ratio, score in some:
@@ -159,14 +164,14 @@ def slices(data: SensitivityData) -> Drawn:
     return Drawn("slices", title, caption, figure, table(rows))
 
 
-def importance(data: SensitivityData) -> Drawn:
+def importance(shares: Sequence[tuple[str, Interval]], caption: str) -> Drawn:
     """fANOVA shares of variance with bootstrap bars."""
     title = "Importance of each parameter (fANOVA)"
-    if not data.importance:
+    if not shares:
         missing = "Requires a tuning grid over two or more parameters, which this study lacks."
         return Drawn("importance", title, missing)
     figure, axes = drawing.canvas("share of the score's variance", "", (5.6, 2.6))
-    for name, share in reversed(data.importance):
+    for name, share in reversed(shares):
         ends = [[share.estimate - share.low], [share.high - share.estimate]]
         error: drawing.Style = {"ecolor": drawing.INK, "capsize": 3}
         axes.barh(
@@ -175,9 +180,8 @@ def importance(data: SensitivityData) -> Drawn:
     axes.set_xlim(0, 1)
     rows = [
         {"parameter": n, "share": f"{s.estimate:.2f}", "95 %": f"{s.low:.2f} to {s.high:.2f}"}
-        for n, s in data.importance
+        for n, s in shares
     ]
-    caption = "On the tuning grid, with 95 % bootstrap intervals over trials."
     return Drawn("importance", title, caption, figure, table(rows))
 
 
@@ -194,7 +198,7 @@ def costs(data: SensitivityData, result: SensitivityResult) -> Drawn:
     if len(points) < 2:
         return Drawn("front", title, "Requires two ratios with a score and a time.")
     caption = (
-        "Numbers are mask ratios; coloured ones are on the Pareto front. Times are of the updates "
+        "Numbers are mask ratios; pink ones are on the Pareto front. Times are of the updates "
         "alone, without the start of the workers, with 95 % intervals over seeds. Trials that ran "
         "in parallel shared the machine."
     )

@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
 
 from evaluators.protocol import is_harness
+
+if TYPE_CHECKING:
+    from evaluators.comparison import Interval
 
 # The suffixes of one benchmark's entries in `StudyData.test_results`.
 SCORE, STANDARD_ERROR, COUNT = "score", "standard_error", "n"
@@ -36,6 +39,11 @@ class Ends(Protocol):
         """The upper bound."""
 
 
+def benchmark_text(name: str, metric: str | None) -> str:
+    """A benchmark and its primary metric, None for its default."""
+    return f"{name} {metric or 'score'}"
+
+
 @final
 @dataclass(frozen=True)
 class ScoreLabel:
@@ -57,9 +65,11 @@ class ScoreLabel:
         """The label of a mean over benchmarks, each (name, metric or None for its default)."""
         if all(metric == "bits_per_byte" for _, metric in benchmarks):
             return cls("bits per byte (lower is better)", -1.0, 4, "bits per byte", highest=0.0)
+        text = f"mean of {len(benchmarks)} benchmarks"
         if any(metric == "bits_per_byte" for _, metric in benchmarks):
-            return cls("score (a mean in which bits per byte count negatively)")
-        text = ", ".join(f"{name} {metric or 'score'}" for name, metric in benchmarks)
+            return cls(f"{text} (bits per byte count negatively)")
+        if len(benchmarks) == 1:
+            text = " ".join(benchmark_text(*each) for each in benchmarks)
         if any(is_harness(name) for name, _ in benchmarks):  # its metrics have bounds of their own
             return cls(text)
         return cls(text, lowest=0.0, highest=1.0)
@@ -187,6 +197,8 @@ class StudyData:
     continued from a checkpoint with other settings. Objectives other than the score are in each
     row's metrics as "objective/<name>". `shortfall` says if the space has fewer points than the
     trials asked for; else empty. `elsewhere`: trials outside the space or of other studies.
+    `curves`: by trial number, (share of the updates, score) at each check. `importance`: each
+    parameter's share of the score's variance.
     """
 
     name: str
@@ -202,6 +214,8 @@ class StudyData:
     paired: tuple[PairedTest, ...] = ()
     shortfall: str = ""
     elsewhere: tuple[TrialRow, ...] = ()
+    curves: Mapping[int, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    importance: tuple[tuple[str, Interval], ...] = ()
 
 
 def p_text(p_value: float) -> str:

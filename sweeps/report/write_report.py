@@ -6,15 +6,15 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
-from sweeps.report import search_page, sensitivity_page
 from sweeps.report.drawing import png
 from sweeps.report.page import Page
-from sweeps.report.sensitivity import SensitivityData, analyse, headline
-from sweeps.report.trial_row import StudyData, TrialRow, other_parameters
+from sweeps.report.trial_row import TrialRow, other_parameters
+
+RESULTS = "results.json"
 
 
 @final
@@ -31,34 +31,13 @@ class ReportPaths:
         return [self.html, *self.more]
 
 
-def write_report(data: StudyData, folder: Path) -> ReportPaths:
-    """Write a search's page, figures and trials, replacing older ones."""
-    rows = (*data.rows, *data.replicates, *data.forks, *data.elsewhere)
-    return write_files(folder, search_page.page(data), rows)
-
-
-def write_sensitivity(data: SensitivityData, folder: Path) -> ReportPaths:
-    """Write a sensitivity study's page, figures, trials and results."""
-    result = analyse(data)
-    results = {
-        "name": data.name,
-        "domain": data.domain,
-        "headline": headline(data, result),
-        "claim": result.claim(),
-        "declared": data.declared,
-        **asdict(result),
-        "importance": [[name, asdict(share)] for name, share in data.importance],
-    }
-    return write_files(folder, sensitivity_page.page(data, result), data.rows, results)
-
-
 def write_files(
     folder: Path,
     page: Page,
     rows: tuple[TrialRow, ...] | None = None,
     results: Mapping[str, Any] | None = None,
 ) -> ReportPaths:
-    """Write a page, its figures as PNG, trials and results.
+    """Write a page, its figures as PNG, trials and results, replacing older ones.
 
     A figure's file has its name and its heading's; the first one without heading is report.png.
     """
@@ -75,7 +54,7 @@ def write_files(
         more.append(folder / "trials.csv")
         more[-1].write_text(trials_csv(rows), encoding="utf-8", newline="")
     if results is not None:
-        more.append(folder / "results.json")
+        more.append(folder / RESULTS)
         more[-1].write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return ReportPaths(html, tuple(more))
 

@@ -26,7 +26,7 @@ Parameter = float | int | str
 DESCRIPTION = "description"
 """The fact that a tracker shows first, as text."""
 
-SINGLE = ("cost/", "data/")
+SINGLE = ("cost/", "data/", "validation/")
 """The beginnings of the metrics that a trial has once; they are facts and not curves."""
 
 

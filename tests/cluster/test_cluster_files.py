@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -13,6 +15,10 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator, ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from sweeps.config.load import load_config
+from sweeps.execution.preflight import different_runs
+from sweeps.finetune.memory import memory_need
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("cluster.yaml", "cluster-local.yaml")
@@ -39,8 +45,8 @@ def test_ray_accepts_it(name: str) -> None:
     [
         (("no_such_key",), 1),
         (("head_node_type",), "head.tpu"),
-        (("available_node_types", "worker.gpu.spot", "resources", "GPU"), "four"),
-        (("available_node_types", "worker.gpu.spot", "min_workers"), 99),
+        (("available_node_types", "worker.24gb.spot", "resources", "GPU"), "four"),
+        (("available_node_types", "worker.24gb.spot", "min_workers"), 99),
     ],
 )
 def test_the_check_sees_mistakes(
@@ -63,12 +69,13 @@ def test_head_trains_nothing_and_workers_come_on_demand(config: dict[str, Any]) 
     types = config["available_node_types"]
     head = types[config["head_node_type"]]
     assert head["resources"] == {"CPU": 0} and head["max_workers"] == 0
-    workers = [kind for name, kind in types.items() if name != config["head_node_type"]]
-    markets = [kind["node_config"].get("InstanceMarketOptions") for kind in workers]
-    assert markets == [{"MarketType": "spot"}, None]
-    for kind in workers:
+    workers = {name: kind for name, kind in types.items() if name != config["head_node_type"]}
+    for name, kind in workers.items():
+        market = kind["node_config"].get("InstanceMarketOptions")
+        assert market == ({"MarketType": "spot"} if name.endswith(".spot") else None)
+        assert kind["node_config"]["IamInstanceProfile"] == {"Name": "gmt-sweep-worker"}
         assert kind["resources"]["GPU"] >= 1 and kind["min_workers"] == 0
-    assert any(kind["max_workers"] for kind in workers)
+    assert any(kind["max_workers"] for kind in workers.values())
     assert config["idle_timeout_minutes"] > 0
     local = read("cluster-local.yaml")["head_start_ray_commands"][-1]
     assert "--num-cpus=0" in local
@@ -85,6 +92,71 @@ def test_every_node_is_closed_tagged_and_encrypted(config: dict[str, Any]) -> No
         assert tagged == {"instance", "volume"}
         for spec in node["TagSpecifications"]:
             assert {"project", "owner"} == {tag["Key"] for tag in spec["Tags"]}
+
+
+GPU_BYTES = {"g5.12xlarge": 22 * 2**30, "p4de.24xlarge": 79 * 2**30}
+"""Of one GPU, as torch reports it, or less."""
+
+RECIPES = {  # the node type, the model's parameters, layers and width
+    "first_gpu": ("24gb", 134_515_008, 30, 576),
+    "math_mistral7b": ("80gb", 7_241_732_096, 32, 4096),
+    "code_deepseek6.7b": ("80gb", 6_740_512_768, 32, 4096),
+    "general_llama2_7b": ("80gb", 6_738_415_616, 32, 4096),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_each_recipe_has_nodes_that_hold_it(config: dict[str, Any], recipe: str) -> None:
+    size, parameters, layers, width = RECIPES[recipe]
+    facts = {"num_hidden_layers": layers, "hidden_size": width}
+    sweep = load_config(ROOT / "sweeps" / "configs" / f"{recipe}.yaml")
+    workers = sweep.resources.workers
+    runs = [run for domain in sweep.domains for run in different_runs(sweep, domain)]
+    for market in ("spot", "on_demand"):
+        kind = config["available_node_types"][f"worker.{size}.{market}"]
+        there = GPU_BYTES[kind["node_config"]["InstanceType"]]
+        assert kind["resources"]["GPU"] >= workers
+        assert all(memory_need(r, facts, parameters, workers, "cuda").total < there for r in runs)
+    pods = read("examples/kuberay/rayjob.yaml")["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    (pod,) = (group for group in pods if group["groupName"] == f"gpu-{size}")
+    limits = pod["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert int(limits["nvidia.com/gpu"]) >= workers and int(limits["cpu"]) >= workers
+    hosts = [memory_need(r, facts, parameters, workers, "cuda").on_machine(workers) for r in runs]
+    assert max(hosts) < int(limits["memory"].removesuffix("Gi")) * 2**30
+
+
+def test_seven_billion_parameters_do_not_fit_four_gpus_of_24_gb() -> None:
+    sweep = load_config(ROOT / "sweeps" / "configs" / "math_mistral7b.yaml")
+    run = different_runs(sweep, "math")[0].model_copy(update={"reduce_gradients": "micro_batch"})
+    need = memory_need(run, {}, RECIPES["math_mistral7b"][1], 4, "cuda")
+    assert need.total > GPU_BYTES["g5.12xlarge"]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "connections", "ends"),
+    [
+        ("[JobDetails(status=<JobStatus.SUCCEEDED: 'SUCCEEDED'>)]", "", True),
+        ("[]", "", True),
+        ("[JobDetails(status=<JobStatus.RUNNING: 'RUNNING'>)]", "", False),
+        ("[]", "0 0 10.0.0.1:22 10.0.0.9:4711", False),
+    ],
+)
+def test_a_head_that_nobody_uses_shuts_down(
+    tmp_path: Path, jobs: str, connections: str, ends: bool
+) -> None:
+    calls = tmp_path / "calls"
+    programs = {"ray": f'echo "{jobs}"', "ss": f'echo -n "{connections}"'}
+    programs["sudo"] = f'echo "$*" >> {calls}'
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    script = ROOT / "tools" / "cluster" / "idle_shutdown.sh"
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        command = ["bash", str(script), "1", "0.2"]
+        subprocess.run(command, env=environment, check=True, timeout=20 if ends else 2.5)
+    assert calls.exists() == ends
+    assert not ends or calls.read_text() == "shutdown -h now\n"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -125,10 +197,24 @@ def test_setting_a_node_up_again_does_nothing(tmp_path: Path) -> None:
     script = project / "setup_node.sh"
     script.write_text((ROOT / "tools" / "cluster" / "setup_node.sh").read_text())
     calls = tmp_path / "calls"
-    for program in (home / ".local" / "bin" / "uv", tmp_path / "bin" / "python3"):
+    own = [tmp_path / "bin" / name for name in ("python3", "gcc", "sudo")]  # without bwrap
+    for program in (home / ".local" / "bin" / "uv", *own):
         program.write_text(f'#!/bin/sh\necho "$0 $*" >> {calls}\nmkdir -p {home}/env\n')
         program.chmod(0o755)
-    environment = {"HOME": str(home), "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    for name in (
+        "bash",
+        "cat",
+        "cut",
+        "dirname",
+        "grep",
+        "mkdir",
+        "mv",
+        "rm",
+        "sha256sum",
+        "touch",
+    ):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or "")
+    environment = {"HOME": str(home), "PATH": str(tmp_path / "bin")}
 
     def set_up() -> int:
         subprocess.run(["bash", str(script)], env=environment, check=True)
@@ -136,7 +222,8 @@ def test_setting_a_node_up_again_does_nothing(tmp_path: Path) -> None:
 
     first = set_up()
     bashrc = (home / ".bashrc").read_text()
-    assert first == 3 and bashrc.count("gmt-sweep/environment.sh") == 1
+    assert calls.read_text().count(" install --no-install-recommends bubblewrap") == 1
+    assert first == 6 and bashrc.count("gmt-sweep/environment.sh") == 1
     assert set_up() == first and (home / ".bashrc").read_text() == bashrc
     (project / "constraints.txt").write_text("other pins")
     assert set_up() > first

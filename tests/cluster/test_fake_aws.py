@@ -7,8 +7,6 @@ price and quota, and opens and closes no port: those only AWS itself can check.
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,61 +17,20 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeps.execution.cluster import free_port
+from tests.cluster.fake_aws import ROOT, client, create_roles, serving_aws
 
 pytest.importorskip("moto")
-boto3 = pytest.importorskip("boto3")
+pytest.importorskip("boto3")
 
-ROOT = Path(__file__).resolve().parents[2]
-REGION = "us-west-2"
+MARKETS = ("spot", "on_demand")
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An environment in which AWS is moto's server, and the home an empty folder."""
-    port = free_port()
-    environment = {
-        **os.environ,
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "none",
-        "AWS_SECRET_ACCESS_KEY": "none",
-        "AWS_DEFAULT_REGION": REGION,
-        "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "HOME": str(tmp_path_factory.mktemp("home")),
-    }
-    program = str(Path(sys.executable).with_name("moto_server"))
-    server = subprocess.Popen(
-        [program, "-H", "127.0.0.1", "-p", str(port)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        end = time.monotonic() + 120
-        while not answers(port):
-            assert time.monotonic() < end, "moto does not start"
-            time.sleep(0.2)
+    with serving_aws(tmp_path_factory.mktemp("home")) as environment:
+        create_roles(environment)
         yield environment
-    finally:
-        server.kill()
-        server.wait()
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def client(aws: dict[str, str], service: str) -> Any:
-    return boto3.client(
-        service,
-        region_name=REGION,
-        endpoint_url=aws["AWS_ENDPOINT_URL"],
-        aws_access_key_id="none",
-        aws_secret_access_key="none",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +96,17 @@ def test_its_disk_is_encrypted_and_goes_with_it(aws: dict[str, str], head: dict[
     assert (volume["Size"], volume["VolumeType"], volume["Encrypted"]) == (200, "gp3", True)
 
 
-def test_it_may_start_workers_and_read_object_storage(
+def test_it_has_the_role_of_heads_and_ray_made_no_other(
     aws: dict[str, str], head: dict[str, Any]
 ) -> None:
     iam = client(aws, "iam")
     profile = head["IamInstanceProfile"]["Arn"].rpartition("/")[2]
-    role = iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"][0]
-    attached = iam.list_attached_role_policies(RoleName=role["RoleName"])["AttachedPolicies"]
-    assert {"AmazonEC2FullAccess", "AmazonS3FullAccess"} <= {p["PolicyName"] for p in attached}
+    assert profile == "gmt-sweep-head"
+    made = {role["RoleName"] for role in iam.list_roles()["Roles"]}
+    assert {name for name in made if not name.startswith("AWSServiceRole")} == {
+        "gmt-sweep-head",
+        "gmt-sweep-worker",
+    }
 
 
 def test_its_security_group_is_ours_alone_and_ray_opened_nothing(
@@ -165,6 +125,5 @@ def test_the_file_names_all_it_needs(head: dict[str, Any]) -> None:
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
     assert set(config["available_node_types"]) == {
         "head.cpu",
-        "worker.gpu.spot",
-        "worker.gpu.on_demand",
+        *(f"worker.{size}.{market}" for size in ("24gb", "80gb") for market in MARKETS),
     }

@@ -17,6 +17,7 @@ from evaluators.statistics import (
     clustered_standard_error,
     holm,
     independent_number,
+    interval_of_mean,
     mcnemar,
     mean_and_standard_error,
     mean_over_groups,
@@ -74,6 +75,28 @@ def test_wilsons_interval_is_scipys(n, data):
 
 def test_the_normal_interval_is_scipys():
     assert normal_interval(2.0, 0.5) == pytest.approx(stats.norm.interval(0.95, 2.0, 0.5))
+
+
+def test_the_interval_of_a_mean_of_one_is_its_own_and_of_normal_ones_the_normal_one():
+    assert interval_of_mean([(0.5, 0.3, 0.9)]) == pytest.approx((0.3, 0.9))
+    errors = (0.03, 0.04, 0.12)
+    parts = [(0.5, *normal_interval(0.5, error)) for error in errors]
+    assert interval_of_mean(parts) == pytest.approx(normal_interval(0.5, 0.13 / 3))
+    assert math.isnan(interval_of_mean([(0.5, 0.3, 0.9), (0.5, math.nan, math.nan)])[0])
+
+
+@pytest.mark.parametrize("rates", [(0.5, 0.5), (0.02, 0.7), (0.99, 0.97, 0.9)])
+def test_the_interval_of_a_mean_covers_the_truth(rates):
+    draw, truth, covered = random.Random(5), sum(rates) / len(rates), 0
+    for _ in range(1000):
+        parts = []
+        for size, rate in zip((40, 80, 120), rates, strict=False):
+            right = sum(draw.random() < rate for _ in range(size))
+            parts.append((right / size, *wilson_interval(right, size)))
+        low, high = interval_of_mean(parts)
+        assert 0 <= low <= high <= 1
+        covered += low <= truth <= high
+    assert 930 <= covered <= 985
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))

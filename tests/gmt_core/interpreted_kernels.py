@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from gmt_core import kernels
+from gmt_core import kernel_select, kernels
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.flat import from_bits
 from gmt_core.magnitudes import plain_pool
@@ -32,8 +32,11 @@ def by_sorting(tensors: list[Tensor], kept: int) -> Tensor:
 
 
 def thresholds(pools: list[list[Tensor]], kept: list[int], dtype: torch.dtype) -> list[Tensor]:
-    counter = kernels.KernelCounter([plain_pool(pool, dtype) for pool in pools])
-    return list(from_bits(radix_select(counter, kept, dtype), dtype).unbind())
+    """Digit by digit, and by a sample: the same."""
+    own = [plain_pool(pool, dtype) for pool in pools]
+    selected = kernel_select.select(kernels, own, kept, dtype)
+    assert torch.equal(selected, radix_select(kernels.KernelCounter(own), kept, dtype))
+    return list(from_bits(selected, dtype).unbind())
 
 
 def aligned(dtype: torch.dtype) -> list[Tensor]:
@@ -83,13 +86,46 @@ def check_non_finite(dtype: torch.dtype, bad: float) -> None:
         raise AssertionError(f"{bad} went unnoticed")
 
 
+def check_samples(dtype: torch.dtype) -> None:
+    """Of pools with several members and spans, and of steps that divide none of them."""
+    tensors = [*draw(dtype), torch.empty(0, dtype=dtype)]
+    pools = [plain_pool(part, dtype) for part in (tensors[:2], tensors[2:])]
+    found = kernels.sampled(pools, [7, 3])
+    span = kernels._SPAN
+    for row, pool, step in zip(found, pools, (7, 3), strict=True):
+        spans = [part for member in pool for part in member.bits(slice(None)).split(span)]
+        expected = torch.cat([part[::step] for part in spans]).to(torch.int32)
+        assert kernels.sample_size(pool, step) == expected.numel()
+        assert torch.equal(row[: expected.numel()], expected)
+        assert (row[expected.numel() :] == -1).all()
+
+
+def check_guesses(dtype: torch.dtype) -> None:
+    """How many of the pools are decided in one pass, where each is large."""
+    drawn = [each for each in (*draw(dtype), *aligned(dtype)) if each.numel() > 1000]
+    pools = [plain_pool([each], dtype) for each in drawn]
+    for share in (1e-3, 0.5, 1.0):
+        kept = [max(1, math.ceil(share * each.numel())) for each in drawn]
+        decided = [
+            place
+            for batch in kernel_select._batches(kernels, pools, kept, dtype)
+            for place in kernel_select._decided(kernels, batch, pools, kept, dtype)[0]
+        ]
+        normal = [place for place, each in enumerate(drawn) if each.unique().numel() > 900]
+        assert set(decided) >= set(normal), (dtype, share, decided, normal)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    kernel_select._LARGE, kernel_select._LEAST = 1000, 512  # type: ignore[misc]
+    kernel_select._GATHERED = 1 << 17  # type: ignore[misc]
     for dtype in DTYPES:
         for share in (0.0, 0.3, 1.0):
             for gradients in (draw(dtype), aligned(dtype)):
                 check_thresholds_and_masks(gradients, share)
         check_pooled(dtype)
+        check_samples(dtype)
+        check_guesses(dtype)
     for dtype, bad in itertools.product(DTYPES, (math.nan, -math.inf)):
         check_non_finite(dtype, bad)
     print("kernels agree with a full sort")

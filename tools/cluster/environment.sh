@@ -4,3 +4,8 @@ export RAY_AUTH_MODE=token PATH=$HOME/env/bin:$PATH PYTHONPATH=$HOME/gmt-sweep
 if [ -e ~/ray_bootstrap_config.yaml ]; then
     export RAY_ADDRESS=auto MLFLOW_TRACKING_URI="http://$(hostname -I | cut -d ' ' -f 1):5000"
 fi
+# The node's own NVMe, where AWS's images mount it: checkpoints before their upload, and the hub.
+nvme=/opt/dlami/nvme
+if [ -w $nvme ]; then
+    export GMT_SWEEP_SCRATCH=$nvme/gmt-sweep HF_HOME=$nvme/huggingface
+fi

@@ -85,6 +85,14 @@ def test_gpus(found: list[Gpu], wanted: float, present: bool, wrong: bool) -> No
     assert failed(doctor_checks.check_gpus(found, wanted, present)) == wrong
 
 
+def test_the_kernels_of_masks_are_launched_once() -> None:
+    assert doctor_checks.check_masks([]) == []
+    (right,) = doctor_checks.check_masks([Gpu("A", 24 * GIB)], "cpu")
+    assert right.ok and right.said == "a mask on the GPU equals the CPU's"
+    (wrong,) = doctor_checks.check_masks([Gpu("A", 24 * GIB)], "meta")
+    assert failed(wrong) and "gcc" in wrong.fix
+
+
 def test_disk_and_memory(tmp_path: Path) -> None:
     assert not failed(doctor_checks.check_disk(20 * GIB, tmp_path))
     assert failed(doctor_checks.check_disk(9 * GIB, tmp_path))

@@ -13,8 +13,16 @@ from typer.testing import CliRunner, Result
 from sweeps.cli import app
 from sweeps.config.load import load_config, parse_config
 from sweeps.config.sweep_config import resolve_paths
+from sweeps.execution.checkpoint_cost import checkpoint_cost
 from sweeps.execution.disk_need import DiskNeed, check_disk, disk_need
-from sweeps.execution.pace import ItemCounts, Pace, count_items, given_pace, recorded_pace
+from sweeps.execution.pace import (
+    ItemCounts,
+    Pace,
+    count_items,
+    given_pace,
+    recorded_pace,
+    shortest_run,
+)
 from sweeps.execution.planning import Machine, plan
 from sweeps.search.trial_records import Records, recorded_rows
 from sweeps.search.workload import first_trials, kept_models, workload
@@ -98,6 +106,51 @@ def test_hours_and_money(tree: Tree) -> None:
     assert found.evaluation_device_hours == pytest.approx(3)
     assert found.hours == pytest.approx(4.5 / 2)
     assert found.money == pytest.approx(18)
+
+
+MISTRAL = 7_241_732_096
+TO_WRITE = 3 * 4 * MISTRAL / 125e6  # seconds: weights and moments, at 125 MB/s
+
+
+def seven_billion(tree: Tree, **training: Any) -> Tree:
+    """200 updates with a checkpoint after each 50, but for the last."""
+    tree["training"] |= {"examples": 200 * 8, "checkpoint_updates": 50, **training}
+    return {**tree, "evaluation": {"checks": 1}, "resources": {"gpus_per_worker": 1}}
+
+
+@pytest.mark.parametrize(
+    ("background", "training", "waits"),
+    [
+        (False, None, 3 * TO_WRITE),
+        ("auto", None, None),
+        ("auto", 2000.0, 3 * (TO_WRITE - 500)),  # from one to the next, or to the end
+        (True, 4000.0, 0),
+    ],
+)
+def test_what_the_checkpoints_of_seven_billion_parameters_cost(
+    tree: Tree, background: Any, training: float | None, waits: float | None, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("sweeps.finetune.memory.count_parameters", lambda _: MISTRAL)
+    config = resolve_paths(parse_config(seven_billion(tree, checkpoint_async=background)))
+    found = checkpoint_cost(shortest_run(config, "sums"), 1, "cuda", training, 125.0)
+    assert found is not None
+    assert (found.count, found.size) == (3, 3 * 4 * MISTRAL)
+    assert found.seconds == pytest.approx(TO_WRITE)
+    assert found.waits == (None if waits is None else pytest.approx(waits))
+
+
+def test_the_plan_says_what_checkpoints_cost(
+    tree: Tree, sweep_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.finetune.memory.count_parameters", lambda _: MISTRAL)
+    (sweep_files / "sweep.yaml").write_text(json.dumps(seven_billion(tree)))
+    line = "  checkpoints: 3 of 80.93 GiB and 11 min 35 s to write each; "
+    assert f"{line}training waits for one only where" in call("sweep.yaml").stdout
+    fast = call("sweep.yaml", "--write-rate", "1000").stdout
+    assert "80.93 GiB and 1 min 27 s to write each" in fast
+    given = ("--seconds-per-step", "1", "--price", "10", "training.checkpoint_async=false")
+    found = call("sweep.yaml", *given).stdout
+    assert f"{line}a trial waits 34 min 46 s, 0.579 GPU-hours, 5.79 of money" in found
 
 
 @pytest.mark.parametrize(("domains", "hours"), [("in_turn", 2 * 1.5), ("side_by_side", 1.5)])

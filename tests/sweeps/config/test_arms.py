@@ -10,7 +10,7 @@ from sweeps.config.load import parse_config
 from sweeps.config.study_identity import study_definition
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution.preflight import check_inputs
-from sweeps.execution.reporting import choices
+from sweeps.execution.report_data import choices
 from sweeps.finetune.method_options import HalfConfig
 from sweeps.search.fixed_designs import MethodsDesign, build_design
 from sweeps.storage.errors import UserError

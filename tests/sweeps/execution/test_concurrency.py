@@ -15,6 +15,7 @@ from sweeps.config.resources import Resources
 from sweeps.execution import cluster, worker_groups
 from sweeps.execution.cluster import concurrency, local_places
 from sweeps.execution.hub_token import HubToken
+from sweeps.execution.placement import check_room
 from sweeps.execution.tuner import scaling
 from sweeps.execution.worker_groups import WorkerGroups, avoiding
 from sweeps.storage.errors import UserError
@@ -184,3 +185,54 @@ def test_new_groups_avoid_nodes_with_faults_where_others_have_room(
     assert avoiding(asked, ["a", "b"]) == asked  # no other has room
     monkeypatch.setenv("RAY_USAGE_STATS_KUBERAY_IN_USE", "1")  # but one may come
     assert avoiding(asked, ["a", "b"]).label_selector == {"ray.io/node-id": "!in(a,b)"}
+
+
+GPU_TYPES = """
+available_node_types:
+  head.cpu: {resources: {CPU: 0}, max_workers: 0}
+  worker.gpu: {resources: {CPU: 48, GPU: 4}, max_workers: 2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("workers", "one_node", "refused"),
+    [
+        (4, True, ""),
+        (8, False, ""),
+        (8, True, "the largest node holds 4 workers with 12 CPU and 1 GPU each; use larger"),
+        (9, False, "workers 9: the nodes of this cluster hold at most 8 workers with 12 CPU"),
+    ],
+)
+def test_a_trial_that_no_growth_makes_room_for_is_refused(
+    workers: int, one_node: bool, refused: str, tmp_path: Path
+) -> None:
+    """No worker node is there yet: `ray up` starts the head alone."""
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(GPU_TYPES)
+    asked = Resources(workers=workers, cpus_per_worker="auto", gpus_per_worker=1)
+    if not refused:
+        return check_room(asked, one_node)
+    with pytest.raises(UserError, match=refused):
+        check_room(asked, one_node)
+
+
+def test_nothing_is_refused_where_node_types_are_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(
+        "available_node_types: {local: {resources: {}, max_workers: 2}}"
+    )
+    check_room(PAIR, one_node=True)
+    (tmp_path / "ray_bootstrap_config.yaml").unlink()
+    monkeypatch.setenv("RAY_USAGE_STATS_KUBERAY_IN_USE", "1")
+    check_room(PAIR, one_node=True)
+
+
+def test_a_cluster_of_fixed_size_has_the_nodes_that_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nodes = [node("a", 1), node("b", 1), node("c", 4, alive=False)]
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    check_room(PAIR, one_node=False)
+    with pytest.raises(UserError, match="the largest node holds 1 workers"):
+        check_room(PAIR, one_node=True)

@@ -123,6 +123,20 @@ def test_two_tries_of_one_trial_never_share_its_folder() -> None:
     run(steps())
 
 
+def test_the_client_of_a_replaced_job_hears_of_it_at_once() -> None:
+    async def steps() -> None:
+        queue = JobQueue(3)
+        await submit(queue, "1", "trial")
+        await queue.fetch("a")
+        asking = asyncio.create_task(queue.peek("1", 60))
+        await asyncio.sleep(0)
+        await submit(queue, "2", "trial")
+        assert isinstance(await asking, Lost)
+        assert isinstance(await queue.peek("1", 60), Lost)
+
+    run(steps())
+
+
 def test_a_job_that_nobody_asks_for_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     async def steps() -> None:
         queue = JobQueue(3)

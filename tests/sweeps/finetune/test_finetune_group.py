@@ -14,7 +14,7 @@ from sweeps.finetune.checkpoint import saved
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.model import load_model
-from sweeps.finetune.validation import evaluate_model
+from sweeps.finetune.validation import Validation, evaluate_model
 from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.finetune.tiny import (
     Killed,
@@ -126,3 +126,46 @@ def test_a_killed_group_goes_on_bit_for_bit(
     run_ranks(kill_and_resume, 2, tmp_path, world, tmp_path, parallel, background)
     whole, killed = (parameters(tmp_path / name / "model") for name in ("whole", "killed"))
     assert_equal(whole, killed)
+
+
+def score_sharded(world: Path, folder: Path, has_room: bool) -> None:
+    """On one rank: a run whose checks are made twice, and the gathers of the second times."""
+    from torch.distributed.fsdp._fully_shard import _fsdp_param_group as fsdp
+
+    gathers, counts = 0, list[int]()
+    gather, check = fsdp.foreach_all_gather, Validation.check
+
+    def counted(*given: Any) -> Any:
+        nonlocal gathers
+        gathers += 1
+        return gather(*given)
+
+    def watched(self: Validation, *given: Any, **named: Any) -> Any:
+        check(self, *given, **named)
+        before = gathers
+        found = check(self, *given, **named)
+        counts.append(gathers - before)
+        return found
+
+    reporter = MemoryReporter()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fsdp, "foreach_all_gather", counted)
+        patch.setattr(Validation, "check", watched)
+        free = 2**40 if has_room else 100  # bytes
+        patch.setattr("sweeps.finetune.parallel.free_on", lambda device: free)
+        run = config(world, **settings(world, "fsdp"))
+        finetune(run, folder / str(has_room), reporter)
+    scores = [check.score for check in reporter.checks]
+    told = json.dumps([counts, reporter.losses(), scores])
+    (folder / f"{has_room}.{dist.get_rank()}.json").write_text(told)
+
+
+def test_shards_are_gathered_once_for_a_check_where_they_fit(world: Path, tmp_path: Path) -> None:
+    for has_room in (True, False):
+        group = tmp_path / f"group{has_room}"
+        run_ranks(score_sharded, 2, group, world, tmp_path, has_room)
+    (once, *same), (often, *others) = (
+        json.loads((tmp_path / f"{has_room}.0.json").read_text()) for has_room in (True, False)
+    )
+    assert same == others  # losses and scores, bit for bit
+    assert max(once) == 0 and min(often) > 0

@@ -59,6 +59,30 @@ def test_the_ranks_share_a_packed_batch_exactly(
     assert 0 < len(sizes) <= interval
 
 
+@given(
+    st.lists(st.integers(1, 20), min_size=1, max_size=8),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(1, 3),
+)
+def test_the_ranks_share_a_batch_without_padding_equally(
+    few: list[int], micro: int, workers: int, interval: int
+) -> None:
+    lengths = [few[i % len(few)] for i in range(micro * workers * interval)]
+    batch = range(len(lengths))
+    shares = [
+        share(batch, lengths, micro=micro, rank=rank, workers=workers, pack_to=20, unpadded=True)
+        for rank in range(workers)
+    ]
+    rows = [row for rank in shares for (row,) in rank]
+    assert sorted(index for row in rows for index in row) == list(batch)
+    tokens = [sum(lengths[index] for index in row) for row in rows]
+    assert max(tokens) <= 20 * micro
+    assert max(tokens) - min(tokens) <= max(lengths)
+    (number,) = {len(rank) for rank in shares}
+    assert 0 < number <= interval
+
+
 @pytest.mark.parametrize("name", ["cosine", "linear", "constant", "wsd"])
 @pytest.mark.parametrize(("steps", "ratio"), [(100, 0.03), (7, 0.5), (3, 0.0), (1, 0.03)])
 def test_the_schedule_is_the_one_of_transformers(steps: int, ratio: float, name: str) -> None:

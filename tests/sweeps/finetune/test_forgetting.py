@@ -16,6 +16,7 @@ from sweeps.finetune.loop import finetune
 from sweeps.finetune.model import load_model
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.run_identity import run_identity
+from sweeps.finetune.validation import evaluate_model
 from sweeps.mini.world import resolve
 from tests.sweeps.finetune.tiny import MemoryReporter, config
 
@@ -36,11 +37,20 @@ def test_it_is_that_of_the_saved_model_and_not_part_of_the_score(
     assert result.score == plain.score
     names = ["forgetting/bits_per_byte" in check.metrics for check in reporter.checks]
     assert names == [False, False, True]
+    names = ["validation/low" in check.metrics for check in reporter.checks]
+    assert names == [False, False, True]
     model = ModelConfig(path=str(result.model_folder))
     lm = LanguageModel(*load_model(model, Group().device()))
     benchmark = build("text")
     found = evaluate(lm, benchmark, benchmark.load(text, "all")).metrics["bits_per_byte"]
     assert result.metrics["forgetting/bits_per_byte"] == pytest.approx(found, rel=1e-6)
+    benchmarks = with_text(world, text).evaluation.benchmarks
+    (scored,) = evaluate_model(
+        *load_model(model, Group().device()), benchmarks, "validation"
+    ).values()
+    ends = [result.metrics[f"validation/{name}"] for name in ("items", "low", "high")]
+    assert ends == pytest.approx([scored.n, scored.low, scored.high])
+    assert ends[1] < scored.score < ends[2]
 
 
 def test_the_content_of_the_text_identifies_a_run(world: Path, tmp_path: Path) -> None:

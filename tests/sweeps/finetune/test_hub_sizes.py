@@ -111,6 +111,7 @@ def test_the_plan_of_a_recipe_knows_seven_billion_parameters(tmp_path: Path, roo
         for word in ("memory: ", "disk: ")
     )
     assert "37.59 GiB (weights 3.37, gradients 26.98, optimizer 6.74, activations 0.50)" in memory
-    assert "26.98 GiB of host memory" in memory  # rank 0 loads the model for all
+    # Rank 0 loads the model for all, and each rank writes checkpoints from a copy of its shard.
+    assert f"{26.98 + 80.93:.2f} GiB of host memory" in memory
     # Two checkpoints of weights and moments; two models that are kept, one that is written.
     assert "up to 242.80 GiB (161.87 for checkpoints, 80.93 for models)" in disk

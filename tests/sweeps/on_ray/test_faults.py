@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-
-from benchmarks.faults import FAULTS, reference_scores, run_fault
+from fault_history import History, findings
+from fault_schedules import KINDS, Kind, Schedule, draw, single
+from faults import Bench, events, undisturbed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """The scores of a sweep that nobody disturbs."""
-    return reference_scores(tmp_path_factory.mktemp("reference"))
+def bench() -> Iterator[Bench]:
+    with Bench() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def reference(bench: Bench) -> History:
+    """The history of a sweep that nobody disturbs."""
+    return undisturbed(bench)
+
+
+def found(bench: Bench, schedule: Schedule, name: str, reference: History) -> list[str]:
+    outcome = bench.run(schedule, name, lambda history: findings(history, reference))
+    return [f"{each.rule}: {each.said}" for each in outcome.findings]
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_loses_and_doubles_nothing(
-    fault: str, seed: int, tmp_path: Path, reference: dict[str, float]
+    kind: Kind, seed: int, bench: Bench, reference: History
 ) -> None:
-    verdict = run_fault(fault, FAULTS[fault], seed, tmp_path / "sweep", reference)
-    assert verdict.sound(), verdict
+    schedule = single(kind, seed, events(reference))
+    assert found(bench, schedule, f"{kind}-{seed}", reference) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_several_faults_lose_and_double_nothing(
+    seed: int, bench: Bench, reference: History
+) -> None:
+    assert found(bench, draw(seed, events(reference)), f"several-{seed}", reference) == []
+
+
+def test_a_broken_build_is_found(reference: History) -> None:
+    with Bench(broken=True) as bench:
+        said = found(bench, Schedule(0, 1, ()), "broken", reference)
+    assert any("finished 2 times" in each for each in said)

@@ -19,7 +19,9 @@ import yaml
 
 pytest.importorskip("moto")
 
-from benchmarks.faults import ROOT, config, descendants
+from fault_processes import descendants
+from fault_sweep import ROOT, config
+
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore
 from tests.sweeps.object_stores import ENVIRONMENT, FakeS3

@@ -1,4 +1,4 @@
-"""The three 7B recipes end to end on a stand-in hub: only their sizes are overridden."""
+"""The recipes for GPUs end to end on a stand-in hub: only their sizes are overridden."""
 
 from __future__ import annotations
 
@@ -23,9 +23,15 @@ from tests.stand_in_recipes import write_bbh, write_hub
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 CONFIGS = Path(__file__).parents[3] / "sweeps" / "configs"
-MODELS = {"math_mistral7b": "Mistral", "code_deepseek6.7b": "coder", "general_llama2_7b": "Llama"}
+MODELS = {
+    "first_gpu": "SmolLM2",
+    "math_mistral7b": "Mistral",
+    "code_deepseek6.7b": "coder",
+    "general_llama2_7b": "Llama",
+}
 COUNTED = ("bad_rows", "held_out", "truncated")
 RECIPES = {
+    "first_gpu": (0, 10, 0),
     "math_mistral7b": (0, 10, 1),
     "code_deepseek6.7b": (1, 0, 1),
     "general_llama2_7b": (4, 0, 1),
@@ -43,8 +49,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Mapp
         yield root, {**os.environ, **environment}
 
 
+def domain_of(recipe: str) -> str:
+    (domain,) = load_config(CONFIGS / f"{recipe}.yaml").domains
+    return domain
+
+
 def overrides(recipe: str, root: Path) -> list[str]:
-    domain = recipe.partition("_")[0]
+    domain = domain_of(recipe)
     limits = [
         f"domains.{domain}.benchmarks.{number}.{limit}=2"
         for number in range(
@@ -103,7 +114,7 @@ def test_a_recipe_runs_end_to_end(recipe: str, world: tuple[Path, Mapping[str, s
 
 def check_results(recipe: str, root: Path) -> None:
     """Every benchmark has a finite score, and what is wrong with rows is counted."""
-    domain = recipe.partition("_")[0]
+    domain = domain_of(recipe)
     study = root / "runs" / recipe / domain
     results = [json.loads(file.read_text()) for file in study.glob("trials/*/result.json")]
     assert len(results) == 2

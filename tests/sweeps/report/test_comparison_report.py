@@ -16,9 +16,11 @@ from sweeps.report.comparison_page import drawn_of
 from sweeps.report.comparison_page import page as comparison_page
 from sweeps.report.drawing import canvas, svg
 from sweeps.report.efficiency_page import efficiency, relative_speed
+from sweeps.report.efficiency_page import verdict as told_speeds
 from sweeps.report.equivalence import against_control
 from sweeps.report.methods_page import (
     ComparisonData,
+    arms_of,
     methods_on_test,
     papers_gains,
     versus_sft,
@@ -123,11 +125,51 @@ def cells(table: str) -> dict[str, list[str]]:
     return {first: rest for first, *rest in filter(None, rows)}
 
 
+def test_sft_is_the_control_and_not_an_arm_compared_with_it() -> None:
+    study = data("methods", methods_rows(0.1), margin=0.05)
+    found = cells(drawn_of(study).table)
+    assert found["SFT"][5:8] == [NO_VALUE] * 3
+    trained = [arms_of(study)[name] for name in ("SFT", "HFT", "Random Mask", "GMT")]
+    alone = against_control(trained, trained[0], 0.05, 0.05 * 3 / 4)
+    spans = [study.label.interval(one, signed=True) for one in alone.arms]
+    assert [found[one.name][6] for one in alone.arms] == spans
+
+
 def test_a_difference_below_resolution_is_called_so() -> None:
     part = drawn_of(data("methods", methods_rows(0.0)))
     assert "not resolved" in part.table
     assert "different" not in part.table
     assert "equivalent" in drawn_of(data("methods", methods_rows(0.0), margin=0.05)).table
+
+
+def test_the_verdict_on_methods_is_that_of_the_table() -> None:
+    said = comparison_page(data("methods", methods_rows(0.2))).leads[0][0]
+    assert said.startswith("Against SFT, on validation items, 5 seeds each: different: GMT (+0.2")
+    assert said.endswith("; not resolved: HFT, Random Mask, One-off Drop.")
+    close = comparison_page(data("methods", methods_rows(0.0), margin=0.05)).leads[0][0]
+    assert "equivalent: " in close and "different" not in close
+    bare = comparison_page(data("methods", (row("sft", 0.0, 0, 0.5),))).leads[0][0]
+    assert bare == "No verdict yet. Requires two methods with two seeds each."
+
+
+def test_curves_are_told_at_their_ends_and_nothing_is_claimed() -> None:
+    rows = [row("sft", 0.0, seed, 0.6 + seed / 100) for seed in range(3)]
+    for rule in ("drop_trivial", "drop_random", "drop_salient"):
+        rows += [
+            row(rule, rate, seed, 0.5 - rate / 10) for rate in (0.3, 0.9) for seed in range(3)
+        ]
+    said = comparison_page(data("drop", tuple(rows), drop_rates=(0.3, 0.9))).leads[0][0]
+    assert "over 3 seeds" in said and "SFT 0.610" in said
+    assert "at drop rate 0.9: smallest changes dropped 0.410" in said
+    assert said.endswith("No test compares them.")
+    less = tuple(
+        row(m, r, s, 0.5 + f / 10, f)
+        for m, r in METHODS.items()
+        for f in (0.1, 1.0)
+        for s in (0, 1)
+    )
+    assert "GMT 0.510" in comparison_page(data("data", less, fractions=(0.1, 1.0))).leads[0][0]
+    assert comparison_page(data("drop", (), drop_rates=(0.3,))).leads[0][0].startswith("No result")
 
 
 def test_methods_without_seeds_say_what_is_missing() -> None:
@@ -181,6 +223,12 @@ class TestEfficiency:
         measured = {"sft": {"seconds": [1.0] * 30}, "gmt": {"seconds": ours}}
         speed = relative_speed(measured, "gmt")
         assert speed.low < 0.8 < speed.high
+
+    def test_the_speeds_are_told_first(self) -> None:
+        assert told_speeds(MEASURED, "a CPU") == (
+            "Samples per second relative to SFT, median of 3 rounds on a CPU: Random Mask 0.800 "
+            "(95 % not estimable), GMT 0.500 (95 % not estimable)."
+        )
 
     def test_the_paper_stands_beside(self) -> None:
         part = efficiency(MEASURED, "a CPU")

@@ -7,16 +7,19 @@ import math
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sweeps.report import search_page
+from sweeps.report import index_page, search_page
 from sweeps.report.drawing import png
 from sweeps.report.search_figures import (
     best_score_so_far,
+    learning_curves,
     score_against_mask_ratio,
-    score_against_others,
+    slices,
 )
+from sweeps.report.search_verdict import verdict
 from sweeps.report.sensitivity_page import cost
 from sweeps.report.trial_row import (
     NO_VALUE,
@@ -29,7 +32,7 @@ from sweeps.report.trial_row import (
     best_so_far,
     scored,
 )
-from sweeps.report.write_report import trials_csv, write_report
+from sweeps.report.write_report import ReportPaths, trials_csv, write_files
 
 
 def row(number: int, mask_ratio: float, score: float | None, state: str = "finished") -> TrialRow:
@@ -99,6 +102,10 @@ def page(data: StudyData) -> Page:
     return Page(render_page(data))
 
 
+def write_report(data: StudyData, folder: Path) -> ReportPaths:
+    return write_files(folder, search_page.page(data), data.rows)
+
+
 def test_only_trials_that_ran_to_the_end_are_compared() -> None:
     assert [r.number for r in scored(ROWS)] == [0, 1, 2, 5]
     best = {ratio: r.number for ratio, r in best_by_mask_ratio(ROWS).items()}
@@ -132,17 +139,18 @@ def test_files_are_written_and_replaced(tmp_path: Path) -> None:
     paths = write_report(DATA, folder)
     assert "0.743" in paths.html.read_text(encoding="utf-8")
     assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
-    names = {"report.html", "report.png", "curve.png", "trials.csv"}
+    names = {"report.html", "report.png", "curve.png", "slices.png", "trials.csv"}
     assert names == {path.name for path in paths.all()} == {path.name for path in folder.iterdir()}
 
 
 def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     html = write_report(DATA, tmp_path).html.read_text(encoding="utf-8")
     parsed = Page(html)
-    assert parsed.tags.count("svg") == 2
+    assert parsed.tags.count("svg") == 3
     # Within the drawings alone: markers that are used again by their name.
     assert all(value.startswith("#") for value in parsed.loaded)
-    assert not {"script", "link", "iframe", "base"} & set(parsed.tags)
+    assert not {"link", "iframe", "base"} & set(parsed.tags)
+    assert parsed.tags.count("script") == 1  # its own, which sorts the tables
     assert "@import" not in html
     assert "url(" not in html.replace("url(#", "")
 
@@ -202,7 +210,7 @@ def test_the_caveat_is_there() -> None:
 
 def test_text_from_the_study_is_escaped() -> None:
     parsed = page(replace(DATA, name="<b>x</b>"))
-    assert "script" not in parsed.tags
+    assert parsed.tags.count("script") == page(EMPTY).tags.count("script") == 1
     assert "b" not in parsed.tags
     assert "<script>alert(1)</script>" in parsed.text
 
@@ -242,12 +250,14 @@ def test_bits_per_byte_are_shown_without_the_minus_and_called_so() -> None:
     assert "-1.75" not in text
     [axes, _] = score_against_mask_ratio(data).axes
     assert axes.get_ylabel() == "validation bits per byte (lower is better)"
-    assert list(axes.get_lines()[0].get_ydata()) == [2.25, 1.75]
+    heights = [offset[1] for marks in axes.collections for offset in marks.get_offsets()]
+    assert sorted(heights) == [1.75, 2.25]
 
 
 @pytest.mark.parametrize(
     ("benchmarks", "text", "sign"),
     [
+        ([("mmlu", None), ("bbh", "accuracy")], "mean of 2 benchmarks", 1.0),
         ([("mmlu", "bits_per_byte"), ("bbh", "bits_per_byte")], "bits per byte", -1.0),
         ([("mmlu", "bits_per_byte"), ("bbh", None)], "bits per byte count negatively", 1.0),
         ([("mmlu", None)], "mmlu score", 1.0),
@@ -336,13 +346,15 @@ OTHERS = (
 
 
 def test_other_parameters_have_a_figure_columns_and_cards() -> None:
-    figure = score_against_others(replace(DATA, rows=OTHERS))
+    figure = slices(replace(DATA, rows=OTHERS))
     assert figure is not None  # scope has one value only
-    assert [axes.get_xlabel() for axes in figure.axes] == ["weight_decay", "optimizer"]
+    names = ["accumulation_interval", "learning_rate", "weight_decay", "optimizer"]
+    assert [axes.get_xlabel() for axes in figure.axes] == names
     labels = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes]
-    assert labels == [["0", "0.1"], ["adafactor", "adamw"]]
-    assert [len(axes.collections[0].get_offsets()) for axes in figure.axes] == [3, 2]
-    assert score_against_others(DATA) is None
+    assert labels[0] == ["1", "2", "4"]
+    assert labels[2:] == [["0", "0.1"], ["adafactor", "adamw"]]
+    assert [len(axes.collections[0].get_offsets()) for axes in figure.axes] == [3, 3, 3, 2]
+    assert slices(replace(DATA, rows=ROWS[:1])) is None
     html = search_page.page(replace(DATA, rows=OTHERS, best=OTHERS[1])).html()
     words = " ".join(Page(html).words)
     assert "weight_decay" in words and "adafactor" in words
@@ -356,3 +368,95 @@ def test_a_trial_that_violates_a_constraint_is_not_among_the_best() -> None:
     words = " ".join(Page(page.html()).words)
     assert "1 of 3 finished trials violate seconds <= 1; these are not selected." in words
     assert best_so_far(OTHERS)[-1] == (2, 0.7)
+
+
+def test_the_verdict_comes_first_with_its_scope() -> None:
+    assert search_page.page(DATA).leads[0][0] == (
+        "On 200 test items, GMT leads SFT by 0.060 (95 % interval 0.021 to 0.099): these two "
+        "models, one seed each."
+    )
+    behind = PairedTest("", 0.66, 0.70, -0.04, -0.074, -0.006, None, 300)
+    text = verdict(replace(DATA, paired=(*DATA.paired, behind)))
+    assert "On 300 test items, SFT leads GMT by 0.040 (95 % interval 0.006 to 0.074)" in text
+    close = replace(DATA, paired=(replace(behind, high=0.01),))
+    assert "cannot be distinguished: GMT minus SFT is -0.040" in verdict(close)
+    label = ScoreLabel.of([("gsm8k", "bits_per_byte")])
+    text = verdict(replace(DATA, label=label))
+    assert "GMT leads SFT by 0.0600 bits per byte (95 % interval 0.0210 to 0.0990)" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"rows": (), "best": None}, "no trial has finished"),
+        ({"best": ROWS[2]}, "The best of 4 trials on validation items is SFT itself"),
+        ({"rows": ROWS[1:2]}, "no SFT trial"),
+        ({"test_results": {}, "paired": ()}, "have not been read"),
+        ({"paired": ()}, "no scores on the same test items"),
+    ],
+)
+def test_where_there_is_no_verdict_the_page_says_why(changes: dict[str, Any], text: str) -> None:
+    assert text in verdict(replace(DATA, **changes))
+
+
+def test_intervals_of_validation_scores_are_shown_and_drawn() -> None:
+    spans = {"validation/low": 0.68, "validation/high": 0.80}
+    best = replace(ROWS[1], metrics=spans)
+    data = replace(DATA, rows=(ROWS[0], best, *ROWS[2:]), best=best)
+    assert "trial 1, seed 0; 95 % 0.680 to 0.800" in page(data).text
+    assert "0.743 0.680 to 0.800" in page(data).text
+    [axes, _] = score_against_mask_ratio(data).axes
+    assert "best trial, 95 %" in axes.get_legend_handles_labels()[1]
+    assert "95 %" not in _table(page(DATA).text)
+
+
+def _table(text: str) -> str:
+    return text[text.index("Trials on the validation items") : text.index("What this report")]
+
+
+def test_stopped_trials_are_in_the_table_without_a_score_to_compare() -> None:
+    words = _table(page(DATA).text)
+    assert "stopped early" in words and "failed" in words
+    assert words.index("0.610") < words.index("stopped early")
+
+
+def test_hollow_marks_are_explained_where_there_are_any() -> None:
+    assert "Hollow marks" in page(DATA).text
+    assert "Hollow marks" not in page(replace(DATA, rows=ROWS[:3])).text
+
+
+def test_a_learning_curve_for_every_trial_with_checks() -> None:
+    assert learning_curves(DATA) is None
+    curves = {0: [(0.5, 0.4)], 1: [(0.5, 0.6)], 3: [(0.5, 0.1)], 4: [(0.25, 0.9), (0.5, 0.99)]}
+    figure = learning_curves(replace(DATA, curves=curves))
+    assert figure is not None
+    drawn = [line.get_xydata().tolist() for line in figure.axes[0].lines]
+    assert [[0.5, 0.6], [1.0, 0.74321]] in drawn  # the last check is the score
+    assert [[0.25, 0.9], [0.5, 0.99]] in drawn  # it was stopped
+    assert len(drawn) == 3
+
+
+def test_figures_say_what_they_show_and_the_page_how_to_repeat_it() -> None:
+    whole = replace(search_page.page(DATA), facts=[("model", "m")], again=[("Again", "run x")])
+    html = whole.html()
+    shown = "Score against mask ratio: validation accuracy against mask ratio"
+    assert f'role="img" aria-label="{shown}"' in html
+    assert "<dt>model</dt><dd>m</dd>" in html
+    assert '<p>Again:</p>\n<pre tabindex="0">run x</pre>' in html
+
+
+def test_the_index_has_every_domain_and_its_places() -> None:
+    found = {
+        "headline": "On 9 test items, GMT leads.",
+        "cost": "Cost: 3.",
+        "best": "trial 3",
+        "facts": [["model", "m"]],
+        "links": {"compare": "http://server/x", "MLflow": "serve it"},
+    }
+    html = index_page.page("mini", {"math": found, "code": None}, "").html()
+    text = Page(html).text
+    assert "math: On 9 test items, GMT leads. " in text and "Best: trial 3. Cost: 3." in text
+    assert "code: no report yet." in text and "MLflow: serve it" in text
+    for address in ("math/report/report.html", "math/report/trials.csv", "math/trials/"):
+        assert f'href="{address}"' in html
+    assert 'href="http://server/x">MLflow: compare</a>' in html

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from sweeps.report.arms import Interval
-from sweeps.report.sensitivity import SensitivityData, analyse, headline
+from sweeps.report.sensitivity import SensitivityData, analyse, headline, results
 from sweeps.report.sensitivity_figures import figures
 from sweeps.report.sensitivity_page import page
 from sweeps.report.trial_row import ScoreLabel, TrialRow
-from sweeps.report.write_report import write_sensitivity
+from sweeps.report.write_report import write_files
 
 RATIOS = (0.0, 0.3, 0.6, 0.9, 0.99)
 FLAT = dict.fromkeys(RATIOS, 0.6)
@@ -178,11 +178,13 @@ def test_bits_per_byte_are_shown_the_right_way_round() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    paths = write_sensitivity(data(rows(DROP, stages=("fresh",))), tmp_path)
+    study = data(rows(DROP, stages=("fresh",)))
+    result = analyse(study)
+    paths = write_files(tmp_path, page(study, result), study.rows, results(study, result))
     assert {path.name for path in paths.all()} == {path.name for path in tmp_path.iterdir()}
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["claim"] == "equivalent"
-    assert len(results["arms"]) == len(RATIOS)
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["claim"] == "equivalent"
+    assert len(written["arms"]) == len(RATIOS)
     html = paths.html.read_text()
     assert "<b>" not in html
     assert html.index("verdict") < html.index("<svg")

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.job_messages import TrialJob
-from sweeps.execution.reporting import search_data
+from sweeps.execution.report_data import search_data
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.test_scores import TestScores as Scores
 from sweeps.search.attempts import mark_interrupted, queue_interrupted

@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 from sweeps.config.load import load_config, parse_config
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution.job_messages import TrialJob
-from sweeps.execution.reporting import search_data, study_findings
+from sweeps.execution.report_data import search_data
+from sweeps.execution.reporting import study_findings
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.sweep import open_study
 from sweeps.execution.test_scores import TestScores as Scores

@@ -1,4 +1,4 @@
-"""What a person sees: MLflow's page behind the published link, and the report on two screens."""
+"""What a person sees: MLflow's page behind the published link."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.report.trial_row import ScoreLabel, StudyData, TrialRow
-from sweeps.report.write_report import write_report
 from sweeps.tracking.mlflow_tracker import MlflowTracker
 from sweeps.tracking.tracker import StudyInfo, TrialInfo
 
@@ -20,8 +18,6 @@ pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="needs Chromium"),
 ]
 STUDY = StudyInfo("s", "mini", "math", "domain: math\n", "abc", "note", {"trials": "4"})
-WIDTH_SCRIPT = """<script>addEventListener("load", () => { document.body.dataset.overflow =
-document.documentElement.scrollWidth - innerWidth; })</script>"""
 
 
 def page(address: str, profile: Path, width: int, height: int = 1600) -> str:
@@ -61,26 +57,3 @@ def test_the_published_link_opens_on_the_charts_of_the_trials(server: str, tmp_p
     # Plotly draws parallel coordinates and scatter plots under these names.
     for element in ("parcoords", "scatterlayer"):
         assert element in shown, element
-
-
-@pytest.mark.parametrize("width", [400, 1280])
-def test_the_report_fits_a_phone_and_a_desk(tmp_path: Path, width: int) -> None:
-    rows = tuple(
-        TrialRow(n, f"{n:03d}-k", "finished", n / 10, 1, 1e-3, 0, 0.5 + n / 100, 8, 8, 1.0)
-        for n in range(8)
-    )
-    data = StudyData(
-        name="mini",
-        domain="math",
-        label=ScoreLabel.of([("exact_match", None)]),
-        rows=rows,
-        best=rows[-1],
-        test_results={},
-        config_yaml="name: mini\n",
-    )
-    html = write_report(data, tmp_path / "report").html
-    html.write_text(html.read_text() + WIDTH_SCRIPT)
-    shown = page(html.as_uri(), tmp_path / "profile", width, 3000)
-    assert 'data-overflow="0"' in shown
-    assert shown.count("<svg") + shown.count("<img") > 0
-    assert "mask ratio" in shown
