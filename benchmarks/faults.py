@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import signal
 import sys
@@ -179,6 +180,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="where to copy sweeps that did not finish")
     parser.add_argument("--out", type=Path, required=True, help="the record's folder")
     arguments = parser.parse_args()
+    if os.geteuid():
+        parser.error("expected to be run as root, who may mount a small disk for each sweep")
     # The processes of a sweep are ended on the way out.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     until = time.monotonic() + 60 * arguments.minutes
