@@ -15,7 +15,7 @@ if [ "$(cat ~/env/.installed 2>/dev/null)" != "$wanted" ]; then
         as_root=$(command -v sudo || true)
         wait=DPkg::Lock::Timeout=300  # a node that has just started may update itself
         { $as_root apt-get -qq -o $wait update && $as_root env DEBIAN_FRONTEND=noninteractive \
-            apt-get -qq -o $wait install --no-install-recommends "${missing[@]}"; } ||
+            apt-get -qq -o $wait install --no-install-recommends "${missing[@]}" > /dev/null; } ||
             echo "warning: not installed: ${missing[*]}" >&2
     fi
     # Newer systems refuse it without this, and older ones do not know the option.

@@ -4,7 +4,6 @@ that cannot be used. The nodes and their GPUs are logical ones of this machine."
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +14,10 @@ import pytest
 from sweeps.config.resources import Resources
 from sweeps.execution import worker_groups
 from sweeps.execution.cluster import ray_session
+from sweeps.execution.job_client import JobClient
 from sweeps.execution.job_messages import Ending, Failed, Job, Measured, MeasuringJob
 from sweeps.execution.tuner import scaling
-from sweeps.execution.worker_groups import GroupSpec, WorkerGroups
+from sweeps.execution.worker_groups import GroupSpec, WorkerGroups, result_of
 
 pytestmark = pytest.mark.slow
 
@@ -51,19 +51,18 @@ def run_once_there_is_a_node(
     nodes that new groups would avoid."""
     import ray
 
-    nodes: list[str] = []
-
-    def grow() -> None:
-        while "1 trial waits for resources" not in caplog.text:
-            time.sleep(0.2)
-        nodes.append(cluster.add_node(num_cpus=1, **node).node_id)
-
+    job = MeasuringJob("job", {}, 0)
     with ray_session(resources) as concurrency, caplog.at_level(logging.WARNING):
         spec = GroupSpec(where, scaling(resources), storage=str(folder / "groups"))
         with WorkerGroups(spec, concurrency) as groups:
-            threading.Thread(target=grow, daemon=True).start()
-            (result,) = groups.run([MeasuringJob("job", {}, 0)])
-            return result, nodes[0], ray.get(groups.queue.faulty_nodes.remote())
+            groups.start(1)
+            client = JobClient(groups.queue, silence_seconds=240)
+            client.submit(job)
+            while "1 trial waits for resources" not in caplog.text:
+                time.sleep(0.2)
+            there = cluster.add_node(num_cpus=1, **node).node_id
+            result = result_of(client, job)
+            return result, there, ray.get(groups.queue.faulty_nodes.remote())
 
 
 def test_a_trial_waits_for_the_first_node(

@@ -31,7 +31,7 @@ MODELS = {
 }
 COUNTED = ("bad_rows", "held_out", "truncated")
 RECIPES = {
-    "first_gpu": (0, 10, 0),
+    "first_gpu": (0, 6, 0),
     "math_mistral7b": (0, 10, 1),
     "code_deepseek6.7b": (1, 0, 1),
     "general_llama2_7b": (4, 0, 1),
