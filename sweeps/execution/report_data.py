@@ -151,5 +151,5 @@ def facts(config: SweepConfig, domain: str, study: optuna.Study) -> list[tuple[s
 
 
 def _name(path: str) -> str:
-    """A file's name, or a name of the hub."""
-    return Path(path).name if Path(path).is_absolute() else path
+    """The end of a path, or a name of the hub."""
+    return "/".join(Path(path).parts[-2:])

@@ -132,10 +132,14 @@ def _checks(data: StudyData, row: TrialRow) -> list[tuple[float, float]]:
 
 
 def _places(axes: Axes, name: str, rows: Sequence[TrialRow]) -> list[float]:
-    """Where each row's value is on the axis: words and few numbers are evenly spaced."""
+    """Where each row's value is on the axis: words, and few numbers of a list, are evenly spaced.
+
+    Fractions that are all different are drawn from a range.
+    """
     values = [row.point()[name] for row in rows]
     numbers = [value for value in values if not isinstance(value, str)]
-    if len(numbers) < len(values) or len(set(values)) <= EVENLY_SPACED:
+    is_drawn = len(set(values)) == len(values) and not all(isinstance(v, int) for v in values)
+    if len(numbers) < len(values) or (len(set(values)) <= EVENLY_SPACED and not is_drawn):
         order = [*sorted(set(numbers)), *sorted({v for v in values if isinstance(v, str)})]
         axes.set_xticks(range(len(order)), [as_text(value) for value in order])
         return [float(order.index(value)) for value in values]

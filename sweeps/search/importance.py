@@ -13,7 +13,7 @@ from sweeps.report.arms import Interval
 from sweeps.report.trial_row import TrialRow, scored
 
 PARAMETERS = ("mask_ratio", "accumulation_interval", "learning_rate")
-RESAMPLES, TREES, LEAST, MOST = 20, 32, 8, 200
+RESAMPLES, TREES, LEAST, MOST = 20, 32, 8, 100
 """Bootstrap samples of trials; trees of each forest; the fewest trials for an estimate; the most
 of a search that are used, for speed: its first ones, which are the least biased."""
 

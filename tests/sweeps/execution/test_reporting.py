@@ -52,7 +52,7 @@ def test_a_report_says_what_was_run_and_how_to_go_on(sweep_files: Path) -> None:
     study = Records(config).study("sums")
     assert study is not None
     told = dict(facts(config, "sums", study))
-    assert told["data"] == "train.jsonl"
+    assert told["data"] == f"{sweep_files.name}/train.jsonl"
     assert told["score"] == "exact_match score"
     assert told["date"].count("-") == 2 and told["commit"]
     html = rewrite(config)["sums"].html.read_text()

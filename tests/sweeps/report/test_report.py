@@ -355,6 +355,10 @@ def test_other_parameters_have_a_figure_columns_and_cards() -> None:
     assert labels[2:] == [["0", "0.1"], ["adafactor", "adamw"]]
     assert [len(axes.collections[0].get_offsets()) for axes in figure.axes] == [3, 3, 3, 2]
     assert slices(replace(DATA, rows=ROWS[:1])) is None
+    drawn = slices(replace(DATA, rows=(ROWS[0], ROWS[1])))
+    assert drawn is not None  # two learning rates from a range: where they are
+    places = [float(x) for x, _ in drawn.axes[1].collections[0].get_offsets()]
+    assert places == [ROWS[0].learning_rate, ROWS[1].learning_rate]
     html = search_page.page(replace(DATA, rows=OTHERS, best=OTHERS[1])).html()
     words = " ".join(Page(html).words)
     assert "weight_decay" in words and "adafactor" in words
