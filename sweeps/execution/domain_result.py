@@ -15,9 +15,8 @@ from sweeps.report.write_report import ReportPaths
 class DomainResult:
     """One domain's study: its trials, the best on validation items, and its report.
 
-    ``links``: (label, text) pairs that point to the tracker. ``stopped``: how the budget ended
-    the study early; else empty. ``measured``: whether an efficiency study, which has no trials,
-    is done.
+    ``stopped``: how the budget ended the study early; else empty. ``measured``: whether an
+    efficiency study, which has no trials, is done.
     """
 
     domain: str
@@ -25,7 +24,6 @@ class DomainResult:
     best: TrialRow | None
     test_scores: TestScores
     report: ReportPaths
-    links: tuple[tuple[str, str], ...]
     stopped: str = ""
     measured: bool = False
 

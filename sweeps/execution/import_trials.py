@@ -28,13 +28,14 @@ from sweeps.config.study_identity import (
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import preflight
 from sweeps.execution.sweep import open_study
+from sweeps.finetune.hub import similar_path
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.attempts import FORK, IMPORTED, KEY, NUMBER, point_of, retried
 from sweeps.search.changed_space import distributions_of, fitted, point_in
 from sweeps.search.optuna_storage import open_foreign, open_storage
 from sweeps.search.trial_records import Records, label_of
 from sweeps.storage import remote_sync
-from sweeps.storage.address import OPTIONS
+from sweeps.storage.address import OPTIONS, is_address
 from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.lease import Say
 
@@ -49,13 +50,29 @@ class Source:
     trials: tuple[tuple[int, FrozenTrial | str], ...]
     left_out: tuple[str, ...] = ()
 
+    def fitting(self) -> int:
+        """How many of its trials this search can import."""
+        return sum(isinstance(trial, FrozenTrial) for _, trial in self.trials)
+
+    def misfit(self) -> str:
+        """Why none of its trials can be imported."""
+        reasons = Counter(trial for _, trial in self.trials if isinstance(trial, str))
+        said = f"none of the {len(self.trials)} trials of {self.name} can be imported"
+        said += "".join(f"; {count}: {why}" for why, count in reasons.items())
+        if not self.left_out:
+            return said
+        names = ", ".join(self.left_out)
+        return f"{said}; not in the space: {names} (name a key with --map {self.left_out[0]}=KEY)"
+
 
 def import_trials(config: SweepConfig, sources: Mapping[str, Source], say: Say) -> None:
     """Add the trials of each domain's source to its study, once, and say what was done.
 
     Raises:
-        UserError: a process runs the sweep, or its recorded study differs.
+        UserError: no trial fits, a process runs the sweep, or its recorded study differs.
     """
+    if not any(source.fitting() for source in sources.values()):
+        raise UserError("; ".join(f"domain '{d}': {one.misfit()}" for d, one in sources.items()))
     config = resolve_paths(config)
     place = paths_for(config)
     remote_sync.refresh(place)
@@ -94,6 +111,12 @@ def from_sweep(config: SweepConfig, path: str, domains: Sequence[str]) -> dict[s
     Raises:
         UserError: the scores of the two mean different things; names each difference.
     """
+    if not is_address(path) and not Path(path).exists():
+        similar = similar_path(Path(path), lambda beside: True)
+        raise UserError(
+            f"{path}: no such file or folder; expected another sweep's folder, or the file or "
+            f"address of an Optuna database{similar}"
+        )
     config = resolve_paths(config)
     other, found = resolve_paths(load_config(path)), dict[str, Source]()
     if paths_for(other) == paths_for(config):
