@@ -132,7 +132,8 @@ def main() -> None:
             given.screens.mkdir(parents=True, exist_ok=True)
             pages = (f"==== {one.seconds:.1f} s\n{one.text.rstrip()}\n" for one in seen)
             (given.screens / f"{given.columns}-{number}.txt").write_text("".join(pages))
-        silent = [round(one.seconds, 1) for one in seen[:-1] if not one.phase()]
+        running = [one for one in seen if "report.html" not in one.text]
+        silent = [round(one.seconds, 1) for one in running if not one.phase()]
         medians.append(median(errors(seen)))
         print(
             f"run {number}: {seen[-1].seconds:.0f} s; without a phase at {silent} s; broken lines "

@@ -50,29 +50,13 @@ class Source:
     trials: tuple[tuple[int, FrozenTrial | str], ...]
     left_out: tuple[str, ...] = ()
 
-    def fitting(self) -> int:
-        """How many of its trials this search can import."""
-        return sum(isinstance(trial, FrozenTrial) for _, trial in self.trials)
-
-    def misfit(self) -> str:
-        """Why none of its trials can be imported."""
-        reasons = Counter(trial for _, trial in self.trials if isinstance(trial, str))
-        said = f"none of the {len(self.trials)} trials of {self.name} can be imported"
-        said += "".join(f"; {count}: {why}" for why, count in reasons.items())
-        if not self.left_out:
-            return said
-        names = ", ".join(self.left_out)
-        return f"{said}; not in the space: {names} (name a key with --map {self.left_out[0]}=KEY)"
-
 
 def import_trials(config: SweepConfig, sources: Mapping[str, Source], say: Say) -> None:
     """Add the trials of each domain's source to its study, once, and say what was done.
 
     Raises:
-        UserError: no trial fits, a process runs the sweep, or its recorded study differs.
+        UserError: a process runs the sweep, or its recorded study differs.
     """
-    if not any(source.fitting() for source in sources.values()):
-        raise UserError("; ".join(f"domain '{d}': {one.misfit()}" for d, one in sources.items()))
     config = resolve_paths(config)
     place = paths_for(config)
     remote_sync.refresh(place)
@@ -188,7 +172,8 @@ def from_optuna(
             f"{said}: its direction is {study.direction.name.lower()}, but the score of domain "
             f"'{domain}' is to {wanted.name.lower()}: expected a study of the same score"
         )
-    trials, given = study.get_trials(), [*config.space_of(domain).parameters()]
+    trials, space = study.get_trials(), config.space_of(domain)
+    given = [*space.parameters()]
     names = sorted({name for trial in trials for name in trial.params})
     for theirs, ours in keys.items():
         for word, known, what in ((theirs, names, said), (ours, given, "the space")):
@@ -196,6 +181,14 @@ def from_optuna(
                 raise UserError(
                     f"--map {theirs}={ours}: {what} has no {word} ({nearest(word, known)})"
                 )
+    searched = [key for key, p in space.parameters().items() if p.count() != 1]
+    if missing := {k for k in searched if not space.condition(k)} - {
+        keys.get(n, n) for n in names
+    }:
+        raise UserError(
+            f"{said}: none of its trials has {', '.join(sorted(missing))}; expected --map NAME=KEY "
+            f"for a parameter with another name; there are: {', '.join(names) or 'none'}"
+        )
     left_out = tuple(name for name in names if keys.get(name, name) not in given)
     found = tuple(
         (trial.number, _of_optuna(trial, config, domain, keys, sign)) for trial in trials

@@ -54,12 +54,12 @@ class Tally:
     def seconds_left(self) -> float | None:
         """Estimate until the last trial ends; None until the first of this session has ended.
 
-        Each trial is taken to last as long as the mean of this session, and to start as soon as
-        one of the slots is free.
+        Each trial is taken to last as long as the later half of those that ended on average, since
+        the first in each process take longer, and to start as soon as one of the slots is free.
         """
         if not self.seconds:
             return None
-        each, now = mean(self.seconds), time.monotonic()
+        each, now = mean(self.seconds[len(self.seconds) // 2 :]), time.monotonic()
         slots = [_left(run, each, now) for run in [*self.running.values()]]
         waiting = self.left() - len(slots)
         slots += [0.0] * (self.slots - len(slots))
@@ -71,5 +71,6 @@ class Tally:
 
 def _left(run: Mapping[str, Any], each: float, now: float) -> float:
     """Seconds until a running trial ends, by its last check."""
-    share = run["step"] / run["steps"] if "step" in run else 0.0
-    return max(0.0, each * (1 - share) - (now - run["heard"]))
+    share: float = run["step"] / run["steps"] if "step" in run else 0.0
+    since: float = now - run["heard"]
+    return max(0.0, each * (1 - share) - since)

@@ -118,9 +118,11 @@ def test_bits_per_byte_are_minimized(sweep_files: Path, script: optuna.Study) ->
         (["sweep.yaml", "sqlite:///nowhere.db"], "nowhere.db: no such file"),
         (["sweep.yaml", "runs/nowhere"], "runs/nowhere: no such file or folder; expected another"),
         (["sweep.yaml", "tunes.db"], "an Optuna database; did you mean 'tune.db'?"),
-        (["sweep.yaml", "tune.db"], "none of the 12 trials of study lr can be imported"),
-        (["sweep.yaml", "tune.db"], "11: no accumulation_interval and no learning_rate; 1: not"),
-        (["sweep.yaml", "tune.db"], "not in the space: accum, dropout, lr (name a key with --map"),
+        (
+            ["sweep.yaml", "tune.db"],
+            "study lr: none of its trials has accumulation_interval, learning_rate; expected --map "
+            "NAME=KEY for a parameter with another name; there are: accum, dropout, lr, mask_ratio",
+        ),
         (["sweep.yaml", "tune.db", *MAP, *MAP[:2]], "--map: lr is given 2 times; expected once"),
         (
             ["sweep.yaml", "tune.db", *MAP, "--map", "dropout=learning_rate"],
