@@ -181,13 +181,13 @@ def from_optuna(
                 raise UserError(
                     f"--map {theirs}={ours}: {what} has no {word} ({nearest(word, known)})"
                 )
-    searched = [key for key, p in space.parameters().items() if p.count() != 1]
-    if missing := {k for k in searched if not space.condition(k)} - {
-        keys.get(n, n) for n in names
-    }:
+    named = {keys.get(name, name) for name in names}
+    searched = {key for key, p in space.parameters().items() if p.count() != 1}
+    if missing := {key for key in searched - named if not space.condition(key)}:
         raise UserError(
-            f"{said}: none of its trials has {', '.join(sorted(missing))}; expected --map NAME=KEY "
-            f"for a parameter with another name; there are: {', '.join(names) or 'none'}"
+            f"{said}: none of its trials has {', '.join(sorted(missing))}; expected "
+            "--map NAME=KEY for a parameter with another name; there are: "
+            f"{', '.join(names) or 'none'}"
         )
     left_out = tuple(name for name in names if keys.get(name, name) not in given)
     found = tuple(

@@ -120,8 +120,8 @@ def test_bits_per_byte_are_minimized(sweep_files: Path, script: optuna.Study) ->
         (["sweep.yaml", "tunes.db"], "an Optuna database; did you mean 'tune.db'?"),
         (
             ["sweep.yaml", "tune.db"],
-            "study lr: none of its trials has accumulation_interval, learning_rate; expected --map "
-            "NAME=KEY for a parameter with another name; there are: accum, dropout, lr, mask_ratio",
+            "study lr: none of its trials has accumulation_interval, learning_rate; expected "
+            "--map NAME=KEY for a parameter with another name; there are: accum, dropout, lr, ",
         ),
         (["sweep.yaml", "tune.db", *MAP, *MAP[:2]], "--map: lr is given 2 times; expected once"),
         (
