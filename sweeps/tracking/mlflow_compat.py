@@ -10,10 +10,6 @@ SOURCE, COMMIT = "mlflow.source.name", "mlflow.source.git.commit"
 """Tags of a run that MLflow's pages read. `mlflow.start_run` sets them, for the one run that a
 process has; `MlflowClient`, which may have many, has no arguments for them."""
 
-EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""A tag of an experiment, which only the web page sets: from the list of experiments, it opens on
-its runs, and not on the GenAI overview."""
-
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from sweeps.storage.sqlite_address import for_mlflow, sqlite_path
-from sweeps.tracking.mlflow_compat import COMMIT, EXPERIMENT_KIND, NOTE, PARENT, QUIET, SOURCE
+from sweeps.tracking.mlflow_compat import COMMIT, NOTE, PARENT, QUIET, SOURCE
 from sweeps.tracking.mlflow_store import (
     check_store,
     finite,
@@ -227,16 +227,12 @@ class MlflowTracker(Tracker):
             path = sqlite_path(self._uri)
             # Without a location MLflow would create ./mlruns in the working directory.
             place = None if path is None else (path.parent / f"{path.stem}-artifacts").as_uri()
-            create = self._client.create_experiment
-            return str(create(name, artifact_location=place, tags=EXPERIMENT_KIND))
+            return str(self._client.create_experiment(name, artifact_location=place))
         if found.lifecycle_stage != "active":
             raise TrackingError(
                 f"MLflow experiment {name!r} was deleted; restore it with "
                 f"`mlflow experiments restore --experiment-id {found.experiment_id}`."
             )
-        for tag, kind in EXPERIMENT_KIND.items():  # of an earlier version it has none
-            if tag not in found.tags:
-                self._client.set_experiment_tag(found.experiment_id, tag, kind)
         return str(found.experiment_id)
 
     def _parent(self, experiment_id: str, info: StudyInfo) -> str:

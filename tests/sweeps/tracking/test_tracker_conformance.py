@@ -258,19 +258,6 @@ def test_an_interrupted_trial_is_reopened_and_its_finals_replaced(store: Store) 
     }
 
 
-def test_mlflow_opens_an_experiment_on_its_runs(mlflow_store: MlflowStore) -> None:
-    kind = "mlflow.experimentKind"
-    mlflow_store.client.create_experiment("gmt/math")  # of an earlier version
-    for _ in range(2):
-        mlflow_store.open().begin_study(STUDY)
-        tags = mlflow_store.client.get_experiment(mlflow_store.experiment_id()).tags
-        assert tags[kind] == "custom_model_development"
-    mlflow_store.client.set_experiment_tag(mlflow_store.experiment_id(), kind, "finetuning")
-    mlflow_store.open().begin_study(STUDY)
-    tags = mlflow_store.client.get_experiment(mlflow_store.experiment_id()).tags
-    assert tags[kind] == "finetuning"  # a person chose it
-
-
 def test_mlflow_renames_a_resumed_run_of_an_earlier_version(mlflow_store: MlflowStore) -> None:
     """It had another name and no description, and measured its costs as curves."""
     tracker = mlflow_store.open()
