@@ -231,6 +231,18 @@ def test_transformers_has_a_stand_in_for_layer_wise_optimizers() -> None:
     assert "optimizer_cls = LayerWiseDummyOptimizer" in inspect.getsource(trainer_optimizer)
 
 
+@canary("optuna", "Study.set_metric_names or Study.metric_names")
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_optuna_names_objectives() -> None:
+    import optuna
+
+    from sweeps.search.optuna_compat import name_objectives
+
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    name_objectives(study, ("score", "seconds"))
+    assert study.metric_names == ["score", "seconds"]
+
+
 @canary("optuna", "the system attribute fixed_params, Trial.storage or Trial._trial_id")
 def test_optuna_keeps_what_was_queued() -> None:
     import optuna
@@ -464,7 +476,7 @@ def test_mlflow_reads_these_variables() -> None:
 
     from sweeps.tracking.mlflow_compat import FEW_PROCESSES, QUIET
 
-    for name in (*QUIET, FEW_PROCESSES.partition("=")[0]):
+    for name in (*QUIET, *FEW_PROCESSES):
         assert getattr(theirs, name).name == name
 
 

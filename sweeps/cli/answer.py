@@ -21,6 +21,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from sweeps.storage.closed_output import is_heard
 from sweeps.storage.errors import UserError
+from sweeps.storage.folding import fitted
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -151,10 +152,10 @@ class _Schema(GenerateJsonSchema):
 def _run(name: str, function: Callable[..., Any], given: Any, as_json: bool) -> int:
     """Call a command and print each of its answers; returns the exit code."""
     out, code = sys.stdout, 0
-    is_redrawn = inspect.isgeneratorfunction(function) and out.isatty()
+    is_redrawn = bool(given.get("watch")) and out.isatty()
     with (
         redirect_stdout(_Aside()) if as_json else nullcontext(),
-        _documents(name, function, out) if as_json else _texts(is_redrawn) as show,
+        _documents(name, function, out) if as_json else _texts(out, is_redrawn) as show,
     ):
         for answer in _answers(function, given):
             show(answer)
@@ -201,7 +202,7 @@ def _documents(name: str, function: Callable[..., Any], out: TextIO) -> Iterator
 
 
 @contextmanager
-def _texts(is_redrawn: bool) -> Iterator[Show]:
+def _texts(out: TextIO, is_redrawn: bool) -> Iterator[Show]:
     """Text below text or, ``is_redrawn``, in place on the terminal."""
     from rich.console import Console, Group
     from rich.live import Live
@@ -212,13 +213,14 @@ def _texts(is_redrawn: bool) -> Iterator[Show]:
 
         def show(answer: Answer[Any]) -> None:
             if answer.problem is not None and answer.problem.exit_code == STOPPED:
-                print(f"\n{answer.problem.message}")
-            lines = [*answer.view, *(f"  {command}" for command in answer.next)]
+                print(fitted(f"\n{answer.problem.message}", out))
+            lines = [fitted(each, out) if isinstance(each, str) else each for each in answer.view]
+            lines += [f"  {command}" for command in answer.next]  # whole, to be copied
             if is_redrawn:
                 live.update(Group(*lines), refresh=True)
             elif lines:
                 console.print(*lines, sep="\n")
             if answer.problem is not None and answer.problem.exit_code != STOPPED:
-                print(f"error: {answer.problem.message}", file=sys.stderr)
+                print(fitted(f"error: {answer.problem.message}", sys.stderr), file=sys.stderr)
 
         yield show

@@ -27,6 +27,7 @@ from sweeps.cli.run import paper, resume, retry, run, validate
 from sweeps.cli.status import status
 from sweeps.cli.steer import fork, queue
 from sweeps.cli.stop import stop
+from sweeps.cli.ui import ui
 from sweeps.storage.closed_output import heard_program
 from sweeps.storage.errors import nearest
 
@@ -68,6 +69,7 @@ COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
         "report": report,
         "compare": compare,
         "export": export,
+        "ui": ui,
     },
     "One model": {"finetune": finetune, "eval": evaluate_models},
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn, final
@@ -22,9 +21,10 @@ from sweeps.cli.answer import Document, Problem
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.validation_errors import inner_model
+from sweeps.storage.folding import fitted
+from sweeps.storage.program import PROGRAM
 from sweeps.storage.remote_sync import refresh
 
-PROGRAM = "python -m sweeps"
 _PYDANTIC = r"Input should be( a valid (number|integer).*)?"
 SCRIPT = "gmt-sweep"
 """The installed command. Shells complete the first word: for `python -m sweeps` it is `python`."""
@@ -76,7 +76,7 @@ def _explain(error: TyperException, typed: Sequence[str]) -> NoReturn:
         document = Document[None](command=command or "", result=None, error=problem)
         print(document.model_dump_json())
     else:
-        print(f"error: {said}", file=sys.stderr)
+        print(fitted(f"error: {said}", sys.stderr), file=sys.stderr)
     sys.exit(2)
 
 
@@ -136,11 +136,6 @@ def load_stored(config: str, overrides: list[str] | None) -> SweepConfig:
     """
     place = paths_for(load(config, overrides))
     return load(str(place.folder if place.config_file().is_file() else config), overrides)
-
-
-def command_line(command: str, config: str, overrides: list[str] | None = None) -> str:
-    """The command to type, quoted for the shell."""
-    return shlex.join([*PROGRAM.split(), command, config, *(overrides or [])])
 
 
 def skipped(metrics: Mapping[str, float]) -> list[str]:

@@ -40,7 +40,8 @@ class DomainEnd(Result):
     search varies; `best`: by validation score, null if no trial finished within the constraints;
     `best_score`: its score as text, with that of fresh seeds.
     `paired`: the best trial minus the best SFT trial on test items; `test_remarks`: the same in
-    sentences, or why it is missing. `links`: (label, text) pairs that point to MLflow."""
+    sentences, or why it is missing. `links`: pages of MLflow by label; of a store without a
+    server, the part of the address after that of the server that `ui` starts."""
 
     reached: bool
     label: ScoreLabel
@@ -50,7 +51,7 @@ class DomainEnd(Result):
     paired: tuple[PairedTest, ...]
     test_remarks: tuple[str, ...]
     report: Path
-    links: tuple[tuple[str, str], ...]
+    links: dict[str, str]
 
 
 @final
@@ -70,9 +71,17 @@ class PaperEnd(Result):
     it, else empty; `unreached`: (study, domain) pairs without a finished trial."""
 
     html: Path
-    links: tuple[tuple[str, str], ...]
+    links: dict[str, str]
     stopped: str
     unreached: tuple[tuple[str, str], ...]
+
+
+@final
+class MlflowPages(Result):
+    """The pages of a sweep in MLflow, by domain and label. A local store is served until the
+    command ends."""
+
+    links: dict[str, str]
 
 
 @final

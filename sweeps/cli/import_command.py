@@ -41,9 +41,13 @@ def import_trials(
     The sweep must not be running. Imported trials are in the report under their own heading. They
     have no model, so none of them is ever the best, and they are no evidence in a comparison.
     """
-    keys = dict(one.partition("=")[::2] for one in mapped or ())
-    if broken := [name for name, key in keys.items() if not name or not key]:
+    pairs = [one.partition("=")[::2] for one in mapped or ()]
+    if broken := [name for name, key in pairs if not name or not key]:
         refuse(f"--map {broken[0]}: expected NAME=KEY, for example lr=learning_rate")
+    for words in zip(*pairs, strict=True):
+        if several := [word for word in words if words.count(word) > 1]:
+            refuse(f"--map: {several[0]} is given {words.count(several[0])} times; expected once")
+    keys = dict(pairs)
     parsed = load(config, overrides)
     if parsed.study.kind != "search":
         refuse(f"a {parsed.study.kind} study has a fixed design: only a search imports trials")

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.answer import Answer, refuse
-from sweeps.cli.arguments import command_line
 from sweeps.cli.config_template import (
     MINI_MODEL,
     OwnData,
@@ -22,6 +21,7 @@ from sweeps.cli.config_template import (
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import resolve_paths
 from sweeps.execution.preflight import check_inputs
+from sweeps.storage.program import command_line
 
 _Own = "For your own domain: "
 
@@ -71,7 +71,7 @@ def init(
     given = ",".join(domain) if domain else _ask("Domains, separated by commas", known, asks)
     text = _text(path.stem, model, [name.strip() for name in given.split(",")], own)
     _write(path, text)
-    following = (command_line(name, str(path)) for name in ("validate", "plan", "run"))
+    following = (command_line(name, path) for name in ("validate", "plan", "run"))
     lines = [f"Wrote {path}. Review and edit it, then:"]
     return Answer(path, lines, tuple(following))
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from sweeps.cli.answer import Answer, refuse
-from sweeps.cli.arguments import ConfigFile, Overrides, command_line, load
+from sweeps.cli.answer import Answer, Problem, refuse
+from sweeps.cli.arguments import ConfigFile, Overrides, load
 from sweeps.config.load import is_paper
-from sweeps.config.sweep_config import SweepConfig, resolve_paths
+from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import planning
 from sweeps.execution.checkpoint_cost import WRITE_RATE, CheckpointCost
 from sweeps.execution.disk_need import GIB
@@ -34,8 +35,10 @@ from sweeps.execution.planning import (
 )
 from sweeps.execution.progress import time_text
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.trial_records import space_previews
+from sweeps.search.steering import requested
+from sweeps.search.trial_records import Records, space_previews
 from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.program import command_line
 
 SHOWN_SIZES = 12
 NO_TIME = (
@@ -57,7 +60,8 @@ def view(plan: SweepPlan) -> Iterator[str]:
     yield from _cost(plan)
     yield _memory(plan)
     yield _disk(plan)
-    yield "to write the report again:" if _is_done(plan) else "to run it:"
+    if not plan.refused:
+        yield "to write the report again:" if _is_done(plan) else "to run it:"
 
 
 def paper_view(plan: PaperPlan) -> Iterator[str]:
@@ -87,12 +91,14 @@ def paper_view(plan: PaperPlan) -> Iterator[str]:
     if plan.money is not None:
         yield f"money: {plan.money:.2f} at {first.price:g} per {first.device}-hour"
     yield _memory(max(plan.studies, key=lambda each: each.memory.total if each.memory else 0))
-    yield "to run it:"
+    if not plan.refused:
+        yield "to run it:"
 
 
 def _domain(plan: DomainPlan) -> Iterator[str]:
     done = f", {plan.done} already done" if plan.done else ""
-    yield f"{plan.domain}: {_count(plan.total, 'trial')}{done}, {plan.left} to run"
+    queued = f" ({plan.requested} queued by hand)" if plan.requested else ""
+    yield f"{plan.domain}: {_count(plan.total, 'trial')}{done}, {plan.left} to run{queued}"
     yield from (f"  {said}" for said in (plan.changed, plan.shortfall) if said)
     for name, text in plan.parameters.items():
         yield f"  {name}: {text}"
@@ -235,9 +241,16 @@ def plan(
     except ValueError as error:  # from lower layers: what is wrong with the model or the data
         refuse(str(error))
     if isinstance(found, PaperPlan):
-        following = command_line("paper", config, overrides)
-        return Answer(found, paper_view(found), (following,))
-    return Answer(found, view(found), (command_line("run", config, overrides),))
+        return _answer(found, paper_view(found), command_line("paper", config, overrides))
+    return _answer(found, view(found), command_line("run", config, overrides))
+
+
+def _answer(
+    found: SweepPlan | PaperPlan, shown: Iterator[str], following: str
+) -> Answer[SweepPlan | PaperPlan]:
+    if not found.refused:
+        return Answer(found, shown, (following,))
+    return Answer(found, shown, problem=Problem.of(f"it would be refused: {found.refused}", 2))
 
 
 def _planned(
@@ -252,7 +265,13 @@ def _planned(
         price = config.budget.price_per_gpu_hour
     previews = space_previews(config)
     rows = {name: recorded for name, (recorded, _) in previews.items()}
-    found = planning.plan(config, rows, machine, pace, price, write_rate=write_rate)
+    asked = dict[str, Counter[str]]()
+    if paths_for(config).created_marker().is_file():
+        records = Records(config)
+        asked = {name: requested(records, name) for name in config.domains}
+    found = planning.plan(
+        config, rows, machine, pace, price, write_rate=write_rate, requested=asked
+    )
     domains = tuple(replace(one, changed=previews[one.domain][1]) for one in found.domains)
     left = [domain.left for domain in found.domains]
     most = sum(left) if config.resources.domains == "side_by_side" else max(left)

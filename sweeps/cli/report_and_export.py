@@ -11,7 +11,9 @@ import typer
 from sweeps.cli.answer import Answer, Problem
 from sweeps.cli.arguments import ConfigFile, Overrides, load_stored
 from sweeps.cli.command_results import DomainExport
-from sweeps.config.sweep_config import SweepConfig
+from sweeps.cli.ui import recorded_links
+from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.storage.study_links import ways_to
 
 
 def report(config: ConfigFile, overrides: Overrides = None) -> Answer[dict[str, list[Path]]]:
@@ -21,6 +23,8 @@ def report(config: ConfigFile, overrides: Overrides = None) -> Answer[dict[str, 
 
     reports = {domain: paths.all() for domain, paths in rewrite(parsed).items()}
     lines = [f"{domain}: {page}" for domain, (page, *_) in reports.items()]
+    pages = ways_to(recorded_links(parsed), paths_for(parsed).folder)
+    lines += [f"{label}: {page}" for label, page in pages.items()]
     missing = _missing(parsed, reports, "its study has not started, so there is no report")
     return Answer(reports, lines, problem=missing)
 

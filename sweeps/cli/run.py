@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,12 +14,12 @@ from sweeps.cli.answer import Answer, Problem, refuse, stopped
 from sweeps.cli.arguments import (
     ConfigFile,
     Overrides,
-    command_line,
     load,
     load_stored,
     skipped,
 )
 from sweeps.cli.command_results import DomainEnd, PaperEnd, SweepEnd, ValidConfig
+from sweeps.cli.ui import recorded_links, seen_in
 from sweeps.config.failures import KINDS
 from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for
@@ -29,7 +30,8 @@ from sweeps.search.retry_failed import queue_failed
 from sweeps.search.trial_records import Records, label_of
 from sweeps.storage.errors import nearest
 from sweeps.storage.interrupts import interruptible, shielded
-from sweeps.tracking.tracker import SHARED_LINKS
+from sweeps.storage.program import command_line
+from sweeps.storage.study_links import saved_links
 
 if TYPE_CHECKING:
     from sweeps.execution.domain_result import DomainResult
@@ -68,7 +70,7 @@ def resume(
         if not folder.is_dir():
             refuse(f"nothing to resume: {folder} does not exist; start the sweep with `run`")
         stored = load(str(folder), overrides)
-        again = command_line("resume", str(folder), overrides)
+        again = command_line("resume", folder, overrides)
         if not is_paper(stored):
             return run_sweep(stored, again, adopt=adopt)
         if adopt:
@@ -84,8 +86,7 @@ def run_sweep(config: SweepConfig, again: str, *, adopt: bool) -> Answer[SweepEn
     with displayed(again) as display:
         from sweeps.execution import sweep
 
-        result = sweep.run(config, display, adopt=adopt)
-    ended = _end_of(config, result)
+        ended = _end_of(config, sweep.run(config, display, adopt=adopt))
     names = [name for name, domain in ended.domains.items() if not domain.reached]
     problem = _unreached(config, f"domain {', '.join(names)}") if names else None
     return Answer(ended, view(ended), (again,) if ended.stopped else (), problem)
@@ -119,7 +120,7 @@ def retry(
     if not queued:
         return Answer(queued, ["No failed trials to retry."])
     lines = [f"{name}: queued again: trial {', '.join(map(str, n))}" for name, n in queued.items()]
-    again = command_line("resume", str(records.place.folder), overrides)
+    again = command_line("resume", records.place.folder, overrides)
     if at_once:
         print(*lines, sep="\n")
         return run_sweep(parsed, again, adopt=False)
@@ -142,8 +143,9 @@ def run_paper(config: SweepConfig, again: str) -> Answer[PaperEnd]:
     with displayed(again) as display:
         from sweeps.execution import paper as studies
 
-        ended = PaperEnd.model_validate(studies.run(config, display))
-    lines = [f"{label}:\n  {text}" for label, text in (*ended.links, ("report", ended.html))]
+        found = studies.run(config, display)
+    ended = PaperEnd(**asdict(found), links=recorded_links(config))
+    lines = [f"report:\n  {ended.html}", *seen_in(ended.links, paths_for(config).folder)]
     names = ", ".join(f"{domain} ({kind})" for kind, domain in ended.unreached)
     problem = _unreached(config, f"domain {names}") if names else None
     following = (again,) if ended.stopped else ()
@@ -152,7 +154,7 @@ def run_paper(config: SweepConfig, again: str) -> Answer[PaperEnd]:
 
 def _unreached(config: SweepConfig, what: str) -> Problem:
     """A part of the requested result is missing."""
-    why = command_line("status", str(paths_for(config).folder))
+    why = command_line("status", paths_for(config).folder)
     return Problem.of(f"{what}: no trial finished, so there is no result. `{why}` shows why", 1)
 
 
@@ -183,7 +185,7 @@ def stoppable(again: str) -> Iterator[None]:
 def _end_of(config: SweepConfig, result: StudyResult) -> SweepEnd:
     from sweeps.execution.paired_tests import comparison_remarks, paired_tests
 
-    kind = config.study.kind
+    kind, folder = config.study.kind, paths_for(config).folder
     domains = {}
     for name, domain in result.domains.items():
         label = label_of(config, name)
@@ -196,9 +198,8 @@ def _end_of(config: SweepConfig, result: StudyResult) -> SweepEnd:
             paired=paired_tests(domain.test_scores),
             test_remarks=comparison_remarks(domain.test_scores, label),
             report=domain.report.html,
-            links=domain.links,
+            links=saved_links(folder / name),
         )
-    folder = paths_for(config).folder
     return SweepEnd(
         name=config.name, kind=kind, folder=folder, domains=domains, stopped=result.stopped
     )
@@ -218,7 +219,13 @@ def view(ended: SweepEnd) -> Iterator[str]:
             yield from _best(name, domain.best, domain.best_score, domain.searched)
         yield from (f"  {remark}" for remark in domain.test_remarks)
     yield f"\nall domains:\n  {ended.folder / 'index.html'}"
-    yield from (f"{label}:\n  {text}" for label, text in _places(ended))
+    yield from (f"{name}: report:\n  {one.report}" for name, one in ended.domains.items())
+    links = {
+        f"{name}: {label}": page
+        for name, domain in ended.domains.items()
+        for label, page in domain.links.items()
+    }
+    yield from seen_in(links, ended.folder)
     yield from _because(ended.stopped)
 
 
@@ -241,20 +248,6 @@ def _best(
         f"learning_rate {best.learning_rate:.2e}{others} (trial {best.number})"
     )
     yield from skipped(best.metrics)
-
-
-def _places(ended: SweepEnd) -> list[tuple[str, str]]:
-    """Where to look next: label and text."""
-    steps = [(f"{name}: report", str(domain.report)) for name, domain in ended.domains.items()]
-    shared = []
-    for name, domain in ended.domains.items():
-        for label, text in domain.links:
-            if label in SHARED_LINKS:
-                shared.append((label, text))
-            else:
-                steps.append((f"{name}: {label}", text))
-    # What serves a local store is the same for all domains: print it once.
-    return list(dict.fromkeys([*shared, *steps]))
 
 
 def validate(config: ConfigFile, overrides: Overrides = None) -> Answer[ValidConfig]:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import Literal, final
 
 from rich.console import RenderableType
 from rich.table import Table
 
-from sweeps.cli.arguments import PROGRAM
 from sweeps.cli.sweep_status import DomainStatus, Failure, Running, SweepStatus, status
 from sweeps.config.load import load_config, report_folder, study_name, study_paths
 from sweeps.config.study_config import Kind
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.execution.progress import POINT_LEGEND, point_text, recorded_point, time_text
+from sweeps.execution.progress import (
+    POINT_LEGEND,
+    left_text,
+    point_text,
+    recorded_point,
+    time_text,
+)
 from sweeps.search.trial_records import Records
+from sweeps.storage.program import command_line
 from sweeps.storage.remote_sync import living_driver, refresh
 from sweeps.storage.run_lock import Driver
+from sweeps.storage.study_links import ways_to
 
 
 def view(status: SweepStatus) -> list[RenderableType]:
@@ -29,6 +35,9 @@ def body(status: SweepStatus) -> list[RenderableType]:
     """Everything except the commands to type next."""
     lines: list[RenderableType] = [headline(status), *([table(status)] if status.domains else [])]
     for domain in status.domains:
+        if domain.best is not None:
+            point = point_text(recorded_point(domain.best))
+            lines.append(f"best: {domain.domain} trial {domain.best.number}, {point}")
         lines += [_running(domain, run) for run in domain.running]
         lines += [f"{domain.domain}: {domain.violations}"] if domain.violations else []
         if domain.requested:
@@ -42,7 +51,11 @@ def body(status: SweepStatus) -> list[RenderableType]:
     for failure in status.failures:
         lines += _failure(failure)
     reports = [f"  {d.domain}: {d.report}" for d in status.domains if d.report]
-    return [*lines, *(["reports", *reports] if reports else [])]
+    lines += ["reports", *reports] if reports else []
+    links = {
+        f"{d.domain}: {label}": page for d in status.domains for label, page in d.links.items()
+    }
+    return [*lines, *(f"{name}: {way}" for name, way in ways_to(links, status.folder).items())]
 
 
 def headline(status: SweepStatus) -> str:
@@ -59,25 +72,20 @@ def headline(status: SweepStatus) -> str:
         return f"{status.name} is running ({who}). All trials are done; writing the report."
     if status.per_hour is None:
         return f"{status.name} is running ({who}). No trial has ended since then."
-    left = time_text(status.seconds_left)
-    return f"{status.name} is running ({who}). {status.per_hour:.3g} trials per hour, {left} left."
+    pace = f"{status.per_hour:.3g} trials per hour{left_text(status.seconds_left)}"
+    return f"{status.name} is running ({who}). {pace}."
 
 
 def table(status: SweepStatus) -> Table:
     """One row per domain."""
-    result = Table()
-    for column in ("domain", "done", "running", "failed", "best score"):
-        result.add_column(column)
-    result.add_column("at", no_wrap=True)
+    result = Table("domain", "done", "running", "failed", "best score")
     for domain in status.domains:
-        best = domain.best
         result.add_row(
             domain.domain,
             f"{domain.done} of {domain.total}",
             str(len(domain.running)),
             str(domain.states.get("failed", 0)),
             domain.best_score,
-            "" if best is None else point_text(recorded_point(best)),
         )
     if any(domain.best is not None for domain in status.domains):
         result.caption = f"scores on validation items; {POINT_LEGEND}"
@@ -103,10 +111,9 @@ def ways_on(status: SweepStatus | PaperStatus) -> dict[str, str]:
     """The commands that continue a stopped sweep or paper and retry failed trials, by purpose."""
     ways = {}
     if status.state == "stopped":
-        ways["to continue"] = f"{PROGRAM} resume {shlex.quote(status.folder)}"
+        ways["to continue"] = command_line("resume", status.folder)
     if isinstance(status, SweepStatus) and status.failures and not status.driver:
-        retry = f"{PROGRAM} retry {shlex.quote(status.folder)} --failed"
-        ways["to retry the failed trials"] = retry
+        ways["to retry the failed trials"] = command_line("retry", status.folder, ["--failed"])
     return ways
 
 

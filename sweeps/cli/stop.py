@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.answer import Answer, refuse
-from sweeps.cli.arguments import ConfigFile, Overrides, command_line, load, load_stored
+from sweeps.cli.arguments import ConfigFile, Overrides, load, load_stored
 from sweeps.cli.steer import Domain, one_domain
 from sweeps.config.sweep_config import paths_for
 from sweeps.search.steering import stop_trial
 from sweeps.search.trial_records import Records
+from sweeps.storage.program import command_line
 from sweeps.storage.remote_sync import living_driver, stop_driver
 from sweeps.storage.run_lock import Driver
 from sweeps.storage.study_paths import StudyPaths
@@ -61,7 +62,7 @@ def stop(
         )
     way_on = command_line("run", config, overrides)
     if place.config_file().is_file():
-        way_on = command_line("resume", str(folder))
+        way_on = command_line("resume", folder)
     lines = ["Stopped. Finished trials are kept. To continue:"]
     return Answer(driver, lines, (way_on,))
 

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, final
@@ -17,12 +17,13 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.driver_log import latest_trouble
 from sweeps.execution.progress import point_text, recorded_point, time_text
 from sweeps.report.trial_row import ScoreLabel, TrialRow, score_text, violations
-from sweeps.search.attempts import INCOMPLETE, INTERRUPTED, REQUEST
-from sweeps.search.steering import pending
+from sweeps.search.attempts import INCOMPLETE, INTERRUPTED
+from sweeps.search.steering import requested
 from sweeps.search.trial_records import Records, best_row, label_of
 from sweeps.search.workload import workload
 from sweeps.storage.remote_sync import fetcher, living_driver
 from sweeps.storage.run_lock import Driver
+from sweeps.storage.study_links import saved_links
 from sweeps.storage.study_paths import alone
 from sweeps.storage.trial_files import EVENTS_FILE, FAILURE_FILE, RUN_FILE
 
@@ -71,7 +72,8 @@ class Event:
 class DomainStatus:
     """One domain's study. `states` counts trials by state, `best` is by validation score.
     `violations`: a sentence if finished trials violate constraints; else empty. `best_score`: as
-    text, with that of fresh seeds. `requested`: queued points and forks that have not started."""
+    text, with that of fresh seeds. `requested`: queued points and forks that have not started.
+    `links`: pages of MLflow by label, as in the result of `run`."""
 
     domain: str
     label: ScoreLabel
@@ -84,6 +86,7 @@ class DomainStatus:
     violations: str = ""
     best_score: str = ""
     requested: int = 0
+    links: dict[str, str] = field(default_factory=dict)
 
 
 @final
@@ -109,7 +112,7 @@ def status(records: Records) -> SweepStatus:
     records.look_again()
     driver = living_driver(records.place)
     domains = tuple(_domain(records, name, driver is not None) for name in records.config.domains)
-    left = sum(max(0, domain.total - domain.done) + domain.requested for domain in domains)
+    left = sum(max(0, domain.total - domain.done) for domain in domains)
     complete = not left and all(domain.report is not None for domain in domains)
     pace = _per_second(records, driver)
     return SweepStatus(
@@ -128,7 +131,8 @@ def status(records: Records) -> SweepStatus:
 
 def _domain(records: Records, domain: str, driven: bool) -> DomainStatus:
     rows = tuple(row for row in records.rows(domain) if not row.origin)
-    work = workload(records.config, domain, rows)
+    asked = requested(records, domain)
+    work = workload(records.config, domain, rows, asked)
     states: dict[str, int] = {}
     for row in rows:
         # Without a live driver nothing runs: a killed one left its trials recorded as running.
@@ -147,12 +151,9 @@ def _domain(records: Records, domain: str, driven: bool) -> DomainStatus:
         report=str(page) if page.is_file() else None,
         violations=violations(rows),
         best_score="" if best is None else score_text(label, best, rows),
-        requested=len(pending(records, domain)) + sum(map(_is_requested, records.trials(domain))),
+        requested=asked.total(),
+        links=saved_links(records.place.study(domain)),
     )
-
-
-def _is_requested(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.WAITING and REQUEST in trial.user_attrs
 
 
 def _running(records: Records, domain: str) -> tuple[Running, ...]:

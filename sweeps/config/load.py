@@ -6,6 +6,7 @@ Also where a paper is stored: each of its studies is a sweep named NAME-KIND bes
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
@@ -140,6 +141,9 @@ def load_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    keys = Counter(override.partition("=")[0].strip() for override in overrides)
+    if several := [key for key, count in keys.items() if count > 1]:
+        raise UserError(f"override {several[0]}: given {keys[several[0]]} times; expected once")
     return reduce(_applied, overrides, tree)
 
 

@@ -212,10 +212,13 @@ def _loopback() -> dict[str, str]:
     return {"GLOO_SOCKET_IFNAME": names[0], "NCCL_SOCKET_IFNAME": names[0]} if names else {}
 
 
-def free_port() -> int:
-    """A port of the loopback interface that is currently free."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+def free_port(wanted: int = 0) -> int:
+    """A port of the loopback interface that is currently free: the wanted one, if it is."""
+    try:
+        with socket.create_server(("127.0.0.1", wanted)) as free:
+            return int(free.getsockname()[1])
+    except OSError:
+        return free_port()
 
 
 def concurrency(resources: Resources, available: dict[str, float], *, joined: bool) -> int:

@@ -25,8 +25,6 @@ class DomainResult:
     """Scores of the best trial and of the SFT control on test items."""
     report: ReportPaths
     """The files of its report."""
-    links: tuple[tuple[str, str], ...]
-    """Pairs (label, text) that point to the tracker."""
     stopped: str = ""
     """How the budget ended the study early, as a sentence; else empty."""
     measured: bool = False

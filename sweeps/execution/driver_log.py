@@ -7,12 +7,13 @@ cause, failed trials, and the warnings of Ray Train and Ray Tune.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import final
 
 from sweeps.config.study_identity import git_commit
+from sweeps.storage.study_links import save_links, ways_to
 
 LOG = logging.getLogger("sweeps.driver")
 LEVELS = {
@@ -76,6 +77,13 @@ def _redirect(name: str, level: int, handler: logging.Handler) -> tuple[int, boo
     if name.startswith("ray."):  # the handler of the logger "ray" prints on the terminal
         logger.propagate = False
     return before
+
+
+def publish_links(study: Path, links: Mapping[str, str]) -> None:
+    """Keep the tracker's links of a study, in its folder and in the log."""
+    save_links(study, links)
+    for label, way in ways_to(links, study.parent).items():
+        LOG.info("%s: %s: %s", study.name, label, way)
 
 
 def latest_trouble(file: Path) -> str:

@@ -25,6 +25,7 @@ from sweeps.report.trial_row import COUNT, SCORE, STANDARD_ERROR, ScoreLabel, Tr
 from sweeps.search.design import DesignPoint
 from sweeps.search.trial_records import Records, best_row, label_of
 from sweeps.storage.errors import UserError
+from sweeps.storage.program import PROGRAM
 from sweeps.storage.remote_sync import copy_folder
 
 NORMAL_95 = 1.959964
@@ -111,7 +112,7 @@ def run_yaml(config: SweepConfig, domain: str, row: TrialRow) -> str:
     if config.data_root is not None:
         tree["data_root"] = config.data_root
     tree["folder"] = f"runs/{config.name}-{domain}"
-    head = f"# {config.name}, {domain}: trial {row.number}, {row.key}. python -m sweeps finetune\n"
+    head = f"# {config.name}, {domain}: trial {row.number}, {row.key}. {PROGRAM} finetune\n"
     return head + yaml.safe_dump(tree, sort_keys=False)
 
 

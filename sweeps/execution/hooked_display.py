@@ -8,7 +8,8 @@ from typing import Any, final
 
 from sweeps.config.hooks import Caller
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.execution.progress import Display, Tally
+from sweeps.execution.progress import Display, Phase
+from sweeps.execution.tally import Tally
 
 
 @contextmanager
@@ -41,6 +42,10 @@ class HookedDisplay(Display):
     def say(self, text: str) -> None:
         """As the other display."""
         self._display.say(text)
+
+    def phase(self, name: Phase) -> None:
+        """As the other display."""
+        self._display.phase(name)
 
     def show(self, tally: Tally) -> None:
         """As the other display."""

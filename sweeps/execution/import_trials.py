@@ -28,13 +28,14 @@ from sweeps.config.study_identity import (
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import preflight
 from sweeps.execution.sweep import open_study
+from sweeps.finetune.hub import similar_path
 from sweeps.finetune.run_identity import Tree
 from sweeps.search.attempts import FORK, IMPORTED, KEY, NUMBER, point_of, retried
 from sweeps.search.changed_space import distributions_of, fitted, point_in
 from sweeps.search.optuna_storage import open_foreign, open_storage
 from sweeps.search.trial_records import Records, label_of
 from sweeps.storage import remote_sync
-from sweeps.storage.address import OPTIONS
+from sweeps.storage.address import OPTIONS, is_address
 from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.lease import Say
 
@@ -94,6 +95,12 @@ def from_sweep(config: SweepConfig, path: str, domains: Sequence[str]) -> dict[s
     Raises:
         UserError: the scores of the two mean different things; names each difference.
     """
+    if not is_address(path) and not Path(path).exists():
+        similar = similar_path(Path(path), lambda beside: True)
+        raise UserError(
+            f"{path}: no such file or folder; expected another sweep's folder, or the file or "
+            f"address of an Optuna database{similar}"
+        )
     config = resolve_paths(config)
     other, found = resolve_paths(load_config(path)), dict[str, Source]()
     if paths_for(other) == paths_for(config):
@@ -165,7 +172,8 @@ def from_optuna(
             f"{said}: its direction is {study.direction.name.lower()}, but the score of domain "
             f"'{domain}' is to {wanted.name.lower()}: expected a study of the same score"
         )
-    trials, given = study.get_trials(), [*config.space_of(domain).parameters()]
+    trials, space = study.get_trials(), config.space_of(domain)
+    given = [*space.parameters()]
     names = sorted({name for trial in trials for name in trial.params})
     for theirs, ours in keys.items():
         for word, known, what in ((theirs, names, said), (ours, given, "the space")):
@@ -173,6 +181,14 @@ def from_optuna(
                 raise UserError(
                     f"--map {theirs}={ours}: {what} has no {word} ({nearest(word, known)})"
                 )
+    named = {keys.get(name, name) for name in names}
+    searched = {key for key, p in space.parameters().items() if p.count() != 1}
+    if missing := {key for key in searched - named if not space.condition(key)}:
+        raise UserError(
+            f"{said}: none of its trials has {', '.join(sorted(missing))}; expected "
+            "--map NAME=KEY for a parameter with another name; there are: "
+            f"{', '.join(names) or 'none'}"
+        )
     left_out = tuple(name for name in names if keys.get(name, name) not in given)
     found = tuple(
         (trial.number, _of_optuna(trial, config, domain, keys, sign)) for trial in trials

@@ -185,6 +185,7 @@ class JobTrainable(ray.tune.Trainable):
 def told_to_tune(result: Result) -> dict[str, Any]:
     """A trial's result as a mapping, which Tune's searchers, schedulers and callbacks take."""
     told = asdict(cast(Any, result.value)) | {ray.tune.result.DONE: result.is_last()}
+    told |= {"seconds": result.seconds} if result.seconds else {}
     return told | ({"retries": result.retries} if result.retries else {})
 
 

@@ -159,10 +159,12 @@ Ending = RunResult | Failed | Refused | Scored | Measured
 @final
 @dataclass(frozen=True)
 class Result:
-    """A job's next result. ``retries``: why attempts before it were lost, each told once."""
+    """A job's next result. ``retries``: why attempts before it were lost, each told once;
+    ``seconds``: since workers first had the job, 0 if none had it."""
 
     value: Check | Ending
     retries: tuple[str, ...] = ()
+    seconds: float = field(default=0.0, compare=False)
 
     def is_last(self) -> bool:
         """Whether the job has ended."""

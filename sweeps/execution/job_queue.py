@@ -31,10 +31,11 @@ LEASE_SECONDS = 300.0
 @dataclass
 class _Entry:
     """A job in the queue. ``holder``: the set of workers that runs it, or has ``interrupted`` it.
-    ``stalls``: by rank, where a worker has been for long."""
+    ``began``: when workers first had it. ``stalls``: by rank, where a worker has been for long."""
 
     job: Job
     attempt: int = 0
+    began: float = 0.0
     holder: str = ""
     seen: int = -1
     over: bool = False
@@ -46,7 +47,7 @@ class _Entry:
 
     def add(self, value: Check | Ending) -> None:
         """Append a result, with the causes of the attempts lost before it."""
-        self.results.append(Result(value, tuple(self.retries)))
+        self.results.append(Result(value, tuple(self.retries), time.monotonic() - self.began))
         self.retries = []
 
 
@@ -169,6 +170,7 @@ class JobQueue:
         entry.holder, entry.interrupted, entry.stalls = by, False, {}
         self._busy[group] = job_id
         self._since[group] = time.monotonic()
+        entry.began = entry.began or self._since[group]
         if worker is not None:
             watch = asyncio.create_task(self._watch(group, worker, job_id))
             self._watches.add(watch)  # keeps it from being garbage collected
@@ -329,14 +331,12 @@ class JobQueue:
             self._changed.notify_all()
 
     def _forget(self, job_id: str) -> None:
-        entry = self._jobs.get(job_id)
-        if entry is not None:
+        if (entry := self._jobs.get(job_id)) is not None:
             entry.over = True
             entry.results.clear()
         held = set(self._busy.values())
-        for old in [
-            i for i, e in self._jobs.items() if e.over and not e.results and i not in held
-        ]:
+        over = [i for i, e in self._jobs.items() if e.over and not e.results and i not in held]
+        for old in over:
             del self._jobs[old]
 
     def _is_open(self, job_id: str) -> bool:

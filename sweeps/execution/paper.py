@@ -34,7 +34,7 @@ from sweeps.search.trial_records import Records, best_row, best_sft_row, label_o
 from sweeps.storage import remote_sync
 from sweeps.storage.address import is_relative
 from sweeps.storage.errors import UserError
-from sweeps.tracking.tracker import SHARED_LINKS, Tracker
+from sweeps.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from sweeps.execution.worker_groups import WorkerGroups
@@ -43,12 +43,10 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class PaperResult:
-    """The report on all studies, and links to each in the tracker. ``stopped``: how the budget
-    ended one of them; else empty. ``unreached``: (study, domain) pairs without a finished
-    trial."""
+    """The report on all studies. ``stopped``: how the budget ended one of them; else empty.
+    ``unreached``: (study, domain) pairs without a finished trial."""
 
     html: Path
-    links: tuple[tuple[str, str], ...]
     stopped: str
     unreached: tuple[tuple[str, str], ...] = ()
 
@@ -64,9 +62,11 @@ def run(
         UserError: the user's input is wrong, or another process runs the paper; nothing was
             started.
     """
+    display = display or LineDisplay()
+    display.phase("reading data")
     share_generated_files(config)
     relative, config = is_relative(config.storage), resolve_paths(config)
-    display, tracker = display or LineDisplay(), tracker or sweep.build_tracker(config)
+    tracker = tracker or sweep.build_tracker(config)
     check(config)
     for place in (paths_for(config), *(study_paths(config, kind) for kind in KINDS)):
         remote_sync.refresh(place)
@@ -79,10 +79,13 @@ def run(
         calling_hooks(config, display) as shown,
     ):
         put_on_record(config)
+        shown.phase("starting Ray")
         with worker_session(config.resources, place.folder, Stored.of(config), relative) as groups:
-            links, unreached = _run_studies(config, shown, tracker, groups, began)
+            unreached = _run_studies(config, shown, tracker, groups, began)
+            shown.phase("stopping workers")
+        shown.phase("writing reports")
         page = report(config)  # under the lock, so that it is uploaded to an object store too
-    return PaperResult(page, links, shown.stopped, unreached)
+    return PaperResult(page, shown.stopped, unreached)
 
 
 def _run_studies(
@@ -91,10 +94,9 @@ def _run_studies(
     tracker: Tracker,
     groups: WorkerGroups,
     began: float,
-) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
-    """Run each study in turn until the budget ends one; return their links, and the domains
-    without a finished trial (see `PaperResult`)."""
-    links: dict[tuple[str, str], None] = {}
+) -> tuple[tuple[str, str], ...]:
+    """Run each study in turn until the budget ends one; return the domains without a finished
+    trial (see `PaperResult`)."""
     unreached: list[tuple[str, str]] = []
     folders = [study_paths(config, kind).folder for kind in KINDS]
     for kind in config.study.paper:
@@ -117,14 +119,9 @@ def _run_studies(
                 continue
         shown.stopped = result.stopped
         unreached += [(kind, domain) for domain in result.unreached()]
-        for domain, found in result.domains.items():
-            links |= {
-                (a if a in SHARED_LINKS else f"{kind}, {domain}: {a}", b): None
-                for a, b in found.links
-            }
         if result.stopped:  # later studies may depend on this one's complete result
             break
-    return tuple(links), tuple(unreached)
+    return tuple(unreached)
 
 
 def check(config: SweepConfig) -> None:

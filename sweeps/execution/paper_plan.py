@@ -49,6 +49,7 @@ def paper_plan(
         shared=sum(domain.shared for domain in domains),
         hours=sum(known) + start if len(known) == len(plans) else None,
         money=sum(money) if len(money) == len(plans) else None,
+        refused=next((p.refused for p in plans if p.refused), ""),
         assumed=tuple(kind for kind, (_, final) in studies.items() if not final),
     )
 

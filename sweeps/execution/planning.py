@@ -12,12 +12,12 @@ from typing import final
 
 from sweeps.config.space import Point, plain_point
 from sweeps.config.study_config import Kind
-from sweeps.config.sweep_config import SweepConfig
+from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.trial_keys import is_of_batch
 from sweeps.execution.checkpoint_cost import WRITE_RATE, CheckpointCost, checkpoint_cost
 from sweeps.execution.disk_need import DiskNeed, disk_need, free_bytes
 from sweeps.execution.pace import Pace, shortest_run
-from sweeps.execution.preflight import different_runs, training_device
+from sweeps.execution.preflight import check_recorded, different_runs, training_device
 from sweeps.finetune.memory import MemoryNeed, worker_need
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.workload import Workload, stages, workload
@@ -48,8 +48,9 @@ class DomainPlan:
     """One domain's study. `parameters`: its space, or what a fixed design varies; `updates`:
     updates per trial and examples in each, by the sizes that vary. Hours are summed over trials,
     parallel or not. `shared`: how many of those left another study of the paper trains.
-    `shortfall`: a sentence if the space has fewer points than requested trials, and `changed` if
-    it is another one than that of the recorded trials; else empty."""
+    `requested`: queued points and forks that have not started. `shortfall`: a sentence if the
+    space has fewer points than requested trials, and `changed` if it is another one than that of
+    the recorded trials; else empty."""
 
     domain: str
     total: int
@@ -65,6 +66,7 @@ class DomainPlan:
     shared: int = 0
     changed: str = ""
     checkpoints: CheckpointCost | None = None
+    requested: int = 0
 
     def to_run(self) -> int:
         """The trials that this study itself runs."""
@@ -78,7 +80,7 @@ class SweepPlan:
 
     `hours` is wall time at the machine's concurrency, `start_seconds` among it. Early stopping
     reduces all of these; the final test items are not included. `memory` is the need of each of
-    `workers` workers.
+    `workers` workers. `refused`: why `run` would not continue a recorded study; else empty.
     """
 
     name: str
@@ -98,6 +100,7 @@ class SweepPlan:
     disk_free: int | None
     stops_early: bool
     start_seconds: float = 0.0
+    refused: str = ""
 
 
 @final
@@ -107,7 +110,7 @@ class PaperPlan:
 
     ``left`` trials are without result, of which ``shared`` are trained once for two studies.
     ``assumed``: the studies that take values from one that is not done, so that their numbers of
-    trials may still change.
+    trials may still change. ``refused``: as in `SweepPlan`.
     """
 
     name: str
@@ -119,6 +122,7 @@ class PaperPlan:
     hours: float | None
     money: float | None
     assumed: tuple[Kind, ...] = ()
+    refused: str = ""
 
 
 def plan(
@@ -129,14 +133,16 @@ def plan(
     price: float | None,
     shared: Mapping[str, int] = MappingProxyType({}),
     write_rate: float = WRITE_RATE,
+    requested: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
 ) -> SweepPlan:
     """The plan of a sweep whose paths are resolved. ``rows``: recorded trials by domain;
     ``price``: per device-hour; ``shared``: trials by domain that another study trains;
-    ``write_rate``: of the disk of checkpoints, in megabytes per second."""
+    ``write_rate``: of the disk of checkpoints, in megabytes per second; ``requested``: of each
+    domain, see `workload`."""
     paces = {name: pace_of(name, rows[name]) for name in config.domains}
     domains = tuple(
         replace(
-            _domain(config, name, rows[name], pace, shared.get(name, 0)),
+            _domain(config, name, rows[name], pace, shared.get(name, 0), requested.get(name, {})),
             checkpoints=_checkpoints(config, name, pace, write_rate),
         )
         for name, pace in paces.items()
@@ -170,7 +176,17 @@ def plan(
         disk_free=None if is_address(config.storage) else free_bytes(config),
         stops_early=config.study.kind == "search" and stops_early(config),
         start_seconds=start,
+        refused=_refusal(config),
     )
+
+
+def _refusal(config: SweepConfig) -> str:
+    """Why `run` would not continue the recorded study; else empty."""
+    try:
+        check_recorded(paths_for(config), config)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _memory(config: SweepConfig, gpu_bytes: int | None) -> MemoryNeed | None:
@@ -265,8 +281,9 @@ def _domain(
     rows: tuple[TrialRow, ...],
     pace: Pace | None,
     shared: int,
+    requested: Mapping[str, int],
 ) -> DomainPlan:
-    work = workload(config, domain, rows)
+    work = workload(config, domain, rows, requested)
     trained, scored = work.to_train - shared, work.left - shared
     training = None if pace is None else pace.setup + pace.training
     return DomainPlan(
@@ -282,6 +299,7 @@ def _domain(
         training_hours=_times(training, trained / 3600),
         evaluation_hours=None if pace is None else _times(pace.evaluation, scored / 3600),
         shared=shared,
+        requested=sum(requested.values()),
     )
 
 

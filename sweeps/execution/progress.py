@@ -5,54 +5,32 @@ from __future__ import annotations
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TextIO, final
+from typing import TYPE_CHECKING, Any, Literal, TextIO, final
 
 from sweeps.config.trial_keys import shown
+from sweeps.execution.tally import Tally
 from sweeps.storage.closed_output import heard
+from sweeps.storage.folding import folded
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
     from sweeps.report.trial_row import TrialRow
 
 
-@dataclass
-class Tally:
-    """The state of one study, kept by its observer. Seconds are wall time; ``started``: the start
-    of the time estimate, which does not count the slow start of the first worker groups."""
-
-    domain: str
-    trials: int
-    finished_before: int
-    concurrency: int
-    started: float = field(default_factory=time.monotonic)
-    endings: Counter[str] = field(default_factory=Counter)
-    running: dict[str, dict[str, Any]] = field(default_factory=dict)
-    best: dict[str, Any] | None = None
-    is_under_way: bool = False
-
-    def heard(self) -> None:
-        """Note a validation check; until the first one, workers are still starting."""
-        if not self.is_under_way:
-            self.is_under_way, self.started = True, time.monotonic()
-
-    def done(self) -> int:
-        """The number of trials that need no further work."""
-        return self.finished_before + sum(self.endings.values())
-
-    def left(self) -> int:
-        """The number of trials that have not ended."""
-        return max(0, self.trials - self.done())
-
-    def seconds_left(self) -> float | None:
-        """Estimate from the pace of this session; None until its first trial has ended."""
-        ended = sum(self.endings.values())
-        if not ended:
-            return None
-        return (time.monotonic() - self.started) / ended * self.left()
+Phase = Literal[
+    "reading data",
+    "starting Ray",
+    "starting workers",
+    "training",
+    "measuring speed",
+    "scoring test items",
+    "writing reports",
+    "stopping workers",
+]
+"""What a sweep does now."""
 
 
 def recorded_best(row: TrialRow | None) -> dict[str, Any] | None:
@@ -78,6 +56,10 @@ class Display(ABC):
         """Print a permanent line."""
 
     @abstractmethod
+    def phase(self, name: Phase) -> None:
+        """Show what the sweep does now; may be called again with the same."""
+
+    @abstractmethod
     def show(self, tally: Tally) -> None:
         """Show the new state of a study."""
 
@@ -92,21 +74,27 @@ class Display(ABC):
 
 @final
 class LineDisplay(Display):
-    """Plain lines: one per trial that ends."""
+    """Plain lines: one per phase and per trial that ends."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = heard(stream or sys.stdout)
+        self._stream, self._phase = heard(stream or sys.stdout), ""
 
     def say(self, text: str) -> None:
         """Print the line at once."""
         print(text, file=self._stream, flush=True)
+
+    def phase(self, name: Phase) -> None:
+        """Print a new phase."""
+        if name != self._phase:
+            self._phase = name
+            self.say(name)
 
     def show(self, tally: Tally) -> None:
         """Do nothing: only ended trials get a line."""
 
     def ended(self, tally: Tally, trial: dict[str, Any]) -> None:
         """Print the trial, the best so far and the time left."""
-        self.say(ending_line(tally, trial))
+        self.say(f"{ending_line(tally, trial)}{progress(tally)}{_reason(trial)}")
 
     def close(self) -> None:
         """Do nothing: there is nothing to clear."""
@@ -114,37 +102,54 @@ class LineDisplay(Display):
 
 @final
 class LiveDisplay(Display):
-    """One table per running study, redrawn in place."""
+    """The phase, and one table per running study, redrawn in place."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._console, self._tallies = Console(), dict[str, Tally]()
+        self._phase: Phase = "reading data"
+        self._since = time.monotonic()
         # The redrawing thread uses this file too: an exception would end it with a traceback.
         self._console.file = heard(self._console.file)  # type: ignore[arg-type]
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        self._live = Live(
+            console=self._console,
+            refresh_per_second=4,
+            transient=True,
+            get_renderable=self._view,
+        )
         self._live.start()
 
     def say(self, text: str) -> None:
         """Print above the table."""
+        text = folded(text, self._console.width)
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def show(self, tally: Tally) -> None:
-        """Redraw the table."""
-        from rich.console import Group
+    def phase(self, name: Phase) -> None:
+        """Show the phase and its seconds below the tables."""
+        if name != self._phase:
+            self._phase, self._since = name, time.monotonic()
 
+    def show(self, tally: Tally) -> None:
+        """Add the table, which is redrawn until its study is done."""
         self._tallies[tally.domain] = tally
-        self._live.update(Group(*(table(t) for t in self._tallies.values() if t.left())))
 
     def ended(self, tally: Tally, trial: dict[str, Any]) -> None:
-        """Print the trial above the table and redraw it."""
-        self.say(ending_line(tally, trial))
-        self.show(tally)
+        """Print the trial above the table."""
+        self.say(f"{ending_line(tally, trial)}{_reason(trial)}")
 
     def close(self) -> None:
         """Remove the table from the screen."""
         self._live.stop()
+
+    def _view(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        seconds = time_text(time.monotonic() - self._since)
+        tables = (table(tally) for tally in [*self._tallies.values()] if tally.left())
+        return Group(*tables, Text(f"{self._phase} ({seconds})"))
 
 
 def build_display() -> Display:
@@ -188,16 +193,20 @@ _WHERE = {"log": "log", "alone": "command"}
 
 
 def ending_line(tally: Tally, trial: dict[str, Any]) -> str:
-    """One ended trial: its number, point and score, and the trials left in the study."""
+    """One ended trial: its number, point, score and seconds."""
     score = "no score" if trial["score"] is None else f"score {trial['score']:.4f}"
     words = {"stopped_early": "stopped early", "stopped_by_user": "stopped by the user"}
-    best = "" if tally.best is None else f"  best {tally.best['score']:.4f}"
     score += f" (violates {', '.join(trial['violated'])})" if trial.get("violated") else ""
     return (
         f"{tally.domain}  trial {trial['number']:>3}  {point_text(trial['point'])}  {score}  "
-        f"{words.get(trial['state'], trial['state'])} in {trial['seconds']:.0f} s{best}  "
-        f"[{tally.done()}/{tally.trials}, {time_text(tally.seconds_left())} left]{_reason(trial)}"
+        f"{words.get(trial['state'], trial['state'])} in {trial['seconds']:.0f} s"
     )
+
+
+def progress(tally: Tally) -> str:
+    """The best trial so far, the trials that are done, and the time left once it is known."""
+    best = "" if tally.best is None else f"  best {tally.best['score']:.4f}"
+    return f"{best}  [{tally.done()}/{tally.trials}{left_text(tally.seconds_left())}]"
 
 
 def _reason(trial: dict[str, Any]) -> str:
@@ -209,25 +218,31 @@ def _reason(trial: dict[str, Any]) -> str:
     return "".join(f"\n    {line}" for line in lines)
 
 
-def time_text(seconds: float | None) -> str:
-    """``1 h 05 min``, ``3 min 20 s``, ``12 s``; ``?`` without an estimate."""
-    if seconds is None:
-        return "?"
+def time_text(seconds: float) -> str:
+    """``1 h 05 min``, ``3 min 20 s``, ``12 s``."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
+def left_text(seconds: float | None) -> str:
+    """``, ~3 min 20 s left``, to 10 s from a minute on; empty without an estimate."""
+    if seconds is None:
+        return ""
+    return f", ~{time_text(round(seconds, -1) if seconds >= 60 else seconds)} left"
+
+
 def table(tally: Tally) -> Table:
     """The live table: trials by state, the best so far, running trials, the time left."""
     from rich.table import Table
 
-    counts = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in tally.endings.items())
+    endings = [*tally.endings.items()]
+    counts = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in endings)
     result = Table(title=f"{tally.domain}: {tally.done()} of {tally.trials} trials", expand=False)
     for column in ("trial", "point", "step", "score"):
         result.add_column(column)
-    for running in tally.running.values():
+    for running in [*tally.running.values()]:  # another thread adds some
         score = running.get("score")
         result.add_row(
             str(running["number"]),
@@ -239,5 +254,5 @@ def table(tally: Tally) -> Table:
     if best is not None:
         result.add_section()
         result.add_row("best", point_text(best["point"]), "", f"{best['score']:.4f}")
-    result.caption = f"{counts or 'none ended yet'}; {time_text(tally.seconds_left())} left"
+    result.caption = f"{counts or 'none ended yet'}{left_text(tally.seconds_left())}"
     return result

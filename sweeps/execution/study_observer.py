@@ -13,9 +13,10 @@ from sweeps.config.budget import StopCondition
 from sweeps.config.space import Point
 from sweeps.execution.driver_log import LOG
 from sweeps.execution.job_messages import TrialJob
-from sweeps.execution.progress import Display, Tally, point_name
+from sweeps.execution.progress import Display, point_name
 from sweeps.execution.study_search import StudySearch
-from sweeps.search.outcomes import has_ended, outcome
+from sweeps.execution.tally import Tally
+from sweeps.search.outcomes import outcome
 from sweeps.storage.study_paths import alone
 from sweeps.storage.trial_files import FAILURE_FILE
 from sweeps.tracking.pump import TrackerPump
@@ -48,7 +49,7 @@ class StudyObserver:
     def began(self, trial: TuneTrial) -> None:
         """Open the trial's record."""
         job: TrialJob = trial.config["job"]
-        self._tally.running[job.key] = {"number": job.number, "point": job.point}
+        self._tally.begin(job.key, job.number, job.point)
         self._stop_condition.usage.began(trial.trial_id)  # keys may repeat across domains
         parent = job.parent, job.parent_step
         info = trial_info(job.key, job.number, job.method, job.point, self._seed, *parent)
@@ -62,12 +63,8 @@ class StudyObserver:
             said = f"{self._tally.domain} trial {job.number}: attempt lost, trying again: {cause}"
             LOG.warning(said)
             self._display.say(said)
-        if not has_ended(result, error=False):
-            self._tally.heard()
-        running = self._tally.running.get(job.key)
-        if running is not None:
-            running.update({k: result[k] for k in ("step", "steps", "score") if k in result})
-            self._display.show(self._tally)
+        self._tally.check(job.key, result)
+        self._display.phase("training")
 
     def ended(self, trial: TuneTrial, result: dict[str, Any], error: bool) -> None:
         """Close the record of a trial that finished, was stopped early or failed.
@@ -91,12 +88,10 @@ class StudyObserver:
             LOG.warning("%s trial %d failed: %s", self._tally.domain, ended["number"], first)
             ended["log"] = str(folder / FAILURE_FILE)
             ended["command"] = alone(folder)
-        tally = self._tally
-        tally.running.pop(job.key, None)
-        tally.endings[state] += 1
+        self._tally.end(job.key, ended)
         self._pump.end(job.key, folder, ended)
         self._recorded()
-        self._display.ended(tally, ended)
+        self._display.ended(self._tally, ended)
 
 
 def write_log(folder: Path, failure: str) -> None:

@@ -13,11 +13,13 @@ from optuna.trial import TrialState as OptunaState
 from sweeps.config.budget import StopCondition
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.domain_result import DomainResult
+from sweeps.execution.driver_log import publish_links
 from sweeps.execution.efficiency_study import MEASURED, measured
-from sweeps.execution.progress import Display, Tally, recorded_best
+from sweeps.execution.progress import Display, recorded_best
 from sweeps.execution.reporting import study_info
 from sweeps.execution.shared_trials import take_over, trained_elsewhere
 from sweeps.execution.study_search import StudySearch
+from sweeps.execution.tally import Tally
 from sweeps.execution.test_scores import TestScores
 from sweeps.execution.test_scoring import score_on_test
 from sweeps.execution.trial_jobs import TrialJobs
@@ -54,12 +56,9 @@ if TYPE_CHECKING:
     from sweeps.execution.trial_batch import TrialBatch
     from sweeps.execution.worker_groups import WorkerGroups
 
-
-TRACKER_PATIENCE_SECONDS = 180.0
-"""How long the end of a study waits for a tracker that does not respond."""
-
-TRACKER_HASTE_SECONDS = 5.0
-"""The same after the user asked to stop."""
+TRACKER_PATIENCE_SECONDS, TRACKER_HASTE_SECONDS = 180.0, 5.0
+"""How long the end of a study waits for a tracker that does not respond: normally, and after the
+user asked to stop."""
 
 
 def run_together(sessions: Sequence[DomainSession]) -> dict[str, DomainResult]:
@@ -117,10 +116,13 @@ class DomainSession:
         mark_interrupted(self.study)  # of killed drivers, which could not do it
         queue_interrupted(self.study)
         self.seeds.settle()
-        remove_orphans(self.place.study(self.domain), self.study, self._remove)
+        folder = self.place.study(self.domain)
+        remove_orphans(folder, self.study, self._remove)
         if not self.stop_condition.due():
             self.groups.start(self._missing())  # takes long, so start first
-        self._pump = TrackerPump(self.tracker, self.display.say, self._fetch)
+        self._pump = TrackerPump(
+            self.tracker, self.display.say, self._fetch, lambda links: publish_links(folder, links)
+        )
         try:
             self._pump.begin_study(study_info(self.config, self.domain, self.design))
             self._send_unsent([t.user_attrs.get(KEY, "") for t in self.study.trials])
@@ -154,6 +156,7 @@ class DomainSession:
             f"{self.domain}: {left} of {done + left} trials to run{self._method()}, "
             f"{min(left, self.groups.count)} at a time"
         )
+        self.display.phase("training" if self.groups.is_warm else "starting workers")
         search = self._search()
         return TrialBatch(search, self._observer(search, done, done + left), left)
 
@@ -218,7 +221,7 @@ class DomainSession:
     def _observer(self, search: StudySearch, done: int, wanted: int) -> StudyObserver:
         from sweeps.execution.study_observer import StudyObserver
 
-        tally = Tally(self.domain, wanted, done, self.groups.count)
+        tally = Tally(self.domain, wanted, done)
 
         def recorded() -> None:
             tally.best = recorded_best(best_row(self._drop_weights()))
@@ -279,9 +282,11 @@ class DomainSession:
         self._remove = remover(self.place)  # again: a trial may have uploaded removed files since
         rows = self._drop_weights()
         with imported_meanwhile("sweeps.execution.reporting"):  # imports Matplotlib and scipy
+            self.display.phase("scoring test items")
             scores = self._test_scores(rows) if complete else TestScores()
         from sweeps.execution.reporting import study_findings, write_study_report
 
+        self.display.phase("writing reports")
         paths = write_study_report(self.config, self.domain, self.study, rows, scores)
         finals, facts = study_findings(self.config, self.domain, self.study, rows, scores)
         state: TrialState = "finished" if complete else "interrupted"
@@ -291,18 +296,17 @@ class DomainSession:
         self._is_over = True
         if self.inbox.waits():
             self.display.say(f"{self.domain}: a request came too late: run the sweep again for it")
-        links, measured = self._pump.links(), self._is_measured()
-        best = best_row(rows)
-        return DomainResult(self.domain, rows, best, scores, paths, links, measured=measured)
+        measured = self._is_measured()
+        return DomainResult(self.domain, rows, best_row(rows), scores, paths, measured=measured)
 
     def _test_scores(self, rows: tuple[TrialRow, ...]) -> TestScores:
-        folder = self.place.study(self.domain)
         if self.config.study.kind == "efficiency":
+            self.display.phase("measuring speed")
             measured(self.config, self.domain, self.groups)
         chosen = self._chosen(rows)
         jobs = {row.key: self.jobs.scoring(row) for row in chosen.values()}
         keys = {role: row.key for role, row in chosen.items()}
-        return score_on_test(folder, jobs, keys, self.groups)
+        return score_on_test(self.place.study(self.domain), jobs, keys, self.groups)
 
     def _chosen(self, rows: tuple[TrialRow, ...]) -> dict[str, TrialRow]:
         """The trials to score on test items, by role; chosen on validation items only."""
@@ -326,6 +330,7 @@ class DomainSession:
     def _interrupted(self, error: BaseException) -> None:
         """Mark running trials as interrupted in Optuna and in the tracker. A failure of that is
         reported and never replaces ``error``. After a user's stop, wait only a few seconds."""
+        self.display.phase("stopping workers")
         try:
             for trial in mark_interrupted(self.study):
                 if "key" in trial.user_attrs:

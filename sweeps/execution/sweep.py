@@ -35,6 +35,7 @@ from sweeps.search.changed_space import (
     space_changes,
 )
 from sweeps.search.fixed_designs import build_design
+from sweeps.search.optuna_compat import name_objectives
 from sweeps.search.optuna_storage import InterruptSafeStorage, open_storage
 from sweeps.search.samplers import DistinctSampler
 from sweeps.search.workload import first_trials
@@ -100,6 +101,7 @@ def open_study(
         before, study = study, next_version(first, study, storage)
         say(f"{domain}: {carry_over(before, study, config, domain)}")
     preflight.define(study, config, domain)
+    name_objectives(study, config.objectives())
     make_newest(first, study)
     study.pruner = optuna.pruners.NopPruner()
     if config.study.kind == "search":
@@ -131,9 +133,10 @@ def run(
             would fail every other trial.
         KeyboardInterrupt: stopped by the user; another `run` continues.
     """
+    display = display or LineDisplay()
+    display.phase("reading data")
     share_generated_files(config)
     relative, config = is_relative(config.storage), resolve_paths(config)
-    display = display or LineDisplay()
     tracker = tracker or build_tracker(config)
     place = paths_for(config)
     remote_sync.refresh(place)
@@ -145,11 +148,14 @@ def run(
         calling_hooks(config, display) as shown,
     ):
         save_config(config)  # `status` and `stop` read the folder, also while Ray starts
+        shown.phase("starting Ray")
         with worker_session(config.resources, place.folder, Stored.of(config), relative) as groups:
             if not place.created_marker().exists():  # a new sweep certainly has trials to run
+                shown.phase("starting workers")
                 groups.start(first_trials(config))
             result = run_studies(config, shown, tracker, groups, driver, adopt=adopt)
             shown.stopped = result.stopped
+            shown.phase("stopping workers")
             return result
 
 

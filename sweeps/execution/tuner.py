@@ -80,8 +80,7 @@ def run_tuner(
 
     Tune's own files go to ``folder``.
     """
-    trials = sum(batch.trials for batch in batches)
-    groups.start(trials)
+    groups.start(sum(batch.trials for batch in batches))
     trainable = trainable_for(groups.name, timeouts(config.failures))
     search = BatchSearcher(batches)
     ray.tune.Tuner(
@@ -103,6 +102,7 @@ def run_tuner(
             verbose=0,
         ),
     ).fit()
+    groups.is_warm = True
 
 
 def timeouts(failures: FailuresConfig) -> Timeouts:

@@ -204,10 +204,11 @@ def _new_name() -> str:
 
 @final
 class WorkerGroups:
-    """The worker groups of a driver, at most `count`; a context manager."""
+    """The worker groups of a driver, at most `count`; a context manager. ``is_warm``: whether some
+    have run trials."""
 
     def __init__(self, spec: GroupSpec, count: int) -> None:
-        self._spec, self.count, self._living = spec, count, 0
+        self._spec, self.count, self._living, self.is_warm = spec, count, 0, False
         self.name = f"gmt-queue-{uuid.uuid4().hex[:8]}"
         self._torch_config = torch_config(self.name)
         actor = ray.remote(JobQueue).options(

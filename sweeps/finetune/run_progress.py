@@ -61,7 +61,7 @@ class ProgressReporter:
             self._bar.update(self._bar.task_ids[0], completed=step, **self._words)
         elif is_due:
             self._said, left = time.monotonic(), self.seconds_left(step)
-            tail = "" if left is None else f", {timedelta(seconds=round(left))} left"
+            tail = "" if left is None else f", ~{timedelta(seconds=round(left))} left"
             words = f"loss {self._words['loss']}, score {self._words['score']}"
             print(f"update {step}/{self._steps}: {words}{tail}", file=self._stream, flush=True)
 

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
@@ -67,6 +69,13 @@ def set_attr(study: optuna.Study, trial: FrozenTrial | optuna.Trial, name: str, 
 def set_constraint(study: optuna.Study, trial: FrozenTrial, name: str, amount: float) -> None:
     """Set a constraint of a running trial on record: `FrozenTrial` sets it in memory alone."""
     study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{name}", amount)
+
+
+def name_objectives(study: optuna.Study, names: Sequence[str]) -> None:
+    """Name the objectives for dashboards, without the warning that the function may change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(list(names))
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:

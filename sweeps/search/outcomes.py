@@ -31,8 +31,8 @@ def ending(result: dict[str, Any], error: bool) -> str:
 def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
     """The part of a trial's result that the report needs; stored with it in Optuna.
 
-    ``kind`` is one of `sweeps.config.failures`; it and ``failure``, the cause, are empty unless
-    the trial failed.
+    ``seconds``: since workers had it. ``kind`` is one of `sweeps.config.failures`; it and
+    ``failure``, the cause, are empty unless the trial failed.
     """
     kept: dict[str, Any] = {name: result[name] for name in ("step", "steps") if name in result}
     score = result.get("score")
@@ -41,7 +41,7 @@ def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
         **kept,
         "state": state,
         "score": score if score is not None and math.isfinite(score) else None,
-        "seconds": result.get("time_total_s", 0.0),
+        "seconds": result.get("seconds", result.get("time_total_s", 0.0)),
         "metrics": {k: v for k, v in metrics_of(result).items() if math.isfinite(v)},
         "failure": _failure(result) if is_failed else "",
         "kind": _kind(result) if is_failed else "",

@@ -6,15 +6,15 @@ comes next. The driver takes it at once if the sweep runs, and else when it is r
 
 from __future__ import annotations
 
-import shlex
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.finetune.checkpoint import step_name
-from sweeps.search.attempts import KEY
+from sweeps.search.attempts import FORK, KEY, REQUEST
 from sweeps.search.requests import (
     Request,
     check_search,
@@ -28,6 +28,7 @@ from sweeps.search.trial_records import Records
 from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.mailbox import Mailbox
 from sweeps.storage.object_store import as_user_error
+from sweeps.storage.program import command_line
 from sweeps.storage.remote_sync import copy_within, files_below, living_driver
 from sweeps.storage.trial_files import STATE_FILE
 
@@ -107,6 +108,21 @@ def pending(records: Records, domain: str) -> list[Request]:
     return unseen(found, records.trials(domain))
 
 
+def requested(records: Records, domain: str) -> Counter[str]:
+    """How many requested points ("queue") and forks ("fork") of a domain have not started.
+
+    Raises:
+        UserError: the object store does not respond.
+    """
+    taken = (trial.user_attrs for trial in records.trials(domain) if _waits(trial))
+    kinds = Counter("fork" if FORK in attrs else "queue" for attrs in taken)
+    return kinds + Counter(request.kind for request in pending(records, domain))
+
+
+def _waits(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.WAITING and REQUEST in trial.user_attrs
+
+
 def _check_domain(records: Records, domain: str) -> None:
     if domain not in (known := [*records.config.domains]):
         raise UserError(f"no domain '{domain}' ({nearest(domain, known)})")
@@ -120,11 +136,8 @@ def _post(records: Records, request: Request) -> str:
         what = f"a fork of trial {start.trial}, from its update {start.step}, is queued"
     if living_driver(records.place) is not None:
         return f"{request.domain}: {what}; the running sweep starts it when a slot is free"
-    folder = shlex.quote(str(records.place.folder))
-    return (
-        f"{request.domain}: {what}. The sweep is not running; to run it: "
-        f"python -m sweeps resume {folder}"
-    )
+    again = command_line("resume", records.place.folder)
+    return f"{request.domain}: {what}. The sweep is not running; to run it: {again}"
 
 
 def _steps(records: Records, domain: str, key: str, *, starts: bool = False) -> set[int]:

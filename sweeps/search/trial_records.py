@@ -5,7 +5,6 @@ Reading is safe from any process, while the sweep runs or after it, and loads no
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, final
@@ -33,6 +32,7 @@ from sweeps.search.attempts import (
 from sweeps.search.changed_space import preview, recorded_study
 from sweeps.search.optuna_storage import open_storage
 from sweeps.storage.errors import UserError
+from sweeps.storage.program import command_line
 from sweeps.storage.remote_sync import living_driver, refresh
 from sweeps.storage.run_lock import StartingError
 
@@ -148,7 +148,7 @@ class NothingRecordedError(UserError):
     def __init__(self, folder: Path) -> None:
         super().__init__(
             f"{folder.name} was stopped before its first trial: nothing is on record yet; to run "
-            f"it: python -m sweeps resume {shlex.quote(str(folder))}"
+            f"it: {command_line('resume', folder)}"
         )
         self.folder = folder
 

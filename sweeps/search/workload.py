@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, final
 
 from sweeps.config.distinct_points import trials_left
@@ -37,13 +39,22 @@ class Workload:
         return max(0, self.left - self.derived)
 
 
-def workload(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Workload:
-    """The trials of a domain's study, given those on record; none in an efficiency study."""
+def workload(
+    config: SweepConfig,
+    domain: str,
+    rows: tuple[TrialRow, ...],
+    requested: Mapping[str, int] = MappingProxyType({}),
+) -> Workload:
+    """The trials of a domain's study, given those on record; none in an efficiency study.
+
+    ``requested``: how many points ("queue") and forks ("fork") a person has asked for that have
+    not started.
+    """
     if config.study.kind == "efficiency":
         return Workload(0, 0)
     design = _design(config, domain)
     if design is None:
-        return _search(config, domain, rows)
+        return _search(config, domain, rows, requested)
     points = whole(design, rows)
     ended = {DesignPoint.of(row) for row in rows if row.has_ended()}
     derived = sum(point.method in DERIVED and point not in ended for point in points)
@@ -78,14 +89,17 @@ def _first_trials(config: SweepConfig, domain: str) -> int:
     return len(design.points(()))
 
 
-def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Workload:
+def _search(
+    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], requested: Mapping[str, int]
+) -> Workload:
     rows = tuple(row for row in rows if not row.origin)
     own = tuple(row for row in rows if not row.stage)
     done, again = sum(row.has_ended() for row in own), config.search.fresh_seeds
     trials, each = max(done, config.search_trials(domain)), config.search.replicates
     if config.search.sampler != "grid":
         ended = [row.point() for row in own if row.has_ended()]
-        asked = config.search.trials + sum(row.queued for row in own)
+        queued = sum(row.queued for row in own) + requested.get("queue", 0)
+        asked = config.search.trials + queued
         trials = done + trials_left(asked, config.space_of(domain), ended)
     # The distinct points to run again are known only once the search has ended.
     chosen = [] if done < trials else distinct(best_first(own))[: again.best]
@@ -96,7 +110,8 @@ def _search(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> Wor
     forks = [row for row in rows if row.parent is not None]
     done += sum(row.has_ended() for row in forks)
     # Other seeds of a point that is not in the space may have ended.
-    return Workload(max(done, trials * each + fresh + len(forks)), done)
+    total = trials * each + fresh + len(forks) + requested.get("fork", 0)
+    return Workload(max(done, total), done)
 
 
 def whole(design: Design, rows: tuple[TrialRow, ...]) -> list[DesignPoint]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from sweeps.storage.address import Address
 from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.program import command_line
 from sweeps.storage.sqlite_address import sqlite_address
 from sweeps.storage.trial_files import CHECKPOINTS, FORKS, RUN_FILE
 
@@ -95,4 +95,4 @@ class StudyPaths:
 
 def alone(folder: Path) -> str:
     """The command that runs a trial by itself, from its folder."""
-    return f"python -m sweeps finetune {shlex.quote(str(folder / RUN_FILE))}"
+    return command_line("finetune", folder / RUN_FILE)

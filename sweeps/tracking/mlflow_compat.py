@@ -19,8 +19,8 @@ QUIET = {
 }
 """What no function of MLflow sets."""
 
-FEW_PROCESSES = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"
-"""Before `mlflow server`, which has no option for it: no processes for jobs, which nobody asks."""
+FEW_PROCESSES = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""For `mlflow server`, which has no option for it: no processes for jobs, which nobody asks."""
 
 
 def shared_view_tag(view_id: str) -> str:
@@ -28,11 +28,14 @@ def shared_view_tag(view_id: str) -> str:
     return f"mlflow.sharedViewState.{view_id}"
 
 
-def shared_view_page(experiment_id: str, view_id: str) -> str:
-    """Where the web page shows that view, in chart mode, after the server's address.
+_FRAME = "workflowType=machine_learning"
+"""Without it, a page would open in the GenAI frame."""
 
-    Without the last parameter, the page would open in its GenAI frame.
-    """
+EXPERIMENTS_PAGE = f"/#/experiments?{_FRAME}"
+"""The list of experiments, after the server's address."""
+
+
+def shared_view_page(experiment_id: str, view_id: str) -> str:
+    """Where the web page shows that view, in chart mode, after the server's address."""
     page = f"/#/experiments/{experiment_id}/runs"
-    view = f"viewStateShareKey={view_id}&compareRunsMode=CHART"
-    return f"{page}?{view}&workflowType=machine_learning"
+    return f"{page}?viewStateShareKey={view_id}&compareRunsMode=CHART&{_FRAME}"

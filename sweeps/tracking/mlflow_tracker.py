@@ -8,18 +8,15 @@ points.
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from shutil import which
 from typing import TYPE_CHECKING, final
 
-from sweeps.storage.sqlite_address import for_mlflow, sqlite_address, sqlite_path
-from sweeps.tracking.mlflow_compat import COMMIT, FEW_PROCESSES, NOTE, PARENT, QUIET, SOURCE
+from sweeps.storage.sqlite_address import for_mlflow, sqlite_path
+from sweeps.tracking.mlflow_compat import COMMIT, NOTE, PARENT, QUIET, SOURCE
 from sweeps.tracking.mlflow_store import (
     check_store,
     finite,
@@ -30,8 +27,6 @@ from sweeps.tracking.mlflow_store import (
 )
 from sweeps.tracking.tracker import (
     DESCRIPTION,
-    SERVE,
-    SWITCH,
     StudyInfo,
     Tracker,
     TrackingError,
@@ -47,7 +42,6 @@ if TYPE_CHECKING:  # MLflow takes seconds to import, so import it only when trac
 
 BATCH_POINTS, BATCH_TAGS = 1000, 100  # MLflow's limits for one request
 FAILURE_CHARACTERS = 5000
-LOCAL_SERVER = "http://127.0.0.1:5000"
 STATUS: dict[TrialState, str] = {
     "finished": "FINISHED",
     "stopped_early": "FINISHED",
@@ -135,7 +129,7 @@ class MlflowTracker(Tracker):
                 reopened = trial.key in study.found
                 self._runs[trial.key] = _OpenRun(run.info.run_id, reopened)
             require_same_parameters(trial, run.data.params)
-            self._resume(run)
+            self._resume(run, trial)
             # Also for an existing run: a crash may have occurred before this line.
             self._client.log_batch(run.info.run_id, params=params(trial))
             if trial.run_yaml:
@@ -216,15 +210,10 @@ class MlflowTracker(Tracker):
                 self._client.log_artifact(study.run_id, str(path))
             self._finish(study.run_id, state, finals, "")
 
-    def links(self) -> list[tuple[str, str]]:
-        """The compare views, preceded for an SQLite store by the command that serves them."""
-        views, database = self._current().views, sqlite_path(self._uri)
-        switch = (SWITCH, "choose 'Model training' at the top left, once")
-        if database is None:
-            address = public_address(self._uri)
-            return [*((label, address + path) for label, path in views), switch]
-        pages = [(f"then {label}", LOCAL_SERVER + path) for label, path in views]
-        return [(SERVE, _serve_command(database)), *pages, switch]
+    def links(self) -> dict[str, str]:
+        """The compare views."""
+        server = "" if sqlite_path(self._uri) else public_address(self._uri)
+        return {label: server + page for label, page in self._current().views}
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -274,19 +263,18 @@ class MlflowTracker(Tracker):
                 return found
 
     def _create_child(self, study: _OpenStudy, trial: TrialInfo) -> Run:
-        note = f"Trial {trial.title()}\n\n{trial.note}"
-        own = {"gmt.trial_key": trial.key, PARENT: study.run_id, NOTE: note}
+        own = {"gmt.trial_key": trial.key, PARENT: study.run_id, NOTE: _note(trial)}
         derived = {"gmt.parent_key": trial.parent_key} if trial.parent_key else {}
         if trial.parent_step is not None:
             derived["gmt.parent_step"] = str(trial.parent_step)
         tags = _tags(study.info, study.info.trial_kind, own | derived)
         return self._client.create_run(study.experiment_id, run_name=trial.title(), tags=tags)
 
-    def _resume(self, run: Run) -> None:
+    def _resume(self, run: Run, trial: TrialInfo) -> None:
         if run.data.tags.get("gmt.state") in ("failed", "interrupted"):
-            self._client.set_tag(run.info.run_id, "gmt.state", "running")
-            self._client.set_tag(run.info.run_id, "gmt.failure", "")
-            self._client.update_run(run.info.run_id, status="RUNNING")
+            for tag, text in (("gmt.state", "running"), ("gmt.failure", ""), (NOTE, _note(trial))):
+                self._client.set_tag(run.info.run_id, tag, text)
+            self._client.update_run(run.info.run_id, status="RUNNING", name=trial.title())
 
     def _load_steps(self, run: _OpenRun, name: str) -> set[int]:
         stored: set[int] = set()
@@ -328,17 +316,11 @@ class MlflowTracker(Tracker):
         return self._runs[key]
 
 
+def _note(trial: TrialInfo) -> str:
+    return f"Trial {trial.title()}\n\n{trial.note}"
+
+
 def _tags(info: StudyInfo, kind: str, own: Mapping[str, str]) -> dict[str, str]:
     """The tags of a new or reopened run: of a study, or of one of its trials."""
     shared = {"gmt.study": info.key, SOURCE: "gmt-sweep", COMMIT: info.git_commit}
     return {"gmt.kind": kind, "gmt.state": "running", **shared, **own}
-
-
-def _serve_command(database: Path) -> str:
-    """The command that serves a local store with few processes; works outside this environment
-    too."""
-    beside = Path(sys.executable).with_name("mlflow")
-    program = str(beside) if which("mlflow") is None and beside.exists() else "mlflow"
-    store = for_mlflow(sqlite_address(database))
-    where = ["--backend-store-uri", store, "--port", "5000", "--workers", "1"]
-    return f"{FEW_PROCESSES} {shlex.join([program, 'server', *where])}"

@@ -24,6 +24,7 @@ from sweeps.tracking.tracker import (
 )
 
 Fetch = Callable[[Path], None]
+Publish = Callable[[Mapping[str, str]], None]
 
 BEAT_SECONDS = 1.0
 """How often new events are sent, and how soon a failed call is retried."""
@@ -39,14 +40,20 @@ class TrackerPump:
     """
 
     def __init__(
-        self, tracker: Tracker, say: Callable[[str], None], fetch: Fetch = lambda outbox: None
+        self,
+        tracker: Tracker,
+        say: Callable[[str], None],
+        fetch: Fetch = lambda outbox: None,
+        publish: Publish = lambda links: None,
     ) -> None:
-        """``fetch``: downloads new lines of an outbox in an object store; may raise OSError."""
-        self._tracker, self._say, self._fetch = tracker, say, fetch
+        """``fetch``: downloads new lines of an outbox in an object store; may raise OSError.
+        ``publish``: told the study's links as soon as the tracker has the study."""
+        self._tracker, self._say = tracker, say
+        self._fetch, self._publish = fetch, publish
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._readers: dict[str, OutboxReader] = {}
         self._waiting: Callable[[], None] | None = None
-        self._complained = self._begun = False
+        self._complained = False
         self._deadline = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
@@ -61,11 +68,7 @@ class TrackerPump:
             self._tracker.begin_study(info)
         except TrackingRefused as error:  # everything else depends on it, so retry until it works
             raise TrackingError(str(error)) from error
-        self._begun = True
-
-    def links(self) -> tuple[tuple[str, str], ...]:
-        """Where the tracker shows the study; empty until it has the study."""
-        return tuple(self._tracker.links()) if self._begun else ()
+        self._publish(self._tracker.links())
 
     def begin(self, info: TrialInfo, folder: Path) -> None:
         """A trial starts or resumes."""

@@ -13,10 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, final
 
-SERVE, SWITCH = "serve MLflow", "if MLflow opens its GenAI pages"
-SHARED_LINKS = (SERVE, SWITCH)
-"""The labels of the links that all studies of a store share."""
-
 TrialState = Literal["finished", "stopped_early", "stopped_by_user", "failed", "interrupted"]
 TrialKind = Literal["trial", "replicate"]
 """What a study's children are: points of a search, or replicates of a fixed design."""
@@ -145,8 +141,11 @@ class Tracker(ABC):
         """Write the buffer. After a `TrackingError` the data is still buffered: call again."""
 
     @abstractmethod
-    def links(self) -> list[tuple[str, str]]:
-        """(label, text) pairs that tell the user where to look."""
+    def links(self) -> dict[str, str]:
+        """The pages that show the study: label to address.
+
+        The page of a store without a server is the part of its address after that of a server.
+        """
 
 
 @dataclass
@@ -233,9 +232,9 @@ class MemoryTracker(Tracker):
         """Nothing is buffered; calls out of order still raise."""
         self._current()
 
-    def links(self) -> list[tuple[str, str]]:
-        """There are no links."""
-        return []
+    def links(self) -> dict[str, str]:
+        """There are no pages."""
+        return {}
 
     def _current(self) -> StudyRecord:
         if self._study is None:

@@ -27,7 +27,7 @@ class Groups:
     scored, started = False, False
 
     def __init__(self, count: int = 1) -> None:
-        self.count = count
+        self.count, self.is_warm = count, False
 
     def start(self, jobs: int) -> None:
         self.started = self.started or jobs > 0

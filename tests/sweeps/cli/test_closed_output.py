@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.execution.progress import LineDisplay, LiveDisplay, Tally
+from sweeps.execution.progress import LineDisplay, LiveDisplay
+from sweeps.execution.tally import Tally
 from sweeps.finetune.reporter import Check
 from sweeps.finetune.run_progress import ProgressReporter
 from sweeps.storage.closed_output import heard, is_heard
@@ -93,7 +94,7 @@ def test_a_watcher_learns_that_nobody_reads() -> None:
 
 
 def test_displays_go_on_when_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    tally = Tally("sums", 3, 0, 1)
+    tally = Tally("sums", 3, 0)
     with unread() as stream:
         lines = LineDisplay(stream)
         lines.say("one")

@@ -39,7 +39,7 @@ def ended(*domains: str, reached: tuple[str, ...], stopped: str = "") -> StudyRe
     paths = ReportPaths(*[Path("report.html")] * len(ReportPaths.__dataclass_fields__))
     return StudyResult(
         {
-            name: DomainResult(name, (), BEST if name in reached else None, Scores(), paths, ())
+            name: DomainResult(name, (), BEST if name in reached else None, Scores(), paths)
             for name in domains
         },
         stopped,
@@ -97,7 +97,7 @@ def test_the_best_score_names_the_method_where_it_varies(
 
 
 def test_a_measurement_has_no_trials(sweep_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = DomainResult("sums", (), None, Scores(), ended("a", reached=()).domains["a"].report, ())
+    one = DomainResult("sums", (), None, Scores(), ended("a", reached=()).domains["a"].report)
     measured = DomainResult(**{**vars(one), "measured": True})
     for result, code in ((one, 1), (measured, 0)):
         found = StudyResult({"sums": result})
@@ -113,7 +113,7 @@ def test_a_measurement_has_no_trials(sweep_files: Path, monkeypatch: pytest.Monk
 def test_a_paper(
     sweep_files: Path, monkeypatch: pytest.MonkeyPatch, unreached: Any, code: int
 ) -> None:
-    result = PaperResult(Path("report.html"), (), "", unreached)
+    result = PaperResult(Path("report.html"), "", unreached)
     monkeypatch.setattr("sweeps.execution.paper.run", lambda *given: result)
     done = call("paper", "sweep.yaml")
     assert done.exit_code == code, done.output

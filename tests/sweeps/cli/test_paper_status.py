@@ -86,7 +86,7 @@ def test_its_folder_says_that_it_is_a_paper(paper: Path, monkeypatch: pytest.Mon
 
     def run(config: SweepConfig, *given: object) -> PaperResult:
         ran.append(config)
-        return PaperResult(Path("report.html"), (), stopped="")
+        return PaperResult(Path("report.html"), stopped="")
 
     monkeypatch.setattr("sweeps.execution.paper.run", run)
     resumed = CliRunner().invoke(app.app, ["resume", str(paper / "small")])

@@ -24,6 +24,8 @@ from sweeps.execution.pace import (
     shortest_run,
 )
 from sweeps.execution.planning import Machine, plan
+from sweeps.execution.sweep import open_study
+from sweeps.search.requests import Inbox
 from sweeps.search.trial_records import Records, recorded_rows
 from sweeps.search.workload import first_trials, kept_models, workload
 from sweeps.storage.errors import UserError
@@ -36,7 +38,11 @@ MINI_PARAMETERS = 502_656
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(app.app, ["plan", *arguments])
+    return call_of("plan", *arguments)
+
+
+def call_of(*arguments: str) -> Result:
+    return CliRunner().invoke(app.app, [*arguments])
 
 
 def design(tree: Tree, **study: Any) -> Tree:
@@ -279,6 +285,30 @@ def test_the_command_when_every_trial_is_done(sweep_files: Path) -> None:
     lines = call("runs/small").stdout.splitlines()
     assert "time: none, all trials are done" in lines
     assert lines[-2:] == ["to write the report again:", "  python -m sweeps run runs/small"]
+
+
+def test_requests_that_no_driver_has_taken_are_counted(sweep_files: Path) -> None:
+    config = play({**FINISHED, **METRICS}, FINISHED, FINISHED)
+    call_of("queue", "runs/small", "mask_ratio=0.3", "learning_rate=0.005")
+    call_of("queue", "runs/small", "mask_ratio=0.4")
+    text = call("runs/small").stdout
+    assert "sums: 5 trials, 3 already done, 2 to run (2 queued by hand)\n" in text
+    study = open_study(config, "sums")
+    Inbox(config, "sums", study, lambda said: None).accept()  # taken, not started
+    assert "5 trials, 3 already done, 2 to run (2 queued by hand)" in call("runs/small").stdout
+    assert "3 of 5" in call_of("status", "runs/small").stdout
+
+
+def test_a_run_that_would_be_refused_is_told_before(sweep_files: Path) -> None:
+    play(FINISHED)
+    refused = call("sweep.yaml", "training.examples=32")
+    run = call_of("run", "sweep.yaml", "training.examples=32")
+    assert refused.exit_code == run.exit_code == 2
+    assert "training.examples: was 64, now 32" in run.stderr
+    assert refused.stderr == run.stderr.replace("error: ", "error: it would be refused: ")
+    assert "to run it:" not in refused.stdout and "sums: 3 trials" in refused.stdout
+    document = json.loads(call("sweep.yaml", "training.examples=32", "--json").stdout)
+    assert document["next"] == [] and document["result"]["refused"] in refused.stderr
 
 
 def result_of(*arguments: str) -> dict[str, Any]:

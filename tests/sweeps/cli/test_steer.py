@@ -72,6 +72,8 @@ def test_the_same_point_is_not_asked_for_twice(sweep_files: Path) -> None:
     assert "a point with these values waits already" in refused("queue", FOLDER, *values)
     assert "did you mean 'mask_ratio'" in refused("queue", FOLDER, "mask_rati=0.3")
     assert "expected key=value" in refused("queue", FOLDER, "mask_ratio")
+    twice = refused("queue", FOLDER, "mask_ratio=0.3", "mask_ratio=0.4")
+    assert "override mask_ratio: given 2 times; expected once" in twice
 
 
 def test_a_fork_keeps_the_checkpoint_it_starts_from(sweep_files: Path) -> None:

@@ -19,7 +19,8 @@ from sweeps.config.hooks import Caller, Hook, HooksConfig, tell
 from sweeps.config.load import parse_config
 from sweeps.config.study_identity import config_yaml
 from sweeps.execution.hooked_display import calling_hooks
-from sweeps.execution.progress import Display, LineDisplay, Tally
+from sweeps.execution.progress import Display, LineDisplay
+from sweeps.execution.tally import Tally
 from sweeps.storage.errors import UserError
 from tests.sweeps.ended_trial import POINT, TRIAL
 
@@ -144,7 +145,7 @@ def test_a_caller_returns_at_once_and_names_the_occasion(server: Server) -> None
 
 
 def run_three_trials(display: Display) -> None:
-    tally = Tally("sums", trials=3, finished_before=0, concurrency=1)
+    tally = Tally("sums", trials=3, finished_before=0)
     failed = {"score": None, "state": "failed", "failure": "out of memory\nline 2", "kind": "oom"}
     for trial in (TRIAL, {**TRIAL, "number": 1, **failed}):
         tally.endings[trial["state"]] += 1

@@ -106,4 +106,4 @@ def test_an_efficiency_study_is_done_once_it_is_measured(
 
 
 NOTHING: Any = None
-RESULT = DomainResult("sums", (), None, NOTHING, NOTHING, ())
+RESULT = DomainResult("sums", (), None, NOTHING, NOTHING)

@@ -116,7 +116,18 @@ def test_bits_per_byte_are_minimized(sweep_files: Path, script: optuna.Study) ->
         (["sweep.yaml", "tune.db", "--map", "lr"], "--map lr: expected NAME=KEY"),
         (["sweep.yaml", "tune.db", "--study", "rl"], "--study rl: did you mean 'lr'?"),
         (["sweep.yaml", "sqlite:///nowhere.db"], "nowhere.db: no such file"),
-        (["sweep.yaml", "runs/nowhere"], "runs/nowhere"),
+        (["sweep.yaml", "runs/nowhere"], "runs/nowhere: no such file or folder; expected another"),
+        (["sweep.yaml", "tunes.db"], "an Optuna database; did you mean 'tune.db'?"),
+        (
+            ["sweep.yaml", "tune.db"],
+            "study lr: none of its trials has accumulation_interval, learning_rate; expected "
+            "--map NAME=KEY for a parameter with another name; there are: accum, dropout, lr, ",
+        ),
+        (["sweep.yaml", "tune.db", *MAP, *MAP[:2]], "--map: lr is given 2 times; expected once"),
+        (
+            ["sweep.yaml", "tune.db", *MAP, "--map", "dropout=learning_rate"],
+            "--map: learning_rate is given 2 times; expected once",
+        ),
         (["sweep.yaml", "sweep.yaml"], "is this sweep itself"),
         (["sweep.yaml", "sweep.yaml", "--study", "lr"], "--study and --map are for an Optuna"),
         (["sweep.yaml", "tune.db", "--domain", "sum"], "--domain sum: did you mean 'sums'?"),

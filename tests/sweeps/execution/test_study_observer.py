@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from sweeps.config.budget import BudgetConfig, StopCondition, UsageTracker
-from sweeps.execution.progress import LineDisplay, Tally
+from sweeps.execution.progress import LineDisplay
 from sweeps.execution.study_observer import StudyObserver, trial_info
+from sweeps.execution.tally import Tally
 from tests.sweeps.jobs import POINT, trial_job
 
 
@@ -39,7 +40,7 @@ def test_domains_side_by_side_with_equal_trials_spend_as_much_as_others(tmp_path
     observers = [
         StudyObserver(
             nobody,
-            Tally(domain, 1, 0, 2),
+            Tally(domain, 1, 0),
             LineDisplay(io.StringIO()),
             nobody,
             StopCondition(ledger, 0.5),
@@ -64,7 +65,7 @@ def test_a_lost_attempt_is_shown_and_logged_with_its_cause(
     usage = UsageTracker(BudgetConfig(), 1.0)
     observer = StudyObserver(
         nobody,
-        Tally("sums", 1, 0, 1),
+        Tally("sums", 1, 0),
         LineDisplay(said),
         nobody,
         StopCondition(usage, 0.5),
@@ -78,5 +79,5 @@ def test_a_lost_attempt_is_shown_and_logged_with_its_cause(
         observer.checked(trial, {"step": 1, "retries": ("worker process 7 on h is gone: killed",)})
         observer.checked(trial, {"step": 2})
     line = "sums trial 3: attempt lost, trying again: worker process 7 on h is gone: killed"
-    assert said.getvalue().splitlines() == [line]
+    assert said.getvalue().splitlines() == [line, "training"]
     assert [record.getMessage() for record in caplog.records] == [line]

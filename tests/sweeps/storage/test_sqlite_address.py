@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 import urllib.request
 from contextlib import closing
 from pathlib import Path
@@ -20,11 +14,12 @@ import pytest
 from sweeps.execution.cluster import free_port
 from sweeps.search.optuna_storage import open_storage
 from sweeps.storage.database_backup import backup, restore
-from sweeps.storage.sqlite_address import for_mlflow, sqlite_address, sqlite_path
+from sweeps.storage.sqlite_address import sqlite_address, sqlite_path
 from sweeps.storage.study_paths import StudyPaths
+from sweeps.tracking.mlflow_server import serving
 from sweeps.tracking.mlflow_store import check_store, tracking_uri
 from sweeps.tracking.mlflow_tracker import MlflowTracker
-from sweeps.tracking.tracker import SERVE, StudyInfo, TrackingError
+from sweeps.tracking.tracker import StudyInfo, TrackingError
 
 NAMES = ("plain", "with space", "Ünï", "a?b", "a%41b", "50%", "a#b", "{x}", "Ünï c?o%41d#e{x}")
 STUDY = StudyInfo("s/math", "s", "math", "domain: math\n", "abc", "note", {"trials": "1"})
@@ -72,37 +67,19 @@ def test_mlflow_keeps_all_of_its_files_in_the_storage(tmp_path: Path) -> None:
     assert [path.read_text() for path in folder.rglob("artifacts/report.html")]
     again = MlflowTracker(tracking_uri(None, str(folder)))
     assert again.begin_study(STUDY) == tracker.begin_study(STUDY)
-    words = shlex.split(dict(tracker.links())[SERVE])
-    address = words[words.index("--backend-store-uri") + 1]
-    assert address == for_mlflow(sqlite_address(folder / "mlflow.db"))
 
 
 @pytest.mark.slow
-def test_the_printed_command_serves_it(tmp_path: Path) -> None:
-    folder = tmp_path / NAMES[-1]
-    line, port = dict(tracked(folder).links())[SERVE], free_port()
+def test_a_store_of_any_name_is_served(tmp_path: Path) -> None:
+    folder, port = tmp_path / NAMES[-1], free_port()
+    tracked(folder)
     page = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get-by-name"
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    served = subprocess.Popen(
-        line.replace("--port 5000", f"--port {port}"),
-        shell=True,
-        env={**os.environ, "PATH": path},
-        start_new_session=True,
-    )
-    try:
-        found = {}
-        for _ in range(120):
-            time.sleep(0.5)
-            try:
-                with urllib.request.urlopen(f"{page}?experiment_name=gmt/math") as answer:
-                    found = json.load(answer)["experiment"]
-                    break
-            except OSError:
-                assert served.poll() is None
-        assert found["artifact_location"] == (folder / "mlflow-artifacts").as_uri()
-    finally:
-        os.killpg(served.pid, signal.SIGTERM)
-        served.wait()
+    with (
+        serving(folder / "mlflow.db", port),
+        urllib.request.urlopen(f"{page}?experiment_name=gmt/math") as answer,
+    ):
+        found = json.load(answer)["experiment"]
+    assert found["artifact_location"] == (folder / "mlflow-artifacts").as_uri()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -50,7 +50,7 @@ def test_the_published_link_opens_on_the_charts_of_the_trials(server: str, tmp_p
         tracker.begin_trial(TrialInfo(f"t{number}", number, point, 0, name=name))
         tracker.end_trial(f"t{number}", "finished", {"final/score": 0.5 + ratio / 10})
     tracker.end_study("finished", [], {"final/score": 0.56})
-    (_, link), _ = tracker.links()
+    (link,) = tracker.links().values()
     shown = page(link, tmp_path / "profile", 1600)
     for text in ("0: mask 0.00", "3: mask 0.60", "mask_ratio", "final/score"):
         assert text in shown, text

@@ -37,7 +37,7 @@ def test_a_server_holds_the_study_once(server: str, tmp_path: Path) -> None:
     assert len(client.get_metric_history(trial.info.run_id, "final/score")) == 1
     files = {file.path for file in client.list_artifacts(run_id)}
     assert files == {"config.yaml", "report.html"}
-    (label, link), _ = tracker.links()
+    ((label, link),) = tracker.links().items()
     view_id = link.partition("viewStateShareKey=")[2].partition("&")[0]
     assert label == "compare trials"
     assert link.startswith(f"{server}/#/experiments/{experiment.experiment_id}/runs?")

@@ -80,8 +80,8 @@ class FailingTracker(Tracker):
     def flush(self) -> None:
         self._through("flush", self.inner.flush)
 
-    def links(self) -> list[tuple[str, str]]:
-        return self.inner.links()
+    def links(self) -> dict[str, str]:
+        return {"compare trials": "http://host/page"}
 
 
 @pytest.fixture
@@ -134,6 +134,18 @@ def test_a_trial_arrives_whole_while_it_runs(tracker: FailingTracker, tmp_path: 
     assert (folder / SENT_FILE).exists()
     assert len(tracker.calls) == len(set(tracker.calls) - {"flush"}) + tracker.calls.count("flush")
     assert said == []
+
+
+def test_the_links_are_told_once_the_tracker_has_the_study(tracker: FailingTracker) -> None:
+    told: list[Mapping[str, str]] = []
+    tracker.down = True
+    pump = TrackerPump(tracker, lambda text: None, publish=told.append)
+    pump.begin_study(STUDY)
+    until(lambda: tracker.refused > 1)
+    assert told == []
+    tracker.down = False
+    assert pump.close(timeout=10)
+    assert told == [tracker.links()]
 
 
 def test_an_outage_loses_and_doubles_nothing(tracker: FailingTracker, tmp_path: Path) -> None:
