@@ -62,11 +62,9 @@ def run(
         UserError: the user's input is wrong, or another process runs the paper; nothing was
             started.
     """
-    display = display or LineDisplay()
-    display.phase("reading data")
     share_generated_files(config)
     relative, config = is_relative(config.storage), resolve_paths(config)
-    tracker = tracker or sweep.build_tracker(config)
+    display, tracker = display or LineDisplay(), tracker or sweep.build_tracker(config)
     check(config)
     for place in (paths_for(config), *(study_paths(config, kind) for kind in KINDS)):
         remote_sync.refresh(place)

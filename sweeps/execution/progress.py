@@ -77,7 +77,8 @@ class LineDisplay(Display):
     """Plain lines: one per phase and per trial that ends."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream, self._phase = heard(stream or sys.stdout), ""
+        self._stream = heard(stream or sys.stdout)
+        self._phase: Phase = "reading data"  # may end in a refusal, which is a sweep's only text
 
     def say(self, text: str) -> None:
         """Print the line at once."""

@@ -134,7 +134,6 @@ def run(
         KeyboardInterrupt: stopped by the user; another `run` continues.
     """
     display = display or LineDisplay()
-    display.phase("reading data")
     share_generated_files(config)
     relative, config = is_relative(config.storage), resolve_paths(config)
     tracker = tracker or build_tracker(config)

@@ -165,8 +165,8 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     display.ended(tally(), TRIAL)
     display.close()
     lines = stream.getvalue().splitlines()
-    assert lines[:3] == ["reading data", "training", "sums: 3 trials to run"]
-    assert lines[3:] == [f"{ending_line(tally(), TRIAL)}  [3/12]"]
+    assert lines[:2] == ["training", "sums: 3 trials to run"]
+    assert lines[2:] == [f"{ending_line(tally(), TRIAL)}  [3/12]"]
     assert isinstance(build_display(), LineDisplay)  # pytest's stdout is none
 
 
