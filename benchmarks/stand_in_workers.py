@@ -44,6 +44,12 @@ from sweeps.tracking.pump import TrackerPump  # noqa: E402
 from sweeps.tracking.tracker import StudyInfo, TrialInfo  # noqa: E402
 
 CHECKS, METRICS, UPDATE_SECONDS = 3, 15, 10.0
+INTERVALS = (1, 2, 4)
+SPACE: dict[str, optuna.distributions.BaseDistribution] = {
+    "mask_ratio": optuna.distributions.FloatDistribution(0.0, 0.9, step=0.1),
+    "learning_rate": optuna.distributions.FloatDistribution(1e-6, 1e-4, log=True),
+    "accumulation_interval": optuna.distributions.CategoricalDistribution(INTERVALS),
+}
 TOOK: dict[str, list[float]] = defaultdict(list)
 
 
@@ -59,28 +65,41 @@ class Sweep:
     """The head's side of a sweep, and where its workers write."""
 
     def __init__(self, folder: Path, uri: str, trial_seconds: float) -> None:
-        self.folder, self.trial_seconds, self.ended = folder, trial_seconds, 0
+        self.folder, self.trial_seconds = folder, trial_seconds
+        self.started = self.ended = 0
         self.queue: Any = (
             ray.remote(JobQueue).options(num_cpus=0, max_concurrency=MOST_CALLS).remote(3)
         )
-        storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/optuna.db")
+        self.storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/optuna.db")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.study = optuna.create_study(
-            storage=storage, direction="maximize", sampler=optuna.samplers.TPESampler(seed=0)
+            storage=self.storage, direction="maximize", sampler=optuna.samplers.TPESampler(seed=0)
         )
         self.database = asyncio.Lock()
         self.pump = TrackerPump(MlflowTracker(uri), print)
         self.pump.begin_study(StudyInfo("scale/math", "scale", "math", "", "none", "", {}))
 
+    async def under_way(self) -> optuna.Trial:
+        """A trial that was asked for before, in one write."""
+        point = {"mask_ratio": round(random.randrange(10) / 10, 1), "learning_rate": 1e-5}
+        template = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING,
+            params={**point, "accumulation_interval": random.choice(INTERVALS)},
+            distributions=SPACE,
+        )
+
+        def create() -> optuna.Trial:
+            study_id = self.storage.get_study_id_from_name(self.study.study_name)
+            return optuna.Trial(self.study, self.storage.create_new_trial(study_id, template))
+
+        async with self.database:
+            return await asyncio.to_thread(create)
+
     async def ask(self) -> optuna.Trial:
         """The next point."""
 
         def suggest() -> optuna.Trial:
-            trial = self.study.ask()
-            trial.suggest_float("mask_ratio", 0.0, 0.9, step=0.1)
-            trial.suggest_float("learning_rate", 1e-6, 1e-4, log=True)
-            trial.suggest_categorical("accumulation_interval", [1, 2, 4])
-            return trial
+            return self.study.ask(SPACE)
 
         async with self.database:
             found: optuna.Trial = await timed("ask", asyncio.to_thread(suggest))
@@ -94,7 +113,9 @@ class Sweep:
     async def trials(self, number: int) -> None:
         """One place of the sweep: a trial after another, as a Tune actor follows them."""
         for repeat in range(1_000_000):
-            trial, key, job_id = await self.ask(), f"{number}-{repeat}", uuid.uuid4().hex
+            trial = await (self.ask() if repeat else self.under_way())
+            self.started += not repeat
+            key, job_id = f"{number}-{repeat}", uuid.uuid4().hex
             self.pump.begin(TrialInfo(key, trial.number, dict(trial.params), 0), self.folder / key)
             await self.queue.submit.remote(job_id, MeasuringJob(key, {}, 0))
             score, poll = None, POLL_SECONDS
@@ -146,9 +167,9 @@ async def drive(sweep: Sweep, workers: int, seconds: float) -> dict[str, Any]:
     """Run for so long; what the head's processes took meanwhile."""
     tasks = [asyncio.create_task(sweep.worker(f"w{number}")) for number in range(workers)]
     tasks += [asyncio.create_task(sweep.trials(number)) for number in range(workers)]
-    while len(TOOK["ask"]) < workers:
+    while sweep.started < workers:
         await asyncio.sleep(1)
-    started = dict.fromkeys(TOOK, 0) | {name: len(took) for name, took in TOOK.items()}
+    TOOK.clear()
     pid = await sweep.queue.__ray_call__.remote(lambda actor: os.getpid())
     processes = {"queue": psutil.Process(pid), "driver": psutil.Process()}
     before = {name: sum(each.cpu_times()[:2]) for name, each in processes.items()}
@@ -161,7 +182,7 @@ async def drive(sweep: Sweep, workers: int, seconds: float) -> dict[str, Any]:
         found[f"{name}_cpu_percent"] = round(100 * used / took, 1)
         found[f"{name}_mib"] = round(each.memory_info().rss / 2**20)
     for name, values in TOOK.items():
-        found[f"{name}_ms"] = spread(values[started.get(name, 0) :])
+        found[f"{name}_ms"] = spread(values)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
