@@ -125,11 +125,11 @@ def _compare(
 def tost_p(differences: Array, errors: Array, df: int, margin: float) -> Array:
     """The p-values of the two one-sided tests of |true difference| >= margin, elementwise.
 
-    If the spread is zero, the difference itself decides.
+    They are 1 without any spread to estimate the errors from.
     """
     distance = margin - np.abs(differences)
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(errors > 0, distance / errors, np.copysign(np.inf, distance))
+        t = np.where(errors > 0, distance / errors, -np.inf)
     p: Array = stats.t.sf(t, df)
     return p
 
@@ -143,9 +143,12 @@ def holm(p: Array) -> Array:
 def verdicts(
     differences: Array, reach: Array, p_equivalent: Array, alpha: float = ALPHA
 ) -> list[Verdict]:
-    """Equivalent if the adjusted TOST is significant; else different if beyond `reach` from 0."""
+    """Equivalent if the adjusted TOST is significant; else different if beyond `reach` from 0.
+
+    Without any spread, which makes `reach` 0, nothing can be concluded.
+    """
     return [
-        "equivalent" if p <= alpha else "different" if abs(d) > r else "inconclusive"
+        "equivalent" if p <= alpha else "different" if abs(d) > r > 0 else "inconclusive"
         for d, r, p in zip(differences, reach, p_equivalent, strict=True)
     ]
 
@@ -185,10 +188,11 @@ def seeds_for_flat(
 ) -> int | None:
     """The seeds per arm for this power to call a truly flat curve equivalent.
 
-    None if more than `MOST_SEEDS` are needed, because the margin is then too small to resolve.
+    None if more than `MOST_SEEDS` are needed, because the margin is then too small to resolve,
+    or without any spread to tell it from.
     """
     if sd == 0:
-        return 2
+        return None
 
     def enough(seeds: int) -> bool:
         return flat_power(arms, seeds, margin / sd, alpha) >= power

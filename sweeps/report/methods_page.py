@@ -215,7 +215,8 @@ def _told(data: ComparisonData, versus: Comparison) -> str:
     """The verdict; without a preregistered margin, never "equivalent"."""
     if data.margin is not None:
         return versus.verdict
-    return "different" if versus.low > 0 or versus.high < 0 else "not resolved"
+    beyond = versus.low > 0 or versus.high < 0
+    return "different" if beyond and versus.low < versus.high else "not resolved"
 
 
 def _test_scores(data: ComparisonData, setting: Setting) -> Cells:

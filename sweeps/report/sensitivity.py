@@ -176,6 +176,8 @@ def results(data: SensitivityData, result: SensitivityResult) -> dict[str, Any]:
 
 def seeds_text(result: SensitivityResult, seeds: int) -> str:
     """How many more seeds a decision requires."""
+    if result.best is not None and result.best.spread.sd == 0:
+        return "the scores have no spread to judge by, which more validation items would change"
     if result.seeds_needed is None:
         return "this margin is too small to resolve with any practical number of seeds"
     more = result.seeds_needed - seeds
