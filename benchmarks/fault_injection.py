@@ -59,6 +59,7 @@ class Disturbance:
         self._due: dict[Fault, float] = {}  # since when its number of events was reached
         self._later: list[tuple[float, Callable[[], object]]] = []
         self._began, self._excused, self._filled = 0.0, set[Kind](), 0.0
+        self._second: subprocess.Popen[str] | None = None
         self.done: list[Done] = []
         self.codes: list[int] = []
         self.lives: list[Life] = []
@@ -73,6 +74,7 @@ class Disturbance:
                 raise UnexpectedEnd(f"not finished after {LIMIT_SECONDS:.0f} s")
             self._do_later(now)
             if driver.poll() is None:
+                self._watch_second(driver)
                 self._do_due(driver, now, started)
             else:
                 finished = self._ended(driver)
@@ -86,6 +88,9 @@ class Disturbance:
 
     def _ended(self, driver: subprocess.Popen[str]) -> bool:
         """Note the end of a driver; whether the sweep has finished."""
+        if self._second is not None:  # it could go on now
+            self._second.kill()
+            self._second = None
         code, now = driver.returncode, time.time()
         self.codes.append(code)
         recorded = min(
@@ -93,7 +98,7 @@ class Disturbance:
             self._filled - KILL_LOSES_SECONDS if self._filled else now,
         )
         self.lives.append(Life(self._began, now, recorded))
-        said = self._sweep.said()
+        said = self._sweep.said(driver)
         self._sweep.empty_disk()
         is_excused = any(code in ENDS.get(kind, ()) for kind in self._excused)
         if "Traceback" in said or (code and not is_excused):
@@ -136,23 +141,23 @@ class Disturbance:
             case "pause_driver":
                 return self._pause([driver.pid], fault, now)
             case "second_driver":
-                return self._second(driver)
+                return self._start_second(driver)
             case "disk":
-                return self._fill()
+                return self._fill(driver)
             case "raylet":
-                return f"raylet {self._sweep.lose_node()}" if self._trains() else ""
+                return f"raylet {self._sweep.lose_node()}" if self._trains(driver) else ""
             case "tracking":
-                return self._stop_server(fault, now)
+                return self._stop_server(driver, fault, now)
             case "pause_tracking":
-                return self._pause(self._server.pids(), fault, now) if self._trains() else ""
+                return self._pause(self._server.pids(), fault, now) if self._trains(driver) else ""
             case "pause_worker":
-                return self._pause(self._sweep.actors(*ACTORS["worker"]), fault, now)
-        pids = self._sweep.actors(*ACTORS[fault.kind])
+                return self._pause(self._sweep.actors(driver, *ACTORS["worker"]), fault, now)
+        pids = self._sweep.actors(driver, *ACTORS[fault.kind])
         return _signal(_one(pids, fault), signal.SIGKILL) if pids else ""
 
-    def _trains(self) -> bool:
+    def _trains(self, driver: subprocess.Popen[str]) -> bool:
         """Whether workers are there: a driver that starts without server or disk is refused."""
-        return bool(self._sweep.actors(*ACTORS["worker"]))
+        return bool(self._sweep.actors(driver, *ACTORS["worker"]))
 
     def _pause(self, pids: list[int], fault: Fault, now: float) -> str:
         if not pids:
@@ -162,31 +167,35 @@ class Disturbance:
         self._later.append((until, lambda: processes.send(pid, signal.SIGCONT)))
         return _signal(pid, signal.SIGSTOP)
 
-    def _stop_server(self, fault: Fault, now: float) -> str:
-        if not self._trains():
+    def _stop_server(self, driver: subprocess.Popen[str], fault: Fault, now: float) -> str:
+        if not self._trains(driver):
             return ""
         self._server.stop()
         self._later.append((now + fault.seconds, self._server.start))
         return "the server"
 
-    def _fill(self) -> str:
-        if not self._trains():
+    def _fill(self, driver: subprocess.Popen[str]) -> str:
+        if not self._trains(driver):
             return ""
         self._filled = time.time()
         self._sweep.fill_disk()
         return "the disk"
 
-    def _second(self, first: subprocess.Popen[str]) -> str:
-        """Give the command once more: it is refused by the name of the first driver."""
+    def _start_second(self, first: subprocess.Popen[str]) -> str:
         if not self._sweep.logged():
             return ""
-        second = self._sweep.start()
-        code = second.wait(LIMIT_SECONDS)
-        said = self._sweep.said()
-        self._sweep.drivers.remove(second)
-        if first.poll() is None and (code != 2 or f"process {first.pid} of " not in said):
-            raise UnexpectedEnd(f"a second driver ended with exit code {code}: {said[-3000:]}")
+        self._second = self._sweep.start()
         return f"driver {first.pid}"
+
+    def _watch_second(self, first: subprocess.Popen[str]) -> None:
+        """A second driver must be refused, by the name of the first or for what is away."""
+        if self._second is None or (code := self._second.poll()) is None:
+            return
+        said = self._sweep.said(self._second)
+        is_away = self._excused & {"tracking", "pause_tracking", "disk"}
+        if code != 2 or not (is_away or f"process {first.pid} of " in said):
+            raise UnexpectedEnd(f"a second driver ended with exit code {code}: {said[-3000:]}")
+        self._second = None
 
 
 def _one(pids: list[int], fault: Fault) -> int:

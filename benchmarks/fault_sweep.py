@@ -113,7 +113,7 @@ class Sweep:
     ) -> None:
         self.folder, self._nodes, self._broken = folder, nodes, broken
         self.storage = folder / "disk"
-        self.drivers: list[subprocess.Popen[str]] = []
+        self._drivers: list[subprocess.Popen[str]] = []
         self._cluster: subprocess.Popen[str] | None = None
         self._file = folder / "sweep.yaml"
         temporary = folder / "t"
@@ -145,7 +145,7 @@ class Sweep:
 
     def __exit__(self, *exception: object) -> None:
         """End everything that may still run."""
-        children = [*self.drivers, *([self._cluster] if self._cluster else [])]
+        children = [*self._drivers, *([self._cluster] if self._cluster else [])]
         for _ in range(3):  # a dying parent may start another child
             processes.kill(processes.marked(str(self.folder)))
             for child in children:
@@ -156,7 +156,7 @@ class Sweep:
         """`run`; its words go to a file beside the sweep."""
         broken = ["--twice"] if self._broken else []
         command = [sys.executable, str(ROOT / "benchmarks/fault_stand_in.py"), *broken, "run"]
-        with self._log(len(self.drivers)).open("w") as log:
+        with self._log(len(self._drivers)).open("w") as log:
             driver = subprocess.Popen(
                 [*command, str(self._file)],
                 cwd=ROOT,
@@ -166,21 +166,21 @@ class Sweep:
                 start_new_session=True,
                 env=self._environment,
             )
-        self.drivers.append(driver)
+        self._drivers.append(driver)
         return driver
 
-    def said(self, number: int = -1) -> str:
-        """What the command of that number said, by default the last."""
-        return self._log(number % len(self.drivers)).read_text()
+    def said(self, driver: subprocess.Popen[str]) -> str:
+        """What a command said."""
+        return self._log(self._drivers.index(driver)).read_text()
 
     def logged(self) -> int:
         """The lines of all event logs."""
         logs = self.storage.glob(f"{self.folder.name}/{DOMAIN}/trials/*/events.jsonl")
         return sum(log.read_bytes().count(b"\n") for log in logs)
 
-    def actors(self, *titles: str) -> list[int]:
-        """The processes of Ray that the sweep uses now, by the beginnings of their titles."""
-        top = self._cluster or self.drivers[-1]
+    def actors(self, driver: subprocess.Popen[str], *titles: str) -> list[int]:
+        """The processes of Ray that this driver uses, by the beginnings of their titles."""
+        top = self._cluster or driver
         pids = processes.descendants(top.pid)
         return [pid for pid in pids if processes.title(pid).startswith(titles)]
 
