@@ -40,10 +40,10 @@ def check_room(resources: Resources, one_node: bool) -> None:
         UserError: says how many workers fit. Nothing is refused if that is unknown.
     """
     startable = startable_nodes()
-    if has_autoscaler() and not startable:
+    nodes = startable or [(node, 1) for node in live_nodes()]
+    if not nodes or (has_autoscaler() and not startable):
         return
     needs, wanted = worker_needs(resources), resources.workers
-    nodes = startable or [(node, 1) for node in live_nodes()]
     fitting = [(places(node, needs), most) for node, most in nodes]
     each = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
     if wanted > (there := sum(here * most for here, most in fitting)):
