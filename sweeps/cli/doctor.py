@@ -18,6 +18,7 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.finetune.memory import free_memory
 from sweeps.storage.address import folder_of, is_address
 from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.disk_space import free_disk
 from sweeps.tracking.mlflow_store import tracking_uri
 
 Findings = dict[str, list[Finding]]
@@ -53,7 +54,7 @@ def examine_driver(
         checks.check_gpus(gpus := checks.gpus(), wanted, checks.driver_sees_gpus()),
         *checks.check_masks(gpus),
         checks.check_writable(shared),
-        checks.check_disk(checks.free_disk(folder), folder),
+        checks.check_disk(free_disk(folder), folder),
         checks.check_memory(free_memory()),
         checks.check_sandbox(checks.sandbox_level()),
     ]

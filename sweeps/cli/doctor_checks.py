@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import platform
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -177,12 +176,6 @@ def check_masks(found: list[Gpu], device: str = "cuda") -> list[Finding]:
         return [Finding("kernels", False, " ".join(str(error).split())[-300:], fix)]
     said += " equals the CPU's" if ok else " differs from the CPU's"
     return [_judged("kernels", ok, said, fix)]
-
-
-def free_disk(folder: Path) -> int:
-    """Free bytes on the disk of ``folder``, which need not exist yet."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    return shutil.disk_usage(there).free
 
 
 def check_disk(free: int, folder: Path) -> Finding:

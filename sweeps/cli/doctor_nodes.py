@@ -11,6 +11,7 @@ from sweeps.cli import doctor_checks as checks
 from sweeps.cli.doctor_checks import Finding
 from sweeps.execution import shared_storage
 from sweeps.finetune.memory import free_memory
+from sweeps.storage.disk_space import free_disk
 
 ANSWER_SECONDS = 90.0
 """A node's first task starts a process and imports torch."""
@@ -48,7 +49,7 @@ def look(question: Question) -> Answer:
         checks.check_gpus(gpus := checks.gpus(), 0, checks.driver_sees_gpus()),
         *checks.check_masks(gpus),
         checks.check_sandbox(checks.sandbox_level()),
-        checks.check_disk(checks.free_disk(disk), disk),
+        checks.check_disk(free_disk(disk), disk),
         checks.check_memory(free_memory()),
     ]
     if uri := question.tracker:

@@ -185,7 +185,7 @@ def stoppable(again: str) -> Iterator[None]:
 def _end_of(config: SweepConfig, result: StudyResult) -> SweepEnd:
     from sweeps.execution.paired_tests import comparison_remarks, paired_tests
 
-    kind, folder = config.study.kind, paths_for(config).folder
+    kind, place = config.study.kind, paths_for(config)
     domains = {}
     for name, domain in result.domains.items():
         label = label_of(config, name)
@@ -198,10 +198,10 @@ def _end_of(config: SweepConfig, result: StudyResult) -> SweepEnd:
             paired=paired_tests(domain.test_scores),
             test_remarks=comparison_remarks(domain.test_scores, label),
             report=domain.report.html,
-            links=saved_links(folder / name),
+            links=saved_links(place.study(name)),
         )
     return SweepEnd(
-        name=config.name, kind=kind, folder=folder, domains=domains, stopped=result.stopped
+        name=config.name, kind=kind, folder=place.folder, domains=domains, stopped=result.stopped
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -15,6 +14,7 @@ from sweeps.report.trial_row import TrialRow
 from sweeps.search.trial_records import recorded_rows
 from sweeps.search.workload import kept_models, workload
 from sweeps.storage.address import is_address
+from sweeps.storage.disk_space import free_disk
 from sweeps.storage.errors import UserError
 
 Rows = tuple[TrialRow, ...]
@@ -81,9 +81,7 @@ def _checkpoints(config: SweepConfig, running: int, recorded: Recorded) -> int:
 
 def free_bytes(config: SweepConfig) -> int:
     """Free bytes on the disk of the sweep's folder, which need not exist yet."""
-    folder = paths_for(config).folder
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    return shutil.disk_usage(there).free
+    return free_disk(paths_for(config).folder)
 
 
 def check_disk(config: SweepConfig) -> None:

@@ -100,7 +100,7 @@ def study_page(
         "domain": domain,
         "headline": verdict,
         "cost": spent,
-        "best": findings(config, domain, rows, "").get("best", ""),
+        "best": best_text(config, domain, rows),
         "facts": found,
     }
     return replace(page, facts=found, again=again(config)), shared | results
@@ -245,17 +245,22 @@ def _arm_means(result: SensitivityResult) -> dict[str, float]:
     return finals
 
 
+def best_text(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> str:
+    """The best trial with its point and score; empty without one."""
+    label, best = label_of(config, domain), best_row(rows)
+    if best is None:
+        return ""
+    name = point_name({**recorded_point(best), "seed": best.seed})
+    score = f"{label.text}: {score_text(label, best, rows)} on validation items"
+    return f"trial {best.number} ({name}), {score}"
+
+
 def findings(
     config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], verdict: str
 ) -> dict[str, str]:
     """The best trial and the verdict, and both as a description."""
-    facts, label, best = dict[str, str](), label_of(config, domain), best_row(rows)
-    if best is not None:
-        name = point_name({**recorded_point(best), "seed": best.seed})
-        score = f"{label.text}: {score_text(label, best, rows)} on validation items"
-        facts["best"] = f"trial {best.number} ({name}), {score}"
-    if verdict:
-        facts["verdict"] = verdict
+    facts = {"best": best_text(config, domain, rows), "verdict": verdict}
+    facts = {name: text for name, text in facts.items() if text}
     note = study_info(config, domain, build_design(config, domain)).note
     found = (f"**{name.capitalize()}**: {text}" for name, text in facts.items())
     return {**facts, DESCRIPTION: "\n\n".join([note, *found])}

@@ -93,10 +93,12 @@ def share(
     """
     indices = sorted(batch, key=lambda index: (lengths[index], index))
     rows = [[index] for index in indices]
-    if pack_to is not None and unpadded:
-        rows, micro = _balanced(indices, lengths, micro * pack_to, workers), 1
-    elif pack_to is not None:
-        rows = _packed(indices, lengths, pack_to, workers)
+    if pack_to is not None:
+        if unpadded:
+            rows, micro = _balanced(indices, lengths, micro * pack_to, workers), 1
+        else:
+            rows = _packed(indices, lengths, pack_to, workers)
+        rows.sort(key=lambda row: sum(lengths[index] for index in row))
     each = len(rows) // workers
     count = -(-each // micro)
     bounds = [each * number // count for number in range(count + 1)]
@@ -113,7 +115,7 @@ def _packed(indices: Sequence[int], lengths: Sequence[int], pack_to: int, worker
     while len(rows) % workers:
         largest = max(rows, key=len)
         rows.append([largest.pop() for _ in range(len(largest) // 2)])
-    return sorted(rows, key=lambda row: sum(lengths[index] for index in row))
+    return rows
 
 
 def _balanced(indices: Sequence[int], lengths: Sequence[int], room: int, workers: int) -> Rows:
@@ -127,7 +129,7 @@ def _balanced(indices: Sequence[int], lengths: Sequence[int], room: int, workers
             rows[place].append(index)
             tokens[place] += lengths[index]
         if max(tokens) <= room or count >= len(indices):
-            return sorted(rows, key=lambda row: sum(lengths[index] for index in row))
+            return rows
         count += workers
 
 

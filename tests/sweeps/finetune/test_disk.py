@@ -20,7 +20,7 @@ LORA = {"name": "lora", "lora": {"rank": 2}}
 
 def leave(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     """A disk with so many free bytes."""
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=free))
 
 
 def test_a_checkpoint_holds_what_is_trained_and_its_moments(world: Path) -> None:
