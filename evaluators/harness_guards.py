@@ -38,14 +38,14 @@ def explained(name: str) -> Iterator[None]:
         raise
     except ModuleNotFoundError as error:
         raise MissingHarness(
-            f"lm_eval:{name} needs the package {error.name!r}, which is not installed; expected "
-            f"pip install {error.name}"
+            f"lm_eval:{name} needs the package {error.name!r}, which is not installed; install it "
+            f"(pip install {error.name})"
         ) from error
     except Exception as error:
         if (corpus := _NLTK.search(str(error))) is not None:
             raise MissingHarness(
-                f"lm_eval:{name} needs NLTK's {corpus[1]!r}, which is not there; expected "
-                f"python -m nltk.downloader {corpus[1]}"
+                f"lm_eval:{name} needs NLTK's {corpus[1]!r}, which is missing; download it "
+                f"(python -m nltk.downloader {corpus[1]})"
             ) from error
         said = next(iter(str(error).strip().splitlines()), "")
         raise DataError(

@@ -53,16 +53,16 @@ def _at_commit(name: str, revision: str, split: str, rows: Any) -> Any:
     held = ", ".join(sorted(folder.name for folder in served))
     if wanted is None:
         raise DataError(
-            f"the hub gives no revision '{revision}', and whether it is the commit in the cache, "
-            f"{held}, is not known; expected that commit"
+            f"the hub does not resolve revision '{revision}', so it cannot be compared with the "
+            f"commit in the cache; expected {held}"
         )
     of_split = re.compile(rf".*-{re.escape(split)}(-\d+-of-\d+)?\.arrow")
     beside = sorted(file for folder in served for file in (folder.parent / wanted).glob("*"))
     files = [str(file) for file in beside if of_split.fullmatch(file.name)]
     if not files:
         raise DataError(
-            f"the hub gives no revision '{revision}', and it is not in the cache, which holds "
-            f"{held}"
+            f"revision '{revision}' was not loaded from the hub and is not in the cache, which "
+            f"holds {held}"
         )
     return concatenate_datasets([Dataset.from_file(file) for file in files])
 

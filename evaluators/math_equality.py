@@ -92,7 +92,7 @@ class MathVerifier:
         self._process = process
         if _line(_pipes(process)[1], time.monotonic() + STARTUP_SECONDS) != b"ready":
             self._end()
-            raise EvaluationError("The process that compares answers did not start: math-verify?")
+            raise EvaluationError("The process that compares answers did not start")
         return process
 
     def _end(self) -> None:

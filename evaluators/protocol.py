@@ -139,7 +139,7 @@ class Changes:
                 raise unknown_name(name, value, known)
         for name in ("fewshot_seed", "shots_from", "fewshot_as"):
             if getattr(self, name) is not None and self.shots is None:
-                raise ValueError(f"{name}: expected shots, too, found none")
+                raise ValueError(f"{name}: requires shots, found none")
 
     def rules(self) -> dict[str, object]:
         """What is changed, for a fingerprint."""

@@ -94,7 +94,7 @@ def _check_keys(state: dict[str, object], optimizer: Optimizer) -> None:
     for key in state.keys() - {*known.moments, *known.others, MASK_KEY}:
         raise ValueError(
             f"mode: the state of {type(optimizer).__name__} holds {key!r}, which its base class "
-            "does not, so what moves a weight is not known; use mode 'gradient'"
+            "does not, and it may move weights too; use mode 'gradient'"
         )
 
 

@@ -87,8 +87,8 @@ def torch_optimizer(optimizer: object) -> Optimizer:
         kind = type(optimizer)
         if kind.__module__.partition(".")[0] == "deepspeed" or "DeepSpeed" in kind.__name__:
             raise ValueError(
-                f"{kind.__name__}: DeepSpeed ZeRO partitions flattened gradients, so no mask of "
-                f"theirs is right; {_INSTEAD}"
+                f"{kind.__name__}: DeepSpeed ZeRO partitions flattened gradients, which "
+                f"cannot be masked correctly; {_INSTEAD}"
             )
         inner = getattr(optimizer, "optimizer", None)
         if not isinstance(inner, Optimizer) and "DeepSpeed" not in type(inner).__name__:
@@ -124,10 +124,10 @@ def _names_by_identity(given: object) -> dict[int, str]:
 def _refuse_flattened(name: str, tensor: Tensor) -> None:
     if is_flattened(tensor):
         raise ValueError(
-            f"{name}: FSDP1 flattens parameters, so no mask of theirs is right; {_INSTEAD}"
+            f"{name}: FSDP1 flattens parameters, which cannot be masked correctly; {_INSTEAD}"
         )
     if hasattr(tensor, "ds_id"):
         raise ValueError(
-            f"{name}: DeepSpeed ZeRO-3 partitions flattened parameters, so no mask of theirs is "
-            f"right; {_INSTEAD}"
+            f"{name}: DeepSpeed ZeRO-3 partitions flattened parameters, which cannot be masked "
+            f"correctly; {_INSTEAD}"
         )

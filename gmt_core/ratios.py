@@ -76,8 +76,8 @@ class Ratios:
         fits = [p for p in self.schedules if p != REST and fnmatch.fnmatchcase(name, p)]
         if len(fits) > 1:
             raise ValueError(
-                f"mask_ratio: {name} fits {' and '.join(map(repr, fits))}; expected patterns of "
-                f"which at most one fits each name ({REST!r} stands for the others)"
+                f"mask_ratio: {name} fits {' and '.join(map(repr, fits))}; expected at "
+                f"most one fitting pattern for each name ({REST!r} stands for the others)"
             )
         return fits[0] if fits else REST if REST in self.schedules else None
 

@@ -32,13 +32,13 @@ def asked(benchmark: Benchmark, changes: Changes) -> Benchmark:
     chosen = changes.prompt_format if benchmark.asks else None
     if form != "raw" and chosen == "raw":
         raise ValueError(
-            f"{benchmark.name}: the preset is asked in a prompt format, {form}; expected another "
-            "preset, or another format than 'raw'"
+            f"{benchmark.name}: the preset uses the prompt format {form}; expected another "
+            "preset, or a format other than 'raw'"
         )
     form = chosen or form
     if form == "raw":
         if benchmark.asks and changes.fewshot_as is not None:
-            raise ValueError(f"{benchmark.name}: fewshot_as: expected a prompt_format, too")
+            raise ValueError(f"{benchmark.name}: fewshot_as: requires a prompt_format")
         if changes.system_prompt is None and (own or not changes.shots):
             return benchmark
         changes = replace(changes, prompt_format=None, fewshot_as=None)

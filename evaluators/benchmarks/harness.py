@@ -40,7 +40,7 @@ _SPLITS = f"the documents whose hash is in the first {HELD_OUT:.0%}; test: the o
 class HarnessTasks(Benchmark):
     """The documents of one task, or of all tasks of a group or tag.
 
-    The primary metric is the first of which more is better, else bits per byte; where that is
+    The primary metric is the first for which higher is better, else bits per byte; where that is
     asked for, nothing is generated.
     """
 
@@ -58,8 +58,8 @@ class HarnessTasks(Benchmark):
         self.metric = metric or better[0]
         if self.metric not in better:
             raise ValueError(
-                f"{name}: expected a metric of which more is better, one of {', '.join(better)}; "
-                f"found {self.metric!r}"
+                f"{name}: expected a metric for which higher is better, one of "
+                f"{', '.join(better)}; found {self.metric!r}"
             )
         self._only_priced = metric == BITS_PER_BYTE
         self.mean_of_items = self.metric == BITS_PER_BYTE or self._is_mean(self.metric)

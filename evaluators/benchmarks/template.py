@@ -57,7 +57,7 @@ class TemplateRow:
         """As `strings`, no two the same, and none empty, which would always be likeliest."""
         found = self.strings(name)
         if not all(found):
-            raise self.error(f"choices of one sign or more in {name!r}", repr(found)[:60])
+            raise self.error(f"choices of at least one character in {name!r}", repr(found)[:60])
         twice = [text for text, count in Counter(found).items() if count > 1]
         if twice:
             raise self.error(f"different choices in {name!r}", f"{twice[0]!r} more than once")

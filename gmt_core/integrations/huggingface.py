@@ -102,8 +102,8 @@ class GradientMaskCallback(TrainerCallback):
         if _STATE not in state.stateful_callbacks:
             raise ValueError(
                 f"resume_from_checkpoint: the checkpoint at step {state.global_step} was written "
-                "without a masker, so there is nothing to go on from; load it as the model and "
-                "start a new run instead"
+                "without a masker, so no mask state can be resumed; load it as the model of a new "
+                "run instead"
             )
         return dict(state.stateful_callbacks[_STATE])
 

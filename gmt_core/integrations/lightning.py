@@ -68,7 +68,7 @@ class GradientMaskCallback(Callback):
         elif self.masker.state_dict() == self._fresh:
             raise ValueError(
                 f"ckpt_path: the checkpoint at step {trainer.global_step} was written without a "
-                "masker, so there is nothing to go on from; load its weights and start a new run"
+                "masker, so no mask state can be resumed; load its weights and start a new run"
             )
         self._attach(optimizer, pl_module)
 
@@ -124,8 +124,8 @@ def _only_optimizer(trainer: Trainer) -> Optimizer:
         raise ValueError(f"masker: FSDP1 flattens the gradients it shards; {_INSTEAD}")
     if len(trainer.optimizers) != 1:
         raise ValueError(
-            f"masker: expected one optimizer, found {len(trainer.optimizers)}; attach a masker to "
-            "each that it is for, in configure_optimizers"
+            f"masker: expected one optimizer, found {len(trainer.optimizers)}; attach a "
+            "masker to each one yourself, in configure_optimizers"
         )
     optimizer: Optimizer = trainer.optimizers[0]
     if isinstance(optimizer, LBFGS):

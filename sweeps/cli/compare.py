@@ -33,8 +33,8 @@ def compare(
 ) -> Answer[Comparison]:
     """Compare two models on the same items: paired differences with 95 % intervals.
 
-    A and B: folders of `eval --samples-out` or of lm-eval's `--log_samples`, single files of
-    theirs, or a sweep, a domain of it or a trial with scored test items. SWEEP@sft is the best
+    A and B: folders of `eval --samples-out` or of lm-eval's `--log_samples`, single files in
+    them, or a sweep, domain or trial with scored test items. SWEEP@sft is the best
     SFT trial of a search.
     """
     from sweeps.execution.compared import other_rules, read_items

@@ -36,10 +36,10 @@ def import_trials(
         ),
     ] = None,
 ) -> Answer[list[str]]:
-    """Add finished trials of another study, from which the sampler learns.
+    """Add finished trials of another study for the sampler to learn from.
 
     The sweep must not be running. Imported trials are in the report under their own heading. They
-    have no model, so none of them is ever the best, and they are no evidence in a comparison.
+    have no model, so they are never the best trial and never part of a comparison.
     """
     pairs = [one.partition("=")[::2] for one in mapped or ()]
     if broken := [name for name, key in pairs if not name or not key]:
@@ -61,7 +61,7 @@ def import_trials(
             refuse(f"a database has trials of one domain: expected --domain {domains[0]}")
         found = {domains[0]: imports.from_optuna(parsed, source, study, domains[0], keys)}
     elif study or keys:
-        refuse(f"--study and --map are for an Optuna database, and {source} is none")
+        refuse(f"--study and --map require an Optuna database, but {source} is not one")
     else:
         found = imports.from_sweep(parsed, source, domains)
     said = list[str]()

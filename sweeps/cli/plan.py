@@ -124,7 +124,7 @@ def _checkpoints(plan: SweepPlan, cost: CheckpointCost | None) -> Iterator[str]:
     if cost is None or not cost.count:
         return
     if cost.waits is None:
-        waits = "training waits for one only where the next is due earlier"
+        waits = "training waits only if the next one is due before the last is written"
     elif not cost.waits:
         waits = "training does not wait"
     else:

@@ -35,8 +35,8 @@ def stop(
     """Stop a running sweep, also from another machine. Finished trials are kept.
 
     When the sweep is resumed, interrupted trials continue from their last checkpoint. With
-    `--trial`, one trial ends for good at its next validation check, whose score it keeps, and the
-    sweep continues; its checkpoint stays for `fork`.
+    `--trial`, one trial ends for good at its next validation check and keeps that score; the sweep
+    continues. The checkpoint stays for `fork`.
     """
     if trial is not None:
         records = Records(load_stored(config, overrides))

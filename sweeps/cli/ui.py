@@ -40,8 +40,8 @@ def ui(
 ) -> Iterator[Answer[MlflowPages]]:
     """Open a sweep or a paper in MLflow, while it runs or after.
 
-    A local store is served on this machine alone, until Ctrl-C; the sweep continues. Of a store
-    with a server, the command opens the link and returns.
+    A local store is served on this machine alone, until Ctrl-C; the sweep continues. If the
+    store is a server, the command opens the link and returns.
     """
     parsed = load_stored(config, overrides)
     links = recorded_links(parsed)

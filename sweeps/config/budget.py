@@ -211,5 +211,5 @@ def _hours(file: Path) -> float:
     except (FileNotFoundError, ValueError):
         return 0.0
     except OSError as error:
-        said = f"the GPU-hours spent so far, cannot be read ({error.strerror or error})"
-        raise UserError(f"{file}, {said}") from None
+        said = f"the GPU-hours spent so far cannot be read ({error.strerror or error})"
+        raise UserError(f"{file}: {said}") from None

@@ -1,4 +1,4 @@
-"""What a trial gets of the machines, and how many trials run in parallel."""
+"""The resources of a trial, and how many trials run in parallel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Resources(StrictModel):
     gpus_per_worker: Annotated[float, Field(ge=0, le=10_000)] = 0.0
     """GPUs of a worker, at most 1; a fraction only with one worker per trial."""
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 1
-    """The most trials at the same time."""
+    """The maximum number of trials at the same time."""
     trial_group: Literal["auto", "warm", "isolated"] = "auto"
     """`warm`: trials reuse worker groups, since a new one takes seconds to start; `isolated`: each
     trial has its own processes; `auto`: a group is replaced after a trial of five minutes or more.
@@ -44,7 +44,7 @@ class Resources(StrictModel):
         if self.workers > 1 and 0 < self.gpus_per_worker < 1:
             raise ValueError(
                 f"gpus_per_worker {self.gpus_per_worker:g}: expected 1 with {self.workers} "
-                "workers, because NCCL connects no two workers of a trial on one GPU"
+                "workers, because NCCL cannot connect two workers on one GPU"
             )
         return self
 

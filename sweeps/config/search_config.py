@@ -43,7 +43,7 @@ class SchedulerConfig(StrictModel):
     name: Literal["asha", "hyperband", "median", "percentile", "patient", "none"] = "none"
     """`asha` and `hyperband` continue the best at each rung; `median` and `percentile` stop trials
     below that of finished trials at the same check; `patient` stops those below the median that no
-    longer improve. None earned the place of the default (docs/studies.md)."""
+    longer improve. None proved good enough to be the default (docs/studies.md)."""
     grace_checks: Annotated[int, Field(ge=1)] = 1
     """No trial is stopped before this check; the first rung of `asha` and `hyperband`."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
@@ -136,8 +136,8 @@ def _fresh_seeds(given: Any) -> Any:
 def _replicates(given: Any) -> Any:
     if isinstance(given, Mapping):
         raise ValueError(
-            "expected the number of seeds of each point; {best, seeds}, after the search, is "
-            "search.fresh_seeds"
+            "expected the number of seeds of each point; for {best, seeds}, trained after the "
+            "search, use search.fresh_seeds"
         )
     return given
 

@@ -64,7 +64,7 @@ class SpaceConfig(StrictModel):
             ratios = () if self.mask_ratio is None else self.mask_ratio.values()
             if any(float(ratio) <= 0 for ratio in ratios):
                 raise ValueError(
-                    "mask_ratio 0 is plain fine-tuning, which a space with 'method' calls sft: "
+                    "mask_ratio 0 is plain fine-tuning, called sft in a space with 'method': "
                     "expected ratios above 0"
                 )
         for name in ("method", "accumulation_interval", "learning_rate"):
@@ -87,7 +87,7 @@ class SpaceConfig(StrictModel):
         if key not in given or key == name:
             others = [each for each in given if each != name]
             raise ValueError(
-                f"{name}.when: {key} is no other parameter with a list of choices "
+                f"{name}.when: expected another parameter with a list of choices, got {key} "
                 f"({nearest(key, others)})"
             )
         if outside := [value for value in values if not given[key].contains(value)]:
@@ -214,7 +214,7 @@ class SpaceConfig(StrictModel):
             if prod(map(len, values.values())) > MOST_CHECKED:
                 raise ValueError(
                     f"the values of {', '.join(values)} have more than {MOST_CHECKED:,} "
-                    "combinations, each of which is checked: expected fewer"
+                    "combinations, too many to check: expected fewer"
                 )
             points += self.combinations(values)
         return points

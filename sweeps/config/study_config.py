@@ -87,7 +87,7 @@ class ArmConfig(StrictModel):
     hft: HalfConfig | None = None
     """Options of the arm `hft` (arXiv 2404.18466)."""
     rescale: bool = False
-    """Of `drop_trivial`: divide the kept changes by 1 - rate, as `dare` does."""
+    """For `drop_trivial`: divide the kept changes by 1 - rate, as `dare` does."""
 
 
 def _plain_arms(names: Iterable[Any]) -> dict[Any, ArmConfig]:

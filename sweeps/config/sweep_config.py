@@ -66,10 +66,10 @@ class TrainingConfig(SharedSettings):
 
 
 class KeepConfig(StrictModel):
-    """Whose weights are kept on disk."""
+    """The trials whose weights stay on disk."""
 
     models: Annotated[int, Field(ge=1)] | Literal["all"] = 1
-    """Those of this many best trials, and of the best SFT trial."""
+    """This many best trials, and the best SFT trial."""
 
 
 class DomainConfig(StrictModel):
@@ -101,7 +101,7 @@ class SweepConfig(StrictModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     """The sweep's folder is STORAGE/NAME."""
     seed: int = 0
-    """Of the sampler and of every trial."""
+    """The seed of the sampler and of every trial."""
     pin_code: bool = False
     """Treat another version of the code as another study."""
     storage: LocalPath = "runs"
@@ -116,23 +116,23 @@ class SweepConfig(StrictModel):
     model: ModelConfig
     """The base model, and how it is loaded."""
     resources: Resources = Resources()
-    """What a trial gets of the machines, and how many trials run in parallel."""
+    """The resources of a trial, and how many trials run in parallel."""
     training: TrainingConfig
     """The settings shared by all trials, and how the masking methods mask."""
     evaluation: ChecksConfig = ChecksConfig()
-    """When the model is scored during training: on validation items only."""
+    """When the model is scored during training, on validation items only."""
     study: StudyConfig = StudyConfig()
     """What `run` runs: a search, or a fixed design, without sampler and early stopping."""
     search: SearchConfig = SearchConfig()
     """How the space is searched."""
     budget: BudgetConfig = BudgetConfig()
-    """Limits of time, GPU-hours and money. At any of them the running trials are stopped and the
-    report is written; with a larger budget, `run` continues them from their checkpoints. Test
+    """Limits of time, GPU-hours and money. When one is reached, running trials are stopped and
+    the report is written; with a larger budget, `run` continues them from their checkpoints. Test
     items are not counted. All studies of a `paper` share one budget."""
     failures: FailuresConfig = FailuresConfig()
     """How the sweep reacts to failing trials."""
     keep: KeepConfig = KeepConfig()
-    """Whose weights are kept on disk."""
+    """The trials whose weights stay on disk."""
     space: SpaceConfig | None = None
     """The search space: any setting of a run by its key, such as `batch.mini_batch`; a domain may
     have its own."""

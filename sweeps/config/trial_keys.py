@@ -101,7 +101,7 @@ def check_key(key: str) -> None:
         return
     meant = ELSEWHERE.get(key.lower(), key)
     if any(f"{meant}.".startswith(f"{fixed}.") for fixed in _FIXED):
-        raise ValueError(f"no setting that a search varies: expected one of {', '.join(KEYS)}")
+        raise ValueError(f"a search cannot vary this key: expected one of {', '.join(KEYS)}")
     ends = [known for known in KEYS if f".{known}".endswith(f".{meant}")]
     raise UnknownKeyError(f"did you mean '{ends[0]}'?" if ends else nearest(meant, [*KEYS]))
 

@@ -104,7 +104,7 @@ def from_sweep(config: SweepConfig, path: str, domains: Sequence[str]) -> dict[s
     config = resolve_paths(config)
     other, found = resolve_paths(load_config(path)), dict[str, Source]()
     if paths_for(other) == paths_for(config):
-        raise UserError(f"{path}: is this sweep itself; expected another one")
+        raise UserError(f"{path}: this is the same sweep; expected another one")
     records = Records(other)
     for domain in domains:
         study = records.study(domain) if domain in records.config.domains else None
@@ -113,7 +113,7 @@ def from_sweep(config: SweepConfig, path: str, domains: Sequence[str]) -> dict[s
         there = _scored_by(study.user_attrs[DEFINITION])
         if changed := differences(there, _scored_by(study_definition(config, domain))):
             raise UserError(
-                f"{path}: its scores in domain '{domain}' mean something else, so none is "
+                f"{path}: its scores in domain '{domain}' mean something else, so no trial is "
                 f"imported: {'; '.join(changed)}"
             )
         superseded = retried(study)
@@ -169,8 +169,8 @@ def from_optuna(
     wanted = StudyDirection.MAXIMIZE if sign > 0 else StudyDirection.MINIMIZE
     if study.direction is not wanted:
         raise UserError(
-            f"{said}: its direction is {study.direction.name.lower()}, but the score of domain "
-            f"'{domain}' is to {wanted.name.lower()}: expected a study of the same score"
+            f"{said}: its direction is {study.direction.name.lower()}, but that of domain "
+            f"'{domain}' is {wanted.name.lower()}: expected a study of the same score"
         )
     trials, space = study.get_trials(), config.space_of(domain)
     given = [*space.parameters()]

@@ -128,7 +128,7 @@ def _start_seconds() -> float:
     began = time.perf_counter()
     found = subprocess.run([sys.executable, "-c", _START], capture_output=True, text=True)
     if found.returncode:
-        raise ValueError(f"--measure: Ray does not start: {found.stderr.strip()[-200:]}")
+        raise ValueError(f"--measure: Ray did not start: {found.stderr.strip()[-200:]}")
     return time.perf_counter() - began
 
 

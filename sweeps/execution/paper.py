@@ -135,7 +135,7 @@ def check(config: SweepConfig) -> None:
                 raise UserError(
                     f"domain '{domain}': space.{name}: the later studies of a paper take only the "
                     "mask ratio, the accumulation interval and the learning rate from its search: "
-                    f"expected one value of {name}, under training too, or a sweep of its own"
+                    f"expected one value of {name}, the same under training, or a separate sweep"
                 )
     if "sensitivity" in kinds and asked.margin is None:
         raise UserError(

@@ -43,7 +43,7 @@ def build_benchmarks(configs: Sequence[BenchmarkConfig]) -> list[Benchmark]:
         other = places.setdefault(benchmark.name, config.name)
         if other != config.name:
             raise ValueError(
-                f"benchmarks '{other}' and '{config.name}': expected a name each, found "
+                f"benchmarks '{other}' and '{config.name}': expected different names, found "
                 f"'{benchmark.name}' for both; change 'name' in one of these files"
             )
     return built

@@ -172,8 +172,8 @@ def load_start(place: Path, config: FinetuneConfig, workers: int) -> Checkpoint:
     own, other = lasting_identity(config, workers), checkpoint.lasting
     if differing := [name for name in {**own, **other} if own.get(name) != other.get(name)]:
         raise ValueError(
-            f"start_from: the run of {place} has another {', '.join(differing)}; from a "
-            f"checkpoint on, only these may change: {', '.join(FORK_CHANGES)}"
+            f"start_from: the run of {place} has a different {', '.join(differing)}; after a "
+            f"checkpoint, only these may change: {', '.join(FORK_CHANGES)}"
         )
     if checkpoint.step >= (steps := config.steps(workers)):
         raise ValueError(

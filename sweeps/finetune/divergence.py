@@ -26,7 +26,7 @@ def check_weights(model: torch.nn.Module, group: Group) -> None:
     parameters = list(model.parameters())
     broken = torch.stack([~is_finite(each) for each in parameters]).any()
     if group.sum_(broken.float()).item():
-        raise DivergedError("there are weights that are NaN or infinite")
+        raise DivergedError("some weights are NaN or infinite")
 
 
 def is_finite(tensor: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ def read_examples(
     apart = sum(len(example.texts) > 1 for example in kept)
     if apart and config.conversation == "whole":
         _LOG.warning(
-            "%d conversations give an example for each answer: the chat template writes earlier "
+            "%d conversations became an example for each answer: the chat template writes earlier "
             "answers differently from the last",
             apart,
         )

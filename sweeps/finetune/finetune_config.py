@@ -113,7 +113,7 @@ class BenchmarkConfig(StrictModel):
     max_new_tokens: int | None = None
     """The most tokens of an answer."""
     temperature: float | None = None
-    """Of sampling; 0 is greedy."""
+    """The sampling temperature; 0 is greedy."""
     top_p: float | None = None
     """The probability mass that sampling draws from, in (0, 1]."""
     samples: int | None = None
@@ -121,7 +121,7 @@ class BenchmarkConfig(StrictModel):
     k: int | None = None
     """The k of pass@k and maj@k, at most `samples`."""
     prompt_format: PromptFormat | None = None
-    """How a question is put; null: as the training rows are, and `raw` if there is a preset."""
+    """The format of prompts; null: that of the training rows, or `raw` if there is a preset."""
     fewshot_as: Literal["turns", "text"] | None = None
     """Demonstrations in a prompt format: turns of their own, or text in the user's turn."""
 
@@ -216,8 +216,8 @@ class SharedSettings(StrictModel):
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """`ddp`: a copy of the model per worker; `fsdp`: shards of it (FSDP2)."""
     reduce_gradients: Literal["auto", "update", "micro_batch"] = "auto"
-    """With `fsdp`: add up the workers' gradients once per `update`, until which each holds a whole
-    one, or on every `micro_batch`; `auto`: once if that fits."""
+    """With `fsdp`: add up the workers' gradients once per `update`, each holding a whole
+    gradient until then, or on every `micro_batch`; `auto`: once per update if that fits."""
     statistics_every: int = Field(default=STATISTICS_EVERY, ge=0)
     """Updates between two measurements of the mask, from the first; 0: never."""
     threads: PositiveInt | None = None
@@ -263,7 +263,7 @@ class FinetuneConfig(SharedSettings):
     evaluation: EvaluationConfig
     """The validation checks and the benchmarks."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Of the order of examples, of dropout and of random masks."""
+    """The seed of the order of examples, dropout and random masks."""
     micro_splits: PositiveInt = 1
     """Parts into which each micro-batch is split: less memory, a gradient equal up to rounding."""
     keep_checkpoints: PositiveInt = 1

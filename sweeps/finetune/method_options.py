@@ -23,7 +23,7 @@ class DropConfig(StrictModel):
     rate: Ratio
     """The share of the changes that are reset."""
     seed: int = 0
-    """Of random drops."""
+    """The seed of random drops."""
     rescale: bool = False
     """Divide the kept changes by 1 - rate; random drops are then DARE (arXiv 2311.03099)."""
 

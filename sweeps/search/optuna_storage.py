@@ -61,8 +61,8 @@ class ReconnectingConnect:
                     self._has_given_up = True
                     said = " ".join(str(error).split())
                     raise UserError(
-                        f"database {self._address}: {said[:400]} The connection was lost; no data "
-                        "in it is lost. Run the same command again once the server responds"
+                        f"database {self._address}: {said[:400]} The connection was lost, but "
+                        "no data. Run the same command again once the server responds"
                     ) from error
             time.sleep(AGAIN_SECONDS)
 

@@ -128,8 +128,8 @@ def check_search(config: SweepConfig) -> None:
     """Raise a UserError unless the sweep is a search."""
     if config.study.kind != "search":
         raise UserError(
-            f"study.kind is {config.study.kind}, a fixed design, whose verdicts compare exactly "
-            "the trials that it names: only a search takes added or stopped trials"
+            f"study.kind is {config.study.kind}: a fixed design compares exactly the trials that "
+            "it names; only a search allows adding or stopping trials"
         )
 
 
@@ -150,14 +150,14 @@ def _check_new(space: SpaceConfig, point: Point, tried: Sequence[tuple[Point, st
     if is_whole(space, point):
         if name := names.get(identity(space, point)):
             done = "has this point" if name.startswith("trial") else "with these values waits"
-            raise UserError(f"queue: {name} {done} already, and no point is trained twice")
+            raise UserError(f"queue: {name} {done} already; no point is trained twice")
         return
     try:
         fitting = [one for one in space.grid() if one.items() >= point.items()]
     except ValueError:  # in an infinite space there is always another
         return
     if all(identity(space, one) in names for one in fitting):
-        raise UserError("queue: every point with these values is trained already")
+        raise UserError("queue: every point with these values has been trained or waits")
 
 
 def fork_request(
@@ -207,7 +207,7 @@ def _check_new_fork(trials: Sequence[FrozenTrial], lineage: Lineage, point: Poin
         if Lineage.of(trial) == lineage and trial.user_attrs[POINT] == point:
             number = trial.user_attrs.get(NUMBER)
             name = "a waiting trial" if number is None else f"trial {number}"
-            raise UserError(f"fork of trial {lineage.trial}: {name} is this fork already")
+            raise UserError(f"fork of trial {lineage.trial}: {name} is already this fork")
 
 
 def latest(domain: str, trials: Sequence[FrozenTrial], number: int) -> FrozenTrial:

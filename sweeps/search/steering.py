@@ -84,12 +84,12 @@ def stop_trial(records: Records, domain: str, number: int) -> str:
     check_search(records.config)
     trial = latest(domain, records.trials(domain), number)
     if living_driver(records.place) is None:
-        raise UserError(f"{records.config.name} is not running, so no trial of it can be stopped")
+        raise UserError(f"{records.config.name} is not running, so its trials cannot be stopped")
     if trial.state is not TrialState.RUNNING:
         states = (row.state for row in records.rows(domain) if row.number == number)
         state = next(states, "waiting")
         raise UserError(
-            f"domain '{domain}': trial {number} does not run ({state.replace('_', ' ')}), so it "
+            f"domain '{domain}': trial {number} is not running ({state.replace('_', ' ')}), so it "
             "cannot be stopped"
         )
     request = Request("stop", domain, trial=number)
@@ -165,6 +165,6 @@ def _latest_step(records: Records, domain: str, number: int, key: str) -> int:
     ]
     raise UserError(
         f"domain '{domain}': trial {number} has no checkpoint: it has not reached its first "
-        "validation check, or has ended, and the checkpoints of ended trials are removed; trials "
-        f"with one: {', '.join(others) or 'none'}"
+        "validation check, or it has ended and its checkpoint was removed; trials with a "
+        f"checkpoint: {', '.join(others) or 'none'}"
     )

@@ -61,7 +61,7 @@ def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
         except TrackingError as error:
             if server.poll() is not None or time.monotonic() > late:
                 said = log.read_text(errors="replace").strip()[-500:] or str(error)
-                raise TrackingError(f"MLflow does not start: {said}") from None
+                raise TrackingError(f"MLflow did not start: {said}") from None
         time.sleep(0.3)
 
 

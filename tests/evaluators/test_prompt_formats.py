@@ -271,11 +271,11 @@ def test_programs_in_a_format_are_run_with_their_head(tmp_path: Path, llama: Any
             {"prompt_format": "tullu"},
             "Unknown prompt_format 'tullu'.*Did you mean 'tulu'",
         ),
-        ("gsm8k", {"fewshot_as": "turns"}, "fewshot_as: expected shots, too"),
+        ("gsm8k", {"fewshot_as": "turns"}, "fewshot_as: requires shots"),
         (
             "exact_match",
             {"fewshot_as": "text", "shots": 1},
-            "fewshot_as: expected a prompt_format",
+            "fewshot_as: requires a prompt_format",
         ),
     ],
 )
@@ -285,7 +285,7 @@ def test_mistakes_are_sentences(name: str, options: dict, said: str) -> None:
 
 
 def test_a_chat_preset_and_a_missing_or_narrow_template_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="gsm8k: the preset is asked in a prompt format, tulu"):
+    with pytest.raises(ValueError, match="gsm8k: the preset uses the prompt format tulu"):
         build("gsm8k", preset="table2_chat", changes=Changes(prompt_format="raw"))
     tokenizer = BY_NAME["gpt-2"].load(tmp_path)
     changes = Changes(prompt_format="chat", system_prompt="Be brief.")

@@ -108,7 +108,7 @@ def test_one_trial_of_a_running_sweep_is_stopped(sweep_files: Path) -> None:
             text = said("stop", FOLDER, "--trial", "1")
             assert text.startswith("sums: trial 1 ends at its next validation check")
         assert list(Mailbox(paths_for(config)).waiting()) == ["stop-sums-1.json"]
-        assert "trial 0 does not run (finished)" in refused("stop", FOLDER, "--trial", "0")
+        assert "trial 0 is not running (finished)" in refused("stop", FOLDER, "--trial", "0")
         assert driver.poll() is None
     assert "small is not running" in refused("stop", FOLDER, "--trial", "1")
     assert "--domain requires --trial" in refused("stop", FOLDER, "--domain", "sums")

@@ -188,7 +188,7 @@ def test_what_earlier_versions_wrote_for_each_call_still_counts(tmp_path: Path) 
 
 def test_usage_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
     (tmp_path / "spent" / "sweep.gpu_hours").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"sweep\.gpu_hours, the GPU-hours spent so far, cannot"):
+    with pytest.raises(UserError, match=r"sweep\.gpu_hours: the GPU-hours spent so far cannot"):
         UsageFile(tmp_path)
 
 

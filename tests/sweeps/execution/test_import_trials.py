@@ -101,7 +101,7 @@ def test_bits_per_byte_are_minimized(sweep_files: Path, script: optuna.Study) ->
     bits = "domains.sums.benchmarks.0.metric=bits_per_byte"
     refused = call("sweep.yaml", "tune.db", bits, "--study", "lr", *MAP)
     assert refused.exit_code == 2
-    assert "its direction is maximize, but the score of domain 'sums' is to min" in refused.stderr
+    assert "its direction is maximize, but that of domain 'sums' is min" in refused.stderr
     done = call("sweep.yaml", "tune.db", bits, "--study", "loss", *MAP)
     assert done.exit_code == 0, done.output
     for row in Records(load_config("runs/small")).rows("sums"):
@@ -128,7 +128,7 @@ def test_bits_per_byte_are_minimized(sweep_files: Path, script: optuna.Study) ->
             ["sweep.yaml", "tune.db", *MAP, "--map", "dropout=learning_rate"],
             "--map: learning_rate is given 2 times; expected once",
         ),
-        (["sweep.yaml", "sweep.yaml"], "is this sweep itself"),
+        (["sweep.yaml", "sweep.yaml"], "this is the same sweep"),
         (["sweep.yaml", "sweep.yaml", "--study", "lr"], "--study and --map are for an Optuna"),
         (["sweep.yaml", "tune.db", "--domain", "sum"], "--domain sum: did you mean 'sums'?"),
         (["sweep.yaml", "tune.db", "search.constraints=[score >= 0]"], "no constraints"),

@@ -84,7 +84,7 @@ def test_one_weight_is_enough(world: Path, tmp_path: Path, value: float) -> None
 
     with patch.object(Trainer, "_step", poisoned):
         result = diverged(world, tmp_path)
-    assert result.reason == "update 4: there are weights that are NaN or infinite"
+    assert result.reason == "update 4: some weights are NaN or infinite"
     assert result.step == 4
 
 

@@ -129,7 +129,7 @@ def test_two_benchmarks_need_two_names(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text(own)
     configs = [benchmark(name=str(tmp_path / f"{name}.yaml")) for name in ("a", "b")]
-    with pytest.raises(ValueError, match=r"a name each, found 'sums' for both; change 'name'"):
+    with pytest.raises(ValueError, match=r"different names, found 'sums' for both; change 'name'"):
         build_benchmarks(configs)
 
 

@@ -101,7 +101,7 @@ def test_what_cannot_change_is_named(
     if "data" in changed:
         changed = {"data": changed["data"] | {"path": str(world / "train.jsonl")}}
     settings = config(world, start_from=str(place), **changed)
-    with pytest.raises(ValueError, match=f"has another {named}; .* learning_rate, mask_ratio"):
+    with pytest.raises(ValueError, match=f"has a different {named}; .* learning_rate, mask_ratio"):
         finetune(settings, tmp_path / "fork", MemoryReporter())
 
 

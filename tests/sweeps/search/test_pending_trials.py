@@ -106,7 +106,7 @@ def test_a_grid_is_complete_when_each_point_has_ended_once(tree: Tree) -> None:
             "expected scheduler.name none",
         ),
         ({"scheduler": {"name": "asha", "reduction_factor": 1}}, {}, "reduction_factor"),
-        ({}, {**METHODS, "mask_ratio": [0.0, 0.2]}, "which a space with 'method' calls sft"),
+        ({}, {**METHODS, "mask_ratio": [0.0, 0.2]}, "called sft in a space with 'method'"),
         (
             {},
             {**METHODS, "method": ["gmt", "gmt"]},

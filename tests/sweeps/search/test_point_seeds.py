@@ -234,7 +234,7 @@ def test_one_seed_is_the_search_without_replicates(tree: Tree) -> None:
 @pytest.mark.parametrize(
     ("search", "says"),
     [
-        ({"replicates": {"best": 1, "seeds": 2}}, "is search.fresh_seeds"),
+        ({"replicates": {"best": 1, "seeds": 2}}, "use search.fresh_seeds"),
         ({"replicates": 0}, "search.replicates"),
         ({"replicates": 2, "scheduler": {"name": "asha"}}, "expected scheduler.name none"),
         ({"fresh_seeds": -1}, "fresh_seeds"),

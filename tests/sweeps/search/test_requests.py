@@ -133,7 +133,7 @@ def test_a_fork_of_a_fork_and_of_another_checkpoint_are_others(asked: Any) -> No
     search.fork(0, learning_rate=0.02)
     search.missing()
     search.run(1)
-    with pytest.raises(UserError, match="trial 1 is this fork already"):
+    with pytest.raises(UserError, match="trial 1 is already this fork"):
         search.fork(0, learning_rate=0.02)
     (fork,) = [trial for trial in search.study.trials if FORK in trial.user_attrs]
     start = Lineage.of(fork)
@@ -331,7 +331,7 @@ def test_values_whose_points_are_all_trained_are_refused(asked: Any) -> None:
     finite = {"mask_ratio": [0.0, 0.4], "accumulation_interval": [1], "learning_rate": [1e-3]}
     search = asked(space=finite)
     search.run(2)
-    with pytest.raises(UserError, match="every point with these values is trained already"):
+    with pytest.raises(UserError, match="every point with these values has been trained or waits"):
         search.queue(mask_ratio=0.4)
 
 
@@ -351,7 +351,7 @@ NOT_CHANGED = {
     "an optimizer": ({"optimizer": "adafactor"}, "optimizer cannot change"),
     "a typo": ({"learning_rat": 0.1}, "did you mean 'learning_rate'"),
     "a ratio": ({"mask_ratio": 1.5}, r"a fraction in \[0, 1\)"),
-    "a seed": ({"seed": 1}, "no setting that a search varies"),
+    "a seed": ({"seed": 1}, "a search cannot vary this key"),
     "uneven": ({"examples": 37}, "expected a multiple of the effective batch"),
     "too short": ({"examples": 16}, "follows update 2, and the fork ends after update"),
 }
@@ -380,7 +380,7 @@ def test_a_trial_that_is_not_there_and_a_fixed_design_are_refused(
     }
     (sweep_files / "fixed.yaml").write_text(json.dumps(tree | {"study": study}))
     fixed = load_config(sweep_files / "fixed.yaml")
-    with pytest.raises(UserError, match="sensitivity, a fixed design"):
+    with pytest.raises(UserError, match="sensitivity: a fixed design"):
         queue_request(fixed, "sums", [], ASKED)
     grid = search.config.model_copy(
         update={"search": search.config.search.model_copy(update={"sampler": "grid"})}
