@@ -93,7 +93,7 @@ def test_a_fork_keeps_the_checkpoint_it_starts_from(sweep_files: Path) -> None:
 
 def test_a_trial_without_a_checkpoint_names_those_that_have_one(sweep_files: Path) -> None:
     config = play(FINISHED, RUNNING, STOPPED, RUNNING)
-    assert "trials with one: none" in refused("fork", FOLDER, "0")
+    assert "trials with a checkpoint: none" in refused("fork", FOLDER, "0")
     with_checkpoint(config, 1, 3)
     with_checkpoint(config, 3, 2)
     text = refused("fork", FOLDER, "0", "learning_rate=0.02")

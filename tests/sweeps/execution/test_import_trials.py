@@ -129,7 +129,7 @@ def test_bits_per_byte_are_minimized(sweep_files: Path, script: optuna.Study) ->
             "--map: learning_rate is given 2 times; expected once",
         ),
         (["sweep.yaml", "sweep.yaml"], "this is the same sweep"),
-        (["sweep.yaml", "sweep.yaml", "--study", "lr"], "--study and --map are for an Optuna"),
+        (["sweep.yaml", "sweep.yaml", "--study", "lr"], "--study and --map require an Optuna"),
         (["sweep.yaml", "tune.db", "--domain", "sum"], "--domain sum: did you mean 'sums'?"),
         (["sweep.yaml", "tune.db", "search.constraints=[score >= 0]"], "no constraints"),
         (["sweep.yaml", "tune.db", "search.objectives=[score, seconds]"], "only objective"),
