@@ -97,7 +97,7 @@ def test_a_trial_without_a_checkpoint_names_those_that_have_one(sweep_files: Pat
     with_checkpoint(config, 1, 3)
     with_checkpoint(config, 3, 2)
     text = refused("fork", FOLDER, "0", "learning_rate=0.02")
-    assert "trial 0 has no checkpoint" in text and "trials with one: 1, 3" in text
+    assert "trial 0 has no checkpoint" in text and "trials with a checkpoint: 1, 3" in text
     assert "has no trial 9; its trials: 0, 1, 2, 3" in refused("fork", FOLDER, "9")
 
 
