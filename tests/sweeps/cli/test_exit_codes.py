@@ -191,7 +191,7 @@ def test_a_model_that_is_not_finite_has_no_test_scores(tmp_path: Path) -> None:
     model.save_pretrained(folder)
     said = score_model(job)
     assert isinstance(said, Refused)
-    assert said.sentence.startswith(f"{folder} cannot be scored on the test items: there are w")
+    assert said.sentence.startswith(f"{folder} cannot be scored on the test items: some w")
     words = ["--benchmarks", "exact_match", "--data", f"exact_match={items}"]
     done = call("eval", str(folder), *words, "--device", "cpu", "--cache", str(tmp_path / "cache"))
     assert done.exit_code == 1
