@@ -82,7 +82,7 @@ def test_every_value_of_the_yaml_is_checked(tmp_path, yaml, more, message):
         (ANSWERS, {"question": "q", "answer": float("nan")}, "a number, found nan"),
         (ANSWERS, {"question": {"stem": "q"}, "answer": 1}, r"several fields: question\.stem"),
         (CHOICES, {"question": "q", "options": ["a", "a"], "right": 0}, "'a' more than once"),
-        (CHOICES, {"question": "q", "options": ["a", ""], "right": 0}, "choices of at least one character"),
+        (CHOICES, {"question": "q", "options": ["a", ""], "right": 0}, "at least one character"),
         (CHOICES, {"question": "q", "options": ["a"], "right": 0}, "least two choices, found 1"),
         (CHOICES, {"question": "q", "options": ["a", "b"], "right": "C"}, "0 to 1, found 'C'"),
         (CHOICES, {"question": "q", "options": {"text": ["a"], "label": [1]}, "right": 0},
