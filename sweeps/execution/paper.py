@@ -17,9 +17,8 @@ from sweeps.execution.driver_log import LOG, driver_log
 from sweeps.execution.hooked_display import HookedDisplay, calling_hooks
 from sweeps.execution.progress import Display, LineDisplay
 from sweeps.execution.remote_job import Stored
-from sweeps.execution.report_data import sensitivity_data
+from sweeps.execution.report_data import StudyRecord, sensitivity_data
 from sweeps.execution.reporting import again, study_page
-from sweeps.execution.test_scores import TestScores
 from sweeps.execution.worker_session import worker_session
 from sweeps.report import paper_page
 from sweeps.report.comparison_curves import all_domains
@@ -256,16 +255,12 @@ def _domain(config: SweepConfig, domain: str) -> PaperDomain:
     curve: tuple[ScoreLabel, SensitivityResult] | None = None
     for kind in _recorded(config):
         one = study_of(config, kind)
-        records = Records(one)
-        study, rows = records.study(domain), records.rows(domain)
-        if study is None:
+        if (record := StudyRecord.of(Records(one), domain)) is None:
             continue
-        scores = TestScores.read(paths_for(one).study(domain))
-        every += rows
-        pages[kind], _ = study_page(one, domain, study, rows, scores)
+        every += record.rows
+        pages[kind], _ = study_page(record)
         if kind == "sensitivity":
-            result = analyse(sensitivity_data(one, domain, study, rows, scores))
-            curve = label_of(one, domain), result
+            curve = record.label, analyse(sensitivity_data(record))
     fixed = {kind: page for kind, page in pages.items() if kind != "search"}
     verdicts: dict[str, str] = {kind: page.leads[0][0] for kind, page in fixed.items()}
     above = "sensitivity" if "sensitivity" in verdicts else next(iter(verdicts), "")
