@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from verdict_simulation import Rate, run, table
 
 from evaluators.comparison import paired_bootstrap
 from sweeps.report.arms import Arm, TooFewScores, comparable
@@ -29,7 +30,6 @@ from sweeps.report.intervals import (
     tukey,
 )
 from sweeps.report.pareto_front import pareto_front
-from sweeps.report.verdict_simulation import Rate, run, table
 
 # Quarters are exact in binary, so adding a whole number rounds nothing.
 SCORES = st.lists(st.integers(-99, 99).map(lambda x: x / 4), min_size=2, max_size=6)

@@ -1,4 +1,4 @@
-"""Check verdicts on curves with known truth: `python -m sweeps.report.verdict_simulation`.
+"""Check verdicts on curves with known truth: `python -m benchmarks.verdict_simulation`.
 
 It runs the code that studies use, on normal scores with standard deviation 1. Error rates come
 with their exact one-sided 95 % upper bounds.
