@@ -81,7 +81,7 @@ def test_each_study_is_told_of_its_own_trials_alone(error: bool) -> None:
     drawn(batches, "a", "b")
     trial: Any = SimpleNamespace(trial_id="b", last_result={}, get_error=lambda: "gone")
     observers.on_trial_start(0, [], trial)
-    observers.on_trial_result(0, [], trial, {})
+    observers.on_trial_result(trial, {})
     batches.on_trial_complete("b", {"score": 0.25, "state": "finished"}, error=error)
     (observers.on_trial_error if error else observers.on_trial_complete)(0, [], trial)
     heard: Any = (math.observer, code.observer)
