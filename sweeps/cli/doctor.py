@@ -12,13 +12,13 @@ import typer
 import sweeps
 from sweeps.cli import doctor_checks as checks
 from sweeps.cli.answer import Answer, Problem
+from sweeps.cli.arguments import Overrides
 from sweeps.cli.doctor_checks import Finding
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig
+from sweeps.finetune.disk import free_disk
 from sweeps.finetune.memory import free_memory
-from sweeps.storage.address import folder_of, is_address
-from sweeps.storage.cluster_address import cluster_address
-from sweeps.storage.disk_space import free_disk
+from sweeps.storage.address import cluster_address, folder_of, is_address
 from sweeps.tracking.mlflow_store import tracking_uri
 
 Findings = dict[str, list[Finding]]
@@ -88,9 +88,7 @@ def doctor(
         str | None,
         typer.Argument(metavar="[CONFIG]", help="The sweep's YAML file; names the storage."),
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in `run`.")
-    ] = None,
+    overrides: Overrides = None,
 ) -> Answer[Findings]:
     """Check versions, GPUs, storage, disk, memory, sandbox and MLflow; say how to fix failures.
 

@@ -10,8 +10,8 @@ from typing import Any, final
 from sweeps.cli import doctor_checks as checks
 from sweeps.cli.doctor_checks import Finding
 from sweeps.execution import shared_storage
+from sweeps.finetune.disk import free_disk
 from sweeps.finetune.memory import free_memory
-from sweeps.storage.disk_space import free_disk
 
 ANSWER_SECONDS = 90.0
 """A node's first task starts a process and imports torch."""

@@ -14,8 +14,7 @@ from sweeps.cli.arguments import ConfigFile, Overrides, load
 from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import planning
-from sweeps.execution.checkpoint_cost import WRITE_RATE, CheckpointCost
-from sweeps.execution.disk_need import GIB
+from sweeps.execution.disk_need import GIB, WRITE_RATE, CheckpointCost
 from sweeps.execution.pace import (
     Pace,
     count_items,
@@ -37,7 +36,7 @@ from sweeps.execution.progress import time_text
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.steering import requested
 from sweeps.search.trial_records import Records, space_previews
-from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.address import cluster_address
 from sweeps.storage.program import command_line
 
 SHOWN_SIZES = 12

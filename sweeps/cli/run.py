@@ -31,7 +31,7 @@ from sweeps.search.trial_records import Records, label_of
 from sweeps.storage.errors import nearest
 from sweeps.storage.interrupts import interruptible, shielded
 from sweeps.storage.program import command_line
-from sweeps.storage.study_links import saved_links
+from sweeps.storage.study_paths import saved_links
 
 if TYPE_CHECKING:
     from sweeps.execution.domain_result import DomainResult

@@ -23,7 +23,7 @@ from sweeps.search.trial_records import Records
 from sweeps.storage.program import command_line
 from sweeps.storage.remote_sync import living_driver, refresh
 from sweeps.storage.run_lock import Driver
-from sweeps.storage.study_links import ways_to
+from sweeps.storage.study_paths import ways_to
 
 
 def view(status: SweepStatus) -> list[RenderableType]:

@@ -23,8 +23,7 @@ from sweeps.search.trial_records import Records, best_row, label_of
 from sweeps.search.workload import workload
 from sweeps.storage.remote_sync import fetcher, living_driver
 from sweeps.storage.run_lock import Driver
-from sweeps.storage.study_links import saved_links
-from sweeps.storage.study_paths import alone
+from sweeps.storage.study_paths import alone, saved_links
 from sweeps.storage.trial_files import EVENTS_FILE, FAILURE_FILE, RUN_FILE
 
 SHOWN_EVENTS = 6

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import final
 
 from sweeps.config.study_identity import git_commit
-from sweeps.storage.study_links import save_links, ways_to
+from sweeps.storage.study_paths import save_links, ways_to
 
 LOG = logging.getLogger("sweeps.driver")
 LEVELS = {

@@ -198,23 +198,10 @@ def _score(
     lm: LanguageModel, benchmark: Benchmark, items: Sequence[Item], weights: str, cache: Path
 ) -> BenchmarkResult:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import MofNCompleteColumn, Progress
 
     known = ItemCache(cache / f"{evaluation_key(weights, benchmark, items, lm.add_bos)}.jsonl")
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(benchmark.name, total=len(items))
         return evaluate(

@@ -21,7 +21,7 @@ from sweeps.execution.report_data import StudyRecord, sensitivity_data
 from sweeps.execution.reporting import again, study_page
 from sweeps.execution.worker_session import worker_session
 from sweeps.report import paper_page
-from sweeps.report.comparison_curves import all_domains
+from sweeps.report.comparison_page import all_domains
 from sweeps.report.page import Drawn, Page, merged
 from sweeps.report.paper_page import PaperDomain, best_ratio
 from sweeps.report.sensitivity import SensitivityResult, analyse

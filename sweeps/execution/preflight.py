@@ -24,7 +24,7 @@ from sweeps.finetune.run_identity import Tree
 from sweeps.search.changed_space import recorded_study
 from sweeps.search.optuna_storage import open_storage
 from sweeps.search.samplers import build_sampler
-from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.address import cluster_address
 from sweeps.storage.errors import UserError
 from sweeps.storage.study_paths import StudyPaths
 from sweeps.tracking.tracker import Tracker

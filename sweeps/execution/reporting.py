@@ -41,7 +41,7 @@ from sweeps.search.fixed_designs import build_design
 from sweeps.search.importance import search_importances
 from sweeps.search.trial_records import Records, best_row
 from sweeps.storage.program import command_line
-from sweeps.storage.study_links import saved_links, ways_to
+from sweeps.storage.study_paths import saved_links, ways_to
 from sweeps.tracking.tracker import DESCRIPTION, StudyInfo
 
 

@@ -12,9 +12,10 @@ from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.export import chosen, run_yaml
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.steering import fork_trial, queue_point, stop_trial
+from sweeps.search.attempts import KEY
+from sweeps.search.requests import latest
+from sweeps.search.steering import check_domain, fork_trial, queue_point, stop_trial
 from sweeps.search.trial_records import Records
-from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.object_store import as_user_error
 from sweeps.storage.remote_sync import fetcher
 from sweeps.storage.trial_files import EVENTS_FILE, step_events
@@ -96,7 +97,8 @@ class Results:
         Raises:
             UserError: the sweep has no such domain.
         """
-        row = chosen(self.config, self._records.rows(self._known(domain)))
+        check_domain(self._records, domain)
+        row = chosen(self.config, self._records.rows(domain))
         if row is None or row.score is None:
             return None
         model = self._records.place.model(domain, row.key)
@@ -114,12 +116,9 @@ class Results:
         """
         import pandas as pd
 
-        rows = {row.number: row for row in self._records.rows(self._known(domain)) if row.key}
-        if trial not in rows:
-            numbers = ", ".join(map(str, sorted(rows))) or "none yet"
-            raise UserError(f"domain '{domain}' has no trial {trial}; its trials: {numbers}")
-        place = self._records.place
-        events = place.trial(domain, rows[trial].key) / EVENTS_FILE
+        check_domain(self._records, domain)
+        found, place = latest(domain, self._records.trials(domain), trial), self._records.place
+        events = place.trial(domain, found.user_attrs[KEY]) / EVENTS_FILE
         with as_user_error():
             fetcher(place)(events)
         steps: dict[int, dict[str, float]] = {}
@@ -165,11 +164,6 @@ class Results:
 
     def _rows(self) -> Iterator[tuple[str, TrialRow]]:
         return ((domain, row) for domain in self.domains for row in self._records.rows(domain))
-
-    def _known(self, domain: str) -> str:
-        if domain not in self.config.domains:
-            raise UserError(f"no domain '{domain}' ({nearest(domain, list(self.domains))})")
-        return domain
 
     def __repr__(self) -> str:
         table = self.dataframe()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, final
@@ -74,16 +74,12 @@ def run_single(config: SingleRun) -> RunResult:
         steps = run.steps(group.size)
         if not group.leads:
             return finetune(run, place, SeveralReporters())
-        progress = ProgressReporter(steps)
-        try:
-            with _tracked(config, run, place) as reporters:
-                files = FolderReporter(place)
-                result = finetune(run, place, SeveralReporters(files, progress, *reporters))
-                for reporter in reporters:
-                    reporter.end(result)
-                return result
-        finally:
-            progress.close()
+        with closing(ProgressReporter(steps)) as progress, _tracked(config, run, place) as tracked:
+            files = FolderReporter(place)
+            result = finetune(run, place, SeveralReporters(files, progress, *tracked))
+            for reporter in tracked:
+                reporter.end(result)
+            return result
 
 
 def _create(folder: Path) -> None:
@@ -121,11 +117,8 @@ def _tracked(config: SingleRun, run: FinetuneConfig, place: Path) -> Iterator[li
     if config.tracking.uri is None:
         yield []
         return
-    tracked = _MlflowRun(config.tracking.uri, run, place)
-    try:
+    with closing(_MlflowRun(config.tracking.uri, run, place)) as tracked:
         yield [tracked]
-    finally:
-        tracked.close()
 
 
 @final

@@ -15,10 +15,10 @@ from optuna.storages import RDBStorage
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect
 
+from sweeps.storage.address import sqlite_address
 from sweeps.storage.atomic_io import atomic_file
 from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.interrupts import is_interrupted, shielded
-from sweeps.storage.sqlite_address import sqlite_address
 from sweeps.storage.study_paths import StudyPaths
 
 PATIENCE_SECONDS, AGAIN_SECONDS = 120.0, 0.5

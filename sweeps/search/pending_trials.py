@@ -7,8 +7,7 @@ from typing import Any, final
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.config.distinct_points import identity, is_whole, trials_left
-from sweeps.config.space import Point, SpaceConfig
+from sweeps.config.space import Point, SpaceConfig, identity, is_whole, trials_left
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.report.trial_row import FRESH, best_first, distinct
 from sweeps.search.attempts import (

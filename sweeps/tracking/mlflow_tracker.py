@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from sweeps.storage.sqlite_address import for_mlflow, sqlite_path
+from sweeps.storage.address import for_mlflow, sqlite_path
 from sweeps.tracking.mlflow_compat import COMMIT, NOTE, PARENT, QUIET, SOURCE
 from sweeps.tracking.mlflow_store import (
     check_store,

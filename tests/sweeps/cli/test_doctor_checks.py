@@ -23,7 +23,7 @@ from sweeps.cli.doctor_checks import (
 )
 from sweeps.execution import shared_storage
 from sweeps.finetune import memory
-from sweeps.storage.disk_space import free_disk
+from sweeps.finetune.disk import free_disk
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = {"python": "3.11.7", "torch": "2.13.0", "ray": "2.60.0"}

@@ -15,7 +15,7 @@ from sweeps.report import (
     sensitivity_page,
 )
 from sweeps.report.arms import Interval
-from sweeps.report.comparison_curves import all_domains
+from sweeps.report.comparison_page import all_domains
 from sweeps.report.page import Drawn, Page
 from sweeps.report.paper_page import PaperDomain, best_ratio
 from sweeps.report.published import published_speeds
