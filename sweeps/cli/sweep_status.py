@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +22,13 @@ from sweeps.search.workload import workload
 from sweeps.storage.remote_sync import fetcher, living_driver
 from sweeps.storage.run_lock import Driver
 from sweeps.storage.study_paths import alone, saved_links
-from sweeps.storage.trial_files import EVENTS_FILE, FAILURE_FILE, RUN_FILE
+from sweeps.storage.trial_files import (
+    EVENTS_FILE,
+    FAILURE_FILE,
+    RUN_FILE,
+    last_lines,
+    parse_event,
+)
 
 SHOWN_EVENTS = 6
 _TAIL_BYTES = 8192
@@ -188,19 +192,8 @@ def _steps(config: SweepConfig, domain: str, row: TrialRow) -> int:
 
 def _last_step(events: Path) -> int:
     """The last update in a trial's event log; 0 before the first."""
-    try:
-        with events.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().splitlines()
-    except OSError:
-        return 0
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):  # a partial line, or another kind of event
-            continue
-    return 0
+    found = map(parse_event, reversed(last_lines(events, _TAIL_BYTES)))
+    return next((event["step"] for event in found if event and event["kind"] == "step"), 0)
 
 
 def _per_second(records: Records, driver: Driver | None) -> float | None:

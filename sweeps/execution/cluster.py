@@ -251,10 +251,7 @@ def concurrency(resources: Resources, available: dict[str, float], *, joined: bo
 
 def has_other_nodes() -> bool:
     """Whether the joined Ray has, or may get, nodes besides this machine."""
-    import ray
-
-    joined = bool(os.environ.get("RAY_ADDRESS"))
-    return joined and (has_autoscaler() or sum(node["Alive"] for node in ray.nodes()) > 1)
+    return bool(cluster_address()) and (has_autoscaler() or len(live_nodes()) > 1)
 
 
 Amounts = Mapping[str, float]

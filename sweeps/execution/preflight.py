@@ -27,7 +27,6 @@ from sweeps.search.samplers import build_sampler
 from sweeps.storage.address import cluster_address
 from sweeps.storage.errors import UserError
 from sweeps.storage.study_paths import StudyPaths
-from sweeps.tracking.tracker import Tracker
 
 ADOPTED, STORAGE = "adopted", "storage"
 
@@ -157,18 +156,6 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
-
-
-def check_tracker(tracker: Tracker) -> None:
-    """Check that the tracker responds.
-
-    Raises:
-        UserError: it does not respond.
-    """
-    try:
-        tracker.check()
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def check_own_study(study: optuna.Study, config: SweepConfig) -> None:

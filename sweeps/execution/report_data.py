@@ -13,7 +13,7 @@ from sweeps.config.study_identity import MANIFEST, config_yaml, git_commit
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.paired_tests import paired_tests
 from sweeps.execution.shared_trials import sibling
-from sweeps.execution.test_scores import TestScores
+from sweeps.execution.test_scoring import TestScores
 from sweeps.report.methods_page import ComparisonData
 from sweeps.report.sensitivity import SensitivityData
 from sweeps.report.trial_row import ScoreLabel, StudyData, TrialRow, benchmark_text

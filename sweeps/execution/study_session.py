@@ -21,19 +21,18 @@ from sweeps.execution.reporting import study_findings, study_info, write_study_r
 from sweeps.execution.shared_trials import take_over, trained_elsewhere
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.tally import Tally
-from sweeps.execution.test_scores import TestScores
-from sweeps.execution.test_scoring import score_on_test
+from sweeps.execution.test_scoring import TestScores, score_on_test
 from sweeps.execution.trial_jobs import TrialJobs
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.attempts import (
     KEY,
     Lineage,
     finished_trials,
+    latest_attempts,
     mark_interrupted,
     queue_interrupted,
     queue_points,
     recorded_params,
-    retried,
 )
 from sweeps.search.changed_space import is_later_version
 from sweeps.search.design import DesignSpace
@@ -237,12 +236,9 @@ class DomainSession:
         not send them, or another study trained them."""
         from sweeps.execution.study_observer import trial_info
 
-        superseded = retried(self.study)
-        for trial in self.study.get_trials(deepcopy=False):
+        for trial in latest_attempts(self.study):
             attrs = trial.user_attrs
             if not {KEY, "outcome"} <= attrs.keys() or attrs[KEY] not in keys:
-                continue
-            if trial.number in superseded:
                 continue
             folder = self.place.trial(self.domain, attrs["key"])
             if not (folder / SENT_FILE).exists():

@@ -26,8 +26,7 @@ from sweeps.finetune.order import Rows, mixed_seed, share
 from sweeps.finetune.packing import attending, choose_attention
 from sweeps.finetune.parallel import Fill, Parallel, Replicated, Sharded, total_norm
 from sweeps.finetune.process_group import Group
-from sweeps.finetune.run_costs import trained_share
-from sweeps.finetune.throughput import Throughput
+from sweeps.finetune.run_costs import Throughput, trained_share
 
 
 @final

@@ -10,7 +10,7 @@ import pytest
 from sweeps.config.load import parse_config
 from sweeps.execution.report_data import StudyRecord
 from sweeps.execution.reporting import study_findings, study_info
-from sweeps.execution.test_scores import TestScores
+from sweeps.execution.test_scoring import TestScores
 from sweeps.search.fixed_designs import build_design
 from sweeps.search.trial_records import Records
 from sweeps.tracking.tracker import DESCRIPTION
