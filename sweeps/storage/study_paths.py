@@ -117,6 +117,11 @@ def saved_links(study: Path) -> dict[str, str]:
     return links
 
 
+def by_name(links: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The links of several studies by name, as those of one: label to page."""
+    return {f"{name}: {label}": page for name, own in links.items() for label, page in own.items()}
+
+
 def ways_to(links: Mapping[str, str], folder: Path | str) -> dict[str, str]:
     """What a person opens or types: the pages of a server or, for a local store, the command that
     serves it. ``folder``: the sweep's."""

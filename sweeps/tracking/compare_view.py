@@ -133,17 +133,13 @@ def _charts(searched: tuple[str, ...]) -> list[tuple[str, Json]]:
         ("Study", parallel),
         ("Study", {"type": "SCATTER", **scatter}),
         ("Study", {"type": "CONTOUR", **contour}),
-        ("final", _bar(SCORE)),
+        ("final", {"type": "BAR", "metricKey": SCORE}),
         ("eval", _line("eval/score")),
         ("train", _line("train/loss")),
         ("train", _line("train/grad_norm")),
         ("gmt", _line("gmt/kept_fraction")),
         ("gmt", _line("gmt/energy_kept")),
     ]
-
-
-def _bar(metric: str) -> Json:
-    return {"type": "BAR", "metricKey": metric}
 
 
 def _line(metric: str) -> Json:
