@@ -10,7 +10,9 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
+from typing import Self, final
 
 from sweeps.config.resources import Resources
 from sweeps.execution.cluster_reachable import check_reachable
@@ -304,3 +306,24 @@ def check_room(resources: Resources, one_node: bool) -> None:
             f"{largest} workers with {each} each; use larger nodes, fewer resources.workers, or "
             "a folder that all nodes share as storage"
         )
+
+
+_VARIABLE = "HF_TOKEN"
+
+
+@final
+@dataclass(frozen=True)
+class HubToken:
+    """A token that no log shows, nor Ray's dashboard, as it does with a runtime environment."""
+
+    value: str | None = field(repr=False)
+
+    @classmethod
+    def of_driver(cls) -> Self:
+        """The token of this process's environment, if any."""
+        return cls(os.environ.get(_VARIABLE))
+
+    def use(self) -> None:
+        """On a worker: the token of its node's environment, or else this one."""
+        if self.value:
+            os.environ.setdefault(_VARIABLE, self.value)

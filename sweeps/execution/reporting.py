@@ -26,12 +26,11 @@ from sweeps.execution.report_data import (
 from sweeps.report import (
     comparison_page,
     efficiency_page,
-    index_page,
     search_page,
     sensitivity,
     sensitivity_page,
 )
-from sweeps.report.page import Drawn, Page
+from sweeps.report.page import DomainResults, Drawn, Page, index_page
 from sweeps.report.published import published_speeds
 from sweeps.report.sensitivity import SensitivityResult, analyse, headline
 from sweeps.report.trial_row import fresh_scores, score_text
@@ -156,14 +155,14 @@ def write_study_report(record: StudyRecord) -> ReportPaths:
 def _write_index(config: SweepConfig) -> None:
     """Write the page over all domains from the results beside their reports."""
     place = paths_for(config)
-    found = dict[str, index_page.Results | None].fromkeys(config.domains)
+    found = dict[str, DomainResults | None].fromkeys(config.domains)
     for domain in config.domains:
         file = place.study(domain) / "report" / RESULTS
         results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         if "facts" in results:  # else an earlier version wrote them
             ways = ways_to(saved_links(place.study(domain)), place.folder)
             found[domain] = {**results, "links": ways}
-    page = index_page.page(config.name, found, config_yaml(config))
+    page = index_page(config.name, found, config_yaml(config))
     index = place.folder / "index.html"
     index.write_text(replace(page, again=again(config)).html(), encoding="utf-8")
 

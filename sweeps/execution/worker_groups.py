@@ -33,9 +33,8 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from sweeps.config.failures import blames_node, cause, is_of_device, kind_of
-from sweeps.execution.cluster import places
+from sweeps.execution.cluster import HubToken, places
 from sweeps.execution.driver_log import LOG
-from sweeps.execution.hub_token import HubToken
 from sweeps.execution.job_client import MAX_GROUPS, POLL_SECONDS, GroupLostError, JobClient
 from sweeps.execution.job_messages import Answer, Ending, Failed, Job, Order, Run
 from sweeps.execution.job_queue import JobQueue

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from verdict_simulation import Rate, run, table
+from verdict_simulation import Rate, drop_power, run, table
 
 from evaluators.comparison import paired_bootstrap
 from sweeps.report.arms import Arm, TooFewScores, comparable
 from sweeps.report.equivalence import (
     against_best,
     against_control,
-    drop_power,
     flat_power,
     holm,
     seeds_for_flat,
