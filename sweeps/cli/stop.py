@@ -35,8 +35,8 @@ def queue(
 ) -> Answer[str]:
     """Add a point to a search, on top of `search.trials`. The sampler draws the other keys.
 
-    A running sweep starts it when a slot is free, before its own next point; an ended one when it
-    is resumed. Values must lie in the space, and no point is trained twice.
+    A running sweep starts it when a slot is free, before the sampler's next point; an ended
+    one, when it is resumed. Values must lie in the space, and no point is trained twice.
     """
     records = Records(load_stored(config, None))
     said = queue_point(records, one_domain(records, domain), load_overrides(values))
@@ -51,9 +51,9 @@ def fork(
 ) -> Answer[str]:
     """Continue a trial from its latest checkpoint as a new trial, with changed values.
 
-    Model, optimizer, masks and position in the data are those of the checkpoint. What may change:
+    Model, optimizer, masks and position in the data are those of the checkpoint. These may change:
     learning_rate, mask_ratio, weight_decay, warmup_ratio, schedule, clip_norm, betas, examples.
-    Reports list forks, which are never the search's best trial, and the sampler ignores them.
+    Reports list forks. They are never the search's best trial, and the sampler ignores them.
     """
     records = Records(load_stored(config, None))
     changed = load_overrides(changes or [])

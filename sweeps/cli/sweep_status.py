@@ -11,6 +11,7 @@ from typing import Any, Literal, final
 
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.config.failures import cause
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.driver_log import latest_trouble
 from sweeps.execution.progress import point_text, recorded_point, time_text
@@ -251,13 +252,12 @@ def _failures(records: Records, domain: str) -> list[Failure]:
 
 def _failure(records: Records, domain: str, row: TrialRow, outcome: dict[str, Any]) -> Failure:
     folder = records.place.trial(domain, row.key)
-    said = str(outcome.get("failure", "")).strip()
     log, run = folder / FAILURE_FILE, folder / RUN_FILE
     return Failure(
         domain=domain,
         number=row.number,
         kind=str(outcome.get("kind", "error")),
-        cause=said.splitlines()[0] if said else "no cause recorded",
+        cause=cause(str(outcome.get("failure", ""))) or "no cause recorded",
         log=str(log) if log.is_file() else None,
         command=alone(folder) if run.is_file() else None,
     )

@@ -161,7 +161,8 @@ class SweepConfig(StrictModel):
 
     @model_validator(mode="after")
     def _budget_can_be_spent(self) -> Self:
-        if self.budget.needs_gpus() and not self.resources.gpus_per_worker:
+        of_gpus = self.budget.gpu_hours or self.budget.money
+        if of_gpus and not self.resources.gpus_per_worker:
             raise ValueError(
                 "budget: gpu_hours and money count GPU time, but resources.gpus_per_worker is 0; "
                 "expected budget.wall_hours, or trials with GPUs"

@@ -167,11 +167,11 @@ def run(options: Options) -> dict[str, Any]:
         if options.samples_out is not None:
             write_records(result.records, options.samples_out / f"{file_name(name)}.jsonl")
     shared = {"model": options.model, "weights_sha256": weights, "split": options.split}
-    found = {**shared, "results": results}
+    scores: dict[str, Any] = {**shared, "results": results}
     if options.samples_out is not None:
-        text = json.dumps(_without_nan(found), indent=1)
+        text = json.dumps(_without_nan(scores), indent=1)
         (options.samples_out / SCORES).write_text(f"{text}\n", encoding="utf-8")
-    return found
+    return scores
 
 
 def _score(

@@ -195,17 +195,14 @@ def _nuisance(config: SweepConfig, domain: str, final: bool) -> dict[str, Any]:
     if not final:
         return {"accumulation_interval": 1, "learning_rate": 1e-3}
     rows = _rows(config, domain, "search")
-    best = [row for row in (_best_masked(rows), best_sft_row(rows)) if row is not None]
+    masked = best_row(tuple(row for row in rows if not row.is_sft()))
+    best = [row for row in (masked, best_sft_row(rows)) if row is not None]
     if not best:
         raise UserError(f"domain '{domain}': no trial of the search finished: give study.nuisance")
     return {
         "accumulation_interval": sorted({row.accumulation_interval for row in best}),
         "learning_rate": sorted({row.learning_rate for row in best}),
     }
-
-
-def _best_masked(rows: tuple[TrialRow, ...]) -> TrialRow | None:
-    return best_row(tuple(row for row in rows if not row.is_sft()))
 
 
 def _ratio(config: SweepConfig, domain: str, final: bool) -> float:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from sweeps.config.failures import cause
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.export import chosen, run_yaml
@@ -76,7 +77,9 @@ class Results:
     def failures(self) -> dict[str, str]:
         """Why trials failed: ``DOMAIN/NUMBER`` to the first line of the cause."""
         return {
-            f"{domain}/{trial.user_attrs.get('number', trial.number)}": _first_line(outcome)
+            f"{domain}/{trial.user_attrs.get('number', trial.number)}": cause(
+                str(outcome.get("failure", ""))
+            )
             for domain in self.domains
             for trial in self._records.trials(domain)
             if (outcome := trial.user_attrs.get("outcome", {})).get("state") == "failed"
@@ -193,7 +196,3 @@ def _flat(domain: str, row: TrialRow) -> dict[str, Any]:
     fields["violated"] = ", ".join(row.violated)
     score = math.nan if row.score is None else row.score
     return {"domain": domain, **fields, "score": score, **others, **metrics}
-
-
-def _first_line(outcome: dict[str, Any]) -> str:
-    return next(iter(str(outcome.get("failure", "")).splitlines()), "")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import optuna
 from optuna.trial import TrialState
@@ -32,7 +32,7 @@ from sweeps.search.attempts import (
     retried,
     withdraw,
 )
-from sweeps.search.design import REPLICATE
+from sweeps.search.design import REPLICATE, DesignSpace
 from sweeps.search.optuna_compat import stored
 from sweeps.search.outcomes import (
     constrained,
@@ -43,6 +43,7 @@ from sweeps.search.outcomes import (
     optuna_state,
     outcome,
 )
+from sweeps.search.pending_trials import SearchSpace
 from sweeps.search.point_seeds import PointSeeds
 from sweeps.search.pruners import LatestAttempts, is_spared
 from sweeps.search.requests import Inbox
@@ -55,13 +56,6 @@ FETCH_SECONDS = 60.0
 
 FINISHED = str(Searcher.FINISHED)
 """Tune's value for "no further trial"."""
-
-
-class Space(Protocol):
-    """Draws a trial's point: a search space, or the bounds of a fixed design."""
-
-    def suggest(self, trial: optuna.Trial) -> Point:
-        """The point of this trial."""
 
 
 @final
@@ -81,7 +75,7 @@ class StudySearch:
     def __init__(
         self,
         study: optuna.Study,
-        space: Space,
+        space: SearchSpace | DesignSpace,
         build_job: Callable[[int, Point], TrialJob],
         *,
         checks: int = 1,

@@ -293,6 +293,7 @@ def _code_digest() -> str:
     here = Path(__file__).parent
     names = (
         "data",
+        "columns",
         "example",
         "examples",
         "sources",

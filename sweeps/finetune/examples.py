@@ -21,10 +21,11 @@ from typing import Any, TypeVar
 from evaluators.benchmark import Item
 from sweeps.finetune.benchmarks import build_benchmark, load_items
 from sweeps.finetune.chat_template import ChatTemplate
+from sweeps.finetune.columns import renamed
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import Example, Row, RowError, Text, one_by_one
 from sweeps.finetune.finetune_config import BenchmarkConfig
-from sweeps.finetune.sources import read_source, renamed
+from sweeps.finetune.sources import read_source
 from sweeps.finetune.training_sets import TRAINING_SETS
 
 T = TypeVar("T")

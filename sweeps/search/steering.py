@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from sweeps.finetune.checkpoint import step_name
 from sweeps.search.attempts import FORK, KEY, REQUEST
@@ -114,13 +114,9 @@ def requested(records: Records, domain: str) -> Counter[str]:
     Raises:
         UserError: the object store does not respond.
     """
-    taken = (trial.user_attrs for trial in records.trials(domain) if _waits(trial))
-    kinds = Counter("fork" if FORK in attrs else "queue" for attrs in taken)
+    waiting = (t.user_attrs for t in records.trials(domain) if t.state is TrialState.WAITING)
+    kinds = Counter("fork" if FORK in attrs else "queue" for attrs in waiting if REQUEST in attrs)
     return kinds + Counter(request.kind for request in pending(records, domain))
-
-
-def _waits(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.WAITING and REQUEST in trial.user_attrs
 
 
 def check_domain(records: Records, domain: str) -> None:
