@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, final
 
 import yaml
-from pydantic import ValidationError
 
 from sweeps.config.load import load_tree
 from sweeps.config.path_types import resolve_run
 from sweeps.config.sweep_config import TrackingConfig
-from sweeps.config.validation_errors import explain
+from sweeps.config.validation_errors import checked
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.reporter import RunResult
 from sweeps.finetune.strict_model import LocalPath
@@ -50,11 +49,7 @@ def load_single_run(path: str | Path, overrides: Sequence[str] = ()) -> SingleRu
     Raises:
         UserError: names the key, what was expected and the nearest valid key.
     """
-    tree = load_tree(path, overrides)
-    try:
-        return SingleRun.model_validate(tree)
-    except ValidationError as error:
-        raise explain(error, SingleRun, str(path)) from None
+    return checked(SingleRun, str(path), **load_tree(path, overrides))
 
 
 def run_single(config: SingleRun) -> RunResult:
