@@ -12,7 +12,7 @@ from fault_stand_in import WORKERS
 from fault_sweep import DOMAIN
 
 from sweeps.search.attempts import INTERRUPTED, KEY, point_of
-from sweeps.storage.sqlite_address import sqlite_address
+from sweeps.storage.address import sqlite_address
 from sweeps.storage.trial_files import EVENTS_FILE, step_events
 
 EXACT = (LOSS, "train/grad", "eval/", "gmt/")

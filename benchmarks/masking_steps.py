@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from gmt_core import GradientMask, GradientMasker, kept_count, magnitude_thresholds
 from gmt_core.rules import KeepLargest, apply_all_
-from sweeps.finetune.throughput import Throughput
+from sweeps.finetune.run_costs import Throughput
 
 Row = dict[str, object]
 TOKENS = 16_384  # of one update, on the CPU

@@ -25,8 +25,7 @@ from sweeps.cli.plan import plan
 from sweeps.cli.report_and_export import export, report
 from sweeps.cli.run import paper, resume, retry, run, validate
 from sweeps.cli.status import status
-from sweeps.cli.steer import fork, queue
-from sweeps.cli.stop import stop
+from sweeps.cli.steer import fork, queue, stop
 from sweeps.cli.ui import ui
 from sweeps.storage.closed_output import heard_program
 from sweeps.storage.errors import nearest

@@ -21,7 +21,7 @@ from sweeps.cli.answer import Document, Problem
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.validation_errors import inner_model
-from sweeps.storage.folding import fitted
+from sweeps.storage.closed_output import fitted
 from sweeps.storage.program import PROGRAM
 from sweeps.storage.remote_sync import refresh
 

@@ -46,7 +46,7 @@ def compare(
         found = differences(ours, others)
         lonely = left_out(ours, others, found)
         if figure is not None:
-            from sweeps.report.difference_figure import difference_figure
+            from sweeps.report.drawing import difference_figure
 
             difference_figure(found, (a, b)).savefig(figure)
     except (ValueError, OSError) as error:

@@ -102,7 +102,7 @@ def evaluate_models(
     of weights, protocol and items.
     """
     from evaluators.protocol import Changes
-    from sweeps.execution.evaluation_run import Options, as_tree, run
+    from sweeps.execution.evaluation_run import Options, run
     from sweeps.finetune.divergence import DivergedError
 
     try:
@@ -137,7 +137,7 @@ def evaluate_models(
             ),
         )
         with interruptible():
-            found = Evaluation.model_validate(as_tree(run(options)))
+            found = Evaluation.model_validate(run(options))
     except (ValueError, OSError) as error:
         refuse(str(error))
     except DivergedError as error:

@@ -14,8 +14,7 @@ from sweeps.cli.arguments import ConfigFile, Overrides, load
 from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import planning
-from sweeps.execution.checkpoint_cost import WRITE_RATE, CheckpointCost
-from sweeps.execution.disk_need import GIB
+from sweeps.execution.disk_need import GIB, WRITE_RATE, CheckpointCost
 from sweeps.execution.pace import (
     Pace,
     count_items,
@@ -37,7 +36,7 @@ from sweeps.execution.progress import time_text
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.steering import requested
 from sweeps.search.trial_records import Records, space_previews
-from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.address import cluster_address
 from sweeps.storage.program import command_line
 
 SHOWN_SIZES = 12
@@ -83,13 +82,9 @@ def paper_view(plan: PaperPlan) -> Iterator[str]:
     )
     if plan.assumed:
         yield f"may change with the results before them: {', '.join(plan.assumed)}"
-    if plan.hours is None:
-        yield NO_TIME
-    else:
-        start = f", {time_text(first.start_seconds)} of it to start" if first.start_seconds else ""
-        yield f"time: {time_text(3600 * plan.hours)}{start}, without the test items at the end"
+    yield NO_TIME if plan.hours is None else _time(plan.hours, first.start_seconds)
     if plan.money is not None:
-        yield f"money: {plan.money:.2f} at {first.price:g} per {first.device}-hour"
+        yield _money(plan.money, first)
     yield _memory(max(plan.studies, key=lambda each: each.memory.total if each.memory else 0))
     if not plan.refused:
         yield "to run it:"
@@ -149,14 +144,22 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
     most = "at most (trials may be stopped early): " if plan.stops_early else ""
     hours = plan.evaluation_device_hours
     evaluation = "unknown" if hours is None else f"{hours:.3g}"
-    start = f", {time_text(plan.start_seconds)} of it to start" if plan.start_seconds else ""
-    yield f"time: {most}{time_text(3600 * plan.hours)}{start}, without the test items at the end"
+    yield _time(plan.hours, plan.start_seconds, most)
     yield (
         f"{plan.device}-hours: {plan.training_device_hours or 0.0:.3g} of training, "
         f"{evaluation} of validation"
     )
     if plan.money is not None:
-        yield f"money: {plan.money:.2f} at {plan.price:g} per {plan.device}-hour"
+        yield _money(plan.money, plan)
+
+
+def _time(hours: float, start_seconds: float, most: str = "") -> str:
+    start = f", {time_text(start_seconds)} of it to start" if start_seconds else ""
+    return f"time: {most}{time_text(3600 * hours)}{start}, without the test items at the end"
+
+
+def _money(money: float, plan: SweepPlan) -> str:
+    return f"money: {money:.2f} at {plan.price:g} per {plan.device}-hour"
 
 
 def _memory(plan: SweepPlan) -> str:

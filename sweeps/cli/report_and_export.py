@@ -13,7 +13,7 @@ from sweeps.cli.arguments import ConfigFile, Overrides, load_stored
 from sweeps.cli.command_results import DomainExport
 from sweeps.cli.ui import recorded_links
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.storage.study_links import ways_to
+from sweeps.storage.study_paths import ways_to
 
 
 def report(config: ConfigFile, overrides: Overrides = None) -> Answer[dict[str, list[Path]]]:

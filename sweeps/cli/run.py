@@ -31,7 +31,7 @@ from sweeps.search.trial_records import Records, label_of
 from sweeps.storage.errors import nearest
 from sweeps.storage.interrupts import interruptible, shielded
 from sweeps.storage.program import command_line
-from sweeps.storage.study_links import saved_links
+from sweeps.storage.study_paths import by_name, saved_links
 
 if TYPE_CHECKING:
     from sweeps.execution.domain_result import DomainResult
@@ -220,11 +220,7 @@ def view(ended: SweepEnd) -> Iterator[str]:
         yield from (f"  {remark}" for remark in domain.test_remarks)
     yield f"\nall domains:\n  {ended.folder / 'index.html'}"
     yield from (f"{name}: report:\n  {one.report}" for name, one in ended.domains.items())
-    links = {
-        f"{name}: {label}": page
-        for name, domain in ended.domains.items()
-        for label, page in domain.links.items()
-    }
+    links = by_name({name: domain.links for name, domain in ended.domains.items()})
     yield from seen_in(links, ended.folder)
     yield from _because(ended.stopped)
 

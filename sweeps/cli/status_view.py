@@ -23,7 +23,7 @@ from sweeps.search.trial_records import Records
 from sweeps.storage.program import command_line
 from sweeps.storage.remote_sync import living_driver, refresh
 from sweeps.storage.run_lock import Driver
-from sweeps.storage.study_links import ways_to
+from sweeps.storage.study_paths import by_name, ways_to
 
 
 def view(status: SweepStatus) -> list[RenderableType]:
@@ -52,9 +52,7 @@ def body(status: SweepStatus) -> list[RenderableType]:
         lines += _failure(failure)
     reports = [f"  {d.domain}: {d.report}" for d in status.domains if d.report]
     lines += ["reports", *reports] if reports else []
-    links = {
-        f"{d.domain}: {label}": page for d in status.domains for label, page in d.links.items()
-    }
+    links = by_name({d.domain: d.links for d in status.domains})
     return [*lines, *(f"{name}: {way}" for name, way in ways_to(links, status.folder).items())]
 
 

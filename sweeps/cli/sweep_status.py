@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import Any, Literal, final
 
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.config.failures import cause
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.driver_log import latest_trouble
 from sweeps.execution.progress import point_text, recorded_point, time_text
@@ -23,9 +22,14 @@ from sweeps.search.trial_records import Records, best_row, label_of
 from sweeps.search.workload import workload
 from sweeps.storage.remote_sync import fetcher, living_driver
 from sweeps.storage.run_lock import Driver
-from sweeps.storage.study_links import saved_links
-from sweeps.storage.study_paths import alone
-from sweeps.storage.trial_files import EVENTS_FILE, FAILURE_FILE, RUN_FILE
+from sweeps.storage.study_paths import alone, saved_links
+from sweeps.storage.trial_files import (
+    EVENTS_FILE,
+    FAILURE_FILE,
+    RUN_FILE,
+    last_lines,
+    parse_event,
+)
 
 SHOWN_EVENTS = 6
 _TAIL_BYTES = 8192
@@ -189,19 +193,8 @@ def _steps(config: SweepConfig, domain: str, row: TrialRow) -> int:
 
 def _last_step(events: Path) -> int:
     """The last update in a trial's event log; 0 before the first."""
-    try:
-        with events.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().splitlines()
-    except OSError:
-        return 0
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):  # a partial line, or another kind of event
-            continue
-    return 0
+    found = map(parse_event, reversed(last_lines(events, _TAIL_BYTES)))
+    return next((event["step"] for event in found if event and event["kind"] == "step"), 0)
 
 
 def _per_second(records: Records, driver: Driver | None) -> float | None:
@@ -259,13 +252,12 @@ def _failures(records: Records, domain: str) -> list[Failure]:
 
 def _failure(records: Records, domain: str, row: TrialRow, outcome: dict[str, Any]) -> Failure:
     folder = records.place.trial(domain, row.key)
-    said = str(outcome.get("failure", "")).strip()
     log, run = folder / FAILURE_FILE, folder / RUN_FILE
     return Failure(
         domain=domain,
         number=row.number,
         kind=str(outcome.get("kind", "error")),
-        cause=said.splitlines()[0] if said else "no cause recorded",
+        cause=cause(str(outcome.get("failure", ""))) or "no cause recorded",
         log=str(log) if log.is_file() else None,
         command=alone(folder) if run.is_file() else None,
     )

@@ -17,10 +17,9 @@ from sweeps.cli.arguments import ConfigFile, Overrides, load_stored
 from sweeps.cli.command_results import MlflowPages
 from sweeps.config.load import is_paper, study_paths
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.storage.address import folder_of
+from sweeps.storage.address import folder_of, sqlite_path
 from sweeps.storage.interrupts import interruptible
-from sweeps.storage.sqlite_address import sqlite_path
-from sweeps.storage.study_links import saved_links, ways_to
+from sweeps.storage.study_paths import by_name, saved_links, ways_to
 from sweeps.tracking.mlflow_compat import EXPERIMENTS_PAGE
 from sweeps.tracking.mlflow_store import public_address, tracking_uri
 from sweeps.tracking.tracker import TrackingError
@@ -75,11 +74,7 @@ def recorded_links(config: SweepConfig) -> dict[str, str]:
             for kind in config.study.paper
             for domain in config.domains
         }
-    return {
-        f"{name}: {label}": page
-        for name, folder in folders.items()
-        for label, page in saved_links(folder).items()
-    }
+    return by_name({name: saved_links(folder) for name, folder in folders.items()})
 
 
 def seen_in(links: Mapping[str, str], folder: Path) -> list[str]:

@@ -49,10 +49,6 @@ class BudgetConfig(StrictModel):
             raise ValueError("money requires price_per_gpu_hour, in the same currency")
         return self
 
-    def needs_gpus(self) -> bool:
-        """Whether a limit applies only to trials that use GPUs."""
-        return self.gpu_hours is not None or self.money is not None
-
 
 @final
 class UsageTracker:

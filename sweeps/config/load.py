@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from sweeps.config.old_records import check_resolved
 from sweeps.config.study_config import Kind
 from sweeps.config.sweep_config import SweepConfig, paths_for
-from sweeps.config.validation_errors import explain
+from sweeps.config.validation_errors import checked
 from sweeps.finetune.hub import similar_path
 from sweeps.mini.world import name_of
 from sweeps.storage.address import Address, folder_of, is_address
@@ -153,10 +152,7 @@ def parse_config(tree: dict[str, Any], source: str = "configuration") -> SweepCo
     Raises:
         UserError: as in ``load_config``.
     """
-    try:
-        return SweepConfig.model_validate(tree)
-    except ValidationError as error:
-        raise explain(error, SweepConfig, source) from None
+    return checked(SweepConfig, source, **tree)
 
 
 def save_config(config: SweepConfig) -> None:

@@ -16,9 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from sweeps.config.distinct_points import identity, is_whole
 from sweeps.config.parameters import Choices
-from sweeps.config.space import SpaceConfig
+from sweeps.config.space import SpaceConfig, identity, is_whole
 from sweeps.config.trial_keys import Value, check_key, checked, flat, stored
 from sweeps.finetune.strict_model import StrictModel
 from sweeps.storage.errors import nearest

@@ -10,7 +10,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sweeps.config.budget import BudgetConfig, FailuresConfig
-from sweeps.config.distinct_points import shortfall, trials_left
 from sweeps.config.hooks import HooksConfig
 from sweeps.config.path_types import (
     check_database,
@@ -21,7 +20,7 @@ from sweeps.config.path_types import (
 )
 from sweeps.config.resources import Resources
 from sweeps.config.search_config import Objective, SearchConfig, bounded
-from sweeps.config.space import MASKING, Point, SpaceConfig, plain_point
+from sweeps.config.space import MASKING, Point, SpaceConfig, plain_point, shortfall, trials_left
 from sweeps.config.study_config import ArmConfig, MaskRatios, NuisanceConfig, StudyConfig
 from sweeps.config.trial_keys import placed
 from sweeps.config.validation_errors import explain
@@ -37,8 +36,7 @@ from sweeps.finetune.finetune_config import (
 )
 from sweeps.finetune.method_options import HalfConfig, MethodConfig, Scope, check_scope
 from sweeps.finetune.strict_model import LocalPath, StrictModel
-from sweeps.storage.address import Address, folder_of, is_address
-from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.address import Address, cluster_address, folder_of, is_address
 from sweeps.storage.errors import UserError
 from sweeps.storage.study_paths import StudyPaths
 
@@ -163,7 +161,8 @@ class SweepConfig(StrictModel):
 
     @model_validator(mode="after")
     def _budget_can_be_spent(self) -> Self:
-        if self.budget.needs_gpus() and not self.resources.gpus_per_worker:
+        of_gpus = self.budget.gpu_hours or self.budget.money
+        if of_gpus and not self.resources.gpus_per_worker:
             raise ValueError(
                 "budget: gpu_hours and money count GPU time, but resources.gpus_per_worker is 0; "
                 "expected budget.wall_hours, or trials with GPUs"

@@ -115,15 +115,12 @@ def checked(key: str, value: Any) -> Any:
     if isinstance(value, bool) and not takes_bool(KEYS[key]):
         raise ValueError(f"expected no boolean (true, false, yes, no), got {value}")
     try:
-        return _adapter(key).validate_python(value)
+        adapter = TypeAdapter[Any](KEYS[key], config=ConfigDict(allow_inf_nan=False))
+        return adapter.validate_python(value)
     except ValidationError:
         if key not in _EXPECTED:
             raise
     raise ValueError(f"expected {_EXPECTED[key]}, got {value!s:.80}")
-
-
-def _adapter(key: str) -> TypeAdapter[Any]:
-    return TypeAdapter(KEYS[key], config=ConfigDict(allow_inf_nan=False))
 
 
 def is_of_method(key: str) -> bool:

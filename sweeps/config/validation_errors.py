@@ -40,7 +40,7 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> User
     return UserError(f"{source}: " + "; ".join(dict.fromkeys(lines)))
 
 
-def checked(model: type[Model], source: str, **values: Any) -> Model:
+def checked(model: type[Model], source: str, /, **values: Any) -> Model:
     """A model of these values.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Join or start Ray, and compute how many trials fit on it."""
+"""Join or start Ray, and compute how many trials and workers fit on it, now or once it grows."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
+from typing import Self, final
 
 from sweeps.config.resources import Resources
 from sweeps.execution.cluster_reachable import check_reachable
-from sweeps.execution.placement import worker_needs
 from sweeps.execution.ray_compat import (
     DRIVER_ENVIRONMENT,
     POLLING_INTERVAL,
@@ -22,9 +23,10 @@ from sweeps.execution.ray_compat import (
     has_autoscaler,
     loopback_only,
     no_sigterm_handler,
+    startable_nodes,
 )
 from sweeps.finetune.memory import machine_memory
-from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.address import cluster_address
 from sweeps.storage.errors import UserError
 
 TRIAL_BYTES, WORKER_BYTES = 512 * 2**20, 256 * 2**20
@@ -251,7 +253,77 @@ def concurrency(resources: Resources, available: dict[str, float], *, joined: bo
 
 def has_other_nodes() -> bool:
     """Whether the joined Ray has, or may get, nodes besides this machine."""
+    return bool(cluster_address()) and (has_autoscaler() or len(live_nodes()) > 1)
+
+
+Amounts = Mapping[str, float]
+
+
+def live_nodes() -> list[dict[str, float]]:
+    """The resources of each node of the cluster that this process has joined, if any."""
     import ray
 
-    joined = bool(os.environ.get("RAY_ADDRESS"))
-    return joined and (has_autoscaler() or sum(node["Alive"] for node in ray.nodes()) > 1)
+    joined = ray.nodes() if ray.is_initialized() else ()
+    return [node["Resources"] for node in joined if node["Alive"]]
+
+
+def worker_needs(resources: Resources) -> dict[str, float]:
+    """What Ray reserves for each worker, on the nodes that are there or may be started."""
+    nodes = [*live_nodes(), *(node for node, _ in startable_nodes())]
+    gpus = {"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}
+    return {"CPU": resources.cpus(nodes), **gpus}
+
+
+def places(node: Amounts, needs: Amounts) -> int:
+    """How many workers with these needs a node holds."""
+    return min(int(node.get(name, 0) / amount) for name, amount in needs.items())
+
+
+def check_room(resources: Resources, one_node: bool) -> None:
+    """Refuse a trial that no growth of the cluster makes room for.
+
+    ``one_node``: its workers share the disk of one node (see `Stored`).
+
+    Raises:
+        UserError: says how many workers fit. Nothing is refused if that is unknown.
+    """
+    startable = startable_nodes()
+    nodes = startable or [(node, 1) for node in live_nodes()]
+    if not nodes or (has_autoscaler() and not startable):
+        return
+    needs, wanted = worker_needs(resources), resources.workers
+    fitting = [(places(node, needs), most) for node, most in nodes]
+    each = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
+    if wanted > (there := sum(here * most for here, most in fitting)):
+        raise UserError(
+            f"resources.workers {wanted}: the nodes of this cluster hold at most {there} workers "
+            f"with {each} each; lower it, or use more or larger nodes"
+        )
+    if one_node and wanted > (largest := max(here for here, _ in fitting)):
+        raise UserError(
+            f"training.parallel fsdp with storage in an object store: the {wanted} workers of a "
+            f"trial write one checkpoint to the disk of one node, and the largest node holds "
+            f"{largest} workers with {each} each; use larger nodes, fewer resources.workers, or "
+            "a folder that all nodes share as storage"
+        )
+
+
+_VARIABLE = "HF_TOKEN"
+
+
+@final
+@dataclass(frozen=True)
+class HubToken:
+    """A token that no log shows, nor Ray's dashboard, as it does with a runtime environment."""
+
+    value: str | None = field(repr=False)
+
+    @classmethod
+    def of_driver(cls) -> Self:
+        """The token of this process's environment, if any."""
+        return cls(os.environ.get(_VARIABLE))
+
+    def use(self) -> None:
+        """On a worker: the token of its node's environment, or else this one."""
+        if self.value:
+            os.environ.setdefault(_VARIABLE, self.value)

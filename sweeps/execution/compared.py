@@ -15,7 +15,7 @@ from evaluators.errors import DataError, unknown_name
 from evaluators.records import read_records
 from evaluators.rows import read_jsonl
 from sweeps.execution.evaluation_run import SCORES, file_name
-from sweeps.execution.test_scores import FILE, TestScores
+from sweeps.execution.test_scoring import FILE, TestScores
 from sweeps.storage.errors import UserError
 from sweeps.storage.trial_files import RESULT_FILE
 

@@ -1,20 +1,23 @@
-"""An upper bound on a sweep's disk use, and the free space."""
+"""An upper bound on a sweep's disk use, the free space, and what a trial's checkpoints take."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import final
 
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.preflight import different_runs
+from sweeps.finetune.disk import free_disk
+from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.memory import checkpoint_bytes
 from sweeps.finetune.model_facts import BYTES, count_parameters
+from sweeps.finetune.optimizers import checkpoint_steps
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.trial_records import recorded_rows
 from sweeps.search.workload import kept_models, workload
 from sweeps.storage.address import is_address
-from sweeps.storage.disk_space import free_disk
 from sweeps.storage.errors import UserError
 
 Rows = tuple[TrialRow, ...]
@@ -55,7 +58,7 @@ def disk_need(config: SweepConfig, concurrency: int, recorded: Recorded) -> Disk
     largest = max(checkpoint_bytes(run) or 0 for run in runs)
     kept = sum(min(left[name], _kept_more(config, name, recorded[name])) for name in left)
     checkpoints = _checkpoints(config, running, recorded) * largest
-    return DiskNeed(checkpoints, (kept + running) * model, free_bytes(config))
+    return DiskNeed(checkpoints, (kept + running) * model, free_disk(paths_for(config).folder))
 
 
 def _kept_more(config: SweepConfig, domain: str, rows: Rows) -> int:
@@ -79,11 +82,6 @@ def _checkpoints(config: SweepConfig, running: int, recorded: Recorded) -> int:
     return running * (keep + 1) - sum(min(keep, count) for count in there)
 
 
-def free_bytes(config: SweepConfig) -> int:
-    """Free bytes on the disk of the sweep's folder, which need not exist yet."""
-    return free_disk(paths_for(config).folder)
-
-
 def check_disk(config: SweepConfig) -> None:
     """Refuse a sweep whose missing trials do not fit on the disk.
 
@@ -100,3 +98,42 @@ def check_disk(config: SweepConfig) -> None:
             f"trials, {need.models / GIB:.2f} for models); free some space, use another storage, "
             "or lower keep.models or resources.concurrency"
         )
+
+
+WRITE_RATE = 125.0
+"""Megabytes per second of a gp3 volume, unless more is paid for."""
+
+
+@final
+@dataclass(frozen=True)
+class CheckpointCost:
+    """`count` checkpoints of a trial, of `size` bytes each, which takes `seconds` to write.
+
+    `waits`: for how many seconds they delay the trial in all; None if unknown.
+    """
+
+    count: int
+    size: int
+    seconds: float
+    waits: float | None
+
+
+def checkpoint_cost(
+    run: FinetuneConfig, workers: int, device: str, training: float | None, rate: float
+) -> CheckpointCost | None:
+    """The cost for a trial of `training` seconds whose disk takes `rate` megabytes per second.
+
+    In the background, training waits only for one that is not written when the next is due. None
+    if the model's size is unknown.
+    """
+    if (size := checkpoint_bytes(run)) is None:
+        return None
+    steps = run.steps(workers)
+    saves = sorted(checkpoint_steps(steps, run.evaluation.checks, run.checkpoint_updates))
+    seconds = size / (1e6 * rate)
+    waits: float | None = len(saves) * seconds
+    if run.saves_in_background(device) and saves:
+        gaps = [after - before for before, after in pairwise([*saves, steps])]
+        step = None if training is None else training / steps
+        waits = None if step is None else sum(max(0.0, seconds - gap * step) for gap in gaps)
+    return CheckpointCost(len(saves), size, seconds, waits)

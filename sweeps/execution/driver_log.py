@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import final
 
 from sweeps.config.study_identity import git_commit
-from sweeps.storage.study_links import save_links, ways_to
+from sweeps.storage.study_paths import save_links, ways_to
+from sweeps.storage.trial_files import last_lines
 
 LOG = logging.getLogger("sweeps.driver")
 LEVELS = {
@@ -88,12 +89,8 @@ def publish_links(study: Path, links: Mapping[str, str]) -> None:
 
 def latest_trouble(file: Path) -> str:
     """The last warning or error of a driver's log, its time first; empty without one."""
-    with suppress(OSError), file.open("rb") as opened:
-        size = opened.seek(0, 2)
-        opened.seek(max(0, size - _TAIL_BYTES))
-        lines = opened.read().decode(errors="replace").splitlines()
-        for line in reversed(lines):
-            parts = line.split(" ", 3)  # date, time, level, the rest; see FORMAT
-            if len(parts) == 4 and parts[2] in TROUBLE:
-                return f"{parts[0]} {parts[1].partition(',')[0]}  {parts[3]}"
+    for line in reversed(last_lines(file, _TAIL_BYTES)):
+        parts = line.decode(errors="replace").split(" ", 3)  # date, time, level, rest; see FORMAT
+        if len(parts) == 4 and parts[2] in TROUBLE:
+            return f"{parts[0]} {parts[1].partition(',')[0]}  {parts[3]}"
     return ""

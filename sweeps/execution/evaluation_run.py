@@ -31,6 +31,8 @@ CHUNK = 64
 SCORES = "scores.json"
 """Beside the files of items: the scores, metrics and fingerprints."""
 
+_KEPT = [each.name for each in fields(BenchmarkResult) if each.name != "records"]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -109,20 +111,11 @@ class Options:
         )
 
 
-@dataclass(frozen=True)
-class Report:
-    """The results by benchmark, for a model identified by the hash of its weights."""
-
-    model: str
-    weights_sha256: str
-    split: str
-    results: dict[str, BenchmarkResult]
-    seconds: dict[str, float]
-    items_sha256: dict[str, str]
-
-
-def run(options: Options) -> Report:
+def run(options: Options) -> dict[str, Any]:
     """Score the model on every benchmark, with a progress bar on standard error.
+
+    Returns everything except items: scores, intervals, other metrics and fingerprints, for a model
+    identified by the hash of its weights.
 
     Raises:
         DivergedError: a weight or a score is not finite.
@@ -159,62 +152,36 @@ def run(options: Options) -> Report:
         add_bos=options.add_bos,
         computes_in=computing_dtype(options.dtype, device),
     )
-    key = f"{weights}-{options.dtype}"
-    results: dict[str, BenchmarkResult] = {}
-    seconds: dict[str, float] = {}
+    known_as = f"{weights}-{options.dtype}"
+    results: dict[str, dict[str, Any]] = {}
     for name, benchmark, _ in options.benchmarks:
         start = time.monotonic()
-        results[name] = _score(lm, benchmark, items[name], key, options.cache)
-        check_scores(results[name].score, results[name].metrics)
-        seconds[name] = time.monotonic() - start
+        result = _score(lm, benchmark, items[name], known_as, options.cache)
+        check_scores(result.score, result.metrics)
+        results[name] = {
+            **{key: getattr(result, key) for key in _KEPT},
+            "items_sha256": items_sha256(items[name]),
+            "seconds": time.monotonic() - start,
+            "tokens": sum(record.tokens for record in result.records),
+        }
         if options.samples_out is not None:
-            write_records(results[name].records, options.samples_out / f"{file_name(name)}.jsonl")
-    data = {name: items_sha256(found) for name, found in items.items()}
-    report = Report(options.model, weights, options.split, results, seconds, data)
+            write_records(result.records, options.samples_out / f"{file_name(name)}.jsonl")
+    shared = {"model": options.model, "weights_sha256": weights, "split": options.split}
+    scores: dict[str, Any] = {**shared, "results": results}
     if options.samples_out is not None:
-        text = json.dumps(_without_nan(as_tree(report)), indent=1)
+        text = json.dumps(_without_nan(scores), indent=1)
         (options.samples_out / SCORES).write_text(f"{text}\n", encoding="utf-8")
-    return report
-
-
-def as_tree(report: Report) -> dict[str, Any]:
-    """Everything except items: scores, intervals, other metrics and fingerprints."""
-    kept = [each.name for each in fields(BenchmarkResult) if each.name != "records"]
-    results = {
-        name: {key: getattr(result, key) for key in kept}
-        | {"items_sha256": report.items_sha256[name], "seconds": report.seconds[name]}
-        | {"tokens": sum(r.tokens for r in result.records)}
-        for name, result in report.results.items()
-    }
-    return {
-        "model": report.model,
-        "weights_sha256": report.weights_sha256,
-        "split": report.split,
-        "results": results,
-    }
+    return scores
 
 
 def _score(
     lm: LanguageModel, benchmark: Benchmark, items: Sequence[Item], weights: str, cache: Path
 ) -> BenchmarkResult:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import MofNCompleteColumn, Progress
 
     known = ItemCache(cache / f"{evaluation_key(weights, benchmark, items, lm.add_bos)}.jsonl")
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(benchmark.name, total=len(items))
         return evaluate(

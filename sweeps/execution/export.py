@@ -15,7 +15,7 @@ from sweeps.config.space import Point
 from sweeps.config.study_identity import git_commit
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.config.trial_keys import shown
-from sweeps.execution.test_scores import TestScores
+from sweeps.execution.test_scoring import TestScores
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.divergence import DivergedError, check_model_folder
 from sweeps.finetune.finetune_config import ModelConfig

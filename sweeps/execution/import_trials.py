@@ -30,7 +30,7 @@ from sweeps.execution import preflight
 from sweeps.execution.sweep import open_study
 from sweeps.finetune.hub import similar_path
 from sweeps.finetune.run_identity import Tree
-from sweeps.search.attempts import FORK, IMPORTED, KEY, NUMBER, point_of, retried
+from sweeps.search.attempts import FORK, IMPORTED, KEY, NUMBER, latest_attempts, point_of
 from sweeps.search.changed_space import distributions_of, fitted, point_in
 from sweeps.search.optuna_storage import open_foreign, open_storage
 from sweeps.search.trial_records import Records, label_of
@@ -116,11 +116,10 @@ def from_sweep(config: SweepConfig, path: str, domains: Sequence[str]) -> dict[s
                 f"{path}: its scores in domain '{domain}' mean something else, so no trial is "
                 f"imported: {'; '.join(changed)}"
             )
-        superseded = retried(study)
         trials = tuple(
             (trial.user_attrs[NUMBER], _of_sweep(trial, config, domain))
-            for trial in study.get_trials()
-            if KEY in trial.user_attrs and trial.number not in superseded
+            for trial in latest_attempts(study)
+            if KEY in trial.user_attrs
         )
         found[domain] = Source(f"sweep {records.config.name}", trials)
     if not found:

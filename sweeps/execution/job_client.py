@@ -6,12 +6,13 @@ import contextlib
 import math
 import time
 import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, cast, final
 
 import ray
 import ray.tune
 
+from sweeps.config.budget import FailuresConfig
 from sweeps.config.failures import FailureKind
 from sweeps.execution.job_messages import Ending, Failed, Job, Lost, Result, TrialJob
 
@@ -98,20 +99,6 @@ class JobClient:
         return str(stalls)
 
 
-@final
-@dataclass(frozen=True)
-class Timeouts:
-    """How long to wait for a trial, and how to handle out of memory.
-
-    ``silence_seconds``: between two validation checks. ``trial_seconds``: for the whole trial.
-    ``halve``: when out of memory, retry with half the micro-batch and the same effective batch.
-    """
-
-    silence_seconds: float
-    trial_seconds: float = math.inf
-    halve: bool = False
-
-
 TuneConfig = dict[str, TrialJob]
 """What Tune calls the configuration of a trial: its ``job``."""
 
@@ -123,11 +110,11 @@ class JobTrainable(ray.tune.Trainable):
     """
 
     queue_name: str
-    timeouts: Timeouts
+    failures: FailuresConfig
 
     def setup(self, config: TuneConfig) -> None:
         """Take the first job."""
-        self._client = JobClient(ray.get_actor(self.queue_name), self.timeouts.silence_seconds)
+        self._client = JobClient(ray.get_actor(self.queue_name), self.failures.silence_seconds)
         self.reset_config(config)
 
     def reset_config(self, new_config: TuneConfig) -> bool:
@@ -138,7 +125,8 @@ class JobTrainable(ray.tune.Trainable):
         """
         self._job, self._groups, self._submitted = new_config["job"], 1, False
         self._causes: list[str] = []
-        self._client.seconds_left = self.timeouts.trial_seconds
+        hours = self.failures.trial_hours
+        self._client.seconds_left = math.inf if hours is None else 3600 * hours
         return True
 
     def step(self) -> dict[str, Any]:
@@ -163,7 +151,8 @@ class JobTrainable(ray.tune.Trainable):
                 self._client.submit(self._job)
                 continue
             is_oom = isinstance(result.value, Failed) and result.value.kind == "oom"
-            smaller = self._job.halved() if is_oom and self.timeouts.halve else None
+            halves = is_oom and self.failures.on_oom == "halve"
+            smaller = self._job.halved() if halves else None
             if smaller is None:
                 return result
             self._causes.append("out of memory; retrying with half the micro-batch")
@@ -189,6 +178,6 @@ def told_to_tune(result: Result) -> dict[str, Any]:
     return told | ({"retries": result.retries} if result.retries else {})
 
 
-def trainable_for(queue_name: str, timeouts: Timeouts) -> type[JobTrainable]:
+def trainable_for(queue_name: str, failures: FailuresConfig) -> type[JobTrainable]:
     """The Trainable class for one driver."""
-    return type("GmtTrial", (JobTrainable,), {"queue_name": queue_name, "timeouts": timeouts})
+    return type("GmtTrial", (JobTrainable,), {"queue_name": queue_name, "failures": failures})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluators.comparison import ScoredItem, differences
-from sweeps.execution.test_scores import TestScores
+from sweeps.execution.test_scoring import TestScores
 from sweeps.report.trial_row import PairedTest, ScoreLabel, p_text
 
 

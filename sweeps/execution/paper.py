@@ -17,12 +17,11 @@ from sweeps.execution.driver_log import LOG, driver_log
 from sweeps.execution.hooked_display import HookedDisplay, calling_hooks
 from sweeps.execution.progress import Display, LineDisplay
 from sweeps.execution.remote_job import Stored
-from sweeps.execution.report_data import sensitivity_data
+from sweeps.execution.report_data import StudyRecord, sensitivity_data
 from sweeps.execution.reporting import again, study_page
-from sweeps.execution.test_scores import TestScores
 from sweeps.execution.worker_session import worker_session
 from sweeps.report import paper_page
-from sweeps.report.comparison_curves import all_domains
+from sweeps.report.comparison_page import all_domains
 from sweeps.report.page import Drawn, Page, merged
 from sweeps.report.paper_page import PaperDomain, best_ratio
 from sweeps.report.sensitivity import SensitivityResult, analyse
@@ -196,17 +195,14 @@ def _nuisance(config: SweepConfig, domain: str, final: bool) -> dict[str, Any]:
     if not final:
         return {"accumulation_interval": 1, "learning_rate": 1e-3}
     rows = _rows(config, domain, "search")
-    best = [row for row in (_best_masked(rows), best_sft_row(rows)) if row is not None]
+    masked = best_row(tuple(row for row in rows if not row.is_sft()))
+    best = [row for row in (masked, best_sft_row(rows)) if row is not None]
     if not best:
         raise UserError(f"domain '{domain}': no trial of the search finished: give study.nuisance")
     return {
         "accumulation_interval": sorted({row.accumulation_interval for row in best}),
         "learning_rate": sorted({row.learning_rate for row in best}),
     }
-
-
-def _best_masked(rows: tuple[TrialRow, ...]) -> TrialRow | None:
-    return best_row(tuple(row for row in rows if not row.is_sft()))
 
 
 def _ratio(config: SweepConfig, domain: str, final: bool) -> float:
@@ -256,16 +252,12 @@ def _domain(config: SweepConfig, domain: str) -> PaperDomain:
     curve: tuple[ScoreLabel, SensitivityResult] | None = None
     for kind in _recorded(config):
         one = study_of(config, kind)
-        records = Records(one)
-        study, rows = records.study(domain), records.rows(domain)
-        if study is None:
+        if (record := StudyRecord.of(Records(one), domain)) is None:
             continue
-        scores = TestScores.read(paths_for(one).study(domain))
-        every += rows
-        pages[kind], _ = study_page(one, domain, study, rows, scores)
+        every += record.rows
+        pages[kind], _ = study_page(record)
         if kind == "sensitivity":
-            result = analyse(sensitivity_data(one, domain, study, rows, scores))
-            curve = label_of(one, domain), result
+            curve = record.label, analyse(sensitivity_data(record))
     fixed = {kind: page for kind, page in pages.items() if kind != "search"}
     verdicts: dict[str, str] = {kind: page.leads[0][0] for kind, page in fixed.items()}
     above = "sensitivity" if "sensitivity" in verdicts else next(iter(verdicts), "")

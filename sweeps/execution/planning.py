@@ -14,15 +14,20 @@ from sweeps.config.space import Point, plain_point
 from sweeps.config.study_config import Kind
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.trial_keys import is_of_batch
-from sweeps.execution.checkpoint_cost import WRITE_RATE, CheckpointCost, checkpoint_cost
-from sweeps.execution.disk_need import DiskNeed, disk_need, free_bytes
+from sweeps.execution.disk_need import (
+    WRITE_RATE,
+    CheckpointCost,
+    DiskNeed,
+    checkpoint_cost,
+    disk_need,
+)
 from sweeps.execution.pace import Pace, shortest_run
 from sweeps.execution.preflight import check_recorded, different_runs, training_device
+from sweeps.finetune.disk import free_disk
 from sweeps.finetune.memory import MemoryNeed, worker_need
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.workload import Workload, stages, workload
-from sweeps.storage.address import is_address
-from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.address import cluster_address, is_address
 from sweeps.storage.errors import UserError
 
 PaceOf = Callable[[str, tuple[TrialRow, ...]], Pace | None]
@@ -173,8 +178,8 @@ def plan(
         workers=resources.workers,
         memory=_memory(config, machine.gpu_bytes),
         disk=disk_need(config, machine.concurrency, rows),
-        disk_free=None if is_address(config.storage) else free_bytes(config),
-        stops_early=config.study.kind == "search" and stops_early(config),
+        disk_free=None if is_address(config.storage) else free_disk(paths_for(config).folder),
+        stops_early=config.study.kind == "search" and config.search.scheduler.name != "none",
         start_seconds=start,
         refused=_refusal(config),
     )
@@ -252,8 +257,7 @@ def joined_cluster(config: SweepConfig) -> Machine:
     Raises:
         UserError: it cannot be reached, or not even one trial fits.
     """
-    from sweeps.execution.cluster import ray_session
-    from sweeps.execution.placement import check_room
+    from sweeps.execution.cluster import check_room, ray_session
     from sweeps.execution.remote_job import Stored
 
     with ray_session(config.resources) as concurrency:
@@ -268,11 +272,6 @@ def joined_cluster(config: SweepConfig) -> Machine:
         f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
     )
     return Machine(text, concurrency)
-
-
-def stops_early(config: SweepConfig) -> bool:
-    """Whether the search may stop trials early."""
-    return config.search.scheduler.name != "none"
 
 
 def _domain(

@@ -24,10 +24,9 @@ from sweeps.finetune.run_identity import Tree
 from sweeps.search.changed_space import recorded_study
 from sweeps.search.optuna_storage import open_storage
 from sweeps.search.samplers import build_sampler
-from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.address import cluster_address
 from sweeps.storage.errors import UserError
 from sweeps.storage.study_paths import StudyPaths
-from sweeps.tracking.tracker import Tracker
 
 ADOPTED, STORAGE = "adopted", "storage"
 
@@ -157,18 +156,6 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
-
-
-def check_tracker(tracker: Tracker) -> None:
-    """Check that the tracker responds.
-
-    Raises:
-        UserError: it does not respond.
-    """
-    try:
-        tracker.check()
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def check_own_study(study: optuna.Study, config: SweepConfig) -> None:

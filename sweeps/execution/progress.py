@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, final
 
 from sweeps.config.trial_keys import shown
 from sweeps.execution.tally import Tally
-from sweeps.storage.closed_output import heard
-from sweeps.storage.folding import folded
+from sweeps.storage.closed_output import folded, heard
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

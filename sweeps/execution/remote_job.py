@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.job_messages import STORE, Ending, Job, TrialJob
-from sweeps.execution.trial_upload import background_upload
+from sweeps.execution.trial_upload import TrialCopy, background_upload
 from sweeps.finetune.reporter import Check
 from sweeps.storage.address import Address, folder_of, is_address
 from sweeps.storage.object_store import Entry, ObjectStore
@@ -84,23 +84,17 @@ class StoredJob:
                     if name := self._name(folder):
                         retry_storage(partial(_fetch_model, store, name, scratch))
             if isinstance(job, TrialJob) and not job.is_derived:
-                return self._train(store, job, report, memory, scratch, group)
+                return self._train(job, report, memory, scratch)
             group.wait()
             return self.run(self._moved(job, scratch), report, memory)
 
     def _train(
-        self,
-        store: ObjectStore,
-        job: TrialJob,
-        report: Report,
-        memory: dict[str, Any],
-        scratch: Path,
-        group: Group,
+        self, job: TrialJob, report: Report, memory: dict[str, Any], scratch: Path
     ) -> Ending | None:
-        from sweeps.execution.trial_upload import TrialCopy
+        from sweeps.finetune.process_group import Group
 
-        name = self._name(job.folder)
-        trial = TrialCopy(store, name, scratch / name, claim=scratch.name)
+        name, group = self._name(job.folder), Group.current()
+        trial = TrialCopy(memory[STORE], name, scratch / name, claim=scratch.name)
         if group.leads:
             retry_storage(trial.claim)
         group.wait()

@@ -19,7 +19,7 @@ from typing import Any, final
 from ray.train.torch import TorchConfig
 
 from sweeps.execution.train_compat import MeetingAt, TorchBackend
-from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.address import cluster_address
 
 TIMEOUT_SECONDS = 1800
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self, final
 
 import optuna
 
@@ -11,24 +13,48 @@ from sweeps.config.study_identity import MANIFEST, config_yaml, git_commit
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.paired_tests import paired_tests
 from sweeps.execution.shared_trials import sibling
-from sweeps.execution.test_scores import TestScores
+from sweeps.execution.test_scoring import TestScores
 from sweeps.report.methods_page import ComparisonData
 from sweeps.report.sensitivity import SensitivityData
-from sweeps.report.trial_row import StudyData, TrialRow, benchmark_text
+from sweeps.report.trial_row import ScoreLabel, StudyData, TrialRow, benchmark_text
 from sweeps.search.attempts import NUMBER
 from sweeps.search.fixed_designs import DataDesign, MethodsDesign, build_design
 from sweeps.search.importance import importances
 from sweeps.search.trial_records import Records, best_row, label_of, own_rows
 
 
-def search_data(
-    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], scores: TestScores
-) -> StudyData:
+@final
+@dataclass(frozen=True)
+class StudyRecord:
+    """A domain's study on record: its trials, and the scores of some on test items."""
+
+    config: SweepConfig
+    domain: str
+    study: optuna.Study
+    rows: tuple[TrialRow, ...]
+    scores: TestScores = field(default_factory=TestScores)
+
+    @classmethod
+    def of(cls, records: Records, domain: str) -> Self | None:
+        """That of a domain; None if its study has not started."""
+        if (study := records.study(domain)) is None:
+            return None
+        scores = TestScores.read(records.place.study(domain))
+        return cls(records.config, domain, study, records.rows(domain), scores)
+
+    @property
+    def label(self) -> ScoreLabel:
+        """The name of the domain's score and how it is shown."""
+        return label_of(self.config, self.domain)
+
+
+def search_data(record: StudyRecord) -> StudyData:
     """The data for the report of a search."""
+    config, rows, scores = record.config, record.rows, record.scores
     return StudyData(
         name=config.name,
-        domain=domain,
-        label=label_of(config, domain),
+        domain=record.domain,
+        label=record.label,
         rows=own_rows(rows),
         best=best_row(rows),
         test_results=scores.entries,
@@ -37,37 +63,32 @@ def search_data(
         forks=tuple(row for row in rows if row.parent is not None),
         objectives=config.objectives(),
         paired=paired_tests(scores),
-        shortfall=config.shortfall(domain),
+        shortfall=config.shortfall(record.domain),
         elsewhere=tuple(row for row in rows if row.origin),
     )
 
 
-def comparison_data(
-    config: SweepConfig,
-    domain: str,
-    study: optuna.Study,
-    rows: tuple[TrialRow, ...],
-    scores: TestScores,
-) -> ComparisonData:
+def comparison_data(record: StudyRecord) -> ComparisonData:
     """The data for the report of several methods."""
+    config, domain, rows = record.config, record.domain, record.rows
     asked, design = config.study, build_design(config, domain)
     arms = design.ratios(rows) if isinstance(design, MethodsDesign) else {}
     return ComparisonData(
         name=config.name,
         domain=domain,
         kind=asked.kind,
-        label=label_of(config, domain),
+        label=record.label,
         rows=rows,
         config_yaml=config_yaml(config),
         mask_ratio=design.mask_ratio if isinstance(design, DataDesign) else arms.get("gmt"),
         arms=arms,
         choices=choices(asked),
         margin=asked.margin,
-        declared=declaration(config, study),
+        declared=declaration(record),
         drop_rates=tuple(sorted(asked.drop_rates)),
         fractions=tuple(sorted(asked.fractions)),
-        tests=scores.entries,
-        items=scores.items,
+        tests=record.scores.entries,
+        items=record.scores.items,
         sensitivity=sibling_rows(config, domain, "sensitivity"),
     )
 
@@ -92,38 +113,32 @@ def sibling_rows(config: SweepConfig, domain: str, kind: str) -> tuple[TrialRow,
     return () if found is None else Records(found).rows(domain)
 
 
-def sensitivity_data(
-    config: SweepConfig,
-    domain: str,
-    study: optuna.Study,
-    rows: tuple[TrialRow, ...],
-    scores: TestScores,
-) -> SensitivityData:
+def sensitivity_data(record: StudyRecord) -> SensitivityData:
     """The data for the report of a sensitivity study."""
-    margin = config.study.margin
+    config, margin = record.config, record.config.study.margin
     assert margin is not None  # validation requires it for a sensitivity study
     return SensitivityData(
         name=config.name,
-        domain=domain,
-        label=label_of(config, domain),
+        domain=record.domain,
+        label=record.label,
         ratios=config.study.ratios,
         method=config.training.method,
         margin=margin,
-        rows=rows,
-        declared=declaration(config, study),
+        rows=record.rows,
+        declared=declaration(record),
         config_yaml=config_yaml(config),
-        items=scores.items,
-        importance=importances(rows, config.seed),
+        items=record.scores.items,
+        importance=importances(record.rows, config.seed),
     )
 
 
-def declaration(config: SweepConfig, study: optuna.Study) -> str:
+def declaration(record: StudyRecord) -> str:
     """When a study's margin was declared, and with how many seeds if there are others now."""
-    manifest = study.user_attrs.get(MANIFEST, {})
+    manifest, now = record.study.user_attrs.get(MANIFEST, {}), record.config.study.seeds
     declared = f"preregistered {manifest.get('declared', 'at an unknown time')}, before the first "
-    if (seeds := manifest.get("seeds")) in (None, config.study.seeds):
+    if (seeds := manifest.get("seeds")) in (None, now):
         return f"{declared}trial"
-    return f"{declared}trial; with {seeds} seeds, {config.study.seeds} now"
+    return f"{declared}trial; with {seeds} seeds, {now} now"
 
 
 def learning_curves(study: optuna.Study, checks: int) -> dict[int, list[tuple[float, float]]]:
@@ -135,9 +150,10 @@ def learning_curves(study: optuna.Study, checks: int) -> dict[int, list[tuple[fl
     }
 
 
-def facts(config: SweepConfig, domain: str, study: optuna.Study) -> list[tuple[str, str]]:
+def facts(record: StudyRecord) -> list[tuple[str, str]]:
     """What was run in a domain's study."""
-    parts, model = config.domains[domain], config.model
+    study, model = record.study, record.config.model
+    parts = record.config.domains[record.domain]
     ended = [t.datetime_complete for t in study.get_trials(deepcopy=False) if t.datetime_complete]
     days = [f"{time:%Y-%m-%d}" for time in sorted(ended)]
     commit = study.user_attrs.get(MANIFEST, {}).get("commit", git_commit())

@@ -7,8 +7,6 @@ from dataclasses import replace
 from statistics import mean
 from typing import Any
 
-import optuna
-
 from sweeps.config.load import is_paper
 from sweeps.config.parameters import FloatRange
 from sweeps.config.space import plain_point
@@ -18,32 +16,31 @@ from sweeps.execution.efficiency_study import MEASURED, read
 from sweeps.execution.paired_tests import comparison_remarks, paired_metrics, paired_tests
 from sweeps.execution.progress import point_name, recorded_point
 from sweeps.execution.report_data import (
+    StudyRecord,
     comparison_data,
     facts,
     learning_curves,
     search_data,
     sensitivity_data,
 )
-from sweeps.execution.test_scores import TestScores
 from sweeps.report import (
     comparison_page,
     efficiency_page,
-    index_page,
     search_page,
     sensitivity,
     sensitivity_page,
 )
-from sweeps.report.page import Drawn, Page
+from sweeps.report.page import DomainResults, Drawn, Page, index_page
 from sweeps.report.published import published_speeds
 from sweeps.report.sensitivity import SensitivityResult, analyse, headline
-from sweeps.report.trial_row import TrialRow, fresh_scores, score_text
+from sweeps.report.trial_row import fresh_scores, score_text
 from sweeps.report.write_report import RESULTS, ReportPaths, write_files
 from sweeps.search.design import Design
 from sweeps.search.fixed_designs import build_design
 from sweeps.search.importance import search_importances
-from sweeps.search.trial_records import Records, best_row, label_of
+from sweeps.search.trial_records import Records, best_row
 from sweeps.storage.program import command_line
-from sweeps.storage.study_links import saved_links, ways_to
+from sweeps.storage.study_paths import saved_links, ways_to
 from sweeps.tracking.tracker import DESCRIPTION, StudyInfo
 
 
@@ -84,50 +81,38 @@ EFFICIENCY_CAVEATS = [
 ]
 
 
-def study_page(
-    config: SweepConfig,
-    domain: str,
-    study: optuna.Study,
-    rows: tuple[TrialRow, ...],
-    scores: TestScores,
-) -> tuple[Page, dict[str, Any]]:
+def study_page(record: StudyRecord) -> tuple[Page, dict[str, Any]]:
     """The page of a study of any kind, and its results for other programs."""
-    page, results = _page(config, domain, study, rows, scores)
-    found = facts(config, domain, study)
+    page, results = _page(record)
+    found = facts(record)
     (verdict, spent), *_ = page.leads
     shared = {
-        "name": config.name,
-        "domain": domain,
+        "name": record.config.name,
+        "domain": record.domain,
         "headline": verdict,
         "cost": spent,
-        "best": best_text(config, domain, rows),
+        "best": best_text(record),
         "facts": found,
     }
-    return replace(page, facts=found, again=again(config)), shared | results
+    return replace(page, facts=found, again=again(record.config)), shared | results
 
 
-def _page(
-    config: SweepConfig,
-    domain: str,
-    study: optuna.Study,
-    rows: tuple[TrialRow, ...],
-    scores: TestScores,
-) -> tuple[Page, dict[str, Any]]:
-    kind = config.study.kind
+def _page(record: StudyRecord) -> tuple[Page, dict[str, Any]]:
+    config, kind = record.config, record.config.study.kind
     if kind == "search":
-        space = config.space_of(domain).parameters().items()
+        space = config.space_of(record.domain).parameters().items()
         log = {name for name, each in space if isinstance(each, FloatRange) and each.log}
-        data = search_data(config, domain, rows, scores)
+        data = search_data(record)
         importance = search_importances(data.rows, config.seed, log)
-        curves = learning_curves(study, config.evaluation.checks)
+        curves = learning_curves(record.study, config.evaluation.checks)
         return search_page.page(replace(data, curves=curves, importance=importance)), {}
     if kind == "sensitivity":
-        design = sensitivity_data(config, domain, study, rows, scores)
+        design = sensitivity_data(record)
         result = analyse(design)
         return sensitivity_page.page(design, result), sensitivity.results(design, result)
     if kind == "efficiency":
-        return _efficiency_page(config, domain), {}
-    return comparison_page.page(comparison_data(config, domain, study, rows, scores)), {}
+        return _efficiency_page(config, record.domain), {}
+    return comparison_page.page(comparison_data(record)), {}
 
 
 def again(config: SweepConfig) -> list[tuple[str, str]]:
@@ -158,32 +143,26 @@ def _efficiency_page(config: SweepConfig, domain: str) -> Page:
     )
 
 
-def write_study_report(
-    config: SweepConfig,
-    domain: str,
-    study: optuna.Study,
-    rows: tuple[TrialRow, ...],
-    scores: TestScores,
-) -> ReportPaths:
+def write_study_report(record: StudyRecord) -> ReportPaths:
     """Write the report of a study of any kind, and the page over all domains."""
-    folder = paths_for(config).study(domain) / "report"
-    page, results = study_page(config, domain, study, rows, scores)
-    paths = write_files(folder, page, rows, results)
-    _write_index(config)
+    folder = paths_for(record.config).study(record.domain) / "report"
+    page, results = study_page(record)
+    paths = write_files(folder, page, record.rows, results)
+    _write_index(record.config)
     return paths
 
 
 def _write_index(config: SweepConfig) -> None:
     """Write the page over all domains from the results beside their reports."""
     place = paths_for(config)
-    found = dict[str, index_page.Results | None].fromkeys(config.domains)
+    found = dict[str, DomainResults | None].fromkeys(config.domains)
     for domain in config.domains:
         file = place.study(domain) / "report" / RESULTS
         results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         if "facts" in results:  # else an earlier version wrote them
             ways = ways_to(saved_links(place.study(domain)), place.folder)
             found[domain] = {**results, "links": ways}
-    page = index_page.page(config.name, found, config_yaml(config))
+    page = index_page(config.name, found, config_yaml(config))
     index = place.folder / "index.html"
     index.write_text(replace(page, again=again(config)).html(), encoding="utf-8")
 
@@ -194,42 +173,33 @@ def rewrite(config: SweepConfig) -> dict[str, ReportPaths]:
     Raises:
         UserError: the storage does not hold this sweep.
     """
-    records, reports = Records(config), {}
-    for domain, rows in records.begun().items():
-        study = records.study(domain)
-        assert study is not None  # it has begun
-        scores = TestScores.read(records.place.study(domain))
-        reports[domain] = write_study_report(records.config, domain, study, rows, scores)
-    return reports
+    records = Records(config)
+    found = (StudyRecord.of(records, domain) for domain in records.config.domains)
+    return {one.domain: write_study_report(one) for one in found if one is not None}
 
 
-def study_findings(
-    config: SweepConfig,
-    domain: str,
-    study: optuna.Study,
-    rows: tuple[TrialRow, ...],
-    scores: TestScores,
-) -> tuple[dict[str, float], dict[str, str]]:
+def study_findings(record: StudyRecord) -> tuple[dict[str, float], dict[str, str]]:
     """What the tracker shows of the study itself: metrics and facts.
 
     Of a search: the best score, that of fresh seeds, the test scores and their difference from
     SFT. Of a sensitivity study: means with intervals.
     """
-    if config.study.kind == "sensitivity":
-        data = sensitivity_data(config, domain, study, rows, scores)
+    kind, rows, scores = record.config.study.kind, record.rows, record.scores
+    if kind == "sensitivity":
+        data = sensitivity_data(record)
         result = analyse(data)
-        return _arm_means(result), findings(config, domain, rows, headline(data, result))
+        return _arm_means(result), findings(record, headline(data, result))
     best = best_row(rows)
     finals = {} if best is None or best.score is None else {"final/score": best.score}
     if best is not None and (fresh := fresh_scores(best, rows)):
         finals["final/fresh_seeds_score"] = mean(fresh)
-    if config.study.kind != "search":
-        return finals, findings(config, domain, rows, "")
+    if kind != "search":
+        return finals, findings(record, "")
     for role, entries in scores.entries.items():
         finals |= {f"test/{role}/{name}": value for name, value in entries.items()}
-    verdict = ". ".join(comparison_remarks(scores, label_of(config, domain)))
+    verdict = ". ".join(comparison_remarks(scores, record.label))
     finals |= paired_metrics(paired_tests(scores))
-    return finals, findings(config, domain, rows, verdict)
+    return finals, findings(record, verdict)
 
 
 def _arm_means(result: SensitivityResult) -> dict[str, float]:
@@ -245,21 +215,20 @@ def _arm_means(result: SensitivityResult) -> dict[str, float]:
     return finals
 
 
-def best_text(config: SweepConfig, domain: str, rows: tuple[TrialRow, ...]) -> str:
+def best_text(record: StudyRecord) -> str:
     """The best trial with its point and score; empty without one."""
-    label, best = label_of(config, domain), best_row(rows)
+    label, best = record.label, best_row(record.rows)
     if best is None:
         return ""
     name = point_name({**recorded_point(best), "seed": best.seed})
-    score = f"{label.text}: {score_text(label, best, rows)} on validation items"
+    score = f"{label.text}: {score_text(label, best, record.rows)} on validation items"
     return f"trial {best.number} ({name}), {score}"
 
 
-def findings(
-    config: SweepConfig, domain: str, rows: tuple[TrialRow, ...], verdict: str
-) -> dict[str, str]:
+def findings(record: StudyRecord, verdict: str) -> dict[str, str]:
     """The best trial and the verdict, and both as a description."""
-    facts = {"best": best_text(config, domain, rows), "verdict": verdict}
+    config, domain = record.config, record.domain
+    facts = {"best": best_text(record), "verdict": verdict}
     facts = {name: text for name, text in facts.items() if text}
     note = study_info(config, domain, build_design(config, domain)).note
     found = (f"**{name.capitalize()}**: {text}" for name, text in facts.items())

@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from sweeps.config.failures import cause
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.export import chosen, run_yaml
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.steering import fork_trial, queue_point, stop_trial
+from sweeps.search.attempts import KEY
+from sweeps.search.requests import latest
+from sweeps.search.steering import check_domain, fork_trial, queue_point, stop_trial
 from sweeps.search.trial_records import Records
-from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.object_store import as_user_error
 from sweeps.storage.remote_sync import fetcher
 from sweeps.storage.trial_files import EVENTS_FILE, step_events
@@ -75,7 +77,9 @@ class Results:
     def failures(self) -> dict[str, str]:
         """Why trials failed: ``DOMAIN/NUMBER`` to the first line of the cause."""
         return {
-            f"{domain}/{trial.user_attrs.get('number', trial.number)}": _first_line(outcome)
+            f"{domain}/{trial.user_attrs.get('number', trial.number)}": cause(
+                str(outcome.get("failure", ""))
+            )
             for domain in self.domains
             for trial in self._records.trials(domain)
             if (outcome := trial.user_attrs.get("outcome", {})).get("state") == "failed"
@@ -96,7 +100,8 @@ class Results:
         Raises:
             UserError: the sweep has no such domain.
         """
-        row = chosen(self.config, self._records.rows(self._known(domain)))
+        check_domain(self._records, domain)
+        row = chosen(self.config, self._records.rows(domain))
         if row is None or row.score is None:
             return None
         model = self._records.place.model(domain, row.key)
@@ -114,12 +119,9 @@ class Results:
         """
         import pandas as pd
 
-        rows = {row.number: row for row in self._records.rows(self._known(domain)) if row.key}
-        if trial not in rows:
-            numbers = ", ".join(map(str, sorted(rows))) or "none yet"
-            raise UserError(f"domain '{domain}' has no trial {trial}; its trials: {numbers}")
-        place = self._records.place
-        events = place.trial(domain, rows[trial].key) / EVENTS_FILE
+        check_domain(self._records, domain)
+        found, place = latest(domain, self._records.trials(domain), trial), self._records.place
+        events = place.trial(domain, found.user_attrs[KEY]) / EVENTS_FILE
         with as_user_error():
             fetcher(place)(events)
         steps: dict[int, dict[str, float]] = {}
@@ -166,11 +168,6 @@ class Results:
     def _rows(self) -> Iterator[tuple[str, TrialRow]]:
         return ((domain, row) for domain in self.domains for row in self._records.rows(domain))
 
-    def _known(self, domain: str) -> str:
-        if domain not in self.config.domains:
-            raise UserError(f"no domain '{domain}' ({nearest(domain, list(self.domains))})")
-        return domain
-
     def __repr__(self) -> str:
         table = self.dataframe()
         shown = table.filter(SHOWN).to_string(max_rows=20, line_width=120)
@@ -199,7 +196,3 @@ def _flat(domain: str, row: TrialRow) -> dict[str, Any]:
     fields["violated"] = ", ".join(row.violated)
     score = math.nan if row.score is None else row.score
     return {"domain": domain, **fields, "score": score, **others, **metrics}
-
-
-def _first_line(outcome: dict[str, Any]) -> str:
-    return next(iter(str(outcome.get("failure", "")).splitlines()), "")

@@ -72,7 +72,10 @@ class SharedFolderJob:
             UserError: on every rank, if one of their nodes has another folder; nothing was
                 written.
         """
-        if wrong := _told_by_all(self._problem()):
+        from sweeps.finetune.process_group import Group
+
+        said = dict.fromkeys(Group.current().every(self._problem()))
+        if wrong := [each for each in said if each]:
             raise UserError(f"storage {self.folder}: {'; '.join(wrong)}. To fix it, {SHARED}")
         return self.run(job, report, memory)
 
@@ -85,17 +88,6 @@ class SharedFolderJob:
             f"node {_node_name()} has a different disk there than the driver, so trials cannot "
             "run on it"
         )
-
-
-def _told_by_all(said: str) -> list[str]:
-    """The distinct messages of all ranks, on every rank."""
-    import torch.distributed as dist
-
-    told = [said]
-    if dist.is_available() and dist.is_initialized():
-        told *= dist.get_world_size()
-        dist.all_gather_object(told, said)
-    return [each for each in dict.fromkeys(told) if each]
 
 
 def _node_name() -> str:

@@ -35,10 +35,6 @@ class Trained:
     row: TrialRow
     folder: Path
 
-    def has_model(self) -> bool:
-        """Whether its weights are still there."""
-        return (self.folder / MODEL).is_dir()
-
 
 def sibling(config: SweepConfig, kind: str) -> SweepConfig | None:
     """Another study of the same `paper`; None if that has not started."""
@@ -96,7 +92,7 @@ def take_over(
         if source is None:
             continue
         keeps = design.keeps_model(replace(source.row, stage=point.stage))
-        if keeps and not source.has_model():
+        if keeps and not (source.folder / MODEL).is_dir():
             continue
         job = jobs.trial(next_number(study), point.params())
         _copy(source.folder, Path(job.folder), with_model=keeps)

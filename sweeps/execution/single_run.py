@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, final
 
 import yaml
-from pydantic import ValidationError
 
 from sweeps.config.load import load_tree
 from sweeps.config.path_types import resolve_run
 from sweeps.config.sweep_config import TrackingConfig
-from sweeps.config.validation_errors import explain
+from sweeps.config.validation_errors import checked
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.reporter import RunResult
 from sweeps.finetune.strict_model import LocalPath
@@ -50,11 +49,7 @@ def load_single_run(path: str | Path, overrides: Sequence[str] = ()) -> SingleRu
     Raises:
         UserError: names the key, what was expected and the nearest valid key.
     """
-    tree = load_tree(path, overrides)
-    try:
-        return SingleRun.model_validate(tree)
-    except ValidationError as error:
-        raise explain(error, SingleRun, str(path)) from None
+    return checked(SingleRun, str(path), **load_tree(path, overrides))
 
 
 def run_single(config: SingleRun) -> RunResult:
@@ -74,16 +69,12 @@ def run_single(config: SingleRun) -> RunResult:
         steps = run.steps(group.size)
         if not group.leads:
             return finetune(run, place, SeveralReporters())
-        progress = ProgressReporter(steps)
-        try:
-            with _tracked(config, run, place) as reporters:
-                files = FolderReporter(place)
-                result = finetune(run, place, SeveralReporters(files, progress, *reporters))
-                for reporter in reporters:
-                    reporter.end(result)
-                return result
-        finally:
-            progress.close()
+        with closing(ProgressReporter(steps)) as progress, _tracked(config, run, place) as tracked:
+            files = FolderReporter(place)
+            result = finetune(run, place, SeveralReporters(files, progress, *tracked))
+            for reporter in tracked:
+                reporter.end(result)
+            return result
 
 
 def _create(folder: Path) -> None:
@@ -121,11 +112,8 @@ def _tracked(config: SingleRun, run: FinetuneConfig, place: Path) -> Iterator[li
     if config.tracking.uri is None:
         yield []
         return
-    tracked = _MlflowRun(config.tracking.uri, run, place)
-    try:
+    with closing(_MlflowRun(config.tracking.uri, run, place)) as tracked:
         yield [tracked]
-    finally:
-        tracked.close()
 
 
 @final

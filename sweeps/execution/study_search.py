@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import optuna
 from optuna.trial import TrialState
@@ -32,7 +32,7 @@ from sweeps.search.attempts import (
     retried,
     withdraw,
 )
-from sweeps.search.design import REPLICATE
+from sweeps.search.design import REPLICATE, DesignSpace
 from sweeps.search.optuna_compat import stored
 from sweeps.search.outcomes import (
     constrained,
@@ -43,6 +43,7 @@ from sweeps.search.outcomes import (
     optuna_state,
     outcome,
 )
+from sweeps.search.pending_trials import SearchSpace
 from sweeps.search.point_seeds import PointSeeds
 from sweeps.search.pruners import LatestAttempts, is_spared
 from sweeps.search.requests import Inbox
@@ -57,17 +58,12 @@ FINISHED = str(Searcher.FINISHED)
 """Tune's value for "no further trial"."""
 
 
-class Space(Protocol):
-    """Draws a trial's point: a search space, or the bounds of a fixed design."""
-
-    def suggest(self, trial: optuna.Trial) -> Point:
-        """The point of this trial."""
-
-
 @final
-class StudySearch(Searcher):
-    """Tune's searcher over one Optuna study. ``build_job(number, point)`` makes a trial's job;
-    ``stopping``: whether it is to stop; ``fetch``: see `sweeps.storage.remote_sync.fetcher`.
+class StudySearch:
+    """The part of Tune's searcher for one Optuna study; see `BatchSearcher`.
+
+    ``build_job(number, point)`` makes a trial's job; ``stopping``: whether it is to stop;
+    ``fetch``: see `sweeps.storage.remote_sync.fetcher`.
 
     ``checks``: validation checks of a whole trial; the pruner counts in them. ``starts``: how many
     points `search.start` has, whose trials no pruner stops. With several ``objectives`` no
@@ -79,7 +75,7 @@ class StudySearch(Searcher):
     def __init__(
         self,
         study: optuna.Study,
-        space: Space,
+        space: SearchSpace | DesignSpace,
         build_job: Callable[[int, Point], TrialJob],
         *,
         checks: int = 1,
@@ -91,7 +87,6 @@ class StudySearch(Searcher):
         fetch: Callable[[Path], None] = lambda events: None,
         inbox: Inbox | None = None,
     ) -> None:
-        super().__init__(metric="score", mode="max")
         self._study, self._space, self._build_job = study, space, build_job
         self._checks, self._starts, self._objectives = checks, starts, objectives
         self._constraints, self._seeds = constraints, seeds
@@ -100,10 +95,6 @@ class StudySearch(Searcher):
         self._open: dict[str, optuna.Trial] = {}
         self._folders: dict[str, str] = {}
         self._told: dict[str, dict[str, Any]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Empty: Tune pickles its searcher for a snapshot that is never restored."""
-        return {}
 
     def is_listening(self) -> bool:
         """Whether requests may still add trials."""
@@ -132,11 +123,6 @@ class StudySearch(Searcher):
             self._seeds.begin(stored(trial))
         self._open[trial_id], self._folders[trial_id] = trial, job.folder
         return {"job": job}
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Record an intermediate validation score in Optuna."""
-        if (trial := self._open.get(trial_id)) is not None:
-            self._report(trial, result)
 
     def is_unpromising(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Record an intermediate score and ask the study's pruner, once per check, and the user.
@@ -205,12 +191,6 @@ class StudySearch(Searcher):
         Tune calls its searcher before its callbacks, which use this outcome.
         """
         return self._told.pop(trial_id, None)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the state is in the Optuna storage."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore, as in ``save``."""
 
     def _is_judged(self, trial: optuna.Trial) -> bool:
         """Whether the pruner applies; forks and other seeds of a point run to their end, not

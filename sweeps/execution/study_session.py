@@ -16,24 +16,23 @@ from sweeps.execution.domain_result import DomainResult
 from sweeps.execution.driver_log import publish_links
 from sweeps.execution.efficiency_study import MEASURED, measured
 from sweeps.execution.progress import Display, recorded_best
-from sweeps.execution.reporting import study_info
+from sweeps.execution.report_data import StudyRecord
+from sweeps.execution.reporting import study_findings, study_info, write_study_report
 from sweeps.execution.shared_trials import take_over, trained_elsewhere
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.tally import Tally
-from sweeps.execution.test_scores import TestScores
-from sweeps.execution.test_scoring import score_on_test
+from sweeps.execution.test_scoring import TestScores, score_on_test
 from sweeps.execution.trial_jobs import TrialJobs
-from sweeps.execution.worker_session import imported_meanwhile
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.attempts import (
     KEY,
     Lineage,
     finished_trials,
+    latest_attempts,
     mark_interrupted,
     queue_interrupted,
     queue_points,
     recorded_params,
-    retried,
 )
 from sweeps.search.changed_space import is_later_version
 from sweeps.search.design import DesignSpace
@@ -237,12 +236,9 @@ class DomainSession:
         not send them, or another study trained them."""
         from sweeps.execution.study_observer import trial_info
 
-        superseded = retried(self.study)
-        for trial in self.study.get_trials(deepcopy=False):
+        for trial in latest_attempts(self.study):
             attrs = trial.user_attrs
             if not {KEY, "outcome"} <= attrs.keys() or attrs[KEY] not in keys:
-                continue
-            if trial.number in superseded:
                 continue
             folder = self.place.trial(self.domain, attrs["key"])
             if not (folder / SENT_FILE).exists():
@@ -281,14 +277,12 @@ class DomainSession:
     def _conclude(self, *, complete: bool) -> DomainResult:
         self._remove = remover(self.place)  # again: a trial may have uploaded removed files since
         rows = self._drop_weights()
-        with imported_meanwhile("sweeps.execution.reporting"):  # imports Matplotlib and scipy
-            self.display.phase("scoring test items")
-            scores = self._test_scores(rows) if complete else TestScores()
-        from sweeps.execution.reporting import study_findings, write_study_report
-
+        self.display.phase("scoring test items")
+        scores = self._test_scores(rows) if complete else TestScores()
         self.display.phase("writing reports")
-        paths = write_study_report(self.config, self.domain, self.study, rows, scores)
-        finals, facts = study_findings(self.config, self.domain, self.study, rows, scores)
+        record = StudyRecord(self.config, self.domain, self.study, rows, scores)
+        paths = write_study_report(record)
+        finals, facts = study_findings(record)
         state: TrialState = "finished" if complete else "interrupted"
         self._pump.describe_study(facts)
         self._pump.finish_study(state, [p for p in paths.all() if p.exists()], finals)

@@ -49,6 +49,7 @@ from sweeps.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from sweeps.execution.domain_result import DomainResult
+    from sweeps.execution.study_session import DomainSession
     from sweeps.execution.worker_groups import WorkerGroups
 
 __all__ = ["StudyResult", "paths_for", "run", "validate"]
@@ -180,26 +181,23 @@ def run_studies(
             one: open_study(config, one, storage, adopt=adopt, say=display.say)
             for one in config.domains
         }
+        from sweeps.execution.study_session import DomainSession  # imports Ray Tune
+
+        save_config(config)
         ledger = ledger or build_usage_tracker(config)
-        return _run_domains(config, studies, display, tracker, groups, ledger)
+        stop_condition = StopCondition(ledger, config.failures.most_failed_share)
+        sessions = [
+            DomainSession(config, one, study, tracker.sibling(), display, groups, stop_condition)
+            for one, study in studies.items()
+        ]
+        return _run_sessions(config, sessions, ledger)
 
 
-def _run_domains(
-    config: SweepConfig,
-    studies: dict[str, optuna.Study],
-    display: Display,
-    tracker: Tracker,
-    groups: WorkerGroups,
-    ledger: UsageTracker,
+def _run_sessions(
+    config: SweepConfig, sessions: list[DomainSession], ledger: UsageTracker
 ) -> StudyResult:
-    from sweeps.execution.study_session import DomainSession, run_together  # imports Ray Tune
+    from sweeps.execution.study_session import run_together
 
-    save_config(config)
-    stop_condition = StopCondition(ledger, config.failures.most_failed_share)
-    sessions = [
-        DomainSession(config, domain, study, tracker.sibling(), display, groups, stop_condition)
-        for domain, study in studies.items()
-    ]
     together = config.resources.domains == "side_by_side"
     results: dict[str, DomainResult] = {}
     for some in [sessions] if together else [[one] for one in sessions]:
@@ -258,7 +256,7 @@ def check(config: SweepConfig, tracker: Tracker, *, adopt: bool = False) -> None
         with preflight.writable(paths_for(config).folder):
             remote_sync.check_storage(paths_for(config))
             check_disk(config)
-            preflight.check_tracker(tracker)
+            tracker.check()
             preflight.check_recorded(paths_for(config), config, adopt=adopt)
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -72,11 +72,6 @@ class BatchSearcher(Searcher):
         is_open = any(b.search.is_listening() and self._running[b.search] for b in self._left)
         return None if is_open else FINISHED
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Forward to the searcher of its study."""
-        if (batch := self._of.get(trial_id)) is not None:
-            batch.search.on_trial_result(trial_id, result)
-
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
@@ -106,32 +101,19 @@ class Observers(Callback):
         """Empty: Tune pickles its callbacks for a snapshot that is never restored."""
         return {}
 
-    def on_trial_start(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
+    def on_trial_start(self, trial: TuneTrial, **info: Any) -> None:
         """A trial starts."""
         self._observer(trial).began(trial)
 
-    def on_trial_result(
-        self,
-        iteration: int,
-        trials: list[TuneTrial],
-        trial: TuneTrial,
-        result: dict[str, Any],
-        **info: Any,
-    ) -> None:
+    def on_trial_result(self, trial: TuneTrial, result: dict[str, Any], **info: Any) -> None:
         """A trial has a validation result."""
         self._observer(trial).checked(trial, result)
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
+    def on_trial_complete(self, trial: TuneTrial, **info: Any) -> None:
         """A trial finished, was stopped early, or failed by itself."""
         self._observer(trial).ended(trial, dict(trial.last_result or {}), error=False)
 
-    def on_trial_error(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
+    def on_trial_error(self, trial: TuneTrial, **info: Any) -> None:
         """A trial lost its group."""
         result = {**(trial.last_result or {}), "failure": str(trial.get_error() or "lost")}
         self._observer(trial).ended(trial, result, error=True)

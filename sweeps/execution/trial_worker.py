@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, final
 
@@ -79,10 +80,7 @@ def run_trial(job: TrialJob, report: Report, memory: dict[str, Any]) -> RunResul
         return score_derived(job.run, job.drop, folder, cache, keep=False)
     if STORE in memory:  # a checkpoint stays on the disk while it is uploaded
         Group.current().from_lead(lambda: check_disk(job.run, folder, uploading=1))
-    outbox = Outbox(folder / EVENTS_FILE) if dist.get_rank() == 0 else None
-    try:
+    leads = dist.get_rank() == 0
+    with Outbox(folder / EVENTS_FILE) if leads else nullcontext() as outbox:
         result = finetune(job.run, folder, TrialReporter(outbox, report), cache)
-    finally:
-        if outbox is not None:
-            outbox.close()
     return None if result.state == "stopped" else result

@@ -14,11 +14,11 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from sweeps.config.budget import FailuresConfig, StopCondition
+from sweeps.config.budget import StopCondition
 from sweeps.config.resources import Resources
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.execution.job_client import Timeouts, trainable_for
-from sweeps.execution.placement import worker_needs
+from sweeps.execution.cluster import worker_needs
+from sweeps.execution.job_client import trainable_for
 from sweeps.execution.ray_compat import HEAD_SHARE
 from sweeps.execution.remote_job import RunJob, Stored, StoredJob
 from sweeps.execution.shared_storage import SharedFolderJob
@@ -81,7 +81,7 @@ def run_tuner(
     Tune's own files go to ``folder``.
     """
     groups.start(sum(batch.trials for batch in batches))
-    trainable = trainable_for(groups.name, timeouts(config.failures))
+    trainable = trainable_for(groups.name, config.failures)
     search = BatchSearcher(batches)
     ray.tune.Tuner(
         ray.tune.with_resources(trainable, HEAD_SHARE),
@@ -103,12 +103,6 @@ def run_tuner(
         ),
     ).fit()
     groups.is_warm = True
-
-
-def timeouts(failures: FailuresConfig) -> Timeouts:
-    """The timeouts of trials."""
-    hours = math.inf if failures.trial_hours is None else failures.trial_hours
-    return Timeouts(failures.silence_seconds, 3600 * hours, halve=failures.on_oom == "halve")
 
 
 def worker_groups(

@@ -22,8 +22,9 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -32,18 +33,18 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from sweeps.config.failures import blames_node, cause, is_of_device, kind_of
+from sweeps.execution.cluster import HubToken, places
 from sweeps.execution.driver_log import LOG
-from sweeps.execution.hub_token import HubToken
 from sweeps.execution.job_client import MAX_GROUPS, POLL_SECONDS, GroupLostError, JobClient
 from sweeps.execution.job_messages import Answer, Ending, Failed, Job, Order, Run
 from sweeps.execution.job_queue import JobQueue
-from sweeps.execution.placement import places
 from sweeps.execution.ray_compat import HEAD_SHARE, has_autoscaler
 from sweeps.execution.remote_job import RunJob
 from sweeps.execution.rendezvous import torch_config
 from sweeps.execution.stalls import noting_stalls
 from sweeps.execution.train_compat import TrainerWithoutDatasets
 from sweeps.finetune.reporter import Check
+from sweeps.storage.outages import repeated
 
 STEADY_SECONDS = 300.0
 """A group that lived this long was not lost for a reason that would also hit the next one."""
@@ -262,7 +263,7 @@ class WorkerGroups:
         while not self._closing.is_set():
             started = time.monotonic()
             try:
-                with self._warning_without_room(group):
+                with repeated(partial(self._warn_without_room, group), ROOM_SECONDS):
                     self._trainer(group).fit()
                 failures, reason = 0, "its worker group exited"
             except BaseException as error:
@@ -293,22 +294,11 @@ class WorkerGroups:
                     break
         return group
 
-    @contextlib.contextmanager
-    def _warning_without_room(self, group: str) -> Iterator[None]:
-        """Log, again and again, that the group has no room to start and how many jobs wait."""
-        over = threading.Event()
-
-        def watch() -> None:
-            with contextlib.suppress(ray.exceptions.RayError):
-                while not over.wait(ROOM_SECONDS):
-                    if waiting := ray.get(self.queue.waiting_for.remote(group)):
-                        LOG.warning("%s", no_room(waiting, self._spec.scaling))
-
-        threading.Thread(target=watch, daemon=True).start()
-        try:
-            yield
-        finally:
-            over.set()
+    def _warn_without_room(self, group: str) -> None:
+        """Log how many jobs wait if the group has no room to start."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            if waiting := ray.get(self.queue.waiting_for.remote(group)):
+                LOG.warning("%s", no_room(waiting, self._spec.scaling))
 
     def _give_up(self, reason: str) -> None:
         with self._lock:

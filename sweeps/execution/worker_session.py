@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.config.resources import Resources
-from sweeps.execution.cluster import has_other_nodes, ray_session
-from sweeps.execution.placement import check_room
+from sweeps.execution.cluster import check_room, has_other_nodes, ray_session
 from sweeps.execution.remote_job import Stored, push_cache
 from sweeps.execution.shared_storage import SHARED, probe, require_shared
 from sweeps.storage.errors import UserError

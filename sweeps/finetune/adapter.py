@@ -97,7 +97,8 @@ def _check_targets(
 def merged_state(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of `state`, all of the model's, under the names and with the values of the base
     architecture: each adapter's product is added to its weight."""
-    merged = {_base_name(name): tensor for name, tensor in state.items() if not _is_part(name)}
+    own = {name: tensor for name, tensor in state.items() if not _is_part(name)}
+    merged = {name.replace(".base_layer.", "."): tensor for name, tensor in own.items()}
     for name, layer in model.named_modules():
         if f"{name}.lora_A.{_NAME}.weight" in state:
             first, second = (state[f"{name}.lora_{part}.{_NAME}.weight"] for part in "AB")
@@ -122,7 +123,3 @@ def save_adapter(model: Any, folder: Path, state: Mapping[str, Tensor]) -> None:
 
 def _is_part(name: str) -> bool:
     return ".lora_" in name
-
-
-def _base_name(name: str) -> str:
-    return name.replace(".base_layer.", ".")

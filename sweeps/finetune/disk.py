@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from sweeps.finetune.checkpoint import saved
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.memory import checkpoint_bytes
 from sweeps.finetune.model_facts import BYTES, count_parameters, is_downloaded
-from sweeps.storage.disk_space import free_disk
 
 _GIB = 2**30
 _HUB_BYTES = 2
@@ -50,3 +50,9 @@ def _require(folder: Path, needed: int, what: str) -> None:
     if needed > (free := free_disk(folder)):
         said = what.format(f"{needed / _GIB:.2f} GiB")
         raise DiskError(f"{folder} on {socket.gethostname()}: {free / _GIB:.2f} GiB free, {said}")
+
+
+def free_disk(folder: Path) -> int:
+    """Free bytes on the disk of ``folder``, which need not exist yet."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(there).free

@@ -273,7 +273,7 @@ class _Run:
     def _save_model(self) -> str:
         """Write the Hugging Face folder; if the model is sharded, every rank takes part."""
         target = self._folder / "model"
-        state = self._trainer.parallel.whole_state(self._model)
+        state = self._trainer.parallel.whole_state()
         if self._group.leads:
             save_model(self._model, self._tokenizer, target, state)
         return str(target)

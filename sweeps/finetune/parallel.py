@@ -45,22 +45,15 @@ class Parallel(ABC):
         """Wraps many forwards without an update between them; call it on every rank."""
 
     @abstractmethod
-    def whole_state(self, model: torch.nn.Module) -> State:
+    def whole_state(self) -> State:
         """All parameters and buffers on rank 0, to save the model; call it on every rank."""
 
     @abstractmethod
-    def training_state(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[State, State]:
+    def training_state(self, optimizer: torch.optim.Optimizer) -> tuple[State, State]:
         """What this rank saves of model and optimizer in a checkpoint; no frozen parameters."""
 
     @abstractmethod
-    def restore(
-        self,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        states: tuple[State, State],
-    ) -> None:
+    def restore(self, optimizer: torch.optim.Optimizer, states: tuple[State, State]) -> None:
         """Restore model and optimizer from `states`."""
 
 
@@ -72,7 +65,7 @@ class Replicated(Parallel):
 
     def __init__(self, loss: TokenLoss, group: Group, device: torch.device) -> None:
         """Wrap `loss`, which is on `device`, if the group has several ranks."""
-        self._size = group.size
+        self._size, self._model = group.size, loss.model
         self.loss: torch.nn.Module = loss
         if group.size > 1:
             self.loss = DistributedDataParallel(
@@ -96,24 +89,17 @@ class Replicated(Parallel):
         """Every rank has all parameters."""
         return nullcontext()
 
-    def whole_state(self, model: torch.nn.Module) -> State:
+    def whole_state(self) -> State:
         """The model's own state."""
-        return model.state_dict()
+        return self._model.state_dict()
 
-    def training_state(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[State, State]:
+    def training_state(self, optimizer: torch.optim.Optimizer) -> tuple[State, State]:
         """The complete state of what is trained, which is the same on every rank."""
-        return _trained(model, model.state_dict()), optimizer.state_dict()
+        return _trained(self._model, self._model.state_dict()), optimizer.state_dict()
 
-    def restore(
-        self,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        states: tuple[State, State],
-    ) -> None:
+    def restore(self, optimizer: torch.optim.Optimizer, states: tuple[State, State]) -> None:
         """Restore the same state on every rank."""
-        model.load_state_dict({**model.state_dict(), **states[0]})
+        self._model.load_state_dict({**self._model.state_dict(), **states[0]})
         optimizer.load_state_dict(states[1])
 
 
@@ -177,34 +163,26 @@ class Sharded(Parallel):
         fits = torch.tensor(float(2 * whole <= free_on(device)), device=device)
         return bool(self._group.sum_(fits) == self._group.size)
 
-    def whole_state(self, model: torch.nn.Module) -> State:
+    def whole_state(self) -> State:
         """Gathered on rank 0's CPU; empty on the others."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-        return get_model_state_dict(
-            model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-        )
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return get_model_state_dict(self._model, options=options)
 
-    def training_state(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[State, State]:
+    def training_state(self, optimizer: torch.optim.Optimizer) -> tuple[State, State]:
         """This rank's shards, as DTensors."""
         from torch.distributed.checkpoint.state_dict import get_state_dict
 
-        whole, moments = get_state_dict(model, optimizer)
-        return _trained(model, whole), moments
+        whole, moments = get_state_dict(self._model, optimizer)
+        return _trained(self._model, whole), moments
 
-    def restore(
-        self,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        states: tuple[State, State],
-    ) -> None:
+    def restore(self, optimizer: torch.optim.Optimizer, states: tuple[State, State]) -> None:
         """Restore this rank's shards."""
         from torch.distributed.checkpoint.state_dict import set_state_dict
 
-        whole = {**model.state_dict(), **states[0]}
-        set_state_dict(model, optimizer, model_state_dict=whole, optim_state_dict=states[1])
+        whole, moments = {**self._model.state_dict(), **states[0]}, states[1]
+        set_state_dict(self._model, optimizer, model_state_dict=whole, optim_state_dict=moments)
 
 
 def _trained(model: torch.nn.Module, state: State) -> State:

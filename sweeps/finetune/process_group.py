@@ -49,6 +49,13 @@ class Group:
             dist.broadcast_object_list(box)
         return box[0]
 
+    def every(self, value: T) -> list[T]:
+        """The `value` of each rank, on every rank."""
+        found = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(found, value)
+        return found
+
     def from_lead(self, make: Callable[[], T]) -> T:
         """What `make` returns on rank 0, on every rank; or the ValueError that it raises there."""
         if self.size == 1:
@@ -79,10 +86,7 @@ class Group:
                 found, mine, failure = [], (False, str(error)), error
             else:
                 mine = (True, repr(sign(found[0])))
-            signs: list[tuple[bool, str]] = [mine]
-            if self.size > 1:
-                signs *= self.size
-                dist.all_gather_object(signs, mine)
+            signs = self.every(mine)
             if found and all(other == mine for other in signs):
                 return found[0]
             time.sleep(pause)

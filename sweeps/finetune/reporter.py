@@ -76,14 +76,12 @@ class Reporter(Protocol):
 class FolderReporter:
     """Writes one JSON line per update and check to folder/metrics.jsonl, without duplicates."""
 
-    def __init__(self, folder: Path, *, rank: int = 0) -> None:
-        """Record in `folder` if `rank` is 0; other ranks write nothing."""
+    def __init__(self, folder: Path) -> None:
+        """Record in `folder`; for rank 0."""
         self._path = folder / "metrics.jsonl"
-        self._records = rank == 0
         self._seen: set[tuple[str, int]] = set()
-        if self._records:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._take_up()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._take_up()
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line."""
@@ -104,7 +102,7 @@ class FolderReporter:
         self._path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def _append(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
-        if self._records and (kind, step) not in self._seen:
+        if (kind, step) not in self._seen:
             self._seen.add((kind, step))
             with self._path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"kind": kind, "step": step, **metrics}) + "\n")

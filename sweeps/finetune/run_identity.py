@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.tokens import ENCODING
-from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.data_config import CONVERSATIONS, DataConfig
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.strict_model import split_paths
-from sweeps.finetune.train_formats import CONVERSATIONS
 
 Tree = dict[str, Any]
 

@@ -26,8 +26,7 @@ from sweeps.finetune.order import Rows, mixed_seed, share
 from sweeps.finetune.packing import attending, choose_attention
 from sweeps.finetune.parallel import Fill, Parallel, Replicated, Sharded, total_norm
 from sweeps.finetune.process_group import Group
-from sweeps.finetune.run_costs import trained_share
-from sweeps.finetune.throughput import Throughput
+from sweeps.finetune.run_costs import Throughput, trained_share
 
 
 @final
@@ -128,7 +127,7 @@ class Trainer:
 
     def states(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """The states of model, optimizer and masker; if the model is sharded, this rank's part."""
-        model, optimizer = self.parallel.training_state(self._model, self._optimizer)
+        model, optimizer = self.parallel.training_state(self._optimizer)
         return model, optimizer, self._masker.state_dict()
 
     def shards(self) -> dict[str, Any]:
@@ -141,7 +140,7 @@ class Trainer:
     ) -> None:
         """Continue from these three states; settings such as weight decay stay this run's own."""
         own = [{**group} for group in self._optimizer.param_groups]
-        self.parallel.restore(self._model, self._optimizer, (model, optimizer))
+        self.parallel.restore(self._optimizer, (model, optimizer))
         for group, settings in zip(self._optimizer.param_groups, own, strict=True):
             group |= {name: value for name, value in settings.items() if name != "params"}
         self._masker.load_state_dict(masker)

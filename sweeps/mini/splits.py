@@ -70,25 +70,3 @@ def collect(draw: Draw[T], split: Split, count: int, seed: int) -> list[T]:
             f"asked for {count} different {split} items, the generator has {len(items)}"
         )
     return list(items.values())
-
-
-def training_rows(draw: Draw[T], count: int, seed: int) -> list[Row]:
-    """Return `count` training rows {prompt, response}."""
-    items = collect(draw, "train", count, seed)
-    return [{"prompt": item.prompt, "response": item.response} for item in items]
-
-
-def evaluation_rows(
-    draw: Draw[T],
-    more: Callable[[T, random.Random], Row],
-    name: str,
-    split: Split,
-    count: int,
-    seed: int,
-) -> list[Row]:
-    """Return `count` rows {id, prompt} of benchmark `name`; `more` gives the other fields."""
-    rng = random.Random(f"{seed}/{split}/tests")
-    return [
-        {"id": f"{name}-{split}-{index:03d}", "prompt": item.prompt, **more(item, rng)}
-        for index, item in enumerate(collect(draw, split, count, seed))
-    ]

@@ -14,20 +14,12 @@ from typing import Any
 
 from sweeps.finetune.strict_model import expanded
 from sweeps.mini import arithmetic, knowledge, programs
-from sweeps.mini.splits import Draw, Row, Split, evaluation_rows, training_rows
+from sweeps.mini.splits import Draw, Row, Split, collect
 from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import nearest
 
 PREFIX = "mini:"
 ASSETS = Path(__file__).parent / "assets"
-_GENERATORS = (
-    "words.yaml",
-    "splits.py",
-    "arithmetic.py",
-    "programs.py",
-    "knowledge.py",
-    "world.py",
-)
 
 
 class WorldError(ValueError):
@@ -89,13 +81,18 @@ _SIZES: dict[Split, int] = {"validation": 128, "test": 200}
 
 def train(domain: str, count: int = 2048, seed: int = 0) -> list[Row]:
     """Return `count` training rows {prompt, response} of a domain."""
-    return training_rows(_TRAINING[domain], count, seed)
+    drawn = collect(_TRAINING[domain], "train", count, seed)
+    return [{"prompt": item.prompt, "response": item.response} for item in drawn]
 
 
 def items(name: str, split: Split, count: int, seed: int = 0) -> list[Row]:
     """Return `count` evaluation rows of a benchmark's items, such as `general_choice`."""
-    draw, more = _EVALUATION[name]
-    return evaluation_rows(draw, more, name.replace("_", "-"), split, count, seed)
+    (draw, more), title = _EVALUATION[name], name.replace("_", "-")
+    rng = random.Random(f"{seed}/{split}/tests")
+    return [
+        {"id": f"{title}-{split}-{index:03d}", "prompt": item.prompt, **more(item, rng)}
+        for index, item in enumerate(collect(draw, split, count, seed))
+    ]
 
 
 def text(domain: str, count: int = 64) -> list[Row]:
@@ -114,8 +111,9 @@ def _files() -> Mapping[str, Callable[[], list[Row]]]:
 def _version() -> str:
     # Files made by other generators than today's must never be taken for today's.
     digest = hashlib.sha256()
-    for name in _GENERATORS:
-        digest.update((Path(__file__).parent / name).read_bytes())
+    for file in sorted(Path(__file__).parent.iterdir()):
+        if file.suffix in (".py", ".yaml"):
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -13,6 +13,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from evaluators.comparison import Difference
+
 # Small in inches, so that the text is still legible on a phone, 360 pixels wide.
 SIZE_INCHES = (5.6, 4.4)
 DPI = 160
@@ -134,3 +136,19 @@ def svg(figure: Figure, name: str, title: str = "") -> str:
     for colour, variable in _THEMED.items():
         text = text.replace(f": {colour}", f": var(--{variable})")
     return text
+
+
+def difference_figure(found: Sequence[Difference], names: tuple[str, str]) -> Figure:
+    """One row per benchmark, the first on top; the dashed line is no difference."""
+    label = f"score of {names[0]} minus {names[1]}"
+    figure, axes = canvas(label, "", (5.6, 1.2 + 0.4 * len(found)))
+    rows = list(reversed(found))
+    for place, each in enumerate(rows):
+        axes.plot([each.low, each.high], [place, place], color=LINE_COLOUR, linewidth=2)
+        axes.plot(each.difference, place, color=LINE_COLOUR, marker="o")
+    axes.axvline(0.0, color=GREY, linestyle="--")
+    axes.set_yticks(
+        range(len(rows)), [f"{each.benchmark or 'mean of all'}, {each.n}" for each in rows]
+    )
+    axes.set_ylim(-0.5, len(rows) - 0.5)
+    return figure

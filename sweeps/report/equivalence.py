@@ -71,7 +71,7 @@ def overall(verdicts: Sequence[Verdict]) -> Verdict:
     return "different" if "different" in verdicts else "inconclusive"
 
 
-def against_best(arms: Sequence[Arm], margin: float, alpha: float = ALPHA) -> Comparisons:
+def against_best(arms: Sequence[Arm], margin: float) -> Comparisons:
     """Every arm against the one with the highest mean (the first one in a tie).
 
     Raises:
@@ -79,8 +79,8 @@ def against_best(arms: Sequence[Arm], margin: float, alpha: float = ALPHA) -> Co
     """
     found = comparable(arms)
     best = max(range(len(arms)), key=lambda i: found.arms[i].mean)
-    critical = tukey(1.0 - alpha, len(arms), found.spread.df) if len(arms) > 1 else 0.0
-    return _compare(found, best, margin, alpha, critical)
+    critical = tukey(1.0 - ALPHA, len(arms), found.spread.df) if len(arms) > 1 else 0.0
+    return _compare(found, best, margin, ALPHA, critical)
 
 
 def against_control(
@@ -158,35 +158,20 @@ MOST_SEEDS = 200
 SIMULATED = 2000
 
 
-def drop_power(arms: int, seeds: int, drop_in_sd: float, alpha: float = ALPHA) -> float:
-    """A lower bound on the chance that a drop of one arm below the others is called different.
-
-    It compares with any arm of the plateau. The verdict compares with the best of them, which lies
-    higher. Uses a noncentral t at Tukey's critical value.
-    """
-    df = (arms - 1) * (seeds - 1)
-    shift = drop_in_sd / math.sqrt(2.0 / seeds)
-    return float(stats.nct.sf(tukey(1.0 - alpha, arms, df), df, shift))
-
-
-def flat_power(
-    arms: int, seeds: int, margin_in_sd: float, alpha: float = ALPHA, seed: int = 0
-) -> float:
+def flat_power(arms: int, seeds: int, margin_in_sd: float) -> float:
     """The chance that a truly flat curve is called equivalent as a whole, by simulation."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     df = (arms - 1) * (seeds - 1)
     means = random.standard_normal((SIMULATED, arms)) / math.sqrt(seeds)
     deviations = np.sqrt(random.chisquare(df, SIMULATED) / df)
     differences = np.sort(means - means.max(axis=1, keepdims=True), axis=1)[:, :-1]
     errors = np.broadcast_to(deviations[:, None] * math.sqrt(2.0 / seeds), differences.shape)
     p = holm(tost_p(differences, errors, df, margin_in_sd))
-    return float((p <= alpha).all(axis=1).mean())
+    return float((p <= ALPHA).all(axis=1).mean())
 
 
-def seeds_for_flat(
-    arms: int, sd: float, margin: float, power: float = POWER, alpha: float = ALPHA
-) -> int | None:
-    """The seeds per arm for this power to call a truly flat curve equivalent.
+def seeds_for_flat(arms: int, sd: float, margin: float) -> int | None:
+    """The seeds per arm that give the power `POWER` to call a truly flat curve equivalent.
 
     None if more than `MOST_SEEDS` are needed, because the margin is then too small to resolve,
     or without any spread to tell it from.
@@ -195,7 +180,7 @@ def seeds_for_flat(
         return None
 
     def enough(seeds: int) -> bool:
-        return flat_power(arms, seeds, margin / sd, alpha) >= power
+        return flat_power(arms, seeds, margin / sd) >= POWER
 
     counts = range(2, MOST_SEEDS + 1)  # one seed is never enough: it has no spread
     place = bisect_left(counts, True, key=enough)

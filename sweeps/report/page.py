@@ -1,4 +1,4 @@
-"""Build report pages: boxes with figures and tables, and the page around them.
+"""Build report pages: boxes with figures and tables, the page around them, the index.
 
 A page is one self-contained file, legible on a phone, in dark or light mode.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from jinja2 import Environment, FileSystemLoader
 from matplotlib.figure import Figure
@@ -86,3 +86,43 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+DomainResults = Mapping[str, Any]
+"""What is written of a domain beside its report, as "headline", "cost", "best" and "facts"; and
+"links", the pages of the tracker or the commands that serve them."""
+
+REPORT = (
+    ("report", "report/report.html"),
+    ("all trials as CSV", "report/trials.csv"),
+    ("results as JSON", "report/results.json"),
+    ("folders of the trials", "trials/"),
+)
+
+
+def index_page(name: str, domains: Mapping[str, DomainResults | None], config_yaml: str) -> Page:
+    """The whole page; None for a domain without a report."""
+    known = {domain: found for domain, found in domains.items() if found is not None}
+    return Page(
+        f"{name}: all domains",
+        [_lead(domain, found) for domain, found in domains.items()],
+        {},
+        config_yaml,
+        sections=[_places(domain, found) for domain, found in known.items()],
+        facts=merged(found["facts"] for found in known.values()),
+    )
+
+
+def _lead(domain: str, found: DomainResults | None) -> tuple[str, str]:
+    if found is None:
+        return f"{domain}: no report yet.", ""
+    best = f"Best: {found['best']}. " if found["best"] else ""
+    return f"{domain}: {found['headline']}", f"{best}{found['cost']}"
+
+
+def _places(domain: str, found: DomainResults) -> Drawn:
+    ways = found["links"].items()
+    pages = [(f"MLflow: {name}", way) for name, way in ways if "://" in way]
+    commands = [f"{name}: {way}" for name, way in ways if "://" not in way]
+    files = [(name, f"{domain}/{place}") for name, place in REPORT]
+    return Drawn("", domain, "", text=tuple(commands), links=(*files, *pages))

@@ -53,14 +53,12 @@ class Lineage:
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The study's own trials that need no further work: complete, stopped early, or failed for
     good."""
-    superseded = retried(study)
     return [
         trial
-        for trial in study.get_trials(deepcopy=False)
+        for trial in latest_attempts(study)
         if trial.state.is_finished()
         and INTERRUPTED not in trial.user_attrs
         and not is_foreign(trial)
-        and trial.number not in superseded
     ]
 
 
@@ -142,10 +140,10 @@ def queue_interrupted(study: optuna.Study) -> int:
     draws the point again.
     """
     queued = 0
-    superseded = retried(study)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+    for trial in latest_attempts(study):
         is_over = EARLIER in trial.user_attrs or (is_void(trial) and not is_queued(trial))
-        if INTERRUPTED in trial.user_attrs and trial.number not in superseded and not is_over:
+        is_closed = trial.state is TrialState.FAIL and INTERRUPTED in trial.user_attrs
+        if is_closed and not is_over:
             study.add_trial(_next_attempt(trial))
             queued += 1
     return queued
@@ -186,6 +184,12 @@ def queue_points(
 def identity(point: Point) -> tuple[tuple[str, float | int | str], ...]:
     """What equal points share."""
     return tuple(sorted(point.items()))
+
+
+def latest_attempts(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials without the interrupted attempts that a later trial continues."""
+    superseded = retried(study)
+    return [t for t in study.get_trials(deepcopy=False) if t.number not in superseded]
 
 
 def retried(study: optuna.Study) -> set[int]:

@@ -15,56 +15,43 @@ from optuna.storages import RDBStorage
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect
 
+from sweeps.storage.address import sqlite_address
 from sweeps.storage.atomic_io import atomic_file
 from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.interrupts import is_interrupted, shielded
-from sweeps.storage.sqlite_address import sqlite_address
 from sweeps.storage.study_paths import StudyPaths
 
 PATIENCE_SECONDS, AGAIN_SECONDS = 120.0, 0.5
 """How long to wait for a server, and between two attempts."""
 
 
-@final
-class ReconnectingConnect:
-    """Reconnects an engine to a restarted server.
+def reconnect(engine: Engine, address: str) -> None:
+    """From now on, connect an engine to a server that restarts. ``address``: as the user gave it.
 
     It retries for a while. If that fails or the process is interrupted, each later call tries only
-    once, until the server is back.
+    once, until the server is back; it raises a UserError if the server does not respond.
     """
+    has_given_up = False
 
-    def __init__(self, address: str) -> None:
-        """``address``: the database address, as the user gave it."""
-        self._address, self._has_given_up = address, False
-
-    @classmethod
-    def listen(cls, engine: Engine, address: str) -> None:
-        """Make the engine connect this way from now on."""
-        event.listen(engine, "do_connect", cls(address))
-
-    def __call__(
-        self, dialect: Dialect, record: Any, arguments: list[Any], named: dict[str, Any]
-    ) -> Any:
-        """A connection from the driver.
-
-        Raises:
-            UserError: the server does not respond.
-        """
-        deadline = time.monotonic() + (0.0 if self._has_given_up else PATIENCE_SECONDS)
+    def connect(dialect: Dialect, record: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
+        nonlocal has_given_up
+        deadline = time.monotonic() + (0.0 if has_given_up else PATIENCE_SECONDS)
         while True:
             try:
                 connection = dialect.connect(*arguments, **named)
-                self._has_given_up = False
+                has_given_up = False
                 return connection
             except dialect.loaded_dbapi.OperationalError as error:
                 if time.monotonic() > deadline or is_interrupted():
-                    self._has_given_up = True
+                    has_given_up = True
                     said = " ".join(str(error).split())
                     raise UserError(
-                        f"database {self._address}: {said[:400]} The connection was lost, but "
+                        f"database {address}: {said[:400]} The connection was lost, but "
                         "no data. Run the same command again once the server responds"
                     ) from error
             time.sleep(AGAIN_SECONDS)
+
+    event.listen(engine, "do_connect", connect)
 
 
 @final
@@ -170,5 +157,5 @@ def open_storage(place: StudyPaths) -> InterruptSafeStorage:
             f"database {place.database}: {said[:400]} Start the server or correct the address; "
             "the password is read from PGPASSWORD or ~/.pgpass"
         ) from None
-    ReconnectingConnect.listen(storage.engine, place.database)
+    reconnect(storage.engine, place.database)
     return storage

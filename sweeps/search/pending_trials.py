@@ -7,8 +7,7 @@ from typing import Any, final
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.config.distinct_points import identity, is_whole, trials_left
-from sweeps.config.space import Point, SpaceConfig
+from sweeps.config.space import Point, SpaceConfig, identity, is_whole, trials_left
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.report.trial_row import FRESH, best_first, distinct
 from sweeps.search.attempts import (
@@ -19,10 +18,10 @@ from sweeps.search.attempts import (
     finished_trials,
     incomplete,
     is_foreign,
+    latest_attempts,
     point_of,
     queue_points,
     recorded_params,
-    retried,
 )
 from sweeps.search.design import FRESH_SEEDS_FROM, MOST, STAGES
 from sweeps.search.optuna_compat import queued_params, stored
@@ -88,13 +87,9 @@ def _has_stage(trial: FrozenTrial) -> bool:
 
 def _queued(study: optuna.Study) -> int:
     """How many points of the search a person has queued."""
-    superseded, trials = retried(study), study.get_trials(deepcopy=False)
     return sum(
-        REQUEST in trial.user_attrs
-        and trial.number not in superseded
-        and not is_foreign(trial)
-        and not _has_stage(trial)
-        for trial in trials
+        REQUEST in trial.user_attrs and not is_foreign(trial) and not _has_stage(trial)
+        for trial in latest_attempts(study)
     )
 
 

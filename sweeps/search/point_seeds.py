@@ -21,8 +21,8 @@ from sweeps.search.attempts import (
     REQUEST,
     RETRY_OF,
     incomplete,
+    latest_attempts,
     queue_points,
-    retried,
 )
 from sweeps.search.design import REPLICATE
 from sweeps.search.optuna_compat import set_attr, set_constraint
@@ -70,14 +70,13 @@ class PointSeeds:
 
     def _ended(self, point: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The outcomes of a point's other seeds that have ended, by seed."""
-        superseded, wanted = retried(self._study), {**point, "stage": REPLICATE}.items()
+        wanted = {**point, "stage": REPLICATE}.items()
         found = {
             trial.params["seed"]: trial.user_attrs["outcome"]
-            for trial in self._study.get_trials(deepcopy=False)
+            for trial in latest_attempts(self._study)
             if wanted <= trial.params.items()
             and trial.state.is_finished()
             and "outcome" in trial.user_attrs
-            and trial.number not in superseded
         }
         return [found[seed] for seed in sorted(found)]
 

@@ -30,9 +30,8 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial
 
-from sweeps.config.distinct_points import Identity, identity, is_whole
 from sweeps.config.search_config import SearchConfig
-from sweeps.config.space import Point, SpaceConfig
+from sweeps.config.space import Identity, Point, SpaceConfig, identity, is_whole
 from sweeps.search.attempts import REQUEST, draw_index, is_foreign, is_void, point_of
 from sweeps.search.optuna_compat import contains, queued_params
 from sweeps.storage.errors import UserError
@@ -48,7 +47,7 @@ GP_ATTEMPTS = 3
 class Draft:
     """Draws like an Optuna trial (see `optuna.trial.Trial._suggest`), without recording anything.
 
-    ``fixed``: values that are given. ``params`` and ``distributions``: the drawn values.
+    ``params`` and ``distributions``: the drawn values of a point of ``space``.
     """
 
     def __init__(
@@ -56,13 +55,16 @@ class Draft:
         study: optuna.Study,
         trial: FrozenTrial,
         sampler: BaseSampler,
+        space: SpaceConfig,
         fixed: Mapping[str, Any],
     ) -> None:
+        """Draw the point. ``fixed``: values that are given."""
         together = sampler.infer_relative_search_space(study, trial)
         self._fixed, self._together = fixed, sampler.sample_relative(study, trial, together)
         self._alone = partial(sampler.sample_independent, study, trial)
         self.params: Point = {}
         self.distributions: dict[str, BaseDistribution] = {}
+        space.suggest(self)
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
@@ -160,22 +162,11 @@ class DistinctSampler(RandomSampler):
             sampler: BaseSampler = RandomSampler(seed)
             if attempt < own:
                 sampler = self._sampler(study, trial, seed, place + attempt)
-            yield self._draft(study, trial, sampler, {**fixed, **queued})
+            yield Draft(study, trial, sampler, self._space, {**fixed, **queued})
         left = [point for point in self._left() if identity(self._space, point) not in tried]
         if left:
             chosen = random.Random(_digest(self._seed, index, -1, *asked)).choice(left)
-            yield self._draft(study, trial, RandomSampler(0), {**chosen, **queued})
-
-    def _draft(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        sampler: BaseSampler,
-        fixed: Mapping[str, Any],
-    ) -> Draft:
-        draft = Draft(study, trial, sampler, fixed)
-        self._space.suggest(draft)
-        return draft
+            yield Draft(study, trial, RandomSampler(0), self._space, {**chosen, **queued})
 
     def _sampler(
         self, study: optuna.Study, trial: FrozenTrial, seed: int, place: int

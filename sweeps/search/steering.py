@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from sweeps.finetune.checkpoint import step_name
 from sweeps.search.attempts import FORK, KEY, REQUEST
@@ -42,7 +42,7 @@ def queue_point(records: Records, domain: str, values: Mapping[str, Any]) -> str
     Raises:
         UserError: the point is outside the space, or equals one of the search's.
     """
-    _check_domain(records, domain)
+    check_domain(records, domain)
     waiting = [one for one in pending(records, domain) if one.kind == "queue"]
     asked = queue_request(records.config, domain, records.trials(domain), values, waiting)
     return _post(records, asked)
@@ -56,7 +56,7 @@ def fork_trial(records: Records, domain: str, number: int, values: Mapping[str, 
     Raises:
         UserError: there is no checkpoint, a value cannot change there, or there is this fork.
     """
-    _check_domain(records, domain)
+    check_domain(records, domain)
     check_search(records.config)
     trials, place = records.trials(domain), records.place
     key = latest(domain, trials, number).user_attrs[KEY]
@@ -80,7 +80,7 @@ def stop_trial(records: Records, domain: str, number: int) -> str:
     Raises:
         UserError: the trial does not run.
     """
-    _check_domain(records, domain)
+    check_domain(records, domain)
     check_search(records.config)
     trial = latest(domain, records.trials(domain), number)
     if living_driver(records.place) is None:
@@ -114,16 +114,13 @@ def requested(records: Records, domain: str) -> Counter[str]:
     Raises:
         UserError: the object store does not respond.
     """
-    taken = (trial.user_attrs for trial in records.trials(domain) if _waits(trial))
-    kinds = Counter("fork" if FORK in attrs else "queue" for attrs in taken)
+    waiting = (t.user_attrs for t in records.trials(domain) if t.state is TrialState.WAITING)
+    kinds = Counter("fork" if FORK in attrs else "queue" for attrs in waiting if REQUEST in attrs)
     return kinds + Counter(request.kind for request in pending(records, domain))
 
 
-def _waits(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.WAITING and REQUEST in trial.user_attrs
-
-
-def _check_domain(records: Records, domain: str) -> None:
+def check_domain(records: Records, domain: str) -> None:
+    """Raise a UserError unless the sweep has this domain."""
     if domain not in (known := [*records.config.domains]):
         raise UserError(f"no domain '{domain}' ({nearest(domain, known)})")
 

@@ -26,8 +26,8 @@ from sweeps.search.attempts import (
     REACHED,
     REQUEST,
     Lineage,
+    latest_attempts,
     recorded_params,
-    retried,
 )
 from sweeps.search.changed_space import preview, recorded_study
 from sweeps.search.optuna_storage import open_storage
@@ -53,11 +53,10 @@ _STATES = {
 
 def trial_rows(study: optuna.Study, seed: int) -> tuple[TrialRow, ...]:
     """One row per started trial, by number; without attempts that a later one continues."""
-    superseded = retried(study)
     rows = [
         _row(trial, seed)
-        for trial in study.get_trials(deepcopy=False)
-        if trial.user_attrs.keys() & {KEY, IMPORTED} and trial.number not in superseded
+        for trial in latest_attempts(study)
+        if trial.user_attrs.keys() & {KEY, IMPORTED}
     ]
     return tuple(sorted(rows, key=lambda row: row.number))
 

@@ -1,10 +1,12 @@
-"""Handle standard streams that are closed: a closed terminal, `| head -1`, `>&-`."""
+"""Output to a terminal: folded between words, and dropped once closed (`| head -1`, `>&-`)."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,3 +76,28 @@ def heard_program() -> Iterator[None]:
     finally:
         sys.stdout.flush()  # otherwise Python flushes at exit and prints any error
         sys.stdout, sys.stderr = before
+
+
+def folded(text: str, width: int) -> str:
+    """The text in lines of at most ``width`` columns, broken between words.
+
+    A word that is longer, such as a path, stays whole.
+    """
+    return "\n".join(_folded(line, width) for line in text.split("\n"))
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """The text as a stream takes it: folded if it is a terminal."""
+    return folded(text, shutil.get_terminal_size().columns) if stream.isatty() else text
+
+
+def _folded(line: str, width: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        expand_tabs=False,
+    )

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -116,7 +116,7 @@ def acquire_run_lock(folder: Path) -> Iterator[Driver]:
         atomic_write(folder / "drivers" / RECORD, json.dumps(asdict(driver)))
     with interruptible() as number:
         try:
-            with repeated(_StopRequest(stop_file(folder, driver), number), POLL_SECONDS):
+            with repeated(_stopping(stop_file(folder, driver), number), POLL_SECONDS):
                 yield driver
         finally:
             with shielded():
@@ -157,14 +157,14 @@ def _this_process() -> Driver:
     return Driver(uuid.uuid4().hex[:8], socket.gethostname(), os.getpid(), user, started)
 
 
-@final
-class _StopRequest:
+def _stopping(request: Path, number: int) -> Callable[[], None]:
     """Sends this process the signal once the request exists, and again if it keeps running."""
+    sent = -math.inf
 
-    def __init__(self, request: Path, number: int) -> None:
-        self._request, self._number, self._sent = request, number, -math.inf
+    def look() -> None:
+        nonlocal sent
+        if time.monotonic() - sent > PATIENCE_SECONDS and request.exists():
+            sent = time.monotonic()
+            os.kill(os.getpid(), number)
 
-    def __call__(self) -> None:
-        if time.monotonic() - self._sent > PATIENCE_SECONDS and self._request.exists():
-            self._sent = time.monotonic()
-            os.kill(os.getpid(), self._number)
+    return look

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from sweeps.storage.address import Address
-from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.address import Address, cluster_address, sqlite_address
+from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.program import command_line
-from sweeps.storage.sqlite_address import sqlite_address
 from sweeps.storage.trial_files import CHECKPOINTS, FORKS, RUN_FILE
 
 RESOLVED = "sweep.yaml"
@@ -96,3 +97,33 @@ class StudyPaths:
 def alone(folder: Path) -> str:
     """The command that runs a trial by itself, from its folder."""
     return command_line("finetune", folder / RUN_FILE)
+
+
+LINKS_FILE = "links.json"
+
+
+def save_links(study: Path, links: Mapping[str, str]) -> None:
+    """Write the links, label to page, into the folder of a study."""
+    study.mkdir(parents=True, exist_ok=True)
+    atomic_write(study / LINKS_FILE, json.dumps(links, indent=1))
+
+
+def saved_links(study: Path) -> dict[str, str]:
+    """The links of a study; empty until the tracker has it."""
+    try:
+        links: dict[str, str] = json.loads((study / LINKS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return links
+
+
+def by_name(links: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The links of several studies by name, as those of one: label to page."""
+    return {f"{name}: {label}": page for name, own in links.items() for label, page in own.items()}
+
+
+def ways_to(links: Mapping[str, str], folder: Path | str) -> dict[str, str]:
+    """What a person opens or types: the pages of a server or, for a local store, the command that
+    serves it. ``folder``: the sweep's."""
+    served = {label: page for label, page in links.items() if "://" in page}
+    return served if served or not links else {"MLflow": command_line("ui", folder)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -68,6 +70,15 @@ def parse_event(line: str | bytes) -> Event | None:
     except ValueError:
         return None
     return event if isinstance(event, dict) and "kind" in event else None
+
+
+def last_lines(file: Path, most_bytes: int) -> list[bytes]:
+    """The lines at the end of a file, the first perhaps cut; none if it cannot be read."""
+    with suppress(OSError), file.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, size - most_bytes))
+        return opened.read().splitlines()
+    return []
 
 
 def step_events(file: Path) -> Iterator[Event]:

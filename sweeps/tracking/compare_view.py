@@ -37,29 +37,19 @@ def publish_study(
     point, with their mean (the page shows no intervals). It shows only the replicates of a design,
     because conclusions never use tuning or fresh seeds.
     """
-    return [
-        _publish(client, experiment_id, parent_run_id, info, arms)
-        for arms in ((), *([info.arms] if info.arms else []))
-    ]
-
-
-def _publish(
-    client: MlflowClient,
-    experiment_id: str,
-    parent_run_id: str,
-    info: StudyInfo,
-    arms: tuple[str, ...],
-) -> tuple[str, str]:
-    view_id = "-".join((f"gmt-{parent_run_id[:12]}", *arms))
-    means = f"means by {' and '.join(arms)}"
-    value = {
-        "name": f"{info.name}: {means if arms else f'{info.trial_kind}s'}",
-        "createdAt": int(time.time() * 1000),
-        "state": json.dumps(_state(view_id, parent_run_id, info, arms)),
-    }
-    client.set_experiment_tag(experiment_id, shared_view_tag(view_id), json.dumps(value))
-    label = f"compare {info.trial_kind}s" + (f", {means}" if arms else "")
-    return label, shared_view_page(experiment_id, view_id)
+    published = []
+    for arms in ((), *([info.arms] if info.arms else [])):
+        view_id = "-".join((f"gmt-{parent_run_id[:12]}", *arms))
+        means = f"means by {' and '.join(arms)}"
+        value = {
+            "name": f"{info.name}: {means if arms else f'{info.trial_kind}s'}",
+            "createdAt": int(time.time() * 1000),
+            "state": json.dumps(_state(view_id, parent_run_id, info, arms)),
+        }
+        client.set_experiment_tag(experiment_id, shared_view_tag(view_id), json.dumps(value))
+        label = f"compare {info.trial_kind}s" + (f", {means}" if arms else "")
+        published.append((label, shared_view_page(experiment_id, view_id)))
+    return published
 
 
 def _state(view_id: str, parent_run_id: str, info: StudyInfo, arms: tuple[str, ...]) -> Json:
@@ -133,17 +123,13 @@ def _charts(searched: tuple[str, ...]) -> list[tuple[str, Json]]:
         ("Study", parallel),
         ("Study", {"type": "SCATTER", **scatter}),
         ("Study", {"type": "CONTOUR", **contour}),
-        ("final", _bar(SCORE)),
+        ("final", {"type": "BAR", "metricKey": SCORE}),
         ("eval", _line("eval/score")),
         ("train", _line("train/loss")),
         ("train", _line("train/grad_norm")),
         ("gmt", _line("gmt/kept_fraction")),
         ("gmt", _line("gmt/energy_kept")),
     ]
-
-
-def _bar(metric: str) -> Json:
-    return {"type": "BAR", "metricKey": metric}
 
 
 def _line(metric: str) -> Json:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sweeps.storage.sqlite_address import for_mlflow, sqlite_address
+from sweeps.storage.address import for_mlflow, sqlite_address
 from sweeps.tracking.mlflow_compat import FEW_PROCESSES, QUIET
 from sweeps.tracking.mlflow_store import check_store
 from sweeps.tracking.tracker import TrackingError

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from sweeps.storage.address import SQLITE, sqlite_address, sqlite_path
 from sweeps.storage.errors import UserError
-from sweeps.storage.sqlite_address import SQLITE, sqlite_address, sqlite_path
 from sweeps.tracking.tracker import TrackingError, TrackingRefused, TrialInfo, parameter_texts
 
 if TYPE_CHECKING:

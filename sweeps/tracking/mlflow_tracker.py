@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from sweeps.storage.sqlite_address import for_mlflow, sqlite_path
+from sweeps.storage.address import for_mlflow, sqlite_path
 from sweeps.tracking.mlflow_compat import COMMIT, NOTE, PARENT, QUIET, SOURCE
 from sweeps.tracking.mlflow_store import (
     check_store,
@@ -27,6 +27,7 @@ from sweeps.tracking.mlflow_store import (
 )
 from sweeps.tracking.tracker import (
     DESCRIPTION,
+    Metrics,
     StudyInfo,
     Tracker,
     TrackingError,
@@ -135,9 +136,7 @@ class MlflowTracker(Tracker):
             if trial.run_yaml:
                 self._client.log_text(run.info.run_id, trial.run_yaml, "run.yaml")
 
-    def log(
-        self, key: str, step: int, metrics: Mapping[str, float], time: float | None = None
-    ) -> None:
+    def log(self, key: str, step: int, metrics: Metrics, time: float | None = None) -> None:
         """Buffer the points that the run does not have yet."""
         from mlflow.entities import Metric
 
@@ -177,9 +176,7 @@ class MlflowTracker(Tracker):
             self._client.log_batch(run_id, metrics=points[:BATCH_POINTS])
             del points[:BATCH_POINTS]
 
-    def end_trial(
-        self, key: str, state: TrialState, finals: Mapping[str, float], failure: str = ""
-    ) -> None:
+    def end_trial(self, key: str, state: TrialState, finals: Metrics, failure: str = "") -> None:
         """Flush; then write finals, state and status of the child run."""
         run = self._run(key)
         self.flush()
@@ -199,9 +196,7 @@ class MlflowTracker(Tracker):
             for start in range(0, len(tags), BATCH_TAGS):
                 self._client.log_batch(run_id, tags=tags[start : start + BATCH_TAGS])
 
-    def end_study(
-        self, state: TrialState, artifacts: Sequence[Path], finals: Mapping[str, float]
-    ) -> None:
+    def end_study(self, state: TrialState, artifacts: Sequence[Path], finals: Metrics) -> None:
         """Flush; then write artifacts, finals, state and status of the parent run."""
         study = self._current()
         self.flush()
@@ -285,9 +280,7 @@ class MlflowTracker(Tracker):
         run.seen[name] = stored
         return stored
 
-    def _finish(
-        self, run_id: str, state: TrialState, finals: Mapping[str, float], failure: str
-    ) -> None:
+    def _finish(self, run_id: str, state: TrialState, finals: Metrics, failure: str) -> None:
         from mlflow.entities import Metric
 
         stored = self._client.get_run(run_id).data.metrics

@@ -15,6 +15,7 @@ from sweeps.storage.trial_files import EVENTS_FILE, RUN_FILE, SENT_FILE
 from sweeps.tracking.event_log import OutboxReader, forward
 from sweeps.tracking.tracker import (
     SINGLE,
+    Metrics,
     StudyInfo,
     Tracker,
     TrackingError,
@@ -115,9 +116,7 @@ class TrackerPump:
         """What was found; see `Tracker.describe`."""
         self._calls.put(lambda: self._tracker.describe("", facts))
 
-    def finish_study(
-        self, state: TrialState, artifacts: Sequence[Path], finals: dict[str, float]
-    ) -> None:
+    def finish_study(self, state: TrialState, artifacts: Sequence[Path], finals: Metrics) -> None:
         """The study ended, or its driver stops."""
         self._calls.put(lambda: self._tracker.end_study(state, artifacts, finals))
 

@@ -1,4 +1,4 @@
-"""The interface through which a study is tracked, and an in-memory fake.
+"""The interface through which a study is tracked.
 
 A study has one writer: only the driver calls a tracker. Trials append to an outbox
 (`sweeps.tracking.event_log`), and the driver forwards it. All calls are idempotent, even from a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
@@ -18,6 +18,8 @@ TrialKind = Literal["trial", "replicate"]
 """What a study's children are: points of a search, or replicates of a fixed design."""
 
 Parameter = float | int | str
+Metrics = Mapping[str, float]
+"""Values by name, such as "eval/score"."""
 
 DESCRIPTION = "description"
 """The fact that a tracker shows first, as text."""
@@ -106,18 +108,14 @@ class Tracker(ABC):
         """
 
     @abstractmethod
-    def log(
-        self, key: str, step: int, metrics: Mapping[str, float], time: float | None = None
-    ) -> None:
+    def log(self, key: str, step: int, metrics: Metrics, time: float | None = None) -> None:
         """Buffer the metrics of one step; `time` in Unix seconds (default: now).
 
         The first value of a (key, step, metric) counts; repeated ones are ignored.
         """
 
     @abstractmethod
-    def end_trial(
-        self, key: str, state: TrialState, finals: Mapping[str, float], failure: str = ""
-    ) -> None:
+    def end_trial(self, key: str, state: TrialState, finals: Metrics, failure: str = "") -> None:
         """Flush; then set the final metrics (full names such as "final/score") and the state.
 
         If called again, for example after resuming a trial, the new values replace the old ones.
@@ -131,9 +129,7 @@ class Tracker(ABC):
         """
 
     @abstractmethod
-    def end_study(
-        self, state: TrialState, artifacts: Sequence[Path], finals: Mapping[str, float]
-    ) -> None:
+    def end_study(self, state: TrialState, artifacts: Sequence[Path], finals: Metrics) -> None:
         """Flush; then store the artifact files and set the study's final metrics and state."""
 
     @abstractmethod
@@ -146,106 +142,6 @@ class Tracker(ABC):
 
         The page of a store without a server is the part of its address after that of a server.
         """
-
-
-@dataclass
-class TrialRecord:
-    """A trial in the in-memory store: `points[metric][step]` is the value."""
-
-    info: TrialInfo
-    state: TrialState | Literal["running"] = "running"
-    failure: str = ""
-    points: dict[str, dict[int, float]] = field(default_factory=dict)
-    finals: dict[str, float] = field(default_factory=dict)
-    facts: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class StudyRecord:
-    """A study in the in-memory store."""
-
-    info: StudyInfo
-    state: TrialState | Literal["running"] = "running"
-    trials: dict[str, TrialRecord] = field(default_factory=dict)
-    finals: dict[str, float] = field(default_factory=dict)
-    facts: dict[str, str] = field(default_factory=dict)
-    artifacts: list[Path] = field(default_factory=list)
-
-
-@final
-class MemoryTracker(Tracker):
-    """The in-memory fake: `store` maps study keys to records and may outlive the tracker."""
-
-    def __init__(self, store: dict[str, StudyRecord] | None = None) -> None:
-        self.store: dict[str, StudyRecord] = {} if store is None else store
-        self._study: StudyRecord | None = None
-
-    def check(self) -> None:
-        """Memory is always available."""
-
-    def sibling(self) -> MemoryTracker:
-        """Another view of the same memory."""
-        return MemoryTracker(self.store)
-
-    def begin_study(self, info: StudyInfo) -> str:
-        """Create or reopen the study; its id is its key."""
-        self._study = self.store.setdefault(info.key, StudyRecord(info))
-        self._study.state = "running"
-        return info.key
-
-    def begin_trial(self, trial: TrialInfo) -> None:
-        """Create or reopen the trial."""
-        record = self._current().trials.setdefault(trial.key, TrialRecord(trial))
-        require_same_parameters(trial, parameter_texts(record.info))
-        if record.state not in ("finished", "stopped_early", "stopped_by_user"):
-            record.state, record.failure = "running", ""
-
-    def log(
-        self, key: str, step: int, metrics: Mapping[str, float], time: float | None = None
-    ) -> None:
-        """Keep the first value of each (step, metric)."""
-        points = self._trial(key).points
-        for name, value in metrics.items():
-            points.setdefault(name, {}).setdefault(step, value)
-
-    def end_trial(
-        self, key: str, state: TrialState, finals: Mapping[str, float], failure: str = ""
-    ) -> None:
-        """Set state, failure and finals."""
-        record = self._trial(key)
-        record.state, record.failure = state, failure
-        record.finals.update(finals)
-
-    def describe(self, key: str, facts: Mapping[str, str]) -> None:
-        """Keep the facts."""
-        (self._trial(key) if key else self._current()).facts.update(facts)
-
-    def end_study(
-        self, state: TrialState, artifacts: Sequence[Path], finals: Mapping[str, float]
-    ) -> None:
-        """Set the study's state, artifacts and finals."""
-        study = self._current()
-        study.state, study.artifacts = state, list(artifacts)
-        study.finals.update(finals)
-
-    def flush(self) -> None:
-        """Nothing is buffered; calls out of order still raise."""
-        self._current()
-
-    def links(self) -> dict[str, str]:
-        """There are no pages."""
-        return {}
-
-    def _current(self) -> StudyRecord:
-        if self._study is None:
-            raise TrackingError("begin_study must be called before any other tracker call.")
-        return self._study
-
-    def _trial(self, key: str) -> TrialRecord:
-        trials = self._current().trials
-        if key not in trials:
-            raise TrackingError(f"trial {key!r} was not started: call begin_trial first.")
-        return trials[key]
 
 
 def parameter_texts(trial: TrialInfo) -> dict[str, str]:

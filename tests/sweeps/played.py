@@ -52,7 +52,7 @@ def play(*results: dict[str, Any], source: str | Path = "sweep.yaml") -> SweepCo
         name = f"t{number}"
         job = suggested(search, name)
         if result is RUNNING:
-            search.on_trial_result(name, {"score": 0.125, "step": 2, "steps": 8})
+            search.is_unpromising(name, {"score": 0.125, "step": 2, "steps": 8})
             continue
         search.on_trial_complete(name, result)
         if "failure" in result:

@@ -13,8 +13,8 @@ from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution import sweep
 from sweeps.execution.preflight import ADOPTED
 from sweeps.storage.errors import UserError
-from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.another_driver import another_driver
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.played import FINISHED, play
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from evaluators.benchmark import ItemRecord
 from evaluators.records import write_records
 from sweeps.cli.app import app
-from sweeps.execution.test_scores import TestScores
+from sweeps.execution.test_scoring import TestScores
 
 RECORD = ItemRecord("a", "f00", "4", "4", 0.0, 1.5, 2, 3, False, scores={"maj@2": 1.0})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cli import doctor_checks, doctor_nodes
+from sweeps.cli import doctor, doctor_checks
 from sweeps.cli.doctor_checks import (
     DECIDING,
     GIB,
@@ -23,7 +23,7 @@ from sweeps.cli.doctor_checks import (
 )
 from sweeps.execution import shared_storage
 from sweeps.finetune import memory
-from sweeps.storage.disk_space import free_disk
+from sweeps.finetune.disk import free_disk
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = {"python": "3.11.7", "torch": "2.13.0", "ray": "2.60.0"}
@@ -210,9 +210,9 @@ def test_this_repository_ships_its_code_and_the_embedded_world_alone() -> None:
 def test_a_node_is_asked_what_the_driver_is(tmp_path: Path) -> None:
     tracker = f"sqlite:///{tmp_path / 'm.db'}"
     with shared_storage.probe(tmp_path) as word:
-        question = doctor_nodes.Question(str(tmp_path), tracker, word, "node", versions())
-        found = doctor_nodes.look(question)
-        findings = doctor_nodes.judge(question, found, found.clock, found.clock)
+        question = doctor.Question(str(tmp_path), tracker, word, "node", versions())
+        found = doctor.look(question)
+        findings = doctor.judge(question, found, found.clock, found.clock)
     by_name = {finding.name: finding for finding in findings}
     assert {"versions", "GPUs", "storage", "clock", "sandbox", "MLflow"} <= set(by_name)
     assert by_name["storage"].ok and by_name["versions"].ok and by_name["clock"].ok
@@ -220,5 +220,5 @@ def test_a_node_is_asked_what_the_driver_is(tmp_path: Path) -> None:
 
 def test_nodes_are_of_one_kind_by_what_they_offer() -> None:
     node = {"Resources": {"CPU": 8.0, "GPU": 4.0, "memory": 1.0, "node:10.0.0.1": 1.0}}
-    assert doctor_nodes.amounts(node) == "8 CPU, 4 GPU"
-    assert doctor_nodes.amounts({"Resources": {}}) == "no CPU, no GPU"
+    assert doctor.amounts(node) == "8 CPU, 4 GPU"
+    assert doctor.amounts({"Resources": {}}) == "no CPU, no GPU"

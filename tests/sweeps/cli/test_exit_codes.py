@@ -19,7 +19,7 @@ from sweeps.execution.domain_result import DomainResult
 from sweeps.execution.job_messages import Refused, Scored, ScoringJob
 from sweeps.execution.paper import PaperResult
 from sweeps.execution.sweep import StudyResult
-from sweeps.execution.test_scores import TestScores as Scores
+from sweeps.execution.test_scoring import TestScores as Scores
 from sweeps.execution.test_scoring import score_model
 from sweeps.finetune.finetune_config import BenchmarkConfig, ModelConfig
 from sweeps.report.trial_row import TrialRow

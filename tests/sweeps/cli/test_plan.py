@@ -13,8 +13,7 @@ from typer.testing import CliRunner, Result
 from sweeps.cli import app
 from sweeps.config.load import load_config, parse_config
 from sweeps.config.sweep_config import resolve_paths
-from sweeps.execution.checkpoint_cost import checkpoint_cost
-from sweeps.execution.disk_need import DiskNeed, check_disk, disk_need
+from sweeps.execution.disk_need import DiskNeed, check_disk, checkpoint_cost, disk_need
 from sweeps.execution.pace import (
     ItemCounts,
     Pace,
@@ -208,7 +207,7 @@ def test_a_full_disk_is_refused_before_the_start(
 ) -> None:
     config = resolve_paths(parse_config({**tree, "storage": str(tmp_path)}))
     check_disk(config)
-    monkeypatch.setattr("sweeps.execution.disk_need.free_bytes", lambda _: 1_000_000)
+    monkeypatch.setattr("sweeps.execution.disk_need.free_disk", lambda _: 1_000_000)
     with pytest.raises(UserError, match=r"0\.00 GiB free, but the sweep needs up to 0\.0"):
         check_disk(config)
 
@@ -226,9 +225,9 @@ def test_a_sweep_that_has_begun_needs_room_for_what_is_missing(
     # One trial is left: its next checkpoint beside the one that is there, its own model until it
     # ends, and one more model that is kept.
     assert (need.checkpoints, need.models) == (3 * model, (1 + 1) * model)
-    monkeypatch.setattr("sweeps.execution.disk_need.free_bytes", lambda _: need.total)
+    monkeypatch.setattr("sweeps.execution.disk_need.free_disk", lambda _: need.total)
     check_disk(config)
-    monkeypatch.setattr("sweeps.execution.disk_need.free_bytes", lambda _: need.total - 1)
+    monkeypatch.setattr("sweeps.execution.disk_need.free_disk", lambda _: need.total - 1)
     with pytest.raises(UserError, match="the sweep needs up to"):
         check_disk(config)
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from sweeps.cli.app import app
 from sweeps.config.sweep_config import paths_for
 from sweeps.execution.driver_log import driver_log, publish_links
-from sweeps.storage.study_links import save_links, saved_links, ways_to
+from sweeps.storage.study_paths import save_links, saved_links, ways_to
 from sweeps.tracking.mlflow_tracker import MlflowTracker
 from sweeps.tracking.tracker import StudyInfo
 from tests.sweeps.played import FINISHED, play

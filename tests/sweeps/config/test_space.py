@@ -8,10 +8,9 @@ import optuna
 import pytest
 from pydantic import ValidationError
 
-from sweeps.config.distinct_points import identity, shortfall, trials_left
 from sweeps.config.load import parse_config
 from sweeps.config.parameters import Choices, FloatRange, parameter
-from sweeps.config.space import SpaceConfig
+from sweeps.config.space import SpaceConfig, identity, shortfall, trials_left
 from sweeps.config.study_config import NuisanceConfig
 from sweeps.storage.errors import UserError
 

@@ -7,9 +7,8 @@ from typing import Any
 import optuna
 import pytest
 
-from sweeps.config.distinct_points import identity, is_whole
 from sweeps.config.load import load_config, parse_config
-from sweeps.config.space import SpaceConfig
+from sweeps.config.space import SpaceConfig, identity, is_whole
 from sweeps.config.trial_keys import KEYS
 from sweeps.storage.errors import UserError
 

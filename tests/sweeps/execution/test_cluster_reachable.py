@@ -18,7 +18,7 @@ from sweeps.config.sweep_config import paths_for, resolve_paths, share_generated
 from sweeps.execution import cluster_reachable
 from sweeps.execution.cluster import ray_session
 from sweeps.execution.cluster_reachable import check_reachable
-from sweeps.storage.cluster_address import cluster_address
+from sweeps.storage.address import cluster_address
 from sweeps.storage.errors import UserError
 
 SETTINGS = b"\0\0\0\x04\0\0\0\0\0"

@@ -13,9 +13,7 @@ from pydantic import ValidationError
 
 from sweeps.config.resources import Resources
 from sweeps.execution import cluster, worker_groups
-from sweeps.execution.cluster import concurrency, local_places
-from sweeps.execution.hub_token import HubToken
-from sweeps.execution.placement import check_room
+from sweeps.execution.cluster import HubToken, check_room, concurrency, local_places
 from sweeps.execution.tuner import scaling
 from sweeps.execution.worker_groups import WorkerGroups, avoiding
 from sweeps.storage.errors import UserError

@@ -19,7 +19,7 @@ from sweeps.execution.study_session import DomainSession, run_together
 from sweeps.execution.sweep import open_study
 from sweeps.execution.trial_batch import TrialBatch
 from sweeps.storage.run_lock import acquire_run_lock
-from sweeps.tracking.tracker import MemoryTracker
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.played import FINISHED, Groups
 
 Tree = dict[str, Any]

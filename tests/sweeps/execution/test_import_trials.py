@@ -25,8 +25,8 @@ from sweeps.search.requests import queue_request
 from sweeps.search.trial_records import Records, best_row, best_sft_row, own_rows
 from sweeps.search.workload import workload
 from sweeps.storage.run_lock import acquire_run_lock
-from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.jobs import suggested
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.played import FINISHED, OOM, RUNNING, Groups, play
 
 MAP = ("--map", "lr=learning_rate", "--map", "accum=accumulation_interval")

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from sweeps.config.budget import FailuresConfig
 from sweeps.execution import job_client
-from sweeps.execution.job_client import GroupLostError, JobClient, Timeouts, trainable_for
+from sweeps.execution.job_client import GroupLostError, JobClient, trainable_for
 from sweeps.execution.job_messages import Result
 from sweeps.finetune.reporter import Check
 
@@ -77,7 +78,7 @@ def test_an_actor_without_a_step_stops_no_job(monkeypatch: pytest.MonkeyPatch) -
     queue = SilentQueue(answer_after=0)
     monkeypatch.setattr(job_client.ray, "get", lambda value: value)
     monkeypatch.setattr(job_client.ray, "get_actor", lambda name: queue)
-    kind = trainable_for("queue", Timeouts(silence_seconds=100.0))
+    kind = trainable_for("queue", FailuresConfig(silence_seconds=100.0))
     used = kind({"job": "the trial before"})  # type: ignore[dict-item]
     used.reset_config({"job": "this trial"})  # type: ignore[dict-item]
     assert used.step()["step"] == 1

@@ -17,8 +17,7 @@ from sweeps.execution.paired_tests import (
     paired_tests,
     paired_text,
 )
-from sweeps.execution.test_scores import TestScores
-from sweeps.execution.test_scoring import _items_of
+from sweeps.execution.test_scoring import TestScores, _items_of
 from sweeps.report.trial_row import ScoreLabel
 from sweeps.search.trial_records import label_of
 

@@ -23,7 +23,7 @@ from sweeps.execution.sweep import StudyResult, open_study
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.fixed_designs import build_design, mask_ratio
 from sweeps.storage.errors import UserError
-from sweeps.tracking.tracker import MemoryTracker
+from tests.sweeps.memory_tracker import MemoryTracker
 
 Tree = dict[str, Any]
 NUISANCE = {"accumulation_interval": 1, "learning_rate": [1e-3, 3e-3]}

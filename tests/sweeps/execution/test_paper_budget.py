@@ -17,7 +17,7 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution import paper, sweep, tuner
 from sweeps.execution.progress import LineDisplay
 from sweeps.execution.trial_batch import TrialBatch
-from sweeps.tracking.tracker import MemoryTracker
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.played import FINISHED, Groups
 
 Tree = dict[str, Any]

@@ -11,11 +11,11 @@ from optuna.trial import TrialState
 
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import paths_for
-from sweeps.execution.report_data import facts, learning_curves
+from sweeps.execution.report_data import StudyRecord, facts, learning_curves
 from sweeps.execution.reporting import again, rewrite
 from sweeps.search.attempts import NUMBER
 from sweeps.search.trial_records import Records
-from sweeps.storage.study_links import save_links
+from sweeps.storage.study_paths import save_links
 from tests.sweeps.played import FINISHED, RUNNING, STOPPED, play
 
 
@@ -49,9 +49,9 @@ def test_results_of_an_earlier_version_are_not_taken_for_a_report(sweep_files: P
 
 def test_a_report_says_what_was_run_and_how_to_go_on(sweep_files: Path) -> None:
     config = play(FINISHED, RUNNING)
-    study = Records(config).study("sums")
-    assert study is not None
-    told = dict(facts(config, "sums", study))
+    record = StudyRecord.of(Records(config), "sums")
+    assert record is not None
+    told = dict(facts(record))
     assert told["data"] == f"{sweep_files.name}/train.jsonl"
     assert told["score"] == "exact_match score"
     assert told["date"].count("-") == 2 and told["commit"]

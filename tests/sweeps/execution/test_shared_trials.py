@@ -24,7 +24,7 @@ from sweeps.execution.shared_trials import TAKEN_FROM
 from sweeps.execution.trial_batch import TrialBatch
 from sweeps.search.trial_records import Records
 from sweeps.storage.trial_files import MODEL
-from sweeps.tracking.tracker import MemoryTracker
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.played import FINISHED, Groups
 
 Tree = dict[str, Any]

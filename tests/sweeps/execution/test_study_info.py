@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from sweeps.config.load import parse_config
+from sweeps.execution.report_data import StudyRecord
 from sweeps.execution.reporting import study_findings, study_info
-from sweeps.execution.test_scores import TestScores
+from sweeps.execution.test_scoring import TestScores
 from sweeps.search.fixed_designs import build_design
 from sweeps.search.trial_records import Records
 from sweeps.tracking.tracker import DESCRIPTION
@@ -43,7 +44,7 @@ def test_a_study_states_its_best_trial_and_the_verdict(sweep_files: Path) -> Non
     assert study is not None
     entries = {"best": {"exact_match/score": 0.25}}
     scores = TestScores({"best": rows[1].key, "sft": rows[1].key}, entries)
-    finals, facts = study_findings(config, "sums", study, rows, scores)
+    finals, facts = study_findings(StudyRecord(config, "sums", study, rows, scores))
     assert finals == {"final/score": 0.5, "test/best/exact_match/score": 0.25}
     assert facts["best"].startswith("trial 1 (mask 0.")
     assert facts["best"].endswith(", seed 0), exact_match score: 0.500 on validation items")
@@ -58,8 +59,7 @@ def test_a_study_states_its_best_trial_and_the_verdict(sweep_files: Path) -> Non
 
 def test_a_study_without_a_finished_trial_states_only_what_it_is(sweep_files: Path) -> None:
     config = play(STOPPED)
-    records = Records(config)
-    study = records.study("sums")
-    assert study is not None
-    found = study_findings(config, "sums", study, records.rows("sums"), TestScores())
+    record = StudyRecord.of(Records(config), "sums")
+    assert record is not None
+    found = study_findings(record)
     assert found == ({}, {DESCRIPTION: study_info(config, "sums", None).note})

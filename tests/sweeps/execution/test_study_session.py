@@ -17,12 +17,12 @@ from sweeps.execution import study_session, tuner
 from sweeps.execution.progress import LineDisplay
 from sweeps.execution.study_session import DomainSession, run_together
 from sweeps.execution.sweep import open_study, run_studies
-from sweeps.execution.test_scores import TestScores
+from sweeps.execution.test_scoring import TestScores
 from sweeps.execution.trial_batch import TrialBatch
 from sweeps.storage.errors import UserError
 from sweeps.storage.run_lock import acquire_run_lock
 from sweeps.tracking.pump import TrackerPump
-from sweeps.tracking.tracker import MemoryTracker, StudyRecord
+from tests.sweeps.memory_tracker import MemoryTracker, StudyRecord
 from tests.sweeps.played import FINISHED, RUNNING, Groups, play
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from sweeps.execution.job_messages import Scored, ScoringJob
-from sweeps.execution.test_scores import FILE, TestScores
-from sweeps.execution.test_scoring import score_model
+from sweeps.execution.test_scoring import FILE, TestScores, score_model
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.report.trial_row import benchmark_entries
 from tests.sweeps.finetune.tiny import config, save_world

@@ -28,7 +28,7 @@ from sweeps.finetune.model import computing_dtype, load_model, save_model, train
 from sweeps.finetune.model_facts import ModelError, count_parameters, read_model_config
 from sweeps.finetune.optimizers import OptimizerError, check_optimizer
 from sweeps.finetune.reporter import RunResult
-from sweeps.finetune.throughput import Throughput
+from sweeps.finetune.run_costs import Throughput
 from tests.sweeps.finetune.tiny import (
     MemoryReporter,
     assert_equal,

@@ -19,10 +19,10 @@ from sweeps.execution.single_run import load_single_run
 from sweeps.execution.trial_worker import run_trial
 from sweeps.finetune.reporter import FolderReporter
 from sweeps.finetune.run_costs import PEAK_MEMORY
-from sweeps.tracking.tracker import MemoryTracker, StudyRecord
 from tests.sweeps.finetune.faulty_rows import READ, REFUSED, save_faulty
 from tests.sweeps.finetune.tiny import assert_equal, config, parameters
 from tests.sweeps.jobs import trial_job
+from tests.sweeps.memory_tracker import MemoryTracker, StudyRecord
 
 
 @pytest.fixture

@@ -21,11 +21,10 @@ from evaluators.prompt_formats import written
 from evaluators.split import is_validation
 from sweeps.finetune import data as data_module
 from sweeps.finetune.data import load_training_data
-from sweeps.finetune.data_config import DataConfig
+from sweeps.finetune.data_config import HOMES, PROMPTS, DataConfig, TrainFormat
 from sweeps.finetune.example import Example, Row, RowError
 from sweeps.finetune.examples import read_examples
 from sweeps.finetune.finetune_config import BenchmarkConfig
-from sweeps.finetune.train_formats import HOMES, PROMPTS, TrainFormat
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import pair_of, save_rows
 

@@ -10,7 +10,7 @@ import pytest
 from sweeps.config.load import parse_config
 from sweeps.execution import paper
 from sweeps.execution.sweep import run
-from sweeps.tracking.tracker import MemoryTracker
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import Tree, tree
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from sweeps.config.load import parse_config
 from sweeps.execution.sweep import run
 from sweeps.report.trial_row import TrialRow
-from sweeps.tracking.tracker import MemoryTracker
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import Tree, benchmark, data, tree
 
 pytestmark = pytest.mark.slow

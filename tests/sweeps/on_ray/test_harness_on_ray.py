@@ -8,9 +8,9 @@ import pytest
 
 from sweeps.config.load import parse_config
 from sweeps.execution.sweep import run
-from sweeps.execution.test_scores import TestScores
-from sweeps.tracking.tracker import MemoryTracker
+from sweeps.execution.test_scoring import TestScores
 from tests.evaluators.harness_tasks import DOCUMENTS, TASKS, write_task
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import data, tree
 
 pytestmark = pytest.mark.slow

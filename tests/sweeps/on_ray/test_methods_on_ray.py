@@ -9,7 +9,7 @@ import yaml
 
 from sweeps.config.load import parse_config
 from sweeps.execution.sweep import run
-from sweeps.tracking.tracker import MemoryTracker
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import benchmark
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.model import load_model
 from sweeps.finetune.order import DataOrder
 from sweeps.storage.errors import UserError
-from sweeps.tracking.tracker import MemoryTracker
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import benchmark, data, point, tree
 
 POINT = point(0.4, 2, 3e-3)

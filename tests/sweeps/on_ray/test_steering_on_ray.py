@@ -22,8 +22,8 @@ from sweeps.finetune.checkpoint import saved
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.trial_records import Records
 from sweeps.storage.mailbox import Mailbox
-from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.finetune.tiny import assert_equal
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import Tree, benchmark, data, tree
 
 pytestmark = pytest.mark.slow

@@ -9,14 +9,13 @@ from dataclasses import replace
 from sweeps.report import (
     comparison_page,
     efficiency_page,
-    index_page,
     paper_page,
     search_page,
     sensitivity_page,
 )
 from sweeps.report.arms import Interval
-from sweeps.report.comparison_curves import all_domains
-from sweeps.report.page import Drawn, Page
+from sweeps.report.comparison_page import all_domains
+from sweeps.report.page import Drawn, Page, index_page
 from sweeps.report.paper_page import PaperDomain, best_ratio
 from sweeps.report.published import published_speeds
 from sweeps.report.sensitivity import analyse
@@ -230,9 +229,7 @@ def index() -> Page:
         "links": {"MLflow": "python -m sweeps ui /data/runs/mini"},
     }
     served = {**found, "links": {"compare trials": "http://127.0.0.1:5000/#/compare"}}
-    return index_page.page(
-        "mini", {"math": found, "code": served, "general": None}, "name: mini\n"
-    )
+    return index_page("mini", {"math": found, "code": served, "general": None}, "name: mini\n")
 
 
 PAGES: dict[str, Callable[[], Page]] = {

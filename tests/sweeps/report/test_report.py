@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.report import index_page, search_page
+from sweeps.report import search_page
 from sweeps.report.drawing import png
+from sweeps.report.page import index_page
 from sweeps.report.search_figures import (
     best_score_so_far,
     learning_curves,
@@ -457,7 +458,7 @@ def test_the_index_has_every_domain_and_its_places() -> None:
         "facts": [["model", "m"]],
         "links": {"compare": "http://server/x", "MLflow": "serve it"},
     }
-    html = index_page.page("mini", {"math": found, "code": None}, "").html()
+    html = index_page("mini", {"math": found, "code": None}, "").html()
     text = Page(html).text
     assert "math: On 9 test items, GMT leads. " in text and "Best: trial 3. Cost: 3." in text
     assert "code: no report yet." in text and "MLflow: serve it" in text

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from verdict_simulation import Rate, drop_power, run, table
 
 from evaluators.comparison import paired_bootstrap
 from sweeps.report.arms import Arm, TooFewScores, comparable
 from sweeps.report.equivalence import (
     against_best,
     against_control,
-    drop_power,
     flat_power,
     holm,
     seeds_for_flat,
@@ -29,7 +29,6 @@ from sweeps.report.intervals import (
     tukey,
 )
 from sweeps.report.pareto_front import pareto_front
-from sweeps.report.verdict_simulation import Rate, run, table
 
 # Quarters are exact in binary, so adding a whole number rounds nothing.
 SCORES = st.lists(st.integers(-99, 99).map(lambda x: x / 4), min_size=2, max_size=6)

@@ -28,8 +28,8 @@ from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.trial_records import Records, trial_rows
 from sweeps.search.workload import workload
 from sweeps.storage.run_lock import acquire_run_lock
-from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.jobs import suggested
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.played import FINISHED, OOM, RUNNING, Groups, play
 
 Tree = dict[str, Any]

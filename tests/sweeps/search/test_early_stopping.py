@@ -179,7 +179,7 @@ def test_checks_are_counted_not_updates(updates: int) -> None:
     search.suggest("a")
     reported = check_steps(updates, CHECKS)
     for step in reported[:-1]:
-        search.on_trial_result("a", {"score": 0.5, "step": step, "steps": updates})
+        search.is_unpromising("a", {"score": 0.5, "step": step, "steps": updates})
     (trial,) = study.trials
     seen = list(trial.intermediate_values)
     assert len(seen) == len(reported) - 1

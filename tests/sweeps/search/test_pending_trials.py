@@ -11,9 +11,8 @@ from optuna.trial import TrialState
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.job_messages import TrialJob
-from sweeps.execution.report_data import search_data
+from sweeps.execution.report_data import StudyRecord, search_data
 from sweeps.execution.study_search import StudySearch
-from sweeps.execution.test_scores import TestScores as Scores
 from sweeps.search.attempts import mark_interrupted, queue_interrupted
 from sweeps.search.design import FRESH_SEEDS_FROM
 from sweeps.search.pending_trials import SearchSpace, queue_missing
@@ -152,7 +151,7 @@ def test_the_best_are_run_again_with_other_seeds_and_choose_nothing(tree: Tree) 
     seeds = {5 + FRESH_SEEDS_FROM + index for index in range(3)}
     for row in sorted(own_rows(rows), key=lambda row: -(row.score or 0.0))[:2]:
         assert {other.seed for other in again if other.same_point(row)} == seeds
-    data = search_data(config, "sums", rows, Scores())
+    data = search_data(StudyRecord(config, "sums", study, rows))
     assert (len(data.rows), len(data.replicates)) == (3, 6)
 
 

@@ -12,11 +12,10 @@ from optuna.trial import TrialState
 from sweeps.config.load import load_config, parse_config
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution.job_messages import TrialJob
-from sweeps.execution.report_data import search_data
+from sweeps.execution.report_data import StudyRecord, search_data
 from sweeps.execution.reporting import study_findings
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.sweep import open_study
-from sweeps.execution.test_scores import TestScores as Scores
 from sweeps.report.search_page import page
 from sweeps.report.trial_row import score_text
 from sweeps.search.attempts import STOPPED, mark_interrupted, queue_interrupted
@@ -137,9 +136,10 @@ def test_a_lucky_seed_is_not_the_best_point(tree: Tree) -> None:
     label = label_of(config, "sums")
     both = "0.600 (mean of 2 seeds) in the search; 0.450 over 2 fresh seeds"
     assert score_text(label, best, rows) == both
-    html = page(search_data(config, "sums", rows, Scores())).html()
+    record = StudyRecord(config, "sums", study, rows)
+    html = page(search_data(record)).html()
     assert "trial 2, mean of 2 seeds; 0.450 over 2 fresh seeds" in html
-    finals, _ = study_findings(config, "sums", study, rows, Scores())
+    finals, _ = study_findings(record)
     assert finals == {"final/score": 0.6, "final/fresh_seeds_score": pytest.approx(0.45)}
 
 
@@ -250,6 +250,7 @@ def test_the_report_shows_the_spread(tree: Tree, tmp_path: Path) -> None:
     config = configured(tree, trials=1)
     study = new_study(config)
     run(study, config)
-    html = page(search_data(config, "sums", trial_rows(study, 5), Scores())).html()
+    record = StudyRecord(config, "sums", study, trial_rows(study, 5))
+    html = page(search_data(record)).html()
     assert "spread" in html
     assert "0.010" in html  # of three seeds that are 0.01 apart

@@ -31,7 +31,7 @@ from sweeps.search.trial_records import Records, recorded_rows
 from sweeps.storage.errors import UserError
 from sweeps.storage.interrupts import interruptible
 from sweeps.storage.run_lock import acquire_run_lock
-from sweeps.tracking.tracker import MemoryTracker
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.played import FINISHED, Groups, play
 
 PASSWORD = "swordfish"

@@ -175,7 +175,7 @@ def test_a_store_that_is_lost_while_one_waits_for_the_end_is_a_sentence(
     def lost(place: object) -> None:
         raise UserError("s3://sweeps does not answer")
 
-    monkeypatch.setattr("sweeps.cli.stop.living_driver", lost)
+    monkeypatch.setattr("sweeps.cli.steer.living_driver", lost)
     monkeypatch.setattr("sweeps.storage.run_lock.POLL_SECONDS", 60.0)
     with acquire_run_lock(folder):
         result = call("stop", "runs/small")

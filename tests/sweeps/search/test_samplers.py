@@ -90,7 +90,7 @@ def test_several_objectives(name: str) -> None:
     )
     for number in range(6):
         ratio = float(suggested(search, str(number)).point["mask_ratio"])
-        search.on_trial_result(str(number), {"score": 0.1, "step": 1, "steps": 4})
+        search.is_unpromising(str(number), {"score": 0.1, "step": 1, "steps": 4})
         search.on_trial_complete(
             str(number),
             {"score": ratio, "state": "finished", "metrics/cost/train_seconds": 2 - ratio},

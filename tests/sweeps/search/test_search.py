@@ -59,7 +59,7 @@ def test_a_suggestion_carries_its_point_and_is_recorded(study: optuna.Study) -> 
 def test_a_finished_trial_is_complete_with_its_score(study: optuna.Study) -> None:
     search = search_over(study)
     search.suggest("a")
-    search.on_trial_result("a", at(4, 0.5))
+    search.is_unpromising("a", at(4, 0.5))
     search.on_trial_complete("a", last())
     (trial,) = study.trials
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.75)
@@ -79,7 +79,7 @@ def test_a_finished_trial_is_complete_with_its_score(study: optuna.Study) -> Non
 def test_a_trial_stopped_early_is_pruned_at_its_last_check(study: optuna.Study) -> None:
     search = search_over(study)
     search.suggest("a")
-    search.on_trial_result("a", at(2, 0.5))
+    search.is_unpromising("a", at(2, 0.5))
     search.on_trial_complete("a", at(4, 0.4))
     (trial,) = study.trials
     assert trial.state is TrialState.PRUNED
@@ -115,8 +115,8 @@ def test_a_trial_that_fails_says_why(
 def test_what_is_not_finite_never_reaches_optuna(study: optuna.Study) -> None:
     search = search_over(study)
     search.suggest("a")
-    search.on_trial_result("a", at(2, math.nan))
-    search.on_trial_result("a", {"step": 3})
+    search.is_unpromising("a", at(2, math.nan))
+    search.is_unpromising("a", {"step": 3})
     search.on_trial_complete("a", last(**{"metrics/eval/loss": math.nan}))
     (trial,) = study.trials
     assert trial.intermediate_values == {}
@@ -126,9 +126,9 @@ def test_what_is_not_finite_never_reaches_optuna(study: optuna.Study) -> None:
 def test_repeated_and_unknown_reports_are_harmless(study: optuna.Study) -> None:
     search = search_over(study)
     search.suggest("a")
-    search.on_trial_result("a", at(4, 0.5))
-    search.on_trial_result("a", at(4, 0.6))  # its group was lost and started again
-    search.on_trial_result("b", at(4, 0.6))
+    search.is_unpromising("a", at(4, 0.5))
+    search.is_unpromising("a", at(4, 0.6))  # its group was lost and started again
+    search.is_unpromising("b", at(4, 0.6))
     search.on_trial_complete("a", at(4, 0.5))
     search.on_trial_complete("a", last())
     search.on_trial_complete("b", last())
@@ -255,7 +255,7 @@ def test_every_ending_is_told_as_what_it_is(
     search.suggest("a")
     for check in checks:
         search.is_unpromising("a", check)
-        search.on_trial_result("a", check)
+        search.is_unpromising("a", check)
     if ends:
         search.on_trial_complete("a", result, error=error)
         (trial,) = study.trials

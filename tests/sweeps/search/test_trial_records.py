@@ -37,7 +37,7 @@ def test_each_ending_has_its_row(study: optuna.Study) -> None:
     search.on_trial_complete("a", {**finished(0.5), "metrics/eval/loss": 1.5})
     search.on_trial_complete("b", {"score": 0.25, "step": 4, "steps": 8})
     search.on_trial_complete("c", error=True)
-    search.on_trial_result("d", {"score": 0.3, "step": 2})
+    search.is_unpromising("d", {"score": 0.3, "step": 2})
     rows = trial_rows(study, seed=7)
     assert [(row.number, row.key, row.state, row.score, row.step) for row in rows] == [
         (0, "k0", "finished", 0.5, 8),

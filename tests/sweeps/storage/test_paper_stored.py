@@ -17,8 +17,8 @@ from sweeps.execution.progress import LineDisplay
 from sweeps.execution.trial_batch import TrialBatch
 from sweeps.storage.address import Address
 from sweeps.storage.object_store import ObjectStore
-from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.conftest import Tree
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.played import FINISHED, Groups
 
 

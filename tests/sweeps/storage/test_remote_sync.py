@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from sweeps.cli.app import app
-from sweeps.cli.doctor_nodes import check_cluster
+from sweeps.cli.doctor import check_cluster
 from sweeps.config.load import load_config
 from sweeps.config.resources import Resources
 from sweeps.config.sweep_config import paths_for

@@ -23,8 +23,8 @@ from sweeps.config.sweep_config import resolve_paths
 from sweeps.execution import paper
 from sweeps.storage.errors import UserError
 from sweeps.storage.run_lock import acquire_run_lock, local_driver, request_stop
-from sweeps.tracking.tracker import MemoryTracker
 from tests.sweeps.another_driver import DRIVE, another_driver
+from tests.sweeps.memory_tracker import MemoryTracker
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from sweeps.execution.cluster import free_port
 from sweeps.search.optuna_storage import open_storage
+from sweeps.storage.address import sqlite_address, sqlite_path
 from sweeps.storage.database_backup import backup, restore
-from sweeps.storage.sqlite_address import sqlite_address, sqlite_path
 from sweeps.storage.study_paths import StudyPaths
 from sweeps.tracking.mlflow_server import serving
 from sweeps.tracking.mlflow_store import check_store, tracking_uri

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sweeps.tracking.event_log import Outbox, OutboxReader, forward
-from sweeps.tracking.tracker import MemoryTracker, StudyInfo, TrackingError, TrialInfo
+from sweeps.tracking.tracker import StudyInfo, TrackingError, TrialInfo
+from tests.sweeps.memory_tracker import MemoryTracker
 
 STUDY = StudyInfo("s", "s", "math", "", "", "", {})
 TRIAL = TrialInfo("t", 0, {}, 0)

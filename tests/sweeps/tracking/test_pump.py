@@ -13,14 +13,8 @@ from sweeps.storage.trial_files import EVENTS_FILE, RUN_FILE, SENT_FILE
 from sweeps.tracking import pump as pump_module
 from sweeps.tracking.event_log import Outbox
 from sweeps.tracking.pump import TrackerPump, final_metrics, single_values
-from sweeps.tracking.tracker import (
-    MemoryTracker,
-    StudyInfo,
-    Tracker,
-    TrackingError,
-    TrackingRefused,
-    TrialInfo,
-)
+from sweeps.tracking.tracker import StudyInfo, Tracker, TrackingError, TrackingRefused, TrialInfo
+from tests.sweeps.memory_tracker import MemoryTracker
 
 STUDY = StudyInfo("small/sums", "small", "sums", "", "abc", "", {})
 ENDED: dict[str, Any] = {

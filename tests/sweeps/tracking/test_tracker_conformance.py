@@ -14,14 +14,8 @@ from typing import Any, final
 import pytest
 
 from sweeps.tracking.mlflow_tracker import MlflowTracker
-from sweeps.tracking.tracker import (
-    DESCRIPTION,
-    MemoryTracker,
-    StudyInfo,
-    Tracker,
-    TrackingError,
-    TrialInfo,
-)
+from sweeps.tracking.tracker import DESCRIPTION, StudyInfo, Tracker, TrackingError, TrialInfo
+from tests.sweeps.memory_tracker import MemoryTracker
 
 # MLflow 3.17's own use of SQLAlchemy 2.1, nothing a caller can change.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")

@@ -1,4 +1,4 @@
-"""Check verdicts on curves with known truth: `python -m sweeps.report.verdict_simulation`.
+"""Check verdicts on curves with known truth: `python -m benchmarks.verdict_simulation`.
 
 It runs the code that studies use, on normal scores with standard deviation 1. Error rates come
 with their exact one-sided 95 % upper bounds.
@@ -7,6 +7,7 @@ with their exact one-sided 95 % upper bounds.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,13 +20,13 @@ from scipy import stats
 
 from sweeps.report.arms import Arm
 from sweeps.report.equivalence import (
+    ALPHA,
     Comparisons,
     against_best,
     against_control,
-    drop_power,
     flat_power,
 )
-from sweeps.report.intervals import simultaneous_intervals
+from sweeps.report.intervals import simultaneous_intervals, tukey
 
 Array = NDArray[np.float64]
 ARMS, MARGIN, DROP, BLOCKS = 12, 2.0, 4.0, 3.0
@@ -91,6 +92,17 @@ def _checks(runs: int, seeds: int, random: np.random.Generator) -> list[Rate]:
         happened = sum(event(_draw(truth, sd, seeds, random)) for _ in range(runs))
         rates.append(Rate(what, seeds, happened, runs, promised))
     return rates
+
+
+def drop_power(arms: int, seeds: int, drop_in_sd: float) -> float:
+    """A lower bound on the chance that a drop of one arm below the others is called different.
+
+    It compares with any arm of the plateau. The verdict compares with the best of them, which lies
+    higher. Uses a noncentral t at Tukey's critical value.
+    """
+    df = (arms - 1) * (seeds - 1)
+    shift = drop_in_sd / math.sqrt(2.0 / seeds)
+    return float(stats.nct.sf(tukey(1.0 - ALPHA, arms, df), df, shift))
 
 
 def _lowered(count: int) -> Array:
