@@ -11,7 +11,7 @@ from fault_history import LOSS, Attempt, Event, History, Life, Run
 from fault_stand_in import WORKERS
 from fault_sweep import DOMAIN
 
-from sweeps.search.attempts import INTERRUPTED, KEY, point_of
+from sweeps.search.attempt_records import INTERRUPTED, KEY, point_of
 from sweeps.storage.address import sqlite_address
 from sweeps.storage.trial_files import EVENTS_FILE, step_events
 

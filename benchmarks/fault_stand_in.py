@@ -15,7 +15,7 @@ from unittest.mock import patch
 from sweeps.cli.app import main
 from sweeps.config.budget import UsageTracker
 from sweeps.execution import study_session, sweep
-from sweeps.search.attempts import queue_points
+from sweeps.search.attempt_records import queue_points
 
 if TYPE_CHECKING:
     import optuna

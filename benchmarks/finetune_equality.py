@@ -25,10 +25,10 @@ import torch
 import yaml
 from finetune_peers import by_sorting, by_the_trainer
 
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loop import Cache, finetune
 from sweeps.finetune.model import load_model
+from sweeps.finetune.tokenized_data import load_training_data
 
 BATCH, ACCUMULATION, RATIO, WARMUP, PEAK = 8, 2, 0.5, 0.1, 2e-3
 

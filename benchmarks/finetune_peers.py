@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from sweeps.finetune.data import TrainingData
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.model import load_model
 from sweeps.finetune.optimizers import learning_rate
 from sweeps.finetune.order import DataOrder, mixed_seed
+from sweeps.finetune.tokenized_data import TrainingData
 
 Row = dict[str, list[int]]
 

@@ -36,12 +36,12 @@ from made_up_world import SHAPES, save_world
 from resident_memory import peak_growth
 from transformers import AutoModelForCausalLM
 
-from sweeps.finetune.data import TrainingData, load_training_data
 from sweeps.finetune.data_config import DataConfig
-from sweeps.finetune.examples import read_examples
+from sweeps.finetune.example_selection import read_examples
 from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.model import load_model, load_tokenizer
 from sweeps.finetune.process_group import Group
+from sweeps.finetune.tokenized_data import TrainingData, load_training_data
 from sweeps.finetune.trainer import Trainer
 
 MAX_LENGTH, EXAMPLES = 256, 512

@@ -27,7 +27,7 @@ from evaluators.protocol import Aggregation, Changes
 from evaluators.split import is_validation
 
 if TYPE_CHECKING:
-    from evaluators._harness import Harness
+    from evaluators._lm_eval_adapter import Harness
     from evaluators.benchmark import Split
     from evaluators.language_model import LanguageModel
 
@@ -75,7 +75,7 @@ def harness_model(lm: LanguageModel, ends: Sequence[str] = ()) -> Harness:
     Raises MissingHarness where lm-eval is not installed.
     """
     require_harness()
-    from evaluators._harness import Harness
+    from evaluators._lm_eval_adapter import Harness
 
     return Harness(lm, ends)
 

@@ -16,7 +16,7 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.driver_log import latest_trouble
 from sweeps.execution.progress import point_text, recorded_point, time_text
 from sweeps.report.trial_row import ScoreLabel, TrialRow, score_text, violations
-from sweeps.search.attempts import INCOMPLETE, INTERRUPTED
+from sweeps.search.attempt_records import INCOMPLETE, INTERRUPTED
 from sweeps.search.steering import requested
 from sweeps.search.trial_records import Records, best_row, label_of
 from sweeps.search.workload import workload

@@ -19,7 +19,7 @@ from sweeps.execution.test_scoring import TestScores
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.divergence import DivergedError, check_model_folder
 from sweeps.finetune.finetune_config import ModelConfig
-from sweeps.finetune.sources import is_on_hub
+from sweeps.finetune.row_sources import is_on_hub
 from sweeps.report.arms import Interval, winner
 from sweeps.report.trial_row import COUNT, SCORE, STANDARD_ERROR, ScoreLabel, TrialRow
 from sweeps.search.design import DesignPoint

@@ -30,7 +30,7 @@ from sweeps.execution import preflight
 from sweeps.execution.sweep import open_study
 from sweeps.finetune.hub import similar_path
 from sweeps.finetune.run_identity import Tree
-from sweeps.search.attempts import FORK, IMPORTED, KEY, NUMBER, latest_attempts, point_of
+from sweeps.search.attempt_records import FORK, IMPORTED, KEY, NUMBER, latest_attempts, point_of
 from sweeps.search.changed_space import distributions_of, fitted, point_in
 from sweeps.search.optuna_storage import open_foreign, open_storage
 from sweeps.search.trial_records import Records, label_of

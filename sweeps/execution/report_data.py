@@ -17,7 +17,7 @@ from sweeps.execution.test_scoring import TestScores
 from sweeps.report.methods_page import ComparisonData
 from sweeps.report.sensitivity import SensitivityData
 from sweeps.report.trial_row import ScoreLabel, StudyData, TrialRow, benchmark_text
-from sweeps.search.attempts import NUMBER
+from sweeps.search.attempt_records import NUMBER
 from sweeps.search.fixed_designs import DataDesign, MethodsDesign, build_design
 from sweeps.search.importance import importances
 from sweeps.search.trial_records import Records, best_row, label_of, own_rows

@@ -13,7 +13,7 @@ from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.export import chosen, run_yaml
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.attempts import KEY
+from sweeps.search.attempt_records import KEY
 from sweeps.search.requests import latest
 from sweeps.search.steering import check_domain, fork_trial, queue_point, stop_trial
 from sweeps.search.trial_records import Records

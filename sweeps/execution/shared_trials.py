@@ -16,7 +16,7 @@ from sweeps.config.study_identity import trial_key
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.trial_jobs import TrialJobs
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.attempts import KEY, NUMBER, identity, next_number, point_of
+from sweeps.search.attempt_records import KEY, NUMBER, identity, next_number, point_of
 from sweeps.search.design import DERIVED, Design, DesignPoint
 from sweeps.search.trial_records import Records
 from sweeps.storage.atomic_io import linked_copy

@@ -21,7 +21,7 @@ from sweeps.config.search_config import Objective, bounded
 from sweeps.config.space import Point
 from sweeps.execution.job_messages import TrialJob
 from sweeps.report.trial_row import CUT_SHORT, FRESH
-from sweeps.search.attempts import (
+from sweeps.search.attempt_records import (
     FORK,
     KEY,
     NUMBER,

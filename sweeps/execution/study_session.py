@@ -24,7 +24,7 @@ from sweeps.execution.tally import Tally
 from sweeps.execution.test_scoring import TestScores, score_on_test
 from sweeps.execution.trial_jobs import TrialJobs
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.attempts import (
+from sweeps.search.attempt_records import (
     KEY,
     Lineage,
     finished_trials,

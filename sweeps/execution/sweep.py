@@ -26,7 +26,7 @@ from sweeps.execution.progress import Display, LineDisplay
 from sweeps.execution.remote_job import Stored
 from sweeps.execution.worker_session import worker_session
 from sweeps.finetune.model_facts import warn_of_rounding
-from sweeps.search.attempts import mark_interrupted
+from sweeps.search.attempt_records import mark_interrupted
 from sweeps.search.changed_space import (
     carry_over,
     make_newest,

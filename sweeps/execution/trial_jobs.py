@@ -18,7 +18,7 @@ from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.method_options import DropConfig
 from sweeps.report.arms import SFT, scored_at
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.attempts import FORK, lineages
+from sweeps.search.attempt_records import FORK, lineages
 from sweeps.search.design import DERIVED, DesignPoint
 from sweeps.search.trial_records import trial_rows
 from sweeps.storage.trial_files import RUN_FILE

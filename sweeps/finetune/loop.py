@@ -13,7 +13,6 @@ from sweeps.finetune.base_model import base_model, model_key
 from sweeps.finetune.benchmarks import check_prompt_formats
 from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerprint
 from sweeps.finetune.checkpoint_saver import Saver
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.derived import score_derived
 from sweeps.finetune.disk import check_disk, check_hub_cache
 from sweeps.finetune.divergence import DivergedError, check_weights
@@ -32,6 +31,7 @@ from sweeps.finetune.process_state import Cache, preserve_global_state, signatur
 from sweeps.finetune.reporter import Check, Reporter, RunResult, read_result, write_result
 from sweeps.finetune.run_costs import TRAINED_SHARE, peak_memory, restart_peak_memory
 from sweeps.finetune.run_identity import lasting_identity
+from sweeps.finetune.tokenized_data import load_training_data
 from sweeps.finetune.trainer import Trainer
 from sweeps.finetune.validation import Validation
 

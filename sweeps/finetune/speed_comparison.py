@@ -11,10 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sweeps.finetune.base_model import base_model
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import preserve_global_state
+from sweeps.finetune.tokenized_data import load_training_data
 from sweeps.finetune.trainer import Trainer
 
 WARM_UP = 2

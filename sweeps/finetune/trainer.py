@@ -15,7 +15,6 @@ from gmt_core.half_fine_tuning import HalfFineTuning
 from gmt_core.masker import GradientMasker
 from gmt_core.methods import Method, build_method
 from gmt_core.random_mask import RandomMask
-from sweeps.finetune.data import TrainingData
 from sweeps.finetune.divergence import DivergedError
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loss import TokenLoss, chunked_from
@@ -27,6 +26,7 @@ from sweeps.finetune.packing import attending, choose_attention
 from sweeps.finetune.parallel import Fill, Parallel, Replicated, Sharded, total_norm
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.run_costs import Throughput, trained_share
+from sweeps.finetune.tokenized_data import TrainingData
 
 
 @final

@@ -27,7 +27,7 @@ from sweeps.config.study_identity import (
 )
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.trial_keys import shown, value_of
-from sweeps.search.attempts import (
+from sweeps.search.attempt_records import (
     EARLIER,
     FORK,
     INCOMPLETE,

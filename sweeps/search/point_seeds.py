@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.config.space import Point
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.search.attempts import (
+from sweeps.search.attempt_records import (
     FORK,
     INCOMPLETE,
     REQUEST,

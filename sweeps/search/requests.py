@@ -24,7 +24,7 @@ from sweeps.config.space import MASKING, Point, SpaceConfig, identity, is_whole
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.validation_errors import explain
 from sweeps.finetune.run_identity import FORK_CHANGES
-from sweeps.search.attempts import (
+from sweeps.search.attempt_records import (
     FORK,
     KEY,
     NUMBER,

@@ -9,7 +9,7 @@ import optuna
 
 from sweeps.config.sweep_config import KeepConfig
 from sweeps.report.trial_row import EARLIER_SPACE, TrialRow
-from sweeps.search.attempts import FORK
+from sweeps.search.attempt_records import FORK
 from sweeps.search.design import Design
 from sweeps.search.trial_records import best_rows, best_sft_row
 from sweeps.storage.remote_sync import Remove, remove_here

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 import optuna
 from optuna.trial import FrozenTrial
 
-from sweeps.search.attempts import (
+from sweeps.search.attempt_records import (
     INCOMPLETE,
     KEY,
     LASTING,

@@ -14,7 +14,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from sweeps.finetune.checkpoint import step_name
-from sweeps.search.attempts import FORK, KEY, REQUEST
+from sweeps.search.attempt_records import FORK, KEY, REQUEST
 from sweeps.search.requests import (
     Request,
     check_search,

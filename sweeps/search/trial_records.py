@@ -17,7 +17,7 @@ from sweeps.config.old_records import check_schema
 from sweeps.config.study_identity import DEFINITION
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.report.trial_row import EARLIER_SPACE, ScoreLabel, TrialRow, best_first
-from sweeps.search.attempts import (
+from sweeps.search.attempt_records import (
     EARLIER,
     IMPORTED,
     INTERRUPTED,

@@ -150,7 +150,7 @@ def test_the_plan_says_what_checkpoints_cost(
     monkeypatch.setattr("sweeps.finetune.memory.count_parameters", lambda _: MISTRAL)
     (sweep_files / "sweep.yaml").write_text(json.dumps(seven_billion(tree)))
     line = "  checkpoints: 3 of 80.93 GiB and 11 min 35 s to write each; "
-    assert f"{line}training waits for one only where" in call("sweep.yaml").stdout
+    assert f"{line}training waits only if the next" in call("sweep.yaml").stdout
     fast = call("sweep.yaml", "--write-rate", "1000").stdout
     assert "80.93 GiB and 1 min 27 s to write each" in fast
     given = ("--seconds-per-step", "1", "--price", "10", "training.checkpoint_async=false")

@@ -20,7 +20,7 @@ from sweeps.execution.progress import LineDisplay
 from sweeps.execution.study_session import DomainSession
 from sweeps.execution.sweep import open_study, run_studies
 from sweeps.execution.trial_batch import TrialBatch
-from sweeps.search.attempts import finished_trials
+from sweeps.search.attempt_records import finished_trials
 from sweeps.search.requests import queue_request
 from sweeps.search.trial_records import Records, best_row, best_sft_row, own_rows
 from sweeps.search.workload import workload

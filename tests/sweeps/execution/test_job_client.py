@@ -36,7 +36,7 @@ class SilentQueue:
         return self.now > self._queued_until
 
     def do_evict(self, job_id: str) -> tuple[None, str]:
-        return None, "rank 1 stalls in sweeps.finetune.data:7 (read)"
+        return None, "rank 1 stalls in sweeps.finetune.tokenized_data:7 (read)"
 
 
 def client(queue: SilentQueue, monkeypatch: pytest.MonkeyPatch) -> JobClient:

@@ -13,7 +13,7 @@ from sweeps.config.load import load_config
 from sweeps.config.sweep_config import paths_for
 from sweeps.execution.report_data import StudyRecord, facts, learning_curves
 from sweeps.execution.reporting import again, rewrite
-from sweeps.search.attempts import NUMBER
+from sweeps.search.attempt_records import NUMBER
 from sweeps.search.trial_records import Records
 from sweeps.storage.study_paths import save_links
 from tests.sweeps.played import FINISHED, RUNNING, STOPPED, play

@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from benchmarks.finetune_peers import by_the_trainer
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loop import finetune
+from sweeps.finetune.tokenized_data import load_training_data
 from tests.sweeps.finetune.tiny import MemoryReporter, parameters
 
 STEPS, BATCH = 12, 8

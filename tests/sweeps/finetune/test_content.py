@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from sweeps.finetune import data
+from sweeps.finetune import tokenized_data
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.finetune_config import BenchmarkConfig
 from sweeps.finetune.process_state import signature
@@ -60,7 +60,7 @@ def test_a_file_below_a_folder_is_seen(tmp_path: Path) -> None:
 def test_kept_tokens_depend_on_all_that_decontaminates(
     tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "_CACHED_BYTES", 0)
+    monkeypatch.setattr(tokenized_data, "_CACHED_BYTES", 0)
     tokenizer = AutoTokenizer.from_pretrained(world / "model")
     config = DataConfig(path=str(save_rows(tmp_path / "rows.jsonl", [ROW])), decontaminate=3)
     (tmp_path / "mmlu" / "dev").mkdir(parents=True)
@@ -68,7 +68,7 @@ def test_kept_tokens_depend_on_all_that_decontaminates(
 
     def key(config: DataConfig = config, **changes: Any) -> tuple[object, ...] | None:
         places = {"validation": str(tmp_path / "mmlu"), "test": "hub:owner/name@v1"}
-        return data._cache_key(
+        return tokenized_data._cache_key(
             config, tokenizer, [BenchmarkConfig(**{"name": "mmlu", **places, **changes})]
         )
 

@@ -12,10 +12,10 @@ import datasets
 import pytest
 from pydantic import ValidationError
 
-from sweeps.finetune.data import TrainingData, load_training_data
 from sweeps.finetune.example import Example, Row, RowError
 from sweeps.finetune.finetune_config import DataConfig
 from sweeps.finetune.run_identity import run_identity
+from sweeps.finetune.tokenized_data import TrainingData, load_training_data
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.evaluators.tokenizer_families import Family
 from tests.sweeps.finetune.tiny import config, save_rows
@@ -464,7 +464,7 @@ def test_a_conversation_that_becomes_several_is_reported(
     path = save_rows(tmp_path / "rows.jsonl", [case.row, {"messages": said("hi", "yo")}])
     data = load(path, tokenizer, case, without_marks(THINKING))
     assert (len(data), data.counts.examples) == (3, 3)
-    assert "1 conversations give an example for each answer: the chat template" in caplog.text
+    assert "1 conversations became an example for each answer: the chat template" in caplog.text
 
 
 def test_only_conversations_have_turns(world: Path) -> None:

@@ -10,10 +10,10 @@ import datasets
 import pytest
 from transformers import AutoTokenizer
 
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import Example, Part, Row, RowError
-from sweeps.finetune.examples import read_examples
+from sweeps.finetune.example_selection import read_examples
+from sweeps.finetune.tokenized_data import load_training_data
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import pair_of, save_rows
 

@@ -10,12 +10,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from evaluators.language_model import LanguageModel
 from evaluators.prompt_formats import turn_ends
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import RowError
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.model import add_stop_tokens, load_tokenizer
+from sweeps.finetune.tokenized_data import load_training_data
 from tests.sweeps.finetune.tiny import (
     ABSENT_TEST,
     MemoryReporter,
@@ -168,7 +168,7 @@ def test_stop_tokens_are_added_to_those_of_the_model(
 def test_the_ends_are_cached_with_the_tokens(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.finetune.data._CACHED_BYTES", 0)
+    monkeypatch.setattr("sweeps.finetune.tokenized_data._CACHED_BYTES", 0)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     tokenizer = load_tokenizer(ModelConfig(path=str(base), added_tokens=ADDED))
     rows = save_rows(tmp_path / "rows.jsonl", [{"messages": [asked(1, 1), answered(1, 1)]}])

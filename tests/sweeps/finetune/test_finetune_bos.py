@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from evaluators.tokens import TokenCodec
-from sweeps.finetune import data as data_module
+from sweeps.finetune import tokenized_data as data_module
 from sweeps.finetune.checkpoint import run_fingerprint
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.run_identity import run_identity
+from sweeps.finetune.tokenized_data import load_training_data
 from tests.evaluators.tokenizer_families import FAMILIES, Family
 from tests.sweeps.finetune.tiny import MemoryReporter, config, evaluate_folder, save_rows
 

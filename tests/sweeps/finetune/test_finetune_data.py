@@ -9,9 +9,9 @@ from transformers import AutoTokenizer
 
 from evaluators import benchmarks
 from evaluators.split import is_validation
-from sweeps.finetune.data import TrainingData, load_training_data
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import Example, Part, Row, RowError
+from sweeps.finetune.tokenized_data import TrainingData, load_training_data
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import pair_of, save_rows
 

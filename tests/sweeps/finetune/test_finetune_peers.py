@@ -9,11 +9,11 @@ import torch
 from transformers import AutoTokenizer
 
 from benchmarks.finetune_peers import by_sorting
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.model import load_model
 from sweeps.finetune.order import DataOrder
 from sweeps.finetune.process_group import Group
+from sweeps.finetune.tokenized_data import load_training_data
 from sweeps.finetune.trainer import Trainer
 from tests.sweeps.finetune.beside_the_trainer import BATCH, SETTINGS, STEPS, train_both
 from tests.sweeps.finetune.tiny import MemoryReporter, config, largest_difference, parameters

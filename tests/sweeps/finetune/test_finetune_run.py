@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evaluators.prompt_formats import written
 from evaluators.tokens import TokenCodec
 from sweeps.finetune.checkpoint import run_fingerprint
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import BenchmarkConfig, ModelConfig
 from sweeps.finetune.loop import RunResult, finetune
 from sweeps.finetune.model import load_model
@@ -26,6 +25,7 @@ from sweeps.finetune.model_facts import ModelError
 from sweeps.finetune.order import DataOrder
 from sweeps.finetune.process_state import Cache
 from sweeps.finetune.reporter import FolderReporter
+from sweeps.finetune.tokenized_data import load_training_data
 from sweeps.finetune.trainer import Trainer
 from sweeps.storage.trial_files import RESULT_FILE
 from tests.sweeps.finetune.tiny import (

@@ -14,7 +14,7 @@ from evaluators import benchmarks
 from evaluators.errors import DataError
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import RowError
-from sweeps.finetune.examples import read_examples
+from sweeps.finetune.example_selection import read_examples
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.model import load_tokenizer
 from sweeps.finetune.model_facts import ModelError, read_model_config

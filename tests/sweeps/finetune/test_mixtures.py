@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from sweeps.config.path_types import resolve_data
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import RowError
-from sweeps.finetune.examples import DataCounts, read_examples
+from sweeps.finetune.example_selection import DataCounts, read_examples
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.order import DataOrder, Share
 from sweeps.finetune.run_identity import data_identity
+from sweeps.finetune.tokenized_data import load_training_data
 from tests.sweeps.finetune.tiny import MemoryReporter, config, save_rows
 
 

@@ -13,12 +13,12 @@ import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sweeps.finetune.base_model import base_model
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.memory import worker_need
 from sweeps.finetune.model_facts import ModelError
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache
+from sweeps.finetune.tokenized_data import load_training_data
 from sweeps.finetune.trainer import Trainer
 from tests.sweeps.finetune.processes import run_ranks
 from tests.sweeps.finetune.tiny import config, save_world

@@ -19,12 +19,12 @@ from transformers import AutoTokenizer
 from evaluators import benchmarks
 from evaluators.prompt_formats import written
 from evaluators.split import is_validation
-from sweeps.finetune import data as data_module
-from sweeps.finetune.data import load_training_data
+from sweeps.finetune import tokenized_data as data_module
 from sweeps.finetune.data_config import HOMES, PROMPTS, DataConfig, TrainFormat
 from sweeps.finetune.example import Example, Row, RowError
-from sweeps.finetune.examples import read_examples
+from sweeps.finetune.example_selection import read_examples
 from sweeps.finetune.finetune_config import BenchmarkConfig
+from sweeps.finetune.tokenized_data import load_training_data
 from sweeps.finetune.training_sets import TRAINING_SETS
 from tests.sweeps.finetune.tiny import pair_of, save_rows
 

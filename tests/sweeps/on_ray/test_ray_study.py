@@ -15,10 +15,10 @@ from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution.sweep import StudyResult, paths_for, run
 from sweeps.finetune import benchmarks
-from sweeps.finetune.data import load_training_data
 from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.model import load_model
 from sweeps.finetune.order import DataOrder
+from sweeps.finetune.tokenized_data import load_training_data
 from sweeps.storage.errors import UserError
 from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.on_ray.mini_sweeps import benchmark, data, point, tree

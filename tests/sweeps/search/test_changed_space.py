@@ -21,7 +21,7 @@ from sweeps.execution.domain_result import DomainResult
 from sweeps.execution.progress import LineDisplay
 from sweeps.execution.sweep import open_study, run_studies
 from sweeps.execution.trial_batch import TrialBatch
-from sweeps.search.attempts import EARLIER, finished_trials
+from sweeps.search.attempt_records import EARLIER, finished_trials
 from sweeps.search.changed_space import carry_over, point_in, preview
 from sweeps.search.optuna_storage import open_storage
 from sweeps.search.pending_trials import SearchSpace, queue_missing

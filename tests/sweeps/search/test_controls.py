@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.config.search_config import SearchConfig
 from sweeps.config.space import Point, SpaceConfig
 from sweeps.execution.study_search import StudySearch
-from sweeps.search.attempts import UNPROMISING, mark_interrupted, queue_interrupted
+from sweeps.search.attempt_records import UNPROMISING, mark_interrupted, queue_interrupted
 from sweeps.search.pruners import build_pruner
 from sweeps.search.samplers import DistinctSampler
 from tests.sweeps.jobs import suggested, trial_job

@@ -17,7 +17,7 @@ from sweeps.config.space import Point, SpaceConfig
 from sweeps.execution.study_search import StudySearch
 from sweeps.execution.trial_batch import BatchSearcher, TrialBatch
 from sweeps.execution.tuner import EarlyStopping
-from sweeps.search.attempts import mark_interrupted, queue_interrupted
+from sweeps.search.attempt_records import mark_interrupted, queue_interrupted
 from sweeps.search.pruners import build_pruner
 from tests.sweeps.jobs import suggested, trial_job
 

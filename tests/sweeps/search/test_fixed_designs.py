@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from sweeps.config.study_config import ArmName, NuisanceConfig, StudyConfig
 from sweeps.report.arms import winner
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.attempts import queue_points
+from sweeps.search.attempt_records import queue_points
 from sweeps.search.design import Design, DesignPoint, DesignSpace, Plan
 from sweeps.search.fixed_designs import DataDesign, DropDesign, MethodsDesign, SensitivityDesign
 

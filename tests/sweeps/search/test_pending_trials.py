@@ -13,7 +13,7 @@ from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.report_data import StudyRecord, search_data
 from sweeps.execution.study_search import StudySearch
-from sweeps.search.attempts import mark_interrupted, queue_interrupted
+from sweeps.search.attempt_records import mark_interrupted, queue_interrupted
 from sweeps.search.design import FRESH_SEEDS_FROM
 from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.trial_records import best_row, best_sft_row, own_rows, trial_rows

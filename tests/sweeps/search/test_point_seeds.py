@@ -18,7 +18,7 @@ from sweeps.execution.study_search import StudySearch
 from sweeps.execution.sweep import open_study
 from sweeps.report.search_page import page
 from sweeps.report.trial_row import score_text
-from sweeps.search.attempts import STOPPED, mark_interrupted, queue_interrupted
+from sweeps.search.attempt_records import STOPPED, mark_interrupted, queue_interrupted
 from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.point_seeds import PointSeeds
 from sweeps.search.retry_failed import queue_failed

@@ -15,7 +15,7 @@ from sweeps.execution.study_search import StudySearch
 from sweeps.execution.sweep import open_study
 from sweeps.execution.trial_batch import FINISHED, BatchSearcher, TrialBatch
 from sweeps.execution.trial_jobs import TrialJobs
-from sweeps.search.attempts import FORK, POINT, Lineage, mark_interrupted, queue_interrupted
+from sweeps.search.attempt_records import FORK, POINT, Lineage, mark_interrupted, queue_interrupted
 from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.requests import Inbox, Request, fork_request, queue_request
 from sweeps.search.retry_failed import queue_failed

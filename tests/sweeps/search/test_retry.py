@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from sweeps.cli import app
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.sweep import open_study
-from sweeps.search.attempts import finished_trials, mark_interrupted
+from sweeps.search.attempt_records import finished_trials, mark_interrupted
 from sweeps.search.retry_failed import queue_failed
 from sweeps.search.trial_records import Records
 from sweeps.search.workload import workload

@@ -9,7 +9,7 @@ import optuna
 from sweeps.config.space import SpaceConfig
 from sweeps.execution.job_messages import TrialJob
 from sweeps.execution.study_search import StudySearch
-from sweeps.search.attempts import mark_interrupted, queue_interrupted
+from sweeps.search.attempt_records import mark_interrupted, queue_interrupted
 from sweeps.search.trial_records import best_row, best_sft_row, trial_rows
 from tests.sweeps.jobs import trial_job
 

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy
 
 from sweeps.execution.progress import LineDisplay
-from sweeps.search.attempts import mark_interrupted
+from sweeps.search.attempt_records import mark_interrupted
 from sweeps.search.optuna_storage import InterruptSafeStorage
 from sweeps.storage.interrupts import interruptible, shielded
 
@@ -101,7 +101,7 @@ import sys
 import numpy.random
 import optuna
 from sweeps.storage.interrupts import interruptible
-from sweeps.search.attempts import mark_interrupted
+from sweeps.search.attempt_records import mark_interrupted
 from sweeps.search.optuna_storage import InterruptSafeStorage
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

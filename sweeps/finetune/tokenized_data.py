@@ -27,12 +27,12 @@ from evaluators.protocol import is_own
 from evaluators.tokens import AddBos, TokenCodec
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import RowError, Text
-from sweeps.finetune.examples import DataCounts, by_source, read_examples
+from sweeps.finetune.example_selection import DataCounts, by_source, read_examples
 from sweeps.finetune.finetune_config import BenchmarkConfig
 from sweeps.finetune.loss import MicroBatch, collate
 from sweeps.finetune.order import DataOrder, Share
+from sweeps.finetune.row_sources import is_on_hub, source_bytes
 from sweeps.finetune.run_identity import content
-from sweeps.finetune.sources import is_on_hub, source_bytes
 
 _LOG = logging.getLogger(__name__)
 
@@ -292,11 +292,11 @@ def _code_digest() -> str:
     """A digest of the code that builds examples: another release tokenises again."""
     here = Path(__file__).parent
     names = (
-        "data",
+        "tokenized_data",
         "columns",
         "example",
-        "examples",
-        "sources",
+        "example_selection",
+        "row_sources",
         "conversation",
         "training_sets",
         "chat_template",

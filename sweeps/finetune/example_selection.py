@@ -25,7 +25,7 @@ from sweeps.finetune.columns import renamed
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import Example, Row, RowError, Text, one_by_one
 from sweeps.finetune.finetune_config import BenchmarkConfig
-from sweeps.finetune.sources import read_source
+from sweeps.finetune.row_sources import read_source
 from sweeps.finetune.training_sets import TRAINING_SETS
 
 T = TypeVar("T")
