@@ -16,6 +16,7 @@ from sweeps.cli.arguments import (
     Overrides,
     load,
     load_stored,
+    paper_remark,
     skipped,
 )
 from sweeps.cli.command_results import DomainEnd, PaperEnd, SweepEnd, ValidConfig
@@ -54,7 +55,10 @@ def run(config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False) -
     """
     again = command_line("run", config, overrides)
     with stoppable(again):
-        return run_sweep(load(config, overrides), again, adopt=adopt)
+        parsed = load(config, overrides)
+        for line in paper_remark(config, parsed, command_line("paper", config, overrides)):
+            print(line)
+        return run_sweep(parsed, again, adopt=adopt)
 
 
 def resume(
@@ -268,6 +272,7 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> Answer[ValidCon
     noun = "domain" if len(parsed.domains) == 1 else "domains"
     what = kind if trials is None else f"{trials} trials"
     lines = [f"{domain}: {remark}" for domain, found in result.remarks.items() for remark in found]
+    lines += paper_remark(config, parsed, command_line("paper", config, overrides))
     lines += [f"{config} is valid: {what}, {noun} {', '.join(parsed.domains)}. Run it with:"]
     return Answer(result, lines, (command_line("run", config, overrides),))
 

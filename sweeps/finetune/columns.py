@@ -6,9 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sweeps.finetune.example import Row, RowError
+from sweeps.finetune.train_formats import COLUMNS
 from sweeps.storage.errors import nearest
 
 _OPTIONAL = ("input", "system", "tools")
+
+
+def required(name: str) -> set[str]:
+    """The fields that every row of a format has."""
+    return {*COLUMNS[name]} - {*_OPTIONAL}
 
 
 def renamed(

@@ -95,6 +95,16 @@ def test_trials_of_a_plain_optuna_script(sweep_files: Path, script: optuna.Study
     assert Records(load_config("runs/small")).rows("sums") == rows
 
 
+def test_an_import_of_nothing_fails(sweep_files: Path, script: optuna.Study) -> None:
+    outside = call("sweep.yaml", "tune.db", *MAP, "space.learning_rate=[1e-6, 2e-6]")
+    assert outside.exit_code == 1
+    assert "0 of 12 trials of study lr imported; " in outside.stdout
+    assert "9 skipped: learning_rate is outside one of 1e-06, 2e-06" in outside.stdout
+    assert outside.stderr == (
+        "error: domain sums: no trial of tune.db was imported; each was skipped, as said above\n"
+    )
+
+
 def test_bits_per_byte_are_minimized(sweep_files: Path, script: optuna.Study) -> None:
     minimal = optuna.create_study(study_name="loss", storage="sqlite:///tune.db")
     minimal.optimize(objective, n_trials=2)
