@@ -26,6 +26,7 @@ from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.trial_keys import shown
 from sweeps.execution.progress import Display, build_display
+from sweeps.report.search_verdict import same_score
 from sweeps.report.trial_row import ScoreLabel, TrialRow, fresh_scores, score_text
 from sweeps.search.retry_failed import queue_failed
 from sweeps.search.trial_records import Records, label_of
@@ -193,6 +194,7 @@ def _end_of(config: SweepConfig, result: StudyResult) -> SweepEnd:
     domains = {}
     for name, domain in result.domains.items():
         label = label_of(config, name)
+        same = same_score(domain.rows) if kind == "search" else ""
         domains[name] = DomainEnd(
             reached=domain.is_reached(),
             label=label,
@@ -200,7 +202,7 @@ def _end_of(config: SweepConfig, result: StudyResult) -> SweepEnd:
             best=domain.best,
             best_score=_score(label, domain),
             paired=paired_tests(domain.test_scores),
-            test_remarks=comparison_remarks(domain.test_scores, label),
+            test_remarks=(*filter(None, [same]), *comparison_remarks(domain.test_scores, label)),
             report=domain.report.html,
             links=saved_links(place.study(name)),
         )

@@ -17,7 +17,6 @@ from sweeps.report.sensitivity import SensitivityData
 from sweeps.report.trial_row import StudyData, TrialRow, benchmark_text
 from sweeps.search.attempts import NUMBER
 from sweeps.search.fixed_designs import DataDesign, MethodsDesign, build_design
-from sweeps.search.importance import importances
 from sweeps.search.trial_records import Records, best_row, label_of, own_rows
 
 
@@ -113,7 +112,6 @@ def sensitivity_data(
         declared=declaration(config, study),
         config_yaml=config_yaml(config),
         items=scores.items,
-        importance=importances(rows, config.seed),
     )
 
 
