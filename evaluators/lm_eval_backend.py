@@ -104,6 +104,11 @@ def open_tasks(name: str, changes: Changes) -> tuple[list[Any], Aggregation]:
         raise DataError(
             f"lm_eval:{name}: {given}: expected a task that generates text, found none"
         )
+    if (changes.top_p or 1.0) < 1.0 and any(map(_is_greedy, tasks)):
+        raise DataError(
+            f"lm_eval:{name}: top_p {changes.top_p:g}: expected a temperature above 0, or top_p 1 "
+            "for greedy decoding"
+        )
     rules = [rule for group in found.get("groups", {}).values() for rule in _rules(group)]
     return tasks, "items" if all(rule.weight_by_size for rule in rules) else "groups"
 
@@ -237,6 +242,13 @@ def _change(task: Any, changes: Changes) -> None:
     given = {key: value for key, value in decoding.items() if value is not None}
     if given and task.OUTPUT_TYPE == "generate_until":
         task.set_config("generation_kwargs", {**(task.config.generation_kwargs or {}), **given})
+
+
+def _is_greedy(task: Any) -> bool:
+    """Whether the task generates texts, and draws none of them at random."""
+    options = task.config.generation_kwargs or {}
+    draws = options.get("do_sample") is not False and options.get("temperature")
+    return task.OUTPUT_TYPE == "generate_until" and not draws
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from evaluators.files import BrokenFile, records
 from evaluators.hub import load_split
 
 Fields = Mapping[str, type | tuple[type, ...]]
+_OTHER_ROWS = "Rows with other fields need another benchmark, perhaps a YAML file of your own"
 _HUB = re.compile(r"hub:(?P<name>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
 
 
@@ -79,7 +80,8 @@ def _checked(
         if not isinstance(row, dict):
             raise DataError.at(place, line, expected, type(row).__name__)
         if not fields.keys() <= row.keys():
-            raise DataError.at(place, line, expected, missing_fields(fields, row))
+            found = f"{missing_fields(fields, row)}. {_OTHER_ROWS}"
+            raise DataError.at(place, line, expected, found)
         for name, kind in fields.items():
             # bool is an int to isinstance, but no answer index
             if not isinstance(row[name], kind) or isinstance(row[name], bool):

@@ -58,7 +58,7 @@ def section(
     heading: str, path: str, model: type[BaseModel], shown: dict[tuple[type[BaseModel], str], str]
 ) -> str:
     """A model's keys as a table, without those that an earlier section shows; perhaps empty."""
-    owners = {k: owner(model, k) for k, field in model.model_fields.items() if not field.exclude}
+    owners = {name: owner(model, name) for name in model.model_fields}
     new = {name: each for name, each in owners.items() if (each, name) not in shown}
     if not new:
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import sys
@@ -123,3 +124,5 @@ def main() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes the rest at exit
         sys.exit(f"error: the output cannot be written: {error.strerror}")
+    finally:
+        gc.freeze()  # at exit Python would search a million objects for cycles, for seconds

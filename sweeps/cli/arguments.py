@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, final
 
 import typer
@@ -17,7 +18,7 @@ from pydantic import BaseModel
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from sweeps.cli.answer import Document, Problem
+from sweeps.cli.answer import Document, Problem, refuse
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.validation_errors import inner_model
@@ -136,6 +137,33 @@ def load_stored(config: str, overrides: list[str] | None) -> SweepConfig:
     """
     place = paths_for(load(config, overrides))
     return load(str(place.folder if place.config_file().is_file() else config), overrides)
+
+
+def pairs(option: str, given: Sequence[str] | None, form: str) -> dict[str, str]:
+    """The values of a repeatable option NAME=VALUE; each name and each value is given once."""
+    found = [one.partition("=")[::2] for one in given or ()]
+    if broken := [name for name, value in found if not name or not value]:
+        refuse(f"{option} {broken[0]}: expected {form}")
+    for words in zip(*found, strict=True):
+        if several := [word for word in words if words.count(word) > 1]:
+            refuse(
+                f"{option}: {several[0]} is given {words.count(several[0])} times; expected once"
+            )
+    return dict(found)
+
+
+def paper_remark(config: str, parsed: SweepConfig, following: str) -> list[str]:
+    """A line for a YAML file that lists the studies of a paper, where a command takes only one.
+
+    `following`: the command that takes all of them.
+    """
+    if not Path(config).is_file() or "paper" not in parsed.study.model_fields_set:
+        return []
+    listed = ", ".join(parsed.study.paper)
+    return [
+        f"This is the study '{parsed.study.kind}' alone. For all studies of the paper ({listed}): "
+        f"`{following}`"
+    ]
 
 
 def skipped(metrics: Mapping[str, float]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, final
 
 import yaml
 
+from sweeps.cli.row_format import RowFormat
 from sweeps.config.load import load_tree
 from sweeps.config.path_types import resolve_model
 from sweeps.config.validation_errors import checked
@@ -28,7 +29,7 @@ class OwnData:
     """A domain from the user's own data: training rows in a format, a benchmark and its items."""
 
     train: str
-    format: str
+    format: RowFormat
     benchmark: str
     validation: str
     test: str
@@ -43,7 +44,9 @@ class OwnData:
         if runs_code(self.benchmark):
             benchmark["sandbox"] = "bubblewrap"
         items = {"validation": self.validation, "test": self.test}
-        rows = {"path": self.train, "format": self.format, "max_length": max_length}
+        rows = {"path": self.train, "format": self.format.name, "max_length": max_length}
+        if self.format.columns:
+            rows["columns"] = dict(self.format.columns)
         if self.train == self.validation:
             rows["part"] = "train"
         return {"data": rows, "benchmarks": [{**benchmark, **items}]}
@@ -102,10 +105,13 @@ def mini_domain(name: str) -> dict[str, Any]:
     return domain
 
 
-def configuration(name: str, model: ModelFacts, domains: dict[str, dict[str, Any]]) -> str:
-    """The text of the file."""
+def configuration(
+    name: str, model: ModelFacts, domains: dict[str, dict[str, Any]], remark: str = ""
+) -> str:
+    """The text of the file. `remark`: a comment on the domains."""
     gpus = _gpus()
     rates = (3e-4, 5e-3) if model.is_small else (1e-6, 1e-4)
+    note = _NOTE if "metric: bits_per_byte" in _indented(domains) else ""
     start = f"{(rates[0] * rates[1]) ** 0.5:.1e}"
     return _TEMPLATE.format(
         name=name,
@@ -117,7 +123,7 @@ def configuration(name: str, model: ModelFacts, domains: dict[str, dict[str, Any
         low=f"{rates[0]:.1e}",
         high=f"{rates[1]:.1e}",
         start=start,
-        note=_NOTE if "metric: bits_per_byte" in _indented(domains) else "",
+        note=f"# {remark}\n" * bool(remark) + note,
         domains=_indented(domains),
     )
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.answer import Answer, refuse
-from sweeps.cli.arguments import ConfigFile, Overrides, load
+from sweeps.cli.answer import Answer, Problem, refuse
+from sweeps.cli.arguments import ConfigFile, Overrides, load, pairs
 from sweeps.storage.errors import nearest
 
 
@@ -41,13 +41,7 @@ def import_trials(
     The sweep must not be running. Imported trials are in the report under their own heading. They
     have no model, so they are never the best trial and never part of a comparison.
     """
-    pairs = [one.partition("=")[::2] for one in mapped or ()]
-    if broken := [name for name, key in pairs if not name or not key]:
-        refuse(f"--map {broken[0]}: expected NAME=KEY, for example lr=learning_rate")
-    for words in zip(*pairs, strict=True):
-        if several := [word for word in words if words.count(word) > 1]:
-            refuse(f"--map: {several[0]} is given {words.count(several[0])} times; expected once")
-    keys = dict(pairs)
+    keys = pairs("--map", mapped, "NAME=KEY, for example lr=learning_rate")
     parsed = load(config, overrides)
     if parsed.study.kind != "search":
         refuse(f"a {parsed.study.kind} study has a fixed design: only a search imports trials")
@@ -65,5 +59,6 @@ def import_trials(
     else:
         found = imports.from_sweep(parsed, source, domains)
     said = list[str]()
-    imports.import_trials(parsed, found, said.append)
-    return Answer(said, said)
+    empty = ", ".join(imports.import_trials(parsed, found, said.append))
+    why = f"domain {empty}: no trial of {source} was imported; each was skipped, as said above"
+    return Answer(said, said, problem=Problem.of(why, 1) if empty else None)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.answer import Answer, refuse
+from sweeps.cli.arguments import pairs
 from sweeps.cli.config_template import (
     MINI_MODEL,
     OwnData,
@@ -18,6 +19,7 @@ from sweeps.cli.config_template import (
     mini_domains,
     model_facts,
 )
+from sweeps.cli.row_format import DEFAULT, RowFormat, guess_format
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import resolve_paths
 from sweeps.execution.preflight import check_inputs
@@ -42,8 +44,18 @@ def init(
     ] = None,
     train: Annotated[str | None, typer.Option(help=f"{_Own}the training rows.")] = None,
     data_format: Annotated[
-        str, typer.Option("--format", help=f"{_Own}the format of a training row.")
-    ] = "prompt_response",
+        str | None,
+        typer.Option(
+            "--format", help=f"{_Own}the format of a training row; guessed from the first one."
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=COLUMN",
+            help=f"{_Own}the column of a field, e.g. prompt=question. Repeatable.",
+        ),
+    ] = None,
     benchmark: Annotated[str, typer.Option(help=f"{_Own}the benchmark.")] = "exact_match",
     validation: Annotated[
         str | None, typer.Option(help=f"{_Own}validation items, used for selection.")
@@ -62,23 +74,44 @@ def init(
         refuse(f"{path}: expected a file that ends in .yaml")
     asks = sys.stdin.isatty() and sys.stdout.isatty()
     model = model or _ask("Model (folder, hub name, mini:model)", MINI_MODEL, asks)
-    own = None
-    if train is not None:
-        own = OwnData(train, data_format, benchmark, *_both(validation, test))
-    elif validation is not None or test is not None:
-        refuse("--validation and --test require --train, the training rows")
+    columns = pairs("--column", column, "FIELD=COLUMN, for example prompt=question")
+    own = _own_data(train, data_format, columns, benchmark, validation, test)
+    remark = own.format.remark() if own else ""
     known = "own" if own else ",".join(mini_domains())
     given = ",".join(domain) if domain else _ask("Domains, separated by commas", known, asks)
-    text = _text(path.stem, model, [name.strip() for name in given.split(",")], own)
+    text = _text(path.stem, model, [name.strip() for name in given.split(",")], own, remark)
     _write(path, text)
     following = (command_line(name, path) for name in ("validate", "plan", "run"))
-    lines = [f"Wrote {path}. Review and edit it, then:"]
+    lines = [*filter(None, [remark]), f"Wrote {path}. Review and edit it, then:"]
     return Answer(path, lines, tuple(following))
 
 
 def _ask(question: str, default: str, asks: bool) -> str:
     answer: str = typer.prompt(question, default=default) if asks else default
     return answer
+
+
+def _own_data(
+    train: str | None,
+    data_format: str | None,
+    columns: dict[str, str],
+    benchmark: str,
+    validation: str | None,
+    test: str | None,
+) -> OwnData | None:
+    if train is None:
+        if validation is not None or test is not None:
+            refuse("--validation and --test require --train, the training rows")
+        if data_format or columns:
+            refuse("--format and --column require --train, the training rows")
+        return None
+    items = _both(validation, test)
+    if data_format or columns:
+        return OwnData(train, RowFormat(data_format or DEFAULT, columns), benchmark, *items)
+    try:
+        return OwnData(train, guess_format(train, benchmark), benchmark, *items)
+    except ValueError as error:
+        refuse(str(error))
 
 
 def _both(validation: str | None, test: str | None) -> tuple[str, str]:
@@ -90,7 +123,7 @@ def _both(validation: str | None, test: str | None) -> tuple[str, str]:
     return validation, test
 
 
-def _text(stem: str, model: str, names: list[str], own: OwnData | None) -> str:
+def _text(stem: str, model: str, names: list[str], own: OwnData | None, remark: str) -> str:
     """The configuration, checked as `validate` checks it."""
     if own is not None and len(names) != 1:
         refuse(f"--train describes one domain, but --domain names {len(names)}")
@@ -100,7 +133,7 @@ def _text(stem: str, model: str, names: list[str], own: OwnData | None) -> str:
         trees = {
             name: own.tree(facts.is_small, length) if own else mini_domain(name) for name in names
         }
-        text = configuration(stem, facts, trees)
+        text = configuration(stem, facts, trees, remark)
         _check(text)
     except ValueError as error:
         refuse(str(error))

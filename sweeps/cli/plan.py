@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Annotated
 
 import typer
 
 from sweeps.cli.answer import Answer, Problem, refuse
-from sweeps.cli.arguments import ConfigFile, Overrides, load
+from sweeps.cli.arguments import ConfigFile, Overrides, load, paper_remark
 from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import planning
@@ -245,7 +246,9 @@ def plan(
         refuse(str(error))
     if isinstance(found, PaperPlan):
         return _answer(found, paper_view(found), command_line("paper", config, overrides))
-    return _answer(found, view(found), command_line("run", config, overrides))
+    of_all = command_line("plan", config, [*(overrides or ()), "--paper"])
+    lines = chain(paper_remark(config, parsed, of_all), view(found))
+    return _answer(found, lines, command_line("run", config, overrides))
 
 
 def _answer(

@@ -16,6 +16,7 @@ from sweeps.cli.arguments import (
     Overrides,
     load,
     load_stored,
+    paper_remark,
     skipped,
 )
 from sweeps.cli.command_results import DomainEnd, PaperEnd, SweepEnd, ValidConfig
@@ -25,6 +26,7 @@ from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.trial_keys import shown
 from sweeps.execution.progress import Display, build_display
+from sweeps.report.search_verdict import same_score
 from sweeps.report.trial_row import ScoreLabel, TrialRow, fresh_scores, score_text
 from sweeps.search.retry_failed import queue_failed
 from sweeps.search.trial_records import Records, label_of
@@ -54,7 +56,10 @@ def run(config: ConfigFile, overrides: Overrides = None, adopt: Adopt = False) -
     """
     again = command_line("run", config, overrides)
     with stoppable(again):
-        return run_sweep(load(config, overrides), again, adopt=adopt)
+        parsed = load(config, overrides)
+        for line in paper_remark(config, parsed, command_line("paper", config, overrides)):
+            print(line)
+        return run_sweep(parsed, again, adopt=adopt)
 
 
 def resume(
@@ -189,6 +194,7 @@ def _end_of(config: SweepConfig, result: StudyResult) -> SweepEnd:
     domains = {}
     for name, domain in result.domains.items():
         label = label_of(config, name)
+        same = same_score(domain.rows) if kind == "search" else ""
         domains[name] = DomainEnd(
             reached=domain.is_reached(),
             label=label,
@@ -196,7 +202,7 @@ def _end_of(config: SweepConfig, result: StudyResult) -> SweepEnd:
             best=domain.best,
             best_score=_score(label, domain),
             paired=paired_tests(domain.test_scores),
-            test_remarks=comparison_remarks(domain.test_scores, label),
+            test_remarks=(*filter(None, [same]), *comparison_remarks(domain.test_scores, label)),
             report=domain.report.html,
             links=saved_links(place.study(name)),
         )
@@ -264,6 +270,7 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> Answer[ValidCon
     noun = "domain" if len(parsed.domains) == 1 else "domains"
     what = kind if trials is None else f"{trials} trials"
     lines = [f"{domain}: {remark}" for domain, found in result.remarks.items() for remark in found]
+    lines += paper_remark(config, parsed, command_line("paper", config, overrides))
     lines += [f"{config} is valid: {what}, {noun} {', '.join(parsed.domains)}. Run it with:"]
     return Answer(result, lines, (command_line("run", config, overrides),))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import isclose
 from typing import Annotated, Any, Protocol, final
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from sweeps.config.parameter_forms import FORMS, plain_form
 from sweeps.config.trial_keys import (
@@ -81,8 +81,11 @@ class FloatRange(StrictModel):
     """Draw on a logarithmic scale; without `step`."""
     when: Conditions = Field(default_factory=dict)
     """Other parameters with choices, and the values at which this one is drawn."""
-    whole: Annotated[bool, Field(exclude=True)] = False
-    """Whole numbers only; it follows from the parameter's key."""
+    _is_whole: bool = PrivateAttr(False)
+
+    def model_post_init(self, key: str | None) -> None:
+        """`key`: of the parameter, given as the context of validation; some take only integers."""
+        self._is_whole = key is not None and is_whole(key)
 
     @model_validator(mode="after")
     def _ordered(self) -> FloatRange:
@@ -92,7 +95,7 @@ class FloatRange(StrictModel):
             raise ValueError(f"a logarithmic range requires low above 0, got {self.low}")
         if self.log and self.step is not None:
             raise ValueError("a range has either a step or a logarithmic scale, not both")
-        if self.whole and self.step is not None and self.step % 1:
+        if self._is_whole and self.step is not None and self.step % 1:
             raise ValueError(f"step: expected a whole number, got {self.step:g}")
         step = self.spacing()
         if step is not None and (self.high - self.low) / step >= MOST_POINTS:
@@ -108,7 +111,7 @@ class FloatRange(StrictModel):
 
     def spacing(self) -> float | None:
         """The distance of neighbouring values; None if there is none."""
-        return 1.0 if self.whole and self.step is None else self.step
+        return 1.0 if self._is_whole and self.step is None else self.step
 
     def values(self) -> tuple[Value, ...]:
         """The two ends, which is enough to check bounds."""
@@ -116,7 +119,7 @@ class FloatRange(StrictModel):
 
     def suggest(self, trial: Draws, name: str) -> Value:
         """One value, drawn by the study's sampler."""
-        if not self.whole:
+        if not self._is_whole:
             return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
         step = int(self.step or 1)
         return trial.suggest_int(name, int(self.low), int(self.high), step=step, log=self.log)
@@ -159,7 +162,7 @@ class FloatRange(StrictModel):
         return float(value) if step is None else round((value - self.low) / step)
 
     def _number(self, value: float) -> Value:
-        return round(value) if self.whole else value
+        return round(value) if self._is_whole else value
 
     def __str__(self) -> str:
         grid = f" in steps of {self.step:g}" if self.step is not None else ""
@@ -249,7 +252,7 @@ def parameter(key: str, value: Any) -> FloatRange | Choices:
         found = FloatRange.model_validate(form)
         for end in (found.low, found.high):
             checked(key, end)
-        return FloatRange.model_validate({**form, "whole": is_whole(key)})
+        return FloatRange.model_validate(form, context=key)
     given = Choices.model_validate(form).choices
     return Choices.model_validate({**form, "choices": [checked(key, one) for one in given]})
 

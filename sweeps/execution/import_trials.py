@@ -39,6 +39,8 @@ from sweeps.storage.address import OPTIONS, is_address
 from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.lease import Say
 
+_BEFORE = "imported before"
+
 
 @final
 @dataclass(frozen=True)
@@ -51,8 +53,10 @@ class Source:
     left_out: tuple[str, ...] = ()
 
 
-def import_trials(config: SweepConfig, sources: Mapping[str, Source], say: Say) -> None:
+def import_trials(config: SweepConfig, sources: Mapping[str, Source], say: Say) -> tuple[str, ...]:
     """Add the trials of each domain's source to its study, once, and say what was done.
+
+    Returns the domains that have no trial of their source, neither from now nor from before.
 
     Raises:
         UserError: a process runs the sweep, or its recorded study differs.
@@ -66,19 +70,23 @@ def import_trials(config: SweepConfig, sources: Mapping[str, Source], say: Say) 
         remote_sync.database_kept(place, driver, say),
     ):
         save_config(config)
-        storage = open_storage(place)
+        storage, empty = open_storage(place), list[str]()
         for domain, source in sources.items():
             study = open_study(config, domain, storage, say=say)
-            say(f"{domain}: {_add(study, source)}")
+            has_any, said = _add(study, source)
+            say(f"{domain}: {said}")
+            empty += [] if has_any else [domain]
+    return tuple(empty)
 
 
-def _add(study: optuna.Study, source: Source) -> str:
+def _add(study: optuna.Study, source: Source) -> tuple[bool, str]:
+    """Add the trials; whether any is in the study now, and what was done."""
     known = [t.user_attrs.get(IMPORTED) for t in study.get_trials(deepcopy=False)]
     skipped, added = Counter[str](), 0
     for number, found in source.trials:
         mark = {"source": source.name, "number": number}
         if isinstance(found, str) or mark in known:
-            skipped[found if isinstance(found, str) else "imported before"] += 1
+            skipped[found if isinstance(found, str) else _BEFORE] += 1
             continue
         found.user_attrs = {**found.user_attrs, IMPORTED: mark}
         study.add_trial(found)
@@ -86,7 +94,8 @@ def _add(study: optuna.Study, source: Source) -> str:
     said = f"{added} of {len(source.trials)} trials of {source.name} imported"
     said += "".join(f"; {count} skipped: {why}" for why, count in skipped.items())
     left_out = ", ".join(source.left_out)
-    return f"{said}; not in the space, ignored: {left_out}" if left_out else said
+    said += f"; not in the space, ignored: {left_out}" if left_out else ""
+    return added + skipped[_BEFORE] > 0, said
 
 
 def from_sweep(config: SweepConfig, path: str, domains: Sequence[str]) -> dict[str, Source]:

@@ -17,7 +17,7 @@ from sweeps.execution.driver_log import LOG, driver_log
 from sweeps.execution.hooked_display import HookedDisplay, calling_hooks
 from sweeps.execution.progress import Display, LineDisplay
 from sweeps.execution.remote_job import Stored
-from sweeps.execution.report_data import StudyRecord, sensitivity_data
+from sweeps.execution.report_data import StudyRecord, facts, sensitivity_data
 from sweeps.execution.reporting import again, study_page
 from sweeps.execution.worker_session import worker_session
 from sweeps.report import paper_page
@@ -248,6 +248,7 @@ def _domain(config: SweepConfig, domain: str) -> PaperDomain:
     """A domain's studies on one page. Of a search, whose best point stands in a table over all
     domains, it has only the link."""
     pages: dict[Kind, Page] = {}
+    begun: dict[Kind, list[tuple[str, str]]] = {}
     every: tuple[TrialRow, ...] = ()
     curve: tuple[ScoreLabel, SensitivityResult] | None = None
     for kind in _recorded(config):
@@ -255,26 +256,28 @@ def _domain(config: SweepConfig, domain: str) -> PaperDomain:
         if (record := StudyRecord.of(Records(one), domain)) is None:
             continue
         every += record.rows
+        begun[kind] = facts(record)
+        if kind == "search":
+            continue
         pages[kind], _ = study_page(record)
         if kind == "sensitivity":
             curve = record.label, analyse(sensitivity_data(record))
-    fixed = {kind: page for kind, page in pages.items() if kind != "search"}
-    verdicts: dict[str, str] = {kind: page.leads[0][0] for kind, page in fixed.items()}
+    verdicts: dict[str, str] = {kind: page.leads[0][0] for kind, page in pages.items()}
     above = "sensitivity" if "sensitivity" in verdicts else next(iter(verdicts), "")
     said = verdicts.pop(above, "no study has begun.")
     return PaperDomain(
         domain,
         f"{domain}: {said}",
         cost(every),
-        tuple(part for kind, page in fixed.items() for part in _parts(page, verdicts.get(kind))),
-        tuple(f"{kind}: {line}" for kind, page in fixed.items() for line in page.caveats),
-        tuple(part for page in fixed.values() for part in page.appendix),
+        tuple(part for kind, page in pages.items() for part in _parts(page, verdicts.get(kind))),
+        tuple(f"{kind}: {line}" for kind, page in pages.items() for line in page.caveats),
+        tuple(part for page in pages.values() for part in page.appendix),
         tuple(
             (f"{domain}, {kind}", f"../../{study_name(config, kind)}/{domain}/report/report.html")
-            for kind in pages
+            for kind in begun
         ),
         curve,
-        merged(page.facts for page in pages.values()),
+        merged(begun.values()),
     )
 
 

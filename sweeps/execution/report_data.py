@@ -19,7 +19,6 @@ from sweeps.report.sensitivity import SensitivityData
 from sweeps.report.trial_row import ScoreLabel, StudyData, TrialRow, benchmark_text
 from sweeps.search.attempt_records import NUMBER
 from sweeps.search.fixed_designs import DataDesign, MethodsDesign, build_design
-from sweeps.search.importance import importances
 from sweeps.search.trial_records import Records, best_row, label_of, own_rows
 
 
@@ -128,7 +127,6 @@ def sensitivity_data(record: StudyRecord) -> SensitivityData:
         declared=declaration(record),
         config_yaml=config_yaml(config),
         items=record.scores.items,
-        importance=importances(record.rows, config.seed),
     )
 
 

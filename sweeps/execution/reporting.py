@@ -37,7 +37,7 @@ from sweeps.report.trial_row import fresh_scores, score_text
 from sweeps.report.write_report import RESULTS, ReportPaths, write_files
 from sweeps.search.design import Design
 from sweeps.search.fixed_designs import build_design
-from sweeps.search.importance import search_importances
+from sweeps.search.importance import importances, search_importances
 from sweeps.search.trial_records import Records, best_row
 from sweeps.storage.program import command_line
 from sweeps.storage.study_paths import saved_links, ways_to
@@ -108,6 +108,7 @@ def _page(record: StudyRecord) -> tuple[Page, dict[str, Any]]:
         return search_page.page(replace(data, curves=curves, importance=importance)), {}
     if kind == "sensitivity":
         design = sensitivity_data(record)
+        design = replace(design, importance=importances(record.rows, config.seed))
         result = analyse(design)
         return sensitivity_page.page(design, result), sensitivity.results(design, result)
     if kind == "efficiency":

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from sweeps.finetune.data_config import COLUMNS
 from sweeps.finetune.example import Row, RowError
 from sweeps.storage.errors import nearest
 
 _OPTIONAL = ("input", "system", "tools")
+
+
+def required(name: str) -> set[str]:
+    """The fields that every row of a format has."""
+    return {*COLUMNS[name]} - {*_OPTIONAL}
 
 
 def renamed(

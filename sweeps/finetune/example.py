@@ -50,7 +50,8 @@ class Row:
         raise RowError(f"{self.place}: expected {expected}, found {found}")
 
     def _names(self) -> str:
-        return "the fields " + (", ".join(sorted(self.fields)) or "(none)")
+        names = ", ".join(sorted(self.fields)) or "(none)"
+        return f"the fields {names}: see data.format and data.columns"
 
 
 class Turn(NamedTuple):

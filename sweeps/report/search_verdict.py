@@ -8,6 +8,7 @@ from sweeps.report.trial_row import (
     PairedTest,
     ScoreLabel,
     StudyData,
+    TrialRow,
     best_by_mask_ratio,
     best_first,
 )
@@ -17,6 +18,8 @@ def verdict(data: StudyData) -> str:
     """The best trial against plain fine-tuning (SFT), on test items, in one sentence."""
     if data.best is None:
         return "No verdict: no trial has finished within the constraints."
+    if said := same_score(data.rows):
+        return f"No verdict: {said}."
     if is_control(data):
         count = len(best_first(data.rows))
         return f"The best of {count} trials on validation items is SFT itself: nothing to compare."
@@ -45,6 +48,17 @@ def _compared(label: ScoreLabel, ours: str, test: PairedTest) -> str:
     return (
         f"{ours} and SFT cannot be distinguished: {ours} minus SFT is {gap}{unit} "
         f"(95 % interval {span}), {scope}"
+    )
+
+
+def same_score(rows: tuple[TrialRow, ...]) -> str:
+    """What to do if the score does not tell the finished trials apart; else empty."""
+    found = best_first(rows)
+    if len(found) < 2 or found[0].score != found[-1].score:
+        return ""
+    return (
+        f"all {len(found)} finished trials have the same score; a finer metric, such as "
+        "bits_per_byte, tells them apart"
     )
 
 

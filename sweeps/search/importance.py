@@ -55,7 +55,8 @@ def _resampled(
     results = []
     for name in varying:
         low, high = np.quantile([sample[name] for sample in samples], [0.025, 0.975])
-        results.append((name, Interval(whole[name], float(low), float(high))))
+        share = whole[name]  # all samples may lie on one side of it, since they repeat trials
+        results.append((name, Interval(share, min(share, float(low)), max(share, float(high)))))
     return tuple(sorted(results, key=lambda pair: -pair[1].estimate))
 
 

@@ -309,6 +309,10 @@ def test_a_wrong_name_metric_or_option_is_a_sentence(tmp_path):
         build(name, preset="full")
     with pytest.raises(ValueError, match="temperature: expected a task that generates text"):
         build(name, changes=Changes(temperature=0.5))
+    generates = task("gsm8k", tmp_path)
+    for changes in (Changes(top_p=0.9), Changes(top_p=0.9, temperature=0.0)):
+        with pytest.raises(ValueError, match=r"top_p 0\.9: expected a temperature above 0"):
+            build(generates, changes=changes)
     path = write_task("gsm8k", tmp_path, unsafe_code=True)
     with pytest.raises(ValueError, match="without a sandbox"):
         build(f"lm_eval:{path}")

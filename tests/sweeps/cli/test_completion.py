@@ -43,6 +43,7 @@ def test_keys_of_overrides() -> None:
         ("search.sche", ["search.scheduler."]),
         ("search.scheduler.gr", ["search.scheduler.grace_checks="]),
         ("hooks.on_end.web", ["hooks.on_end.webhook="]),
+        ("space.mask_ratio.w", ["space.mask_ratio.when="]),
         ("nothing.here", []),
         ("name.more", []),
     ],

@@ -23,3 +23,18 @@ def test_no_heavy_library_is_imported(command: str, tmp_path: Path) -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert found.stdout.splitlines()[-1:] == ["imported: []"], found.stdout + found.stderr
+
+
+def test_the_end_of_the_program_searches_no_cycles() -> None:
+    """With torch and Ray in memory, that would take Python seconds after the last line."""
+    program = (
+        "import atexit, gc\n"
+        "from sweeps.cli.app import main\n"
+        "atexit.register(lambda: print(len(gc.get_objects())))\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", program, "--version"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    version, objects = found.stdout.splitlines()
+    assert version.startswith("gmt-sweep")
+    assert int(objects) < 1000

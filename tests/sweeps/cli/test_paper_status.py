@@ -97,6 +97,27 @@ def test_its_folder_says_that_it_is_a_paper(paper: Path, monkeypatch: pytest.Mon
     assert "--adopt is for one sweep" in adopted.stderr
 
 
+def test_a_file_with_a_paper_says_how_to_plan_and_run_it(sweep_files: Path, tree: Tree) -> None:
+    listed = tree | {"study": {"paper": ["search", "methods"]}}
+    Path("paper.yaml").write_text(json.dumps(listed))
+    (sweep_files / "runs").mkdir()
+    for words, following in (
+        (["plan"], "plan paper.yaml seed=1 --paper"),
+        (["validate"], "paper paper.yaml seed=1"),
+    ):
+        shown = CliRunner().invoke(app.app, [*words, "paper.yaml", "seed=1"])
+        assert shown.exit_code == 0, shown.output
+        assert (
+            "This is the study 'search' alone. For all studies of the paper (search, methods): "
+            f"`python -m sweeps {following}`\n"
+        ) in shown.stdout
+        plain = CliRunner().invoke(app.app, [*words, "sweep.yaml"])
+        assert "alone" not in plain.stdout
+    stored = play(FINISHED, source="paper.yaml")
+    folder = str(paths_for(stored).folder)
+    assert "alone" not in CliRunner().invoke(app.app, ["plan", folder]).stdout
+
+
 def test_a_sweep_of_the_same_name_keeps_its_folder(sweep_files: Path) -> None:
     config = play(FINISHED)
     stored = paths_for(config).config_file().read_text()

@@ -95,16 +95,32 @@ def test_trials_of_a_plain_optuna_script(sweep_files: Path, script: optuna.Study
     assert Records(load_config("runs/small")).rows("sums") == rows
 
 
+def test_an_import_of_nothing_fails(sweep_files: Path, script: optuna.Study) -> None:
+    outside = call("sweep.yaml", "tune.db", *MAP, "space.learning_rate=[1e-6, 2e-6]")
+    assert outside.exit_code == 1
+    assert "0 of 12 trials of study lr imported; " in outside.stdout
+    assert "9 skipped: learning_rate is outside one of 1e-06, 2e-06" in outside.stdout
+    assert outside.stderr == (
+        "error: domain sums: no trial of tune.db was imported; each was skipped, as said above\n"
+    )
+
+
 def test_bits_per_byte_are_minimized(sweep_files: Path, script: optuna.Study) -> None:
-    minimal = optuna.create_study(study_name="loss", storage="sqlite:///tune.db")
-    minimal.optimize(objective, n_trials=2)
+    minimal = optuna.create_study(
+        study_name="loss",
+        storage="sqlite:///tune.db",
+        sampler=optuna.samplers.RandomSampler(seed=0),
+    )
+    minimal.optimize(objective, n_trials=12)
     bits = "domains.sums.benchmarks.0.metric=bits_per_byte"
     refused = call("sweep.yaml", "tune.db", bits, "--study", "lr", *MAP)
     assert refused.exit_code == 2
     assert "its direction is maximize, but that of domain 'sums' is min" in refused.stderr
     done = call("sweep.yaml", "tune.db", bits, "--study", "loss", *MAP)
     assert done.exit_code == 0, done.output
-    for row in Records(load_config("runs/small")).rows("sums"):
+    rows = Records(load_config("runs/small")).rows("sums")
+    assert len(rows) == sum(map(fits, minimal.trials)) > 0
+    for row in rows:
         assert row.score == -(minimal.trials[row.number].value or 0.0)
 
 
@@ -222,11 +238,13 @@ def test_a_search_learns_from_imported_trials_and_selects_its_own(
 
 
 def test_an_imported_point_may_be_trained_here(sweep_files: Path) -> None:
-    play(FINISHED, FINISHED)
-    grid = ["search.sampler=grid", "space.learning_rate=1e-3", "space.mask_ratio=[0, 0.2]"]
+    first, _ = Records(play(FINISHED, FINISHED)).rows("sums")
+    rate, ratios = first.learning_rate, f"[{first.mask_ratio}, 0.95]"
+    grid = ["search.sampler=grid", f"space.learning_rate={rate}", f"space.mask_ratio={ratios}"]
     found = load_config("sweep.yaml", ["name=other", *grid])
     done = call("sweep.yaml", "runs/small", "name=other", *grid)
     assert done.exit_code == 0, done.output
+    assert "1 of 2 trials" in done.stdout
     assert workload(found, "sums", Records(found).rows("sums")).left == 4
     searched = load_config("sweep.yaml", ["name=third", "search.sampler=random"])
     assert call("sweep.yaml", "runs/small", "name=third", "search.sampler=random").exit_code == 0

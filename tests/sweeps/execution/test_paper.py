@@ -15,6 +15,7 @@ import yaml
 from sweeps.config.load import load_config, parse_config
 from sweeps.config.study_identity import git_commit, study_definition
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
+from sweeps.execution import reporting
 from sweeps.execution.export import export, model_card, run_yaml
 from sweeps.execution.paper import check, report, run, study_of
 from sweeps.execution.progress import LineDisplay
@@ -122,7 +123,9 @@ def test_a_domain_may_have_its_own_ratio_and_nuisance_parameters(paper: Tree) ->
     assert design.plan.combinations == ((2, 5e-3),)
 
 
-def test_no_study_takes_a_ratio_from_replicates_of_another(paper: Tree, tmp_path: Path) -> None:
+def test_no_study_takes_a_ratio_from_replicates_of_another(
+    paper: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the same seeds and items, the winner of sensitivity would lead by luck."""
     config = parse_config(paper | {"storage": str(tmp_path), "search": {"trials": 1}})
     study = open_study(study_of(config, "sensitivity"), "sums")
@@ -137,7 +140,10 @@ def test_no_study_takes_a_ratio_from_replicates_of_another(paper: Tree, tmp_path
     assert mask_ratio(study_of(config, "data"), "sums") == 0.2
     seeds = {kind: study_of(config, kind, final=False).seed for kind in config.study.paper}
     assert seeds.pop("search") not in {seed + n for seed in seeds.values() for n in range(1000)}
+    estimated: list[object] = []
+    monkeypatch.setattr(reporting, "importances", lambda *given: estimated.append(given) or ())
     html = report(config).read_text()
+    assert len(estimated) == 1  # for the one sensitivity study
     assert "sums:" in html
     assert "Best mask ratio" in html
 

@@ -390,11 +390,15 @@ def test_the_verdict_comes_first_with_its_scope() -> None:
     assert "GMT leads SFT by 0.0600 bits per byte (95 % interval 0.0210 to 0.0990)" in text
 
 
+SAME = tuple(replace(row, score=0.0, scores=()) for row in ROWS[:2])
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
         ({"rows": (), "best": None}, "no trial has finished"),
         ({"best": ROWS[2]}, "The best of 4 trials on validation items is SFT itself"),
+        ({"rows": SAME}, "all 2 finished trials have the same score; a finer metric"),
         ({"rows": ROWS[1:2]}, "no SFT trial"),
         ({"test_results": {}, "paired": ()}, "have not been read"),
         ({"paired": ()}, "no scores on the same test items"),
