@@ -75,7 +75,7 @@ def stages(out: Path, model: Path | None, rows: Path | None, *, dry: bool) -> It
     device = f"resources.gpus_per_worker={0 if dry else 0.5}"
     mini = ("-m", "sweeps", "run", "sweeps/configs/mini.yaml", device, *trials, *short)
     yield Stage("mini_sweep", mini, PROJECT)
-    names = ("ours", "ours_gmt", "transformers", "trl")
+    names = ("ours", "trl") if dry else ("ours", "ours_gmt", "transformers", "trl")
     peers = ("benchmarks/finetune_throughput.py", "--no-memory", "--trainers", *names)
     turns = ("--rounds", "1" if dry else "3", "--updates", "1" if dry else "4")
     yield Stage("trl", (*peers, *turns, "--folder", str(out / "trl")), (*PROJECT, "trl"))
