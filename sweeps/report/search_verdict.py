@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sweeps.report.methods_page import NAMES
 from sweeps.report.trial_row import (
     NOT_ESTIMABLE,
@@ -53,14 +51,14 @@ def _compared(label: ScoreLabel, ours: str, test: PairedTest) -> str:
     )
 
 
-def same_score(rows: Sequence[TrialRow]) -> str:
+def same_score(rows: tuple[TrialRow, ...]) -> str:
     """What to do if the score does not tell the finished trials apart; else empty."""
     found = best_first(rows)
     if len(found) < 2 or found[0].score != found[-1].score:
         return ""
     return (
-        f"all {len(found)} finished trials have the same score; a finer metric, such as "
-        "bits_per_byte, tells them apart"
+        f"all {len(found)} finished trials have the same score; a finer metric of the benchmarks, "
+        "such as bits_per_byte, tells them apart"
     )
 
 
