@@ -15,8 +15,8 @@ from typing import Any, Literal, TextIO, final
 
 from evaluators.errors import DataError
 
-ENDINGS = (".jsonl", ".json", ".csv")
-"""Of the files that `records` reads, each with or without .gz."""
+ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+"""Of the files that `records` reads; all but Parquet files may end in .gz, too."""
 
 
 @final
@@ -82,15 +82,17 @@ def read_text(path: Path) -> str:
 
 
 def records(path: Path, *, field: str | None = None) -> Iterator[Record]:
-    """Every record of a CSV or JSON file (any other ending), blank lines left out.
+    """Every record of a CSV, Parquet or JSON file (any other ending), blank lines left out.
 
     JSON is an object on each line, or one array. With `field`, a .json file is always read as
     one value: an array, or an object with the array as its `field`.
 
     Raises:
-        DataError: the file has no text.
+        DataError: the file has no text, or is no Parquet file.
         BrokenFile: it stops being CSV or JSON.
     """
+    if ending(path) == ".parquet":
+        return _parquet(path)
     if ending(path) == ".csv":
         return _csv(path)
     if field is not None:
@@ -126,6 +128,27 @@ def _csv(path: Path) -> Iterator[Record]:
             yield Record("line", number, fault=fault)
         else:
             yield Record("line", number, dict(zip(names, values, strict=True)))
+
+
+def _parquet(path: Path) -> Iterator[Record]:
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches():
+            for value in batch.to_pylist():
+                number += 1
+                yield Record("row", number, without_nulls(value))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: expected a Parquet file, found: {error}") from error
+
+
+def without_nulls(value: Any) -> Any:
+    """A nested value without the nulls that Arrow adds for keys missing in a row."""
+    if isinstance(value, dict):
+        return {key: without_nulls(each) for key, each in value.items() if each is not None}
+    return [without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def _begins_an_array(path: Path) -> bool:

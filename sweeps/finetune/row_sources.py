@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from evaluators.errors import DataError
-from evaluators.files import ENDINGS as TEXT_ENDINGS
-from evaluators.files import BrokenFile, ending, records
+from evaluators.files import ENDINGS, BrokenFile, ending, records, without_nulls
 from evaluators.hub import load_split
 from sweeps.finetune import hub
 from sweeps.finetune.data_config import DataConfig
 from sweeps.finetune.example import Row, RowError
 from sweeps.finetune.strict_model import split_paths
-
-ENDINGS = (*TEXT_ENDINGS, ".parquet")
 
 
 def read_source(config: DataConfig) -> Iterator[Row | RowError]:
@@ -53,7 +49,7 @@ def read_file(path: Path) -> Iterator[Row | RowError]:
     Raises RowError if the file has no rows or becomes unreadable.
     """
     empty = True
-    for row in _parquet_rows(path) if ending(path) == ".parquet" else _text_rows(path):
+    for row in _rows(path):
         empty = False
         yield row
     if empty:
@@ -73,7 +69,7 @@ def _files_at(place: Path) -> list[Path]:
     return inside
 
 
-def _text_rows(path: Path) -> Iterator[Row | RowError]:
+def _rows(path: Path) -> Iterator[Row | RowError]:
     try:
         for record in records(path):
             place = f"{path}, {record.unit} {record.number}"
@@ -90,20 +86,6 @@ def _text_rows(path: Path) -> Iterator[Row | RowError]:
         raise RowError(str(error)) from error
 
 
-def _parquet_rows(path: Path) -> Iterator[Row | RowError]:
-    import pyarrow
-    from pyarrow import parquet
-
-    number = 0
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches():
-            for value in batch.to_pylist():
-                number += 1
-                yield Row(f"{path}, row {number}", _given(value))
-    except pyarrow.ArrowException as error:
-        raise RowError(f"{path}: expected a Parquet file, found: {error}") from error
-
-
 def _hub_rows(config: DataConfig) -> Iterator[Row | RowError]:
     """Rows of a hub dataset, through the cache of `datasets`."""
     try:
@@ -114,11 +96,4 @@ def _hub_rows(config: DataConfig) -> Iterator[Row | RowError]:
             f"{error}"
         ) from error
     for number, value in enumerate(rows, start=1):
-        yield Row(f"{config.path} ({config.split}), row {number}", _given(value))
-
-
-def _given(value: Any) -> Any:
-    """A nested value without the nulls that Arrow adds for keys missing in a row."""
-    if isinstance(value, dict):
-        return {key: _given(each) for key, each in value.items() if each is not None}
-    return [_given(each) for each in value] if isinstance(value, list) else value
+        yield Row(f"{config.path} ({config.split}), row {number}", without_nulls(value))

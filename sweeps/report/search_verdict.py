@@ -57,8 +57,8 @@ def same_score(rows: tuple[TrialRow, ...]) -> str:
     if len(found) < 2 or found[0].score != found[-1].score:
         return ""
     return (
-        f"all {len(found)} finished trials have the same score; a finer metric, such as "
-        "bits_per_byte, tells them apart"
+        f"all {len(found)} finished trials have the same score; a finer metric of the benchmarks, "
+        "such as bits_per_byte, tells them apart"
     )
 
 

@@ -8,7 +8,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from evaluators.benchmarks import NAMES, build
 from evaluators.errors import DataError, NoRowsError
@@ -45,6 +47,20 @@ def test_every_benchmark_reads_them(
     changed = {path: change(path) for path in [*tmp_path.rglob("*")] if path.is_file()}
     for split, items in splits.items():
         assert benchmark.load(changed.get(data, data), split) == items
+
+
+def test_items_are_read_from_parquet(tmp_path: Path) -> None:
+    data = ROWS["exact_match"](tmp_path)
+    rows = [record.value for record in records(data)]
+    parquet.write_table(pyarrow.Table.from_pylist([*rows, {"id": "x"}]), tmp_path / "a.parquet")
+    *read, last = [record.value for record in records(tmp_path / "a.parquet")]
+    assert (read, last) == (rows, {"id": "x"})  # without the nulls of missing keys
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "b.parquet")
+    benchmark = build("exact_match")
+    assert benchmark.load(tmp_path / "b.parquet", "all") == benchmark.load(data, "all")
+    (tmp_path / "c.parquet").write_text("{}")
+    with pytest.raises(DataError, match=r"c\.parquet: expected a Parquet file, found"):
+        list(records(tmp_path / "c.parquet"))
 
 
 def test_a_definition_may_begin_with_a_mark(tmp_path: Path) -> None:
