@@ -26,7 +26,6 @@ from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.trial_keys import shown
 from sweeps.execution.progress import Display, build_display
-from sweeps.report.search_verdict import same_score
 from sweeps.report.trial_row import ScoreLabel, TrialRow, fresh_scores, score_text
 from sweeps.search.retry_failed import queue_failed
 from sweeps.search.trial_records import Records, label_of
@@ -189,6 +188,7 @@ def stoppable(again: str) -> Iterator[None]:
 
 def _end_of(config: SweepConfig, result: StudyResult) -> SweepEnd:
     from sweeps.execution.paired_tests import comparison_remarks, paired_tests
+    from sweeps.report.search_verdict import same_score  # imports matplotlib
 
     kind, place = config.study.kind, paths_for(config)
     domains = {}
