@@ -206,11 +206,12 @@ def test_mlflow_does_not_answer_for_a_while(cluster: LocalCluster) -> None:
     job = sweep.submit()
     sweep.wait_until_under_way(job)
     cluster.head.run("pkill -STOP -f 'uvicorn.*mlflow'")
-    time.sleep(45)
-    before = sum(sweep.steps().values())
-    time.sleep(5)
-    assert sum(sweep.steps().values()) > before or cluster.status(job) != "RUNNING"
-    cluster.head.run("pkill -CONT -f 'uvicorn.*mlflow'")
+    try:
+        before = sum(sweep.steps().values())
+        time.sleep(45)
+        assert sum(sweep.steps().values()) > before  # on a fast machine, to the last step
+    finally:
+        cluster.head.run("pkill -CONT -f 'uvicorn.*mlflow'")
     cluster.finish(job, 480)
     sweep.check_complete()
 
