@@ -19,8 +19,8 @@ import typer
 from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from sweeps.storage.closed_output import fitted, is_heard
 from sweeps.storage.errors import UserError
+from sweeps.storage.terminal_output import fitted, is_heard
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -28,8 +28,8 @@ from sweeps.cli.run import paper, resume, retry, run, validate
 from sweeps.cli.status import status
 from sweeps.cli.steer import fork, queue, stop
 from sweeps.cli.ui import ui
-from sweeps.storage.closed_output import heard_program
 from sweeps.storage.errors import nearest
+from sweeps.storage.terminal_output import heard_program
 
 app = typer.Typer(
     cls=OneParagraphGroup,

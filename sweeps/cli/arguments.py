@@ -22,9 +22,9 @@ from sweeps.cli.answer import Document, Problem, refuse
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.validation_errors import inner_model
-from sweeps.storage.closed_output import fitted
 from sweeps.storage.program import PROGRAM
 from sweeps.storage.remote_sync import refresh
+from sweeps.storage.terminal_output import fitted
 
 _PYDANTIC = r"Input should be( a valid (number|integer).*)?"
 SCRIPT = "gmt-sweep"

@@ -77,7 +77,7 @@ def model_facts(path: str) -> ModelFacts:
     Raises:
         ValueError: there is no such model, or the folder does not hold one.
     """
-    found = resolve_model(checked(ModelConfig, "the model", path=path), Path())
+    found = resolve_model(checked(ModelConfig, "the model", {"path": path}), Path())
     context = context_length(read_model_config(found)) or 2048
     return ModelFacts(path, count_parameters(found), context)
 

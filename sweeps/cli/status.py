@@ -17,8 +17,8 @@ from sweeps.cli.sweep_status import SweepStatus
 from sweeps.cli.sweep_status import status as status_of
 from sweeps.config.load import is_paper
 from sweeps.search.trial_records import NothingRecordedError, Records
-from sweeps.storage.closed_output import is_heard
 from sweeps.storage.run_lock import StartingError
+from sweeps.storage.terminal_output import is_heard
 
 Status = SweepStatus | PaperStatus
 

@@ -18,6 +18,8 @@ from sweeps.storage.remote_sync import living_driver, stop_driver
 from sweeps.storage.run_lock import Driver
 from sweeps.storage.study_paths import StudyPaths
 
+POLL_SECONDS = 0.2
+STORE_POLL_SECONDS = 2.0
 Domain = Annotated[str | None, typer.Option(help="The domain; required if the sweep has several.")]
 Changes = Annotated[
     list[str] | None,
@@ -67,10 +69,6 @@ def one_domain(records: Records, given: str | None) -> str:
     if given is None and len(domains) > 1:
         refuse(f"--domain is missing: expected one of {', '.join(domains)}")
     return given or domains[0]
-
-
-POLL_SECONDS = 0.2
-STORE_POLL_SECONDS = 2.0
 
 
 def stop(

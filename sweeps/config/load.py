@@ -152,7 +152,7 @@ def parse_config(tree: dict[str, Any], source: str = "configuration") -> SweepCo
     Raises:
         UserError: as in ``load_config``.
     """
-    return checked(SweepConfig, source, **tree)
+    return checked(SweepConfig, source, tree)
 
 
 def save_config(config: SweepConfig) -> None:

@@ -30,6 +30,9 @@ MASKING: tuple[Method, ...] = ("gmt", "random", "shira")
 """The methods with a mask ratio; half fine-tuning and LoRA freeze parts of the model instead."""
 
 
+Identity = tuple[Value | None, ...]
+ABSENT = "absent"
+"""The place of a parameter that a point does not have."""
 MOST_CHECKED = 10_000
 """The most combinations of batch sizes or method options; checking one takes a millisecond."""
 
@@ -254,12 +257,6 @@ def _grid_of(name: str, allowed: FloatRange | Choices) -> tuple[Value, ...]:
         return allowed.grid()
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-
-
-Identity = tuple[Value | None, ...]
-
-ABSENT = "absent"
-"""The place of a parameter that a point does not have."""
 
 
 def identity(space: SpaceConfig, params: Mapping[str, Any]) -> Identity:

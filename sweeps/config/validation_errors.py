@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -40,14 +40,14 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> User
     return UserError(f"{source}: " + "; ".join(dict.fromkeys(lines)))
 
 
-def checked(model: type[Model], source: str, /, **values: Any) -> Model:
+def checked(model: type[Model], source: str, values: Mapping[str, Any]) -> Model:
     """A model of these values.
 
     Raises:
         UserError: as formatted by ``explain``.
     """
     try:
-        return model(**values)
+        return model.model_validate(values)
     except ValidationError as error:
         raise explain(error, model, source) from None
 

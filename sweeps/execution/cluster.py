@@ -10,9 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import FrameType
-from typing import Self, final
 
 from sweeps.config.resources import Resources
 from sweeps.execution.cluster_reachable import check_reachable
@@ -29,6 +27,7 @@ from sweeps.finetune.memory import machine_memory
 from sweeps.storage.address import cluster_address
 from sweeps.storage.errors import UserError
 
+Amounts = Mapping[str, float]
 TRIAL_BYTES, WORKER_BYTES = 512 * 2**20, 256 * 2**20
 """The least memory of a trial's helper processes, and of each of its workers."""
 
@@ -256,9 +255,6 @@ def has_other_nodes() -> bool:
     return bool(cluster_address()) and (has_autoscaler() or len(live_nodes()) > 1)
 
 
-Amounts = Mapping[str, float]
-
-
 def live_nodes() -> list[dict[str, float]]:
     """The resources of each node of the cluster that this process has joined, if any."""
     import ray
@@ -306,24 +302,3 @@ def check_room(resources: Resources, one_node: bool) -> None:
             f"{largest} workers with {each} each; use larger nodes, fewer resources.workers, or "
             "a folder that all nodes share as storage"
         )
-
-
-_VARIABLE = "HF_TOKEN"
-
-
-@final
-@dataclass(frozen=True)
-class HubToken:
-    """A token that no log shows, nor Ray's dashboard, as it does with a runtime environment."""
-
-    value: str | None = field(repr=False)
-
-    @classmethod
-    def of_driver(cls) -> Self:
-        """The token of this process's environment, if any."""
-        return cls(os.environ.get(_VARIABLE))
-
-    def use(self) -> None:
-        """On a worker: the token of its node's environment, or else this one."""
-        if self.value:
-            os.environ.setdefault(_VARIABLE, self.value)

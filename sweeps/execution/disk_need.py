@@ -23,6 +23,8 @@ from sweeps.storage.errors import UserError
 Rows = tuple[TrialRow, ...]
 Recorded = Mapping[str, Rows]
 GIB = 2**30
+WRITE_RATE = 125.0
+"""Megabytes per second of a gp3 volume, unless more is paid for."""
 
 
 @final
@@ -98,10 +100,6 @@ def check_disk(config: SweepConfig) -> None:
             f"trials, {need.models / GIB:.2f} for models); free some space, use another storage, "
             "or lower keep.models or resources.concurrency"
         )
-
-
-WRITE_RATE = 125.0
-"""Megabytes per second of a gp3 volume, unless more is paid for."""
 
 
 @final

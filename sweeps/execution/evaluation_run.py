@@ -141,7 +141,9 @@ def run(options: Options) -> dict[str, Any]:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(wanted)
-    config = checked(ModelConfig, "the model", path=resolve(options.model), dtype=options.dtype)
+    config = checked(
+        ModelConfig, "the model", {"path": resolve(options.model), "dtype": options.dtype}
+    )
     model, tokenizer = load_model(config, device)
     weights = weights_sha256(model, tokenizer)
     check_weights(model.to(device), Group())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, final
 
 from sweeps.config.trial_keys import shown
 from sweeps.execution.tally import Tally
-from sweeps.storage.closed_output import folded, heard
+from sweeps.storage.terminal_output import folded, heard
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -49,7 +49,7 @@ def load_single_run(path: str | Path, overrides: Sequence[str] = ()) -> SingleRu
     Raises:
         UserError: names the key, what was expected and the nearest valid key.
     """
-    return checked(SingleRun, str(path), **load_tree(path, overrides))
+    return checked(SingleRun, str(path), load_tree(path, overrides))
 
 
 def run_single(config: SingleRun) -> RunResult:

@@ -33,7 +33,7 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from sweeps.config.failures import blames_node, cause, is_of_device, kind_of
-from sweeps.execution.cluster import HubToken, places
+from sweeps.execution.cluster import places
 from sweeps.execution.driver_log import LOG
 from sweeps.execution.job_client import MAX_GROUPS, POLL_SECONDS, GroupLostError, JobClient
 from sweeps.execution.job_messages import Answer, Ending, Failed, Job, Order, Run
@@ -43,6 +43,7 @@ from sweeps.execution.remote_job import RunJob
 from sweeps.execution.rendezvous import torch_config
 from sweeps.execution.stalls import noting_stalls
 from sweeps.execution.train_compat import TrainerWithoutDatasets
+from sweeps.finetune.hub import HubToken
 from sweeps.finetune.reporter import Check
 from sweeps.storage.outages import repeated
 

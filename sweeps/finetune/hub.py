@@ -1,14 +1,18 @@
-"""The Hugging Face hub: which paths may be hub names, and what is read of a model there."""
+"""The Hugging Face hub: which paths may be hub names, what is read of a model there, its token."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import Self, final
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_TOKEN = "HF_TOKEN"
 _FILE_ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".safetensors", ".bin", ".txt", ".gz")
 
 
@@ -98,3 +102,21 @@ def similar_path(path: Path, wanted: Callable[[Path], bool]) -> str:
         return ""
     near = get_close_matches(path.name, beside, n=1, cutoff=0.65)
     return f"; did you mean '{path.with_name(near[0])}'?" if near else ""
+
+
+@final
+@dataclass(frozen=True)
+class HubToken:
+    """A token that no log shows, nor Ray's dashboard, as it does with a runtime environment."""
+
+    value: str | None = field(repr=False)
+
+    @classmethod
+    def of_driver(cls) -> Self:
+        """The token of this process's environment, if any."""
+        return cls(os.environ.get(_TOKEN))
+
+    def use(self) -> None:
+        """On a worker: the token of its node's environment, or else this one."""
+        if self.value:
+            os.environ.setdefault(_TOKEN, self.value)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sweeps.finetune.reporter import Check
-from sweeps.storage.closed_output import heard
+from sweeps.storage.terminal_output import heard
 
 _LINE_SECONDS = 30.0
 

@@ -19,6 +19,16 @@ from sweeps.report.drawing import svg
 Cells = Mapping[str, object]
 """The cells of a table's row by column; None is shown as a dash."""
 
+DomainResults = Mapping[str, Any]
+"""What is written of a domain beside its report, as "headline", "cost", "best" and "facts"; and
+"links", the pages of the tracker or the commands that serve them."""
+
+REPORT = (
+    ("report", "report/report.html"),
+    ("all trials as CSV", "report/trials.csv"),
+    ("results as JSON", "report/results.json"),
+    ("folders of the trials", "trials/"),
+)
 Facts = Sequence[tuple[str, str]]
 """What was run, as (name, value): model, data, benchmarks, date, commit."""
 
@@ -85,18 +95,6 @@ _TEMPLATES = Environment(
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
-)
-
-
-DomainResults = Mapping[str, Any]
-"""What is written of a domain beside its report, as "headline", "cost", "best" and "facts"; and
-"links", the pages of the tracker or the commands that serve them."""
-
-REPORT = (
-    ("report", "report/report.html"),
-    ("all trials as CSV", "report/trials.csv"),
-    ("results as JSON", "report/results.json"),
-    ("folders of the trials", "trials/"),
 )
 
 

@@ -16,6 +16,7 @@ from sweeps.storage.errors import SecretError, nearest
 OPTIONS = {"s3": ("region", "scheme", "endpoint_override"), "gs": ("scheme", "endpoint_override")}
 """The schemes, and the options allowed after the ``?``, as in pyarrow's `FileSystem.from_uri`."""
 
+SQLITE = "sqlite:///"
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _SECRET = re.compile(r"key|secret|token|password|credential", re.IGNORECASE)
@@ -117,9 +118,6 @@ def cluster_address() -> str:
     """``RAY_ADDRESS``; empty if Ray runs on this machine only, which "local" also means."""
     given = os.environ.get("RAY_ADDRESS", "").strip()
     return "" if given == "local" else given
-
-
-SQLITE = "sqlite:///"
 
 
 def sqlite_address(file: Path) -> str:

@@ -131,3 +131,9 @@ def test_training_files_in_a_folder_with_a_comma_are_refused(
     tree["domains"]["sums"]["data"] = {"path": "mini:math/train.jsonl"}
     with pytest.raises(UserError, match="GMT_SWEEP_CACHE"):
         resolve_paths(parse_config(tree))
+
+
+def test_a_key_that_is_no_string_is_refused_by_name(tree: Tree) -> None:
+    numbered: Any = {**tree, 1: 2}
+    with pytest.raises(UserError, match="1: Keys should be strings"):
+        parse_config(numbered)

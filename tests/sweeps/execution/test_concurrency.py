@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from sweeps.config.resources import Resources
 from sweeps.execution import cluster, worker_groups
-from sweeps.execution.cluster import HubToken, check_room, concurrency, local_places
+from sweeps.execution.cluster import check_room, concurrency, local_places
 from sweeps.execution.tuner import scaling
 from sweeps.execution.worker_groups import WorkerGroups, avoiding
+from sweeps.finetune.hub import HubToken
 from sweeps.storage.errors import UserError
 
 PAIR = Resources(workers=2, cpus_per_worker=1, gpus_per_worker=1, concurrency=4)

@@ -16,7 +16,7 @@ from sweeps.execution.progress import LineDisplay, LiveDisplay
 from sweeps.execution.tally import Tally
 from sweeps.finetune.reporter import Check
 from sweeps.finetune.run_progress import ProgressReporter
-from sweeps.storage.closed_output import heard, is_heard
+from sweeps.storage.terminal_output import heard, is_heard
 
 PROGRAM = f"{sys.executable} -m sweeps"
 ROOT = str(Path(__file__).parents[3])
@@ -64,7 +64,7 @@ def test_what_is_printed_gets_into_no_file(tmp_path: Path) -> None:
     """With descriptor 1 closed the next file that is opened would get what is printed."""
     script = (
         "import os, subprocess, sys\n"
-        "from sweeps.storage.closed_output import heard_program\n"
+        "from sweeps.storage.terminal_output import heard_program\n"
         "with heard_program():\n"
         f"    with open({str(tmp_path / 'file')!r}, 'w') as file:\n"
         "        assert file.fileno() > 2\n"
