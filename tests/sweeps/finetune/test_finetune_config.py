@@ -23,7 +23,7 @@ HERE = Path("world")
 )
 def test_a_mask_ratio_outside_the_range_is_named(ratio: float, expected: str) -> None:
     with pytest.raises(UserError, match=f"mask_ratio: expected a number {expected}, got {ratio}"):
-        checked(MethodConfig, "the run", mask_ratio=ratio)
+        checked(MethodConfig, "the run", {"mask_ratio": ratio})
 
 
 @pytest.mark.parametrize("ratio", [float("nan"), float("inf")])
