@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -180,6 +181,8 @@ def _trouble(error: Exception) -> str:
             f"({said.rpartition(' ')[2]}). Set a shorter folder for temporary files, for example "
             f"{folder}=/tmp"
         )
+    if log := re.search(r"The last \d+ lines of (\S+dashboard\.\w+)", said):
+        return f"its dashboard did not start; see {log[1]}. If the machine is very busy, try again"
     is_late = any(word in said.lower() for word in ("timed out", "timeout", "within"))
     return f"{said} If the machine is very busy, try again" if is_late else said
 

@@ -37,6 +37,8 @@ DRIVER_ENVIRONMENT = {
     # Else the raylet warns that a group's helper processes are many for a small machine.
     "RAY_worker_maximum_startup_concurrency": "8",
     "RAY_prestart_worker_first_driver": "0",  # they would lack our environment
+    # A dashboard that fails ends at once; on a very busy machine a good one needs over 60 s.
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
     "RAY_worker_niceness": "0",  # with Ray's 15, other programs slow down the trials
 }
 

@@ -87,6 +87,17 @@ def test_a_long_folder_for_sockets_is_told_as_that(monkeypatch: pytest.MonkeyPat
     assert "busy" not in cluster._trouble(PermissionError("not allowed: /tmp/ray"))
 
 
+def test_a_dashboard_that_does_not_start_is_told_without_its_log() -> None:
+    said = (
+        "\nThe last 20 lines of /tmp/ray/session_1/logs/dashboard.log (it contains the error "
+        "message from the dashboard): \n2026-12-01 05:12:31 INFO head.py:262 -- Loading modules"
+    )
+    assert cluster._trouble(Exception(said)) == (
+        "its dashboard did not start; see /tmp/ray/session_1/logs/dashboard.log. "
+        "If the machine is very busy, try again"
+    )
+
+
 @pytest.mark.parametrize(
     ("resources", "expected"),
     [
