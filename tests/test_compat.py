@@ -327,7 +327,7 @@ def test_ray_sets_its_sigterm_handler_by_one_function() -> None:
     assert utils.set_sigterm_handler is before
 
 
-@canary("ray", "ray_constants.ENABLE_RAY_CLUSTER or GCS_PORT_ENVIRONMENT_VARIABLE")
+@canary("ray", "ray_constants.ENABLE_RAY_CLUSTER, GCS_PORT_ENVIRONMENT_VARIABLE or the timeout")
 def test_ray_can_be_kept_to_the_loopback_interface(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray._private import node, ray_constants, services
 
@@ -338,6 +338,8 @@ def test_ray_can_be_kept_to_the_loopback_interface(monkeypatch: pytest.MonkeyPat
     with loopback_only(lambda: 7) as port:
         assert port == 7 and os.environ[variable] == "7"
         assert services.get_node_ip_address() in ("127.0.0.1", "::1")
+    assert "ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S" in inspect.getsource(services)
+    assert ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S == 300
     assert ray_constants.ENABLE_RAY_CLUSTER and variable not in os.environ
     assert "GCS_PORT_ENVIRONMENT_VARIABLE" in inspect.getsource(node)
 

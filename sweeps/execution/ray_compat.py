@@ -37,8 +37,6 @@ DRIVER_ENVIRONMENT = {
     # Else the raylet warns that a group's helper processes are many for a small machine.
     "RAY_worker_maximum_startup_concurrency": "8",
     "RAY_prestart_worker_first_driver": "0",  # they would lack our environment
-    # A dashboard that fails ends at once; on a very busy machine a good one needs over 60 s.
-    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
     "RAY_worker_niceness": "0",  # with Ray's 15, other programs slow down the trials
 }
 
@@ -63,7 +61,8 @@ def loopback_only(free_port: Callable[[], int]) -> Iterator[int]:
     """During the block, ``ray.init`` starts a Ray that listens only on 127.0.0.1; yields its port.
 
     The environment may set the port. Ray reads its own switch for this when it is imported, and
-    ``ray.init`` has no argument for the port.
+    ``ray.init`` has no argument for the port. Also read then: how long the dashboard may take to
+    start. On a busy machine it needs more than Ray's minute; one that fails ends at once.
     """
     from ray._private import ray_constants
 
@@ -71,6 +70,7 @@ def loopback_only(free_port: Callable[[], int]) -> Iterator[int]:
     before, given = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(variable)
     port = given or str(free_port())
     ray_constants.ENABLE_RAY_CLUSTER = False
+    ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = 300
     os.environ[variable] = port
     try:
         yield int(port)
