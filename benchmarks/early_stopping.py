@@ -39,7 +39,7 @@ from optuna.trial import TrialState
 from scipy import stats
 
 from sweeps.config.search_config import SearchConfig
-from sweeps.config.space import Point, SpaceConfig
+from sweeps.config.search_space import Point, SpaceConfig
 from sweeps.search.pruners import build_pruner, is_spared
 
 SIGNALS = {"score": 1, "bits_per_byte": -1, "loss": -1}

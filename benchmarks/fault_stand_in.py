@@ -20,7 +20,7 @@ from sweeps.search.attempt_records import queue_points
 if TYPE_CHECKING:
     import optuna
 
-    from sweeps.config.space import Point
+    from sweeps.config.search_space import Point
 
 WORKERS = 2
 

@@ -23,7 +23,7 @@ from made_up_world import SHAPES, save_world
 
 from sweeps.execution.single_run import process_group
 from sweeps.finetune.finetune_config import FinetuneConfig
-from sweeps.finetune.memory import worker_need
+from sweeps.finetune.memory_check import worker_need
 from sweeps.finetune.model import load_model
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.run_costs import peak_memory

@@ -18,8 +18,8 @@ import numpy as np
 from scipy import stats
 
 from sweeps.config.study_config import TUNED_RATIOS, StudyConfig
+from sweeps.report.arm_comparison import ALPHA
 from sweeps.report.arms import Arm, Setting, arm
-from sweeps.report.equivalence import ALPHA
 from sweeps.report.intervals import dunnett
 from sweeps.report.methods_page import versus_sft
 from sweeps.report.trial_row import TrialRow

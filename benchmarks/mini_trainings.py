@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 from evaluators.evaluate import evaluate
 from sweeps.config.load import load_config
-from sweeps.config.space import Point
+from sweeps.config.search_space import Point
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.finetune import validation
 from sweeps.finetune.loop import Cache, finetune

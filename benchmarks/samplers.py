@@ -23,7 +23,7 @@ from early_stopping import interval
 from mini_trainings import DOMAIN, RATES, key, recorded, sweep
 
 from sweeps.config.search_config import SearchConfig
-from sweeps.config.space import Point, SpaceConfig
+from sweeps.config.search_space import Point, SpaceConfig
 from sweeps.search.samplers import DistinctSampler
 
 SAMPLERS, SEEDS, TRIALS = ("random", "qmc", "tpe", "gp"), 30, 24

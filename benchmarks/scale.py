@@ -146,7 +146,7 @@ def measure(folder: Path, uri: str, trials: int, at_once: int) -> tuple[list[flo
 
     from sweeps.config.load import load_tree, parse_config
     from sweeps.execution import sweep as study
-    from sweeps.execution.study_search import StudySearch
+    from sweeps.execution.optuna_searcher import StudySearch
     from sweeps.execution.test_scoring import TestScores
     from sweeps.storage.address import sqlite_address
     from sweeps.tracking.mlflow_tracker import MlflowTracker

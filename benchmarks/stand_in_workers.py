@@ -40,8 +40,8 @@ from sweeps.execution.worker_groups import MOST_CALLS  # noqa: E402
 from sweeps.finetune.reporter import Check, RunResult  # noqa: E402
 from sweeps.tracking.event_log import Outbox  # noqa: E402
 from sweeps.tracking.mlflow_tracker import MlflowTracker  # noqa: E402
-from sweeps.tracking.pump import TrackerPump  # noqa: E402
 from sweeps.tracking.tracker import StudyInfo, TrialInfo  # noqa: E402
+from sweeps.tracking.tracker_pump import TrackerPump  # noqa: E402
 
 CHECKS, METRICS, UPDATE_SECONDS = 3, 15, 10.0
 INTERVALS = (1, 2, 4)

@@ -23,7 +23,7 @@ TRIALS, POINTS = 100, 500
 def step_cost(folder: Path) -> dict[str, float]:
     """Seconds that the reporter of a trial takes for a step, beside the step itself."""
     from sweeps.config.load import load_config
-    from sweeps.config.space import Point
+    from sweeps.config.search_space import Point
     from sweeps.config.sweep_config import resolve_paths
     from sweeps.execution.trial_worker import TrialReporter
     from sweeps.finetune.finetune_config import FinetuneConfig
@@ -71,8 +71,8 @@ def through_the_server(folder: Path) -> dict[str, float]:
 
     from sweeps.tracking.event_log import Outbox
     from sweeps.tracking.mlflow_tracker import MlflowTracker
-    from sweeps.tracking.pump import TrackerPump
     from sweeps.tracking.tracker import StudyInfo, TrialInfo
+    from sweeps.tracking.tracker_pump import TrackerPump
 
     for number in range(TRIALS):
         with Outbox(folder / f"t{number}" / "events.jsonl") as outbox:

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from sweeps.report.arms import Arm
-from sweeps.report.equivalence import (
+from sweeps.report.arm_comparison import (
     ALPHA,
     Comparisons,
     against_best,
     against_control,
     flat_power,
 )
+from sweeps.report.arms import Arm
 from sweeps.report.intervals import simultaneous_intervals, tukey
 
 Array = NDArray[np.float64]

@@ -14,7 +14,7 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from evaluators.latex import same_latex
-from evaluators.robust import robust_answer
+from evaluators.robust_answer import robust_answer
 
 MARKER = "The answer is:"
 _NUMBER = re.compile(r"[-+]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?")

@@ -17,7 +17,7 @@ from typing import IO, Self, final
 from evaluators.answers import same_answer
 from evaluators.errors import EvaluationError
 from evaluators.latex import same_latex
-from evaluators.robust import based_number, plain_numbers, single_number
+from evaluators.robust_answer import based_number, plain_numbers, single_number
 
 _WORKER = Path(__file__).with_name("_math_worker.py")
 STARTUP_SECONDS = 180.0

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.benchmark import BenchmarkResult, ItemRecord, Sample
-from evaluators.comparison import Difference, differences, scored_items
 from evaluators.errors import DataError
+from evaluators.paired_comparison import Difference, differences, scored_items
 from evaluators.rows import Fields, read_jsonl
 
 _FIELDS: Fields = {
@@ -59,8 +59,8 @@ def compare(a: BenchmarkResult, b: BenchmarkResult) -> Difference:
     """`a` - `b`, paired item by item, so that the items' difficulty cancels.
 
     Raises:
-        ValueError: protocol, items or prompts differ; `evaluators.comparison.differences` compares
-            the common items instead.
+        ValueError: protocol, items or prompts differ; `paired_comparison.differences` compares the
+            common items instead.
     """
     if a.protocol_sha256 != b.protocol_sha256:
         raise ValueError(f"{a.name}, {b.name}: expected two results of the same protocol")

@@ -1,7 +1,7 @@
 """The exact thresholds of large pools on a GPU: one pass over them, when a sample guesses well.
 
-As `bracket` does on the CPU: a sample proposes bounds, one pass counts what lies above them and
-gathers what lies inside. Where the counts prove that the answer is inside, the few that were
+As `bracket_select` does on the CPU: a sample proposes bounds, one pass counts what lies above them
+and gathers what lies inside. Where the counts prove that the answer is inside, the few that were
 gathered decide. The other pools, and small ones, are counted digit by digit.
 """
 

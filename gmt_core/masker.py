@@ -15,7 +15,6 @@ from gmt_core.held_masks import HeldMasks
 from gmt_core.layout import reduced
 from gmt_core.local_gradient import LocalGradient
 from gmt_core.mask_statistics import MaskStatistics
-from gmt_core.meter import EVERY, Meter
 from gmt_core.method import Method
 from gmt_core.method_config import MethodConfig
 from gmt_core.naming import checked_patterns, matching, one_of
@@ -23,6 +22,7 @@ from gmt_core.optimizer_mode import MODES, Mode, Saved, check_mode, save
 from gmt_core.parameters import Parameters, torch_optimizer
 from gmt_core.rules import KeepAll, Rule, apply_all_
 from gmt_core.step_hooks import StepHooks
+from gmt_core.update_meter import EVERY, Meter
 
 _STATE: Final = frozenset({"update", "held", "method", "mode", "exclude", "seed"})
 

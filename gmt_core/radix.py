@@ -4,9 +4,10 @@ The bits of |g|, read as integers, sort as the magnitudes do. Each round divides
 holds a pool's answer into bins, counts the pool's elements in each, and goes on with the bin in
 which the wanted rank lies, until the interval is one integer. Only counts are needed, and counts
 add up over chunks, tensors and ranks. So whoever can count can select exactly: small pools end to
-end (`block`), large ones in chunks (`stream`), CUDA's (`kernels`), and pools that several ranks
-hold (`selection`), whose counts alone travel. A sample may propose the first interval (`bracket`),
-or bounds that counts of whole rows then close in on (`equal_sizes`).
+end (`block_counter`), large ones in chunks (`stream_counter`), CUDA's (`kernels`), and pools that
+several ranks hold (`selection`), whose counts alone travel. A sample may propose the first
+interval (`bracket_select`), or bounds that counts of whole rows then close in on
+(`equal_size_select`).
 """
 
 from __future__ import annotations

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from gmt_core.accelerated import kernels_for
-from gmt_core.block import Block
-from gmt_core.bracket import bracketed_select
+from gmt_core.block_counter import Block
+from gmt_core.bracket_select import bracketed_select
 from gmt_core.checks import checked_count, checked_ratio
-from gmt_core.equal_sizes import EqualSizes, together
+from gmt_core.equal_size_select import EqualSizes, together
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.flat import checked_dtype, from_bits
 from gmt_core.kernel_select import select
 from gmt_core.magnitudes import LocalPool, plain_pool
 from gmt_core.radix import Counter
-from gmt_core.stream import Scanner, Stream
+from gmt_core.stream_counter import Scanner, Stream
 
 _TOGETHER: Final = 1 << 18  # elements counted at once: about 5 MiB
 

@@ -24,7 +24,7 @@ from mini_trainings import CHECKS, ITEMS, RATES, Kind, key, searches
 from optuna.pruners import NopPruner, SuccessiveHalvingPruner, WilcoxonPruner
 from samplers import TRIALS, nearest, search
 
-from sweeps.config.space import Point, SpaceConfig
+from sweeps.config.search_space import Point, SpaceConfig
 
 SPACE = SpaceConfig.model_validate(
     {

@@ -14,7 +14,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from sweeps.config.parameters import Choices, FloatRange
+from sweeps.config.searched_parameter import Choices, FloatRange
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.config.validation_errors import as_yaml, inner_model
 from sweeps.execution.single_run import SingleRun

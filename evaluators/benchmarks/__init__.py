@@ -24,8 +24,8 @@ from evaluators.benchmarks import (
     truthfulqa,
     tydiqa,
 )
-from evaluators.benchmarks.asked import asked
 from evaluators.benchmarks.choice import NORMALISED
+from evaluators.benchmarks.reprompted import asked
 from evaluators.benchmarks.user import build_user_benchmark, made_by, own_runs_code
 from evaluators.errors import unknown_name
 from evaluators.protocol import Changes, Protocol, choose, is_harness, is_own

@@ -18,7 +18,7 @@ from typing import final
 
 from evaluators.answers import bbh_line, same_words
 from evaluators.benchmark import ChatItem, Item, Split
-from evaluators.benchmarks.answered import ROBUST, AnswerBenchmark
+from evaluators.benchmarks.final_answer import ROBUST, AnswerBenchmark
 from evaluators.benchmarks.generative import Grade
 from evaluators.errors import DataError
 from evaluators.files import files_named, read_text

@@ -13,7 +13,7 @@ from typing import Any, final
 
 from evaluators.answers import MARKER
 from evaluators.benchmark import ChatItem, Item, Split
-from evaluators.benchmarks.answered import AnswerBenchmark
+from evaluators.benchmarks.final_answer import AnswerBenchmark
 from evaluators.benchmarks.gsm8k import METAMATH_STOPS
 from evaluators.errors import DataError
 from evaluators.latex import last_boxed

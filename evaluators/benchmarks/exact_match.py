@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import final
 
 from evaluators.benchmark import Item, Split
-from evaluators.benchmarks.answered import AnswerBenchmark
+from evaluators.benchmarks.final_answer import AnswerBenchmark
 from evaluators.benchmarks.template import TemplateRow
 from evaluators.protocol import Decoding, Protocol
 from evaluators.rows import read_jsonl

@@ -18,7 +18,7 @@ from typing import final
 
 from evaluators.answers import MARKER
 from evaluators.benchmark import ChatItem, Item, Split
-from evaluators.benchmarks.answered import AnswerBenchmark
+from evaluators.benchmarks.final_answer import AnswerBenchmark
 from evaluators.errors import DataError
 from evaluators.prompt_formats import METAMATH
 from evaluators.protocol import Decoding, Protocol, prompt_text

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import final
 
 from evaluators.benchmark import Benchmark, Item, Split
-from evaluators.benchmarks.answered import AnswerBenchmark
 from evaluators.benchmarks.choice import NORMALISED, ChoiceBenchmark
 from evaluators.benchmarks.definition import Definition, read_definition
+from evaluators.benchmarks.final_answer import AnswerBenchmark
 from evaluators.benchmarks.program import Limits, ProgramBenchmark
 from evaluators.benchmarks.template import TemplateRow
 from evaluators.errors import DataError, unknown_name

@@ -22,7 +22,7 @@ from sweeps.cli.answer import Document, Problem, refuse
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.validation_errors import inner_model
-from sweeps.storage.program import PROGRAM
+from sweeps.storage.command_line import PROGRAM
 from sweeps.storage.remote_sync import refresh
 from sweeps.storage.terminal_output import fitted
 

@@ -1,8 +1,9 @@
 """What the commands find, as data: printed with `--json`, and the source of the text.
 
 A plan, a status, a trial and a difference have types of their own: `sweeps.execution.planning`,
-`sweeps.cli.sweep_status`, `sweeps.report.trial_row`, `evaluators.comparison`. Heavy libraries are
-not imported here; a result is made from the attributes of the object that the layer below returns.
+`sweeps.cli.sweep_status`, `sweeps.report.trial_row`, `evaluators.paired_comparison`. Heavy
+libraries are not imported here; a result is made from the attributes of the object that the layer
+below returns.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal, final
 
 from pydantic import BaseModel, ConfigDict
 
-from evaluators.comparison import Difference
+from evaluators.paired_comparison import Difference
 from sweeps.report.trial_row import PairedTest, ScoreLabel, TrialRow
 
 

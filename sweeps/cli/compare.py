@@ -11,7 +11,7 @@ import typer
 from rich.console import RenderableType
 from rich.table import Table
 
-from evaluators.comparison import Difference, differences, left_out
+from evaluators.paired_comparison import Difference, differences, left_out
 from sweeps.cli.answer import Answer, refuse
 from sweeps.cli.command_results import Comparison
 

@@ -19,8 +19,8 @@ from sweeps.cli.doctor_checks import Finding
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution import shared_storage
-from sweeps.finetune.disk import free_disk
-from sweeps.finetune.memory import free_memory
+from sweeps.finetune.disk_check import free_disk
+from sweeps.finetune.memory_check import free_memory
 from sweeps.storage.address import cluster_address, folder_of, is_address
 from sweeps.tracking.mlflow_store import tracking_uri
 

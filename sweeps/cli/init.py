@@ -23,7 +23,7 @@ from sweeps.cli.row_format import DEFAULT, RowFormat, guess_format
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import resolve_paths
 from sweeps.execution.preflight import check_inputs
-from sweeps.storage.program import command_line
+from sweeps.storage.command_line import command_line
 
 _Own = "For your own domain: "
 

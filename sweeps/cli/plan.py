@@ -16,14 +16,6 @@ from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution import planning
 from sweeps.execution.disk_need import GIB, WRITE_RATE, CheckpointCost
-from sweeps.execution.pace import (
-    Pace,
-    count_items,
-    given_pace,
-    measured_pace,
-    recorded_pace,
-    shortest_run,
-)
 from sweeps.execution.planning import (
     DomainPlan,
     Machine,
@@ -34,11 +26,19 @@ from sweeps.execution.planning import (
     this_machine,
 )
 from sweeps.execution.progress import time_text
+from sweeps.execution.trial_time import (
+    Pace,
+    count_items,
+    given_pace,
+    measured_pace,
+    recorded_pace,
+    shortest_run,
+)
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.steering import requested
 from sweeps.search.trial_records import Records, space_previews
 from sweeps.storage.address import cluster_address
-from sweeps.storage.program import command_line
+from sweeps.storage.command_line import command_line
 
 SHOWN_SIZES = 12
 NO_TIME = (

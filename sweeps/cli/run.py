@@ -21,17 +21,17 @@ from sweeps.cli.arguments import (
 )
 from sweeps.cli.command_results import DomainEnd, PaperEnd, SweepEnd, ValidConfig
 from sweeps.cli.ui import recorded_links, seen_in
-from sweeps.config.failures import KINDS
+from sweeps.config.failure_kinds import KINDS
 from sweeps.config.load import is_paper
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.trial_keys import shown
 from sweeps.execution.progress import Display, build_display
 from sweeps.report.trial_row import ScoreLabel, TrialRow, fresh_scores, score_text
-from sweeps.search.retry_failed import queue_failed
+from sweeps.search.retry_command import queue_failed
 from sweeps.search.trial_records import Records, label_of
+from sweeps.storage.command_line import command_line
 from sweeps.storage.errors import nearest
 from sweeps.storage.interrupts import interruptible, shielded
-from sweeps.storage.program import command_line
 from sweeps.storage.study_paths import by_name, saved_links
 
 if TYPE_CHECKING:

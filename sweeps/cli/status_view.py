@@ -20,7 +20,7 @@ from sweeps.execution.progress import (
     time_text,
 )
 from sweeps.search.trial_records import Records
-from sweeps.storage.program import command_line
+from sweeps.storage.command_line import command_line
 from sweeps.storage.remote_sync import living_driver, refresh
 from sweeps.storage.run_lock import Driver
 from sweeps.storage.study_paths import by_name, ways_to

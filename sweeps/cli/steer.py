@@ -13,7 +13,7 @@ from sweeps.config.load import load_overrides
 from sweeps.config.sweep_config import paths_for
 from sweeps.search.steering import fork_trial, queue_point, stop_trial
 from sweeps.search.trial_records import Records
-from sweeps.storage.program import command_line
+from sweeps.storage.command_line import command_line
 from sweeps.storage.remote_sync import living_driver, stop_driver
 from sweeps.storage.run_lock import Driver
 from sweeps.storage.study_paths import StudyPaths

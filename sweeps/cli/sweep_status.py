@@ -11,15 +11,15 @@ from typing import Any, Literal, final
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.config.failures import cause
+from sweeps.config.failure_kinds import cause
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.driver_log import latest_trouble
 from sweeps.execution.progress import point_text, recorded_point, time_text
 from sweeps.report.trial_row import ScoreLabel, TrialRow, score_text, violations
 from sweeps.search.attempt_records import INCOMPLETE, INTERRUPTED
 from sweeps.search.steering import requested
+from sweeps.search.trial_counts import workload
 from sweeps.search.trial_records import Records, best_row, label_of
-from sweeps.search.workload import workload
 from sweeps.storage.remote_sync import fetcher, living_driver
 from sweeps.storage.run_lock import Driver
 from sweeps.storage.study_paths import alone, saved_links

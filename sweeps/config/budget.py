@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self, final
 
 from pydantic import Field, model_validator
 
-from sweeps.config.failures import STOPS_THE_STUDY, cause
+from sweeps.config.failure_kinds import STOPS_THE_STUDY, cause
 from sweeps.finetune.strict_model import StrictModel
 from sweeps.storage.atomic_io import atomic_write
 from sweeps.storage.errors import UserError

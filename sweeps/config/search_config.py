@@ -16,8 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from sweeps.config.parameters import Choices
-from sweeps.config.space import SpaceConfig, identity, is_whole
+from sweeps.config.search_space import SpaceConfig, identity, is_whole
+from sweeps.config.searched_parameter import Choices
 from sweeps.config.trial_keys import Value, check_key, checked, flat, stored
 from sweeps.finetune.strict_model import StrictModel
 from sweeps.storage.errors import nearest

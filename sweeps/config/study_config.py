@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from sweeps.config.parameters import Choices, parameter
+from sweeps.config.searched_parameter import Choices, parameter
 from sweeps.finetune.method_options import WITHOUT_RATIO, AdapterConfig, HalfConfig
 from sweeps.finetune.strict_model import StrictModel
 

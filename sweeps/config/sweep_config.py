@@ -20,7 +20,14 @@ from sweeps.config.path_types import (
 )
 from sweeps.config.resources import Resources
 from sweeps.config.search_config import Objective, SearchConfig, bounded
-from sweeps.config.space import MASKING, Point, SpaceConfig, plain_point, shortfall, trials_left
+from sweeps.config.search_space import (
+    MASKING,
+    Point,
+    SpaceConfig,
+    plain_point,
+    shortfall,
+    trials_left,
+)
 from sweeps.config.study_config import ArmConfig, MaskRatios, NuisanceConfig, StudyConfig
 from sweeps.config.trial_keys import placed
 from sweeps.config.validation_errors import explain

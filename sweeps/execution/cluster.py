@@ -24,7 +24,7 @@ from sweeps.execution.ray_compat import (
     no_sigterm_handler,
     startable_nodes,
 )
-from sweeps.finetune.memory import machine_memory
+from sweeps.finetune.memory_check import machine_memory
 from sweeps.storage.address import cluster_address
 from sweeps.storage.errors import UserError
 

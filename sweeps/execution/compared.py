@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, final
 
 from evaluators.benchmarks import BITS_PER_BYTE
-from evaluators.comparison import ScoredItem, scored_items
 from evaluators.errors import DataError, unknown_name
+from evaluators.paired_comparison import ScoredItem, scored_items
 from evaluators.records import read_records
 from evaluators.rows import read_jsonl
 from sweeps.execution.evaluation_run import SCORES, file_name

@@ -9,14 +9,14 @@ from typing import final
 
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.preflight import different_runs
-from sweeps.finetune.disk import free_disk
+from sweeps.finetune.disk_check import free_disk
 from sweeps.finetune.finetune_config import FinetuneConfig
-from sweeps.finetune.memory import checkpoint_bytes
+from sweeps.finetune.memory_check import checkpoint_bytes
 from sweeps.finetune.model_facts import BYTES, count_parameters
 from sweeps.finetune.optimizers import checkpoint_steps
 from sweeps.report.trial_row import TrialRow
+from sweeps.search.trial_counts import kept_models, workload
 from sweeps.search.trial_records import recorded_rows
-from sweeps.search.workload import kept_models, workload
 from sweeps.storage.address import is_address
 from sweeps.storage.errors import UserError
 
@@ -72,7 +72,7 @@ def _kept_more(config: SweepConfig, domain: str, rows: Rows) -> int:
 
 def _checkpoints(config: SweepConfig, running: int, recorded: Recorded) -> int:
     """How many more checkpoints may exist at once; a resumed trial already has some."""
-    from sweeps.execution.pace import shortest_run
+    from sweeps.execution.trial_time import shortest_run
     from sweeps.finetune.checkpoint import saved
 
     if config.evaluation.checks == 1 and config.training.checkpoint_updates is None:

@@ -11,7 +11,7 @@ from typing import Any, final
 
 import yaml
 
-from sweeps.config.space import Point
+from sweeps.config.search_space import Point
 from sweeps.config.study_identity import git_commit
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.config.trial_keys import shown
@@ -24,8 +24,8 @@ from sweeps.report.arms import Interval, winner
 from sweeps.report.trial_row import COUNT, SCORE, STANDARD_ERROR, ScoreLabel, TrialRow
 from sweeps.search.design import DesignPoint
 from sweeps.search.trial_records import Records, best_row, label_of
+from sweeps.storage.command_line import PROGRAM
 from sweeps.storage.errors import UserError
-from sweeps.storage.program import PROGRAM
 from sweeps.storage.remote_sync import copy_folder
 
 NORMAL_95 = 1.959964

@@ -9,7 +9,7 @@ from typing import Any, final
 from sweeps.config.hooks import Caller
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.progress import Display, Phase
-from sweeps.execution.tally import Tally
+from sweeps.execution.study_tally import Tally
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.config.load import load_config, save_config
-from sweeps.config.space import Point
+from sweeps.config.search_space import Point
 from sweeps.config.study_identity import (
     DEFINITION,
     differences,

@@ -13,7 +13,7 @@ import ray
 import ray.tune
 
 from sweeps.config.budget import FailuresConfig
-from sweeps.config.failures import FailureKind
+from sweeps.config.failure_kinds import FailureKind
 from sweeps.execution.job_messages import Ending, Failed, Job, Lost, Result, TrialJob
 
 POLL_SECONDS, LONGEST_POLL_SECONDS = 2.0, 30.0

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, final
 
-from sweeps.config.failures import FailureKind
-from sweeps.config.space import Point
+from sweeps.config.failure_kinds import FailureKind
+from sweeps.config.search_space import Point
 from sweeps.finetune.finetune_config import BenchmarkConfig, FinetuneConfig, ModelConfig
 from sweeps.finetune.method_options import DropConfig
 from sweeps.finetune.reporter import Check, RunResult

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from evaluators.comparison import ScoredItem, differences
+from evaluators.paired_comparison import ScoredItem, differences
 from sweeps.execution.test_scoring import TestScores
 from sweeps.report.trial_row import PairedTest, ScoreLabel, p_text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from sweeps.config.load import parse_config, put_on_record, report_folder, study_name, study_paths
-from sweeps.config.space import plain_point
+from sweeps.config.search_space import plain_point
 from sweeps.config.study_config import KINDS, TUNED_RATIOS, Kind
 from sweeps.config.study_identity import config_yaml
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths, share_generated_files

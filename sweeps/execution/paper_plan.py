@@ -9,8 +9,8 @@ from sweeps.execution.paper import study_of
 from sweeps.execution.planning import Machine, PaceOf, PaperPlan
 from sweeps.report.trial_row import TrialRow
 from sweeps.search.design import DesignPoint
+from sweeps.search.trial_counts import repeated
 from sweeps.search.trial_records import recorded_rows
-from sweeps.search.workload import repeated
 from sweeps.storage.errors import UserError
 
 

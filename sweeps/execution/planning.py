@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import final
 
-from sweeps.config.space import Point, plain_point
+from sweeps.config.search_space import Point, plain_point
 from sweeps.config.study_config import Kind
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.trial_keys import is_of_batch
@@ -21,12 +21,12 @@ from sweeps.execution.disk_need import (
     checkpoint_cost,
     disk_need,
 )
-from sweeps.execution.pace import Pace, shortest_run
 from sweeps.execution.preflight import check_recorded, different_runs, training_device
-from sweeps.finetune.disk import free_disk
-from sweeps.finetune.memory import MemoryNeed, worker_need
+from sweeps.execution.trial_time import Pace, shortest_run
+from sweeps.finetune.disk_check import free_disk
+from sweeps.finetune.memory_check import MemoryNeed, worker_need
 from sweeps.report.trial_row import TrialRow
-from sweeps.search.workload import Workload, stages, workload
+from sweeps.search.trial_counts import Workload, stages, workload
 from sweeps.storage.address import cluster_address, is_address
 from sweeps.storage.errors import UserError
 

@@ -66,7 +66,7 @@ def _check_domain(config: SweepConfig, name: str) -> None:
         load_items,
     )
     from sweeps.finetune.example_selection import by_source, read_examples
-    from sweeps.finetune.memory import check_memory
+    from sweeps.finetune.memory_check import check_memory
     from sweeps.finetune.model_facts import check_context
     from sweeps.finetune.optimizers import check_optimizer
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TextIO, final
 
 from sweeps.config.trial_keys import shown
-from sweeps.execution.tally import Tally
+from sweeps.execution.study_tally import Tally
 from sweeps.storage.terminal_output import folded, heard
 
 if TYPE_CHECKING:

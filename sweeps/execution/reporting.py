@@ -8,8 +8,8 @@ from statistics import mean
 from typing import Any
 
 from sweeps.config.load import is_paper
-from sweeps.config.parameters import FloatRange
-from sweeps.config.space import plain_point
+from sweeps.config.search_space import plain_point
+from sweeps.config.searched_parameter import FloatRange
 from sweeps.config.study_identity import config_yaml, git_commit
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.efficiency_study import MEASURED, read
@@ -39,7 +39,7 @@ from sweeps.search.design import Design
 from sweeps.search.fixed_designs import build_design
 from sweeps.search.importance import importances, search_importances
 from sweeps.search.trial_records import Records, best_row
-from sweeps.storage.program import command_line
+from sweeps.storage.command_line import command_line
 from sweeps.storage.study_paths import saved_links, ways_to
 from sweeps.tracking.tracker import DESCRIPTION, StudyInfo
 

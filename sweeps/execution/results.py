@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from sweeps.config.failures import cause
+from sweeps.config.failure_kinds import cause
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.export import chosen, run_yaml

@@ -128,8 +128,8 @@ class _MlflowRun:
         from sweeps.storage.trial_files import EVENTS_FILE
         from sweeps.tracking.event_log import Outbox
         from sweeps.tracking.mlflow_tracker import MlflowTracker
-        from sweeps.tracking.pump import TrackerPump
         from sweeps.tracking.tracker import StudyInfo, TrialInfo
+        from sweeps.tracking.tracker_pump import TrackerPump
 
         tree = run.model_dump(mode="json")
         self._key = f"000-{digest(tree)}"

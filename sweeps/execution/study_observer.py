@@ -10,17 +10,17 @@ from typing import Any, final
 from ray.tune.experiment import Trial as TuneTrial
 
 from sweeps.config.budget import StopCondition
-from sweeps.config.space import Point
+from sweeps.config.search_space import Point
 from sweeps.execution.driver_log import LOG
 from sweeps.execution.job_messages import TrialJob
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.execution.progress import Display, point_name
-from sweeps.execution.study_search import StudySearch
-from sweeps.execution.tally import Tally
+from sweeps.execution.study_tally import Tally
 from sweeps.search.outcomes import outcome
 from sweeps.storage.study_paths import alone
 from sweeps.storage.trial_files import FAILURE_FILE
-from sweeps.tracking.pump import TrackerPump
 from sweeps.tracking.tracker import TrialInfo
+from sweeps.tracking.tracker_pump import TrackerPump
 
 
 @final

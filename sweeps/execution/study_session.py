@@ -15,12 +15,12 @@ from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.domain_result import DomainResult
 from sweeps.execution.driver_log import publish_links
 from sweeps.execution.efficiency_study import MEASURED, measured
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.execution.progress import Display, recorded_best
 from sweeps.execution.report_data import StudyRecord
 from sweeps.execution.reporting import study_findings, study_info, write_study_report
 from sweeps.execution.shared_trials import take_over, trained_elsewhere
-from sweeps.execution.study_search import StudySearch
-from sweeps.execution.tally import Tally
+from sweeps.execution.study_tally import Tally
 from sweeps.execution.test_scoring import TestScores, score_on_test
 from sweeps.execution.trial_jobs import TrialJobs
 from sweeps.report.trial_row import TrialRow
@@ -47,8 +47,8 @@ from sweeps.storage.errors import UserError
 from sweeps.storage.remote_sync import fetcher, remover
 from sweeps.storage.study_paths import alone
 from sweeps.storage.trial_files import SENT_FILE
-from sweeps.tracking.pump import TrackerPump
 from sweeps.tracking.tracker import Tracker, TrialState
+from sweeps.tracking.tracker_pump import TrackerPump
 
 if TYPE_CHECKING:
     from sweeps.execution.study_observer import StudyObserver

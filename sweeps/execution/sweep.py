@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, final
 import optuna
 
 from sweeps.config.budget import StopCondition, UsageFile, UsageTracker
-from sweeps.config.failures import chain, kind_of
+from sweeps.config.failure_kinds import chain, kind_of
 from sweeps.config.load import save_config
 from sweeps.config.search_config import DIRECTIONS
 from sweeps.config.study_identity import DEFINITION, preregister
@@ -38,7 +38,7 @@ from sweeps.search.fixed_designs import build_design
 from sweeps.search.optuna_compat import name_objectives
 from sweeps.search.optuna_storage import InterruptSafeStorage, open_storage
 from sweeps.search.samplers import DistinctSampler
-from sweeps.search.workload import first_trials
+from sweeps.search.trial_counts import first_trials
 from sweeps.storage import remote_sync
 from sweeps.storage.address import folder_of, is_relative
 from sweeps.storage.atomic_io import atomic_write

@@ -9,7 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
-from sweeps.config.failures import cause
+from sweeps.config.failure_kinds import cause
 from sweeps.execution.job_messages import Ending, Failed, Measured, Refused, Scored, ScoringJob
 from sweeps.report.trial_row import benchmark_entries
 from sweeps.storage.atomic_io import atomic_write
@@ -111,7 +111,7 @@ def score_model(job: ScoringJob) -> Scored | Refused:
 
     `Refused` if the test items have an error, or the model is not finite.
     """
-    from sweeps.finetune.derived import load_derived
+    from sweeps.finetune.derived_models import load_derived
     from sweeps.finetune.divergence import DivergedError, check_scores, check_weights
     from sweeps.finetune.model import computing_dtype
     from sweeps.finetune.process_group import Group
@@ -147,6 +147,6 @@ def score_model(job: ScoringJob) -> Scored | Refused:
 
 def _items_of(result: BenchmarkResult) -> list[list[Any]]:
     """Scores per item, with their weights in the benchmark's score, clusters and prompts."""
-    from evaluators.comparison import scored_items
+    from evaluators.paired_comparison import scored_items
 
     return [list(each) for each in scored_items(result.records, result.metric, result.aggregation)]

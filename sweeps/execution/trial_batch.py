@@ -11,8 +11,8 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
+from sweeps.execution.optuna_searcher import FINISHED, StudySearch
 from sweeps.execution.study_observer import StudyObserver
-from sweeps.execution.study_search import FINISHED, StudySearch
 
 
 @final

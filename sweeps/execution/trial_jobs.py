@@ -8,7 +8,7 @@ from typing import final
 import optuna
 import yaml
 
-from sweeps.config.space import Point
+from sweeps.config.search_space import Point
 from sweeps.config.study_config import ArmConfig
 from sweeps.config.study_identity import trial_key
 from sweeps.config.sweep_config import SweepConfig, paths_for

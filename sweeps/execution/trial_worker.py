@@ -19,7 +19,7 @@ from sweeps.execution.job_messages import (
     TrialJob,
 )
 from sweeps.execution.test_scoring import score_model
-from sweeps.finetune.disk import check_disk
+from sweeps.finetune.disk_check import check_disk
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.reporter import Check, RunResult
 from sweeps.storage.trial_files import EVENTS_FILE
@@ -71,7 +71,7 @@ def run_trial(job: TrialJob, report: Report, memory: dict[str, Any]) -> RunResul
     ``memory`` keeps values that later trials of this process can reuse without changing their
     results: weights and token ids.
     """
-    from sweeps.finetune.derived import score_derived
+    from sweeps.finetune.derived_models import score_derived
     from sweeps.finetune.loop import Cache, finetune
 
     folder = Path(job.folder)

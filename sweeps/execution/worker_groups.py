@@ -32,7 +32,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from sweeps.config.failures import blames_node, cause, is_of_device, kind_of
+from sweeps.config.failure_kinds import blames_node, cause, is_of_device, kind_of
 from sweeps.execution.cluster import places
 from sweeps.execution.driver_log import LOG
 from sweeps.execution.job_client import MAX_GROUPS, POLL_SECONDS, GroupLostError, JobClient

@@ -9,15 +9,15 @@ from typing import final
 
 from sweeps.finetune import checkpoint
 from sweeps.finetune.adapter import check_method
+from sweeps.finetune.background_save import Saver
 from sweeps.finetune.base_model import base_model, model_key
 from sweeps.finetune.benchmarks import check_prompt_formats
 from sweeps.finetune.checkpoint import Checkpoint, naming_workers, run_fingerprint
-from sweeps.finetune.checkpoint_saver import Saver
-from sweeps.finetune.derived import score_derived
-from sweeps.finetune.disk import check_disk, check_hub_cache
+from sweeps.finetune.derived_models import score_derived
+from sweeps.finetune.disk_check import check_disk, check_hub_cache
 from sweeps.finetune.divergence import DivergedError, check_weights
 from sweeps.finetune.finetune_config import FinetuneConfig
-from sweeps.finetune.memory import check_memory
+from sweeps.finetune.memory_check import check_memory
 from sweeps.finetune.model import (
     add_stop_tokens,
     check_vocabulary,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sweeps.finetune.loss import TokenLoss
-from sweeps.finetune.memory import free_on
+from sweeps.finetune.memory_check import free_on
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.torch_compat import block_classes
 

@@ -18,7 +18,7 @@ from gmt_core.random_mask import RandomMask
 from sweeps.finetune.divergence import DivergedError
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loss import TokenLoss, chunked_from
-from sweeps.finetune.memory import reduces_each
+from sweeps.finetune.memory_check import reduces_each
 from sweeps.finetune.model import computing_dtype, prepare_training
 from sweeps.finetune.optimizers import build_optimizer, learning_rate
 from sweeps.finetune.order import Rows, mixed_seed, share

@@ -15,8 +15,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.comparison import Interval as Interval
-from evaluators.comparison import TooFewScores as TooFewScores
+from evaluators.paired_comparison import Interval as Interval
+from evaluators.paired_comparison import TooFewScores as TooFewScores
 from sweeps.report.trial_row import TrialRow
 
 Array = NDArray[np.float64]

@@ -13,7 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluators.comparison import Difference
+from evaluators.paired_comparison import Difference
 
 # Small in inches, so that the text is still legible on a phone, 360 pixels wide.
 SIZE_INCHES = (5.6, 4.4)

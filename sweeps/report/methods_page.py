@@ -10,10 +10,10 @@ from typing import final
 import numpy as np
 
 from sweeps.report import drawing
+from sweeps.report.against_sft import Items, against_sft, on_test
+from sweeps.report.arm_comparison import ALPHA, Comparison, against_control
 from sweeps.report.arms import SFT, Arm, Setting, TooFewScores, arm, scored_at
-from sweeps.report.equivalence import ALPHA, Comparison, against_control
 from sweeps.report.intervals import bars, shown_intervals
-from sweeps.report.on_test import Items, against_sft, on_test
 from sweeps.report.page import Cells, Drawn, table
 from sweeps.report.published import gains
 from sweeps.report.trial_row import NO_VALUE, SCORE, ScoreLabel, TrialRow

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
-from evaluators.comparison import Difference
+from evaluators.paired_comparison import Difference
+from sweeps.report.against_sft import Items, against_sft
+from sweeps.report.arm_comparison import (
+    Comparison,
+    Comparisons,
+    Verdict,
+    against_best,
+    against_control,
+    overall,
+    seeds_for_flat,
+)
 from sweeps.report.arms import (
     SFT,
     Arm,
@@ -16,17 +26,7 @@ from sweeps.report.arms import (
     setting_at,
     winner,
 )
-from sweeps.report.equivalence import (
-    Comparison,
-    Comparisons,
-    Verdict,
-    against_best,
-    against_control,
-    overall,
-    seeds_for_flat,
-)
 from sweeps.report.intervals import UNEQUAL, cut, simultaneous_intervals, spread_differs_p
-from sweeps.report.on_test import Items, against_sft
 from sweeps.report.trial_row import ScoreLabel, TrialRow
 
 CLAIM = 0.9

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sweeps.report import drawing
+from sweeps.report.arm_comparison import Comparisons
 from sweeps.report.arms import Interval, scored_at, setting_at
-from sweeps.report.equivalence import Comparisons
 from sweeps.report.intervals import bars, cut, mean_interval
 from sweeps.report.page import Cells, Drawn, table
 from sweeps.report.pareto_front import COST, front

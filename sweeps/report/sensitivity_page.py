@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sweeps.report.against_sft import on_test
 from sweeps.report.intervals import spread_caveat
-from sweeps.report.on_test import on_test
 from sweeps.report.page import Drawn, Page
 from sweeps.report.sensitivity import SensitivityData, SensitivityResult, headline
 from sweeps.report.sensitivity_figures import figures

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, final
 from evaluators.protocol import is_harness
 
 if TYPE_CHECKING:
-    from evaluators.comparison import Interval
+    from evaluators.paired_comparison import Interval
 
 # The suffixes of one benchmark's entries in `StudyData.test_results`.
 SCORE, STANDARD_ERROR, COUNT = "score", "standard_error", "n"

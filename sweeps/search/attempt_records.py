@@ -9,7 +9,7 @@ from typing import Any, Self, final
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeps.config.space import Point
+from sweeps.config.search_space import Point
 from sweeps.search.optuna_compat import is_queued, queued_attrs, queued_params, set_attr
 from sweeps.storage.interrupts import shielded
 

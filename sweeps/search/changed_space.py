@@ -17,8 +17,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from sweeps.config.parameters import Choices, equal
-from sweeps.config.space import Point
+from sweeps.config.search_space import Point
+from sweeps.config.searched_parameter import Choices, equal
 from sweeps.config.study_identity import (
     DEFINITION,
     differences,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from sweeps.config.space import Point
+from sweeps.config.search_space import Point
 from sweeps.report.arms import Rows, Setting, scored_at
 from sweeps.report.trial_row import FRESH, TrialRow
 

@@ -31,7 +31,7 @@ def ending(result: dict[str, Any], error: bool) -> str:
 def outcome(result: dict[str, Any], state: str) -> dict[str, Any]:
     """The part of a trial's result that the report needs; stored with it in Optuna.
 
-    ``seconds``: since workers had it. ``kind`` is one of `sweeps.config.failures`; it and
+    ``seconds``: since workers had it. ``kind`` is one of `sweeps.config.failure_kinds`; it and
     ``failure``, the cause, are empty unless the trial failed.
     """
     kept: dict[str, Any] = {name: result[name] for name in ("step", "steps") if name in result}

@@ -13,7 +13,7 @@ from typing import Any, final
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeps.config.space import Point
+from sweeps.config.search_space import Point
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.search.attempt_records import (
     FORK,

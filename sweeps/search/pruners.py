@@ -18,7 +18,7 @@ from optuna.pruners import (
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config.search_config import SearchConfig
-from sweeps.config.space import MASKING
+from sweeps.config.search_space import MASKING
 from sweeps.search.attempt_records import EARLIER, NUMBER, REQUEST, draw_index
 from sweeps.search.optuna_compat import storage_of
 

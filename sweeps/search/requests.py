@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from sweeps.config.search_config import AskedPoint
-from sweeps.config.space import MASKING, Point, SpaceConfig, identity, is_whole
+from sweeps.config.search_space import MASKING, Point, SpaceConfig, identity, is_whole
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.validation_errors import explain
 from sweeps.finetune.run_identity import FORK_CHANGES

@@ -31,7 +31,7 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial
 
 from sweeps.config.search_config import SearchConfig
-from sweeps.config.space import Identity, Point, SpaceConfig, identity, is_whole
+from sweeps.config.search_space import Identity, Point, SpaceConfig, identity, is_whole
 from sweeps.search.attempt_records import REQUEST, draw_index, is_foreign, is_void, point_of
 from sweeps.search.optuna_compat import contains, queued_params
 from sweeps.storage.errors import UserError

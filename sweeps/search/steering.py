@@ -25,10 +25,10 @@ from sweeps.search.requests import (
     unseen,
 )
 from sweeps.search.trial_records import Records
+from sweeps.storage.command_line import command_line
 from sweeps.storage.errors import UserError, nearest
 from sweeps.storage.mailbox import Mailbox
 from sweeps.storage.object_store import as_user_error
-from sweeps.storage.program import command_line
 from sweeps.storage.remote_sync import copy_within, files_below, living_driver
 from sweeps.storage.trial_files import STATE_FILE
 

@@ -31,8 +31,8 @@ from sweeps.search.attempt_records import (
 )
 from sweeps.search.changed_space import preview, recorded_study
 from sweeps.search.optuna_storage import open_storage
+from sweeps.storage.command_line import command_line
 from sweeps.storage.errors import UserError
-from sweeps.storage.program import command_line
 from sweeps.storage.remote_sync import living_driver, refresh
 from sweeps.storage.run_lock import StartingError
 

@@ -11,7 +11,7 @@ from typing import final
 
 from sweeps.storage.address import Address, cluster_address, sqlite_address
 from sweeps.storage.atomic_io import atomic_write
-from sweeps.storage.program import command_line
+from sweeps.storage.command_line import command_line
 from sweeps.storage.trial_files import CHECKPOINTS, FORKS, RUN_FILE
 
 RESOLVED = "sweep.yaml"

@@ -18,7 +18,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from sweeps.config.load import load_config
 from sweeps.execution.preflight import different_runs
-from sweeps.finetune.memory import memory_need
+from sweeps.finetune.memory_check import memory_need
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("cluster.yaml", "cluster-local.yaml")

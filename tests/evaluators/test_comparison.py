@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluators.comparison import Difference, ScoredItem, differences, left_out
+from evaluators.paired_comparison import Difference, ScoredItem, differences, left_out
 
 
 def items(scores: list[float], prompt: str = "") -> list[ScoredItem]:

@@ -20,7 +20,7 @@ from evaluators.answers import (
     minerva_sentence,
 )
 from evaluators.math_equality import MathVerifier, same_mathematics
-from evaluators.robust import robust_answer
+from evaluators.robust_answer import robust_answer
 from tests.evaluators.answer_table import HELD_OUT, ROWS
 
 YES, NO = True, False

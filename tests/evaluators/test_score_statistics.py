@@ -11,7 +11,7 @@ from scipy import stats
 
 from evaluators.benchmark import ItemRecord, summarise
 from evaluators.benchmarks import build
-from evaluators.comparison import paired_bootstrap
+from evaluators.paired_comparison import paired_bootstrap
 from evaluators.split import is_validation
 from evaluators.statistics import (
     clustered_standard_error,

@@ -8,8 +8,8 @@ import pytest
 
 from evaluators.benchmark import Item
 from evaluators.benchmarks import build
-from evaluators.benchmarks.answered import AnswerBenchmark
 from evaluators.benchmarks.exact_match import PROTOCOL
+from evaluators.benchmarks.final_answer import AnswerBenchmark
 from evaluators.errors import DataError
 from evaluators.evaluate import evaluate
 from evaluators.protocol import Changes

@@ -16,19 +16,19 @@ from torch import Tensor
 from gmt_core import (
     GradientMask,
     NonFiniteGradientError,
-    bracket,
-    equal_sizes,
+    bracket_select,
+    equal_size_select,
     kept_count,
     magnitude_threshold,
     magnitude_thresholds,
     pooled_threshold,
 )
-from gmt_core.block import Block
-from gmt_core.bracket import bracketed_select
+from gmt_core.block_counter import Block
+from gmt_core.bracket_select import bracketed_select
 from gmt_core.flat import INT_OF
 from gmt_core.magnitudes import plain_pool
 from gmt_core.radix import Counter, radix_select
-from gmt_core.stream import Interval, Scanner, Seen, Stream
+from gmt_core.stream_counter import Interval, Scanner, Seen, Stream
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LARGE = 300_000  # above the size at which sampling begins
@@ -124,7 +124,7 @@ def scans_for(x: Tensor, kept: int, monkeypatch: pytest.MonkeyPatch) -> int:
         return scan(*arguments, **options)
 
     monkeypatch.setattr(Scanner, "scan", counted)
-    monkeypatch.setattr(equal_sizes, "_MOST", 0)  # as if x were larger
+    monkeypatch.setattr(equal_size_select, "_MOST", 0)  # as if x were larger
     assert torch.equal(magnitude_threshold(x, kept), by_sorting(x, kept))
     return count
 
@@ -143,13 +143,13 @@ def test_misleading_sample_still_gives_the_exact_threshold(seen, monkeypatch) ->
     places = torch.arange(LARGE)
     step = LARGE // (1 << 13) | 1
     pool = plain_pool([places.float()], torch.float32)
-    assert bracket._sample(pool, LARGE).numel() == len(places[::step])
+    assert bracket_select._sample(pool, LARGE).numel() == len(places[::step])
     x[::step] = seen
     assert scans_for(x, LARGE // 2, monkeypatch) > 1
 
 
 def test_more_in_the_interval_than_is_gathered(monkeypatch) -> None:
-    monkeypatch.setattr(bracket, "_HELD", 4000)
+    monkeypatch.setattr(bracket_select, "_HELD", 4000)
     for kind in KINDS:
         x = draw(kind, LARGE, torch.float32)
         for kept in (1, LARGE // 3, LARGE // 2, LARGE):
@@ -251,8 +251,8 @@ def test_many_tensors_at_once(sizes, share, seed, data) -> None:
     ]
     kept = [max(1, math.ceil(share * numel)) for numel in sizes]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(equal_sizes, "_MOST", most)
-        patch.setattr(equal_sizes, "_DIRECT", data.draw(st.sampled_from([0, 100, 4096])))
+        patch.setattr(equal_size_select, "_MOST", most)
+        patch.setattr(equal_size_select, "_DIRECT", data.draw(st.sampled_from([0, 100, 4096])))
         found = magnitude_thresholds(tensors, kept)
     for value, x, count in zip(found, tensors, kept, strict=True):
         assert value.dtype == x.dtype and torch.equal(value, by_sorting(x, count))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sweeps.config.space import Point
+from sweeps.config.search_space import Point
 from sweeps.execution.job_messages import TrialJob
-from sweeps.execution.study_search import StudySearch
+from sweeps.execution.optuna_searcher import StudySearch
 from tests.sweeps.finetune import tiny
 
 POINT: Point = {"mask_ratio": 0.2, "accumulation_interval": 1, "learning_rate": 1e-3}

@@ -8,8 +8,8 @@ from typing import Any
 from sweeps.config.load import load_config, save_config
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
 from sweeps.execution.job_messages import Scored
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.execution.study_observer import write_log
-from sweeps.execution.study_search import StudySearch
 from sweeps.execution.sweep import open_study
 from sweeps.execution.trial_jobs import TrialJobs
 from tests.sweeps.jobs import suggested

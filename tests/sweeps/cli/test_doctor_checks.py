@@ -22,8 +22,8 @@ from sweeps.cli.doctor_checks import (
     versions,
 )
 from sweeps.execution import shared_storage
-from sweeps.finetune import memory
-from sweeps.finetune.disk import free_disk
+from sweeps.finetune import memory_check
+from sweeps.finetune.disk_check import free_disk
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = {"python": "3.11.7", "torch": "2.13.0", "ray": "2.60.0"}
@@ -100,16 +100,16 @@ def test_disk_and_memory(tmp_path: Path) -> None:
     assert not failed(doctor_checks.check_memory(3 * GIB))
     assert failed(doctor_checks.check_memory(GIB))
     assert free_disk(tmp_path / "not" / "there" / "yet") > 0
-    assert 0 < memory.free_memory() < 2**50
+    assert 0 < memory_check.free_memory() < 2**50
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
-    assert memory.container_rest(tmp_path) == 2**63
+    assert memory_check.container_rest(tmp_path) == 2**63
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("100\n")
-    assert memory.container_rest(tmp_path) == 2**63 - 100
+    assert memory_check.container_rest(tmp_path) == 2**63 - 100
     (tmp_path / "memory.max").write_text("1000\n")
-    assert memory.container_rest(tmp_path) == 900
+    assert memory_check.container_rest(tmp_path) == 900
 
 
 @pytest.mark.parametrize(

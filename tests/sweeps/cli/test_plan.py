@@ -14,7 +14,9 @@ from sweeps.cli import app
 from sweeps.config.load import load_config, parse_config
 from sweeps.config.sweep_config import resolve_paths
 from sweeps.execution.disk_need import DiskNeed, check_disk, checkpoint_cost, disk_need
-from sweeps.execution.pace import (
+from sweeps.execution.planning import Machine, plan
+from sweeps.execution.sweep import open_study
+from sweeps.execution.trial_time import (
     ItemCounts,
     Pace,
     count_items,
@@ -22,11 +24,9 @@ from sweeps.execution.pace import (
     recorded_pace,
     shortest_run,
 )
-from sweeps.execution.planning import Machine, plan
-from sweeps.execution.sweep import open_study
 from sweeps.search.requests import Inbox
+from sweeps.search.trial_counts import first_trials, kept_models, workload
 from sweeps.search.trial_records import Records, recorded_rows
-from sweeps.search.workload import first_trials, kept_models, workload
 from sweeps.storage.errors import UserError
 from tests.sweeps.played import FINISHED, OOM, RUNNING, STOPPED, play, trial_folders
 
@@ -135,7 +135,7 @@ def seven_billion(tree: Tree, **training: Any) -> Tree:
 def test_what_the_checkpoints_of_seven_billion_parameters_cost(
     tree: Tree, background: Any, training: float | None, waits: float | None, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("sweeps.finetune.memory.count_parameters", lambda _: MISTRAL)
+    monkeypatch.setattr("sweeps.finetune.memory_check.count_parameters", lambda _: MISTRAL)
     config = resolve_paths(parse_config(seven_billion(tree, checkpoint_async=background)))
     found = checkpoint_cost(shortest_run(config, "sums"), 1, "cuda", training, 125.0)
     assert found is not None
@@ -147,7 +147,7 @@ def test_what_the_checkpoints_of_seven_billion_parameters_cost(
 def test_the_plan_says_what_checkpoints_cost(
     tree: Tree, sweep_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.finetune.memory.count_parameters", lambda _: MISTRAL)
+    monkeypatch.setattr("sweeps.finetune.memory_check.count_parameters", lambda _: MISTRAL)
     (sweep_files / "sweep.yaml").write_text(json.dumps(seven_billion(tree)))
     line = "  checkpoints: 3 of 80.93 GiB and 11 min 35 s to write each; "
     assert f"{line}training waits only if the next" in call("sweep.yaml").stdout

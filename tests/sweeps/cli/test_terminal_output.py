@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sweeps.execution.progress import LineDisplay, LiveDisplay
-from sweeps.execution.tally import Tally
+from sweeps.execution.study_tally import Tally
 from sweeps.finetune.reporter import Check
 from sweeps.finetune.run_progress import ProgressReporter
 from sweeps.storage.terminal_output import heard, is_heard

@@ -20,7 +20,7 @@ from sweeps.config.load import parse_config
 from sweeps.config.study_identity import config_yaml
 from sweeps.execution.hooked_display import calling_hooks
 from sweeps.execution.progress import Display, LineDisplay
-from sweeps.execution.tally import Tally
+from sweeps.execution.study_tally import Tally
 from sweeps.storage.errors import UserError
 from tests.sweeps.ended_trial import POINT, TRIAL
 

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from sweeps.config.load import load_config, parse_config
-from sweeps.config.space import SpaceConfig, identity, is_whole
+from sweeps.config.search_space import SpaceConfig, identity, is_whole
 from sweeps.config.trial_keys import KEYS
 from sweeps.storage.errors import UserError
 

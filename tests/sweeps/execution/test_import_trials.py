@@ -22,8 +22,8 @@ from sweeps.execution.sweep import open_study, run_studies
 from sweeps.execution.trial_batch import TrialBatch
 from sweeps.search.attempt_records import finished_trials
 from sweeps.search.requests import queue_request
+from sweeps.search.trial_counts import workload
 from sweeps.search.trial_records import Records, best_row, best_sft_row, own_rows
-from sweeps.search.workload import workload
 from sweeps.storage.run_lock import acquire_run_lock
 from tests.sweeps.jobs import suggested
 from tests.sweeps.memory_tracker import MemoryTracker

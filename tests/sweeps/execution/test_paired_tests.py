@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluators.benchmark import BenchmarkResult, ItemRecord
-from evaluators.comparison import paired_bootstrap, stratified_bootstrap
+from evaluators.paired_comparison import paired_bootstrap, stratified_bootstrap
 from sweeps.config.load import parse_config
 from sweeps.execution.paired_tests import (
     comparison_remarks,

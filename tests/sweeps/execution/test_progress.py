@@ -20,7 +20,7 @@ from sweeps.execution.progress import (
     table,
     time_text,
 )
-from sweeps.execution.tally import Tally
+from sweeps.execution.study_tally import Tally
 from tests.sweeps.ended_trial import POINT, TRIAL
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from sweeps.config.failures import kind_of
+from sweeps.config.failure_kinds import kind_of
 from sweeps.config.resources import Resources
 from sweeps.execution import shared_storage, worker_session
 from sweeps.execution.job_messages import Job, Measured, MeasuringJob

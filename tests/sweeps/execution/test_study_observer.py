@@ -12,7 +12,7 @@ import pytest
 from sweeps.config.budget import BudgetConfig, StopCondition, UsageTracker
 from sweeps.execution.progress import LineDisplay
 from sweeps.execution.study_observer import StudyObserver, trial_info
-from sweeps.execution.tally import Tally
+from sweeps.execution.study_tally import Tally
 from tests.sweeps.jobs import POINT, trial_job
 
 

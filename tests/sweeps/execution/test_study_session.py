@@ -21,7 +21,7 @@ from sweeps.execution.test_scoring import TestScores
 from sweeps.execution.trial_batch import TrialBatch
 from sweeps.storage.errors import UserError
 from sweeps.storage.run_lock import acquire_run_lock
-from sweeps.tracking.pump import TrackerPump
+from sweeps.tracking.tracker_pump import TrackerPump
 from tests.sweeps.memory_tracker import MemoryTracker, StudyRecord
 from tests.sweeps.played import FINISHED, RUNNING, Groups, play
 

@@ -10,8 +10,8 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from sweeps.config.space import SpaceConfig
-from sweeps.execution.study_search import StudySearch
+from sweeps.config.search_space import SpaceConfig
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.execution.trial_batch import BatchSearcher, Observers, TrialBatch
 from tests.sweeps.jobs import trial_job
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from sweeps.finetune.derived import score_derived
+from sweeps.finetune.derived_models import score_derived
 from sweeps.finetune.divergence import DivergedError, check_scores, check_weights
 from sweeps.finetune.loop import RunResult, finetune
 from sweeps.finetune.method_options import DropConfig

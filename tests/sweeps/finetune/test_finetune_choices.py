@@ -19,10 +19,10 @@ from huggingface_hub.errors import (
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from sweeps.finetune import memory
+from sweeps.finetune import memory_check
 from sweeps.finetune.finetune_config import ModelConfig
 from sweeps.finetune.loop import finetune
-from sweeps.finetune.memory import check_memory, memory_need, reduces_each, worker_need
+from sweeps.finetune.memory_check import check_memory, memory_need, reduces_each, worker_need
 from sweeps.finetune.method_options import MethodConfig
 from sweeps.finetune.model import computing_dtype, load_model, save_model, training_dtype
 from sweeps.finetune.model_facts import ModelError, count_parameters, read_model_config
@@ -299,10 +299,10 @@ def test_what_does_not_fit_is_named_before_anything_is_loaded(
     huge = config(world, model={"path": str(folder)})
     with pytest.raises(ModelError, match=r"training needs at least 1043\.\d+ GiB \(weights 260\."):
         finetune(huge, tmp_path / "run", MemoryReporter())
-    monkeypatch.setattr(memory, "_available", lambda _: 2**50)
+    monkeypatch.setattr(memory_check, "_available", lambda _: 2**50)
     with pytest.raises(ModelError, match=r"3 workers on this machine need at least 3129\.\d+ GiB"):
         check_memory(huge, 1, "cpu", neighbours=3)
-    monkeypatch.setattr(memory, "machine_memory", lambda: 2**50)
+    monkeypatch.setattr(memory_check, "machine_memory", lambda: 2**50)
     check_memory(huge, 1, "cpu")
 
 
@@ -315,7 +315,7 @@ def test_gradients_are_reduced_more_often_only_where_whole_ones_do_not_fit(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def need(memory_bytes: int, **changes: Any) -> tuple[bool, int]:
-        monkeypatch.setattr(memory, "_available", lambda _: memory_bytes)
+        monkeypatch.setattr(memory_check, "_available", lambda _: memory_bytes)
         run = config(world, parallel="fsdp", **changes)
         found = worker_need(run, 4, "cpu")
         assert found is not None

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from sweeps.finetune.background_save import _copied
 from sweeps.finetune.checkpoint import saved
-from sweeps.finetune.checkpoint_saver import _copied
 from sweeps.finetune.finetune_config import FinetuneConfig
 from sweeps.finetune.loop import finetune
 from sweeps.finetune.reporter import Check

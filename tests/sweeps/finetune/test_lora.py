@@ -20,7 +20,7 @@ from sweeps.finetune.adapter import add_adapter, check_method, merged_state, sav
 from sweeps.finetune.checkpoint import SHARDS, STATE, saved
 from sweeps.finetune.finetune_config import FinetuneConfig, ModelConfig
 from sweeps.finetune.loop import finetune
-from sweeps.finetune.memory import adapter_parameters, memory_need
+from sweeps.finetune.memory_check import adapter_parameters, memory_need
 from sweeps.finetune.method_options import AdapterConfig, MethodConfig
 from sweeps.finetune.model_facts import ModelError
 from tests.sweeps.finetune.beside_the_trainer import SETTINGS, train_both

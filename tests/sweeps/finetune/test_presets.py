@@ -16,7 +16,7 @@ from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution.preflight import check_inputs, different_runs
 from sweeps.finetune.benchmarks import build_benchmark, build_benchmarks, check_test_source
 from sweeps.finetune.finetune_config import BenchmarkConfig, EvaluationConfig
-from sweeps.finetune.memory import memory_need
+from sweeps.finetune.memory_check import memory_need
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache
 from sweeps.finetune.validation import Validation

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sweeps.finetune.base_model import base_model
 from sweeps.finetune.finetune_config import FinetuneConfig
-from sweeps.finetune.memory import worker_need
+from sweeps.finetune.memory_check import worker_need
 from sweeps.finetune.model_facts import ModelError
 from sweeps.finetune.process_group import Group
 from sweeps.finetune.process_state import Cache

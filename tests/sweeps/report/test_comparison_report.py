@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sweeps.report.arm_comparison import against_control
 from sweeps.report.arms import Arm
 from sweeps.report.comparison_page import drawn_of
 from sweeps.report.comparison_page import page as comparison_page
 from sweeps.report.drawing import canvas, svg
 from sweeps.report.efficiency_page import efficiency, relative_speed
 from sweeps.report.efficiency_page import verdict as told_speeds
-from sweeps.report.equivalence import against_control
 from sweeps.report.methods_page import (
     ComparisonData,
     arms_of,

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from verdict_simulation import Rate, drop_power, run, table
 
-from evaluators.comparison import paired_bootstrap
-from sweeps.report.arms import Arm, TooFewScores, comparable
-from sweeps.report.equivalence import (
+from evaluators.paired_comparison import paired_bootstrap
+from sweeps.report.arm_comparison import (
     against_best,
     against_control,
     flat_power,
@@ -21,6 +20,7 @@ from sweeps.report.equivalence import (
     seeds_for_flat,
     tost_p,
 )
+from sweeps.report.arms import Arm, TooFewScores, comparable
 from sweeps.report.intervals import (
     dunnett,
     maximum_modulus,

@@ -25,8 +25,8 @@ from sweeps.search.attempt_records import EARLIER, finished_trials
 from sweeps.search.changed_space import carry_over, point_in, preview
 from sweeps.search.optuna_storage import open_storage
 from sweeps.search.pending_trials import SearchSpace, queue_missing
+from sweeps.search.trial_counts import workload
 from sweeps.search.trial_records import Records, trial_rows
-from sweeps.search.workload import workload
 from sweeps.storage.run_lock import acquire_run_lock
 from tests.sweeps.jobs import suggested
 from tests.sweeps.memory_tracker import MemoryTracker

@@ -16,8 +16,8 @@ from sweeps.config.load import load_config, parse_config, save_config
 from sweeps.config.search_config import SearchConfig, excess
 from sweeps.config.sweep_config import resolve_paths
 from sweeps.execution.export import run_yaml
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.execution.progress import point_text, recorded_point
-from sweeps.execution.study_search import StudySearch
 from sweeps.execution.sweep import open_study
 from sweeps.execution.trial_jobs import TrialJobs
 from sweeps.search.outcomes import objective_values

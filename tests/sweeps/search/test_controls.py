@@ -12,8 +12,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config.search_config import SearchConfig
-from sweeps.config.space import Point, SpaceConfig
-from sweeps.execution.study_search import StudySearch
+from sweeps.config.search_space import Point, SpaceConfig
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.search.attempt_records import UNPROMISING, mark_interrupted, queue_interrupted
 from sweeps.search.pruners import build_pruner
 from sweeps.search.samplers import DistinctSampler

@@ -10,12 +10,12 @@ from optuna.trial import TrialState
 
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.execution.study_search import FINISHED, StudySearch
+from sweeps.execution.optuna_searcher import FINISHED, StudySearch
 from sweeps.search.attempt_records import finished_trials, mark_interrupted, queue_interrupted
 from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.samplers import DistinctSampler
+from sweeps.search.trial_counts import workload
 from sweeps.search.trial_records import trial_rows
-from sweeps.search.workload import workload
 from tests.sweeps.jobs import trial_job
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")

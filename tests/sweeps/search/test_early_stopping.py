@@ -13,8 +13,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from sweeps.config.search_config import SearchConfig
-from sweeps.config.space import Point, SpaceConfig
-from sweeps.execution.study_search import StudySearch
+from sweeps.config.search_space import Point, SpaceConfig
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.execution.trial_batch import BatchSearcher, TrialBatch
 from sweeps.execution.tuner import EarlyStopping
 from sweeps.search.attempt_records import mark_interrupted, queue_interrupted

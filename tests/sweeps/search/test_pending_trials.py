@@ -11,13 +11,13 @@ from optuna.trial import TrialState
 from sweeps.config.load import parse_config
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.execution.job_messages import TrialJob
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.execution.report_data import StudyRecord, search_data
-from sweeps.execution.study_search import StudySearch
 from sweeps.search.attempt_records import mark_interrupted, queue_interrupted
 from sweeps.search.design import FRESH_SEEDS_FROM
 from sweeps.search.pending_trials import SearchSpace, queue_missing
+from sweeps.search.trial_counts import workload
 from sweeps.search.trial_records import best_row, best_sft_row, own_rows, trial_rows
-from sweeps.search.workload import workload
 from sweeps.storage.errors import UserError
 from tests.sweeps.jobs import suggested, trial_job
 

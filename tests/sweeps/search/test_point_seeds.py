@@ -12,19 +12,19 @@ from optuna.trial import TrialState
 from sweeps.config.load import load_config, parse_config
 from sweeps.config.sweep_config import SweepConfig, resolve_paths
 from sweeps.execution.job_messages import TrialJob
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.execution.report_data import StudyRecord, search_data
 from sweeps.execution.reporting import study_findings
-from sweeps.execution.study_search import StudySearch
 from sweeps.execution.sweep import open_study
 from sweeps.report.search_page import page
 from sweeps.report.trial_row import score_text
 from sweeps.search.attempt_records import STOPPED, mark_interrupted, queue_interrupted
 from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.point_seeds import PointSeeds
-from sweeps.search.retry_failed import queue_failed
+from sweeps.search.retry_command import queue_failed
 from sweeps.search.samplers import DistinctSampler
+from sweeps.search.trial_counts import workload
 from sweeps.search.trial_records import Records, best_row, label_of, trial_rows
-from sweeps.search.workload import workload
 from sweeps.storage.errors import UserError
 from tests.sweeps.jobs import suggested, trial_job
 

@@ -11,16 +11,16 @@ from optuna.trial import TrialState
 
 from sweeps.config.load import load_config
 from sweeps.config.sweep_config import SweepConfig, paths_for, resolve_paths
-from sweeps.execution.study_search import StudySearch
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.execution.sweep import open_study
 from sweeps.execution.trial_batch import FINISHED, BatchSearcher, TrialBatch
 from sweeps.execution.trial_jobs import TrialJobs
 from sweeps.search.attempt_records import FORK, POINT, Lineage, mark_interrupted, queue_interrupted
 from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.requests import Inbox, Request, fork_request, queue_request
-from sweeps.search.retry_failed import queue_failed
+from sweeps.search.retry_command import queue_failed
+from sweeps.search.trial_counts import workload
 from sweeps.search.trial_records import Records, best_row, own_rows, trial_rows
-from sweeps.search.workload import workload
 from sweeps.storage.errors import UserError
 from sweeps.storage.mailbox import Mailbox
 from tests.sweeps.jobs import suggested

@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 from sweeps.config.search_config import SearchConfig
-from sweeps.config.space import Draws, Point, SpaceConfig
-from sweeps.execution.study_search import StudySearch
+from sweeps.config.search_space import Draws, Point, SpaceConfig
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.search.attempt_records import finished_trials, mark_interrupted, queue_interrupted
 from sweeps.search.samplers import DistinctSampler
 from tests.sweeps.jobs import suggested, trial_job

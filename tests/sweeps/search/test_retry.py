@@ -17,9 +17,9 @@ from sweeps.cli import app
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.sweep import open_study
 from sweeps.search.attempt_records import finished_trials, mark_interrupted
-from sweeps.search.retry_failed import queue_failed
+from sweeps.search.retry_command import queue_failed
+from sweeps.search.trial_counts import workload
 from sweeps.search.trial_records import Records
-from sweeps.search.workload import workload
 from sweeps.storage.errors import UserError
 from sweeps.storage.run_lock import acquire_run_lock, local_driver
 from sweeps.storage.trial_files import SENT_FILE

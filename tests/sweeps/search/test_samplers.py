@@ -6,8 +6,8 @@ import optuna
 import pytest
 
 from sweeps.config.search_config import SearchConfig
-from sweeps.config.space import Point, SpaceConfig
-from sweeps.execution.study_search import StudySearch
+from sweeps.config.search_space import Point, SpaceConfig
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.search.samplers import DistinctSampler, build_sampler
 from sweeps.storage.errors import UserError
 from tests.sweeps.jobs import suggested, trial_job

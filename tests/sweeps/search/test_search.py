@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from optuna.trial import TrialState
 
-from sweeps.config.space import Point, SpaceConfig
+from sweeps.config.search_space import Point, SpaceConfig
 from sweeps.execution.job_messages import TrialJob
-from sweeps.execution.study_search import StudySearch
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.search.attempt_records import finished_trials, mark_interrupted, queue_interrupted
 from sweeps.search.outcomes import outcome
 from sweeps.search.trial_records import trial_rows

@@ -6,9 +6,9 @@ from typing import Any
 
 import optuna
 
-from sweeps.config.space import SpaceConfig
+from sweeps.config.search_space import SpaceConfig
 from sweeps.execution.job_messages import TrialJob
-from sweeps.execution.study_search import StudySearch
+from sweeps.execution.optuna_searcher import StudySearch
 from sweeps.search.attempt_records import mark_interrupted, queue_interrupted
 from sweeps.search.trial_records import best_row, best_sft_row, trial_rows
 from tests.sweeps.jobs import trial_job

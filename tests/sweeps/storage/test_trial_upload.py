@@ -422,7 +422,7 @@ def test_an_outage_delays_a_delivery_and_fails_nothing(
 def test_an_outage_without_end_fails_as_infrastructure(
     server: FakeStore, store: ObjectStore, tmp_path: Path
 ) -> None:
-    from sweeps.config.failures import kind_of
+    from sweeps.config.failure_kinds import kind_of
 
     trial = begin(store, tmp_path / "one", "first")
     end(tmp_path / "one")

@@ -13,11 +13,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from gmt_core.block import Block
+from gmt_core.block_counter import Block
 from gmt_core.flat import magnitude_bits
 from gmt_core.magnitudes import LocalPool
 from gmt_core.radix import DIGIT_BITS, Intervals, descend, narrow, radix_select
-from gmt_core.stream import Interval, Scanner, Stream
+from gmt_core.stream_counter import Interval, Scanner, Stream
 
 _HELD: Final = 1 << 21  # bytes of the integers gathered at most; selecting takes as many again
 _LEAST: Final = 1 << 13  # elements of the sample

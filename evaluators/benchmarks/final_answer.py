@@ -8,7 +8,7 @@ from evaluators.answers import EQUALITIES, EXTRACTIONS
 from evaluators.benchmark import Item
 from evaluators.benchmarks.generative import GenerativeBenchmark, Grade
 from evaluators.math_equality import same_mathematics
-from evaluators.robust import robust_answer
+from evaluators.robust_answer import robust_answer
 
 ROBUST = "accuracy_robust"
 

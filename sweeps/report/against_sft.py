@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
-from evaluators.comparison import Difference, ScoredItem, differences
+from evaluators.paired_comparison import Difference, ScoredItem, differences
 from sweeps.report.arms import SFT, Rows, Setting, scored_at
 from sweeps.report.page import Drawn, table
 from sweeps.report.trial_row import ScoreLabel

@@ -9,7 +9,7 @@ from pathlib import Path
 from sweeps.finetune import hub
 from sweeps.finetune.checkpoint import saved
 from sweeps.finetune.finetune_config import FinetuneConfig
-from sweeps.finetune.memory import checkpoint_bytes
+from sweeps.finetune.memory_check import checkpoint_bytes
 from sweeps.finetune.model_facts import BYTES, count_parameters, is_downloaded
 
 _GIB = 2**30

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from sweeps.config.search_config import Objective, bounded
-from sweeps.config.space import Point
+from sweeps.config.search_space import Point
 from sweeps.execution.job_messages import TrialJob
 from sweeps.report.trial_row import CUT_SHORT, FRESH
 from sweeps.search.attempt_records import (

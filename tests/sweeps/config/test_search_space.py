@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from sweeps.config.load import parse_config
-from sweeps.config.parameters import Choices, FloatRange, parameter
-from sweeps.config.space import SpaceConfig, identity, shortfall, trials_left
+from sweeps.config.search_space import SpaceConfig, identity, shortfall, trials_left
+from sweeps.config.searched_parameter import Choices, FloatRange, parameter
 from sweeps.config.study_config import NuisanceConfig
 from sweeps.storage.errors import UserError
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sweeps.storage.trial_files import EVENTS_FILE, RUN_FILE, SENT_FILE
-from sweeps.tracking import pump as pump_module
+from sweeps.tracking import tracker_pump as pump_module
 from sweeps.tracking.event_log import Outbox
-from sweeps.tracking.pump import TrackerPump, final_metrics, single_values
 from sweeps.tracking.tracker import StudyInfo, Tracker, TrackingError, TrackingRefused, TrialInfo
+from sweeps.tracking.tracker_pump import TrackerPump, final_metrics, single_values
 from tests.sweeps.memory_tracker import MemoryTracker
 
 STUDY = StudyInfo("small/sums", "small", "sums", "", "abc", "", {})

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweeps.finetune import disk
-from sweeps.finetune.disk import DiskError, check_disk, check_hub_cache
+from sweeps.finetune import disk_check
+from sweeps.finetune.disk_check import DiskError, check_disk, check_hub_cache
 from sweeps.finetune.loop import finetune
-from sweeps.finetune.memory import adapter_parameters, checkpoint_bytes
+from sweeps.finetune.memory_check import adapter_parameters, checkpoint_bytes
 from sweeps.finetune.model_facts import count_parameters
 from sweeps.finetune.reporter import FolderReporter
 from tests.sweeps.finetune.tiny import config
@@ -66,9 +66,9 @@ def test_a_model_of_the_hub_needs_room_in_its_cache(
     leave(monkeypatch, 0)
     check_hub_cache(run)  # a folder is not downloaded
     hub_run = run.model_copy(update={"model": run.model.model_copy(update={"path": "own/er"})})
-    monkeypatch.setattr(disk, "count_parameters", lambda model: 7 * 2**30)
-    monkeypatch.setattr(disk, "is_downloaded", lambda model: True)
+    monkeypatch.setattr(disk_check, "count_parameters", lambda model: 7 * 2**30)
+    monkeypatch.setattr(disk_check, "is_downloaded", lambda model: True)
     check_hub_cache(hub_run)
-    monkeypatch.setattr(disk, "is_downloaded", lambda model: False)
+    monkeypatch.setattr(disk_check, "is_downloaded", lambda model: False)
     with pytest.raises(DiskError, match=r"own/er takes at least 14.00 GiB; HF_HOME names"):
         check_hub_cache(hub_run)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, final
 
-from sweeps.config.space import trials_left
+from sweeps.config.search_space import trials_left
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.report.trial_row import FRESH, TrialRow, best_first, distinct
 from sweeps.search.design import DERIVED, REPLICATE, DesignPoint

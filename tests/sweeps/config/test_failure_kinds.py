@@ -17,7 +17,7 @@ from sweeps.config.budget import (
     UsageFile,
     UsageTracker,
 )
-from sweeps.config.failures import (
+from sweeps.config.failure_kinds import (
     KINDS,
     FailureKind,
     blames_node,

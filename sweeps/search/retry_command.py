@@ -1,7 +1,7 @@
 """Queue failed trials again, as further attempts with the same number and key.
 
-This is the command `retry`. A trial whose workers were lost is retried by itself: see
-`sweeps.execution.job_queue`.
+This is the command `retry`. A running sweep also retries by itself: `execution.worker_groups`
+decides by the kind of failure (`config.failure_kinds`), `execution.job_queue` counts attempts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORGOTTEN = (RESULT_FILE, FAILURE_FILE, SENT_FILE)
 
 
 def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, list[int]]:
-    """Queue every failed trial, or those of some kinds (`sweeps.config.failures`), once more.
+    """Queue every failed trial, or those of some kinds (`sweeps.config.failure_kinds`), once more.
 
     A trial resumes from its checkpoint if it has one. A recorded divergence is removed, because
     it would otherwise be reported again without an attempt. Returns trial numbers by domain.

@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import ConfigDict, field_serializer, model_validator
 
 from sweeps.config.parameter_forms import FORM_KEYS
-from sweeps.config.parameters import MOST_POINTS, Choices, Draws, FloatRange, Parameter
+from sweeps.config.searched_parameter import MOST_POINTS, Choices, Draws, FloatRange, Parameter
 from sweeps.config.trial_keys import METHODS, Method, Value, flat, is_of_batch, is_of_method
 from sweeps.finetune.strict_model import StrictModel
 from sweeps.storage.errors import nearest

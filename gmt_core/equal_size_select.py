@@ -16,11 +16,11 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from gmt_core.bracket import bracketed_select
+from gmt_core.bracket_select import bracketed_select
 from gmt_core.errors import NonFiniteGradientError
 from gmt_core.flat import INT_OF, infinity_bits, true_places
 from gmt_core.magnitudes import Magnitudes
-from gmt_core.stream import Scanner
+from gmt_core.stream_counter import Scanner
 
 _MOST: Final = 1 << 20  # elements of one call
 _DIRECT: Final = 1 << 12  # elements of a tensor up to which nothing but a selection is worth it
