@@ -19,7 +19,7 @@ RULES: Final[Mapping[Rule, str]] = {
     "bit, and none after the trial's end",
     "nothing open": "no trial waits or runs, no process is left",
     "tracked once": "MLflow has one finished run per trial, with each update's loss once",
-    "usage once": "the GPU time counted is that of the attempts, but for the last seconds of a "
+    "usage once": "the GPU time counted is that of the attempts, except for the last seconds of a "
     "killed driver",
 }
 

@@ -51,7 +51,7 @@ def _rules(lines: Sequence[Line], earlier: Sequence[Line]) -> list[str]:
         f"| {said} | {len(lines) - broken[rule]} of {len(lines)} | {before[rule]} |"
         for rule, said in RULES.items()
     ]
-    head = ["| What is checked after each sweep | Sound | Broken before a correction |"]
+    head = ["| What is checked after each sweep | Passed | Failed before a fix |"]
     return [*head, "|---|---|---|", *rows]
 
 

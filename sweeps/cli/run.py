@@ -27,7 +27,7 @@ from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.config.trial_keys import shown
 from sweeps.execution.progress import Display, build_display
 from sweeps.report.trial_row import ScoreLabel, TrialRow, fresh_scores, score_text
-from sweeps.search.retry_command import queue_failed
+from sweeps.search.retry import queue_failed
 from sweeps.search.trial_records import Records, label_of
 from sweeps.storage.command_line import command_line
 from sweeps.storage.errors import nearest

@@ -10,9 +10,9 @@ FailureKind = Literal[
     "oom", "diverged", "infrastructure", "configuration", "disk", "timeout", "error"
 ]
 """``infrastructure``: workers, their node or a device was lost; the job queue retries the trial.
-``configuration`` and ``disk``: every other trial would fail too, so the study stops. ``diverged``:
-a bad point, reported to the sampler. ``error``: a bug. Only infrastructure failures are retried
-automatically."""
+``configuration`` and ``disk``: every other trial would fail too, so the study stops, and tries the
+trial again when it continues. ``diverged``: a bad point, reported to the sampler. ``error``: a
+bug. Within a run, only infrastructure failures are retried."""
 
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 STOPS_THE_STUDY: tuple[FailureKind, ...] = ("configuration", "disk")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 import optuna
 from optuna.trial import TrialState as OptunaState
 
 from sweeps.config.budget import StopCondition
+from sweeps.config.failure_kinds import STOPS_THE_STUDY
 from sweeps.config.sweep_config import SweepConfig, paths_for
 from sweeps.execution.domain_result import DomainResult
 from sweeps.execution.driver_log import publish_links
@@ -42,6 +44,7 @@ from sweeps.search.point_seeds import PointSeeds
 from sweeps.search.pruners import build_pruner
 from sweeps.search.requests import Inbox
 from sweeps.search.retention import drop_weights, remove_orphans
+from sweeps.search.retry import queue_again
 from sweeps.search.trial_records import best_row, best_sft_row, trial_rows
 from sweeps.storage.errors import UserError
 from sweeps.storage.remote_sync import fetcher, remover
@@ -114,6 +117,9 @@ class DomainSession:
         self._elsewhere = trained_elsewhere(self.config, self.domain) if self.design else {}
         mark_interrupted(self.study)  # of killed drivers, which could not do it
         queue_interrupted(self.study)
+        # Each failed for a reason of the machine or the configuration, mended since then.
+        folder = partial(self.place.trial, self.domain)
+        queue_again(self.study, STOPS_THE_STUDY, folder, self._remove)
         self.seeds.settle()
         folder = self.place.study(self.domain)
         remove_orphans(folder, self.study, self._remove)

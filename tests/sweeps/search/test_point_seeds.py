@@ -21,7 +21,7 @@ from sweeps.report.trial_row import score_text
 from sweeps.search.attempt_records import STOPPED, mark_interrupted, queue_interrupted
 from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.point_seeds import PointSeeds
-from sweeps.search.retry_command import queue_failed
+from sweeps.search.retry import queue_failed
 from sweeps.search.samplers import DistinctSampler
 from sweeps.search.trial_counts import workload
 from sweeps.search.trial_records import Records, best_row, label_of, trial_rows

@@ -18,7 +18,7 @@ from sweeps.execution.trial_jobs import TrialJobs
 from sweeps.search.attempt_records import FORK, POINT, Lineage, mark_interrupted, queue_interrupted
 from sweeps.search.pending_trials import SearchSpace, queue_missing
 from sweeps.search.requests import Inbox, Request, fork_request, queue_request
-from sweeps.search.retry_command import queue_failed
+from sweeps.search.retry import queue_failed
 from sweeps.search.trial_counts import workload
 from sweeps.search.trial_records import Records, best_row, own_rows, trial_rows
 from sweeps.storage.errors import UserError

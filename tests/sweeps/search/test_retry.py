@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import optuna
 import pytest
@@ -14,23 +16,31 @@ from optuna.trial import TrialState
 from typer.testing import CliRunner, Result
 
 from sweeps.cli import app
+from sweeps.config.budget import BudgetConfig, StopCondition, UsageTracker
 from sweeps.config.sweep_config import SweepConfig, paths_for
+from sweeps.execution.progress import LineDisplay
+from sweeps.execution.study_session import DomainSession, run_together
 from sweeps.execution.sweep import open_study
 from sweeps.search.attempt_records import finished_trials, mark_interrupted
-from sweeps.search.retry_command import queue_failed
+from sweeps.search.retry import queue_failed
 from sweeps.search.trial_counts import workload
 from sweeps.search.trial_records import Records
 from sweeps.storage.errors import UserError
 from sweeps.storage.run_lock import acquire_run_lock, local_driver
 from sweeps.storage.trial_files import SENT_FILE
+from tests.sweeps.memory_tracker import MemoryTracker
 from tests.sweeps.played import (
     DIVERGED,
     FINISHED,
     OOM,
     RUNNING,
+    Groups,
     play,
     trial_folders,
 )
+
+if TYPE_CHECKING:
+    from sweeps.execution.worker_groups import WorkerGroups
 
 
 def call(*arguments: str) -> Result:
@@ -70,6 +80,33 @@ def test_only_some_kinds(sweep_files: Path) -> None:
     config = play(OOM, DIVERGED)
     assert queue_failed(Records(config), ["oom"]) == {"sums": [0]}
     assert [trial.user_attrs["number"] for trial in waiting(config)] == [0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("disk", [1]), ("configuration", [1]), ("oom", []), ("error", [])]
+)
+def test_a_failure_that_stopped_the_study_is_tried_again_when_it_continues(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch, kind: str, expected: list[int]
+) -> None:
+    failed = {"state": "failed", "kind": kind, "failure": "OSError: No space left on device"}
+    config = play(FINISHED, failed)
+    (trial_folders(config)[1] / "failure.log").write_text("No space left on device")
+    seen: list[list[int]] = []
+
+    def look(self: DomainSession) -> None:
+        seen.append([int(each.user_attrs["number"]) for each in waiting(config)])
+
+    monkeypatch.setattr(DomainSession, "next_batch", look)
+    monkeypatch.setattr(DomainSession, "result", lambda self: None)
+    halt = StopCondition(UsageTracker(BudgetConfig(), 0.0), 0.5)
+    study, groups = open_study(config, "sums"), cast("WorkerGroups", Groups())
+    display = LineDisplay(io.StringIO())
+    with acquire_run_lock(paths_for(config).folder):
+        run_together(
+            [DomainSession(config, "sums", study, MemoryTracker(), display, groups, halt)]
+        )
+    assert seen == [expected]
+    assert (trial_folders(config)[1] / "failure.log").exists() == (not expected)
 
 
 def test_an_interrupted_trial_has_not_failed(sweep_files: Path) -> None:

@@ -1,12 +1,15 @@
 """Queue failed trials again, as further attempts with the same number and key.
 
-This is the command `retry`. A running sweep also retries by itself: `execution.worker_groups`
-decides by the kind of failure (`config.failure_kinds`), `execution.job_queue` counts attempts.
+The command `retry` does it, and a session that follows a failure for which its study stopped. A
+running sweep retries lost workers by itself: `execution.worker_groups` decides by the kind of
+failure (`config.failure_kinds`), `execution.job_queue` counts attempts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -23,7 +26,7 @@ from sweeps.search.attempt_records import (
 from sweeps.search.point_seeds import reopen
 from sweeps.search.trial_records import Records
 from sweeps.storage.errors import UserError
-from sweeps.storage.remote_sync import living_driver, remove, send_database
+from sweeps.storage.remote_sync import Remove, living_driver, remove, send_database
 from sweeps.storage.run_lock import gate
 from sweeps.storage.trial_files import FAILURE_FILE, RESULT_FILE, SENT_FILE
 
@@ -33,8 +36,7 @@ FORGOTTEN = (RESULT_FILE, FAILURE_FILE, SENT_FILE)
 def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, list[int]]:
     """Queue every failed trial, or those of some kinds (`sweeps.config.failure_kinds`), once more.
 
-    A trial resumes from its checkpoint if it has one. A recorded divergence is removed, because
-    it would otherwise be reported again without an attempt. Returns trial numbers by domain.
+    Returns trial numbers by domain.
 
     Raises:
         UserError: a process runs the sweep; on a cluster it would write over what is queued here.
@@ -47,17 +49,28 @@ def queue_failed(records: Records, kinds: Collection[str] = ()) -> Mapping[str, 
                 "then retry its failed trials"
             )
         for domain in records.config.domains:
-            study = records.study(domain)
-            failed = [] if study is None else _failed(study, kinds)
-            folders = [records.place.trial(domain, trial.user_attrs[KEY]) for trial in failed]
-            # Files of the failed attempt that would be taken for the next one's.
-            remove(records.place, [f / name for f in folders for name in FORGOTTEN])
-            for trial in failed:
-                _queue(study, trial)
-            queued[domain] = [int(trial.user_attrs[NUMBER]) for trial in failed]
+            study, folder = records.study(domain), partial(records.place.trial, domain)
+            clear = partial(remove, records.place)
+            queued[domain] = [] if study is None else queue_again(study, kinds, folder, clear)
         if any(queued.values()):
             send_database(records.place)
     return queued
+
+
+def queue_again(
+    study: optuna.Study, kinds: Collection[str], folder: Callable[[str], Path], clear: Remove
+) -> list[int]:
+    """Queue the failed trials of one study, or those of some kinds; returns their numbers.
+
+    A trial resumes from its checkpoint if it has one. Files of the failed attempt that would be
+    taken for the next one's are removed by ``clear``: a recorded divergence would be reported
+    again without an attempt. ``folder``: that of a trial, by its key.
+    """
+    failed = _failed(study, kinds)
+    clear([folder(trial.user_attrs[KEY]) / name for trial in failed for name in FORGOTTEN])
+    for trial in failed:
+        _queue(study, trial)
+    return [int(trial.user_attrs[NUMBER]) for trial in failed]
 
 
 def _failed(study: optuna.Study, kinds: Collection[str]) -> list[FrozenTrial]:
@@ -69,8 +82,7 @@ def _failed(study: optuna.Study, kinds: Collection[str]) -> list[FrozenTrial]:
     ]
 
 
-def _queue(study: optuna.Study | None, trial: FrozenTrial) -> None:
-    assert study is not None
+def _queue(study: optuna.Study, trial: FrozenTrial) -> None:
     if INCOMPLETE in trial.user_attrs:
         reopen(study, trial)
         return
