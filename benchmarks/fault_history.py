@@ -31,7 +31,10 @@ SLACK_SECONDS = 2.0
 @final
 @dataclass(frozen=True)
 class Attempt:
-    """One of Optuna's trials. Times in Unix seconds; ``ended`` is None while it is open."""
+    """One of Optuna's trials. Times in Unix seconds; ``ended`` is None while it is open.
+
+    ``interrupted``: also of an attempt that failed and was tried again.
+    """
 
     point: str
     key: str

@@ -11,7 +11,7 @@ from fault_history import LOSS, Attempt, Event, History, Life, Run
 from fault_stand_in import WORKERS
 from fault_sweep import DOMAIN
 
-from sweeps.search.attempt_records import INTERRUPTED, KEY, point_of
+from sweeps.search.attempt_records import INTERRUPTED, KEY, point_of, retried
 from sweeps.storage.address import sqlite_address
 from sweeps.storage.trial_files import EVENTS_FILE, step_events
 
@@ -66,12 +66,13 @@ def _attempts(database: Path, name: str) -> tuple[Attempt, ...]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.RDBStorage(sqlite_address(database))
     study = optuna.load_study(study_name=name, storage=storage)
+    continued = retried(study)
     found = tuple(
         Attempt(
             point=json.dumps(point_of(trial), sort_keys=True),
             key=trial.user_attrs.get(KEY, ""),
             state=trial.state.name,
-            interrupted=INTERRUPTED in trial.user_attrs,
+            interrupted=INTERRUPTED in trial.user_attrs or trial.number in continued,
             score=trial.values[0] if trial.values else None,
             began=trial.datetime_start.timestamp() if trial.datetime_start else 0.0,
             ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
