@@ -74,11 +74,13 @@ class Trainer:
             statistics_every=config.statistics_every if self._masks else 0,
         )
         self._masker = masker.attach(self._optimizer, named)
-        # Last: both run the model, whose sharded parameters are only seen before.
+        # Last: both run the model, whose sharded parameters are only seen before. In the precision
+        # of training, since flash attention refuses float32.
         self._attention: str | None = None
-        if config.data.packing:
-            self._attention = choose_attention(model, max(data.lengths), config.model.compile)
-        loss.chunked_from = chunked_from(model, config.chunked_loss)
+        with torch.autocast(device.type, computes_in, enabled=computes_in is not None):
+            if config.data.packing:
+                self._attention = choose_attention(model, max(data.lengths), config.model.compile)
+            loss.chunked_from = chunked_from(model, config.chunked_loss)
 
     def update(self, update: int) -> dict[str, float]:
         """Run the 0-based `update` and return its metrics; DivergedError leaves the model
