@@ -389,6 +389,7 @@ def test_ray_reads_these_variables() -> None:
 
     asked = {**ray_compat.DRIVER_ENVIRONMENT, **ray_compat.WORKER_ENVIRONMENT}
     asked |= {ray_compat.KUBERAY_VARIABLE: "", ray_compat.BOOTSTRAP_FILE: ""}
+    asked |= {ray_compat.POLLING_INTERVAL: ""}
     home = Path(ray.__file__).parent
     folders = ("tune", "train", "air", "_private", "_common", "autoscaler")
     files = (file for folder in folders for file in (home / folder).rglob("*.py"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -69,6 +71,7 @@ def test_head_trains_nothing_and_workers_come_on_demand(config: dict[str, Any]) 
     types = config["available_node_types"]
     head = types[config["head_node_type"]]
     assert head["resources"] == {"CPU": 0} and head["max_workers"] == 0
+    assert head["node_config"]["IamInstanceProfile"] == {"Name": "gmt-sweep-head"}
     workers = {name: kind for name, kind in types.items() if name != config["head_node_type"]}
     for name, kind in workers.items():
         market = kind["node_config"].get("InstanceMarketOptions")
@@ -88,6 +91,7 @@ def test_every_node_is_closed_tagged_and_encrypted(config: dict[str, Any]) -> No
         assert node["SecurityGroupIds"] and "security_group" not in config["provider"]
         assert node["MetadataOptions"] == {"HttpTokens": "required"}
         assert all(disk["Ebs"]["Encrypted"] for disk in node["BlockDeviceMappings"])
+        assert all(disk["Ebs"]["Throughput"] >= 500 for disk in node["BlockDeviceMappings"])
         tagged = {spec["ResourceType"] for spec in node["TagSpecifications"]}
         assert tagged == {"instance", "volume"}
         for spec in node["TagSpecifications"]:
@@ -120,7 +124,9 @@ def test_each_recipe_has_nodes_that_hold_it(config: dict[str, Any], recipe: str)
     pods = read("examples/kuberay/rayjob.yaml")["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     (pod,) = (group for group in pods if group["groupName"] == f"gpu-{size}")
     limits = pod["template"]["spec"]["containers"][0]["resources"]["limits"]
-    assert int(limits["nvidia.com/gpu"]) >= workers and int(limits["cpu"]) >= workers
+    there = {"CPU": float(limits["cpu"]), "GPU": float(limits["nvidia.com/gpu"])}
+    assert there["GPU"] >= workers
+    assert there["CPU"] >= workers * sweep.resources.cpus([there])
     hosts = [memory_need(r, facts, parameters, workers, "cuda").on_machine(workers) for r in runs]
     assert max(hosts) < int(limits["memory"].removesuffix("Gi")) * 2**30
 
@@ -197,7 +203,7 @@ def test_setting_a_node_up_again_does_nothing(tmp_path: Path) -> None:
     script = project / "setup_node.sh"
     script.write_text((ROOT / "tools" / "cluster" / "setup_node.sh").read_text())
     calls = tmp_path / "calls"
-    own = [tmp_path / "bin" / name for name in ("python3", "gcc", "sudo")]  # without bwrap
+    own = [tmp_path / "bin" / name for name in ("python3", "sudo")]  # without gcc and bwrap
     for program in (home / ".local" / "bin" / "uv", *own):
         program.write_text(f'#!/bin/sh\necho "$0 $*" >> {calls}\nmkdir -p {home}/env\n')
         program.chmod(0o755)
@@ -222,11 +228,38 @@ def test_setting_a_node_up_again_does_nothing(tmp_path: Path) -> None:
 
     first = set_up()
     bashrc = (home / ".bashrc").read_text()
-    assert calls.read_text().count(" install --no-install-recommends bubblewrap") == 1
+    wanted = " install --no-install-recommends gcc libc6-dev bubblewrap"
+    assert calls.read_text().count(wanted) == 1
+    image = (ROOT / "tools" / "cluster" / "Dockerfile").read_text(encoding="utf-8")
+    assert re.search(r"apt-get install .*\bgcc libc6-dev\b", image)
     assert first == 6 and bashrc.count("gmt-sweep/environment.sh") == 1
     assert set_up() == first and (home / ".bashrc").read_text() == bashrc
     (project / "constraints.txt").write_text("other pins")
     assert set_up() > first
+
+
+def test_what_the_head_changes_is_its_own(config: dict[str, Any]) -> None:
+    """Nodes with the tag of this cluster, and the workers' role for nothing but nodes."""
+    text = (ROOT / "tools" / "cluster" / "iam" / "autoscaler.json").read_text()
+    statements = {each["Sid"]: each for each in json.loads(text)["Statement"]}
+    ends = statements["TagAndTerminateOwnNodes"]["Condition"]["StringEquals"]
+    assert ends == {"ec2:ResourceTag/ray-cluster-name": config["cluster_name"]}
+    passes = statements["GiveNodesTheirRole"]
+    assert passes["Resource"].endswith(":role/gmt-sweep-worker")
+    assert passes["Condition"]["StringEquals"] == {"iam:PassedToService": "ec2.amazonaws.com"}
+    assert not [sid for sid, each in statements.items() if "*" in str(each["Action"])]
+
+
+def test_checkpoints_and_the_cache_of_the_hub_are_on_the_nvme(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    assert any("chmod 1777 /opt/dlami/nvme" in line for line in config["worker_setup_commands"])
+    text = (ROOT / "tools" / "cluster" / "environment.sh").read_text(encoding="utf-8")
+    script = text.replace("nvme=/opt/dlami/nvme", f"nvme={tmp_path}")
+    asked = ["bash", "-c", script + "echo $GMT_SWEEP_SCRATCH $HF_HOME"]
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    said = subprocess.run(asked, env=environment, check=True, capture_output=True, text=True)
+    assert said.stdout.split() == [f"{tmp_path}/gmt-sweep", f"{tmp_path}/huggingface"]
 
 
 def test_pins_are_exact_and_cover_what_is_declared() -> None:
@@ -326,6 +359,8 @@ def test_the_manifest_for_kuberay() -> None:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     assert f"\nray=={cluster['rayVersion']}\n" in pins
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    config = re.search(r"sweeps run (\S+\.yaml)", job["spec"]["entrypoint"])
+    assert config and load_config(ROOT / config[1]).resources.gpus_per_worker == 1
     misspelt = copy.deepcopy(job)
     misspelt["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["minReplica"] = 1
     assert not Draft7Validator(RAY_JOB).is_valid(misspelt)

@@ -165,16 +165,3 @@ def test_both_use_the_bucket_and_no_other(
         assert refused(lambda: s3.put_object(Bucket="another", Key="x", Body=b""))
         assert refused(lambda: s3.delete_bucket(Bucket=BUCKET))
         assert refused(lambda: s3.create_bucket(Bucket="third"))
-
-
-def test_what_the_head_changes_is_its_own() -> None:
-    """Nodes with the tag of this cluster, and the workers' role for nothing but nodes."""
-    text = (ROOT / "tools" / "cluster" / "iam" / "autoscaler.json").read_text()
-    statements = {each["Sid"]: each for each in json.loads(text)["Statement"]}
-    name = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))["cluster_name"]
-    ends = statements["TagAndTerminateOwnNodes"]["Condition"]["StringEquals"]
-    assert ends == {"ec2:ResourceTag/ray-cluster-name": name}
-    passes = statements["GiveNodesTheirRole"]
-    assert passes["Resource"].endswith(":role/gmt-sweep-worker")
-    assert passes["Condition"]["StringEquals"] == {"iam:PassedToService": "ec2.amazonaws.com"}
-    assert not [sid for sid, each in statements.items() if "*" in str(each["Action"])]

@@ -218,6 +218,37 @@ def test_a_measured_update_of_many_tensors_reads_a_device_four_times(monkeypatch
     assert masker.statistics.jaccard == 1.0
 
 
+def test_the_sample_looks_at_no_other_element(monkeypatch) -> None:
+    parameters = [nn.Parameter(torch.ones(1 << 20)) for _ in range(3)]
+    for parameter in parameters:
+        parameter.grad = torch.randn(len(parameter))
+    looked: list[int] = []
+    real = rules._at_least
+
+    def counted(values: Tensor, limit: Tensor) -> Tensor:
+        looked.append(values.numel())
+        return real(values, limit)
+
+    monkeypatch.setattr(rules, "_at_least", counted)
+    optimizer = SGD(parameters, lr=0.1)
+    GradientMasker(GradientMask(0.5), statistics_every=1).attach(optimizer)
+    optimizer.step()
+    assert 0 < sum(looked) <= 1 << 20  # the sample's size
+
+
+def test_every_tenth_update_is_measured_by_default() -> None:
+    optimizer = SGD([parameter := nn.Parameter(torch.ones(64))], lr=0.1)
+    masker = GradientMasker(GradientMask(0.5)).attach(optimizer)
+    measured = []
+    for update in range(21):
+        parameter.grad = torch.randn(64)
+        before = masker.statistics
+        optimizer.step()
+        if masker.statistics is not before:
+            measured.append(update)
+    assert measured == [0, 10, 20]
+
+
 def test_a_negative_interval_is_refused() -> None:
     with pytest.raises(ValueError, match=r"statistics_every: expected 0 \(never\) or more"):
         GradientMasker(SFT(), statistics_every=-1)

@@ -22,6 +22,7 @@ from gmt_core import (
     magnitude_threshold,
     magnitude_thresholds,
     pooled_threshold,
+    threshold,
 )
 from gmt_core.block_counter import Block
 from gmt_core.bracket_select import bracketed_select
@@ -323,3 +324,18 @@ def test_pool_of_more_than_two_to_the_31_elements(dtype: torch.dtype) -> None:
     for kept in (x.numel() * 3 // 10, 2, x.numel()):
         found = pooled_threshold([x] * times, kept * times - 7)
         assert torch.equal(found, by_sorting(x, kept))
+
+
+def test_where_there_are_kernels_all_pools_are_selected_from_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batches: list[int] = []
+
+    def select(kernels: object, pools: object, kept: list[int], dtype: object) -> Tensor:
+        batches.append(len(kept))
+        return torch.zeros(len(kept), dtype=torch.int64)
+
+    monkeypatch.setattr(threshold, "kernels_for", lambda device, dtype: object())
+    monkeypatch.setattr(threshold, "select", select)
+    magnitude_thresholds([torch.randn(10 + n % 7) for n in range(291)], [3] * 291)
+    assert batches == [291]

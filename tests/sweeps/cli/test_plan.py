@@ -202,6 +202,17 @@ def test_the_disk_holds_checkpoints_and_models(tree: Tree) -> None:
     assert need.free > 0
 
 
+def test_gpus_that_are_too_small_are_refused_before_any_is_rented(
+    sweep_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.finetune.memory_check.count_parameters", lambda model: 7 * 2**30)
+    given = ["plan", "sweep.yaml", "resources.gpus_per_worker=1", "--gpu-memory"]
+    done = CliRunner().invoke(app.app, [*given, "24"])
+    assert done.exit_code == 2, done.output
+    assert "use larger GPUs, more workers with training.parallel: fsdp" in done.stderr
+    assert CliRunner().invoke(app.app, [*given, "400"]).exit_code == 0
+
+
 def test_a_full_disk_is_refused_before_the_start(
     tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,9 +130,72 @@ def test_a_worker_has_the_cpus_that_go_with_its_gpu(
     assert Resources(cpus_per_worker=4, gpus_per_worker=gpus).cpus(nodes) == 4
 
 
-def test_trials_without_gpus_see_none() -> None:
-    assert "CUDA_VISIBLE_DEVICES" not in cluster._of_workers(PAIR)
-    assert cluster._of_workers(Resources())["CUDA_VISIBLE_DEVICES"] == ""
+@pytest.mark.parametrize(("resources", "hidden"), [(PAIR, set()), (Resources(), {""})])
+def test_trials_without_gpus_see_none(
+    monkeypatch: pytest.MonkeyPatch, resources: Resources, hidden: set[str]
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> None:
+        given.append(options["runtime_env"]["env_vars"])
+        raise ConnectionError("enough")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "machine_memory", lambda: 2**40)
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(UserError, match="enough"), cluster.ray_session(resources):
+        raise AssertionError("it did not start")
+    names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+    assert {given[0][name] for name in names if name in given[0]} == hidden
+
+
+def test_the_queue_has_room_for_the_calls_of_every_trial() -> None:
+    trials = Resources(concurrency=1000).concurrency
+    assert 2 * trials < worker_groups.MOST_CALLS
+
+
+def test_workers_are_given_the_token_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        worker_groups, "TrainerWithoutDatasets", lambda loop, **given: found.append(given)
+    )
+    monkeypatch.setattr(worker_groups.ray, "get", lambda answer: answer)
+    monkeypatch.setattr(worker_groups, "avoiding", lambda given, nodes: given)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    queue = SimpleNamespace(faulty_nodes=SimpleNamespace(remote=list))
+    groups: Any = SimpleNamespace(
+        _spec=SimpleNamespace(run_job=None, scaling=scaling(PAIR), storage="runs"),
+        _torch_config=None,
+        queue=queue,
+    )
+    WorkerGroups._trainer(groups, "group")
+    token = found[0]["train_loop_config"]["token"]
+    monkeypatch.delenv("HF_TOKEN")
+    token.use()
+    assert os.environ["HF_TOKEN"] == "hf_secret"
+
+
+def test_a_fault_of_hardware_is_told_with_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def remote(name: str) -> Any:
+        return SimpleNamespace(remote=lambda *given: calls.append((name, *given)))
+
+    queue = SimpleNamespace(**{name: remote(name) for name in ("interrupt", "finish", "stalls")})
+    context = SimpleNamespace(get_node_id=lambda: "node-7")
+    monkeypatch.setattr(worker_groups.ray, "get", lambda answer: answer)
+    monkeypatch.setattr(worker_groups.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(worker_groups.ray.util, "get_node_ip_address", lambda: "10.0.0.7")
+
+    def fails(*given: Any) -> None:
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+    order: Any = SimpleNamespace(job=None, job_id="job")
+    with pytest.raises(RuntimeError, match="ECC"):
+        worker_groups._run_one(order, fails, queue, lambda ask: ask(), {}, 0, "by")
+    ((name, job, told, by, node),) = calls
+    assert (name, job, by, node) == ("interrupt", "job", "by", "node-7")
+    assert "rank 0 on 10.0.0.7" in told and "ECC" in told
 
 
 @pytest.mark.parametrize(

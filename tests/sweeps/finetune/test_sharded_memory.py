@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sweeps.finetune.base_model import base_model
@@ -56,7 +58,21 @@ def measure(run: FinetuneConfig, folder: Path) -> None:
     data = load_training_data(run.data, base.tokenizer)
     if base.fill is not None:
         assert all(p.is_meta for p in base.model.parameters())
-    trainer = Trainer(run, base.model, data, group, CPU, base.fill)
+    fill, filled = base.fill, list[int]()
+
+    def block_by_block(module: torch.nn.Module) -> None:
+        """Before a block gets its weights, those of all others are shards or not there."""
+        whole = [
+            p for p in base.model.parameters() if not p.is_meta and not isinstance(p, DTensor)
+        ]
+        assert not whole
+        assert fill is not None
+        fill(module)
+        filled.append(sum(p.numel() for p in module.parameters()))
+
+    watched_fill = None if fill is None else block_by_block
+    trainer = Trainer(run, base.model, data, group, CPU, watched_fill)
+    assert fill is None or len(filled) > 2
     most = 0
     reducing = trainer.parallel.reducing
 
@@ -117,6 +133,9 @@ def fail_or_share(world: Path, folder: Path) -> None:
     group = Group.current()
     run = config(world, parallel="fsdp")
     cache = Cache()
+    if not group.leads:
+        error = AssertionError("a rank other than 0 loads the weights")
+        patch("sweeps.finetune.base_model.load_model", side_effect=error).start()
     for _ in range(2):  # the second copies what rank 0 keeps
         base = base_model(run, CPU, group, cache)
         assert base.fill is not None
