@@ -74,7 +74,7 @@ class KeepConfig(StrictModel):
     """The trials whose weights stay on disk."""
 
     models: Annotated[int, Field(ge=1)] | Literal["all"] = 1
-    """This many best trials, and the best SFT trial."""
+    """How many of the best trials keep their models, besides the best SFT trial."""
 
 
 class DomainConfig(StrictModel):
