@@ -133,7 +133,9 @@ def in_words(schema: dict[str, Any]) -> str:
     kind = schema.get("type", "")
     if kind == "array":
         pair = schema.get("prefixItems", [])
-        return f"{'a pair' if pair else 'a list'}; each: {in_words((pair or [schema['items']])[0])}"
+        return (
+            f"{'a pair' if pair else 'a list'}; each: {in_words((pair or [schema['items']])[0])}"
+        )
     if kind == "object":
         return "values by name"
     if kind in ("boolean", "null"):
