@@ -118,8 +118,8 @@ class DomainSession:
         mark_interrupted(self.study)  # of killed drivers, which could not do it
         queue_interrupted(self.study)
         # Each failed for a reason of the machine or the configuration, mended since then.
-        folder = partial(self.place.trial, self.domain)
-        queue_again(self.study, STOPS_THE_STUDY, folder, self._remove)
+        trial_folder = partial(self.place.trial, self.domain)
+        queue_again(self.study, STOPS_THE_STUDY, trial_folder, self._remove)
         self.seeds.settle()
         folder = self.place.study(self.domain)
         remove_orphans(folder, self.study, self._remove)
