@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, final
@@ -75,6 +76,8 @@ def _opened(file: Path) -> Any:
 def join_files(folder: Path, path: Path, metadata: dict[str, str]) -> None:
     """One safetensors file of all in `folder`, which are only mapped, not read into memory."""
     tensors = {name: t for file in folder.iterdir() for name, t in TensorFiles(file).items()}
-    joined = folder / "joined"
+    joined, plain = folder / "joined", folder / "plain"
     save_file(tensors, joined, metadata)
+    plain.touch()
+    shutil.copymode(plain, joined)  # safetensors lets only the owner read its files
     joined.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -120,6 +121,8 @@ def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, Any]) 
         model.save_pretrained(partial, state_dict=merged_state(model, state), max_shard_size=SHARD)
         tokenizer.save_pretrained(partial)
     save_adapter(model, partial / "adapter", state)
+    for file in partial.rglob("*.safetensors"):  # safetensors lets only the owner read its files
+        shutil.copymode(partial / "config.json", file)
     atomic_rename_dir(partial, folder)
 
 

@@ -278,6 +278,8 @@ def test_folders_of_shards(tmp_path: Path) -> None:
     kept = {path.name for path in (tmp_path / "new").iterdir()}
     left = {"pytorch_model.bin", "consolidated.safetensors"}
     assert kept == {path.name for path in folder.iterdir()} - left
+    written = [tmp_path / "delta", *(tmp_path / "new").iterdir()]
+    assert len({path.stat().st_mode for path in written}) == 1  # readable, as the configuration is
     with pytest.raises(ValueError, match="new: expected a folder that does not exist yet"):
         write_tuned(folder, delta, tmp_path / "new")
     with pytest.raises(ValueError, match=r"inside: expected a folder .* outside of .*base"):

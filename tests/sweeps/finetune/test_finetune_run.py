@@ -121,6 +121,8 @@ def test_the_final_model_is_a_hugging_face_folder_with_the_score_of_the_run(
     result, _ = run(world, tmp_path / "run")
     assert result.model_folder == str(tmp_path / "run" / "model")
     AutoTokenizer.from_pretrained(result.model_folder)
+    modes = {file.stat().st_mode for file in Path(result.model_folder).iterdir() if file.is_file()}
+    assert len(modes) == 1  # whoever reads the configuration may read the weights
     (benchmark,) = config(world).evaluation.benchmarks
     scores = evaluate_folder(result.model_folder, [benchmark], split="validation")
     assert scores["exact_match"].score == result.score
