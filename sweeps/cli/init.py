@@ -56,7 +56,9 @@ def init(
             help=f"{_Own}the column of a field, e.g. prompt=question. Repeatable.",
         ),
     ] = None,
-    benchmark: Annotated[str, typer.Option(help=f"{_Own}the benchmark.")] = "exact_match",
+    benchmark: Annotated[
+        str | None, typer.Option(help=f"{_Own}the benchmark.", show_default="exact_match")
+    ] = None,
     validation: Annotated[
         str | None, typer.Option(help=f"{_Own}validation items, used for selection.")
     ] = None,
@@ -95,16 +97,17 @@ def _own_data(
     train: str | None,
     data_format: str | None,
     columns: dict[str, str],
-    benchmark: str,
+    benchmark: str | None,
     validation: str | None,
     test: str | None,
 ) -> OwnData | None:
     if train is None:
-        if validation is not None or test is not None:
-            refuse("--validation and --test require --train, the training rows")
+        if validation is not None or test is not None or benchmark is not None:
+            refuse("--benchmark, --validation and --test require --train, the training rows")
         if data_format or columns:
             refuse("--format and --column require --train, the training rows")
         return None
+    benchmark = benchmark or "exact_match"
     items = _both(validation, test)
     if data_format or columns:
         return OwnData(train, RowFormat(data_format or DEFAULT, columns), benchmark, *items)

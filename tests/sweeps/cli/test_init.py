@@ -135,6 +135,10 @@ def test_a_file_that_exists_stays(here: Path) -> None:
         (["x.yaml", "--model", "./absent"], "absent"),
         (["x.yaml", "--train", "t.jsonl"], "--train requires --validation and --test"),
         (["x.yaml", "--validation", "v.jsonl"], "--validation and --test require --train"),
+        (
+            ["x.yaml", "--benchmark", "gsm8k"],
+            "--benchmark, --validation and --test require --train",
+        ),
         (["x.yaml", "--column", "prompt=q"], "--format and --column require --train"),
         (["x.yaml", "--column", "prompt"], "--column prompt: expected FIELD=COLUMN"),
         (["in valid.yaml"], "name"),
