@@ -86,6 +86,14 @@ def test_files_in_commands_exist(name: str) -> None:
         assert (ROOT / path).exists(), f"{name} names {path}, which is not there"
 
 
+def test_the_tests_of_gpu_readiness_exist() -> None:
+    files = [ROOT / name for name in LISTED if name.startswith("tests/") and name.endswith(".py")]
+    there = {file.name for file in files}
+    there |= {test for file in files for test in re.findall(r"def (test_\w+)", file.read_text())}
+    named = set(re.findall(r"\b(test_\w+(?:\.py)?)", text("docs/gpu_readiness.md")))
+    assert named and named <= there, f"the page names {named - there}"
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_shipped_configs_load(name: str) -> None:
     assert load_config(ROOT / "sweeps" / "configs" / name).domains
