@@ -89,6 +89,16 @@ class SensitivityResult:
             return None
         return overall([a.verdict for a in self.best.arms if float(a.name) <= CLAIM])
 
+    def reach(self, claim: Verdict | None) -> str:
+        """Up to which ratio a verdict holds, of those that were tested, not beyond the paper's.
+
+        Equivalence holds further where every ratio tested is equivalent.
+        """
+        whole = claim == "equivalent" and len(self.said("equivalent")) == len(self.arms) - 1
+        tested = [float(one.name) for one in self.arms]
+        within = [ratio for ratio in tested if ratio <= CLAIM]
+        return f"{max(tested if whole or not within else within):g}"
+
     def said(self, verdict: Verdict) -> list[str]:
         """The ratios with this verdict when compared with the best one."""
         return (
@@ -145,20 +155,21 @@ def headline(data: SensitivityData, result: SensitivityResult) -> str:
     margin = f"\u00b1{data.margin:g} {label.unit}"
     seeds = min(one.n for one in result.arms)
     claim, different = result.claim(), result.said("different")
+    reach = result.reach(claim)
     if claim == "equivalent":
         text = (
-            f"up to {CLAIM:g}, the mask ratio makes no difference beyond {margin}: every ratio is "
+            f"up to {reach}, the mask ratio makes no difference beyond {margin}: every ratio is "
             f"equivalent to the best one ({best.reference})"
         )
         if different:
             text += f"; {', '.join(different)} {'is' if len(different) == 1 else 'are'} worse"
     elif claim == "different":
         text = (
-            f"the mask ratio already makes a difference up to {CLAIM:g}; "
+            f"the mask ratio already makes a difference up to {reach}; "
             f"worse than the best one ({best.reference}): {', '.join(different)}"
         )
     else:
-        text = f"it is undecided whether ratios up to {CLAIM:g} are equivalent within {margin}"
+        text = f"it is undecided whether ratios up to {reach} are equivalent within {margin}"
         if different:
             text += f" (worse than the best one, {best.reference}: {', '.join(different)})"
         text += f"; {seeds_text(result, seeds)}"
