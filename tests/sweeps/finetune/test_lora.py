@@ -48,7 +48,8 @@ def lora(world: Path, options: dict[str, Any] | None = None, **changes: Any) -> 
 def test_it_learns_what_peft_learns_under_transformers_trainer(
     world: Path, tmp_path: Path, rslora: bool
 ) -> None:
-    settings = lora(world, {"rslora": rslora}, **SETTINGS)
+    # AdamW turns the rounding of tiny gradients into steps as large as the learning rate.
+    settings = lora(world, {"rslora": rslora}, learning_rate=1e-3, **SETTINGS)
     ours, weights, losses, model = train_both(settings, tmp_path / "ours")
     assert ours == pytest.approx(losses, abs=1e-5)
     merged = dict(model.merge_and_unload().named_parameters())
