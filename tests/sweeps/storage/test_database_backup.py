@@ -147,7 +147,7 @@ def test_a_last_copy_that_fails_hides_no_error(places: tuple[Path, Path]) -> Non
 
 
 WRITER = """
-import sqlite3, sys
+import sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], timeout=30)
 connection.execute("create table if not exists words (word text)")
 print("ready", flush=True)
@@ -155,6 +155,7 @@ for number in range(10**9):
     with connection:  # two rows or none
         connection.execute("insert into words values (?)", (number,))
         connection.execute("insert into words values (?)", (number,))
+    time.sleep(0.001)  # else the copies wait for their turn, and grow
 """
 
 
@@ -176,7 +177,8 @@ def test_a_copy_is_consistent_while_another_process_writes(places: tuple[Path, P
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(live)], stdout=subprocess.PIPE)
     try:
         assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
-        for _ in range(10):
+        found = list[str]()
+        while len(found) < 100:  # so that many writes fall between and into the copies
             database_backup.backup(live, copy)
             found = words(copy)
             assert len(found) % 2 == 0 and found[::2] == found[1::2]
