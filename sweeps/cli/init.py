@@ -57,7 +57,7 @@ def init(
         ),
     ] = None,
     benchmark: Annotated[
-        str | None, typer.Option(help=f"{_Own}the benchmark.", show_default="exact_match")
+        str | None, typer.Option(help=f"{_Own}the benchmark; exact_match if not given.")
     ] = None,
     validation: Annotated[
         str | None, typer.Option(help=f"{_Own}validation items, used for selection.")
@@ -107,7 +107,7 @@ def _own_data(
         if data_format or columns:
             refuse("--format and --column require --train, the training rows")
         return None
-    benchmark = benchmark or "exact_match"
+    benchmark = "exact_match" if benchmark is None else benchmark
     items = _both(validation, test)
     if data_format or columns:
         return OwnData(train, RowFormat(data_format or DEFAULT, columns), benchmark, *items)

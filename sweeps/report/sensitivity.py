@@ -89,15 +89,12 @@ class SensitivityResult:
             return None
         return overall([a.verdict for a in self.best.arms if float(a.name) <= CLAIM])
 
-    def reach(self, claim: Verdict | None) -> str:
-        """Up to which ratio a verdict holds, of those that were tested, not beyond the paper's.
-
-        Equivalence holds further where every ratio tested is equivalent.
-        """
-        whole = claim == "equivalent" and len(self.said("equivalent")) == len(self.arms) - 1
+    def reach(self) -> str:
+        """The largest ratio tested that the claim speaks of: of all, if all are equivalent."""
         tested = [float(one.name) for one in self.arms]
-        within = [ratio for ratio in tested if ratio <= CLAIM]
-        return f"{max(tested if whole or not within else within):g}"
+        flat = len(self.said("equivalent")) == len(tested) - 1
+        within = [ratio for ratio in tested if flat or ratio <= CLAIM]
+        return f"{max(within, default=max(tested)):g}"
 
     def said(self, verdict: Verdict) -> list[str]:
         """The ratios with this verdict when compared with the best one."""
@@ -154,8 +151,7 @@ def headline(data: SensitivityData, result: SensitivityResult) -> str:
     label, best = data.label, result.best
     margin = f"\u00b1{data.margin:g} {label.unit}"
     seeds = min(one.n for one in result.arms)
-    claim, different = result.claim(), result.said("different")
-    reach = result.reach(claim)
+    claim, different, reach = result.claim(), result.said("different"), result.reach()
     if claim == "equivalent":
         text = (
             f"up to {reach}, the mask ratio makes no difference beyond {margin}: every ratio is "

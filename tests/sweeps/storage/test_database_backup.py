@@ -177,10 +177,10 @@ def test_a_copy_is_consistent_while_another_process_writes(places: tuple[Path, P
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(live)], stdout=subprocess.PIPE)
     try:
         assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
-        found = list[str]()
-        while len(found) < 100:  # so that many writes fall between and into the copies
+        copies, found = 0, list[str]()
+        while copies < 10 or len(found) < 100:  # many writes fall between and into the copies
             database_backup.backup(live, copy)
-            found = words(copy)
+            copies, found = copies + 1, words(copy)
             assert len(found) % 2 == 0 and found[::2] == found[1::2]
     finally:
         writer.kill()
